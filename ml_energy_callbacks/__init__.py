@@ -1,0 +1,1 @@
+"""Energy, carbon and cost of training and inference, one callback away."""

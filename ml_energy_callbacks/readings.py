@@ -1,0 +1,88 @@
+"""What a device is and what one look at it yields; plain frozen values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+Kind = Literal["gpu", "cpu", "dram", "tpu", "soc", "board"]
+Method = Literal["energy_counter", "power_integration", "model"]
+Provenance = Literal["measured", "estimated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device whose energy can be told, and how.
+
+    Attributes:
+        id: Stable name, such as ``nvml:GPU-<uuid>``, ``rapl:package-0`` or ``cpu-model:0``.
+        name: The name that a person knows it by.
+        kind: What sort of hardware it is.
+        backend: The backend that reads it.
+        method: ``energy_counter`` (the device counts joules), ``power_integration`` (it tells watts, we integrate) or
+            ``model`` (nothing measures it; joules are computed from its load).
+        provenance: ``measured`` or ``estimated``.
+        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of the energy (0.1 = ±10 %).
+        wrap_joules: Modulus of the counter in joules; None where it does not wrap.
+        update_period_s: Period of refresh in seconds where it is known beforehand; None where it must be learned.
+        note: One sentence on how the figure comes about, where that is not plain; else None.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    backend: str
+    method: Method
+    provenance: Provenance
+    relative_uncertainty: float
+    wrap_joules: float | None = None
+    update_period_s: float | None = None
+    note: str | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """An open device: the one thing that the sampler needs."""
+
+    @property
+    def device(self) -> Device:
+        """What is read here."""
+
+    def read(self) -> float:
+        """Return the cumulative joules, or the watts where ``device.method`` is ``power_integration``.
+
+        The zero of a counter is arbitrary. A counter may wrap at ``device.wrap_joules`` and may be reset.
+
+        Raises:
+            ReadError: The device could not be read this time.
+        """
+
+    def close(self) -> None:
+        """Give the handle back; calling it twice is harmless."""
+
+
+class Backend(Protocol):
+    """One kind of hardware."""
+
+    name: str
+
+    def open(self) -> Sequence[Source]:
+        """Find and open this machine's devices of the kind; never returns an empty sequence.
+
+        Raises:
+            BackendUnavailableError: There is none, or none that can be read, with the reason and the fix.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reading of a device, bracketed by the clock.
+
+    Attributes:
+        started_ns: Monotonic clock just before the read.
+        ended_ns: Monotonic clock just after it. The value was true at some instant between the two.
+        value: Cumulative joules or watts, as the device's method says; None where the read failed.
+    """
+
+    started_ns: int
+    ended_ns: int
+    value: float | None

@@ -1,0 +1,223 @@
+"""The run file ``energy.json``: its schema, crash-safe writing, and loading."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.readings import Kind, Method, Provenance
+
+SCHEMA_VERSION = 1
+FILE_NAME = "energy.json"
+
+Status = Literal["running", "completed", "stopped", "failed"]
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """The run as a whole.
+
+    Attributes:
+        id: Random identifier.
+        started_at: Wall-clock start, ISO 8601 with offset.
+        ended_at: Wall-clock end of the last measured part, or None while it runs.
+        status: ``running``, ``completed``, ``stopped`` (by the user or a limit) or ``failed`` (by an exception).
+        framework: Such as ``pytorch_lightning 2.6.6``, or ``none`` for a plain loop.
+        hostnames: Hosts whose devices are counted.
+        world_size: Number of processes of the job.
+        reason: Why the run stopped or failed, or None.
+    """
+
+    id: str
+    started_at: str
+    ended_at: str | None = None
+    status: Status
+    framework: str
+    hostnames: list[str]
+    world_size: int = 1
+    reason: str | None = None
+
+
+class DeviceRecord(msgspec.Struct, kw_only=True):
+    """A device and its share; ``joules`` (J, None where it was never read) covers the run except ``missing_s`` seconds.
+
+    ``update_period_s`` is the learned period of the counter's refresh in seconds, None where it was not told apart.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    backend: str
+    method: Method
+    provenance: Provenance
+    relative_uncertainty: float
+    update_period_s: float | None
+    joules: float | None
+    missing_s: float
+    note: str | None = None
+
+
+class PhaseRecord(msgspec.Struct, kw_only=True):
+    """A phase of a stage.
+
+    Attributes:
+        joules: Energy in J, or None where the phases cannot be told apart.
+        seconds: Time spent in the phase.
+        relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
+            the devices' own uncertainty. None where ``joules`` is None.
+        reason: Why ``joules`` is None; else None.
+    """
+
+    joules: float | None
+    seconds: float
+    relative_uncertainty: float | None
+    reason: str | None = None
+
+
+class StageRecord(msgspec.Struct, kw_only=True):
+    """A stage.
+
+    Attributes:
+        joules: Energy in J, or None where no device was read.
+        seconds: Time spent.
+        batches: Number of batches that ended.
+        samples: Number of samples, or None where it is not known.
+        joules_per_sample: ``joules / samples`` or None.
+        mean_watts: ``joules / seconds`` or None.
+        relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
+        provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.
+        phases: By name.
+        devices: Joules by device id; a device that was not read in this stage is absent.
+        co2e_grams: Emissions in g CO2e.
+        cost: Cost of the electricity in ``total.currency``, or None.
+    """
+
+    joules: float | None
+    seconds: float
+    batches: int
+    samples: int | None
+    joules_per_sample: float | None
+    mean_watts: float | None
+    relative_uncertainty: float | None
+    provenance: Provenance | None
+    phases: dict[str, PhaseRecord]
+    devices: dict[str, float]
+    co2e_grams: float | None
+    cost: float | None
+
+
+class EpochRecord(msgspec.Struct, kw_only=True):
+    """One epoch of a stage; units as in :class:`StageRecord`."""
+
+    stage: str
+    index: int
+    joules: float | None
+    seconds: float
+    samples: int | None
+    co2e_grams: float | None
+
+
+class TotalRecord(msgspec.Struct, kw_only=True):
+    """The sum of the stages; ``cost`` is in ``currency``."""
+
+    joules: float | None
+    kwh: float | None
+    seconds: float
+    relative_uncertainty: float | None
+    provenance: Provenance | None
+    co2e_grams: float | None
+    cost: float | None
+    currency: str
+
+
+class CarbonRecord(msgspec.Struct, kw_only=True):
+    """Where the grams come from.
+
+    Attributes:
+        intensity_g_per_kwh: Grams CO2e for each kWh.
+        location: The place as resolved, or None.
+        source: Who publishes the figure.
+        data_year: Year that it stands for, or None where the source does not say.
+        assumed: True where nobody named a place or an intensity.
+        pue: Power usage effectiveness of the data centre; it is *not* inside any joules of this record, and is inside the
+            grams and the cost.
+    """
+
+    intensity_g_per_kwh: float
+    location: str | None
+    source: str
+    data_year: int | None
+    assumed: bool
+    pue: float
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """All that is known of a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: Run
+    devices: list[DeviceRecord]
+    stages: dict[str, StageRecord]
+    epochs: list[EpochRecord]
+    total: TotalRecord
+    carbon: CarbonRecord
+    warnings: list[str] = []
+
+
+class _Head(msgspec.Struct):
+    schema_version: int
+
+
+def dump_record(record: RunRecord) -> bytes:
+    """Return the record as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1)
+
+
+def write_record(record: RunRecord, path: Path) -> None:
+    """Write the record so that a crash at any instant leaves the previous one or this one whole.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(dump_record(record))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_record(path: str | os.PathLike[str]) -> RunRecord:
+    """Load a run record.
+
+    Args:
+        path: The file, or the directory that holds ``energy.json``.
+
+    Raises:
+        RecordError: There is no such file, or it is no complete run record of a version that we know.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= FILE_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        msg = f"There is no run record at {path}: name an {FILE_NAME} or the directory that holds one."
+        raise RecordError(msg) from None
+    except OSError as error:
+        msg = f"The run record {path} cannot be read: {error.strerror}."
+        raise RecordError(msg) from None
+    try:
+        version = msgspec.json.decode(data, type=_Head).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        msg = f"{path} is not a run record: it is broken, or another program wrote it."
+        raise RecordError(msg) from None
+    if version != SCHEMA_VERSION:
+        msg = f"{path} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
+        raise RecordError(msg)
+    try:
+        return msgspec.json.decode(data, type=RunRecord)
+    except msgspec.DecodeError as error:
+        msg = f"{path} is not a complete run record: {error}."
+        raise RecordError(msg) from None
