@@ -1,0 +1,201 @@
+"""Knots of a device's energy + time in each bucket -> joules of each bucket; pure.
+
+One :class:`Ledger` serves one device. It spreads the energy between two knots over what ran between them in proportion to
+fitted power x time, and so conserves every joule.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.knots import Knot, KnotFinder
+from ml_energy_callbacks.readings import Device, Reading
+from ml_energy_callbacks.regression import PowerFit
+from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
+
+_STALE_NS = NS_PER_S
+"""Beyond its last knot, a device's energy is extrapolated for this long at most."""
+
+WIDEST = 0.5
+"""A split whose 95 % interval is wider than this share of the value is not reported."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """An instant at which the energy so far is asked for.
+
+    Attributes:
+        time_ns: The instant, monotonic clock.
+        totals: Time in each bucket at that instant, in ns.
+        joules: Energy of each device inside the run up to the instant, by id, in J; filled in as the devices' refreshes
+            pass the instant.
+    """
+
+    time_ns: int
+    totals: Sequence[float]
+    joules: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Energy of one bucket of one device.
+
+    Attributes:
+        joules: Best estimate in J.
+        half_width: Half-width of the 95 % interval in J.
+        resolved: False where the bucket could not be told from the others; the half-width then spans all that it can be.
+    """
+
+    joules: float
+    half_width: float
+    resolved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What another thread may see of a ledger; never changed once made.
+
+    Attributes:
+        time_ns: Instant of the last knot.
+        totals: Time in each bucket there, in ns.
+        joules: Energy of each bucket there, in J.
+        watts: Power of each bucket in W, for the time since.
+    """
+
+    time_ns: int
+    totals: Sequence[float]
+    joules: Sequence[float]
+    watts: Sequence[float]
+
+    def at(self, now: int, totals: Sequence[float]) -> list[float]:
+        """Return each bucket's joules at an instant after the last knot.
+
+        The time since the last knot is extrapolated with the fitted powers, for a second at most: what a device that fell
+        silent draws is not known.
+        """
+        joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
+        elapsed = now - self.time_ns
+        if elapsed > 0:
+            share = min(1.0, _STALE_NS / elapsed) / NS_PER_S
+            for bucket, watts in enumerate(self.watts):
+                joules[bucket] += max(0.0, totals[bucket] - self.totals[bucket]) * share * watts
+        return joules
+
+
+class Ledger:
+    """Joules of one device by bucket.
+
+    Attributes:
+        device: The device.
+        finder: Where its knots come from.
+        joules: Energy of each bucket up to the last knot, in J.
+        published: The state for other threads; None before the first knot.
+    """
+
+    def __init__(self, device: Device) -> None:
+        """Start an empty ledger."""
+        self.device = device
+        self.finder = KnotFinder(device)
+        self.joules: list[float] = []
+        self.published: Published | None = None
+        self._fit = PowerFit()
+        self._marks: list[Mark] = []
+        self._knot: Knot | None = None
+        self._totals: list[float] = []
+        self._bucket = OUTSIDE
+
+    @property
+    def known_until(self) -> int | None:
+        """Instant of the last knot of this chain in ns, or None."""
+        return self._knot.time_ns if self._knot else None
+
+    def mark(self, mark: Mark) -> None:
+        """Ask for the energy at an instant not before the last knot."""
+        self._marks.append(mark)
+
+    def take(self, reading: Reading, timeline: TimelineReader) -> None:
+        """Take a reading; the timeline must have been looked at since."""
+        for knot in self.finder.take(reading):
+            self._add(knot, timeline)
+
+    def pause(self, timeline: TimelineReader, now: int) -> None:
+        """End the chain of readings: what the device draws until the next reading is nobody's."""
+        for knot in self.finder.pause(now):
+            self._add(knot, timeline)
+        for mark in self._marks:
+            if self.published is not None:
+                joules = self.published.at(mark.time_ns, mark.totals)
+                mark.joules[self.device.id] = sum(joules) - joules[OUTSIDE]
+        self._marks.clear()
+        self._knot = None
+
+    def _add(self, knot: Knot, timeline: TimelineReader) -> None:
+        totals, bucket = timeline.at(knot.time_ns)
+        self.joules += [0.0] * (len(totals) - len(self.joules))
+        before = self._knot
+        if before is not None and knot.time_ns <= before.time_ns:
+            return  # two estimates of one refresh: its energy comes with the next
+        if before is not None and not knot.starts:
+            self._spread(before, knot, totals, bucket)
+        self._knot, self._totals, self._bucket = knot, totals, bucket
+        watts = [self._fit.watts(b) or 0.0 for b in range(len(totals))]
+        self.published = Published(knot.time_ns, totals, self.joules[:], watts)
+
+    def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int) -> None:
+        energy = knot.joules - before.joules
+        early = [*self._totals, *[0.0] * (len(totals) - len(self._totals))]
+        seconds = {
+            b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start
+        }
+        if not seconds:
+            return
+        variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
+        self._fit.add(seconds, energy, variances)
+        weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
+        whole = sum(weights.values())
+        if whole <= 0.0:
+            weights, whole = seconds, sum(seconds.values())
+        self._resolve_marks(knot, early, weights, seconds, energy / whole)
+        for b, weight in weights.items():
+            self.joules[b] += energy * weight / whole
+
+    def _resolve_marks(
+        self, knot: Knot, early: list[float], weights: dict[int, float], seconds: dict[int, float], scale: float
+    ) -> None:
+        due = [mark for mark in self._marks if mark.time_ns <= knot.time_ns]
+        if not due:
+            return
+        self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+        base = sum(self.joules) - self.joules[OUTSIDE]
+        for mark in due:
+            joules = base
+            for b, weight in weights.items():
+                if b != OUTSIDE and b < len(mark.totals):
+                    share = (mark.totals[b] - early[b]) / NS_PER_S / seconds[b]
+                    joules += weight * scale * min(1.0, max(0.0, share))
+            mark.joules[self.device.id] = joules
+
+    def split(self, buckets: Sequence[int], seconds: Sequence[float], joules: Sequence[float]) -> list[Split]:
+        """Divide the energy of a stage among its phases.
+
+        Args:
+            buckets: The stage's buckets.
+            seconds: Time of each in s.
+            joules: Energy of each in J, as spread so far; their sum is kept.
+        """
+        whole, duration = sum(joules), sum(seconds)
+        fit = self._fit.fit()
+        mean = whole / duration if duration > 0 else 0.0
+        fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, seconds, strict=True)]
+        scale = whole / sum(fitted) if sum(fitted) > 0 else 0.0
+        alone = sum(time > 0 for time in seconds) <= 1
+        half_widths = [fit.half_widths.get(b) for b in buckets]
+        # A phase that cannot be told apart may draw anything from nothing to twice the mean; the others feel that doubt.
+        doubts = [
+            mean * time if half is None and not alone else 0.0 for half, time in zip(half_widths, seconds, strict=True)
+        ]
+        splits = []
+        for estimate, half, time, doubt in zip(fitted, half_widths, seconds, doubts, strict=True):
+            own = 0.0 if half is None or alone else half * time
+            splits.append(Split(estimate * scale, own + sum(doubts), resolved=doubt == 0.0))
+        return splits

@@ -1,0 +1,118 @@
+"""Readings of one device -> knots of its cumulative energy; pure."""
+
+from dataclasses import dataclass
+
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.counters import EnergyCounter, PowerIntegral
+from ml_energy_callbacks.grid import RefreshGrid
+from ml_energy_callbacks.readings import Device, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Knot:
+    """A point of the curve of cumulative energy.
+
+    Attributes:
+        time_ns: Instant at which the counter was refreshed, monotonic clock.
+        sigma_ns: Standard deviation of that instant.
+        joules: Energy since the first reading of the device, in J.
+        starts: True where the energy since the knot before it is unknown: a new chain begins here.
+    """
+
+    time_ns: int
+    sigma_ns: float
+    joules: float
+    starts: bool
+
+
+class KnotFinder:
+    """Follow one device.
+
+    Attributes:
+        grid: Its refresh instants.
+        silent: True while reads fail.
+        missing_ns: Time in which it could not be read, up to the last good reading.
+    """
+
+    def __init__(self, device: Device) -> None:
+        """Begin without a reading."""
+        self._device = device
+        self.missing_ns = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the chain: what comes next is a first reading."""
+        period = 0.0 if self._device.method == "power_integration" else self._device.update_period_s
+        self.grid = RefreshGrid(None if period is None else round(period * NS_PER_S))
+        self._counter: EnergyCounter | PowerIntegral = (
+            PowerIntegral()
+            if self._device.method == "power_integration"
+            else EnergyCounter(self._device.wrap_joules)
+        )
+        self._value: float | None = None
+        self._read_ns: int | None = None
+        self.silent = False
+        self._first_ns: int | None = None
+        self._second: Knot | None = None
+
+    def pause(self, now: int) -> list[Knot]:
+        """End the chain; return the knots that waited for a refresh that will not come."""
+        self.missing_ns = self.missing_at(now)
+        knots = self._release(None)
+        self._begin()
+        return knots
+
+    def missing_at(self, now: int) -> int:
+        """Return the time without readings up to now (ns), a silence that goes on included."""
+        return self.missing_ns + (now - self._read_ns if self.silent and self._read_ns is not None else 0)
+
+    def take(self, reading: Reading) -> list[Knot]:
+        """Take a reading and return the knots that it settles, oldest first."""
+        value = reading.value
+        if value is None:
+            self.silent = True
+            if self._read_ns is None:
+                self._read_ns = reading.started_ns
+            return []
+        self.missing_ns = self.missing_at(reading.started_ns)
+        self.silent = False
+        middle = (reading.started_ns + reading.ended_ns) // 2
+        step = self._counter.advance(middle, value)
+        if step == "reset":
+            return self._reset(reading)
+        self._read_ns = reading.ended_ns
+        changed = value != self._value
+        self._value = value
+        refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
+        if step == "first":
+            if refresh is None:
+                self._first_ns = middle
+                return []
+            return [Knot(refresh.time_ns, refresh.sigma_ns, 0.0, starts=True)]
+        if refresh is None:
+            return []
+        knot = Knot(refresh.time_ns, refresh.sigma_ns, self._counter.joules, starts=False)
+        if self._first_ns is None:
+            return [knot]
+        if self._second is None:
+            self._second = knot
+            return []
+        return [*self._release(knot.time_ns), knot]
+
+    def _release(self, third_ns: int | None) -> list[Knot]:
+        """Place the first reading's refresh one period before the second, as soon as a third tells the period."""
+        first_ns, second = self._first_ns, self._second
+        self._first_ns = self._second = None
+        if first_ns is None or second is None:
+            return []
+        period = self.grid.period_ns or (0 if third_ns is None else third_ns - second.time_ns)
+        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns
+        return [Knot(time_ns, second.sigma_ns * 2**0.5, 0.0, starts=True), second]
+
+    def _reset(self, reading: Reading) -> list[Knot]:
+        """After a reset the energy since the last good reading is unknown, and the refreshes may have moved."""
+        knots = self._release(None)
+        missing = self.missing_ns + (reading.started_ns - self._read_ns if self._read_ns is not None else 0)
+        self._begin()
+        self.missing_ns = missing
+        return [*knots, *self.take(reading)]

@@ -1,0 +1,218 @@
+"""Streaming weighted least squares: the mean power of each phase, with an honest error; pure.
+
+Every interval between two refreshes is one equation: joules = sum over phases of watts x seconds. Weights are one over the
+interval's length, so that the fit conserves energy. The intervals are kept in 16 to 32 consecutive blocks of sums, whose
+scatter gives the error (cluster-robust, Liang and Zeger 1986): it holds when neighbouring intervals resemble each other and
+when powers drift. Uncertain refresh instants are errors in variables: their variance is taken out of the normal matrix
+(Fuller, Measurement Error Models, 1987, section 2.2), and where little is left after that, the phases are collinear.
+Memory is constant.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Vector = list[float]
+Matrix = list[Vector]
+
+_BLOCKS = 16
+MIN_BLOCKS = 8
+_UNRELIABLE = 0.25
+"""Where doubt about the refresh instants makes up this share of a phase's own variation, the phase is collinear."""
+_NOISE = 0.05
+"""First guess of an interval's scatter about the fit, as a share of its energy; worth two intervals."""
+_LEAST_PRIOR = 1e-6
+_RESOLVE = 1.05
+"""The powers used for spreading are solved anew when the equations have grown by this factor."""
+
+# Two-sided 95 % quantiles of Student's t for 1 to 31 degrees of freedom.
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042, 2.040,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Block:
+    """Sums over consecutive intervals: weighted second moments, by pairs of buckets."""
+
+    count: int = 0
+    seconds: dict[tuple[int, int], float] = field(default_factory=dict)
+    joules: dict[int, float] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
+
+    def merge(self, other: "_Block") -> None:
+        self.count += other.count
+        for mine, theirs in ((self.seconds, other.seconds), (self.joules, other.joules), (self.errors, other.errors)):
+            for key, value in theirs.items():  # type: ignore[attr-defined]
+                mine[key] = mine.get(key, 0.0) + value  # type: ignore[index,attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Powers of the buckets asked for.
+
+    Attributes:
+        watts: Mean power of each bucket in W.
+        half_widths: Half-width of the 95 % interval in W; None where the bucket cannot be told from the others.
+    """
+
+    watts: dict[int, float]
+    half_widths: dict[int, float | None]
+
+
+class PowerFit:
+    """Mean power of each bucket of one device."""
+
+    def __init__(self) -> None:
+        """Start without equations."""
+        self._blocks = [_Block()]
+        self._block_size = 1
+        self._count = 0
+        self._joules = 0.0
+        self._seconds = 0.0
+        self._squares = 0.0
+        self._solved_at = 0
+        self._watts: dict[int, float] = {}
+
+    def add(self, seconds: Mapping[int, float], joules: float, errors: Sequence[tuple[int, float]]) -> None:
+        """Add one interval.
+
+        Args:
+            seconds: Time of each bucket in the interval, in s; zeros left out.
+            joules: Energy of the interval in J.
+            errors: For each end of the interval, the bucket that ran there and the variance of its instant in s².
+        """
+        length = sum(seconds.values())
+        block = self._blocks[-1]
+        if block.count >= self._block_size:
+            block = self._next_block()
+        block.count += 1
+        for bucket, time in seconds.items():
+            block.joules[bucket] = block.joules.get(bucket, 0.0) + time * joules / length
+            for other, other_time in seconds.items():
+                if bucket <= other:
+                    pair = (bucket, other)
+                    block.seconds[pair] = block.seconds.get(pair, 0.0) + time * other_time / length
+        for bucket, variance in errors:
+            block.errors[bucket] = block.errors.get(bucket, 0.0) + variance / length
+        self._count += 1
+        self._joules += joules
+        self._seconds += length
+        self._squares += joules * joules / length
+
+    def _next_block(self) -> _Block:
+        if len(self._blocks) == 2 * _BLOCKS:
+            for mine, other in zip(self._blocks[::2], self._blocks[1::2], strict=True):
+                mine.merge(other)
+            del self._blocks[1::2]
+            self._block_size *= 2
+        self._blocks.append(_Block())
+        return self._blocks[-1]
+
+    def watts(self, bucket: int) -> float | None:
+        """Return the best guess of a bucket's mean power in W, drawn towards the device's mean where little is known.
+
+        Good for spreading a known energy; :meth:`fit` says how sure it is. None before the first interval.
+        """
+        if self._count == 0:
+            return None
+        if self._count >= _RESOLVE * self._solved_at:
+            self._solved_at = self._count
+            self._watts = self._solve().watts
+        return self._watts.get(bucket, self._joules / self._seconds)
+
+    def fit(self) -> Fit:
+        """Return each bucket's mean power with its error."""
+        if self._count == 0:
+            return Fit({}, {})
+        solution = self._solve()
+        blocks = [block for block in self._blocks if block.count]
+        buckets = solution.buckets
+        half_widths: dict[int, float | None] = dict.fromkeys(buckets)
+        if len(blocks) >= MIN_BLOCKS:
+            watts = [solution.watts[b] for b in buckets]
+            scores = [self._score(block, solution, watts) for block in blocks]
+            quantile = _T95[min(len(blocks) - 2, len(_T95) - 1)] * (len(blocks) / (len(blocks) - 1)) ** 0.5
+            for i, bucket in enumerate(buckets):
+                if bucket in solution.reliable:
+                    row = solution.inverse[i]
+                    half_widths[bucket] = quantile * sum(_dot(row, score) ** 2 for score in scores) ** 0.5
+        return Fit({b: max(0.0, w) for b, w in solution.watts.items()}, half_widths)
+
+    def _score(self, block: _Block, solution: "_Solution", watts: Vector) -> Vector:
+        """Return the block's own pull on the powers: zero for a block that agrees with all."""
+        matrix = _dense(block, solution.buckets)
+        for i, bucket in enumerate(solution.buckets):
+            if bucket in solution.reliable:
+                matrix[i][i] -= block.errors.get(bucket, 0.0)
+        return [
+            block.joules.get(b, 0.0) - _dot(row, watts) for b, row in zip(solution.buckets, matrix, strict=True)
+        ]
+
+    def _solve(self) -> "_Solution":
+        total = _Block()
+        for block in self._blocks:
+            total.merge(block)
+        buckets = sorted(total.joules)
+        mean = self._joules / self._seconds
+        matrix = _dense(total, buckets)
+        prior = self._prior(matrix, [total.joules[b] for b in buckets], buckets, mean)
+        for i in range(len(buckets)):
+            matrix[i][i] += prior
+        right = [total.joules[b] + prior * mean for b in buckets]
+        inverse = _inverse(matrix)
+        reliable: set[int] = set()
+        if inverse is not None:
+            for i, bucket in enumerate(buckets):
+                if (total.errors.get(bucket, 0.0) + prior) * inverse[i][i] < _UNRELIABLE:
+                    reliable.add(bucket)
+                    matrix[i][i] -= total.errors.get(bucket, 0.0)
+            inverse = _inverse(matrix)
+        if inverse is None:
+            return _Solution(buckets, dict.fromkeys(buckets, mean), [], set())
+        watts = {b: _dot(row, right) for b, row in zip(buckets, inverse, strict=True)}
+        return _Solution(buckets, watts, inverse, reliable)
+
+    def _prior(self, matrix: Matrix, right: Vector, buckets: list[int], mean: float) -> float:
+        """Return the weight of the guess that every bucket draws the mean power, give or take that much (empirical Bayes).
+
+        It is the intervals' scatter about the last solution over the square of the mean.
+        """
+        length = self._seconds / self._count
+        watts = [self._watts.get(b, mean) for b in buckets]
+        scatter = self._squares - 2 * _dot(watts, right) + sum(w * _dot(row, watts) for w, row in zip(watts, matrix, strict=True))
+        scatter = max(0.0, scatter) + 2 * (_NOISE * mean) ** 2 * length
+        variance = scatter / (max(0, self._count - len(buckets)) + 2)
+        return max(_LEAST_PRIOR * length, variance / (mean * mean) if mean else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Solution:
+    buckets: list[int]
+    watts: dict[int, float]
+    inverse: Matrix
+    reliable: set[int]
+
+
+def _dense(block: _Block, buckets: Sequence[int]) -> Matrix:
+    return [[block.seconds.get((a, b) if a <= b else (b, a), 0.0) for b in buckets] for a in buckets]
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _inverse(matrix: Matrix) -> Matrix | None:
+    """Invert a symmetric positive definite matrix by Gauss-Jordan; None where it is not (numerically) definite."""
+    size = len(matrix)
+    rows = [row[:] + [float(i == j) for j in range(size)] for i, row in enumerate(matrix)]
+    for i in range(size):
+        pivot = rows[i][i]
+        if pivot <= 1e-9 * abs(matrix[i][i]) or pivot <= 0:
+            return None
+        rows[i] = [value / pivot for value in rows[i]]
+        for j in range(size):
+            if j != i and rows[j][i]:
+                factor = rows[j][i]
+                rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return [row[size:] for row in rows]

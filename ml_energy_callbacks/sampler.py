@@ -1,0 +1,76 @@
+"""The only thread: reads the devices and hands the readings to their ledgers.
+
+:class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the thread.
+"""
+
+import contextlib
+import random
+from collections.abc import Sequence
+
+from ml_energy_callbacks.attribution import Ledger
+from ml_energy_callbacks.clock import NS_PER_S, Clock
+from ml_energy_callbacks.readings import Reading, Source
+from ml_energy_callbacks.timeline import Timeline, TimelineReader
+
+_DITHER = 0.4
+"""Each wait is drawn from the interval x (1 +- this): a fixed one locks to a counter's refresh and then hides it."""
+_LAST_WAIT_NS = 250_000_000
+"""At the end, the refresh that follows the run is waited for, for this long at most."""
+
+
+class Poller:
+    """Read each device when it is due."""
+
+    def __init__(
+        self, sources: Sequence[Source], ledgers: Sequence[Ledger], timeline: Timeline, interval_s: float
+    ) -> None:
+        """Poll these sources into these ledgers, each into its own, every ``interval_s`` seconds on average."""
+        self._pairs = list(zip(sources, ledgers, strict=True))
+        self._clock: Clock = timeline.clock
+        self._reader = TimelineReader(timeline)
+        self._interval_ns = interval_s * NS_PER_S
+        self._random = random.Random()  # noqa: S311 - dither, not a secret
+        now = self._clock()
+        self._next_round = now
+        self._due = [now] * len(self._pairs)
+
+    @property
+    def next_poll(self) -> int:
+        """Clock at which the next device is due, in ns."""
+        return min(self._due)
+
+    def poll(self) -> None:
+        """Read every device that is due."""
+        now = self._clock()
+        readings = [
+            (i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if self._due[i] <= now
+        ]
+        now = self._reader.refresh()
+        if now >= self._next_round:
+            spread = 1 + _DITHER * (2 * self._random.random() - 1)
+            self._next_round = now + round(self._interval_ns * spread)
+        for i, reading in readings:
+            ledger = self._pairs[i][1]
+            ledger.take(reading, self._reader)
+            wish = ledger.finder.grid.next_poll(now)
+            self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
+
+    def known_until(self, instant: int) -> bool:
+        """Return whether every device that can be read has been seen to refresh at or after the instant."""
+        return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
+
+    def pause(self) -> None:
+        """End every device's chain of readings."""
+        now = self._reader.refresh()
+        for _, ledger in self._pairs:
+            ledger.pause(self._reader, now)
+
+
+def read(source: Source, clock: Clock) -> Reading:
+    """Read a source once; whatever it raises becomes a reading without a value."""
+    started = clock()
+    value: float | None = None
+    # A third party's backend may raise anything; nothing of it may end the thread that all devices share.
+    with contextlib.suppress(Exception):
+        value = source.read()
+    return Reading(started, clock(), value)
