@@ -1,0 +1,43 @@
+"""Every example runs, and so does every Python block of the Markdown pages."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+# A block that cannot run by itself says so in its fence: ```python no-test
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> str:
+    """Return the page's Python blocks as one program whose line numbers are those of the page."""
+    text = page.read_text(encoding="utf-8")
+    program = ""
+    for block in BLOCK.finditer(text):
+        program += "\n" * (text.count("\n", 0, block.start(1)) - program.count("\n")) + block[1]
+    return program
+
+
+def run(program: Path, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, program], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    run(example, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path) -> None:
+    program = tmp_path / page.with_suffix(".py").name
+    program.write_text(python_blocks(page), encoding="utf-8")
+    run(program, tmp_path)
