@@ -103,6 +103,13 @@ class Ledger:
         self._knot: Knot | None = None
         self._totals: list[float] = []
         self._bucket = OUTSIDE
+        self._period_s: float | None = None
+
+    @property
+    def period_s(self) -> float | None:
+        """Learned period of the device's refreshes in s; None where none was learned."""
+        period = self.finder.grid.period_ns
+        return self._period_s if period is None else period / NS_PER_S
 
     @property
     def known_until(self) -> int | None:
@@ -120,12 +127,17 @@ class Ledger:
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
+        silent = self.finder.silent
+        self._period_s = self.period_s
         for knot in self.finder.pause(now):
             self._add(knot, timeline)
-        for mark in self._marks:
-            if self.published is not None:
+        if self.published is not None:
+            for mark in self._marks:
                 joules = self.published.at(mark.time_ns, mark.totals)
                 mark.joules[self.device.id] = sum(joules) - joules[OUTSIDE]
+            if self._knot is not None and not silent:
+                self.joules = self.published.at(now, timeline.totals)
+            self.published = Published(now, timeline.totals, self.joules[:], [])
         self._marks.clear()
         self._knot = None
 

@@ -5,7 +5,9 @@
 
 import contextlib
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from time import sleep
 
 from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.clock import NS_PER_S, Clock
@@ -16,6 +18,10 @@ _DITHER = 0.4
 """Each wait is drawn from the interval x (1 +- this): a fixed one locks to a counter's refresh and then hides it."""
 _LAST_WAIT_NS = 250_000_000
 """At the end, the refresh that follows the run is waited for, for this long at most."""
+_LAST_STEP_S = 0.005
+_JOIN_S = 1.0
+_FIRST_REVIEW_NS = NS_PER_S
+REVIEW_NS = 5 * NS_PER_S
 
 
 class Poller:
@@ -33,18 +39,21 @@ class Poller:
         now = self._clock()
         self._next_round = now
         self._due = [now] * len(self._pairs)
+        self._closed = False
 
     @property
     def next_poll(self) -> int:
         """Clock at which the next device is due, in ns."""
         return min(self._due)
 
-    def poll(self) -> None:
-        """Read every device that is due."""
+    def poll(self, *, hurry: bool = False) -> None:
+        """Read every device that is due; in a hurry, every device."""
         now = self._clock()
         readings = [
-            (i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if self._due[i] <= now
+            (i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now
         ]
+        if self._closed:
+            return  # this thread hung in a read and was given up
         now = self._reader.refresh()
         if now >= self._next_round:
             spread = 1 + _DITHER * (2 * self._random.random() - 1)
@@ -59,8 +68,9 @@ class Poller:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
         return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
 
-    def pause(self) -> None:
+    def close(self) -> None:
         """End every device's chain of readings."""
+        self._closed = True
         now = self._reader.refresh()
         for _, ledger in self._pairs:
             ledger.pause(self._reader, now)
@@ -74,3 +84,48 @@ def read(source: Source, clock: Clock) -> Reading:
     with contextlib.suppress(Exception):
         value = source.read()
     return Reading(started, clock(), value)
+
+
+class Sampler:
+    """The thread around a poller."""
+
+    def __init__(self, poller: Poller, clock: Clock, review: Callable[[], None]) -> None:
+        """Poll in a thread of its own, and call ``review`` there now and then: after 1, 2 and 4 s, then every 5 s."""
+        self._poller = poller
+        self._clock = clock
+        self._review = review
+        self._stopping = threading.Event()
+        self._end: int | None = None
+        self._thread = threading.Thread(target=self._run, name="ml-energy-sampler", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, end: int) -> bool:
+        """Wait for the refreshes that follow ``end`` (ns), end the thread and the chains of readings.
+
+        Returns:
+            False where the thread hangs in a device's driver and was left to itself.
+        """
+        self._end = end
+        self._stopping.set()
+        self._thread.join(_JOIN_S)
+        hangs = self._thread.is_alive()
+        self._poller.close()
+        return not hangs
+
+    def _run(self) -> None:
+        pause = _FIRST_REVIEW_NS
+        review = self._clock() + pause
+        while self._end is None:
+            self._poller.poll()
+            now = self._clock()
+            if now >= review:
+                self._review()
+                pause = min(2 * pause, REVIEW_NS)
+                review = now + pause
+            self._stopping.wait(max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S))
+        while not self._poller.known_until(self._end) and self._clock() < self._end + _LAST_WAIT_NS:
+            self._poller.poll(hurry=True)
+            sleep(min(_LAST_STEP_S, max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S)))

@@ -92,7 +92,7 @@ def simulate(
     while not poller.known_until(ended):
         run_until(poller.next_poll + 1)
     grid = ledger.finder.grid.regularity
-    poller.pause()
+    poller.close()
     seconds = [t / NS_PER_S for t in timeline.look().totals]
     splits = ledger.split([wait, compute], seconds[1:], ledger.joules[1:])
     errors = [

@@ -1,0 +1,45 @@
+"""How many samples a batch holds, told from its arrays' shapes; None when in doubt."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOST_LEAVES = 16
+_IMAGE_DIMENSIONS = 3
+
+
+def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = False) -> int | None:  # noqa: ANN401
+    """Return the number of samples in a batch, or None when in doubt.
+
+    Args:
+        batch: An array of shape (samples, ...), or a list, tuple or mapping of such, nested or not. Anything with a
+            ``shape`` is an array.
+        expected: Batch size that the data loader was set to, or None where it is not known. A batch that has another
+            size is in doubt, unless it is smaller and the last one.
+        last: Whether this is the last batch.
+    """
+    shapes: list[tuple[int, ...]] = []
+    if not _collect(batch, shapes) or not shapes:
+        return None
+    size = shapes[0][0]
+    if any(shape[0] != size for shape in shapes):
+        return None
+    if expected is not None:
+        return size if size == expected or (last and size < expected) else None
+    # Without a loader to ask, several arrays of one shape may be a batch, or each a sample (a list of images).
+    alike = len(shapes) > 1 and len(set(shapes)) == 1
+    return None if alike and len(shapes[0]) >= _IMAGE_DIMENSIONS else size
+
+
+def _collect(batch: Any, shapes: list[tuple[int, ...]]) -> bool:  # noqa: ANN401
+    """Append the shapes of the arrays in the batch; False where there is anything that has none."""
+    shape = getattr(batch, "shape", None)
+    if shape is not None:
+        if not shape or len(shapes) >= _MOST_LEAVES:
+            return False
+        shapes.append(tuple(shape))
+        return True
+    if isinstance(batch, Mapping):
+        batch = list(batch.values()) if len(batch) <= _MOST_LEAVES else None
+    if not isinstance(batch, (list, tuple)) or len(batch) > _MOST_LEAVES:
+        return False
+    return all(_collect(part, shapes) for part in batch)

@@ -1,0 +1,422 @@
+"""EnergyCallback for PyTorch Lightning, in trainers of ``pytorch_lightning`` and of ``lightning.pytorch``."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import torch
+
+from ml_energy_callbacks.batch_size import infer_batch_size
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter import EnergyMeter, Point, ending
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
+from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.report import summary_line
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.utilities import rank_zero_info
+else:
+    # Each package's trainer accepts callbacks of its own class; one that is both serves both.
+    _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+    _found = [
+        importlib.import_module(name) for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])
+    ]
+    if not _found:
+        _msg = "ml_energy_callbacks.lightning needs PyTorch Lightning: pip install 'ml-energy-callbacks[lightning]'"
+        raise ImportError(_msg)
+    Callback = type("Callback", tuple(package.Callback for package in _found), {})
+    rank_zero_info = importlib.import_module(f"{_found[0].__name__}.utilities").rank_zero_info
+
+__all__ = ["EnergyCallback"]
+
+
+class EnergyCallback(Callback):
+    """Measure the energy, carbon and cost of training, validation, test and prediction.
+
+    It logs ``energy/<stage>/<quantity>`` to the trainer's loggers, shows watts and J/sample in the progress bar, and
+    writes the run's record ``energy.json`` into the trainer's log directory. Its keys can be monitored, as in
+    ``EarlyStopping(monitor="energy/train/joules_per_sample")``. The trainer needs one such callback; its record spans all
+    that trainers do with it.
+
+    Args:
+        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
+            such as ``["nvml:*", "rapl:package-0"]``.
+        sample_interval: Mean time between two reads of a device, in s.
+        location: Country (ISO 3166 code or English name) whose electricity is used.
+        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
+        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        currency: Three-letter code.
+        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
+        log_every_n_steps: Steps between two logs of a training step's energy; None for the trainer's own setting, 0 for
+            none.
+        output_dir: Directory for ``energy.json`` in place of the trainer's log directory.
+        verbose: Whether to say what the user should know, and a line at the end of each run.
+        backends: Hardware to look for; None for all that this package knows.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Literal["auto"] | Sequence[str] = "auto",
+        sample_interval: float = 0.05,
+        location: str | None = None,
+        carbon_intensity: float | None = None,
+        electricity_price: float | None = None,
+        currency: str = "USD",
+        pue: float = 1.0,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        log_every_n_steps: int | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        backends: Sequence[Backend] | None = None,
+    ) -> None:
+        """Check the options; hardware is not touched before a trainer starts."""
+        if log_every_n_steps is not None and log_every_n_steps < 0:
+            msg = f"log_every_n_steps is {log_every_n_steps}; give a number of steps, 0 for none, or leave it out."
+            raise ConfigurationError(msg)
+        self._options = {
+            "devices": devices,
+            "sample_interval": sample_interval,
+            "location": location,
+            "carbon_intensity": carbon_intensity,
+            "electricity_price": electricity_price,
+            "currency": currency,
+            "pue": pue,
+            "output_dir": output_dir,
+            "verbose": verbose,
+            "backends": backends,
+        }
+        self._batch_size_fn = batch_size_fn
+        self._log_every_n_steps = log_every_n_steps
+        self._verbose = verbose
+        self._reset()
+
+    def _reset(self) -> None:
+        self._meter = EnergyMeter(**self._options)  # type: ignore[arg-type]
+        self._restored: dict[str, Any] | None = None
+        self._loop: Any = None
+        self._step_point: Point | None = None
+        self._starts: dict[str, Point] = {}
+        self._every = 0
+        self._logged_step = -1
+        self._expected: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what does not survive a pickle or a fork: a copy starts afresh with the same options."""
+        return {
+            name: getattr(self, name) for name in ("_options", "_batch_size_fn", "_log_every_n_steps", "_verbose")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start afresh with the same options."""
+        self.__dict__.update(state)
+        self._reset()
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record as of now; on rank 0 alone."""
+        return self._meter.record
+
+    @property
+    def record_path(self) -> Path | None:
+        """Where the record is written, or None where it is not."""
+        return self._meter.record_path
+
+    # ---------------------------------------------------------------------------------------------------- life
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Open the devices and start to measure."""
+        if sum(isinstance(callback, EnergyCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            msg = "The trainer has two EnergyCallbacks, which would measure everything twice: leave one out."
+            raise ConfigurationError(msg)
+        self._restored = None
+        self._starts.clear()
+        directory = None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir  # type: ignore[attr-defined]
+        if not trainer.is_global_zero:
+            return
+        package = type(trainer).__module__.partition(".trainer")[0]
+        version = importlib.import_module(package).__version__
+        self._write_panels(trainer)
+        self._meter.start(framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory)
+
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Stop measuring and write the record."""
+        self._finish(None)
+
+    def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
+        """Stop measuring and write the record: no other hook comes."""
+        if trainer.world_size > 1:
+            # What the other processes saw of this epoch cannot be asked for any more.
+            for stage in self._starts:
+                self._meter.add_samples(stage, None)  # type: ignore[arg-type]
+        self._finish(exception)
+
+    def _finish(self, exception: BaseException | None) -> None:
+        if not self._meter.running:
+            return
+        self._meter.stop(*ending(exception))
+        if self._verbose:
+            rank_zero_info(summary_line(self._meter.record))
+
+    @staticmethod
+    def _write_panels(trainer: "Trainer") -> None:
+        """Put the energy panels beside each TensorBoard logger's scalars."""
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_dir") and hasattr(logger.experiment, "add_custom_scalars"):
+                from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - an optional extra
+
+                write_panels(Path(logger.log_dir))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record, in builtins, for the checkpoint."""
+        return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.running else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until it is known that a fit resumes: test and predict load it as well."""
+        self._restored = state_dict
+
+    def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Go on from the totals of the checkpoint that the fit resumes from."""
+        if self._restored and self._meter.running:
+            try:
+                record = msgspec.convert(self._restored.get("record"), RunRecord)
+            except msgspec.ValidationError:
+                self._meter.warn("The checkpoint's energy totals are of an unknown form; totals start at zero.")
+            else:
+                self._meter.resume(record)
+
+    # ---------------------------------------------------------------------------------------------------- fit
+
+    def on_sanity_check_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Enter the stage ``sanity_check``."""
+        self._meter.begin_stage("sanity_check")
+
+    def on_sanity_check_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Leave it."""
+        self._meter.end_stage()
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Enter the stage ``train``."""
+        self._meter.begin_stage("train", "other")
+        every = self._log_every_n_steps
+        self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
+        # Private, but what Lightning's own callbacks count steps by; without it, the optimiser's steps serve.
+        loop = trainer.fit_loop.epoch_loop
+        self._loop = loop if hasattr(loop, "_batches_that_stepped") else None
+        self._logged_step = -1
+        self._step_point = self._meter.point()
+
+    def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Begin to wait for the epoch's first batch."""
+        self._expected = _loader_batch_size(trainer.train_dataloader)
+        self._starts["train"] = self._meter.point()
+        self._meter.enter("data_wait")
+
+    def on_train_batch_start(
+        self,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Begin to compute."""
+        self._meter.batch_start()
+
+    def on_train_batch_end(
+        self,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """End the computation, count the samples, and log every so many steps."""
+        self._meter.batch_end(self._samples(batch, trainer, batch_idx, trainer.num_training_batches))
+        every = self._every
+        if every:
+            step = self._loop._batches_that_stepped if self._loop is not None else trainer.global_step  # noqa: SLF001
+            if (step + 1) % every == 0 and step != self._logged_step:
+                self._log_step(trainer, step)
+
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Log the epoch."""
+        self._meter.enter("other")
+        self._log_epoch("train", trainer, pl_module)
+
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Leave the stage ``train``."""
+        self._meter.end_stage()
+
+    # ---------------------------------------------------------------------------------------------------- evaluate
+
+    def on_validation_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Enter the stage ``validate``."""
+        self._begin("validate", trainer)
+
+    def on_validation_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Log it."""
+        if not trainer.sanity_checking:
+            self._log_epoch("validate", trainer, pl_module)
+
+    def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Leave the stage; in a fit, what comes next is the wait for the next training batch."""
+        if not trainer.sanity_checking:
+            self._meter.end_stage()
+
+    def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Enter the stage ``test``."""
+        self._begin("test", trainer)
+
+    def on_test_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Log it."""
+        self._log_epoch("test", trainer, pl_module)
+
+    def on_test_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Leave the stage."""
+        self._meter.end_stage()
+
+    def on_predict_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Enter the stage ``predict``."""
+        self._begin("predict", trainer)
+
+    def on_predict_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Log it."""
+        self._log_epoch("predict", trainer, pl_module)
+
+    def on_predict_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Leave the stage."""
+        self._meter.end_stage()
+
+    def _begin(self, stage: Stage, trainer: "Trainer") -> None:
+        if not trainer.sanity_checking:
+            self._meter.begin_stage(stage)
+            self._starts[stage] = self._meter.point()
+
+    def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
+        self._meter.batch_start()
+
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _eval_batch_start
+
+    def _eval_batch_end(
+        self,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0:
+            loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
+            loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+            self._expected = _loader_batch_size(loaders[dataloader_idx]) if dataloader_idx < len(loaders) else None
+        counts = _eval_counts(trainer)
+        last = counts[dataloader_idx] if dataloader_idx < len(counts) else 0
+        self._meter.batch_end(self._samples(batch, trainer, batch_idx, last))
+
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _eval_batch_end
+
+    # ---------------------------------------------------------------------------------------------------- figures
+
+    def _samples(self, batch: Any, trainer: "Trainer", index: int, count: float) -> int | None:  # noqa: ANN401
+        if self._batch_size_fn is not None:
+            return self._ask(self._batch_size_fn, batch)
+        samples = infer_batch_size(batch, self._expected, last=index == count - 1)
+        if samples is None:
+            self._meter.warn(
+                "The number of samples in a batch is not plain from its shapes, so that energy per sample is unknown: "
+                "give EnergyCallback a batch_size_fn."
+            )
+        return samples
+
+    def _ask(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401
+        try:
+            return int(batch_size_fn(batch))
+        except Exception as error:  # noqa: BLE001 - the user's function; training goes on
+            self._meter.warn(f"batch_size_fn failed ({error!r}), so that energy per sample is unknown.")
+            return None
+
+    def _log_step(self, trainer: "Trainer", step: int) -> None:
+        if not self._meter.running:
+            return
+        self._logged_step = step
+        point = self._meter.point()
+        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
+        if trainer.world_size > 1:
+            # The energy is the whole node's, the samples are this process's: they meet at the end of the epoch.
+            metrics = {name: value for name, value in metrics.items() if "sample" not in name}
+        self._step_point = point
+        self._show(trainer, metrics, STEP_SUFFIX)
+        for logger in trainer.loggers:
+            logger.log_metrics({**metrics, **self._meter.totals(point)}, step=step)
+
+    @staticmethod
+    def _show(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
+        """Put watts and J/sample into the progress bar."""
+        for short, quantity in (("W", "watts"), ("J/sample", "joules_per_sample")):
+            value = metrics.get(f"energy/train/{quantity}{suffix}")
+            if value is not None:
+                trainer.progress_bar_metrics[short] = value
+
+    def _log_epoch(self, stage: Stage, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Log a stage since its start; every process of the job comes here, and none after an exception."""
+        start = self._starts.pop(stage, None)
+        if start is None:
+            return
+        if trainer.world_size > 1:
+            self._share_samples(stage, start, trainer, pl_module)
+        metrics: dict[str, float] = {}
+        if self._meter.running:
+            point = self._meter.point()
+            self._meter.add_epoch(stage, trainer.current_epoch, start, point)
+            metrics = {**self._meter.metrics(stage, start, point), **self._meter.totals(point)}
+        if trainer.world_size > 1:
+            metrics = trainer.strategy.broadcast(metrics)
+        if stage == "train":
+            self._show(trainer, metrics)
+        if stage != "predict":
+            pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1)
+            return
+        # Lightning refuses `log` in prediction.
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)  # noqa: SLF001
+
+    def _share_samples(
+        self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule"
+    ) -> None:
+        """Add the other processes' samples of this epoch to rank 0's."""
+        own, unsized = self._meter.samples_since(stage, start)
+        shared = torch.tensor([own, unsized], dtype=torch.long, device=pl_module.device)
+        total, unknown = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
+        if trainer.is_global_zero:
+            self._meter.add_samples(stage, None if unknown else total - own)
+
+
+def _eval_loaders(trainer: "Trainer") -> Any:  # noqa: ANN401
+    return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+
+
+def _eval_counts(trainer: "Trainer") -> Sequence[float]:
+    """Return the number of batches of each data loader of the running stage."""
+    if trainer.predicting:
+        return trainer.num_predict_batches
+    if trainer.testing:
+        return trainer.num_test_batches
+    counts = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+    return counts if isinstance(counts, list) else [counts]
+
+
+def _loader_batch_size(loader: Any) -> int | None:  # noqa: ANN401
+    size = getattr(loader, "batch_size", None)
+    return size if isinstance(size, int) else None

@@ -1,0 +1,522 @@
+"""EnergyMeter: which stage and phase is running, how many samples passed; the one object that a callback talks to."""
+
+import atexit
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import msgspec
+
+from ml_energy_callbacks.attribution import Ledger, Mark
+from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, stage_metrics, total_metrics
+from ml_energy_callbacks.readings import Backend, Source
+from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
+from ml_energy_callbacks.sampler import Poller, Sampler
+from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record
+from ml_energy_callbacks.timeline import OUTSIDE, Timeline
+
+_log = logging.getLogger("ml_energy_callbacks")
+
+_LONGEST_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The state at one instant, from which windows are measured: the difference of two points is a window.
+
+    Attributes:
+        time_ns: Monotonic clock.
+        totals: Time in each bucket in ns.
+        joules: Energy of each bucket in J; None before the first reading.
+        samples: Samples so far by stage.
+        unsized: Batches of unknown size so far by stage.
+    """
+
+    time_ns: int
+    totals: Sequence[int]
+    joules: Sequence[float] | None
+    samples: dict[str, int]
+    unsized: dict[str, int]
+
+
+class Window:
+    """A stretch of the run whose energy is told once the counters have refreshed after its end.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends; None while it is open.
+    """
+
+    def __init__(self, start: Mark) -> None:
+        """Open a window."""
+        self.start = start
+        self.end: Mark | None = None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s)."""
+        if self.end is None or self.end.joules.keys() != self.end.expected:
+            return None
+        return sum(joules - self.start.joules.get(device, 0.0) for device, joules in self.end.joules.items())
+
+
+class _Batch:
+    """The context of one batch; reused for all, so that a batch allocates nothing."""
+
+    def __init__(self, meter: "EnergyMeter") -> None:
+        self._meter = meter
+        self.samples: int | None = None
+
+    def __enter__(self) -> None:
+        self._meter.batch_start()
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.batch_end(self.samples)
+
+
+class EnergyMeter:
+    """Measure the energy of a loop, split by stage and phase.
+
+    Start and stop it, or use it as a context manager. A meter can be started again: its stages add up in one record.
+    One thread drives it; another may read :attr:`record`.
+
+    Args:
+        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
+            such as ``["nvml:*", "rapl:package-0"]``.
+        sample_interval: Mean time between two reads of a device, in s.
+        location: Country (ISO 3166 code or English name) whose electricity is used.
+        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
+        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        currency: Three-letter code.
+        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        output_dir: Directory for ``energy.json``; None keeps the record in memory alone.
+        verbose: Whether to say on the log what the user should know.
+        backends: Hardware to look for; None for all that this package knows.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Literal["auto"] | Sequence[str] = "auto",
+        sample_interval: float = 0.05,
+        location: str | None = None,
+        carbon_intensity: float | None = None,
+        electricity_price: float | None = None,
+        currency: str = "USD",
+        pue: float = 1.0,
+        output_dir: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        backends: Sequence[Backend] | None = None,
+    ) -> None:
+        """Check the options; hardware is not touched before :meth:`start`."""
+        if not (isfinite(sample_interval) and 0 < sample_interval <= _LONGEST_INTERVAL_S):
+            msg = f"sample_interval is {sample_interval} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
+            raise ConfigurationError(msg)
+        check_price(electricity_price)
+        check_currency(currency)
+        check_pue(pue)
+        self._rates = Rates(resolve_intensity(location, carbon_intensity), electricity_price, currency, pue)
+        self._devices = devices
+        self._interval = sample_interval
+        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._verbose = verbose
+        self._backends = backends
+        self._timeline = Timeline(monotonic_clock)
+        self._tallies: dict[str, Tally] = {}
+        self._stack: list[Tally] = []
+        self._ledgers: dict[str, Ledger] = {}
+        self._sources: Sequence[Source] = ()
+        self._sampler: Sampler | None = None
+        self._epochs: list[EpochRecord] = []
+        self._warnings: list[str] = []
+        self._earlier: RunRecord | None = None
+        self._resolved: frozenset[int] = frozenset()
+        self._run: Run | None = None
+        self._batch = _Batch(self)
+        self._current = self._tally("other")
+        self._path: Path | None = None
+
+    # ---------------------------------------------------------------------------------------------------- life
+
+    @property
+    def running(self) -> bool:
+        """Whether it measures now."""
+        return self._sampler is not None
+
+    def start(
+        self, *, framework: str = "none", world_size: int = 1, output_dir: str | os.PathLike[str] | None = None
+    ) -> Self:
+        """Open the devices and start to measure; while it measures already, do nothing.
+
+        Args:
+            framework: Name and version of the framework whose loop this is.
+            world_size: Number of processes of the job.
+            output_dir: Directory for the run file where the option of that name was not given.
+
+        Raises:
+            ConfigurationError: A device id is unknown, or the output directory cannot be written.
+        """
+        if self.running:
+            return self
+        discovery = discover(self._devices, backends=self._backends)
+        self._sources = discovery.sources
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        if self._run is None:
+            self._run = Run(
+                id=uuid.uuid4().hex,
+                started_at=now,
+                status="running",
+                framework=framework,
+                hostnames=[socket.gethostname()],
+                world_size=world_size,
+            )
+        self._run.status, self._run.reason, self._run.ended_at = "running", None, None
+        if not self._sources:
+            self.warn("No device can be read here, so that every energy is unknown; `ml-energy doctor` says why.")
+        if self._rates.intensity.assumed:
+            self.warn(
+                f"Nobody named a place: the world's average of {self._rates.intensity.g_per_kwh:.0f} g CO2e/kWh is assumed. "
+                "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
+            )
+        for source in self._sources:
+            self._ledgers.setdefault(source.device.id, Ledger(source.device))
+        ledgers = [self._ledgers[source.device.id] for source in self._sources]
+        poller = Poller(self._sources, ledgers, self._timeline, self._interval)
+        self._begin(self._tally("other"), "other")
+        self._prepare_file(self._output_dir if self._output_dir is not None or output_dir is None else Path(output_dir))
+        self._sampler = Sampler(poller, self._timeline.clock, self._review)
+        self._sampler.start()
+        atexit.register(self._stop_at_exit)
+        return self
+
+    def stop(self, status: Status = "completed", reason: str | None = None) -> None:
+        """Stop measuring, close the devices and write the record; a second call does nothing.
+
+        Args:
+            status: How the run ended.
+            reason: Why it stopped or failed.
+        """
+        sampler = self._sampler
+        if sampler is None or self._run is None:
+            return
+        self._stack.clear()
+        self._current = self._tally("other")
+        end = self._timeline.switch(OUTSIDE)
+        self._sampler = None
+        if sampler.stop(end):
+            for source in self._sources:
+                source.close()
+        else:
+            self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+        atexit.unregister(self._stop_at_exit)
+        self._run.status, self._run.reason = status, reason
+        self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
+        self._write(self._build())
+
+    def __enter__(self) -> Self:
+        """Start measuring."""
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Stop measuring; an exception ends the run as ``stopped`` (Ctrl-C, exit) or ``failed``."""
+        self.stop(*ending(error))
+
+    def _stop_at_exit(self) -> None:
+        self.stop("stopped", "The interpreter ended before the meter was stopped.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Threads and driver handles do not survive a pickle: a copy starts afresh with the same options."""
+        raise TypeError(_NO_PICKLE)
+
+    # ---------------------------------------------------------------------------------------------------- stages
+
+    def _tally(self, name: Stage) -> Tally:
+        tally = self._tallies.get(name)
+        if tally is None:
+            if name not in STAGES:
+                msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
+                raise ConfigurationError(msg)
+            tally = self._tallies[name] = Tally(name, {phase: self._timeline.add_bucket() for phase in PHASES})
+        return tally
+
+    def _begin(self, tally: Tally, phase: Phase) -> None:
+        self._current = tally
+        self._compute, self._wait = tally.buckets["compute"], tally.buckets["data_wait"]
+        self._timeline.switch(tally.buckets[phase])
+
+    def begin_stage(self, stage: Stage, phase: Phase = "data_wait") -> None:
+        """Enter a stage, in this phase; stages nest, and an inner one's time is not the outer one's."""
+        tally = self._tally(stage)
+        self._stack.append(self._current)
+        self._begin(tally, phase)
+
+    def end_stage(self, phase: Phase = "data_wait") -> None:
+        """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
+        outer = self._stack.pop() if self._stack else self._tally("other")
+        self._begin(outer, phase if self._stack else "other")
+
+    def enter(self, phase: Phase) -> None:
+        """Switch to another phase of the stage."""
+        self._timeline.switch(self._current.buckets[phase])
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Run the body as this stage; its time outside :meth:`batch` is data wait."""
+        self.begin_stage(stage)
+        try:
+            yield
+        finally:
+            self.end_stage()
+
+    def batch_start(self) -> None:
+        """Begin to compute a batch."""
+        self._timeline.switch(self._compute)
+
+    def batch_end(self, samples: int | None = None) -> None:
+        """End a batch of so many samples, or of a number that is not known, and wait for data."""
+        self._timeline.switch(self._wait)
+        tally = self._current
+        tally.batches += 1
+        if samples is None:
+            tally.unsized += 1
+        else:
+            tally.samples += samples
+
+    def batch(self, samples: int | None = None) -> _Batch:
+        """Return the context of a batch of so many samples."""
+        batch = self._batch
+        batch.samples = samples
+        return batch
+
+    def add_samples(self, stage: Stage, samples: int | None) -> None:
+        """Count samples that passed elsewhere, such as in the job's other processes; None makes the number unknown."""
+        if samples is None:
+            self._tally(stage).unsized += 1
+        else:
+            self._tally(stage).samples += samples
+
+    # ---------------------------------------------------------------------------------------------------- figures
+
+    def point(self) -> Point:
+        """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
+        look = self._timeline.look()
+        totals = look.totals
+        known = [ledger.published for ledger in self._ledgers.values() if ledger.published is not None]
+        joules = None
+        if known:
+            joules = [sum(column) for column in zip(*(p.at(look.now, totals) for p in known), strict=True)]
+        return Point(
+            look.now,
+            totals,
+            joules,
+            {name: tally.samples for name, tally in self._tallies.items()},
+            {name: tally.unsized for name, tally in self._tallies.items()},
+        )
+
+    def metrics(
+        self, stage: Stage, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
+    ) -> dict[str, float]:
+        """Return the metrics of a stage between two points, by their full names.
+
+        Args:
+            stage: The stage.
+            since: Where the window begins; None for the start of the meter.
+            until: Where it ends; None for now.
+            suffix: Appended to each name.
+        """
+        until = until or self.point()
+        tally = self._tally(stage)
+        phases = self._phase_joules(tally, since, until)
+        joules = None if phases is None else sum(phases.values())
+        split = phases if phases is not None and self._resolved.issuperset(_pair(tally)) else {}
+        return stage_metrics(
+            stage,
+            joules=joules,
+            seconds=_seconds(tally, since, until),
+            samples=_samples(tally, since, until),
+            compute_joules=split.get("compute"),
+            data_wait_joules=split.get("data_wait"),
+            co2e_grams=self._rates.grams(joules),
+            cost=self._rates.cost(joules),
+            currency=self._rates.currency,
+            suffix=suffix,
+        )
+
+    def totals(self, until: Point | None = None) -> dict[str, float]:
+        """Return the running totals by their full names, those of a run that this one resumes included."""
+        until = until or self.point()
+        joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
+        grams, cost = self._rates.grams(joules), self._rates.cost(joules)
+        if self._earlier is not None and joules is not None:
+            before = self._earlier.total
+            joules += before.joules or 0.0
+            grams = None if grams is None else grams + (before.co2e_grams or 0.0)
+            cost = None if cost is None or before.cost is None else cost + before.cost
+        return total_metrics(joules=joules, co2e_grams=grams, cost=cost, currency=self._rates.currency)
+
+    def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
+        """Note an epoch of a stage in the record."""
+        tally = self._tally(stage)
+        phases = self._phase_joules(tally, since, until)
+        joules = None if phases is None else sum(phases.values())
+        self._epochs.append(
+            EpochRecord(
+                stage=stage,
+                index=index,
+                joules=joules,
+                seconds=_seconds(tally, since, until),
+                samples=_samples(tally, since, until),
+                co2e_grams=self._rates.grams(joules),
+            )
+        )
+
+    @staticmethod
+    def _phase_joules(tally: Tally, since: Point | None, until: Point) -> dict[Phase, float] | None:
+        if until.joules is None:
+            return None
+        return {
+            phase: until.joules[bucket] - _at(since.joules if since else None, bucket)
+            for phase, bucket in tally.buckets.items()
+        }
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        """Measure the body; ``window.joules`` holds its energy about 0.1 s after its end, not at once."""
+        window = Window(self._mark())
+        try:
+            yield window
+        finally:
+            window.end = self._mark()
+
+    def _mark(self) -> Mark:
+        look = self._timeline.look()
+        ledgers = [ledger for ledger in self._ledgers.values() if not ledger.finder.silent] if self.running else []
+        mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
+        for ledger in ledgers:
+            ledger.mark(mark)
+        return mark
+
+    # ---------------------------------------------------------------------------------------------------- record
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as of now, or as of the end of the run.
+
+        Raises:
+            ConfigurationError: The meter was never started.
+        """
+        if self._run is None:
+            msg = "There is no record yet: start the meter first."
+            raise ConfigurationError(msg)
+        return self._build()
+
+    @property
+    def record_path(self) -> Path | None:
+        """The run file, or None where none is written."""
+        return self._path
+
+    def resume(self, earlier: RunRecord) -> None:
+        """Go on from the record of an interrupted run: its stages, devices and totals add to this one's."""
+        self._earlier = earlier
+
+    def warn(self, message: str) -> None:
+        """Tell the user something, once: on the log and in the record."""
+        if message not in self._warnings:
+            self._warnings.append(message)
+            if self._verbose:
+                _log.warning(message)
+
+    def _build(self) -> RunRecord:
+        look = self._timeline.look()
+        totals = look.totals
+        tallies = [tally for tally in self._tallies.values() if any(totals[b] for b in tally.buckets.values())]
+        state = State(look.now, totals, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
+        assert self._run is not None  # noqa: S101 - for the type checker: both callers made sure
+        record = build_record(msgspec.structs.replace(self._run), state, self._rates)
+        self._resolved = frozenset(
+            tally.buckets[phase]
+            for tally in tallies
+            for phase in PHASES
+            if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
+        )
+        return record if self._earlier is None else add_records(self._earlier, record, self._rates)
+
+    def _review(self) -> None:
+        """Write what is known so far; called in the sampler's thread."""
+        self._write(self._build())
+
+    def _prepare_file(self, directory: Path | None) -> None:
+        if directory is None:
+            return
+        self._path = directory / FILE_NAME
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._keep_foreign(self._path)
+            write_record(self._build(), self._path)
+        except OSError as error:
+            msg = f"The run file {self._path} cannot be written ({error.strerror}); choose another output_dir."
+            raise ConfigurationError(msg) from None
+
+    def _keep_foreign(self, path: Path) -> None:
+        """Move another run's record out of the way rather than overwrite it."""
+        if not path.exists():
+            return
+        try:
+            name = load_record(path).run.id
+        except ConfigurationError:
+            name = "broken"
+        own = {self._run.id if self._run else None, self._earlier.run.id if self._earlier else None}
+        if name not in own:
+            path.replace(path.with_name(f"energy-{name[:8]}.json"))
+
+    def _write(self, record: RunRecord) -> None:
+        if self._path is None:
+            return
+        try:
+            write_record(record, self._path)
+        except OSError as error:
+            self.warn(f"The run file {self._path} could not be written ({error.strerror}); the record is in memory.")
+
+
+def ending(error: BaseException | None) -> tuple[Status, str | None]:
+    """Return the status and the reason of a run that ended with this exception, or with none."""
+    if error is None:
+        return "completed", None
+    status: Status = "failed" if isinstance(error, Exception) else "stopped"
+    return status, f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+_NO_PICKLE = "A meter holds a thread and driver handles and cannot be pickled; pickle its options instead."
+
+
+def _at(values: Sequence[float] | None, bucket: int) -> float:
+    return values[bucket] if values is not None and bucket < len(values) else 0.0
+
+
+def _seconds(tally: Tally, since: Point | None, until: Point) -> float:
+    return sum(until.totals[b] - _at(since.totals if since else None, b) for b in tally.buckets.values()) / NS_PER_S
+
+
+def _samples(tally: Tally, since: Point | None, until: Point) -> int | None:
+    samples = until.samples.get(tally.name, 0) - (since.samples.get(tally.name, 0) if since else 0)
+    unsized = until.unsized.get(tally.name, 0) - (since.unsized.get(tally.name, 0) if since else 0)
+    return samples if samples and not unsized else None
+
+
+def _pair(tally: Tally) -> tuple[int, int]:
+    return tally.buckets["compute"], tally.buckets["data_wait"]

@@ -1,0 +1,310 @@
+"""Ledgers + tallies -> the run record; pure. Also the sum of two records of one run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
+from ml_energy_callbacks.carbon import CarbonIntensity, electricity_cost, grams
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase
+from ml_energy_callbacks.readings import Provenance
+from ml_energy_callbacks.records import (
+    CarbonRecord,
+    DeviceRecord,
+    EpochRecord,
+    PhaseRecord,
+    Run,
+    RunRecord,
+    StageRecord,
+    TotalRecord,
+)
+from ml_energy_callbacks.timeline import OUTSIDE
+
+
+@dataclass(slots=True)
+class Tally:
+    """What passed in a stage.
+
+    Attributes:
+        name: The stage.
+        buckets: Index of the timeline's bucket for each phase.
+        batches: Batches that ended.
+        samples: Samples in them.
+        unsized: Batches whose size is not known.
+    """
+
+    name: str
+    buckets: Mapping[Phase, int]
+    batches: int = 0
+    samples: int = 0
+    unsized: int = 0
+
+    @property
+    def known_samples(self) -> int | None:
+        """Number of samples; None where some batch's size is not known, or none passed."""
+        return self.samples if self.batches and not self.unsized else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a joule means in grams and money.
+
+    Attributes:
+        intensity: Carbon intensity of the electricity.
+        price: Price of a kWh in ``currency``, or None.
+        currency: Currency code.
+        pue: Power usage effectiveness; inside grams and cost, never inside joules.
+    """
+
+    intensity: CarbonIntensity
+    price: float | None
+    currency: str
+    pue: float
+
+    def grams(self, joules: float | None) -> float | None:
+        """Return the emissions of so many joules in g CO2e."""
+        return None if joules is None else grams(joules, self.intensity, self.pue)
+
+    def cost(self, joules: float | None) -> float | None:
+        """Return the cost of so many joules in ``currency``."""
+        return None if joules is None or self.price is None else electricity_cost(joules, self.price, self.pue)
+
+
+@dataclass(slots=True)
+class State:
+    """The measured state at one instant, of which a record is made.
+
+    Attributes:
+        now: The instant, monotonic clock in ns.
+        totals: Time in each bucket in ns.
+        ledgers: One for each device.
+        tallies: One for each stage that ran.
+        epochs: The epochs that ended.
+        warnings: What the user should know.
+    """
+
+    now: int
+    totals: Sequence[float]
+    ledgers: Sequence[Ledger]
+    tallies: Sequence[Tally]
+    epochs: Sequence[EpochRecord] = field(default_factory=list)
+    warnings: Sequence[str] = field(default_factory=list)
+
+
+def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
+    """Return the record of a run as it stands."""
+    joules = {
+        ledger.device.id: (ledger, ledger.published.at(state.now, state.totals))
+        for ledger in state.ledgers
+        if ledger.published is not None
+    }
+    stages = {tally.name: _stage(tally, state, joules, rates) for tally in state.tallies}
+    devices = []
+    for ledger in state.ledgers:
+        device = ledger.device
+        known = joules.get(device.id)
+        period = ledger.period_s
+        devices.append(
+            DeviceRecord(
+                id=device.id,
+                name=device.name,
+                kind=device.kind,
+                backend=device.backend,
+                method=device.method,
+                provenance=device.provenance,
+                relative_uncertainty=device.relative_uncertainty,
+                update_period_s=device.update_period_s if period is None else period,
+                joules=None if known is None else sum(known[1]) - known[1][OUTSIDE],
+                missing_s=ledger.finder.missing_at(state.now) / NS_PER_S,
+                note=device.note,
+            )
+        )
+    return RunRecord(
+        run=run,
+        devices=devices,
+        stages=stages,
+        epochs=list(state.epochs),
+        total=_total(stages, devices, rates),
+        carbon=CarbonRecord(
+            intensity_g_per_kwh=rates.intensity.g_per_kwh,
+            location=rates.intensity.location,
+            source=rates.intensity.source,
+            data_year=rates.intensity.data_year,
+            assumed=rates.intensity.assumed,
+            pue=rates.pue,
+        ),
+        warnings=list(state.warnings),
+    )
+
+
+def _stage(
+    tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates
+) -> StageRecord:
+    buckets = [tally.buckets[phase] for phase in PHASES]
+    seconds = [state.totals[b] / NS_PER_S for b in buckets]
+    shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
+    devices = {name: sum(share) for name, share in shares.items()}
+    splits = [ledger.split(buckets, seconds, shares[name]) for name, (ledger, _) in joules.items()]
+    return _stage_record(
+        seconds=sum(seconds),
+        batches=tally.batches,
+        samples=tally.known_samples,
+        phases={
+            phase: _phase([split[i] for split in splits], seconds[i])
+            for i, phase in enumerate(PHASES)
+            if seconds[i] > 0
+        },
+        devices=devices,
+        uncertainties={name: ledger.device.relative_uncertainty for name, (ledger, _) in joules.items()},
+        estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
+        rates=rates,
+    )
+
+
+def _stage_record(
+    *,
+    seconds: float,
+    batches: int,
+    samples: int | None,
+    phases: dict[str, PhaseRecord],
+    devices: dict[str, float],
+    uncertainties: Mapping[str, float],
+    estimated: set[str],
+    rates: Rates,
+) -> StageRecord:
+    total = sum(devices.values()) if devices else None
+    return StageRecord(
+        joules=total,
+        seconds=seconds,
+        batches=batches,
+        samples=samples,
+        joules_per_sample=total / samples if total is not None and samples else None,
+        mean_watts=total / seconds if total is not None and seconds else None,
+        relative_uncertainty=relative_uncertainty(devices, uncertainties),
+        provenance=_provenance(devices, estimated),
+        phases=phases,
+        devices=devices,
+        co2e_grams=rates.grams(total),
+        cost=rates.cost(total),
+    )
+
+
+def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
+    if not splits:
+        return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
+    joules = sum(split.joules for split in splits)
+    doubt = sum(split.half_width for split in splits if not split.resolved)
+    half = sum(split.half_width**2 for split in splits if split.resolved) ** 0.5 + doubt
+    if joules > 0 and half <= WIDEST * joules:
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules)
+    reason = (
+        "The phases cannot be told apart: too few refreshes of the counter, or all with nearly the same mix of phases."
+        if 2 * doubt > half
+        else "The phases cannot be told apart well enough: the 95 % interval is wider than half the value."
+    )
+    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason)
+
+
+def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> float | None:
+    """Return the uncertainty of a sum over devices whose errors are independent of each other."""
+    total = sum(devices.values())
+    if total <= 0:
+        return None
+    return sum((joules * uncertainties[name]) ** 2 for name, joules in devices.items()) ** 0.5 / total
+
+
+def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:
+    if not devices:
+        return None
+    return "estimated" if any(name in estimated for name in devices) else "measured"
+
+
+def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], rates: Rates) -> TotalRecord:
+    known = {device.id: device.joules for device in devices if device.joules is not None}
+    joules = sum(stage.joules or 0.0 for stage in stages.values()) if known else None
+    return TotalRecord(
+        joules=joules,
+        kwh=None if joules is None else joules / JOULES_PER_KWH,
+        seconds=sum(stage.seconds for stage in stages.values()),
+        relative_uncertainty=relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
+        provenance=_provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
+        co2e_grams=rates.grams(joules),
+        cost=rates.cost(joules),
+        currency=rates.currency,
+    )
+
+
+def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord:
+    """Return the record of a run that was interrupted and went on: stages, devices and time add up.
+
+    Grams and cost of both parts are those that each was measured with. The later part's settings stand.
+    """
+    devices = {device.id: device for device in earlier.devices}
+    for device in later.devices:
+        before = devices.get(device.id)
+        devices[device.id] = device
+        if before is not None:
+            devices[device.id] = replace(
+                device,
+                joules=_sum(before.joules, device.joules),
+                missing_s=before.missing_s + device.missing_s,
+            )
+    all_devices = list(devices.values())
+    stages = dict(earlier.stages)
+    for name, stage in later.stages.items():
+        stages[name] = _add_stages(stages[name], stage, all_devices, rates) if name in stages else stage
+    total = _total(stages, all_devices, rates)
+    total.co2e_grams = _sum(earlier.total.co2e_grams, later.total.co2e_grams)
+    total.cost = _sum(earlier.total.cost, later.total.cost)
+    return RunRecord(
+        run=replace(
+            later.run,
+            id=earlier.run.id,
+            started_at=earlier.run.started_at,
+            hostnames=list(dict.fromkeys([*earlier.run.hostnames, *later.run.hostnames])),
+        ),
+        devices=all_devices,
+        stages=stages,
+        epochs=[*earlier.epochs, *later.epochs],
+        total=total,
+        carbon=later.carbon,
+        warnings=list(dict.fromkeys([*earlier.warnings, *later.warnings])),
+    )
+
+
+def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord], rates: Rates) -> StageRecord:
+    names = [*a.devices, *(name for name in b.devices if name not in a.devices)]
+    unsized = any(stage.samples is None and stage.batches for stage in (a, b))
+    record = _stage_record(
+        seconds=a.seconds + b.seconds,
+        batches=a.batches + b.batches,
+        samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
+        phases={
+            phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+            for phase in PHASES
+            if phase in a.phases or phase in b.phases
+        },
+        devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
+        uncertainties={device.id: device.relative_uncertainty for device in devices},
+        estimated={device.id for device in devices if device.provenance == "estimated"},
+        rates=rates,
+    )
+    record.co2e_grams = _sum(a.co2e_grams, b.co2e_grams)
+    record.cost = _sum(a.cost, b.cost)
+    return record
+
+
+def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
+    seconds = sum(phase.seconds for phase in phases)
+    for phase in phases:
+        if phase.joules is None:
+            return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason)
+    joules = sum(phase.joules or 0.0 for phase in phases)
+    half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
+    return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return a if b is None else b if a is None else a + b
