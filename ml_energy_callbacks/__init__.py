@@ -1,1 +1,26 @@
-"""Energy, carbon and cost of training and inference, one callback away."""
+"""Energy, carbon and cost of training and inference, one callback away.
+
+The callbacks are in ``ml_energy_callbacks.lightning``; any other loop uses :class:`EnergyMeter`. Importing this package
+imports no framework, and each name below only when it is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.exceptions import EnergyError
+    from ml_energy_callbacks.meter import EnergyMeter
+    from ml_energy_callbacks.records import RunRecord, load_record
+
+__all__ = ["EnergyError", "EnergyMeter", "RunRecord", "load_record"]
+
+_HOMES: Final = {"EnergyError": "exceptions", "EnergyMeter": "meter", "RunRecord": "records", "load_record": "records"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute may be anything
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("ml-energy-callbacks")
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

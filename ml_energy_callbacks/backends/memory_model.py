@@ -1,0 +1,59 @@
+"""A model of the memory's power, for machines that do not measure it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.readings import Device
+
+WATTS_PER_GB = 0.392
+"""Cloud Carbon Footprint, "Methodology", section on memory: mean of Crucial's and Micron's figures."""
+
+_UNCERTAINTY = 0.5
+
+
+class _Memory:
+    """A constant power, integrated."""
+
+    def __init__(self, device: Device, watts: float, clock: Clock) -> None:
+        self.device = device
+        self._watts = watts
+        self._clock = clock
+        self._start = clock()
+
+    def read(self) -> float:
+        """Return the modelled joules since it was opened."""
+        return self._watts * (self._clock() - self._start) / NS_PER_S
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryModelBackend:
+    """All memory modules together, by their size.
+
+    Attributes:
+        clock: Monotonic clock.
+    """
+
+    clock: Clock = monotonic_clock
+    name: str = "memory-model"
+
+    def open(self) -> Sequence[_Memory]:
+        """Return the model of this machine's memory."""
+        gigabytes = psutil.virtual_memory().total / 1e9
+        device = Device(
+            id="memory-model:0",
+            name=f"Memory, {gigabytes:.0f} GB",
+            kind="dram",
+            backend=self.name,
+            method="model",
+            provenance="estimated",
+            relative_uncertainty=_UNCERTAINTY,
+            update_period_s=0.0,
+            note=f"{gigabytes:.0f} GB x {WATTS_PER_GB} W/GB.",
+        )
+        return [_Memory(device, gigabytes * WATTS_PER_GB, self.clock)]

@@ -1,0 +1,72 @@
+"""The command ``ml-energy``."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ml_energy_callbacks.exceptions import EnergyError
+from ml_energy_callbacks.records import dump_record, load_record
+from ml_energy_callbacks.report import render
+
+app = typer.Typer(
+    help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if wanted:
+        typer.echo(f"ml-energy {version('ml-energy-callbacks')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Energy, carbon and cost of training and inference."""
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="An energy.json, or the directory that holds one.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Show what a run used."""
+    record = load_record(path)
+    if json:
+        typer.echo(dump_record(record).decode())
+    else:
+        Console().print(render(record))
+
+
+@app.command()
+def demo(
+    *,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
+    logdir: Annotated[Path, typer.Option(help="Where TensorBoard finds the run.")] = Path("energy_logs"),
+) -> None:
+    """Train, validate, test and predict with a small network on real images, and show what that used."""
+    from ml_energy_callbacks.demo import run_lightning_demo  # noqa: PLC0415 - loads a framework
+
+    outcome = run_lightning_demo(epochs=epochs, logdir=logdir)
+    console = Console()
+    console.print(render(outcome.record))
+    console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)
+    console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command; what the user can get wrong ends with one sentence and status 2."""
+    try:
+        app()
+    except EnergyError as error:
+        sys.stderr.write(f"ml-energy: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,6 @@
+"""A run record -> what a person reads."""
+
+from ml_energy_callbacks.report.quantities import quantity, uncertainty
+from ml_energy_callbacks.report.table import render, summary_line
+
+__all__ = ["quantity", "render", "summary_line", "uncertainty"]

@@ -1,0 +1,142 @@
+"""A run record -> tables for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
+from ml_energy_callbacks.records import RunRecord, StageRecord
+from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
+
+_SHOWN_STATUS = {
+    "running": "still running, or killed",
+    "completed": "completed",
+    "stopped": "stopped",
+    "failed": "failed",
+}
+
+
+def summary_line(record: RunRecord) -> str:
+    """Return the run in one sentence."""
+    total = record.total
+    energy = "unknown energy" if total.joules is None else f"{quantity(total.joules, 'J')}"
+    if total.joules is not None:
+        energy += f" ({quantity(total.joules / JOULES_PER_WH, 'Wh')}, "
+        energy += f"{uncertainty(total.provenance, total.relative_uncertainty)})"
+    parts = [energy, quantity(total.seconds, "s")]
+    if total.co2e_grams is not None:
+        assumed = ", world average assumed" if record.carbon.assumed else ""
+        parts.append(f"{quantity(total.co2e_grams, 'g CO2e')}{assumed}")
+    if total.cost is not None:
+        parts.append(quantity(total.cost, total.currency))
+    costs = [
+        f"{name} {quantity(stage.joules_per_sample, 'J/sample')}"
+        for name, stage in _stages(record)
+        if stage.joules_per_sample is not None and name != "sanity_check"
+    ]
+    return f"Energy: {'; '.join(parts)}." + (f" {', '.join(costs)}." if costs else "")
+
+
+def render(record: RunRecord) -> Group:
+    """Return the tables of stages, phases and devices, with what the reader should know below them."""
+    status = _SHOWN_STATUS[record.run.status]
+    reason = f" ({record.run.reason})" if record.run.reason else ""
+    head = Text(f"Run {record.run.id[:8]}, {record.run.framework}, {record.run.started_at}: {status}{reason}")
+    parts: list[RenderableType] = [head, _stage_table(record), _phase_table(record), _device_table(record)]
+    return Group(*parts, *(Text(line) for line in _footer(record)))
+
+
+def _stages(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
+    for name in STAGES:
+        if name in record.stages:
+            yield name, record.stages[name]
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 or column in ("how", "device") else "right", no_wrap=i == 0)
+    return table
+
+
+def _stage_table(record: RunRecord) -> Table:
+    money = record.total.cost is not None
+    table = _table(
+        "Stages",
+        *("stage", "seconds", "joules", "share", "samples", "J/sample", "Wh/1000 samples", "gCO2e"),
+        *((record.total.currency,) if money else ()),
+        "how",
+    )
+    for name, stage in _stages(record):
+        per_sample = stage.joules_per_sample
+        table.add_row(
+            name,
+            quantity(stage.seconds),
+            quantity(stage.joules),
+            _share(stage.joules, record.total.joules),
+            UNKNOWN if stage.samples is None else f"{stage.samples:,}",
+            quantity(per_sample),
+            quantity(None if per_sample is None else per_sample / JOULES_PER_WH * 1000),
+            quantity(stage.co2e_grams),
+            *((quantity(stage.cost),) if money else ()),
+            uncertainty(stage.provenance, stage.relative_uncertainty),
+        )
+    total = record.total
+    table.add_section()
+    table.add_row(
+        "total",
+        quantity(total.seconds),
+        quantity(total.joules),
+        _share(total.joules, total.joules),
+        *("", "", ""),
+        quantity(total.co2e_grams),
+        *((quantity(total.cost),) if money else ()),
+        uncertainty(total.provenance, total.relative_uncertainty),
+    )
+    return table
+
+
+def _phase_table(record: RunRecord) -> Table:
+    table = _table("Phases", "stage", "phase", "seconds", "joules", "split known to")
+    for name, stage in _stages(record):
+        for phase_name, phase in stage.phases.items():
+            known = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
+            table.add_row(name, phase_name, quantity(phase.seconds), quantity(phase.joules), known)
+    return table
+
+
+def _device_table(record: RunRecord) -> Table:
+    table = _table("Devices", "id", "device", "joules", "missing s", "how")
+    for device in record.devices:
+        table.add_row(
+            device.id,
+            device.name if device.note is None else f"{device.name}: {device.note}",
+            quantity(device.joules),
+            quantity(device.missing_s),
+            uncertainty(device.provenance, device.relative_uncertainty),
+        )
+    return table
+
+
+def _share(part: float | None, whole: float | None) -> str:
+    return UNKNOWN if part is None or not whole else f"{part / whole:.1%}".replace("%", " %")
+
+
+def _footer(record: RunRecord) -> Iterator[str]:
+    carbon = record.carbon
+    place = carbon.location or "no place named"
+    year = f", {carbon.data_year}" if carbon.data_year else ""
+    yield f"Carbon: {quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')} ({place}; {carbon.source}{year})."
+    if carbon.pue != 1:
+        yield f"Grams and cost include the data centre's PUE of {carbon.pue:g}; joules do not."
+    reasons: dict[str, list[str]] = {}
+    for name, stage in _stages(record):
+        for phase_name, phase in stage.phases.items():
+            if phase.reason is not None:
+                reasons.setdefault(phase.reason, []).append(f"{name} {phase_name}")
+    for reason, names in reasons.items():
+        yield f"{', '.join(names)}: {reason}"
+    for warning in record.warnings:
+        yield f"Note: {warning}"
