@@ -27,12 +27,14 @@ class Mark:
     Attributes:
         time_ns: The instant, monotonic clock.
         totals: Time in each bucket at that instant, in ns.
+        expected: Ids of the devices that are asked.
         joules: Energy of each device inside the run up to the instant, by id, in J; filled in as the devices' refreshes
             pass the instant.
     """
 
     time_ns: int
     totals: Sequence[float]
+    expected: frozenset[str] = frozenset()
     joules: dict[str, float] = field(default_factory=dict)
 
 

@@ -50,7 +50,7 @@ def report(
 @app.command()
 def demo(
     *,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
     logdir: Annotated[Path, typer.Option(help="Where TensorBoard finds the run.")] = Path("energy_logs"),
 ) -> None:
     """Train, validate, test and predict with a small network on real images, and show what that used."""

@@ -16,7 +16,7 @@ from ml_energy_callbacks.meter import EnergyMeter, Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.report import summary_line
+from ml_energy_callbacks.report import quantity, summary_line
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -146,8 +146,10 @@ class EnergyCallback(Callback):
             return
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
-        self._write_panels(trainer)
         self._meter.start(framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory)
+        if trainer.num_nodes > 1:
+            self._meter.warn(f"Only the first of {trainer.num_nodes} nodes is measured; the other nodes' energy is not in here.")
+        self._write_panels(trainer)
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -168,18 +170,21 @@ class EnergyCallback(Callback):
         if self._verbose:
             rank_zero_info(summary_line(self._meter.record))
 
-    @staticmethod
-    def _write_panels(trainer: "Trainer") -> None:
+    def _write_panels(self, trainer: "Trainer") -> None:
         """Put the energy panels beside each TensorBoard logger's scalars."""
         for logger in trainer.loggers:
-            if hasattr(logger, "log_dir") and hasattr(logger.experiment, "add_custom_scalars"):
+            if not any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__):
+                continue
+            try:
                 from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - an optional extra
 
-                write_panels(Path(logger.log_dir))
+                write_panels(Path(logger.log_dir))  # type: ignore[arg-type]
+            except (ImportError, OSError) as error:
+                self._meter.warn(f"TensorBoard's energy panels could not be written: {error}.")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the record, in builtins, for the checkpoint."""
-        return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.running else {}
+        return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.started else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until it is known that a fit resumes: test and predict load it as well."""
@@ -366,7 +371,8 @@ class EnergyCallback(Callback):
         for short, quantity in (("W", "watts"), ("J/sample", "joules_per_sample")):
             value = metrics.get(f"energy/train/{quantity}{suffix}")
             if value is not None:
-                trainer.progress_bar_metrics[short] = value
+                # As text: a bar would round a number to three decimals, and a sample may take less than that.
+                trainer.progress_bar_metrics[short] = quantity(value)  # type: ignore[assignment]
 
     def _log_epoch(self, stage: Stage, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log a stage since its start; every process of the job comes here, and none after an exception."""

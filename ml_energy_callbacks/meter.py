@@ -1,30 +1,31 @@
 """EnergyMeter: which stage and phase is running, how many samples passed; the one object that a callback talks to."""
 
 import atexit
+import contextlib
 import logging
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import msgspec
+from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.backends import check_devices, discover
 from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, stage_metrics, total_metrics
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record
+from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
 from ml_energy_callbacks.timeline import OUTSIDE, Timeline
 
 _log = logging.getLogger("ml_energy_callbacks")
@@ -40,6 +41,7 @@ class Point:
         time_ns: Monotonic clock.
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
+        devices: Energy inside the run in J by device.
         samples: Samples so far by stage.
         unsized: Batches of unknown size so far by stage.
     """
@@ -47,6 +49,7 @@ class Point:
     time_ns: int
     totals: Sequence[int]
     joules: Sequence[float] | None
+    devices: dict[str, float]
     samples: dict[str, int]
     unsized: dict[str, int]
 
@@ -127,6 +130,7 @@ class EnergyMeter:
         if not (isfinite(sample_interval) and 0 < sample_interval <= _LONGEST_INTERVAL_S):
             msg = f"sample_interval is {sample_interval} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
             raise ConfigurationError(msg)
+        check_devices(devices)
         check_price(electricity_price)
         check_currency(currency)
         check_pue(pue)
@@ -147,11 +151,20 @@ class EnergyMeter:
         self._earlier: RunRecord | None = None
         self._resolved: frozenset[int] = frozenset()
         self._run: Run | None = None
+        self._ended = False
+        self._lock = threading.Lock()
         self._batch = _Batch(self)
         self._current = self._tally("other")
+        self._compute = self._wait = OUTSIDE
         self._path: Path | None = None
+        self._pid = 0
 
     # ---------------------------------------------------------------------------------------------------- life
+
+    @property
+    def started(self) -> bool:
+        """Whether it ever measured, so that there is a record."""
+        return self._run is not None
 
     @property
     def running(self) -> bool:
@@ -173,8 +186,7 @@ class EnergyMeter:
         """
         if self.running:
             return self
-        discovery = discover(self._devices, backends=self._backends)
-        self._sources = discovery.sources
+        self._sources = discover(self._devices, backends=self._backends).sources
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         if self._run is None:
             self._run = Run(
@@ -187,7 +199,7 @@ class EnergyMeter:
             )
         self._run.status, self._run.reason, self._run.ended_at = "running", None, None
         if not self._sources:
-            self.warn("No device can be read here, so that every energy is unknown; `ml-energy doctor` says why.")
+            self.warn("No device can be read here, so that every energy is unknown.")
         if self._rates.intensity.assumed:
             self.warn(
                 f"Nobody named a place: the world's average of {self._rates.intensity.g_per_kwh:.0f} g CO2e/kWh is assumed. "
@@ -196,10 +208,12 @@ class EnergyMeter:
         for source in self._sources:
             self._ledgers.setdefault(source.device.id, Ledger(source.device))
         ledgers = [self._ledgers[source.device.id] for source in self._sources]
-        poller = Poller(self._sources, ledgers, self._timeline, self._interval)
-        self._begin(self._tally("other"), "other")
-        self._prepare_file(self._output_dir if self._output_dir is not None or output_dir is None else Path(output_dir))
+        self._prepare_file(None if output_dir is None else Path(output_dir))
+        self._ended = False
+        self._pid = os.getpid()
+        poller = Poller(self._sources, ledgers, self._timeline, self._interval, self._lock)
         self._sampler = Sampler(poller, self._timeline.clock, self._review)
+        self._begin(self._tally("other"), "other")
         self._sampler.start()
         atexit.register(self._stop_at_exit)
         return self
@@ -214,9 +228,10 @@ class EnergyMeter:
         sampler = self._sampler
         if sampler is None or self._run is None:
             return
+        self._ended = True
         self._stack.clear()
-        self._current = self._tally("other")
-        end = self._timeline.switch(OUTSIDE)
+        self._begin(self._tally("other"), "other")
+        end = self._timeline.look().now
         self._sampler = None
         if sampler.stop(end):
             for source in self._sources:
@@ -237,11 +252,17 @@ class EnergyMeter:
         self.stop(*ending(error))
 
     def _stop_at_exit(self) -> None:
-        self.stop("stopped", "The interpreter ended before the meter was stopped.")
+        if os.getpid() == self._pid:  # a fork inherits the handler, but not the thread
+            self.stop("stopped", "The interpreter ended before the meter was stopped.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Threads and driver handles do not survive a pickle: a copy starts afresh with the same options."""
-        raise TypeError(_NO_PICKLE)
+        """Refuse: neither a thread nor a driver's handle survives a pickle.
+
+        Raises:
+            TypeError: Always.
+        """
+        msg = "A running meter cannot be pickled; make a new EnergyMeter with the same options."
+        raise TypeError(msg)
 
     # ---------------------------------------------------------------------------------------------------- stages
 
@@ -255,6 +276,8 @@ class EnergyMeter:
         return tally
 
     def _begin(self, tally: Tally, phase: Phase) -> None:
+        if self._ended:  # what passes after the end counts nowhere
+            tally = Tally(tally.name, dict.fromkeys(PHASES, OUTSIDE))
         self._current = tally
         self._compute, self._wait = tally.buckets["compute"], tally.buckets["data_wait"]
         self._timeline.switch(tally.buckets[phase])
@@ -274,7 +297,7 @@ class EnergyMeter:
         """Switch to another phase of the stage."""
         self._timeline.switch(self._current.buckets[phase])
 
-    @contextmanager
+    @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
         """Run the body as this stage; its time outside :meth:`batch` is data wait."""
         self.begin_stage(stage)
@@ -316,14 +339,16 @@ class EnergyMeter:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
         look = self._timeline.look()
         totals = look.totals
-        known = [ledger.published for ledger in self._ledgers.values() if ledger.published is not None]
-        joules = None
-        if known:
-            joules = [sum(column) for column in zip(*(p.at(look.now, totals) for p in known), strict=True)]
+        known = {
+            name: published.at(look.now, totals)
+            for name, ledger in self._ledgers.items()
+            if (published := ledger.published) is not None
+        }
         return Point(
             look.now,
             totals,
-            joules,
+            [sum(column) for column in zip(*known.values(), strict=True)] if known else None,
+            {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
             {name: tally.samples for name, tally in self._tallies.items()},
             {name: tally.unsized for name, tally in self._tallies.items()},
         )
@@ -357,6 +382,11 @@ class EnergyMeter:
             suffix=suffix,
         )
 
+    def samples_since(self, stage: Stage, since: Point) -> tuple[int, int]:
+        """Return the samples of a stage since a point, and the batches of unknown size."""
+        tally = self._tally(stage)
+        return tally.samples - since.samples.get(stage, 0), tally.unsized - since.unsized.get(stage, 0)
+
     def totals(self, until: Point | None = None) -> dict[str, float]:
         """Return the running totals by their full names, those of a run that this one resumes included."""
         until = until or self.point()
@@ -367,7 +397,18 @@ class EnergyMeter:
             joules += before.joules or 0.0
             grams = None if grams is None else grams + (before.co2e_grams or 0.0)
             cost = None if cost is None or before.cost is None else cost + before.cost
-        return total_metrics(joules=joules, co2e_grams=grams, cost=cost, currency=self._rates.currency)
+        devices = [ledger.device for ledger in self._ledgers.values()]
+        by_device = until.devices
+        whole = sum(by_device.values())
+        measured = sum(by_device[d.id] for d in devices if d.id in by_device and d.provenance == "measured")
+        return total_metrics(
+            joules=joules,
+            co2e_grams=grams,
+            cost=cost,
+            currency=self._rates.currency,
+            relative_uncertainty=relative_uncertainty(by_device, {d.id: d.relative_uncertainty for d in devices}),
+            measured_share=measured / whole if whole > 0 else None,
+        )
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
@@ -394,7 +435,7 @@ class EnergyMeter:
             for phase, bucket in tally.buckets.items()
         }
 
-    @contextmanager
+    @contextlib.contextmanager
     def window(self) -> Iterator[Window]:
         """Measure the body; ``window.joules`` holds its energy about 0.1 s after its end, not at once."""
         window = Window(self._mark())
@@ -404,11 +445,12 @@ class EnergyMeter:
             window.end = self._mark()
 
     def _mark(self) -> Mark:
-        look = self._timeline.look()
-        ledgers = [ledger for ledger in self._ledgers.values() if not ledger.finder.silent] if self.running else []
-        mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
-        for ledger in ledgers:
-            ledger.mark(mark)
+        with self._lock:
+            look = self._timeline.look()
+            ledgers = [ledger for ledger in self._ledgers.values() if not ledger.finder.silent] if self.running else []
+            mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
+            for ledger in ledgers:
+                ledger.mark(mark)
         return mark
 
     # ---------------------------------------------------------------------------------------------------- record
@@ -420,9 +462,6 @@ class EnergyMeter:
         Raises:
             ConfigurationError: The meter was never started.
         """
-        if self._run is None:
-            msg = "There is no record yet: start the meter first."
-            raise ConfigurationError(msg)
         return self._build()
 
     @property
@@ -431,8 +470,16 @@ class EnergyMeter:
         return self._path
 
     def resume(self, earlier: RunRecord) -> None:
-        """Go on from the record of an interrupted run: its stages, devices and totals add to this one's."""
-        self._earlier = earlier
+        """Go on from the record of an interrupted run: its stages, devices and totals add to this one's.
+
+        A record of this very run is ignored: its joules are in here already.
+        """
+        if earlier.run.id not in self._own_ids():
+            self._earlier = earlier
+
+    def _own_ids(self) -> set[str]:
+        runs = (self._run, self._earlier.run if self._earlier else None)
+        return {run.id for run in runs if run is not None}
 
     def warn(self, message: str) -> None:
         """Tell the user something, once: on the log and in the record."""
@@ -442,12 +489,15 @@ class EnergyMeter:
                 _log.warning(message)
 
     def _build(self) -> RunRecord:
-        look = self._timeline.look()
-        totals = look.totals
-        tallies = [tally for tally in self._tallies.values() if any(totals[b] for b in tally.buckets.values())]
-        state = State(look.now, totals, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
-        assert self._run is not None  # noqa: S101 - for the type checker: both callers made sure
-        record = build_record(msgspec.structs.replace(self._run), state, self._rates)
+        if self._run is None:
+            msg = "There is no record yet: start the meter first."
+            raise ConfigurationError(msg)
+        with self._lock:
+            look = self._timeline.look()
+            totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
+            tallies = [t for t in list(self._tallies.values()) if any(totals[b] for b in t.buckets.values())]
+            state = State(look.now, totals, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
+            record = build_record(replace(self._run), state, self._rates)
         self._resolved = frozenset(
             tally.buckets[phase]
             for tally in tallies
@@ -460,17 +510,26 @@ class EnergyMeter:
         """Write what is known so far; called in the sampler's thread."""
         self._write(self._build())
 
-    def _prepare_file(self, directory: Path | None) -> None:
+    def _prepare_file(self, framework_dir: Path | None) -> None:
+        """Write the first record; a directory that the user named has to be writable, the framework's need not."""
+        directory = framework_dir if self._output_dir is None else self._output_dir
+        self._path = None
         if directory is None:
             return
-        self._path = directory / FILE_NAME
+        path = directory / FILE_NAME
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._keep_foreign(self._path)
-            write_record(self._build(), self._path)
+            self._keep_foreign(path)
+            write_record(self._build(), path)
         except OSError as error:
-            msg = f"The run file {self._path} cannot be written ({error.strerror}); choose another output_dir."
+            msg = f"The run file {path} cannot be written ({error.strerror}); choose another output_dir."
+            if self._output_dir is None:
+                self.warn(msg)
+                return
+            for source in self._sources:
+                source.close()
             raise ConfigurationError(msg) from None
+        self._path = path
 
     def _keep_foreign(self, path: Path) -> None:
         """Move another run's record out of the way rather than overwrite it."""
@@ -478,10 +537,9 @@ class EnergyMeter:
             return
         try:
             name = load_record(path).run.id
-        except ConfigurationError:
+        except RecordError:
             name = "broken"
-        own = {self._run.id if self._run else None, self._earlier.run.id if self._earlier else None}
-        if name not in own:
+        if name not in self._own_ids():
             path.replace(path.with_name(f"energy-{name[:8]}.json"))
 
     def _write(self, record: RunRecord) -> None:
@@ -499,9 +557,6 @@ def ending(error: BaseException | None) -> tuple[Status, str | None]:
         return "completed", None
     status: Status = "failed" if isinstance(error, Exception) else "stopped"
     return status, f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-_NO_PICKLE = "A meter holds a thread and driver handles and cannot be pickled; pickle its options instead."
 
 
 def _at(values: Sequence[float] | None, bucket: int) -> float:

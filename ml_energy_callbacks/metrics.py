@@ -59,14 +59,31 @@ def stage_metrics(
 
 
 def total_metrics(
-    *, joules: float | None, co2e_grams: float | None, cost: float | None, currency: str
+    *,
+    joules: float | None,
+    co2e_grams: float | None,
+    cost: float | None,
+    currency: str,
+    relative_uncertainty: float | None,
+    measured_share: float | None,
 ) -> dict[str, float]:
-    """Return the running totals of the whole run by their full names; units as in :func:`stage_metrics`."""
+    """Return the running totals of the whole run by their full names; units as in :func:`stage_metrics`.
+
+    Args:
+        joules: Energy in J.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost of the electricity in ``currency``, or None.
+        currency: Currency code.
+        relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, or None.
+        measured_share: Share of ``joules`` that was measured (the rest is estimated), 0 to 1, or None.
+    """
     quantities = {
         "joules": joules,
         "kwh": None if joules is None else joules / JOULES_PER_KWH,
         "co2e_grams": co2e_grams,
         f"cost_{currency.lower()}": cost,
+        "relative_uncertainty": relative_uncertainty,
+        "measured_share": measured_share,
     }
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 

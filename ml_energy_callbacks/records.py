@@ -22,7 +22,7 @@ class Run(msgspec.Struct, kw_only=True):
         id: Random identifier.
         started_at: Wall-clock start, ISO 8601 with offset.
         ended_at: Wall-clock end of the last measured part, or None while it runs.
-        status: ``running``, ``completed``, ``stopped`` (by the user or a limit) or ``failed`` (by an exception).
+        status: ``running`` (or killed), ``completed``, ``stopped`` (by the user or a limit) or ``failed`` (by an exception).
         framework: Such as ``pytorch_lightning 2.6.6``, or ``none`` for a plain loop.
         hostnames: Hosts whose devices are counted.
         world_size: Number of processes of the job.
@@ -40,8 +40,10 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):
-    """A device and its share; ``joules`` (J, None where it was never read) covers the run except ``missing_s`` seconds.
+    """A device and its share.
 
+    ``joules`` is in J, None where it was never read. ``missing_s`` is for how many seconds of the run it could not be read: a
+    counter that went on counting has the joules of that time in ``joules`` all the same, a model or a power reading has not.
     ``update_period_s`` is the learned period of the counter's refresh in seconds, None where it was not told apart.
     """
 

@@ -7,7 +7,9 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import sleep
+from typing import Any
 
 from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.clock import NS_PER_S, Clock
@@ -20,6 +22,7 @@ _LAST_WAIT_NS = 250_000_000
 """At the end, the refresh that follows the run is waited for, for this long at most."""
 _LAST_STEP_S = 0.005
 _JOIN_S = 1.0
+_NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
 
@@ -28,9 +31,17 @@ class Poller:
     """Read each device when it is due."""
 
     def __init__(
-        self, sources: Sequence[Source], ledgers: Sequence[Ledger], timeline: Timeline, interval_s: float
+        self,
+        sources: Sequence[Source],
+        ledgers: Sequence[Ledger],
+        timeline: Timeline,
+        interval_s: float,
+        lock: AbstractContextManager[Any] = _NO_LOCK,
     ) -> None:
-        """Poll these sources into these ledgers, each into its own, every ``interval_s`` seconds on average."""
+        """Poll these sources into these ledgers, each into its own, every ``interval_s`` seconds on average.
+
+        The lock is held while ledgers change, never while a device is read.
+        """
         self._pairs = list(zip(sources, ledgers, strict=True))
         self._clock: Clock = timeline.clock
         self._reader = TimelineReader(timeline)
@@ -39,6 +50,7 @@ class Poller:
         now = self._clock()
         self._next_round = now
         self._due = [now] * len(self._pairs)
+        self._lock = lock
         self._closed = False
 
     @property
@@ -52,17 +64,18 @@ class Poller:
         readings = [
             (i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now
         ]
-        if self._closed:
-            return  # this thread hung in a read and was given up
-        now = self._reader.refresh()
-        if now >= self._next_round:
-            spread = 1 + _DITHER * (2 * self._random.random() - 1)
-            self._next_round = now + round(self._interval_ns * spread)
-        for i, reading in readings:
-            ledger = self._pairs[i][1]
-            ledger.take(reading, self._reader)
-            wish = ledger.finder.grid.next_poll(now)
-            self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
+        with self._lock:
+            if self._closed:
+                return  # this thread hung in a read and was given up
+            now = self._reader.refresh()
+            if now >= self._next_round:
+                spread = 1 + _DITHER * (2 * self._random.random() - 1)
+                self._next_round = now + round(self._interval_ns * spread)
+            for i, reading in readings:
+                ledger = self._pairs[i][1]
+                ledger.take(reading, self._reader)
+                wish = ledger.finder.grid.next_poll(now)
+                self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
 
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
@@ -70,10 +83,11 @@ class Poller:
 
     def close(self) -> None:
         """End every device's chain of readings."""
-        self._closed = True
-        now = self._reader.refresh()
-        for _, ledger in self._pairs:
-            ledger.pause(self._reader, now)
+        with self._lock:
+            self._closed = True
+            now = self._reader.refresh()
+            for _, ledger in self._pairs:
+                ledger.pause(self._reader, now)
 
 
 def read(source: Source, clock: Clock) -> Reading:

@@ -208,11 +208,22 @@ def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
 
 
 def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> float | None:
-    """Return the uncertainty of a sum over devices whose errors are independent of each other."""
+    """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy.
+
+    Devices of one backend err together, so their errors add up; those of different backends are independent.
+
+    Args:
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+    """
     total = sum(devices.values())
     if total <= 0:
         return None
-    return sum((joules * uncertainties[name]) ** 2 for name, joules in devices.items()) ** 0.5 / total
+    errors: dict[str, float] = {}
+    for name, joules in devices.items():
+        backend = name.partition(":")[0]
+        errors[backend] = errors.get(backend, 0.0) + joules * uncertainties[name]
+    return sum(error**2 for error in errors.values()) ** 0.5 / total
 
 
 def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:

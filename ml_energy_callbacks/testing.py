@@ -46,8 +46,8 @@ class PowerCurve:
         """Draw ``watts`` from now on."""
         now = self._clock()
         self._joules.append(self.joules(now))
-        self._times.append(now)
         self._watts.append(watts)
+        self._times.append(now)  # last: another thread finds its place by it
 
     def _place(self, time_ns: int) -> int:
         return max(0, bisect_right(self._times, time_ns) - 1)

@@ -73,7 +73,7 @@ def run(*, epochs: int, logdir: Path) -> Outcome:
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     digits = TensorDataset(images, torch.tensor(labels))
     training, validation, test = random_split(digits, (0.7, 0.15, 0.15), torch.Generator().manual_seed(_SEED))
-    energy = EnergyCallback()
+    energy = EnergyCallback(verbose=False)  # the table at the end says it all
     trainer = pl.Trainer(
         max_epochs=epochs,
         logger=TensorBoardLogger(logdir, name="demo"),

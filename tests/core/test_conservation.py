@@ -1,0 +1,60 @@
+"""No joule is lost, none is made: phases sum to stages, stages to the counter's own difference."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_energy_callbacks.attribution import Ledger
+from ml_energy_callbacks.sampler import Poller
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
+from ml_energy_callbacks.timeline import OUTSIDE, Timeline
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    period_s=st.sampled_from([0.0, 0.001, 0.02, 0.1, 0.7]),
+    interval_s=st.sampled_from([0.01, 0.05, 0.5]),
+    buckets=st.integers(1, 6),
+)
+def test_buckets_sum_to_the_counters_difference(seed: int, period_s: float, interval_s: float, buckets: int) -> None:
+    rng = random.Random(seed)
+    clock = ManualClock()
+    curve = PowerCurve(clock, 0.0)
+    counter = ScriptedCounter(curve, clock, period_s=period_s, offset_s=rng.random() * period_s, resolution_joules=1e-6)
+    timeline = Timeline(clock)
+    indices = [timeline.add_bucket() for _ in range(buckets)]
+    ledger = Ledger(counter.device)
+    poller = Poller([counter], [ledger], timeline, interval_s)
+    poller._random.seed(seed)
+
+    def run_for(seconds: float) -> None:
+        end = clock.now_ns + round(seconds * 1e9)
+        while poller.next_poll < end:
+            clock.now_ns = max(clock.now_ns, poller.next_poll)
+            poller.poll()
+        clock.now_ns = end
+
+    run_for(2.0)  # the device rests before and after, so that the truth is exact
+    for _ in range(rng.randint(1, 60)):
+        timeline.switch(rng.choice(indices))
+        curve.set(rng.choice([0.0, 50.0, 400.0]))
+        run_for(rng.expovariate(1 / rng.choice([0.01, 0.1, 1.0])))
+    ended = timeline.switch(OUTSIDE)
+    curve.set(0.0)
+    run_for(2.0)
+    assert poller.known_until(ended)
+    poller.close()
+
+    true = curve.joules()
+    # One refresh at each end may be spread over the edge of the run.
+    assert sum(ledger.joules) == pytest.approx(true, abs=1e-5, rel=1e-9)
+    seconds = [total / 1e9 for total in timeline.look().totals]
+    parts = [seconds[i] for i in indices]
+    joules = [ledger.joules[i] for i in indices]
+    splits = ledger.split(indices, parts, joules)
+    assert sum(split.joules for split in splits) == pytest.approx(sum(joules), rel=1e-9, abs=1e-9)
+    assert all(split.joules >= 0 for split in splits)
+    assert all(value >= 0 for value in ledger.joules)

@@ -1,0 +1,62 @@
+"""Time in each bucket, exact, for any instant of the near past."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ml_energy_callbacks.testing import ManualClock
+from ml_energy_callbacks.timeline import Timeline, TimelineReader
+
+
+def test_totals_are_the_time_spent_in_each_bucket() -> None:
+    clock = ManualClock()
+    timeline = Timeline(clock)
+    a, b = timeline.add_bucket(), timeline.add_bucket()
+    timeline.switch(a)
+    clock.advance(2)
+    timeline.switch(b)
+    clock.advance(3)
+    assert timeline.look().totals == [0, 2_000_000_000, 3_000_000_000]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=60), st.integers(0, 20_000))
+def test_totals_of_the_past_are_those_that_a_look_then_would_have_shown(
+    switches: list[tuple[int, int]], back: int
+) -> None:
+    clock = ManualClock(1_000_000)
+    timeline = Timeline(clock)
+    for _ in range(3):
+        timeline.add_bucket()
+    history: list[tuple[int, list[int], int]] = []
+
+    def pass_time(steps: int) -> None:
+        for _ in range(steps):
+            history.append((clock.now_ns, timeline.look().totals, timeline.running))
+            clock.now_ns += 1
+
+    for bucket, length in switches:
+        timeline.switch(bucket)
+        pass_time(length % 40)
+    pass_time(5)
+    reader = TimelineReader(timeline)
+    instant, totals, bucket = history[-1 - back % len(history)]
+    seen, running = reader.at(instant)
+    assert seen == [float(t) for t in totals]
+    assert running == bucket or instant in {time for time, _, _ in history}
+
+
+def test_memory_of_single_switches_ends_and_time_is_then_interpolated_between_looks() -> None:
+    clock = ManualClock()
+    timeline = Timeline(clock)
+    a, b = timeline.add_bucket(), timeline.add_bucket()
+    reader = TimelineReader(timeline)
+    start = clock.now_ns
+    for _ in range(5000):
+        timeline.switch(a)
+        clock.now_ns += 1000
+        timeline.switch(b)
+        clock.now_ns += 3000
+    reader.refresh()
+    totals, _ = reader.at(start + 4_000_000)
+    assert totals[a] == pytest.approx(1_000_000, abs=4000)
+    assert totals[b] == pytest.approx(3_000_000, abs=4000)
