@@ -114,9 +114,7 @@ class RefreshGrid:
         if not _WIDE_NS + 2 * self._jitter < high - low:
             return None
         step = max(_BURST_STEP_NS, int((high - low) / _PROBE_POLLS))
-        if now < low:
-            return max(now, int(low) - step)
-        return now + step
+        return max(now, int(low) - 2 * step) + step
 
     def _judge(self) -> None:
         """Decide from the first refreshes what sort of counter this is."""

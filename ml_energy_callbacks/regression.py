@@ -119,7 +119,7 @@ class PowerFit:
         if self._count >= _RESOLVE * self._solved_at:
             self._solved_at = self._count
             self._watts = self._solve().watts
-        return self._watts.get(bucket, self._joules / self._seconds)
+        return max(0.0, self._watts.get(bucket, self._joules / self._seconds))
 
     def fit(self) -> Fit:
         """Return each bucket's mean power with its error."""

