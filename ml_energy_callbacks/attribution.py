@@ -158,9 +158,7 @@ class Ledger:
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int) -> None:
         energy = knot.joules - before.joules
         early = [*self._totals, *[0.0] * (len(totals) - len(self._totals))]
-        seconds = {
-            b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start
-        }
+        seconds = {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}
         if not seconds:
             return
         variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
@@ -205,9 +203,7 @@ class Ledger:
         alone = sum(time > 0 for time in seconds) <= 1
         half_widths = [fit.half_widths.get(b) for b in buckets]
         # A phase that cannot be told apart may draw anything from nothing to twice the mean; the others feel that doubt.
-        doubts = [
-            mean * time if half is None and not alone else 0.0 for half, time in zip(half_widths, seconds, strict=True)
-        ]
+        doubts = [mean * time if half is None and not alone else 0.0 for half, time in zip(half_widths, seconds, strict=True)]
         splits = []
         for estimate, half, time, doubt in zip(fitted, half_widths, seconds, doubts, strict=True):
             own = 0.0 if half is None or alone else half * time

@@ -7,6 +7,7 @@ polling interval, and stay true.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 MILLISECOND = 1_000_000
@@ -127,7 +128,7 @@ class RefreshGrid:
             self.regularity = "continuous"
             return
         middles = [(low + high) / 2 for low, high in brackets]
-        gaps = sorted(b - a for a, b in zip(middles, middles[1:], strict=False))
+        gaps = sorted(b - a for a, b in pairwise(middles))
         typical = gaps[len(gaps) // 2]
         steps = [round((middle - middles[0]) / typical) for middle in middles]
         (first_low, first_high), (last_low, last_high) = brackets[0], brackets[-1]
@@ -177,11 +178,10 @@ class RefreshGrid:
                 return _between(previous_start, end)
             return None
         if not changed:
-            return self._no_refresh(latest, previous_end, start)
+            self._no_refresh(latest, previous_end, start)
+            return None
         candidates = [
-            count
-            for count in range(max(0, latest - 1), latest + 1)
-            if count > 0 and self._ahead(count)[1] > previous_start
+            count for count in range(max(0, latest - 1), latest + 1) if count > 0 and self._ahead(count)[1] > previous_start
         ]
         if not candidates:
             return self._miss(previous_start, end)

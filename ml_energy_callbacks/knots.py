@@ -45,9 +45,7 @@ class KnotFinder:
         period = 0.0 if self._device.method == "power_integration" else self._device.update_period_s
         self.grid = RefreshGrid(None if period is None else round(period * NS_PER_S))
         self._counter: EnergyCounter | PowerIntegral = (
-            PowerIntegral()
-            if self._device.method == "power_integration"
-            else EnergyCounter(self._device.wrap_joules)
+            PowerIntegral() if self._device.method == "power_integration" else EnergyCounter(self._device.wrap_joules)
         )
         self._value: float | None = None
         self._read_ns: int | None = None
@@ -66,7 +64,7 @@ class KnotFinder:
         """Return the time without readings up to now (ns), a silence that goes on included."""
         return self.missing_ns + (now - self._read_ns if self.silent and self._read_ns is not None else 0)
 
-    def take(self, reading: Reading) -> list[Knot]:
+    def take(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
         """Take a reading and return the knots that it settles, oldest first."""
         value = reading.value
         if value is None:

@@ -16,7 +16,7 @@ from ml_energy_callbacks.meter import EnergyMeter, Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.report import quantity, summary_line
+from ml_energy_callbacks.report import summary_line
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 else:
     # Each package's trainer accepts callbacks of its own class; one that is both serves both.
     _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
-    _found = [
-        importlib.import_module(name) for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])
-    ]
+    _found = [importlib.import_module(name) for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])]
     if not _found:
         _msg = "ml_energy_callbacks.lightning needs PyTorch Lightning: pip install 'ml-energy-callbacks[lightning]'"
         raise ImportError(_msg)
@@ -113,9 +111,7 @@ class EnergyCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork: a copy starts afresh with the same options."""
-        return {
-            name: getattr(self, name) for name in ("_options", "_batch_size_fn", "_log_every_n_steps", "_verbose")
-        }
+        return {name: getattr(self, name) for name in ("_options", "_batch_size_fn", "_log_every_n_steps", "_verbose")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start afresh with the same options."""
@@ -148,7 +144,9 @@ class EnergyCallback(Callback):
         version = importlib.import_module(package).__version__
         self._meter.start(framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory)
         if trainer.num_nodes > 1:
-            self._meter.warn(f"Only the first of {trainer.num_nodes} nodes is measured; the other nodes' energy is not in here.")
+            self._meter.warn(
+                f"Only the first of {trainer.num_nodes} nodes is measured; the other nodes' energy is not in here."
+            )
         self._write_panels(trainer)
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -310,7 +308,7 @@ class EnergyCallback(Callback):
     def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
         self._meter.batch_start()
 
-    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _eval_batch_start
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _eval_batch_start  # type: ignore[assignment]
 
     def _eval_batch_end(
         self,
@@ -368,11 +366,11 @@ class EnergyCallback(Callback):
     @staticmethod
     def _show(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
         """Put watts and J/sample into the progress bar."""
-        for short, quantity in (("W", "watts"), ("J/sample", "joules_per_sample")):
-            value = metrics.get(f"energy/train/{quantity}{suffix}")
+        for short, name in (("W", "watts"), ("J/sample", "joules_per_sample")):
+            value = metrics.get(f"energy/train/{name}{suffix}")
             if value is not None:
                 # As text: a bar would round a number to three decimals, and a sample may take less than that.
-                trainer.progress_bar_metrics[short] = quantity(value)  # type: ignore[assignment]
+                trainer.progress_bar_metrics[short] = quantity(value)
 
     def _log_epoch(self, stage: Stage, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log a stage since its start; every process of the job comes here, and none after an exception."""
@@ -398,9 +396,7 @@ class EnergyCallback(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)  # noqa: SLF001
 
-    def _share_samples(
-        self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule"
-    ) -> None:
+    def _share_samples(self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Add the other processes' samples of this epoch to rank 0's."""
         own, unsized = self._meter.samples_since(stage, start)
         shared = torch.tensor([own, unsized], dtype=torch.long, device=pl_module.device)
@@ -419,7 +415,7 @@ def _eval_counts(trainer: "Trainer") -> Sequence[float]:
         return trainer.num_predict_batches
     if trainer.testing:
         return trainer.num_test_batches
-    counts = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+    counts: Any = trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
     return counts if isinstance(counts, list) else [counts]
 
 

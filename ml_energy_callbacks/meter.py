@@ -171,9 +171,7 @@ class EnergyMeter:
         """Whether it measures now."""
         return self._sampler is not None
 
-    def start(
-        self, *, framework: str = "none", world_size: int = 1, output_dir: str | os.PathLike[str] | None = None
-    ) -> Self:
+    def start(self, *, framework: str = "none", world_size: int = 1, output_dir: str | os.PathLike[str] | None = None) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
 
         Args:

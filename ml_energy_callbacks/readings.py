@@ -63,7 +63,9 @@ class Source(Protocol):
 class Backend(Protocol):
     """One kind of hardware."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name that device ids begin with."""
 
     def open(self) -> Sequence[Source]:
         """Find and open this machine's devices of the kind; never returns an empty sequence.

@@ -10,8 +10,10 @@ Memory is constant.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Vector = list[float]
+_Key = TypeVar("_Key", int, tuple[int, int])
 Matrix = list[Vector]
 
 _BLOCKS = 16
@@ -42,9 +44,9 @@ class _Block:
 
     def merge(self, other: "_Block") -> None:
         self.count += other.count
-        for mine, theirs in ((self.seconds, other.seconds), (self.joules, other.joules), (self.errors, other.errors)):
-            for key, value in theirs.items():  # type: ignore[attr-defined]
-                mine[key] = mine.get(key, 0.0) + value  # type: ignore[index,attr-defined]
+        _add_to(self.seconds, other.seconds)
+        _add_to(self.joules, other.joules)
+        _add_to(self.errors, other.errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,7 @@ class PowerFit:
         for i, bucket in enumerate(solution.buckets):
             if bucket in solution.reliable:
                 matrix[i][i] -= block.errors.get(bucket, 0.0)
-        return [
-            block.joules.get(b, 0.0) - _dot(row, watts) for b, row in zip(solution.buckets, matrix, strict=True)
-        ]
+        return [block.joules.get(b, 0.0) - _dot(row, watts) for b, row in zip(solution.buckets, matrix, strict=True)]
 
     def _solve(self) -> "_Solution":
         total = _Block()
@@ -180,7 +180,9 @@ class PowerFit:
         """
         length = self._seconds / self._count
         watts = [self._watts.get(b, mean) for b in buckets]
-        scatter = self._squares - 2 * _dot(watts, right) + sum(w * _dot(row, watts) for w, row in zip(watts, matrix, strict=True))
+        scatter = (
+            self._squares - 2 * _dot(watts, right) + sum(w * _dot(row, watts) for w, row in zip(watts, matrix, strict=True))
+        )
         scatter = max(0.0, scatter) + 2 * (_NOISE * mean) ** 2 * length
         variance = scatter / (max(0, self._count - len(buckets)) + 2)
         return max(_LEAST_PRIOR * length, variance / (mean * mean) if mean else 0.0)
@@ -192,6 +194,11 @@ class _Solution:
     watts: dict[int, float]
     inverse: Matrix
     reliable: set[int]
+
+
+def _add_to(mine: dict[_Key, float], theirs: Mapping[_Key, float]) -> None:
+    for key, value in theirs.items():
+        mine[key] = mine.get(key, 0.0) + value
 
 
 def _dense(block: _Block, buckets: Sequence[int]) -> Matrix:

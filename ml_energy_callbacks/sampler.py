@@ -61,9 +61,7 @@ class Poller:
     def poll(self, *, hurry: bool = False) -> None:
         """Read every device that is due; in a hurry, every device."""
         now = self._clock()
-        readings = [
-            (i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now
-        ]
+        readings = [(i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now]
         with self._lock:
             if self._closed:
                 return  # this thread hung in a read and was given up

@@ -1,5 +1,6 @@
 """Ledgers + tallies -> the run record; pure. Also the sum of two records of one run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -139,9 +140,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     )
 
 
-def _stage(
-    tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates
-) -> StageRecord:
+def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates) -> StageRecord:
     buckets = [tally.buckets[phase] for phase in PHASES]
     seconds = [state.totals[b] / NS_PER_S for b in buckets]
     shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
@@ -151,11 +150,7 @@ def _stage(
         seconds=sum(seconds),
         batches=tally.batches,
         samples=tally.known_samples,
-        phases={
-            phase: _phase([split[i] for split in splits], seconds[i])
-            for i, phase in enumerate(PHASES)
-            if seconds[i] > 0
-        },
+        phases={phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0},
         devices=devices,
         uncertainties={name: ledger.device.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
@@ -223,7 +218,7 @@ def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[st
     for name, joules in devices.items():
         backend = name.partition(":")[0]
         errors[backend] = errors.get(backend, 0.0) + joules * uncertainties[name]
-    return sum(error**2 for error in errors.values()) ** 0.5 / total
+    return math.hypot(*errors.values()) / total
 
 
 def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:

@@ -73,6 +73,8 @@ _DEVICE = Device(
     relative_uncertainty=0.0,
 )
 
+_POWER_DEVICE = replace(_DEVICE, id="scripted:power", method="power_integration")
+
 
 @dataclass(slots=True)
 class ScriptedCounter:
@@ -123,7 +125,7 @@ class ScriptedPower:
     curve: PowerCurve
     clock: Clock
     failing: bool = False
-    device: Device = replace(_DEVICE, id="scripted:power", method="power_integration")
+    device: Device = _POWER_DEVICE
 
     def read(self) -> float:
         """Return the power in W now; raises ReadError while failing."""

@@ -95,12 +95,17 @@ def simulate(
     poller.close()
     seconds = [t / NS_PER_S for t in timeline.look().totals]
     splits = ledger.split([wait, compute], seconds[1:], ledger.joules[1:])
-    errors = [
-        abs((b.joules[ledger.device.id] - a.joules[ledger.device.id]) / truth - 1) for a, b, truth in batches[5:]
-    ]
+    errors = [abs((b.joules[ledger.device.id] - a.joules[ledger.device.id]) / truth - 1) for a, b, truth in batches[5:]]
     return Outcome(
-        splits[0].joules, splits[0].half_width, splits[0].resolved, true[wait], sum(true.values()),
-        sum(ledger.joules[1:]), errors, grid, polls,
+        splits[0].joules,
+        splits[0].half_width,
+        splits[0].resolved,
+        true[wait],
+        sum(true.values()),
+        sum(ledger.joules[1:]),
+        errors,
+        grid,
+        polls,
     )
 
 

@@ -46,20 +46,21 @@ class DigitsNet(pl.LightningModule):
 
     def _evaluate(self, batch: list[Tensor], name: str) -> None:
         images, labels = batch
-        accuracy = (self(images).argmax(1) == labels).float().mean()
+        accuracy = (self.net(images).argmax(1) == labels).float().mean()
         self.log(name, accuracy, prog_bar=True, batch_size=len(labels))
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
         """Log the accuracy."""
         self._evaluate(batch, "validation_accuracy")
 
-    def test_step(self, batch: list[Tensor], _: int) -> None:
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002
         """Log the accuracy."""
         self._evaluate(batch, "test_accuracy")
 
     def predict_step(self, batch: list[Tensor], _: int) -> Tensor:
         """Return the digits."""
-        return self(batch[0]).argmax(1)
+        digits: Tensor = self.net(batch[0]).argmax(1)
+        return digits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Use Adam."""

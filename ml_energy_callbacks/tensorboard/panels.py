@@ -49,9 +49,7 @@ def write_panels(log_dir: Path) -> None:
     value = Summary.Value(
         tag=metadata.CONFIG_SUMMARY_TAG,
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)),
-        tensor=TensorProto(
-            dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()
-        ),
+        tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()),
     )
     writer = EventFileWriter(str(folder))
     writer.add_event(Event(summary=Summary(value=[value])))

@@ -20,9 +20,7 @@ def test_totals_are_the_time_spent_in_each_bucket() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1000)), max_size=60), st.integers(0, 20_000))
-def test_totals_of_the_past_are_those_that_a_look_then_would_have_shown(
-    switches: list[tuple[int, int]], back: int
-) -> None:
+def test_totals_of_the_past_are_those_that_a_look_then_would_have_shown(switches: list[tuple[int, int]], back: int) -> None:
     clock = ManualClock(1_000_000)
     timeline = Timeline(clock)
     for _ in range(3):

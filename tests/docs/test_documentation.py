@@ -25,9 +25,7 @@ def python_blocks(page: Path) -> str:
 
 
 def run(program: Path, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, program], cwd=folder, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
