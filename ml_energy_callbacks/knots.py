@@ -43,6 +43,7 @@ class KnotFinder:
     def _begin(self) -> None:
         """Forget the chain: what comes next is a first reading."""
         period = 0.0 if self._device.method == "power_integration" else self._device.update_period_s
+        self._always_fresh = period is not None
         self.grid = RefreshGrid(None if period is None else round(period * NS_PER_S))
         self._counter: EnergyCounter | PowerIntegral = (
             PowerIntegral() if self._device.method == "power_integration" else EnergyCounter(self._device.wrap_joules)
@@ -72,14 +73,15 @@ class KnotFinder:
             if self._read_ns is None:
                 self._read_ns = reading.started_ns
             return []
-        self.missing_ns = self.missing_at(reading.started_ns)
-        self.silent = False
         middle = (reading.started_ns + reading.ended_ns) // 2
         step = self._counter.advance(middle, value)
         if step == "reset":
             return self._reset(reading)
+        self.missing_ns = self.missing_at(reading.started_ns)
+        self.silent = False
         self._read_ns = reading.ended_ns
-        changed = value != self._value
+        # Where a value is known to be fresh at each read, one that stays says that nothing was drawn.
+        changed = self._always_fresh or value != self._value
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
         if step == "first":

@@ -16,7 +16,7 @@ from ml_energy_callbacks.meter import EnergyMeter, Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.report import summary_line
+from ml_energy_callbacks.report import quantity, summary_line
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer

@@ -72,7 +72,7 @@ class Poller:
             for i, reading in readings:
                 ledger = self._pairs[i][1]
                 ledger.take(reading, self._reader)
-                wish = ledger.finder.grid.next_poll(now)
+                wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
                 self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
 
     def known_until(self, instant: int) -> bool:
