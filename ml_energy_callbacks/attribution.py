@@ -91,7 +91,7 @@ class Ledger:
         device: The device.
         finder: Where its knots come from.
         joules: Energy of each bucket up to the last knot, in J.
-        published: The state for other threads; None before the first knot.
+        published: The state for other threads; None before the first two knots.
     """
 
     def __init__(self, device: Device) -> None:
@@ -152,8 +152,10 @@ class Ledger:
         if before is not None and not knot.starts:
             self._spread(before, knot, totals, bucket)
         self._knot, self._totals, self._bucket = knot, totals, bucket
-        watts = [self._fit.watts(b) or 0.0 for b in range(len(totals))]
-        self.published = Published(knot.time_ns, totals, self.joules[:], watts)
+        watts = [self._fit.watts(b) for b in range(len(totals))]
+        if None in watts:
+            return  # one knot alone tells no energy
+        self.published = Published(knot.time_ns, totals, self.joules[:], [w or 0.0 for w in watts])
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int) -> None:
         energy = knot.joules - before.joules

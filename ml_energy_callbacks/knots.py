@@ -85,6 +85,8 @@ class KnotFinder:
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
         if step == "first":
+            if self._always_fresh:
+                return [Knot(middle, (reading.ended_ns - reading.started_ns) / 12**0.5, 0.0, starts=True)]
             if refresh is None:
                 self._first_ns = middle
                 return []

@@ -21,6 +21,9 @@ _DITHER = 0.4
 _LAST_WAIT_NS = 250_000_000
 """At the end, the refresh that follows the run is waited for, for this long at most."""
 _LAST_STEP_S = 0.005
+_FIRST_WAIT_NS = 500_000_000
+"""At the start, the first refreshes are waited for, for this long at most."""
+_FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
@@ -56,7 +59,7 @@ class Poller:
     @property
     def next_poll(self) -> int:
         """Clock at which the next device is due, in ns."""
-        return min(self._due)
+        return min(self._due, default=self._next_round)
 
     def poll(self, *, hurry: bool = False) -> None:
         """Read every device that is due; in a hurry, every device."""
@@ -78,6 +81,14 @@ class Poller:
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
         return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the energy of every device that can be read is known up to some instant."""
+        return all(
+            ledger.finder.silent or (ledger.known_until is not None and ledger.published is not None)
+            for _, ledger in self._pairs
+        )
 
     def close(self) -> None:
         """End every device's chain of readings."""
@@ -111,8 +122,11 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="ml-energy-sampler", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and wait for the first refreshes: from then on, there is always a figure to tell."""
         self._thread.start()
+        end = self._clock() + _FIRST_WAIT_NS
+        while not self._poller.ready and self._clock() < end:
+            sleep(_FIRST_STEP_S)
 
     def stop(self, end: int) -> bool:
         """Wait for the refreshes that follow ``end`` (ns), end the thread and the chains of readings.

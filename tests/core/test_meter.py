@@ -55,7 +55,7 @@ def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
     assert sum(phase.joules or 0 for phase in train.phases.values()) == pytest.approx(train.joules, rel=1e-9)
     assert sum(stage.joules or 0 for stage in record.stages.values()) == pytest.approx(record.total.joules, rel=1e-9)
     assert train.joules_per_sample == pytest.approx((train.joules or 0) / 240)
-    assert record.stages["predict"].joules == pytest.approx(10, rel=0.1)
+    assert record.stages["predict"].joules == pytest.approx(10, abs=3)  # 0.2 s at 50 W, at an edge of 250 W
     assert record.total.joules is not None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / 3.6e6 * 2 * 360)
     assert record.total.cost == pytest.approx(record.total.joules / 3.6e6 * 2 * 0.5)

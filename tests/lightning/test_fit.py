@@ -1,0 +1,179 @@
+"""The callback in real trainers of both packages."""
+
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_models import PACKAGES, loader, module, trainer
+
+from ml_energy_callbacks import load_record
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.lightning import EnergyCallback
+
+
+def no_thread_lives() -> bool:
+    return not any(thread.name == "ml-energy-sampler" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_stage_is_measured(tmp_path: Path, package: str) -> None:
+    energy = EnergyCallback(location="FRA", electricity_price=0.3, currency="EUR", verbose=False)
+    t, m = trainer(tmp_path, [energy], package), module(package)
+    t.fit(m, loader(), loader(10, 5))
+    t.validate(m, loader(10, 5), verbose=False)
+    t.test(m, loader(12, 4), verbose=False)
+    t.predict(m, loader(6, 4))
+    record = energy.record
+    counts = {name: (stage.batches, stage.samples) for name, stage in record.stages.items()}
+    assert counts == {
+        "other": (0, None),
+        "sanity_check": (2, 10),
+        "train": (20, 80),
+        "validate": (6, 30),
+        "test": (3, 12),
+        "predict": (2, 6),
+    }
+    assert [(epoch.stage, epoch.index, epoch.samples) for epoch in record.epochs] == [
+        ("validate", 0, 10),
+        ("train", 0, 40),
+        ("validate", 1, 10),
+        ("train", 1, 40),
+        ("validate", 2, 10),
+        ("test", 2, 12),
+        ("predict", 2, 6),
+    ]
+    total = record.total.joules
+    assert total is not None
+    assert total > 0
+    assert sum(stage.joules or 0 for stage in record.stages.values()) == pytest.approx(total, rel=1e-9)
+    assert sum(device.joules or 0 for device in record.devices) == pytest.approx(total, rel=1e-9)
+    assert record.total.co2e_grams == pytest.approx(total / 3.6e6 * 56.039)
+    assert record.total.cost == pytest.approx(total / 3.6e6 * 0.3)
+    assert record.run.framework.startswith(f"{package} 2.")
+    assert record.run.status == "completed"
+    assert energy.record_path == tmp_path / "energy.json"
+    assert load_record(tmp_path) == record
+    assert no_thread_lives()
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        ({"accumulate_grad_batches": 3}, {"train": 20, "validate": 4}),
+        ({"val_check_interval": 0.5}, {"train": 20, "validate": 8}),
+        ({"limit_train_batches": 3, "limit_val_batches": 0}, {"train": 6}),
+        ({"limit_train_batches": 0}, {}),
+        ({"fast_dev_run": True}, {"train": 1, "validate": 1}),
+        ({"num_sanity_val_steps": 0, "max_steps": 7, "max_epochs": -1}, {"train": 7}),
+    ],
+    ids=lambda value: "-".join(value),
+)
+def test_the_trainers_options_are_followed(tmp_path: Path, options: dict[str, Any], batches: dict[str, int]) -> None:
+    energy = EnergyCallback(verbose=False)
+    trainer(tmp_path, [energy], **options).fit(module(), loader(), loader(10, 5))
+    stages = energy.record.stages
+    assert {name: stages[name].batches for name in stages if name not in ("other", "sanity_check")} == batches
+    assert (tmp_path / "energy.json").exists() == ("fast_dev_run" not in options)
+    assert no_thread_lives()
+
+
+def test_several_dataloaders_are_counted_together(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False)
+    trainer(tmp_path, [energy], max_epochs=1).fit(module(), loader(), [loader(10, 5), loader(7, 3)])
+    validate = energy.record.stages["validate"]
+    assert (validate.batches, validate.samples) == (5, 17)
+
+
+def test_limit_0_in_test_and_predict_measures_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False)
+    t = trainer(tmp_path, [energy], limit_test_batches=0, limit_predict_batches=0)
+    t.test(module(), loader(), verbose=False)
+    t.predict(module(), loader())
+    assert set(energy.record.stages) <= {"other"}
+    assert no_thread_lives()
+
+
+def test_a_batch_of_unknown_size_is_said_and_gives_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.randn(8), torch.randn(1)
+
+    def collate(items: list[Any]) -> Any:
+        return [torch.stack([item[0] for item in items]), torch.stack([item[1] for item in items]), "a note"]
+
+    data = torch.utils.data.DataLoader(Odd(), batch_size=4, collate_fn=collate)
+    unknown, known = EnergyCallback(), EnergyCallback(batch_size_fn=lambda batch: len(batch[0]), verbose=False)
+    trainer(tmp_path / "a", [unknown], max_epochs=1).fit(module(), data)
+    trainer(tmp_path / "b", [known], max_epochs=1).fit(module(), data)
+    assert unknown.record.stages["train"].joules_per_sample is None
+    assert any("batch_size_fn" in warning for warning in unknown.record.warnings)
+    assert "batch_size_fn" in caplog.text
+    assert known.record.stages["train"].samples == 8
+
+
+def test_two_callbacks_in_one_trainer_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `EnergyCallback`"):
+        trainer(tmp_path, [EnergyCallback(verbose=False), EnergyCallback(verbose=False)])
+
+    class Mine(EnergyCallback):
+        pass
+
+    t = trainer(tmp_path, [EnergyCallback(verbose=False), Mine(verbose=False)])
+    with pytest.raises(ConfigurationError, match="two EnergyCallbacks"):
+        t.fit(module(), loader())
+    assert no_thread_lives()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_interval": -0.1},
+        {"location": "Nowhere"},
+        {"electricity_price": math.nan},
+        {"log_every_n_steps": -1},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_bad_options_are_refused_when_the_callback_is_made(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        EnergyCallback(**options)
+
+
+def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no device 'nvml:7'"):
+        trainer(tmp_path, [EnergyCallback(devices=["nvml:7"], verbose=False)]).fit(module(), loader())
+    assert no_thread_lives()
+
+
+def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    energy = EnergyCallback(output_dir=tmp_path / "file" / "x", verbose=False)
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        trainer(tmp_path, [energy]).fit(module(), loader())
+    assert no_thread_lives()
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("mine"), "failed"), (KeyboardInterrupt(), "stopped")])
+def test_an_exception_in_a_users_hook_leaves_a_complete_record(
+    tmp_path: Path, error: BaseException, status: str
+) -> None:
+    import pytorch_lightning as pl  # noqa: PLC0415
+
+    class Breaking(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            if args[-1] == 5:
+                raise error
+
+    energy = EnergyCallback(verbose=False)
+    with pytest.raises((RuntimeError, SystemExit)):
+        trainer(tmp_path, [energy, Breaking()]).fit(module(), loader())
+    record = load_record(tmp_path)
+    assert record.run.status == status
+    assert record.stages["train"].batches == 6
+    assert no_thread_lives()

@@ -1,0 +1,117 @@
+"""Energy where the user already looks: loggers, monitors, the progress bar, TensorBoard."""
+
+import csv
+import itertools
+import json
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning_models import loader, module, trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ml_energy_callbacks.lightning import EnergyCallback
+
+
+def run(folder: Path, **options: Any) -> tuple[Any, EnergyCallback]:
+    energy = EnergyCallback(verbose=False)
+    t, m = trainer(folder, [energy], **options), module()
+    t.fit(m, loader(400), loader(40))
+    t.test(m, loader(40), verbose=False)
+    t.predict(m, loader(40))
+    return t, energy
+
+
+def test_tensorboard_and_csv_hold_the_records_numbers(tmp_path: Path) -> None:
+    loggers = [TensorBoardLogger(tmp_path, name="tb"), CSVLogger(tmp_path, name="csv")]
+    _, energy = run(tmp_path, logger=loggers)
+    folder = Path(loggers[0].log_dir)
+    events = EventAccumulator(str(folder)).Reload()
+    tags = set(events.Tags()["scalars"])
+    for stage in ("train", "validate", "test", "predict"):
+        assert {f"energy/{stage}/joules", f"energy/{stage}/joules_per_sample", f"energy/{stage}/watts"} <= tags
+    assert {"energy/train/joules_step", "energy/total/kwh", "energy/total/co2e_grams"} <= tags
+    assert {"energy/total/relative_uncertainty", "energy/total/measured_share"} <= tags
+    logged = {
+        stage: [event.value for event in events.Scalars(f"energy/{stage}/joules")]
+        for stage in ("train", "validate", "test", "predict")
+    }
+    for stage, values in logged.items():
+        epochs = [epoch.joules for epoch in energy.record.epochs if epoch.stage == stage]
+        assert values == pytest.approx(epochs, rel=1e-5)
+    totals = [event.value for event in events.Scalars("energy/total/joules")]
+    assert totals[0] > 0
+    assert all(later > 0.95 * earlier for earlier, later in itertools.pairwise(totals))  # the last 50 ms are extrapolated
+    assert energy.record_path == folder / "energy.json"
+
+    with (Path(loggers[1].log_dir) / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["energy/train/joules"]) for row in rows if row.get("energy/train/joules")]
+    assert values == pytest.approx(logged["train"], rel=1e-5)
+    assert any(row.get("energy/predict/joules_per_sample") for row in rows)
+
+
+def test_energy_can_be_monitored(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False)
+    stopping = EarlyStopping("energy/total/joules", patience=2, mode="min", check_on_train_epoch_end=True)
+    keeping = ModelCheckpoint(tmp_path / "kept", monitor="energy/validate/joules_per_sample", filename="best")
+    t = trainer(tmp_path, [stopping, energy, keeping], max_epochs=20, enable_checkpointing=True)
+    t.fit(module(), loader(), loader(8))
+    assert t.current_epoch == 3  # energy only grows: the first epoch is the best, and two more are waited for
+    assert keeping.best_model_path
+    assert "energy/train/joules_per_sample" in t.callback_metrics
+
+
+def test_the_progress_bar_shows_watts_and_joules_per_sample(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    energy = EnergyCallback(verbose=False)
+    trainer(tmp_path, [energy], enable_progress_bar=True).fit(module(), loader(2000))
+    out = capfd.readouterr()
+    text = "".join((out.out + out.err).split())
+    assert "W:" in text.replace("=", ":")
+    assert "J/sample" in text
+
+
+def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="run")
+    logger.experiment.add_custom_scalars({"Mine": {"loss": ["Multiline", ["loss"]]}})
+    run(tmp_path, logger=logger)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port", "0", "--bind_all"]
+    command[-1:] = ["--host", "127.0.0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stderr is not None
+            address = next(word for line in server.stderr for word in line.split() if word.startswith("http://127"))
+            layout = ask(f"{address}data/plugin/custom_scalars/layout", lambda found: len(found["category"]) == 2)
+            titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
+            assert titles["Mine"] == ["loss"]
+            assert titles["Energy"] == [
+                "Power (W)",
+                "Energy per sample, by stage (J)",
+                "Compute against data wait (J)",
+                "Cumulative energy (J)",
+                "Cumulative CO2e (g)",
+            ]
+            query = urllib.parse.urlencode({"run": "run/version_0", "tag": "energy/.*/watts$"})
+            found = ask(f"{address}data/plugin/custom_scalars/scalars?{query}", lambda found: "tag_to_events" in found)
+            assert {"energy/train/watts", "energy/predict/watts"} <= set(found["tag_to_events"])
+        finally:
+            server.terminate()
+
+
+def ask(address: str, complete: Any) -> Any:
+    """Ask until the answer is complete: TensorBoard loads in the background."""
+    for _ in range(100):
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - loopback
+            found = json.load(answer)
+        if found and complete(found):
+            return found
+        time.sleep(0.2)
+    msg = f"TensorBoard did not answer: {found}"
+    raise AssertionError(msg)

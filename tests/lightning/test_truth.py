@@ -1,0 +1,98 @@
+"""A real fit against a simulated driver whose true energy is known."""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightning_models import module, trainer
+from simulated.nvml import SimulatedDriver
+
+from ml_energy_callbacks.lightning import EnergyCallback
+
+
+class Slow(torch.utils.data.Dataset[Any]):
+    """Takes so many seconds for each item, at the wait power."""
+
+    def __init__(self, lengths: list[float]) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(self.lengths[index])
+        return torch.randn(8), torch.randn(1)
+
+
+def fit(
+    driver: SimulatedDriver, folder: Path, waits: list[float], computes: list[float]
+) -> tuple[EnergyCallback, dict[str, float]]:
+    """Fit with batches of one sample and these times in s; return the callback and the true joules."""
+    true = {"wait": 0.0, "compute": 0.0}
+    energy = EnergyCallback(devices=["nvml:*"], verbose=False)
+    rng = random.Random(1)
+
+    class World(pl.Callback):
+        """Sets the power, and notes the truth at the hooks."""
+
+        def setup(self, *_: Any) -> None:
+            true["start"] = self.then = driver.true_joules()
+
+        def teardown(self, *_: Any) -> None:
+            true["end"] = driver.true_joules()
+
+        def on_train_batch_start(self, *args: Any) -> None:
+            now = driver.true_joules()
+            true["wait"] += now - self.then
+            self.then = now
+            driver.set_power(420 * (0.97 + 0.06 * rng.random()))
+            time.sleep(computes[args[-1]])
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            driver.set_power(90 * (0.97 + 0.06 * rng.random()))
+            now = driver.true_joules()
+            true["compute"] += now - self.then
+            self.then = now
+
+        def on_train_epoch_start(self, *_: Any) -> None:
+            self.then = driver.true_joules()
+
+        def on_train_epoch_end(self, *_: Any) -> None:
+            true["wait"] += driver.true_joules() - self.then
+
+    # The truth is noted inside our own window: after our set-up, and before our end.
+    t = trainer(folder, [World(), energy], max_epochs=1)
+    t.fit(module(), torch.utils.data.DataLoader(Slow(waits), batch_size=1))
+    return energy, true
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02])
+def test_total_stages_phases_and_wait_energy_are_true(driver: SimulatedDriver, tmp_path: Path, period_s: float) -> None:
+    driver.start(period_s=period_s)
+    rng = random.Random(2)
+    count = 80
+    waits = [0.05 * (0.8 + 0.4 * rng.random()) for _ in range(count)]
+    computes = [0.2 * (0.8 + 0.4 * rng.random()) for _ in range(count)]
+    energy, true = fit(driver, tmp_path, waits, computes)
+    record = energy.record
+    total = record.total.joules
+    assert total is not None
+    assert total == pytest.approx(true["end"] - true["start"], rel=0.001, abs=2 * period_s * 90)
+    assert sum(stage.joules or 0 for stage in record.stages.values()) == pytest.approx(total, rel=1e-9)
+    train = record.stages["train"]
+    assert sum(phase.joules or 0 for phase in train.phases.values()) == pytest.approx(train.joules, rel=0.01)
+    assert train.phases["data_wait"].joules == pytest.approx(true["wait"], rel=0.1)
+    assert train.phases["compute"].joules == pytest.approx(true["compute"], rel=0.02)
+    assert (train.samples, record.total.provenance) == (count, "measured")
+
+
+def test_phases_that_always_come_in_the_same_mix_are_none_with_the_reason(driver: SimulatedDriver, tmp_path: Path) -> None:
+    driver.start(period_s=0.1)
+    energy, _ = fit(driver, tmp_path, [0.0005] * 800, [0.002] * 800)
+    wait = energy.record.stages["train"].phases["data_wait"]
+    assert wait.joules is None
+    assert "cannot be told apart" in (wait.reason or "")
