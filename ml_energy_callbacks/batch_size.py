@@ -30,6 +30,22 @@ def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = Fa
     return None if alike and len(shapes[0]) >= _IMAGE_DIMENSIONS else size
 
 
+def first_length(batch: Any) -> int | None:  # noqa: ANN401
+    """Return the length of the first array of a batch, in well under a microsecond; None where there is none.
+
+    It tells a batch that is like one whose size :func:`infer_batch_size` told from one that has to be looked at anew.
+    """
+    kind = type(batch)
+    if kind is list or kind is tuple:
+        batch = batch[0] if batch else None
+    elif kind is dict:
+        batch = next(iter(batch.values()), None)
+    try:
+        return batch.shape[0]  # type: ignore[no-any-return]
+    except (AttributeError, IndexError):
+        return None
+
+
 def _collect(batch: Any, shapes: list[tuple[int, ...]]) -> bool:  # noqa: ANN401
     """Append the shapes of the arrays in the batch; False where there is anything that has none."""
     shape = getattr(batch, "shape", None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import torch
 
-from ml_energy_callbacks.batch_size import infer_batch_size
+from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter import EnergyMeter, Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
@@ -108,6 +108,7 @@ class EnergyCallback(Callback):
         self._every = 0
         self._logged_step = -1
         self._expected: int | None = None
+        self._size: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork: a copy starts afresh with the same options."""
@@ -222,6 +223,7 @@ class EnergyCallback(Callback):
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
         self._expected = _loader_batch_size(trainer.train_dataloader)
+        self._size = None
         self._starts["train"] = self._meter.point()
         self._meter.enter("data_wait")
 
@@ -244,7 +246,11 @@ class EnergyCallback(Callback):
         batch_idx: int,
     ) -> None:
         """End the computation, count the samples, and log every so many steps."""
-        self._meter.batch_end(self._samples(batch, trainer, batch_idx, trainer.num_training_batches))
+        length = first_length(batch)
+        if length is None or length != self._size:
+            self._meter.batch_end(self._samples(batch, batch_idx == trainer.num_training_batches - 1))
+        else:
+            self._meter.batch_end(length)
         every = self._every
         if every:
             step = self._loop._batches_that_stepped if self._loop is not None else trainer.global_step  # noqa: SLF001
@@ -323,18 +329,23 @@ class EnergyCallback(Callback):
             loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
             loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
             self._expected = _loader_batch_size(loaders[dataloader_idx]) if dataloader_idx < len(loaders) else None
-        counts = _eval_counts(trainer)
-        last = counts[dataloader_idx] if dataloader_idx < len(counts) else 0
-        self._meter.batch_end(self._samples(batch, trainer, batch_idx, last))
+            self._size = None
+        length = first_length(batch)
+        if length is None or length != self._size:
+            counts = _eval_counts(trainer)
+            length = self._samples(batch, dataloader_idx < len(counts) and batch_idx == counts[dataloader_idx] - 1)
+        self._meter.batch_end(length)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _eval_batch_end
 
     # ---------------------------------------------------------------------------------------------------- figures
 
-    def _samples(self, batch: Any, trainer: "Trainer", index: int, count: float) -> int | None:  # noqa: ANN401
+    def _samples(self, batch: Any, last: bool) -> int | None:  # noqa: ANN401, FBT001
         if self._batch_size_fn is not None:
             return self._ask(self._batch_size_fn, batch)
-        samples = infer_batch_size(batch, self._expected, last=index == count - 1)
+        samples = infer_batch_size(batch, self._expected, last=last)
+        # Batches like this one need no second look.
+        self._size = samples if samples == first_length(batch) else None
         if samples is None:
             self._meter.warn(
                 "The number of samples in a batch is not plain from its shapes, so that energy per sample is unknown: "

@@ -1,15 +1,22 @@
-"""Numbers as a person reads them: three significant digits, and ``-`` for what is not known."""
+"""Numbers as a person reads them: few significant digits, and ``-`` for what is not known."""
 
 from ml_energy_callbacks.readings import Provenance
 
 UNKNOWN = "-"
+_GROUPED = 1000
+_SMALL = 0.01
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """Return a value with three significant digits and its unit; ``-`` where it is None."""
+    """Return a value with two or three significant digits and its unit; ``-`` where it is None."""
     if value is None:
         return UNKNOWN
-    digits = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+    if abs(value) >= _GROUPED:
+        digits = f"{value:,.0f}"
+    elif 0 < abs(value) < _SMALL:
+        digits = f"{value:.1e}".replace("e-0", "e-")
+    else:
+        digits = f"{value:.3g}"
     return f"{digits} {unit}".rstrip()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -55,9 +56,10 @@ def _stages(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 or column in ("how", "device") else "right", no_wrap=i == 0)
+        left = i == 0 or column in ("how", "device")
+        table.add_column(column, justify="left" if left else "right", no_wrap=i == 0 or column == "how", overflow="fold")
     return table
 
 
@@ -65,7 +67,7 @@ def _stage_table(record: RunRecord) -> Table:
     money = record.total.cost is not None
     table = _table(
         "Stages",
-        *("stage", "seconds", "joules", "share", "samples", "J/sample", "Wh/1000 samples", "gCO2e"),
+        *("stage", "time s", "joules", "share", "J/sample", "Wh/1000\nsamples", "gCO2e"),
         *((record.total.currency,) if money else ()),
         "how",
     )
@@ -76,7 +78,6 @@ def _stage_table(record: RunRecord) -> Table:
             quantity(stage.seconds),
             quantity(stage.joules),
             _share(stage.joules, record.total.joules),
-            UNKNOWN if stage.samples is None else f"{stage.samples:,}",
             quantity(per_sample),
             quantity(None if per_sample is None else per_sample / JOULES_PER_WH * 1000),
             quantity(stage.co2e_grams),
@@ -90,7 +91,7 @@ def _stage_table(record: RunRecord) -> Table:
         quantity(total.seconds),
         quantity(total.joules),
         _share(total.joules, total.joules),
-        *("", "", ""),
+        *("", ""),
         quantity(total.co2e_grams),
         *((quantity(total.cost),) if money else ()),
         uncertainty(total.provenance, total.relative_uncertainty),
@@ -121,7 +122,7 @@ def _device_table(record: RunRecord) -> Table:
 
 
 def _share(part: float | None, whole: float | None) -> str:
-    return UNKNOWN if part is None or not whole else f"{part / whole:.1%}".replace("%", " %")
+    return UNKNOWN if part is None or not whole else f"{part / whole:.0%}".replace("%", " %")
 
 
 def _footer(record: RunRecord) -> Iterator[str]:

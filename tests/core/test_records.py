@@ -1,0 +1,66 @@
+"""The run file: whole or refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.exceptions import RecordError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    with EnergyMeter(output_dir=tmp_path, verbose=False) as meter, meter.stage("train"), meter.batch(3):
+        pass
+    return tmp_path / "energy.json"
+
+
+def test_the_contracts_fields_are_there(file: Path) -> None:
+    found = json.loads(file.read_text())
+    assert found["schema_version"] == 1
+    assert {"id", "started_at", "ended_at", "status", "framework", "hostnames", "world_size"} <= found["run"].keys()
+    assert {"joules", "kwh", "seconds", "co2e_grams", "cost"} <= found["total"].keys()
+    assert {"intensity_g_per_kwh", "location", "source", "data_year", "assumed", "pue"} <= found["carbon"].keys()
+    assert {"joules", "seconds", "batches", "samples", "joules_per_sample", "mean_watts"} <= found["stages"]["train"].keys()
+    assert {"phases", "devices", "co2e_grams", "cost"} <= found["stages"]["train"].keys()
+    device = found["devices"][0]
+    assert {"id", "name", "kind", "backend", "method", "provenance", "relative_uncertainty"} <= device.keys()
+    assert {"update_period_s", "joules", "missing_s"} <= device.keys()
+    assert load_record(file) == load_record(file.parent)
+
+
+def test_fields_of_a_later_release_are_no_obstacle(file: Path) -> None:
+    found = json.loads(file.read_text())
+    found["news"] = 1
+    file.write_text(json.dumps(found))
+    assert load_record(file).stages["train"].samples == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a run record"),
+        ("{", "is not a run record"),
+        ("[1, 2]", "is not a run record"),
+        ('{"a": 1}', "is not a run record"),
+        ('{"schema_version": 99}', "schema version 99; this release reads version 1"),
+        ('{"schema_version": 1, "run": 5}', "is not a complete run record"),
+    ],
+)
+def test_a_broken_or_foreign_file_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "energy.json").write_text(text)
+    with pytest.raises(RecordError, match=message) as caught:
+        load_record(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_file_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(RecordError, match="is not a run record"):
+        load_record(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no run record at"):
+        load_record(tmp_path / "nothing")
