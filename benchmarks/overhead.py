@@ -118,7 +118,12 @@ def main() -> None:
     console = Console()
     table = Table("what", "median", "range", "bar")
     low, high = min(above), max(above)
-    table.add_row("hooks of a batch above an empty callback, in a real fit", f"{statistics.median(above):.2f} µs", f"{low:.2f} to {high:.2f}", "3 µs")
+    table.add_row(
+        "hooks of a batch above an empty callback, in a real fit",
+        f"{statistics.median(above):.2f} µs",
+        f"{low:.2f} to {high:.2f}",
+        "3 µs",
+    )
     table.add_row("a batch of EnergyMeter in a bare loop", f"{each:.2f} µs", "", "")
     table.add_row("memory grown by 1,000,000 batches", f"{grown:.3f} MB", "", "2 MB")
     table.add_row("import ml_energy_callbacks", f"{import_ms():.1f} ms", "", "30 ms")

@@ -381,7 +381,7 @@ class EnergyCallback(Callback):
             value = metrics.get(f"energy/train/{name}{suffix}")
             if value is not None:
                 # As text: a bar would round a number to three decimals, and a sample may take less than that.
-                trainer.progress_bar_metrics[short] = quantity(value)
+                trainer.progress_bar_metrics[short] = quantity(value)  # type: ignore[assignment]
 
     def _log_epoch(self, stage: Stage, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log a stage since its start; every process of the job comes here, and none after an exception."""

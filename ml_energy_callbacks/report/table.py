@@ -67,7 +67,7 @@ def _stage_table(record: RunRecord) -> Table:
     money = record.total.cost is not None
     table = _table(
         "Stages",
-        *("stage", "time s", "joules", "share", "J/sample", "Wh/1000\nsamples", "gCO2e"),
+        *("stage", "time s", "joules", "share", "J per\nsample", "Wh/1000\nsamples", "gCO2e"),
         *((record.total.currency,) if money else ()),
         "how",
     )

@@ -114,7 +114,7 @@ def test_where_cudas_order_is_not_known_all_gpus_are_counted_and_it_is_said(driv
 
 def test_why_there_is_no_gpu_is_said(driver: SimulatedDriver) -> None:
     driver.set_init_error(DRIVER_NOT_LOADED)
-    with pytest.raises(BackendUnavailableError, match="not loaded.*modprobe"):
+    with pytest.raises(BackendUnavailableError, match=r"not loaded.*modprobe"):
         NvmlBackend({}).open()
     driver.set_init_error(0)
     driver.set_error(NOT_SUPPORTED)

@@ -69,7 +69,7 @@ def test_every_stage_is_measured(tmp_path: Path, package: str) -> None:
         ({"fast_dev_run": True}, {"train": 1, "validate": 1}),
         ({"num_sanity_val_steps": 0, "max_steps": 7, "max_epochs": -1}, {"train": 7}),
     ],
-    ids=lambda value: "-".join(value),
+    ids="-".join,
 )
 def test_the_trainers_options_are_followed(tmp_path: Path, options: dict[str, Any], batches: dict[str, int]) -> None:
     energy = EnergyCallback(verbose=False)
@@ -160,9 +160,7 @@ def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("mine"), "failed"), (KeyboardInterrupt(), "stopped")])
-def test_an_exception_in_a_users_hook_leaves_a_complete_record(
-    tmp_path: Path, error: BaseException, status: str
-) -> None:
+def test_an_exception_in_a_users_hook_leaves_a_complete_record(tmp_path: Path, error: BaseException, status: str) -> None:
     import pytorch_lightning as pl  # noqa: PLC0415
 
     class Breaking(pl.Callback):
