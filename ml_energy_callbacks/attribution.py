@@ -150,21 +150,22 @@ class Ledger:
         if before is not None and knot.time_ns <= before.time_ns:
             return  # two estimates of one refresh: its energy comes with the next
         if before is not None and not knot.starts:
-            self._spread(before, knot, totals, bucket)
+            self._spread(before, knot, totals, bucket, timeline)
         self._knot, self._totals, self._bucket = knot, totals, bucket
         watts = [self._fit.watts(b) for b in range(len(totals))]
         if None in watts:
             return  # one knot alone tells no energy
         self.published = Published(knot.time_ns, totals, self.joules[:], [w or 0.0 for w in watts])
 
-    def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int) -> None:
+    def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules
         early = [*self._totals, *[0.0] * (len(totals) - len(self._totals))]
         seconds = {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}
         if not seconds:
             return
         variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
-        self._fit.add(seconds, energy, variances)
+        longest = max(seconds, key=seconds.__getitem__)
+        self._fit.add(seconds, energy, variances, timeline.group(longest))
         weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
         whole = sum(weights.values())
         if whole <= 0.0:

@@ -270,7 +270,9 @@ class EnergyMeter:
             if name not in STAGES:
                 msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
                 raise ConfigurationError(msg)
-            tally = self._tallies[name] = Tally(name, {phase: self._timeline.add_bucket() for phase in PHASES})
+            tally = self._tallies[name] = Tally(
+                name, {phase: self._timeline.add_bucket(len(self._tallies)) for phase in PHASES}
+            )
         return tally
 
     def _begin(self, tally: Tally, phase: Phase) -> None:

@@ -1,9 +1,9 @@
 """Streaming weighted least squares: the mean power of each phase, with an honest error; pure.
 
 Every interval between two refreshes is one equation: joules = sum over phases of watts x seconds. Weights are one over the
-interval's length, so that the fit conserves energy. The intervals are kept in 16 to 32 consecutive blocks of sums, whose
-scatter gives the error (cluster-robust, Liang and Zeger 1986): it holds when neighbouring intervals resemble each other and
-when powers drift. Uncertain refresh instants are errors in variables: their variance is taken out of the normal matrix
+interval's length, so that the fit conserves energy. The intervals of a stage are kept in 16 to 32 consecutive blocks of sums,
+whose scatter gives the error (cluster-robust, Liang and Zeger 1986): it holds when neighbouring intervals resemble each other
+and when powers drift. Uncertain refresh instants are errors in variables: their variance is taken out of the normal matrix
 (Fuller, Measurement Error Models, 1987, section 2.2), and where little is left after that, the phases are collinear.
 Memory is constant.
 """
@@ -49,6 +49,26 @@ class _Block:
         _add_to(self.errors, other.errors)
 
 
+class _Series:
+    """Consecutive blocks of equally many intervals: 16 to 32 of them, once there are enough."""
+
+    def __init__(self) -> None:
+        self.blocks = [_Block()]
+        self._size = 1
+
+    def current(self) -> _Block:
+        """Return the block that the next interval goes into."""
+        if self.blocks[-1].count < self._size:
+            return self.blocks[-1]
+        if len(self.blocks) == 2 * _BLOCKS:
+            for mine, other in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+                mine.merge(other)
+            del self.blocks[1::2]
+            self._size *= 2
+        self.blocks.append(_Block())
+        return self.blocks[-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Powers of the buckets asked for.
@@ -67,8 +87,7 @@ class PowerFit:
 
     def __init__(self) -> None:
         """Start without equations."""
-        self._blocks = [_Block()]
-        self._block_size = 1
+        self._groups: dict[int, _Series] = {}
         self._count = 0
         self._joules = 0.0
         self._seconds = 0.0
@@ -76,18 +95,18 @@ class PowerFit:
         self._solved_at = 0
         self._watts: dict[int, float] = {}
 
-    def add(self, seconds: Mapping[int, float], joules: float, errors: Sequence[tuple[int, float]]) -> None:
+    def add(self, seconds: Mapping[int, float], joules: float, errors: Sequence[tuple[int, float]], group: int = 0) -> None:
         """Add one interval.
 
         Args:
             seconds: Time of each bucket in the interval, in s; zeros left out.
             joules: Energy of the interval in J.
             errors: For each end of the interval, the bucket that ran there and the variance of its instant in s².
+            group: Buckets of one group share blocks. A stage is a group: else a short stage would fill one block of a long
+                run, and a block alone shows no scatter.
         """
         length = sum(seconds.values())
-        block = self._blocks[-1]
-        if block.count >= self._block_size:
-            block = self._next_block()
+        block = self._groups.setdefault(group, _Series()).current()
         block.count += 1
         for bucket, time in seconds.items():
             block.joules[bucket] = block.joules.get(bucket, 0.0) + time * joules / length
@@ -102,14 +121,9 @@ class PowerFit:
         self._seconds += length
         self._squares += joules * joules / length
 
-    def _next_block(self) -> _Block:
-        if len(self._blocks) == 2 * _BLOCKS:
-            for mine, other in zip(self._blocks[::2], self._blocks[1::2], strict=True):
-                mine.merge(other)
-            del self._blocks[1::2]
-            self._block_size *= 2
-        self._blocks.append(_Block())
-        return self._blocks[-1]
+    @property
+    def _blocks(self) -> list[_Block]:
+        return [block for series in self._groups.values() for block in series.blocks]
 
     def watts(self, bucket: int) -> float | None:
         """Return the best guess of a bucket's mean power in W, drawn towards the device's mean where little is known.
@@ -128,26 +142,17 @@ class PowerFit:
         if self._count == 0:
             return Fit({}, {})
         solution = self._solve()
-        blocks = [block for block in self._blocks if block.count]
         buckets = solution.buckets
         half_widths: dict[int, float | None] = dict.fromkeys(buckets)
-        if len(blocks) >= MIN_BLOCKS:
-            watts = [solution.watts[b] for b in buckets]
-            scores = [self._score(block, solution, watts) for block in blocks]
-            quantile = _T95[min(len(blocks) - 2, len(_T95) - 1)] * (len(blocks) / (len(blocks) - 1)) ** 0.5
-            for i, bucket in enumerate(buckets):
-                if bucket in solution.reliable:
-                    row = solution.inverse[i]
-                    half_widths[bucket] = quantile * sum(_dot(row, score) ** 2 for score in scores) ** 0.5
+        scores = [_score(block, solution) for block in self._blocks]
+        for i, bucket in enumerate(buckets):
+            count = sum(bucket in score for score in scores)
+            if bucket in solution.reliable and count >= MIN_BLOCKS:
+                row = dict(zip(buckets, solution.inverse[i], strict=True))
+                squares = sum(sum(row[b] * pull for b, pull in score.items()) ** 2 for score in scores)
+                quantile = _T95[min(count - 2, len(_T95) - 1)] * (count / (count - 1)) ** 0.5
+                half_widths[bucket] = quantile * squares**0.5
         return Fit({b: max(0.0, w) for b, w in solution.watts.items()}, half_widths)
-
-    def _score(self, block: _Block, solution: "_Solution", watts: Vector) -> Vector:
-        """Return the block's own pull on the powers: zero for a block that agrees with all."""
-        matrix = _dense(block, solution.buckets)
-        for i, bucket in enumerate(solution.buckets):
-            if bucket in solution.reliable:
-                matrix[i][i] -= block.errors.get(bucket, 0.0)
-        return [block.joules.get(b, 0.0) - _dot(row, watts) for b, row in zip(solution.buckets, matrix, strict=True)]
 
     def _solve(self) -> "_Solution":
         total = _Block()
@@ -194,6 +199,19 @@ class _Solution:
     watts: dict[int, float]
     inverse: Matrix
     reliable: set[int]
+
+
+def _score(block: _Block, solution: _Solution) -> dict[int, float]:
+    """Return the block's own pull on the power of each of its buckets: zero for a block that agrees with all."""
+    score = dict(block.joules)
+    for (a, b), seconds in block.seconds.items():
+        score[a] -= seconds * solution.watts[b]
+        if a != b:
+            score[b] -= seconds * solution.watts[a]
+    for bucket, error in block.errors.items():
+        if bucket in solution.reliable and bucket in score:
+            score[bucket] += error * solution.watts[bucket]
+    return score
 
 
 def _add_to(mine: dict[_Key, float], theirs: Mapping[_Key, float]) -> None:

@@ -23,7 +23,11 @@ _LOOKS = 32
 
 
 class Timeline:
-    """Keep exact totals of the time in each bucket, and the recent switches one by one."""
+    """Keep exact totals of the time in each bucket, and the recent switches one by one.
+
+    Attributes:
+        groups: Group of each bucket.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, with no other."""
@@ -31,13 +35,15 @@ class Timeline:
         self._times = array("q", bytes(8 * _CAPACITY))
         self._buckets = array("h", bytes(2 * _CAPACITY))
         self._totals = [0]
+        self.groups = [0]
         self._running = OUTSIDE
         self._since = self._times[0] = clock()
         # A look is whole when both counts agree: the first moves before a change, the second after it.
         self._begun = self._done = 1
 
-    def add_bucket(self) -> int:
-        """Add a bucket and return its index."""
+    def add_bucket(self, group: int = 0) -> int:
+        """Add a bucket to a group of buckets that belong together, and return its index."""
+        self.groups.append(group)
         self._totals = [*self._totals, 0]
         return len(self._totals) - 1
 
@@ -135,6 +141,10 @@ class TimelineReader:
         self._timeline = timeline
         self._look = timeline.look()
         self._anchors: deque[tuple[int, list[int]]] = deque([(self._look.now, self._look.totals)], maxlen=_LOOKS)
+
+    def group(self, bucket: int) -> int:
+        """Return the group of a bucket."""
+        return self._timeline.groups[bucket]
 
     def refresh(self) -> int:
         """Look again, and return the clock in ns."""

@@ -52,8 +52,9 @@ def test_buckets_sum_to_the_counters_difference(seed: int, period_s: float, inte
     spread = sum(ledger.joules)
     assert ledger._knot is not None
     assert spread == pytest.approx(ledger._knot.joules, rel=1e-9)
-    # What the counter has shown since is not spread yet: two refreshes at rest, at most.
-    assert 0 <= counter.read() - first - spread + 1e-9 <= REST_WATTS * (2 * period_s + 2 * interval_s)
+    # What the counter has shown since is not spread yet. A poll that falls into the doubt about a refresh tells nothing, so
+    # that it may be the rest of some polls.
+    assert 0 <= counter.read() - first - spread + 1e-9 <= REST_WATTS * (2 * period_s + 4 * interval_s)
     poller.close()
     seconds = [total / 1e9 for total in timeline.look().totals]
     parts = [seconds[i] for i in indices]
