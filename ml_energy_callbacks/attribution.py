@@ -129,7 +129,8 @@ class Ledger:
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
-        silent = self.finder.silent
+        # What a device drew after its last good reading is not known.
+        end = self.finder.silent_since or now
         self._period_s = self.period_s
         for knot in self.finder.pause(now):
             self._add(knot, timeline)
@@ -137,8 +138,9 @@ class Ledger:
             for mark in self._marks:
                 joules = self.published.at(mark.time_ns, mark.totals)
                 mark.joules[self.device.id] = sum(joules) - joules[OUTSIDE]
-            if self._knot is not None and not silent:
-                self.joules = self.published.at(now, timeline.totals)
+            if self._knot is not None and end > self._knot.time_ns:
+                totals = timeline.totals if end == now else timeline.at(end)[0]
+                self.joules = self.published.at(end, totals)
             self.published = Published(now, timeline.totals, self.joules[:], [])
         self._marks.clear()
         self._knot = None

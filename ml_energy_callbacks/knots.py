@@ -61,6 +61,11 @@ class KnotFinder:
         self._begin()
         return knots
 
+    @property
+    def silent_since(self) -> int | None:
+        """End of the last good reading in ns, where reads fail since; else None."""
+        return self._read_ns if self.silent else None
+
     def missing_at(self, now: int) -> int:
         """Return the time without readings up to now (ns), a silence that goes on included."""
         return self.missing_ns + (now - self._read_ns if self.silent and self._read_ns is not None else 0)
