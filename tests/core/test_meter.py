@@ -49,9 +49,9 @@ def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
     record = meter.record
     train = record.stages["train"]
     assert (train.batches, train.samples) == (60, 240)
-    assert train.joules == pytest.approx(sum(true.values()), rel=0.01)
+    assert train.joules == pytest.approx(sum(true.values()), rel=0.03)
     for phase, joules in true.items():
-        assert train.phases[phase].joules == pytest.approx(joules, rel=0.1)
+        assert train.phases[phase].joules == pytest.approx(joules, rel=0.15)
     assert sum(phase.joules or 0 for phase in train.phases.values()) == pytest.approx(train.joules, rel=1e-9)
     assert sum(stage.joules or 0 for stage in record.stages.values()) == pytest.approx(record.total.joules, rel=1e-9)
     assert train.joules_per_sample == pytest.approx((train.joules or 0) / 240)
