@@ -102,7 +102,6 @@ class EnergyCallback(Callback):
     def _reset(self) -> None:
         self._meter = EnergyMeter(**self._options)  # type: ignore[arg-type]
         self._restored: dict[str, Any] | None = None
-        self._loop: Any = None
         self._step_point: Point | None = None
         self._starts: dict[str, Point] = {}
         self._every = 0
@@ -214,9 +213,6 @@ class EnergyCallback(Callback):
         self._meter.begin_stage("train", "other")
         every = self._log_every_n_steps
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
-        # Private, but what Lightning's own callbacks count steps by; without it, the optimiser's steps serve.
-        loop = trainer.fit_loop.epoch_loop
-        self._loop = loop if hasattr(loop, "_batches_that_stepped") else None
         self._logged_step = -1
         self._step_point = self._meter.point()
 
@@ -253,7 +249,7 @@ class EnergyCallback(Callback):
             self._meter.batch_end(length)
         every = self._every
         if every:
-            step = self._loop._batches_that_stepped if self._loop is not None else trainer.global_step  # noqa: SLF001
+            step = _step(trainer)
             if (step + 1) % every == 0 and step != self._logged_step:
                 self._log_step(trainer, step)
 
@@ -405,7 +401,7 @@ class EnergyCallback(Callback):
         # Lightning refuses `log` in prediction.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.fit_loop.epoch_loop._batches_that_stepped)  # noqa: SLF001
+            logger.log_metrics(metrics, step=_step(trainer))
 
     def _share_samples(self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Add the other processes' samples of this epoch to rank 0's."""
@@ -414,6 +410,15 @@ class EnergyCallback(Callback):
         total, unknown = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
         if trainer.is_global_zero:
             self._meter.add_samples(stage, None if unknown else total - own)
+
+
+def _step(trainer: "Trainer") -> int:
+    """Return the step that the trainer's own metrics are logged at."""
+    try:
+        # Private, but what Lightning's own callbacks count steps by; without it, the optimiser's steps serve.
+        return trainer.fit_loop.epoch_loop._batches_that_stepped  # noqa: SLF001
+    except AttributeError:
+        return trainer.global_step
 
 
 def _eval_loaders(trainer: "Trainer") -> Any:  # noqa: ANN401

@@ -30,9 +30,12 @@ class Slow(torch.utils.data.Dataset[Any]):
 
 
 def fit(
-    driver: SimulatedDriver, folder: Path, waits: list[float], computes: list[float]
+    driver: SimulatedDriver, folder: Path, waits: list[float], computes: list[float], noise: float = 0.03
 ) -> tuple[EnergyCallback, dict[str, float]]:
-    """Fit with batches of one sample and these times in s; return the callback and the true joules."""
+    """Fit with batches of one sample and these times in s; return the callback and the true joules.
+
+    A compute time below zero lasts until the clock shows a multiple of so many seconds.
+    """
     true = {"wait": 0.0, "compute": 0.0}
     energy = EnergyCallback(devices=["nvml:*"], verbose=False)
     rng = random.Random(1)
@@ -56,11 +59,12 @@ def fit(
             now = driver.true_joules()
             true["wait"] += now - self.then
             self.then = now
-            driver.set_power(420 * (0.97 + 0.06 * rng.random()))
-            time.sleep(computes[args[-1]])
+            driver.set_power(420 * (1 - noise + 2 * noise * rng.random()))
+            compute = computes[args[-1]]
+            time.sleep(compute if compute >= 0 else -compute - time.monotonic() % -compute)
 
         def on_train_batch_end(self, *_: Any) -> None:
-            driver.set_power(90 * (0.97 + 0.06 * rng.random()))
+            driver.set_power(90 * (1 - noise + 2 * noise * rng.random()))
             now = driver.true_joules()
             true["compute"] += now - self.then
             self.then = now
@@ -99,7 +103,8 @@ def test_total_stages_phases_and_wait_energy_are_true(driver: SimulatedDriver, t
 
 def test_phases_that_always_come_in_the_same_mix_are_none_with_the_reason(driver: SimulatedDriver, tmp_path: Path) -> None:
     driver.start(period_s=0.1)
-    energy, _ = fit(driver, tmp_path, [0.0005] * 800, [0.002] * 800)
+    # A batch lasts one refresh: 20 ms of waiting, then computing until the tenth of a second is full.
+    energy, _ = fit(driver, tmp_path, [0.02] * 40, [-0.1] * 40, noise=0.5)
     wait = energy.record.stages["train"].phases["data_wait"]
     assert wait.joules is None
     assert "cannot be told apart" in (wait.reason or "")
