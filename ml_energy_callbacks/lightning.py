@@ -11,8 +11,9 @@ import msgspec
 import torch
 
 from ml_energy_callbacks.batch_size import first_length, infer_batch_size
+from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter, Point, ending
+from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
@@ -34,7 +35,7 @@ else:
 __all__ = ["EnergyCallback"]
 
 
-class EnergyCallback(Callback):
+class EnergyCallback(MeteredCallback, Callback):
     """Measure the energy, carbon and cost of training, validation, test and prediction.
 
     It logs ``energy/<stage>/<quantity>`` to the trainer's loggers, shows watts and J/sample in the progress bar, and
@@ -79,28 +80,23 @@ class EnergyCallback(Callback):
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a trainer starts."""
-        if log_every_n_steps is not None and log_every_n_steps < 0:
-            msg = f"log_every_n_steps is {log_every_n_steps}; give a number of steps, 0 for none, or leave it out."
-            raise ConfigurationError(msg)
-        self._options = {
-            "devices": devices,
-            "sample_interval": sample_interval,
-            "location": location,
-            "carbon_intensity": carbon_intensity,
-            "electricity_price": electricity_price,
-            "currency": currency,
-            "pue": pue,
-            "output_dir": output_dir,
-            "verbose": verbose,
-            "backends": backends,
-        }
-        self._batch_size_fn = batch_size_fn
-        self._log_every_n_steps = log_every_n_steps
-        self._verbose = verbose
-        self._reset()
+        self._configure(
+            devices=devices,
+            sample_interval=sample_interval,
+            location=location,
+            carbon_intensity=carbon_intensity,
+            electricity_price=electricity_price,
+            currency=currency,
+            pue=pue,
+            batch_size_fn=batch_size_fn,
+            log_every_n_steps=log_every_n_steps,
+            output_dir=output_dir,
+            verbose=verbose,
+            backends=backends,
+        )
 
     def _reset(self) -> None:
-        self._meter = EnergyMeter(**self._options)  # type: ignore[arg-type]
+        super()._reset()
         self._restored: dict[str, Any] | None = None
         self._step_point: Point | None = None
         self._starts: dict[str, Point] = {}
@@ -108,25 +104,6 @@ class EnergyCallback(Callback):
         self._logged_step = -1
         self._expected: int | None = None
         self._size: int | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what does not survive a pickle or a fork: a copy starts afresh with the same options."""
-        return {name: getattr(self, name) for name in ("_options", "_batch_size_fn", "_log_every_n_steps", "_verbose")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start afresh with the same options."""
-        self.__dict__.update(state)
-        self._reset()
-
-    @property
-    def record(self) -> RunRecord:
-        """The run's record as of now; on rank 0 alone."""
-        return self._meter.record
-
-    @property
-    def record_path(self) -> Path | None:
-        """Where the record is written, or None where it is not."""
-        return self._meter.record_path
 
     # ---------------------------------------------------------------------------------------------------- life
 
@@ -348,13 +325,6 @@ class EnergyCallback(Callback):
                 "give EnergyCallback a batch_size_fn."
             )
         return samples
-
-    def _ask(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401
-        try:
-            return int(batch_size_fn(batch))
-        except Exception as error:  # noqa: BLE001 - the user's function; training goes on
-            self._meter.warn(f"batch_size_fn failed ({error!r}), so that energy per sample is unknown.")
-            return None
 
     def _log_step(self, trainer: "Trainer", step: int) -> None:
         if not self._meter.running:

@@ -5,14 +5,16 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from msgspec.structs import replace
 
@@ -21,7 +23,7 @@ from ml_energy_callbacks.backends import check_devices, discover
 from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, stage_metrics, total_metrics
+from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
@@ -42,16 +44,30 @@ class Point:
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
         devices: Energy inside the run in J by device.
+        batches: Batches so far by stage.
         samples: Samples so far by stage.
         unsized: Batches of unknown size so far by stage.
+        compiled: Samples so far, by stage, of batches that passed while the framework compiled.
     """
 
     time_ns: int
     totals: Sequence[int]
     joules: Sequence[float] | None
     devices: dict[str, float]
+    batches: dict[str, int]
     samples: dict[str, int]
     unsized: dict[str, int]
+    compiled: dict[str, int]
+
+
+class Loop(Protocol):
+    """A loop that may end without a word, such as by an exception that fires no hook; asked in the sampler's thread."""
+
+    def running(self) -> bool:
+        """Return whether it still runs."""
+
+    def ending(self) -> tuple[Status, str | None]:
+        """Return the status and the reason of the run once the loop has gone."""
 
 
 class Window:
@@ -73,6 +89,15 @@ class Window:
         if self.end is None or self.end.joules.keys() != self.end.expected:
             return None
         return sum(joules - self.start.joules.get(device, 0.0) for device, joules in self.end.joules.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A stage that runs, and the phases that its batches and the gaps between them are in."""
+
+    tally: Tally
+    during: Phase
+    between: Phase
 
 
 class _Batch:
@@ -142,20 +167,23 @@ class EnergyMeter:
         self._backends = backends
         self._timeline = Timeline(monotonic_clock)
         self._tallies: dict[str, Tally] = {}
-        self._stack: list[Tally] = []
+        self._stack: list[_Frame] = []
         self._ledgers: dict[str, Ledger] = {}
         self._sources: Sequence[Source] = ()
         self._sampler: Sampler | None = None
+        self._loop: Loop | None = None
         self._epochs: list[EpochRecord] = []
         self._warnings: list[str] = []
         self._earlier: RunRecord | None = None
         self._resolved: frozenset[int] = frozenset()
         self._run: Run | None = None
         self._ended = False
-        self._lock = threading.Lock()
+        # Both can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
+        self._lock = threading.RLock()
+        self._stopping = threading.RLock()
         self._batch = _Batch(self)
-        self._current = self._tally("other")
-        self._compute = self._wait = OUTSIDE
+        self._current = _Frame(self._tally("other"), "other", "other")
+        self._during = self._between = self._compiling = OUTSIDE
         self._path: Path | None = None
         self._pid = 0
 
@@ -171,13 +199,21 @@ class EnergyMeter:
         """Whether it measures now."""
         return self._sampler is not None
 
-    def start(self, *, framework: str = "none", world_size: int = 1, output_dir: str | os.PathLike[str] | None = None) -> Self:
+    def start(
+        self,
+        *,
+        framework: str = "none",
+        world_size: int = 1,
+        output_dir: str | os.PathLike[str] | None = None,
+        loop: Loop | None = None,
+    ) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
 
         Args:
             framework: Name and version of the framework whose loop this is.
             world_size: Number of processes of the job.
             output_dir: Directory for the run file where the option of that name was not given.
+            loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
 
         Raises:
             ConfigurationError: A device id is unknown, or the output directory cannot be written.
@@ -209,9 +245,11 @@ class EnergyMeter:
         self._prepare_file(None if output_dir is None else Path(output_dir))
         self._ended = False
         self._pid = os.getpid()
+        self._loop = loop
         poller = Poller(self._sources, ledgers, self._timeline, self._interval, self._lock)
-        self._sampler = Sampler(poller, self._timeline.clock, self._review)
-        self._begin(self._tally("other"), "other")
+        watch = None if loop is None else partial(self._watch, loop)
+        self._sampler = Sampler(poller, self._timeline.clock, self._review, watch)
+        self._begin(_Frame(self._tally("other"), "other", "other"), "other")
         self._sampler.start()
         atexit.register(self._stop_at_exit)
         return self
@@ -223,23 +261,39 @@ class EnergyMeter:
             status: How the run ended.
             reason: Why it stopped or failed.
         """
-        sampler = self._sampler
-        if sampler is None or self._run is None:
-            return
+        with self._stopping:
+            sampler = self._sampler
+            if sampler is None or self._run is None:
+                return
+            end = self._end()
+            self._sampler = self._loop = None
+            if sampler.stop(end):
+                for source in self._sources:
+                    source.close()
+            else:
+                self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+            atexit.unregister(self._stop_at_exit)
+            self._run.status, self._run.reason = status, reason
+            self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
+            self._write(self._build())
+
+    def _end(self) -> int:
+        """Let what passes from now on count nowhere, and return the clock in ns."""
         self._ended = True
         self._stack.clear()
-        self._begin(self._tally("other"), "other")
-        end = self._timeline.look().now
-        self._sampler = None
-        if sampler.stop(end):
-            for source in self._sources:
-                source.close()
-        else:
-            self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
-        atexit.unregister(self._stop_at_exit)
-        self._run.status, self._run.reason = status, reason
-        self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._write(self._build())
+        self._begin(_Frame(self._tally("other"), "other", "other"), "other")
+        return self._timeline.look().now
+
+    def _watch(self, loop: Loop) -> None:
+        """Stop measuring when the loop has gone; called in the sampler's thread."""
+        # While another thread stops the meter, it waits for this one: leave it to that.
+        if loop.running() or not self._stopping.acquire(blocking=False):
+            return
+        try:
+            if self._loop is loop:
+                self.stop(*loop.ending())
+        finally:
+            self._stopping.release()
 
     def __enter__(self) -> Self:
         """Start measuring."""
@@ -250,8 +304,10 @@ class EnergyMeter:
         self.stop(*ending(error))
 
     def _stop_at_exit(self) -> None:
-        if os.getpid() == self._pid:  # a fork inherits the handler, but not the thread
-            self.stop("stopped", "The interpreter ended before the meter was stopped.")
+        if os.getpid() != self._pid:  # a fork inherits the handler, but not the thread
+            return
+        error = last_exception()
+        self.stop(*(ending(error) if error else ("stopped", "The interpreter ended before the meter was stopped.")))
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse: neither a thread nor a driver's handle survives a pickle.
@@ -275,27 +331,43 @@ class EnergyMeter:
             )
         return tally
 
-    def _begin(self, tally: Tally, phase: Phase) -> None:
+    def _begin(self, frame: "_Frame", phase: Phase) -> None:
         if self._ended:  # what passes after the end counts nowhere
-            tally = Tally(tally.name, dict.fromkeys(PHASES, OUTSIDE))
-        self._current = tally
-        self._compute, self._wait = tally.buckets["compute"], tally.buckets["data_wait"]
-        self._timeline.switch(tally.buckets[phase])
+            frame = _Frame(Tally(frame.tally.name, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
+        self._current = frame
+        buckets = frame.tally.buckets
+        self._during, self._between, self._compiling = buckets[frame.during], buckets[frame.between], buckets["compile"]
+        self._timeline.switch(buckets[phase])
 
-    def begin_stage(self, stage: Stage, phase: Phase = "data_wait") -> None:
-        """Enter a stage, in this phase; stages nest, and an inner one's time is not the outer one's."""
-        tally = self._tally(stage)
+    def begin_stage(
+        self, stage: Stage, phase: Phase = "data_wait", *, during: Phase = "compute", between: Phase = "data_wait"
+    ) -> None:
+        """Enter a stage, in this phase; stages nest, and an inner one's time is not the outer one's.
+
+        Args:
+            stage: The stage.
+            phase: The phase that it begins in.
+            during: The phase from a batch's start to its end.
+            between: The phase from a batch's end to the next one's start.
+        """
+        frame = _Frame(self._tally(stage), during, between)
         self._stack.append(self._current)
-        self._begin(tally, phase)
+        self._begin(frame, phase)
 
     def end_stage(self, phase: Phase = "data_wait") -> None:
         """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
-        outer = self._stack.pop() if self._stack else self._tally("other")
+        outer = self._stack.pop() if self._stack else _Frame(self._tally("other"), "other", "other")
         self._begin(outer, phase if self._stack else "other")
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the running stage is in; None outside a run."""
+        running = self._timeline.running
+        return next((phase for phase, bucket in self._current.tally.buckets.items() if bucket == running != OUTSIDE), None)
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
-        self._timeline.switch(self._current.buckets[phase])
+        self._timeline.switch(self._current.tally.buckets[phase])
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -308,17 +380,26 @@ class EnergyMeter:
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        self._timeline.switch(self._compute)
+        self._timeline.switch(self._during)
 
-    def batch_end(self, samples: int | None = None) -> None:
-        """End a batch of so many samples, or of a number that is not known, and wait for data."""
-        self._timeline.switch(self._wait)
-        tally = self._current
-        tally.batches += 1
+    def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
+        """End a batch of so many samples, or of a number that is not known, and wait for data.
+
+        Args:
+            samples: Number of samples.
+            batches: Number of batches, where the framework runs several as one.
+        """
+        timeline = self._timeline
+        compiled = timeline.running == self._compiling
+        timeline.switch(self._between)
+        tally = self._current.tally
+        tally.batches += batches
         if samples is None:
-            tally.unsized += 1
+            tally.unsized += batches
         else:
             tally.samples += samples
+        if compiled:
+            tally.compiled += samples or 0
 
     def batch(self, samples: int | None = None) -> _Batch:
         """Return the context of a batch of so many samples."""
@@ -326,12 +407,20 @@ class EnergyMeter:
         batch.samples = samples
         return batch
 
-    def add_samples(self, stage: Stage, samples: int | None) -> None:
-        """Count samples that passed elsewhere, such as in the job's other processes; None makes the number unknown."""
+    def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
+        """Count samples that passed elsewhere, or that are known only now.
+
+        Args:
+            stage: The stage.
+            samples: Their number; None makes the stage's number unknown.
+            batches: So many batches whose size was unknown at their end are known with these.
+        """
+        tally = self._tally(stage)
         if samples is None:
-            self._tally(stage).unsized += 1
+            tally.unsized += 1
         else:
-            self._tally(stage).samples += samples
+            tally.samples += samples
+            tally.unsized -= batches
 
     # ---------------------------------------------------------------------------------------------------- figures
 
@@ -349,8 +438,10 @@ class EnergyMeter:
             totals,
             [sum(column) for column in zip(*known.values(), strict=True)] if known else None,
             {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
+            {name: tally.batches for name, tally in self._tallies.items()},
             {name: tally.samples for name, tally in self._tallies.items()},
             {name: tally.unsized for name, tally in self._tallies.items()},
+            {name: tally.compiled for name, tally in self._tallies.items()},
         )
 
     def metrics(
@@ -373,7 +464,7 @@ class EnergyMeter:
             stage,
             joules=joules,
             seconds=_seconds(tally, since, until),
-            samples=_samples(tally, since, until),
+            joules_per_sample=None if phases is None else _joules_per_sample(tally, phases, since, until),
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
             co2e_grams=self._rates.grams(joules),
@@ -551,6 +642,12 @@ class EnergyMeter:
             self.warn(f"The run file {self._path} could not be written ({error.strerror}); the record is in memory.")
 
 
+def last_exception() -> BaseException | None:
+    """Return the exception that ends the interpreter, or that an interactive one has shown last."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # the latter before Python 3.12
+    return error if isinstance(error, BaseException) else None
+
+
 def ending(error: BaseException | None) -> tuple[Status, str | None]:
     """Return the status and the reason of a run that ended with this exception, or with none."""
     if error is None:
@@ -571,6 +668,14 @@ def _samples(tally: Tally, since: Point | None, until: Point) -> int | None:
     samples = until.samples.get(tally.name, 0) - (since.samples.get(tally.name, 0) if since else 0)
     unsized = until.unsized.get(tally.name, 0) - (since.unsized.get(tally.name, 0) if since else 0)
     return samples if samples and not unsized else None
+
+
+def _joules_per_sample(tally: Tally, phases: dict[Phase, float], since: Point | None, until: Point) -> float | None:
+    samples = _samples(tally, since, until)
+    if samples is None:
+        return None
+    compiled = until.compiled.get(tally.name, 0) - (since.compiled.get(tally.name, 0) if since else 0)
+    return ratio(sum(phases.values()) - phases["compile"], samples - compiled)
 
 
 def _pair(tally: Tally) -> tuple[int, int]:

@@ -6,8 +6,10 @@ the time since the previous step log. A quantity that is not known has no key at
 
 from typing import Final, Literal, get_args
 
+# What a stage's time goes into: ``compute`` a batch; ``data_wait`` for the next one; ``step``, the two together where the
+# framework does not show them apart; ``compile`` the framework's functions; ``other``: logging, checkpoints, set-up.
 Stage = Literal["train", "validate", "test", "predict", "sanity_check", "other"]
-Phase = Literal["compute", "data_wait", "other"]
+Phase = Literal["compute", "data_wait", "step", "compile", "other"]
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
@@ -23,7 +25,7 @@ def stage_metrics(
     *,
     joules: float | None,
     seconds: float,
-    samples: int | None,
+    joules_per_sample: float | None,
     compute_joules: float | None,
     data_wait_joules: float | None,
     co2e_grams: float | None,
@@ -37,8 +39,8 @@ def stage_metrics(
         stage: Name of the stage.
         joules: Energy in J.
         seconds: Length in s.
-        samples: Number of samples that passed, or None where it is not known.
-        compute_joules: Part of ``joules`` spent between batch start and batch end, in J, or None.
+        joules_per_sample: Energy of a sample in J, compiling left out, or None.
+        compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity in ``currency``, or None.
@@ -47,9 +49,9 @@ def stage_metrics(
     """
     quantities = {
         "joules": joules,
-        "watts": _ratio(joules, seconds),
-        "joules_per_sample": _ratio(joules, samples),
-        "wh_per_1000_samples": _ratio(None if joules is None else joules / JOULES_PER_WH * 1000, samples),
+        "watts": ratio(joules, seconds),
+        "joules_per_sample": joules_per_sample,
+        "wh_per_1000_samples": None if joules_per_sample is None else joules_per_sample / JOULES_PER_WH * 1000,
         "compute_joules": compute_joules,
         "data_wait_joules": data_wait_joules,
         "co2e_grams": co2e_grams,
@@ -88,5 +90,6 @@ def total_metrics(
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 
 
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """Return the quotient, or None where either is not known or the denominator is zero."""
     return numerator / denominator if numerator is not None and denominator else None

@@ -65,14 +65,14 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
 
     Attributes:
         joules: Energy in J, or None where the phases cannot be told apart.
-        seconds: Time spent in the phase.
+        seconds: Time spent in the phase, or None where the framework does not show it.
         relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
             the devices' own uncertainty. None where ``joules`` is None.
         reason: Why ``joules`` is None; else None.
     """
 
     joules: float | None
-    seconds: float
+    seconds: float | None
     relative_uncertainty: float | None
     reason: str | None = None
 
@@ -85,7 +85,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
         seconds: Time spent.
         batches: Number of batches that ended.
         samples: Number of samples, or None where it is not known.
-        joules_per_sample: ``joules / samples`` or None.
+        compile_samples: Samples of the batches that passed while the framework compiled; they are among ``samples``.
+        joules_per_sample: Energy of a sample in J, with the phase ``compile`` and its samples left out; None where the
+            number of samples is not known.
         mean_watts: ``joules / seconds`` or None.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
         provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.
@@ -107,6 +109,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
     devices: dict[str, float]
     co2e_grams: float | None
     cost: float | None
+    compile_samples: int = 0
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):

@@ -43,7 +43,7 @@ class Poller:
     ) -> None:
         """Poll these sources into these ledgers, each into its own, every ``interval_s`` seconds on average.
 
-        The lock is held while ledgers change, never while a device is read.
+        The lock is held while ledgers change, never while a device is read. Once ``closed``, nothing changes any more.
         """
         self._pairs = list(zip(sources, ledgers, strict=True))
         self._clock: Clock = timeline.clock
@@ -54,7 +54,7 @@ class Poller:
         self._next_round = now
         self._due = [now] * len(self._pairs)
         self._lock = lock
-        self._closed = False
+        self.closed = False
 
     @property
     def next_poll(self) -> int:
@@ -66,7 +66,7 @@ class Poller:
         now = self._clock()
         readings = [(i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now]
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return  # this thread hung in a read and was given up
             now = self._reader.refresh()
             if now >= self._next_round:
@@ -93,7 +93,7 @@ class Poller:
     def close(self) -> None:
         """End every device's chain of readings."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             now = self._reader.refresh()
             for _, ledger in self._pairs:
                 ledger.pause(self._reader, now)
@@ -112,11 +112,17 @@ def read(source: Source, clock: Clock) -> Reading:
 class Sampler:
     """The thread around a poller."""
 
-    def __init__(self, poller: Poller, clock: Clock, review: Callable[[], None]) -> None:
-        """Poll in a thread of its own, and call ``review`` there now and then: after 1, 2 and 4 s, then every 5 s."""
+    def __init__(
+        self, poller: Poller, clock: Clock, review: Callable[[], None], watch: Callable[[], None] | None = None
+    ) -> None:
+        """Poll in a thread of its own.
+
+        Call ``review`` there now and then (after 1, 2 and 4 s, then every 5 s), and ``watch`` after each poll.
+        """
         self._poller = poller
         self._clock = clock
         self._review = review
+        self._watch = watch
         self._stopping = threading.Event()
         self._end: int | None = None
         self._thread = threading.Thread(target=self._run, name="ml-energy-sampler", daemon=True)
@@ -129,13 +135,17 @@ class Sampler:
             sleep(_FIRST_STEP_S)
 
     def stop(self, end: int) -> bool:
-        """Wait for the refreshes that follow ``end`` (ns), end the thread and the chains of readings.
+        """Wait for the refreshes that follow ``end`` (ns), end the thread and the chains of readings; from any thread.
 
         Returns:
             False where the thread hangs in a device's driver and was left to itself.
         """
         self._end = end
         self._stopping.set()
+        if threading.current_thread() is self._thread:
+            self._drain(end)
+            self._poller.close()
+            return True
         self._thread.join(_JOIN_S)
         hangs = self._thread.is_alive()
         self._poller.close()
@@ -146,12 +156,17 @@ class Sampler:
         review = self._clock() + pause
         while self._end is None:
             self._poller.poll()
+            if self._watch is not None:
+                self._watch()
             now = self._clock()
             if now >= review:
                 self._review()
                 pause = min(2 * pause, REVIEW_NS)
                 review = now + pause
             self._stopping.wait(max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S))
-        while not self._poller.known_until(self._end) and self._clock() < self._end + _LAST_WAIT_NS:
+        self._drain(self._end)
+
+    def _drain(self, end: int) -> None:
+        while not self._poller.closed and not self._poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
             self._poller.poll(hurry=True)
             sleep(min(_LAST_STEP_S, max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S)))

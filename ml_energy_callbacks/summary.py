@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import CarbonIntensity, electricity_cost, grams
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, ratio
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
     CarbonRecord,
@@ -23,6 +23,11 @@ from ml_energy_callbacks.records import (
 )
 from ml_energy_callbacks.timeline import OUTSIDE
 
+_ONE_STEP = (
+    "The framework fetches its data inside the step, so that waiting and computing cannot be told apart: "
+    "pass the data through the callback's watch()."
+)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -34,6 +39,7 @@ class Tally:
         batches: Batches that ended.
         samples: Samples in them.
         unsized: Batches whose size is not known.
+        compiled: Samples of the batches that ended while the framework still compiled.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Tally:
     batches: int = 0
     samples: int = 0
     unsized: int = 0
+    compiled: int = 0
 
     @property
     def known_samples(self) -> int | None:
@@ -150,7 +157,11 @@ def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequen
         seconds=sum(seconds),
         batches=tally.batches,
         samples=tally.known_samples,
-        phases={phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0},
+        compiled=tally.compiled,
+        sampled_joules=sum(devices.values()) - sum(share[PHASES.index("compile")] for share in shares.values()),
+        phases=_apart(
+            {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
+        ),
         devices=devices,
         uncertainties={name: ledger.device.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
@@ -163,6 +174,8 @@ def _stage_record(
     seconds: float,
     batches: int,
     samples: int | None,
+    compiled: int,
+    sampled_joules: float,
     phases: dict[str, PhaseRecord],
     devices: dict[str, float],
     uncertainties: Mapping[str, float],
@@ -175,15 +188,24 @@ def _stage_record(
         seconds=seconds,
         batches=batches,
         samples=samples,
-        joules_per_sample=total / samples if total is not None and samples else None,
-        mean_watts=total / seconds if total is not None and seconds else None,
+        joules_per_sample=ratio(None if total is None else sampled_joules, None if samples is None else samples - compiled),
+        mean_watts=ratio(total, seconds),
         relative_uncertainty=relative_uncertainty(devices, uncertainties),
         provenance=_provenance(devices, estimated),
         phases=phases,
         devices=devices,
         co2e_grams=rates.grams(total),
         cost=rates.cost(total),
+        compile_samples=compiled,
     )
+
+
+def _apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
+    """Say why there is no computing and no waiting where the framework showed both as one for some of the time."""
+    if "step" in phases:
+        for name in ("compute", "data_wait"):
+            phases[name] = PhaseRecord(joules=None, seconds=None, relative_uncertainty=None, reason=_ONE_STEP)
+    return phases
 
 
 def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
@@ -287,11 +309,15 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord],
         seconds=a.seconds + b.seconds,
         batches=a.batches + b.batches,
         samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
-        phases={
-            phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
-            for phase in PHASES
-            if phase in a.phases or phase in b.phases
-        },
+        compiled=a.compile_samples + b.compile_samples,
+        sampled_joules=_sampled_joules(a) + _sampled_joules(b),
+        phases=_apart(
+            {
+                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+                for phase in PHASES
+                if phase in a.phases or phase in b.phases
+            }
+        ),
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
         uncertainties={device.id: device.relative_uncertainty for device in devices},
         estimated={device.id for device in devices if device.provenance == "estimated"},
@@ -302,8 +328,15 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord],
     return record
 
 
+def _sampled_joules(stage: StageRecord) -> float:
+    """Return the energy that the stage's samples took, compiling left out."""
+    if stage.joules_per_sample is None or stage.samples is None:
+        return stage.joules or 0.0
+    return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+
+
 def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
-    seconds = sum(phase.seconds for phase in phases)
+    seconds = sum(phase.seconds or 0.0 for phase in phases)
     for phase in phases:
         if phase.joules is None:
             return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason)

@@ -18,6 +18,9 @@ OUTSIDE = 0
 _CAPACITY = 1024
 """Switches that are remembered one by one; further back, time is interpolated between two looks."""
 
+_PATIENCE = 1000
+"""Looks into a switch that is not finished before the view is taken as it is."""
+
 _LOOKS = 32
 """Earlier looks that are remembered."""
 
@@ -68,13 +71,15 @@ class Timeline:
 
     def look(self) -> "Look":
         """Return the state as of now."""
-        while True:
+        for _ in range(_PATIENCE):
             now = self.clock()
             count = self._done
             totals, times, buckets = self._totals[:], self._times[:], self._buckets[:]
             if self._begun == count:
-                return Look(now, count, totals, times, buckets)
+                break
             sleep(0)  # the writer was interrupted in the middle of a switch: let it finish
+        # It may be waiting for us, where a signal's handler looks: the view is then off by that one switch.
+        return Look(now, count, totals, times, buckets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-SUB_RUN = "energy"
+from ml_energy_callbacks.tensorboard.event_file import EventFile, sub_run
 
 # Title -> regular expressions of the tags in the chart.
 _CHARTS = {
@@ -32,7 +31,7 @@ def write_panels(log_dir: Path) -> None:
     Raises:
         OSError: The directory cannot be written.
     """
-    folder = log_dir / SUB_RUN
+    folder = sub_run(log_dir)
     if folder.is_dir() and any(folder.glob("events.out.tfevents.*")):
         return
     layout = layout_pb2.Layout(
@@ -51,6 +50,6 @@ def write_panels(log_dir: Path) -> None:
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)),
         tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()),
     )
-    writer = EventFileWriter(str(folder))
-    writer.add_event(Event(summary=Summary(value=[value])))
-    writer.close()
+    file = EventFile(folder)
+    file.add(Event(summary=Summary(value=[value])))
+    file.close()

@@ -1,0 +1,14 @@
+"""EnergyCallback for Keras 3, on the backends TensorFlow, JAX and torch."""
+
+import importlib.util
+
+if importlib.util.find_spec("keras") is None:
+    _msg = (
+        "ml_energy_callbacks.keras needs Keras 3 and a backend: pip install 'ml-energy-callbacks[keras]' for TensorFlow, "
+        "'ml-energy-callbacks[keras-jax]' for JAX, or keras beside a torch of your own."
+    )
+    raise ImportError(_msg)
+
+from ml_energy_callbacks.keras.energy import EnergyCallback
+
+__all__ = ["EnergyCallback"]

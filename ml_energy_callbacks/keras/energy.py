@@ -1,0 +1,535 @@
+"""The callback: Keras's hooks -> meter calls, the meter's figures -> logs, event files and the record."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import keras
+
+from ml_energy_callbacks.callback import MeteredCallback
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
+from ml_energy_callbacks.keras.files import Backup, Scalars
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.samples import loss_agrees, output_length, samples_of, samples_seen
+from ml_energy_callbacks.keras.watch import watched
+from ml_energy_callbacks.meter import Point
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
+from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.report import summary_line
+
+_NEVER = sys.maxsize
+
+_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample")
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A stage that runs: an epoch of training after the other, or one evaluation or prediction.
+
+    Attributes:
+        stage: The stage.
+        since: Where its epoch began.
+        steps: Batches of an epoch, or None where Keras does not know their number.
+        width: Batches that Keras runs as one.
+        gate: Where its data pass, if they are watched.
+        timed: Whether the gate tells the waits.
+        during: The phase of a batch.
+        gap: The phase between two batches.
+        function: What has batches to compile at still, or None.
+        compiling: Index of these batches.
+        compiles: Whether the backend compiles in the batch that runs now.
+        plain: Whether the next batch is like any other: not compiled, not watched, alone.
+        mark: Index of the next batch after which there is something to do.
+        first: Index of the first of the batches that run now.
+        watched: Samples that passed the gate and were not counted yet; None where some size is not known.
+    """
+
+    stage: Stage
+    since: Point
+    steps: int | None = None
+    width: int = 1
+    gate: Gate | None = None
+    timed: bool = False
+    during: Phase = "other"
+    gap: Phase = "other"
+    function: Callable[..., Any] | None = None
+    compiling: set[int] = field(default_factory=set)
+    compiles: bool = False
+    plain: bool = True
+    mark: int = _NEVER
+    first: int = 0
+    watched: int | None = 0
+
+
+class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
+    """Measure the energy, carbon and cost of ``fit``, ``evaluate`` and ``predict``.
+
+    It adds ``energy/<stage>/<quantity>`` to the epoch's logs, so that ``History``, the progress bar and the callbacks
+    *after* it in the list have them, as in ``EarlyStopping(monitor="energy/train/joules_per_sample", mode="min")``. It writes
+    scalars and panels into the directory of a ``keras.callbacks.TensorBoard`` in the same list, else into ``output_dir``,
+    and the run's record ``energy.json`` likewise. Its record spans all that models do with it.
+
+    Args:
+        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
+            such as ``["nvml:*", "rapl:package-0"]``.
+        sample_interval: Mean time between two reads of a device, in s.
+        location: Country (ISO 3166 code or English name) whose electricity is used.
+        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
+        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        currency: Three-letter code.
+        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
+            Keras itself counts.
+        log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
+            TensorBoard callback, 0 for none.
+        output_dir: Directory for ``energy.json`` in place of the TensorBoard callback's.
+        verbose: Whether to say what the user should know, and a line at the end of each run.
+        backends: Hardware to look for; None for all that this package knows.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Literal["auto"] | Sequence[str] = "auto",
+        sample_interval: float = 0.05,
+        location: str | None = None,
+        carbon_intensity: float | None = None,
+        electricity_price: float | None = None,
+        currency: str = "USD",
+        pue: float = 1.0,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        log_every_n_steps: int | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        backends: Sequence[Backend] | None = None,
+    ) -> None:
+        """Check the options; hardware is not touched before a model starts."""
+        keras.callbacks.Callback.__init__(self)
+        self._configure(
+            devices=devices,
+            sample_interval=sample_interval,
+            location=location,
+            carbon_intensity=carbon_intensity,
+            electricity_price=electricity_price,
+            currency=currency,
+            pue=pue,
+            batch_size_fn=batch_size_fn,
+            log_every_n_steps=log_every_n_steps,
+            output_dir=output_dir,
+            verbose=verbose,
+            backends=backends,
+        )
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._model: Any = None
+        self.params: dict[str, Any] = {}
+        self._watched: list[tuple[Any, Gate]] = []
+        self._loop: KerasLoop | None = None
+        self._passes = [_Pass("other", self._meter.point())]
+        self._epoch = 0
+        self._every = 0
+        self._step_point: Point | None = None
+        self._validated: dict[str, float] = {}
+        self._keys: dict[str, frozenset[str]] = {}
+        self._scalars = Scalars(None, self._meter.warn)
+        self._backup: Backup | None = None
+        self._listening = contextlib.ExitStack()
+
+    def watch(self, data: Any) -> Any:  # noqa: ANN401 - whatever Keras trains on
+        """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, such that waiting for them is seen.
+
+        TensorFlow and JAX fetch data inside the step, where no hook sees it: without this, the energy of waiting is unknown
+        there. With torch the hooks see it anyway.
+
+        Args:
+            data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
+
+        Raises:
+            ConfigurationError: Nothing is to be seen of these data.
+        """
+        fn = self._batch_size_fn
+        gate = Gate(self._meter, _length if fn is None else lambda batch: self._ask(fn, batch))
+        data = watched(data, gate, fn)
+        self._watched.append((data, gate))
+        return data
+
+    # ---------------------------------------------------------------------------------------------------- life
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record as of now; raises ConfigurationError where nothing was measured yet."""
+        if self._loop is not None and not self._loop.running():
+            self._leave()  # it ended by an exception
+        return super().record
+
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model that the hooks will be about.
+
+        Raises:
+            ConfigurationError: It is no model of Keras 3.
+        """
+        if not isinstance(getattr(model, "module", model), keras.Model):
+            msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
+            raise ConfigurationError(msg)
+        super().set_model(model)
+
+    @property
+    def _keras_model(self) -> Any:  # noqa: ANN401 - its attributes are its backend's
+        """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
+        return getattr(self._model, "module", self._model)
+
+    def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
+        """Start to measure, unless this loop runs inside one that is measured already."""
+        loop = KerasLoop(hook, self._keras_model)
+        if self._loop is not None and self._loop.running() and (self._loop.is_keras or stage != "train"):
+            return loop
+        self._leave()
+        _check(loop)
+        board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
+        output_dir: Any = self._options["output_dir"]
+        folder = None if output_dir is None else Path(output_dir)
+        shown = folder if board is None else Path(board.log_dir)
+        if stage == "train":
+            self._backup = Backup(loop)
+            earlier = self._backup.load(folder or shown)
+            if earlier is not None:
+                self._meter.resume(earlier)
+        framework = f"keras {keras.version()} ({_backend()})"
+        self._meter.start(framework=framework, output_dir=shown, loop=loop if loop.is_keras else None)
+        self._loop = loop
+        self._scalars = Scalars(shown, self._meter.warn)
+        self._every = self._steps_between_scalars(board)
+        self._listening.enter_context(compilations(self._on_compiling))
+        _shorten_progress_bar(loop)
+        _warn_of_order(loop, self._meter.warn)
+        return loop
+
+    def _steps_between_scalars(self, board: Any) -> int:  # noqa: ANN401 - a TensorBoard callback or None
+        if not self._scalars:
+            return 0
+        if self._log_every_n_steps is not None:
+            return self._log_every_n_steps
+        frequency = "epoch" if board is None else board.update_freq
+        return frequency if isinstance(frequency, int) else int(frequency == "batch")
+
+    def _leave(self) -> None:
+        """Forget the loop, and stop measuring where that goes on still."""
+        if self._meter.running:
+            gone = self._loop is not None and len(self._passes) > 1
+            self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
+        for _, gate in self._watched:
+            gate.detach()
+        del self._passes[1:]
+        self._loop = None
+        self._scalars.close()
+        self._listening.close()
+
+    def _finish(self) -> None:
+        """End the run, unless a loop around this one goes on."""
+        if len(self._passes) > 1:
+            return
+        self._leave()
+        if self._verbose and self.params.get("verbose") != 0:
+            # A new line, since the bar of an evaluation or a prediction is not at its end yet.
+            sys.stdout.write(f"\n{summary_line(self._meter.record)}\n")
+
+    # ---------------------------------------------------------------------------------------------------- stages
+
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ANN401 - Keras's dictionary, or None
+        """Start to measure, and enter the stage ``train``."""
+        loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
+        self._keys.clear()
+        self._begin(loop, "train")
+        self._step_point = self._meter.point()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+        """Begin an epoch of training."""
+        self._epoch = epoch
+        self._begin_epoch(self._passes[-1])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+        """Log the epoch, and its validation."""
+        metrics = self._end_epoch(self._passes[-1], logs)
+        if logs is not None:
+            self._add(logs, "train", metrics)
+            self._add(logs, "validate", self._validated)
+        self._validated = {}
+        if self._backup is not None and self._meter.running:
+            self._backup.save(self._meter.record, self._meter.warn)
+
+    def on_train_end(self, logs: Any = None) -> None:  # noqa: ANN401
+        """Leave the stage ``train``."""
+        self._end()
+
+    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ANN401
+        """Enter the stage ``validate`` in a fit, else ``test``."""
+        loop = self._enter(sys._getframe(), "test")  # noqa: SLF001 - as above
+        outer = self._passes[-1]
+        inside = outer.stage == "train" and self._loop is not None and loop.shares_callbacks(self._loop)
+        if outer.stage == "train":
+            self._pause(outer, "other")
+            self._count(outer)  # Keras is about to reset the count
+        self._begin(loop, "validate" if inside else "test")
+        self._begin_epoch(self._passes[-1])
+
+    def on_test_end(self, logs: Any = None) -> None:  # noqa: ANN401
+        """Log the evaluation, and leave its stage."""
+        run = self._passes[-1]
+        metrics = self._end_epoch(run, None)
+        if run.stage == "validate":
+            self._validated = metrics
+        self._end()
+
+    def on_predict_begin(self, logs: Any = None) -> None:  # noqa: ANN401
+        """Enter the stage ``predict``."""
+        self._begin(self._enter(sys._getframe(), "predict"), "predict")  # noqa: SLF001 - as above
+        self._begin_epoch(self._passes[-1])
+
+    def on_predict_end(self, logs: Any = None) -> None:  # noqa: ANN401
+        """Log the prediction, and leave its stage."""
+        self._end_epoch(self._passes[-1], None)
+        self._end()
+
+    def _begin(self, loop: KerasLoop, stage: Stage) -> None:
+        model = self._keras_model
+        gate = next((gate for data, gate in self._watched if data is loop.data), None)
+        width = int(getattr(model, "steps_per_execution", 1) or 1)
+        seen_by_hooks = keras.backend.backend() == "torch"
+        # Of several batches that run as one, only the first one's wait would be seen.
+        timed = gate is not None and not seen_by_hooks and width == 1
+        during: Phase = "compute" if seen_by_hooks or timed else "step"
+        gap: Phase = "data_wait" if seen_by_hooks else "other"
+        if self._batch_size_fn is not None and gate is None:
+            self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
+        self._meter.begin_stage(stage, "other", during=during, between=gap)
+        steps = loop.steps
+        self._passes.append(_Pass(stage, self._meter.point(), steps, width, gate, timed=timed, during=during, gap=gap))
+        if gate is not None:
+            gate.attach(timed=timed)
+
+    def _begin_epoch(self, run: _Pass) -> None:
+        run.since = self._meter.point()
+        run.function = new_function(self._keras_model, run.stage)
+        run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width)
+        run.watched = 0
+        run.plain = not run.compiling and run.gate is None and run.width == 1
+        run.mark = self._next_mark(run, -1)
+        self._pause(run, run.gap)
+
+    def _end_epoch(self, run: _Pass, logs: Any) -> dict[str, float]:  # noqa: ANN401
+        """Note an epoch in the record and write its scalars; return the metrics of the stage."""
+        self._pause(run, "other")
+        if run.function is not None and not run.compiling:
+            note_compiled(run.function)
+        self._count(run, logs)
+        if not self._meter.running:
+            return {}
+        point = self._meter.point()
+        self._meter.add_epoch(run.stage, self._epoch, run.since, point)
+        metrics = self._meter.metrics(run.stage, run.since, point)
+        totals = self._meter.totals(point)
+        self._scalars.add({**metrics, **totals}, self._epoch)
+        return {**metrics, **totals} if run.stage == "train" else metrics
+
+    def _end(self) -> None:
+        run = self._passes.pop()
+        if run.gate is not None:
+            run.gate.detach()
+        self._meter.end_stage("other")
+        self._finish()
+
+    def _pause(self, run: _Pass, phase: Phase) -> None:
+        """Enter a phase between batches."""
+        if run.timed and run.gate is not None:
+            run.gate.leave(phase)
+        else:
+            self._meter.enter(phase)
+
+    def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:  # noqa: ANN401
+        """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
+        if metrics:
+            keys = self._keys.setdefault(group, frozenset(metrics))
+            logs.update({name: value for name, value in metrics.items() if name in keys})
+
+    # ---------------------------------------------------------------------------------------------------- batches
+
+    def _on_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_start()
+        else:
+            self._begin_batch(run, batch)
+
+    on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+        """End a batch of training; now and then, count its samples and write scalars."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            self._end_batch(run, batch, None)
+        if batch >= run.mark:
+            self._on_mark(run, batch)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+        """End a batch of an evaluation."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            self._end_batch(run, batch, None)
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+        """End a batch of a prediction."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end(output_length(logs))
+        else:
+            self._end_batch(run, batch, output_length(logs))
+
+    def _begin_batch(self, run: _Pass, batch: int) -> None:
+        run.first = batch
+        run.compiles = batch in run.compiling
+        if run.compiles:
+            run.compiling.discard(batch)
+            self._count(run)  # so that this batch's own samples can be told
+        phase: Phase = "compile" if run.compiles else run.during
+        if run.timed and run.gate is not None:
+            run.gate.begin(phase)
+        else:
+            self._meter.enter(phase)
+
+    def _on_compiling(self) -> None:
+        """Take the rest of the batch for compiling; called from within a batch's function, or from anywhere else."""
+        run = self._passes[-1]
+        if self._meter.phase != run.during or run.during == "other":
+            return
+        self._count(run)
+        run.compiles, run.plain = True, False
+        if run.timed and run.gate is not None:
+            run.gate.work("compile")
+        else:
+            self._meter.enter("compile")
+
+    def _end_batch(self, run: _Pass, batch: int, samples: int | None) -> None:
+        last = batch if run.steps is None else min(batch, run.steps - 1)
+        batches = 1 if run.width == 1 else last - run.first + 1
+        if run.gate is not None:
+            taken = run.gate.take(batches)
+            if self._batch_size_fn is not None:
+                samples = taken
+            else:
+                run.watched = None if taken is None or run.watched is None else run.watched + taken
+        if run.compiles and samples is None:
+            samples = self._new_samples(run)
+        run.compiles = False
+        if run.timed and run.gate is not None:
+            run.gate.end(samples, batches)
+        else:
+            self._meter.batch_end(samples, batches)
+        run.plain = not run.compiling and run.gate is None and run.width == 1
+
+    def _next_mark(self, run: _Pass, batch: int) -> int:
+        """Return the index of the next batch of training after which there is something to do."""
+        if run.stage != "train":
+            return _NEVER
+        marks = [run.steps - 1] if run.steps and run.steps - 1 > batch else []
+        if self._every:
+            before = run.since.batches.get("train", 0)
+            marks.append(batch + 1 + -(before + batch + 2) % self._every)
+        return min(marks, default=_NEVER)
+
+    def _on_mark(self, run: _Pass, batch: int) -> None:
+        step = run.since.batches.get("train", 0) + batch
+        run.mark = self._next_mark(run, batch)
+        self._count(run)
+        if not self._every or (step + 1) % self._every or not self._meter.running:
+            return
+        point = self._meter.point()
+        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
+        self._step_point = point
+        self._scalars.add({**metrics, **self._meter.totals(point)}, step)
+
+    # ---------------------------------------------------------------------------------------------------- samples
+
+    def _count(self, run: _Pass, logs: Any = None) -> None:  # noqa: ANN401
+        """Count the samples of the batches whose size was not known at their end."""
+        own, unsized = self._meter.samples_since(run.stage, run.since)
+        if not unsized or (self._batch_size_fn is not None and run.gate is not None):
+            return
+        model = self._keras_model
+        seen = samples_seen(model) if run.stage != "predict" and loss_agrees(model, logs) else None
+        if seen is not None and seen > own:
+            self._meter.add_samples(run.stage, seen - own, unsized)
+        elif run.gate is not None and run.watched:
+            self._meter.add_samples(run.stage, run.watched, unsized)
+        else:
+            return
+        run.watched = 0
+
+    def _new_samples(self, run: _Pass) -> int | None:
+        """Return the samples of the batch that just ended, where those of all batches before it are known."""
+        own, unsized = self._meter.samples_since(run.stage, run.since)
+        seen = None if unsized or run.stage == "predict" else samples_seen(self._keras_model)
+        return None if seen is None or seen <= own else seen - own
+
+
+def _length(batch: Any) -> int | None:  # noqa: ANN401 - whatever Keras trains on
+    try:
+        return int(samples_of(batch).shape[0])
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _backend() -> str:
+    """Return the backend's name and version."""
+    name = keras.backend.backend()
+    module = sys.modules.get(name)
+    return f"{name} {getattr(module, '__version__', '')}".strip()
+
+
+def _check(loop: KerasLoop) -> None:
+    """Refuse a list of callbacks that cannot work.
+
+    Raises:
+        ConfigurationError: It has two of ours.
+    """
+    if sum(isinstance(callback, EnergyCallback) for callback in loop.callbacks) > 1:
+        msg = "The callbacks hold two EnergyCallbacks, which would measure everything twice: leave one out."
+        raise ConfigurationError(msg)
+
+
+def _shorten_progress_bar(loop: KerasLoop) -> None:
+    """Let the progress bar end an epoch with two of our metrics; it would print all, and hide the loss among them."""
+    for bar in loop.callbacks:
+        if isinstance(bar, keras.callbacks.ProgbarLogger):
+            bar.on_epoch_end = partial(_end_bar, bar.on_epoch_end)
+
+
+def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN})
+
+
+def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:
+    """Say which callback monitors a key that it will not see, as it comes before ours."""
+    for callback in loop.callbacks:
+        if isinstance(callback, EnergyCallback):
+            return
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("energy/"):
+            name = type(callback).__name__
+            warn(f"{name} monitors {monitor!r}, which it cannot see: put EnergyCallback before {name} in the list.")

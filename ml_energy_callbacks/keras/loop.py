@@ -1,0 +1,67 @@
+"""The loop that calls the hooks, seen by its stack frame.
+
+Keras calls no hook when a loop ends by an exception, and tells a callback neither its neighbours nor the data. All of that can
+be read off the stack: the hook was called by a ``CallbackList``, and that by ``fit``, ``evaluate`` or ``predict``.
+"""
+
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+import keras
+
+from ml_energy_callbacks.meter import ending, last_exception
+from ml_energy_callbacks.records import Status
+
+_UNSEEN = "The loop ended by an exception, which was handled before it could be seen."
+
+
+class KerasLoop:
+    """One call of ``fit``, ``evaluate`` or ``predict``.
+
+    Attributes:
+        callbacks: The callbacks in its list, in order; empty where the hook was not called by a list.
+        data: What it was given as ``x``, or None.
+        steps: Number of its batches (in training, of an epoch), or None where Keras does not know it.
+        is_keras: Whether it is one of Keras's own; of a user's own loop it cannot be seen whether it is still running.
+    """
+
+    def __init__(self, hook: FrameType, model: keras.Model) -> None:
+        """Find the loop that called this frame's hook for a model."""
+        caller = hook.f_back
+        owner = None if caller is None else caller.f_locals.get("self")
+        self._list = owner if isinstance(owner, keras.callbacks.CallbackList) else None
+        self._frame = None if caller is None or self._list is None else caller.f_back
+        own = {} if self._frame is None else self._frame.f_locals
+        self.callbacks: Sequence[keras.callbacks.Callback] = () if self._list is None else self._list.callbacks
+        self.is_keras = own.get("self") is model
+        self.data = own.get("x") if self.is_keras else None
+        self.steps: int | None = getattr(own.get("epoch_iterator"), "num_batches", None)
+        self._thread = threading.get_ident()
+        self._seen = self._exception()
+
+    def shares_callbacks(self, other: "KerasLoop") -> bool:
+        """Return whether both loops call one list, as ``fit`` and its own validation do."""
+        return self._list is not None and self._list is other._list
+
+    def running(self) -> bool:
+        """Return whether its frame is on its thread's stack still; of a user's own loop, True."""
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the documented way to another thread's stack
+        while frame is not None:
+            if frame is self._frame:
+                return True
+            frame = frame.f_back
+        return not self.is_keras
+
+    def ending(self) -> tuple[Status, str | None]:
+        """Return how the loop ended that is gone without a word."""
+        error = self._exception()
+        return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
+
+    def _exception(self) -> BaseException | None:
+        """Return the exception that the loop's thread handles now, or that ends the interpreter."""
+        handled = sys._current_exceptions().get(self._thread)  # noqa: SLF001 - documented beside the one above
+        # Before Python 3.12 it is a tuple, as of sys.exc_info().
+        error = handled[1] if isinstance(handled, tuple) else handled
+        return error if isinstance(error, BaseException) else last_exception()

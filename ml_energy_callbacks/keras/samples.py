@@ -1,0 +1,64 @@
+"""How many samples a Keras loop has seen: what Keras itself counts, or the shapes of what it predicts."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from ml_energy_callbacks.batch_size import first_length
+
+_EXACT = 2.0**24
+"""Beyond this a count in single precision is no longer exact."""
+
+
+def samples_seen(model: keras.Model) -> int | None:
+    """Return how many samples passed since the model's metrics were reset; None where Keras does not know.
+
+    Keras weighs its running mean of the loss with the number of samples. A model whose own ``train_step`` does not keep
+    that mean has no count.
+    """
+    try:
+        tracker = model._loss_tracker  # noqa: SLF001 - the only place where Keras counts samples
+        value = _current(model, tracker.count)
+    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError):
+        return None
+    return int(value) if 0 < value < _EXACT and value == int(value) else None
+
+
+def loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
+    """Return whether the model's running loss is still that of an epoch's logs: else its metrics were reset since."""
+    if not logs or "loss" not in logs:
+        return True
+    try:
+        return math.isclose(float(model._loss_tracker.result()), logs["loss"], rel_tol=1e-5)  # noqa: SLF001 - as below
+    except (AttributeError, RuntimeError, ValueError, TypeError):
+        return False
+
+
+def _current(model: Any, variable: keras.Variable) -> float:  # noqa: ANN401 - a model of the JAX backend has more attributes
+    """Return a variable's value; within a loop of the JAX backend, the variables themselves are not up to date."""
+    state = getattr(model, "_jax_state", None)
+    if not state:
+        return float(keras.ops.convert_to_numpy(variable))
+    place = [id(candidate) for candidate in model.metrics_variables].index(id(variable))
+    return float(state["metrics_variables"][place])
+
+
+def output_length(logs: dict[str, Any] | None) -> int | None:
+    """Return the number of samples of a predicted batch, from its outputs' first dimension; None where there is none.
+
+    Keras gives one number where the outputs hold just one.
+    """
+    if not logs:
+        return None
+    outputs = logs.get("outputs")
+    if outputs is None:
+        outputs = next(iter(logs.values()))
+    return 1 if type(outputs) is float else first_length(outputs)
+
+
+def samples_of(batch: Any) -> Any:  # noqa: ANN401 - an array of any package
+    """Return the array of shape (samples, ...) whose first dimension Keras takes for the batch's size."""
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    return next(array for array in keras.tree.flatten(inputs) if array is not None)

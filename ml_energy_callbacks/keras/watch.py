@@ -1,0 +1,141 @@
+"""The user's data, unchanged but for the gate that they pass: each kind stays of its kind, as Keras treats each in its way."""
+
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.keras.samples import samples_of
+
+
+def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:  # noqa: ANN401 - what Keras trains on
+    """Return the data such that each batch passes the gate.
+
+    Args:
+        data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
+        gate: The gate.
+        batch_size_fn: The user's own, for the symbolic batches of a tf.data.Dataset.
+
+    Raises:
+        ConfigurationError: Nothing is to be seen of these data.
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        if data.use_multiprocessing:
+            msg = "watch() cannot see into other processes: let the PyDataset use threads (use_multiprocessing=False)."
+            raise ConfigurationError(msg)
+        return _PyDataset(data, gate)
+    if _is_a(data, "tensorflow", "data.Dataset"):
+        return _tf_dataset(data, gate, batch_size_fn)
+    if _is_a(data, "torch", "utils.data.DataLoader"):
+        return _data_loader(data, gate)
+    if hasattr(data, "shape") or isinstance(data, (str, bytes, dict, tuple)) or not isinstance(data, Iterable):
+        msg = (
+            f"watch() takes batches that come one by one: a PyDataset, tf.data.Dataset, DataLoader, generator or other "
+            f"iterable, not {type(data).__name__}. Arrays need no watching: pass them to fit() as they are."
+        )
+        raise ConfigurationError(msg)
+    if hasattr(data, "__len__"):
+        return _Sized(data, gate)
+    return gate.iterate(data)
+
+
+def _is_a(data: Any, package: str, name: str) -> bool:  # noqa: ANN401
+    """Return whether these are data of a package; one that was never imported made none."""
+    kind: Any = sys.modules.get(package)
+    for part in name.split("."):
+        kind = getattr(kind, part, None)
+    return isinstance(kind, type) and isinstance(data, kind)
+
+
+class _PyDataset(keras.utils.PyDataset):
+    """Another PyDataset whose items pass a gate."""
+
+    def __init__(self, source: keras.utils.PyDataset, gate: Gate) -> None:
+        super().__init__(workers=source.workers, use_multiprocessing=False, max_queue_size=source.max_queue_size)
+        self._source = source
+        self._gate = gate
+
+    def __getitem__(self, index: int) -> Any:
+        ticket = self._gate.ask()
+        item = self._source[index]
+        self._gate.hand_over(ticket, self._gate.size(item))
+        return item
+
+    @property
+    def num_batches(self) -> int | None:
+        number: int | None = self._source.num_batches
+        return number
+
+    def on_epoch_begin(self) -> None:
+        self._gate.open()
+        self._source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self._source.on_epoch_end()
+
+
+class _Sized(keras.utils.PyDataset):
+    """Any iterable that knows its length; Keras takes such from a PyDataset alone."""
+
+    def __init__(self, source: Any, gate: Gate) -> None:  # noqa: ANN401 - sized and iterable
+        super().__init__()
+        self._source = source
+        self._gate = gate
+        self._iterator: Iterator[Any] = iter(())
+        self.on_epoch_begin()
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            item = next(self._iterator)
+        except StopIteration:  # Keras looked at the first batches before
+            self.on_epoch_begin()
+            item = next(self._iterator)
+        return keras.tree.map_structure(np.asarray, item)
+
+    @property
+    def num_batches(self) -> int:
+        return len(self._source)
+
+    def on_epoch_begin(self) -> None:
+        self._iterator = self._gate.iterate(self._source)
+
+
+def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:  # noqa: ANN401 - a Dataset
+    import tensorflow as tf  # noqa: PLC0415 - it made the data, so that it is imported already
+
+    def mark(index: Any, size: Any) -> None:  # noqa: ANN401 - arrays of no dimension
+        if index == 0:
+            gate.open()
+        gate.hand_over(gate.ask(), int(size))
+
+    def pass_gate(index: Any, item: Any) -> Any:  # noqa: ANN401 - symbolic tensors
+        try:
+            size = tf.shape(samples_of(item))[0] if batch_size_fn is None else batch_size_fn(item)
+            size = tf.cast(size, tf.int64)
+        except Exception as error:
+            msg = (
+                f"batch_size_fn failed ({error!r}): a tf.data.Dataset gives it symbolic tensors; "
+                "let it return such as tf.shape(batch[0])[0]."
+            )
+            raise ConfigurationError(msg) from error
+        with tf.control_dependencies([tf.numpy_function(mark, [index, size], [])]):
+            return tf.nest.map_structure(lambda part: None if part is None else tf.identity(part), item)
+
+    return source.enumerate().map(pass_gate)
+
+
+def _data_loader(source: Any, gate: Gate) -> Any:  # noqa: ANN401 - a DataLoader
+    kind: type = type(source)
+
+    def __iter__(_: Any) -> Iterator[Any]:  # noqa: ANN401, N807
+        return gate.iterate(source)
+
+    watching = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(__iter__=__iter__))
+    loader = object.__new__(watching)
+    loader.__dict__.update(source.__dict__)
+    return loader

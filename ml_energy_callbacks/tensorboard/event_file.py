@@ -1,0 +1,59 @@
+"""An event file: what TensorBoard reads, written with nothing but the package ``tensorboard``.
+
+Its own ``EventFileWriter`` loads TensorFlow wherever that is installed, which takes seconds.
+"""
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+SUB_RUN = "energy"
+"""Our run, below the user's."""
+
+_serial = itertools.count()
+
+
+def sub_run(log_dir: Path) -> Path:
+    """Return the folder of our run below the user's run."""
+    return log_dir / SUB_RUN
+
+
+class EventFile:
+    """A new event file in a folder; what is added is in the file at once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the folder where it is missing, and the file.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.energy"
+        self._writer = RecordWriter((folder / name).open("wb"))
+        self.add(Event(file_version="brain.Event:2"))
+
+    def add(self, event: Event) -> None:
+        """Append an event, at the current wall-clock time.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Append scalars by their tags; raises as :meth:`add`."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self.add(Event(step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
