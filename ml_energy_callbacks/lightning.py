@@ -375,11 +375,11 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def _share_samples(self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Add the other processes' samples of this epoch to rank 0's."""
-        own, unsized = self._meter.samples_since(stage, start)
-        shared = torch.tensor([own, unsized], dtype=torch.long, device=pl_module.device)
+        own = self._meter.counts(stage, start)
+        shared = torch.tensor([own.samples, own.unsized], dtype=torch.long, device=pl_module.device)
         total, unknown = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
         if trainer.is_global_zero:
-            self._meter.add_samples(stage, None if unknown else total - own)
+            self._meter.add_samples(stage, None if unknown else total - own.samples)
 
 
 def _step(trainer: "Trainer") -> int:

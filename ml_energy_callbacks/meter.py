@@ -28,7 +28,7 @@ from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
-from ml_energy_callbacks.timeline import OUTSIDE, Timeline
+from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
 
 _log = logging.getLogger("ml_energy_callbacks")
 
@@ -44,20 +44,14 @@ class Point:
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
         devices: Energy inside the run in J by device.
-        batches: Batches so far by stage.
-        samples: Samples so far by stage.
-        unsized: Batches of unknown size so far by stage.
-        compiled: Samples so far, by stage, of batches that passed while the framework compiled.
+        counts: Batches and samples so far, by the timeline's groups.
     """
 
     time_ns: int
     totals: Sequence[int]
     joules: Sequence[float] | None
     devices: dict[str, float]
-    batches: dict[str, int]
-    samples: dict[str, int]
-    unsized: dict[str, int]
-    compiled: dict[str, int]
+    counts: Sequence[Counts]
 
 
 class Loop(Protocol):
@@ -183,7 +177,7 @@ class EnergyMeter:
         self._stopping = threading.RLock()
         self._batch = _Batch(self)
         self._current = _Frame(self._tally("other"), "other", "other")
-        self._during = self._between = self._compiling = OUTSIDE
+        self._during = self._between = OUTSIDE
         self._path: Path | None = None
         self._pid = 0
 
@@ -326,17 +320,17 @@ class EnergyMeter:
             if name not in STAGES:
                 msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
                 raise ConfigurationError(msg)
-            tally = self._tallies[name] = Tally(
-                name, {phase: self._timeline.add_bucket(len(self._tallies)) for phase in PHASES}
-            )
+            group = len(self._tallies) + 1
+            buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
+            tally = self._tallies[name] = Tally(name, group, buckets)
         return tally
 
     def _begin(self, frame: "_Frame", phase: Phase) -> None:
         if self._ended:  # what passes after the end counts nowhere
-            frame = _Frame(Tally(frame.tally.name, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
+            frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
         buckets = frame.tally.buckets
-        self._during, self._between, self._compiling = buckets[frame.during], buckets[frame.between], buckets["compile"]
+        self._during, self._between = buckets[frame.during], buckets[frame.between]
         self._timeline.switch(buckets[phase])
 
     def begin_stage(
@@ -362,7 +356,7 @@ class EnergyMeter:
     @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""
-        running = self._timeline.running
+        running = self._timeline.look().running
         return next((phase for phase, bucket in self._current.tally.buckets.items() if bucket == running != OUTSIDE), None)
 
     def enter(self, phase: Phase) -> None:
@@ -389,17 +383,7 @@ class EnergyMeter:
             samples: Number of samples.
             batches: Number of batches, where the framework runs several as one.
         """
-        timeline = self._timeline
-        compiled = timeline.running == self._compiling
-        timeline.switch(self._between)
-        tally = self._current.tally
-        tally.batches += batches
-        if samples is None:
-            tally.unsized += batches
-        else:
-            tally.samples += samples
-        if compiled:
-            tally.compiled += samples or 0
+        self._timeline.end_batches(self._between, batches, samples)
 
     def batch(self, samples: int | None = None) -> _Batch:
         """Return the context of a batch of so many samples."""
@@ -415,12 +399,7 @@ class EnergyMeter:
             samples: Their number; None makes the stage's number unknown.
             batches: So many batches whose size was unknown at their end are known with these.
         """
-        tally = self._tally(stage)
-        if samples is None:
-            tally.unsized += 1
-        else:
-            tally.samples += samples
-            tally.unsized -= batches
+        self._timeline.add_samples(self._tally(stage).group, samples or 0, 1 if samples is None else -batches)
 
     # ---------------------------------------------------------------------------------------------------- figures
 
@@ -438,10 +417,7 @@ class EnergyMeter:
             totals,
             [sum(column) for column in zip(*known.values(), strict=True)] if known else None,
             {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
-            {name: tally.batches for name, tally in self._tallies.items()},
-            {name: tally.samples for name, tally in self._tallies.items()},
-            {name: tally.unsized for name, tally in self._tallies.items()},
-            {name: tally.compiled for name, tally in self._tallies.items()},
+            look.counts,
         )
 
     def metrics(
@@ -464,7 +440,7 @@ class EnergyMeter:
             stage,
             joules=joules,
             seconds=_seconds(tally, since, until),
-            joules_per_sample=None if phases is None else _joules_per_sample(tally, phases, since, until),
+            joules_per_sample=_joules_per_sample(phases, self.counts(stage, since, until)),
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
             co2e_grams=self._rates.grams(joules),
@@ -473,10 +449,11 @@ class EnergyMeter:
             suffix=suffix,
         )
 
-    def samples_since(self, stage: Stage, since: Point) -> tuple[int, int]:
-        """Return the samples of a stage since a point, and the batches of unknown size."""
-        tally = self._tally(stage)
-        return tally.samples - since.samples.get(stage, 0), tally.unsized - since.unsized.get(stage, 0)
+    def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
+        """Return the batches and samples of a stage between two points; None for the start and for now."""
+        group = self._tally(stage).group
+        counts = (self._timeline.look() if until is None else until).counts[group]
+        return counts.since(since.counts[group]) if since is not None and group < len(since.counts) else counts
 
     def totals(self, until: Point | None = None) -> dict[str, float]:
         """Return the running totals by their full names, those of a run that this one resumes included."""
@@ -512,7 +489,7 @@ class EnergyMeter:
                 index=index,
                 joules=joules,
                 seconds=_seconds(tally, since, until),
-                samples=_samples(tally, since, until),
+                samples=self.counts(stage, since, until).known_samples,
                 co2e_grams=self._rates.grams(joules),
             )
         )
@@ -587,7 +564,7 @@ class EnergyMeter:
             look = self._timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
             tallies = [t for t in list(self._tallies.values()) if any(totals[b] for b in t.buckets.values())]
-            state = State(look.now, totals, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
+            state = State(look.now, totals, look.counts, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
             record = build_record(replace(self._run), state, self._rates)
         self._resolved = frozenset(
             tally.buckets[phase]
@@ -664,18 +641,10 @@ def _seconds(tally: Tally, since: Point | None, until: Point) -> float:
     return sum(until.totals[b] - _at(since.totals if since else None, b) for b in tally.buckets.values()) / NS_PER_S
 
 
-def _samples(tally: Tally, since: Point | None, until: Point) -> int | None:
-    samples = until.samples.get(tally.name, 0) - (since.samples.get(tally.name, 0) if since else 0)
-    unsized = until.unsized.get(tally.name, 0) - (since.unsized.get(tally.name, 0) if since else 0)
-    return samples if samples and not unsized else None
-
-
-def _joules_per_sample(tally: Tally, phases: dict[Phase, float], since: Point | None, until: Point) -> float | None:
-    samples = _samples(tally, since, until)
-    if samples is None:
+def _joules_per_sample(phases: dict[Phase, float] | None, counts: Counts) -> float | None:
+    if phases is None or counts.known_samples is None:
         return None
-    compiled = until.compiled.get(tally.name, 0) - (since.compiled.get(tally.name, 0) if since else 0)
-    return ratio(sum(phases.values()) - phases["compile"], samples - compiled)
+    return ratio(sum(phases.values()) - phases["compile"], counts.known_samples - counts.compiled)
 
 
 def _pair(tally: Tally) -> tuple[int, int]:

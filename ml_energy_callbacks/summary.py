@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import CarbonIntensity, electricity_cost, grams
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, ratio
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, ratio
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
     CarbonRecord,
@@ -21,7 +21,7 @@ from ml_energy_callbacks.records import (
     StageRecord,
     TotalRecord,
 )
-from ml_energy_callbacks.timeline import OUTSIDE
+from ml_energy_callbacks.timeline import OUTSIDE, Counts
 
 _ONE_STEP = (
     "The framework fetches its data inside the step, so that waiting and computing cannot be told apart: "
@@ -29,30 +29,19 @@ _ONE_STEP = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Tally:
-    """What passed in a stage.
+    """Where a stage's time and batches are found.
 
     Attributes:
         name: The stage.
+        group: Its group in the timeline.
         buckets: Index of the timeline's bucket for each phase.
-        batches: Batches that ended.
-        samples: Samples in them.
-        unsized: Batches whose size is not known.
-        compiled: Samples of the batches that ended while the framework still compiled.
     """
 
-    name: str
+    name: Stage
+    group: int
     buckets: Mapping[Phase, int]
-    batches: int = 0
-    samples: int = 0
-    unsized: int = 0
-    compiled: int = 0
-
-    @property
-    def known_samples(self) -> int | None:
-        """Number of samples; None where some batch's size is not known, or none passed."""
-        return self.samples if self.batches and not self.unsized else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +76,7 @@ class State:
     Attributes:
         now: The instant, monotonic clock in ns.
         totals: Time in each bucket in ns.
+        counts: What passed in each of the timeline's groups.
         ledgers: One for each device.
         tallies: One for each stage that ran.
         epochs: The epochs that ended.
@@ -95,6 +85,7 @@ class State:
 
     now: int
     totals: Sequence[float]
+    counts: Sequence[Counts]
     ledgers: Sequence[Ledger]
     tallies: Sequence[Tally]
     epochs: Sequence[EpochRecord] = field(default_factory=list)
@@ -149,15 +140,16 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
 
 def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates) -> StageRecord:
     buckets = [tally.buckets[phase] for phase in PHASES]
+    counts = state.counts[tally.group]
     seconds = [state.totals[b] / NS_PER_S for b in buckets]
     shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
     devices = {name: sum(share) for name, share in shares.items()}
     splits = [ledger.split(buckets, seconds, shares[name]) for name, (ledger, _) in joules.items()]
     return _stage_record(
         seconds=sum(seconds),
-        batches=tally.batches,
-        samples=tally.known_samples,
-        compiled=tally.compiled,
+        batches=counts.batches,
+        samples=counts.known_samples,
+        compiled=counts.compiled,
         sampled_joules=sum(devices.values()) - sum(share[PHASES.index("compile")] for share in shares.values()),
         phases=_apart(
             {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}

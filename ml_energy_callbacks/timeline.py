@@ -1,85 +1,153 @@
-"""Which bucket of time is running, and how long each has run so far.
+"""Which bucket of time is running, how long each has run so far, and how many batches passed.
 
-A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. One thread at a time writes
-(the training loop, in :meth:`Timeline.switch`); any thread may look. Nothing locks, and memory is constant.
+A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. The training loop only appends what
+happened to a queue, which takes well under a microsecond and never waits; whoever looks works the queue off.
 """
 
-from array import array
+import threading
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
-from time import sleep
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ml_energy_callbacks.clock import Clock
 
 OUTSIDE = 0
 """Index of the bucket that holds the time outside the run."""
 
-_CAPACITY = 1024
+_REMEMBERED = 1024
 """Switches that are remembered one by one; further back, time is interpolated between two looks."""
-
-_PATIENCE = 1000
-"""Looks into a switch that is not finished before the view is taken as it is."""
 
 _LOOKS = 32
 """Earlier looks that are remembered."""
+
+_LONGEST_QUEUE = 20_000
+"""What nobody looked at for so long is worked off by the training loop itself, so that memory is bounded."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What passed in a group of buckets.
+
+    Attributes:
+        batches: Batches that ended.
+        samples: Samples in those of known size.
+        unsized: Batches whose size is not known.
+        compiled: Samples of batches that ended in a bucket for compiling.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    unsized: int = 0
+    compiled: int = 0
+
+    @property
+    def known_samples(self) -> int | None:
+        """Number of samples; None where some batch's size is not known, or none passed."""
+        return self.samples if self.samples and not self.unsized else None
+
+    def since(self, earlier: "Counts") -> "Counts":
+        """Return what passed since."""
+        return Counts(
+            self.batches - earlier.batches,
+            self.samples - earlier.samples,
+            self.unsized - earlier.unsized,
+            self.compiled - earlier.compiled,
+        )
 
 
 class Timeline:
     """Keep exact totals of the time in each bucket, and the recent switches one by one.
 
     Attributes:
+        clock: Monotonic clock in ns.
         groups: Group of each bucket.
     """
 
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, with no other."""
         self.clock = clock
-        self._times = array("q", bytes(8 * _CAPACITY))
-        self._buckets = array("h", bytes(2 * _CAPACITY))
-        self._totals = [0]
         self.groups = [0]
+        # What happened: (ns, bucket) for a switch, (ns, bucket, batches, samples or None) for one that ends batches.
+        self._queue: deque[tuple[int, int] | tuple[int, int, int, int | None]] = deque()
+        self._append = self._queue.append
+        # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
+        self._lock = threading.RLock()
+        self._totals = [0]
+        self._counts = [Counts()]
+        self._compiling: set[int] = set()
+        self._since = clock()
         self._running = OUTSIDE
-        self._since = self._times[0] = clock()
-        # A look is whole when both counts agree: the first moves before a change, the second after it.
-        self._begun = self._done = 1
+        self._switches = deque([(self._since, OUTSIDE)], maxlen=_REMEMBERED)
+        self._forgot = False
 
-    def add_bucket(self, group: int = 0) -> int:
-        """Add a bucket to a group of buckets that belong together, and return its index."""
-        self.groups.append(group)
-        self._totals = [*self._totals, 0]
-        return len(self._totals) - 1
+    def add_bucket(self, group: int = 0, *, compiling: bool = False) -> int:
+        """Add a bucket to a group of buckets that belong together, and return its index.
 
-    @property
-    def running(self) -> int:
-        """Index of the running bucket."""
-        return self._running
+        Args:
+            group: The group; groups are numbered from 0 without a gap.
+            compiling: Whether batches that end in this bucket are counted apart.
+        """
+        with self._lock:
+            self.groups.append(group)
+            if group == len(self._counts):
+                self._counts.append(Counts())
+            self._totals.append(0)
+            bucket = len(self._totals) - 1
+            if compiling:
+                self._compiling.add(bucket)
+        return bucket
 
     def switch(self, bucket: int) -> int:
         """End the running bucket, begin this one, and return the clock in ns."""
         now = self.clock()
-        count = self._done
-        self._begun = count + 1
-        self._totals[self._running] += now - self._since
-        self._running = bucket
-        self._since = now
-        slot = count % _CAPACITY
-        self._times[slot] = now
-        self._buckets[slot] = bucket
-        self._done = count + 1
+        self._append((now, bucket))
         return now
+
+    def end_batches(self, bucket: int, batches: int, samples: int | None) -> None:
+        """End the running bucket, begin this one, and count so many batches in its group."""
+        self._append((self.clock(), bucket, batches, samples))
+        if len(self._queue) > _LONGEST_QUEUE:
+            self.look()
+
+    def add_samples(self, group: int, samples: int, unsized: int) -> None:
+        """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
+        with self._lock:
+            counts = self._counts[group]
+            counts.samples += samples
+            counts.unsized += unsized
 
     def look(self) -> "Look":
         """Return the state as of now."""
-        for _ in range(_PATIENCE):
-            now = self.clock()
-            count = self._done
-            totals, times, buckets = self._totals[:], self._times[:], self._buckets[:]
-            if self._begun == count:
-                break
-            sleep(0)  # the writer was interrupted in the middle of a switch: let it finish
-        # It may be waiting for us, where a signal's handler looks: the view is then off by that one switch.
-        return Look(now, count, totals, times, buckets)
+        with self._lock:
+            now = max(self.clock(), self._since)
+            self._work_off(now)
+            self._totals[self._running] += now - self._since
+            self._since = now
+            counts = [replace(counts) for counts in self._counts]
+            return Look(now, self._running, self._totals[:], list(self._switches), counts, self._forgot)
+
+    def _work_off(self, now: int) -> None:
+        queue, totals, switches, running, since = self._queue, self._totals, self._switches, self._running, self._since
+        while queue and queue[0][0] <= now:
+            event = queue.popleft()
+            # One that was stamped before the last look, and appended after it, happened at that look.
+            instant, bucket = max(event[0], since), event[1]
+            totals[running] += instant - since
+            if len(event) > 2:  # noqa: PLR2004 - a batch ended
+                counts = self._counts[self.groups[bucket]]
+                batches, samples = event[2], event[3]
+                counts.batches += batches
+                if samples is None:
+                    counts.unsized += batches
+                else:
+                    counts.samples += samples
+                    if running in self._compiling:
+                        counts.compiled += samples
+            since, running = instant, bucket
+            self._forgot = self._forgot or len(switches) == _REMEMBERED
+            switches.append((instant, bucket))
+        self._running, self._since = running, since
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +156,19 @@ class Look:
 
     Attributes:
         now: Clock in ns.
-        count: Switches so far, the start among them.
-        ended: Time in each bucket in ns, up to the last switch.
-        times: Ring of the clock at each switch.
-        buckets: Ring of the bucket that each switch began.
+        running: The running bucket.
+        totals: Time in each bucket in ns.
+        switches: The recent switches, oldest first: clock in ns, and the bucket that began.
+        counts: What passed in each group.
+        forgot: Whether there were earlier switches.
     """
 
     now: int
-    count: int
-    ended: list[int]
-    times: "array[int]"
-    buckets: "array[int]"
-
-    @property
-    def totals(self) -> list[int]:
-        """Time in each bucket up to now, in ns."""
-        slot = (self.count - 1) % _CAPACITY
-        totals = self.ended[:]
-        totals[self.buckets[slot]] += max(0, self.now - self.times[slot])
-        return totals
+    running: int
+    totals: list[int]
+    switches: Sequence[tuple[int, int]]
+    counts: Sequence[Counts]
+    forgot: bool
 
     def rewind(self, instant: int) -> tuple[int, list[int], int]:
         """Go back towards an instant as far as single switches are remembered.
@@ -115,24 +177,18 @@ class Look:
             The instant reached (later than the one asked for where memory ends), the totals in ns there, and the bucket
             that was running there. Time before the first switch counts as bucket 0, below zero.
         """
-        totals = self.ended[:]
-        index = self.count - 1
-        slot = index % _CAPACITY
-        reached, bucket = self.times[slot], self.buckets[slot]
-        totals[bucket] += instant - reached if instant > reached else 0
+        totals = self.totals[:]
+        reached, bucket = self.now, self.running
         if instant >= reached:
+            totals[bucket] += instant - reached
             return instant, totals, bucket
-        oldest = max(0, self.count - _CAPACITY)
-        while index > oldest:
-            index -= 1
-            slot = index % _CAPACITY
-            began, bucket = self.times[slot], self.buckets[slot]
+        for began, bucket in reversed(self.switches):  # noqa: B007 - the last one is used below
             if began <= instant:
                 totals[bucket] -= reached - instant
                 return instant, totals, bucket
             totals[bucket] -= reached - began
             reached = began
-        if oldest == 0:
+        if not self.forgot:
             totals[OUTSIDE] -= reached - instant
             return instant, totals, OUTSIDE
         return reached, totals, bucket

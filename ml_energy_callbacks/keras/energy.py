@@ -14,6 +14,7 @@ import keras
 
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.keras import traits
 from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
 from ml_energy_callbacks.keras.files import Backup, Scalars
 from ml_energy_callbacks.keras.gate import Gate
@@ -207,9 +208,15 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             earlier = self._backup.load(folder or shown)
             if earlier is not None:
                 self._meter.resume(earlier)
-        framework = f"keras {keras.version()} ({_backend()})"
-        self._meter.start(framework=framework, output_dir=shown, loop=loop if loop.is_keras else None)
+        self._meter.start(
+            framework=f"keras {keras.version()} ({traits.name()})",
+            world_size=traits.processes(),
+            output_dir=shown,
+            loop=loop if loop.is_keras else None,
+        )
         self._loop = loop
+        if traits.processes() > 1:
+            self._meter.warn(f"Only this one of {traits.processes()} processes measures, and its own machine alone.")
         self._scalars = Scalars(shown, self._meter.warn)
         self._every = self._steps_between_scalars(board)
         self._listening.enter_context(compilations(self._on_compiling))
@@ -230,8 +237,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._meter.running:
             gone = self._loop is not None and len(self._passes) > 1
             self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
-        for _, gate in self._watched:
-            gate.detach()
+        for run in self._passes[1:]:
+            if run.gate is not None:
+                run.gate.detach()
         del self._passes[1:]
         self._loop = None
         self._scalars.close()
@@ -307,11 +315,10 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         model = self._keras_model
         gate = next((gate for data, gate in self._watched if data is loop.data), None)
         width = int(getattr(model, "steps_per_execution", 1) or 1)
-        seen_by_hooks = keras.backend.backend() == "torch"
-        # Of several batches that run as one, only the first one's wait would be seen.
-        timed = gate is not None and not seen_by_hooks and width == 1
-        during: Phase = "compute" if seen_by_hooks or timed else "step"
-        gap: Phase = "data_wait" if seen_by_hooks else "other"
+        between = traits.waits_between_batches()
+        timed = gate is not None and not between and self._shows_waits(gate, width)
+        during: Phase = "compute" if between or timed else "step"
+        gap: Phase = "data_wait" if between else "other"
         if self._batch_size_fn is not None and gate is None:
             self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
         self._meter.begin_stage(stage, "other", during=during, between=gap)
@@ -319,6 +326,17 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._passes.append(_Pass(stage, self._meter.point(), steps, width, gate, timed=timed, during=during, gap=gap))
         if gate is not None:
             gate.attach(timed=timed)
+
+    def _shows_waits(self, gate: Gate, width: int) -> bool:
+        """Return whether the waits of this loop can be told from when its items pass the gate, and say why not."""
+        reason = None
+        if width > 1:
+            reason = f"Keras runs {width} batches as one (steps_per_execution), of which the first one's wait alone would be seen"
+        elif gate.elsewhere and traits.takes_ahead():
+            reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
+        if reason is not None:
+            self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
+        return reason is None
 
     def _begin_epoch(self, run: _Pass) -> None:
         run.since = self._meter.point()
@@ -449,12 +467,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return _NEVER
         marks = [run.steps - 1] if run.steps and run.steps - 1 > batch else []
         if self._every:
-            before = run.since.batches.get("train", 0)
+            before = self._meter.counts("train", until=run.since).batches
             marks.append(batch + 1 + -(before + batch + 2) % self._every)
         return min(marks, default=_NEVER)
 
     def _on_mark(self, run: _Pass, batch: int) -> None:
-        step = run.since.batches.get("train", 0) + batch
+        step = self._meter.counts("train", until=run.since).batches + batch
         run.mark = self._next_mark(run, batch)
         self._count(run)
         if not self._every or (step + 1) % self._every or not self._meter.running:
@@ -468,24 +486,24 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _count(self, run: _Pass, logs: Any = None) -> None:  # noqa: ANN401
         """Count the samples of the batches whose size was not known at their end."""
-        own, unsized = self._meter.samples_since(run.stage, run.since)
-        if not unsized or (self._batch_size_fn is not None and run.gate is not None):
+        own = self._meter.counts(run.stage, run.since)
+        if not own.unsized or (self._batch_size_fn is not None and run.gate is not None):
             return
         model = self._keras_model
         seen = samples_seen(model) if run.stage != "predict" and loss_agrees(model, logs) else None
-        if seen is not None and seen > own:
-            self._meter.add_samples(run.stage, seen - own, unsized)
+        if seen is not None and seen > own.samples:
+            self._meter.add_samples(run.stage, seen - own.samples, own.unsized)
         elif run.gate is not None and run.watched:
-            self._meter.add_samples(run.stage, run.watched, unsized)
+            self._meter.add_samples(run.stage, run.watched, own.unsized)
         else:
             return
         run.watched = 0
 
     def _new_samples(self, run: _Pass) -> int | None:
         """Return the samples of the batch that just ended, where those of all batches before it are known."""
-        own, unsized = self._meter.samples_since(run.stage, run.since)
-        seen = None if unsized or run.stage == "predict" else samples_seen(self._keras_model)
-        return None if seen is None or seen <= own else seen - own
+        own = self._meter.counts(run.stage, run.since)
+        seen = None if own.unsized or run.stage == "predict" else samples_seen(self._keras_model)
+        return None if seen is None or seen <= own.samples else seen - own.samples
 
 
 def _length(batch: Any) -> int | None:  # noqa: ANN401 - whatever Keras trains on
@@ -493,13 +511,6 @@ def _length(batch: Any) -> int | None:  # noqa: ANN401 - whatever Keras trains o
         return int(samples_of(batch).shape[0])
     except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
         return None
-
-
-def _backend() -> str:
-    """Return the backend's name and version."""
-    name = keras.backend.backend()
-    module = sys.modules.get(name)
-    return f"{name} {getattr(module, '__version__', '')}".strip()
 
 
 def _check(loop: KerasLoop) -> None:

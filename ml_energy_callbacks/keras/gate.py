@@ -25,11 +25,18 @@ class Gate:
 
     The loop calls the first group of methods, the source the second, each from whatever thread it has. While the gate is
     timed, it alone switches the meter's phase inside a batch.
+
+    Attributes:
+        size: Tells the number of samples of an item, or None.
+        resumes: Whether the source is passed over just once, so that a loop begins with what was taken before it.
+        elsewhere: Whether the source hands over in threads of its own.
     """
 
     def __init__(self, meter: EnergyMeter, size: Callable[[Any], int | None]) -> None:
         """Serve this meter; ``size`` tells the number of samples of an item, or None."""
         self.size = size
+        self.resumes = False
+        self.elsewhere = False
         self._meter = meter
         self._lock = threading.Lock()
         self._thread: int | None = None
@@ -49,9 +56,11 @@ class Gate:
         with self._lock:
             self._thread = threading.get_ident()
             self._attached, self._timed = True, timed
+            if not self.resumes:
+                self._open()
 
     def detach(self) -> None:
-        """Serve no loop; items that this thread still takes are those that the next loop begins with."""
+        """Serve no loop; what this thread takes from now on may be what the next loop begins with."""
         with self._lock:
             self._attached = self._in_batch = False
             self._begun = 0
@@ -99,8 +108,11 @@ class Gate:
 
     def _open(self) -> None:
         self._pass += 1
-        # A batch that waits is the first of this pass.
-        self._handed = self._begun - (1 if self._in_batch and self._waits else 0)
+        self._handed = self._begun
+        if self._in_batch and self._timed:  # this batch is the first of the pass
+            self._handed -= 1
+            self._waits = True
+            self._meter.enter("data_wait")
         self._asked = self._settled = 0
         self._done: dict[int, int | None] = {}
         self._sizes: deque[int | None] = deque(maxlen=_MOST_SIZES)

@@ -28,8 +28,10 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
         if data.use_multiprocessing:
             msg = "watch() cannot see into other processes: let the PyDataset use threads (use_multiprocessing=False)."
             raise ConfigurationError(msg)
+        gate.elsewhere = data.workers > 1
         return _PyDataset(data, gate)
     if _is_a(data, "tensorflow", "data.Dataset"):
+        gate.elsewhere = True
         return _tf_dataset(data, gate, batch_size_fn)
     if _is_a(data, "torch", "utils.data.DataLoader"):
         return _data_loader(data, gate)
@@ -41,6 +43,7 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
         raise ConfigurationError(msg)
     if hasattr(data, "__len__"):
         return _Sized(data, gate)
+    gate.resumes = True
     return gate.iterate(data)
 
 

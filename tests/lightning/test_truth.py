@@ -48,11 +48,11 @@ def fit(
 
         def on_fit_start(self, *_: Any) -> None:
             # Power was even since the callback began to measure: reckon back to that instant.
-            elapsed = (monotonic_clock() - energy._meter._timeline._times[1]) / 1e9
+            elapsed = (monotonic_clock() - energy._meter._timeline.look().switches[1][0]) / 1e9
             true["start"] = driver.true_joules() - 90 * elapsed
 
         def teardown(self, *_: Any, **__: Any) -> None:
-            elapsed = (monotonic_clock() - energy._meter._timeline._since) / 1e9
+            elapsed = (monotonic_clock() - energy._meter._timeline.look().switches[-1][0]) / 1e9
             true["end"] = driver.true_joules() - 90 * elapsed
 
         def on_train_batch_start(self, *args: Any) -> None:

@@ -1,0 +1,34 @@
+"""In what the backends differ, as far as a callback sees it."""
+
+import sys
+
+import keras
+
+
+def name() -> str:
+    """Return the backend's name and version."""
+    backend = keras.backend.backend()
+    return f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".strip()
+
+
+def waits_between_batches() -> bool:
+    """Return whether data are fetched between two batches, where hooks see it; else it is done inside the step."""
+    return keras.backend.backend() == "torch"
+
+
+def takes_ahead() -> bool:
+    """Return whether the loop takes a batch before the one that uses it: JAX does so on an accelerator."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax  # noqa: PLC0415 - another backend needs no JAX
+
+    return jax.default_backend() != "cpu"
+
+
+def processes() -> int:
+    """Return the number of the job's processes."""
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax  # noqa: PLC0415 - as above
+
+    return jax.process_count()
