@@ -101,6 +101,8 @@ class Ledger:
         self.joules: list[float] = []
         self.published: Published | None = None
         self._fit = PowerFit()
+        # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
+        self._alone: dict[int, tuple[float, float]] = {}
         self._marks: list[Mark] = []
         self._knot: Knot | None = None
         self._totals: list[float] = []
@@ -172,6 +174,9 @@ class Ledger:
         whole = sum(weights.values())
         if whole <= 0.0:
             weights, whole = seconds, sum(seconds.values())
+        if len(seconds) == 1:
+            before_s, before_joules = self._alone.get(longest, (0.0, 0.0))
+            self._alone[longest] = before_s + seconds[longest], before_joules + energy
         self._resolve_marks(knot, early, weights, seconds, energy / whole)
         for b, weight in weights.items():
             self.joules[b] += energy * weight / whole
@@ -203,14 +208,18 @@ class Ledger:
         whole, duration = sum(joules), sum(seconds)
         fit = self._fit.fit()
         mean = whole / duration if duration > 0 else 0.0
-        fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, seconds, strict=True)]
-        scale = whole / sum(fitted) if sum(fitted) > 0 else 0.0
-        alone = sum(time > 0 for time in seconds) <= 1
+        own = [self._alone.get(b, (0.0, 0.0)) for b in buckets]
+        # What is left to be told apart: the intervals in which several buckets ran.
+        mixed = [max(0.0, time - alone) for time, (alone, _) in zip(seconds, own, strict=True)]
+        left = whole - sum(energy for _, energy in own)
+        fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, mixed, strict=True)]
+        scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
+        single = sum(time > 0 for time in mixed) <= 1
         half_widths = [fit.half_widths.get(b) for b in buckets]
         # A phase that cannot be told apart may draw anything from nothing to twice the mean; the others feel that doubt.
-        doubts = [mean * time if half is None and not alone else 0.0 for half, time in zip(half_widths, seconds, strict=True)]
+        doubts = [mean * time if half is None and not single else 0.0 for half, time in zip(half_widths, mixed, strict=True)]
         splits = []
-        for estimate, half, time, doubt in zip(fitted, half_widths, seconds, doubts, strict=True):
-            own = 0.0 if half is None or alone else half * time
-            splits.append(Split(estimate * scale, own + sum(doubts), resolved=doubt == 0.0))
+        for (_, energy), estimate, half, time, doubt in zip(own, fitted, half_widths, mixed, doubts, strict=True):
+            half_width = 0.0 if half is None or single else half * time
+            splits.append(Split(energy + estimate * scale, half_width + sum(doubts), resolved=doubt == 0.0))
         return splits

@@ -18,7 +18,7 @@ class MeteredCallback:
     def _configure(
         self,
         *,
-        batch_size_fn: Callable[[Any], int] | None,
+        batch_size_fn: Any,  # noqa: ANN401 - the user's, checked here
         log_every_n_steps: int | None,
         verbose: bool,
         **options: Any,  # noqa: ANN401 - the meter checks them
@@ -30,7 +30,7 @@ class MeteredCallback:
             msg = f"batch_size_fn is {batch_size_fn!r}; give a function of a batch that returns its number of samples."
             raise ConfigurationError(msg)
         self._options = {**options, "verbose": verbose}
-        self._batch_size_fn = batch_size_fn
+        self._batch_size_fn: Callable[[Any], int] | None = batch_size_fn
         self._log_every_n_steps = log_every_n_steps
         self._verbose = verbose
         self._reset()

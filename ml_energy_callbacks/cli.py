@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ml_energy_callbacks.demo import Framework, run_demo
 from ml_energy_callbacks.exceptions import EnergyError
 from ml_energy_callbacks.records import dump_record, load_record
 from ml_energy_callbacks.report import render
@@ -50,13 +51,14 @@ def report(
 @app.command()
 def demo(
     *,
+    framework: Annotated[
+        Framework, typer.Option(help="What trains it; of Keras, the backend that KERAS_BACKEND names.")
+    ] = Framework.LIGHTNING,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
     logdir: Annotated[Path, typer.Option(help="Where TensorBoard finds the run.")] = Path("energy_logs"),
 ) -> None:
     """Train, validate, test and predict with a small network on real images, and show what that used."""
-    from ml_energy_callbacks.demo import run_lightning_demo  # noqa: PLC0415 - loads a framework
-
-    outcome = run_lightning_demo(epochs=epochs, logdir=logdir)
+    outcome = run_demo(framework, epochs=epochs, logdir=logdir)
     console = Console()
     console.print(render(outcome.record))
     console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)

@@ -99,7 +99,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
         for ledger in state.ledgers
         if ledger.published is not None
     }
-    stages = {tally.name: _stage(tally, state, joules, rates) for tally in state.tallies}
+    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, rates) for tally in state.tallies}
     devices = []
     for ledger in state.ledgers:
         device = ledger.device

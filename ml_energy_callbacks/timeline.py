@@ -182,7 +182,7 @@ class Look:
         if instant >= reached:
             totals[bucket] += instant - reached
             return instant, totals, bucket
-        for began, bucket in reversed(self.switches):  # noqa: B007 - the last one is used below
+        for began, bucket in reversed(self.switches):
             if began <= instant:
                 totals[bucket] -= reached - instant
                 return instant, totals, bucket

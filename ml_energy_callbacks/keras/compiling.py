@@ -28,7 +28,7 @@ _TRACED = "/jax/core/compile/jaxpr_trace_duration"
 _settled: "WeakSet[Callable[..., Any]]" = WeakSet()
 
 
-def new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:  # noqa: ANN401 - its attributes are its backend's
+def new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
     """Return the function of a stage if it has to be compiled still, else None."""
     if model.run_eagerly or (keras.backend.backend() != "tensorflow" and not model.jit_compile):
         return None
@@ -61,7 +61,7 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
 
     thread = threading.get_ident()
 
-    def listen(event: str, _: float, **__: Any) -> None:  # noqa: ANN401
+    def listen(event: str, duration_secs: float, **_: Any) -> None:  # noqa: ARG001 - JAX passes it by this name
         if event == _TRACED and threading.get_ident() == thread:
             heard()
 

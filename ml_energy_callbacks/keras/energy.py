@@ -41,8 +41,8 @@ class _Pass:
         since: Where its epoch began.
         steps: Batches of an epoch, or None where Keras does not know their number.
         width: Batches that Keras runs as one.
-        gate: Where its data pass, if they are watched.
-        timed: Whether the gate tells the waits.
+        source: Where its data pass, if they are watched.
+        gate: The same where it tells the waits as well.
         during: The phase of a batch.
         gap: The phase between two batches.
         function: What has batches to compile at still, or None.
@@ -58,8 +58,8 @@ class _Pass:
     since: Point
     steps: int | None = None
     width: int = 1
+    source: Gate | None = None
     gate: Gate | None = None
-    timed: bool = False
     during: Phase = "other"
     gap: Phase = "other"
     function: Callable[..., Any] | None = None
@@ -149,7 +149,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
 
-    def watch(self, data: Any) -> Any:  # noqa: ANN401 - whatever Keras trains on
+    def watch(self, data: Any) -> Any:
         """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, such that waiting for them is seen.
 
         TensorFlow and JAX fetch data inside the step, where no hook sees it: without this, the energy of waiting is unknown
@@ -188,7 +188,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         super().set_model(model)
 
     @property
-    def _keras_model(self) -> Any:  # noqa: ANN401 - its attributes are its backend's
+    def _keras_model(self) -> Any:
         """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
         return getattr(self._model, "module", self._model)
 
@@ -224,7 +224,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         _warn_of_order(loop, self._meter.warn)
         return loop
 
-    def _steps_between_scalars(self, board: Any) -> int:  # noqa: ANN401 - a TensorBoard callback or None
+    def _steps_between_scalars(self, board: Any) -> int:
         if not self._scalars:
             return 0
         if self._log_every_n_steps is not None:
@@ -238,8 +238,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             gone = self._loop is not None and len(self._passes) > 1
             self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
         for run in self._passes[1:]:
-            if run.gate is not None:
-                run.gate.detach()
+            if run.source is not None:
+                run.source.detach()
         del self._passes[1:]
         self._loop = None
         self._scalars.close()
@@ -256,19 +256,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     # ---------------------------------------------------------------------------------------------------- stages
 
-    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ANN401 - Keras's dictionary, or None
+    def on_train_begin(self, logs: Any = None) -> None:
         """Start to measure, and enter the stage ``train``."""
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
         self._keys.clear()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch of training."""
         self._epoch = epoch
         self._begin_epoch(self._passes[-1])
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the epoch, and its validation."""
         metrics = self._end_epoch(self._passes[-1], logs)
         if logs is not None:
@@ -278,22 +278,23 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._backup is not None and self._meter.running:
             self._backup.save(self._meter.record, self._meter.warn)
 
-    def on_train_end(self, logs: Any = None) -> None:  # noqa: ANN401
+    def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
         self._end()
 
-    def on_test_begin(self, logs: Any = None) -> None:  # noqa: ANN401
+    def on_test_begin(self, logs: Any = None) -> None:
         """Enter the stage ``validate`` in a fit, else ``test``."""
         loop = self._enter(sys._getframe(), "test")  # noqa: SLF001 - as above
         outer = self._passes[-1]
-        inside = outer.stage == "train" and self._loop is not None and loop.shares_callbacks(self._loop)
+        # A fit validates with its own list of callbacks.
+        inside = outer.stage == "train" and self._loop is not None and loop.owner is self._loop.owner
         if outer.stage == "train":
             self._pause(outer, "other")
             self._count(outer)  # Keras is about to reset the count
         self._begin(loop, "validate" if inside else "test")
         self._begin_epoch(self._passes[-1])
 
-    def on_test_end(self, logs: Any = None) -> None:  # noqa: ANN401
+    def on_test_end(self, logs: Any = None) -> None:
         """Log the evaluation, and leave its stage."""
         run = self._passes[-1]
         metrics = self._end_epoch(run, None)
@@ -301,37 +302,38 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._validated = metrics
         self._end()
 
-    def on_predict_begin(self, logs: Any = None) -> None:  # noqa: ANN401
+    def on_predict_begin(self, logs: Any = None) -> None:
         """Enter the stage ``predict``."""
         self._begin(self._enter(sys._getframe(), "predict"), "predict")  # noqa: SLF001 - as above
         self._begin_epoch(self._passes[-1])
 
-    def on_predict_end(self, logs: Any = None) -> None:  # noqa: ANN401
+    def on_predict_end(self, logs: Any = None) -> None:
         """Log the prediction, and leave its stage."""
         self._end_epoch(self._passes[-1], None)
         self._end()
 
     def _begin(self, loop: KerasLoop, stage: Stage) -> None:
         model = self._keras_model
-        gate = next((gate for data, gate in self._watched if data is loop.data), None)
+        source = next((gate for data, gate in self._watched if data is loop.data), None)
         width = int(getattr(model, "steps_per_execution", 1) or 1)
         between = traits.waits_between_batches()
-        timed = gate is not None and not between and self._shows_waits(gate, width)
-        during: Phase = "compute" if between or timed else "step"
+        gate = source if source is not None and not between and self._shows_waits(source, width) else None
+        during: Phase = "compute" if between or gate is not None else "step"
         gap: Phase = "data_wait" if between else "other"
-        if self._batch_size_fn is not None and gate is None:
+        if self._batch_size_fn is not None and source is None:
             self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
         self._meter.begin_stage(stage, "other", during=during, between=gap)
-        steps = loop.steps
-        self._passes.append(_Pass(stage, self._meter.point(), steps, width, gate, timed=timed, during=during, gap=gap))
-        if gate is not None:
-            gate.attach(timed=timed)
+        self._passes.append(_Pass(stage, self._meter.point(), loop.steps, width, source, gate, during=during, gap=gap))
+        if source is not None:
+            source.attach(timed=gate is not None)
 
     def _shows_waits(self, gate: Gate, width: int) -> bool:
         """Return whether the waits of this loop can be told from when its items pass the gate, and say why not."""
         reason = None
         if width > 1:
-            reason = f"Keras runs {width} batches as one (steps_per_execution), of which the first one's wait alone would be seen"
+            reason = (
+                f"Keras runs {width} batches as one (steps_per_execution), of which the first one's wait alone would be seen"
+            )
         elif gate.elsewhere and traits.takes_ahead():
             reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
         if reason is not None:
@@ -343,11 +345,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         run.function = new_function(self._keras_model, run.stage)
         run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width)
         run.watched = 0
-        run.plain = not run.compiling and run.gate is None and run.width == 1
+        run.plain = not run.compiling and run.source is None and run.width == 1
         run.mark = self._next_mark(run, -1)
         self._pause(run, run.gap)
 
-    def _end_epoch(self, run: _Pass, logs: Any) -> dict[str, float]:  # noqa: ANN401
+    def _end_epoch(self, run: _Pass, logs: Any) -> dict[str, float]:
         """Note an epoch in the record and write its scalars; return the metrics of the stage."""
         self._pause(run, "other")
         if run.function is not None and not run.compiling:
@@ -364,19 +366,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _end(self) -> None:
         run = self._passes.pop()
-        if run.gate is not None:
-            run.gate.detach()
+        if run.source is not None:
+            run.source.detach()
         self._meter.end_stage("other")
         self._finish()
 
     def _pause(self, run: _Pass, phase: Phase) -> None:
         """Enter a phase between batches."""
-        if run.timed and run.gate is not None:
+        if run.gate is not None:
             run.gate.leave(phase)
         else:
             self._meter.enter(phase)
 
-    def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:  # noqa: ANN401
+    def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
         """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
         if metrics:
             keys = self._keys.setdefault(group, frozenset(metrics))
@@ -384,7 +386,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     # ---------------------------------------------------------------------------------------------------- batches
 
-    def _on_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def _on_batch_begin(self, batch: int, logs: Any = None) -> None:
         run = self._passes[-1]
         if run.plain:
             self._meter.batch_start()
@@ -393,7 +395,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of training; now and then, count its samples and write scalars."""
         run = self._passes[-1]
         if run.plain:
@@ -403,7 +405,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if batch >= run.mark:
             self._on_mark(run, batch)
 
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of an evaluation."""
         run = self._passes[-1]
         if run.plain:
@@ -411,7 +413,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         else:
             self._end_batch(run, batch, None)
 
-    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ANN401
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
         run = self._passes[-1]
         if run.plain:
@@ -426,7 +428,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             run.compiling.discard(batch)
             self._count(run)  # so that this batch's own samples can be told
         phase: Phase = "compile" if run.compiles else run.during
-        if run.timed and run.gate is not None:
+        if run.gate is not None:
             run.gate.begin(phase)
         else:
             self._meter.enter(phase)
@@ -438,7 +440,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return
         self._count(run)
         run.compiles, run.plain = True, False
-        if run.timed and run.gate is not None:
+        if run.gate is not None:
             run.gate.work("compile")
         else:
             self._meter.enter("compile")
@@ -446,8 +448,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _end_batch(self, run: _Pass, batch: int, samples: int | None) -> None:
         last = batch if run.steps is None else min(batch, run.steps - 1)
         batches = 1 if run.width == 1 else last - run.first + 1
-        if run.gate is not None:
-            taken = run.gate.take(batches)
+        if run.source is not None:
+            taken = run.source.take(batches)
             if self._batch_size_fn is not None:
                 samples = taken
             else:
@@ -455,11 +457,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if run.compiles and samples is None:
             samples = self._new_samples(run)
         run.compiles = False
-        if run.timed and run.gate is not None:
+        if run.gate is not None:
             run.gate.end(samples, batches)
         else:
             self._meter.batch_end(samples, batches)
-        run.plain = not run.compiling and run.gate is None and run.width == 1
+        run.plain = not run.compiling and run.source is None and run.width == 1
 
     def _next_mark(self, run: _Pass, batch: int) -> int:
         """Return the index of the next batch of training after which there is something to do."""
@@ -484,16 +486,16 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     # ---------------------------------------------------------------------------------------------------- samples
 
-    def _count(self, run: _Pass, logs: Any = None) -> None:  # noqa: ANN401
+    def _count(self, run: _Pass, logs: Any = None) -> None:
         """Count the samples of the batches whose size was not known at their end."""
         own = self._meter.counts(run.stage, run.since)
-        if not own.unsized or (self._batch_size_fn is not None and run.gate is not None):
+        if not own.unsized or (self._batch_size_fn is not None and run.source is not None):
             return
         model = self._keras_model
         seen = samples_seen(model) if run.stage != "predict" and loss_agrees(model, logs) else None
         if seen is not None and seen > own.samples:
             self._meter.add_samples(run.stage, seen - own.samples, own.unsized)
-        elif run.gate is not None and run.watched:
+        elif run.source is not None and run.watched:
             self._meter.add_samples(run.stage, run.watched, own.unsized)
         else:
             return
@@ -506,7 +508,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         return None if seen is None or seen <= own.samples else seen - own.samples
 
 
-def _length(batch: Any) -> int | None:  # noqa: ANN401 - whatever Keras trains on
+def _length(batch: Any) -> int | None:
     try:
         return int(samples_of(batch).shape[0])
     except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
@@ -532,7 +534,9 @@ def _shorten_progress_bar(loop: KerasLoop) -> None:
 
 
 def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-    on_epoch_end(epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN})
+    on_epoch_end(
+        epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
+    )
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:

@@ -24,11 +24,10 @@ class Scalars:
         if folder is None:
             return
         try:
-            from ml_energy_callbacks.tensorboard.event_file import EventFile, sub_run  # noqa: PLC0415 - an optional extra
-            from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - likewise
+            from ml_energy_callbacks.tensorboard import event_file, panels  # noqa: PLC0415 - an optional extra
 
-            write_panels(folder)
-            self._file = EventFile(sub_run(folder))
+            panels.write_panels(folder)
+            self._file = event_file.EventFile(event_file.sub_run(folder))
         except ImportError:
             warn("No scalars are written for TensorBoard: pip install 'ml-energy-callbacks[tensorboard]'.")
         except OSError as error:

@@ -12,7 +12,6 @@ from typing import Any
 from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Phase
 
-
 _MOST_SIZES = 4096
 """Sizes that are kept of items that wait to be used."""
 

@@ -6,7 +6,6 @@ be read off the stack: the hook was called by a ``CallbackList``, and that by ``
 
 import sys
 import threading
-from collections.abc import Sequence
 from types import FrameType
 
 import keras
@@ -21,6 +20,7 @@ class KerasLoop:
     """One call of ``fit``, ``evaluate`` or ``predict``.
 
     Attributes:
+        owner: The ``CallbackList`` that called the hook, or None.
         callbacks: The callbacks in its list, in order; empty where the hook was not called by a list.
         data: What it was given as ``x``, or None.
         steps: Number of its batches (in training, of an epoch), or None where Keras does not know it.
@@ -31,19 +31,15 @@ class KerasLoop:
         """Find the loop that called this frame's hook for a model."""
         caller = hook.f_back
         owner = None if caller is None else caller.f_locals.get("self")
-        self._list = owner if isinstance(owner, keras.callbacks.CallbackList) else None
-        self._frame = None if caller is None or self._list is None else caller.f_back
+        self.owner = owner if isinstance(owner, keras.callbacks.CallbackList) else None
+        self._frame = None if caller is None or self.owner is None else caller.f_back
         own = {} if self._frame is None else self._frame.f_locals
-        self.callbacks: Sequence[keras.callbacks.Callback] = () if self._list is None else self._list.callbacks
+        self.callbacks: list[keras.callbacks.Callback] = [] if self.owner is None else self.owner.callbacks
         self.is_keras = own.get("self") is model
         self.data = own.get("x") if self.is_keras else None
         self.steps: int | None = getattr(own.get("epoch_iterator"), "num_batches", None)
         self._thread = threading.get_ident()
         self._seen = self._exception()
-
-    def shares_callbacks(self, other: "KerasLoop") -> bool:
-        """Return whether both loops call one list, as ``fit`` and its own validation do."""
-        return self._list is not None and self._list is other._list
 
     def running(self) -> bool:
         """Return whether its frame is on its thread's stack still; of a user's own loop, True."""

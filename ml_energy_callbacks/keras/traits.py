@@ -13,7 +13,7 @@ def name() -> str:
 
 def waits_between_batches() -> bool:
     """Return whether data are fetched between two batches, where hooks see it; else it is done inside the step."""
-    return keras.backend.backend() == "torch"
+    return str(keras.backend.backend()) == "torch"
 
 
 def takes_ahead() -> bool:
@@ -22,7 +22,7 @@ def takes_ahead() -> bool:
         return False
     import jax  # noqa: PLC0415 - another backend needs no JAX
 
-    return jax.default_backend() != "cpu"
+    return str(jax.default_backend()) != "cpu"
 
 
 def processes() -> int:
@@ -31,4 +31,4 @@ def processes() -> int:
         return 1
     import jax  # noqa: PLC0415 - as above
 
-    return jax.process_count()
+    return int(jax.process_count())

@@ -13,7 +13,7 @@ from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.samples import samples_of
 
 
-def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:  # noqa: ANN401 - what Keras trains on
+def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
     """Return the data such that each batch passes the gate.
 
     Args:
@@ -47,7 +47,7 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
     return gate.iterate(data)
 
 
-def _is_a(data: Any, package: str, name: str) -> bool:  # noqa: ANN401
+def _is_a(data: Any, package: str, name: str) -> bool:
     """Return whether these are data of a package; one that was never imported made none."""
     kind: Any = sys.modules.get(package)
     for part in name.split("."):
@@ -85,7 +85,7 @@ class _PyDataset(keras.utils.PyDataset):
 class _Sized(keras.utils.PyDataset):
     """Any iterable that knows its length; Keras takes such from a PyDataset alone."""
 
-    def __init__(self, source: Any, gate: Gate) -> None:  # noqa: ANN401 - sized and iterable
+    def __init__(self, source: Any, gate: Gate) -> None:
         super().__init__()
         self._source = source
         self._gate = gate
@@ -108,15 +108,15 @@ class _Sized(keras.utils.PyDataset):
         self._iterator = self._gate.iterate(self._source)
 
 
-def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:  # noqa: ANN401 - a Dataset
+def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
     import tensorflow as tf  # noqa: PLC0415 - it made the data, so that it is imported already
 
-    def mark(index: Any, size: Any) -> None:  # noqa: ANN401 - arrays of no dimension
+    def mark(index: Any, size: Any) -> None:
         if index == 0:
             gate.open()
         gate.hand_over(gate.ask(), int(size))
 
-    def pass_gate(index: Any, item: Any) -> Any:  # noqa: ANN401 - symbolic tensors
+    def pass_gate(index: Any, item: Any) -> Any:
         try:
             size = tf.shape(samples_of(item))[0] if batch_size_fn is None else batch_size_fn(item)
             size = tf.cast(size, tf.int64)
@@ -132,13 +132,13 @@ def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | N
     return source.enumerate().map(pass_gate)
 
 
-def _data_loader(source: Any, gate: Gate) -> Any:  # noqa: ANN401 - a DataLoader
+def _data_loader(source: Any, gate: Gate) -> Any:
     kind: type = type(source)
 
-    def __iter__(_: Any) -> Iterator[Any]:  # noqa: ANN401, N807
+    def __iter__(_: Any) -> Iterator[Any]:  # noqa: N807 - it becomes a method
         return gate.iterate(source)
 
     watching = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(__iter__=__iter__))
-    loader = object.__new__(watching)
+    loader: Any = object.__new__(watching)
     loader.__dict__.update(source.__dict__)
     return loader

@@ -1,0 +1,194 @@
+"""What the callbacks of all frameworks promise: names, record, errors, bad input. Run for each of them."""
+
+import copy
+import inspect
+import math
+import pickle
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import frameworks
+import pytest
+
+from ml_energy_callbacks import load_record
+from ml_energy_callbacks.exceptions import ConfigurationError
+
+framework = frameworks.load()
+EnergyCallback = framework.EnergyCallback
+
+OPTIONS = {
+    "devices": "auto",
+    "sample_interval": 0.05,
+    "location": None,
+    "carbon_intensity": None,
+    "electricity_price": None,
+    "currency": "USD",
+    "pue": 1.0,
+    "batch_size_fn": None,
+    "log_every_n_steps": None,
+    "output_dir": None,
+    "verbose": True,
+    "backends": None,
+}
+
+
+def no_thread_lives() -> bool:
+    return not any(thread.name == "ml-energy-sampler" for thread in threading.enumerate())
+
+
+def energy_callback(folder: Path, **options: Any) -> Any:
+    return EnergyCallback(**{"verbose": False, **framework.record_folder(folder), **options})
+
+
+def test_the_options_are_the_same_in_the_same_words_by_keyword_alone() -> None:
+    parameters = list(inspect.signature(EnergyCallback.__init__).parameters.values())[1:]
+    assert {parameter.name: parameter.default for parameter in parameters} == OPTIONS
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+    for name in OPTIONS:
+        assert re.search(rf"^        {name}: ", EnergyCallback.__doc__, re.MULTILINE)
+
+
+def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, location="FRA", electricity_price=0.3, currency="EUR")
+    loops = framework.Loops(tmp_path)
+    loops.fit([energy], samples=42, batch_size=4, validation=12, epochs=2)
+    loops.test([energy], 13, 4)
+    loops.predict([energy], 6, 4)
+    record = energy.record
+    counts = {name: (stage.batches, stage.samples) for name, stage in record.stages.items()}
+    assert counts == {"other": (0, None), "train": (22, 84), "validate": (6, 24), "test": (4, 13), "predict": (2, 6)}
+    assert [(epoch.stage, epoch.samples) for epoch in record.epochs] == [
+        ("validate", 12),
+        ("train", 42),
+        ("validate", 12),
+        ("train", 42),
+        ("test", 13),
+        ("predict", 6),
+    ]
+    assert [epoch.index for epoch in record.epochs[:4]] == [0, 0, 1, 1]
+    total = record.total.joules
+    assert total is not None
+    assert total > 0
+    assert sum(stage.joules or 0 for stage in record.stages.values()) == pytest.approx(total, rel=1e-9)
+    assert sum(device.joules or 0 for device in record.devices) == pytest.approx(total, rel=1e-9)
+    for stage in record.stages.values():
+        assert sum(stage.devices.values()) == pytest.approx(stage.joules, rel=1e-9)
+        assert sum(phase.seconds or 0 for phase in stage.phases.values()) == pytest.approx(stage.seconds, rel=1e-9)
+    assert record.total.co2e_grams == pytest.approx(total / 3.6e6 * 56.039)
+    assert record.total.cost == pytest.approx(total / 3.6e6 * 0.3)
+    assert record.run.framework.startswith(framework.FRAMEWORK)
+    assert record.run.status == "completed"
+    assert energy.record_path == tmp_path / "energy.json"
+    assert load_record(tmp_path) == record
+    assert no_thread_lives()
+
+
+def test_several_fits_with_one_callback_go_on(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path)
+    loops = framework.Loops(tmp_path)
+    loops.fit([energy], epochs=1)
+    first = energy.record
+    loops.fit([energy], epochs=1)
+    second = energy.record
+    assert second.run.id == first.run.id
+    assert second.stages["train"].samples == 80
+    assert (second.stages["train"].joules or 0) > (first.stages["train"].joules or 0)
+    assert (second.total.joules or 0) > (first.total.joules or 0)
+    assert load_record(tmp_path) == second
+
+
+def test_a_new_callback_each_time_is_a_run_of_its_own_and_keeps_the_others_record(tmp_path: Path) -> None:
+    loops = framework.Loops(tmp_path)
+    runs = []
+    for _ in range(2):
+        energy = energy_callback(tmp_path)
+        loops.fit([energy], epochs=1)
+        runs.append(energy.record)
+    assert runs[0].run.id != runs[1].run.id
+    assert {run.stages["train"].samples for run in runs} == {40}
+    assert load_record(tmp_path) == runs[1]
+    assert load_record(tmp_path / f"energy-{runs[0].run.id[:8]}.json") == runs[0]
+
+
+def test_a_copy_and_a_pickle_start_afresh_with_the_same_options(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, devices=["cpu-model:0"], location="FRA")
+    framework.Loops(tmp_path).fit([energy], epochs=1)
+    for other in (copy.deepcopy(energy), pickle.loads(pickle.dumps(energy))):  # noqa: S301 - our own
+        with pytest.raises(ConfigurationError, match="no record yet"):
+            _ = other.record
+        framework.Loops(tmp_path).fit([other], epochs=1)
+        assert [device.id for device in other.record.devices] == ["cpu-model:0"]
+        assert other.record.carbon.location == energy.record.carbon.location
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_interval": -0.1}, "sample_interval is -0.1 s; give seconds above 0"),
+        ({"location": "Nowhere"}, "no country 'Nowhere'"),
+        ({"electricity_price": math.nan}, "electricity_price is nan"),
+        ({"carbon_intensity": -1}, "carbon_intensity is -1"),
+        ({"pue": 0.3}, "pue is 0.3"),
+        ({"currency": "Euro"}, "currency is 'Euro'"),
+        ({"devices": "nvml:0"}, "devices is 'nvml:0'"),
+        ({"log_every_n_steps": -1}, "log_every_n_steps is -1"),
+        ({"batch_size_fn": 4}, "batch_size_fn is 4"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_options_are_refused_in_one_sentence_when_the_callback_is_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        EnergyCallback(**options)
+
+
+def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(ConfigurationError, match="no device 'nvml:7'"):
+        framework.Loops(tmp_path).fit([energy_callback(tmp_path, devices=["nvml:7"])], after_batch=seen.append)
+    assert seen == []
+    assert no_thread_lives()
+
+
+def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        framework.Loops(tmp_path).fit([energy_callback(tmp_path, output_dir=tmp_path / "file" / "x")])
+    assert no_thread_lives()
+
+
+def test_two_callbacks_are_refused_before_training(tmp_path: Path) -> None:
+    class Mine(EnergyCallback):  # type: ignore[misc, valid-type] - the class of the framework under test
+        pass
+
+    seen: list[int] = []
+    for other in (energy_callback(tmp_path), Mine(verbose=False)):
+        with pytest.raises((RuntimeError, ConfigurationError), match=framework.REFUSES_TWO):
+            framework.Loops(tmp_path).fit([energy_callback(tmp_path), other], after_batch=seen.append)
+    assert seen == []
+    assert no_thread_lives()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(RuntimeError("mine"), "failed", "RuntimeError: mine"), (KeyboardInterrupt(), "stopped", "KeyboardInterrupt")],
+    ids=["error", "interrupt"],
+)
+def test_an_exception_in_training_leaves_a_complete_record(
+    tmp_path: Path, error: BaseException, status: str, reason: str
+) -> None:
+    def break_at_5(batch: int) -> None:
+        if batch == 5:
+            raise error
+
+    energy = energy_callback(tmp_path)
+    try:
+        framework.Loops(tmp_path).fit([energy], after_batch=break_at_5)
+    except (RuntimeError, KeyboardInterrupt, SystemExit):
+        record = energy.record
+    assert (record.run.status, record.run.reason) == (status, reason)
+    assert record.run.ended_at is not None
+    assert record.stages["train"].batches == 6
+    assert load_record(tmp_path) == record
+    assert no_thread_lives()

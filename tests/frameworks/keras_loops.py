@@ -1,0 +1,160 @@
+"""Keras's loops, on the backend that Keras is set to."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ml_energy_callbacks.keras import EnergyCallback
+
+FRAMEWORK = "keras"
+MODULES = ("keras", keras.backend.backend())
+REFUSES_TWO = "two EnergyCallbacks"
+
+__all__ = ["EnergyCallback"]
+
+
+class Net(keras.Sequential):
+    """A small network that calls a function inside each batch of training, where that is not None."""
+
+    inside: Callable[[int], None] | None = None
+    count = 0
+
+    def train_step(self, *args: Any) -> Any:
+        """Train on a batch."""
+        if self.inside is not None:
+            self.inside(self.count)
+            self.count += 1
+        return super().train_step(*args)
+
+
+class AroundBatch(keras.callbacks.Callback):
+    """Calls a function before each batch of training, and another after it."""
+
+    def __init__(self, before: Callable[[], None], after: Callable[[int], None]) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.before()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.after(batch)
+
+
+def nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+class Waiting(keras.utils.PyDataset):
+    """Calls a function before each batch, and another when it hands one over."""
+
+    def __init__(self, samples: int, batch_size: int, on_wait: Callable[[int], None], after: Callable[[], None]) -> None:
+        super().__init__()
+        self.samples, self.batch_size, self.on_wait, self.after = samples, batch_size, on_wait, after
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        self.on_wait(index)
+        batch = arrays(min(self.batch_size, self.samples - index * self.batch_size))
+        self.after()
+        return batch
+
+
+def net(*, eager: bool = False) -> Net:
+    """Return a network for vectors of 8 numbers."""
+    model = Net([keras.layers.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=eager)
+    return model
+
+
+def arrays(samples: int) -> tuple[Any, Any]:
+    """Return random vectors with a target."""
+    return np.random.default_rng(0).random((samples, 8), "float32"), np.zeros((samples, 1), "float32")
+
+
+def in_the_loop(source: Waiting) -> Any:
+    """Return the data such that a batch is fetched when it is wanted, not ahead of it."""
+    if keras.backend.backend() != "tensorflow":
+        return source
+    import tensorflow as tf  # noqa: PLC0415 - of this backend alone
+
+    after, source.after = source.after, nothing
+
+    def batches() -> Iterator[Any]:
+        return (source[index] for index in range(len(source)))
+
+    def hand_over(x: Any, y: Any) -> Any:
+        # As near to the end of the pipeline as can be: TensorFlow takes milliseconds to fetch from Python.
+        with tf.control_dependencies([tf.numpy_function(after, [], [])]):
+            return tf.identity(x), tf.identity(y)
+
+    kinds = (tf.TensorSpec((None, 8)), tf.TensorSpec((None, 1)))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=kinds)
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False
+    dataset = dataset.map(hand_over).with_options(options)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(source)))
+
+
+class Loops:
+    """A model, and what can be done with it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write what the framework writes into this folder."""
+        self.folder = folder
+        self.model = net()
+
+    def fit(
+        self,
+        callbacks: list[Any],
+        *,
+        samples: int = 40,
+        batch_size: int = 4,
+        validation: int = 0,
+        epochs: int = 2,
+        on_wait: Callable[[int], None] | None = None,
+        on_data: Callable[[], None] = nothing,
+        on_batch: Callable[[int], None] | None = None,
+        after_batch: Callable[[int], None] = nothing,
+        backup: bool = False,
+    ) -> None:
+        """Train; validation data come in batches of 5."""
+        if on_batch is not None:
+            self.model = net(eager=True)
+            self.model.inside = on_batch
+        # With torch the hooks see when the data are there, else the source does.
+        begun, handed_over = (on_data, nothing) if keras.backend.backend() == "torch" else (nothing, on_data)
+        x, y = arrays(samples)
+        source: dict[str, Any] = {"x": x, "y": y, "batch_size": batch_size}
+        if on_wait is not None:
+            energy = next(callback for callback in callbacks if isinstance(callback, EnergyCallback))
+            source = {"x": energy.watch(in_the_loop(Waiting(samples, batch_size, on_wait, handed_over))), "shuffle": False}
+        further: list[Any] = [AroundBatch(begun, after_batch)]
+        if backup:
+            further.append(keras.callbacks.BackupAndRestore(self.folder / "backup"))
+        self.model.fit(
+            **source,
+            epochs=epochs,
+            validation_data=arrays(validation) if validation else None,
+            validation_batch_size=5 if validation else None,
+            callbacks=[*callbacks, *further],
+            verbose=0,
+        )
+
+    def test(self, callbacks: list[Any], samples: int, batch_size: int) -> None:
+        """Evaluate."""
+        self.model.evaluate(*arrays(samples), batch_size=batch_size, callbacks=callbacks, verbose=0)
+
+    def predict(self, callbacks: list[Any], samples: int, batch_size: int) -> None:
+        """Predict."""
+        self.model.predict(arrays(samples)[0], batch_size=batch_size, callbacks=callbacks, verbose=0)
+
+
+def record_folder(folder: Path) -> dict[str, Any]:
+    """Return the options that let the record go into a folder."""
+    return {"output_dir": folder}
