@@ -336,6 +336,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             )
         elif gate.elsewhere and traits.takes_ahead():
             reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
+        elif gate.lost_count:
+            reason = "Keras fetched some before it began, to build the model; from the next fit on they can"
         if reason is not None:
             self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
         return reason is None

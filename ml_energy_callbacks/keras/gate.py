@@ -29,16 +29,18 @@ class Gate:
         size: Tells the number of samples of an item, or None.
         resumes: Whether the source is passed over just once, so that a loop begins with what was taken before it.
         elsewhere: Whether the source hands over in threads of its own.
+        queued: Whether those threads fill a queue that lasts from one pass to the next.
     """
 
     def __init__(self, meter: EnergyMeter, size: Callable[[Any], int | None]) -> None:
         """Serve this meter; ``size`` tells the number of samples of an item, or None."""
         self.size = size
         self.resumes = False
-        self.elsewhere = False
+        self.elsewhere = self.queued = False
         self._meter = meter
         self._lock = threading.Lock()
-        self._thread: int | None = None
+        self._thread = threading.get_ident()
+        self._strays = 0
         self._attached = False
         self._timed = False
         self._in_batch = False
@@ -49,6 +51,11 @@ class Gate:
         self._open()
 
     # ---------------------------------------------------------------------------------------------------- the loop
+
+    @property
+    def lost_count(self) -> bool:
+        """Whether items are in the queue of which nobody knows how many: it was filled before the loop began."""
+        return self.queued and self._strays > 0
 
     def attach(self, *, timed: bool) -> None:
         """Serve the loop of this thread from now on: switch phases where ``timed``, else keep sizes alone."""
@@ -62,7 +69,7 @@ class Gate:
         """Serve no loop; what this thread takes from now on may be what the next loop begins with."""
         with self._lock:
             self._attached = self._in_batch = False
-            self._begun = 0
+            self._begun = self._strays = 0
             self._open()
 
     def begin(self, working: Phase) -> None:
@@ -95,7 +102,7 @@ class Gate:
     def take(self, items: int) -> int | None:
         """Return the samples of the next so many items, or None where one is not known."""
         with self._lock:
-            sizes = [self._sizes.popleft() if self._sizes else None for _ in range(items)]
+            sizes = [self._sizes.popleft() if self._sizes and not self.lost_count else None for _ in range(items)]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     # ---------------------------------------------------------------------------------------------------- the source
@@ -120,7 +127,8 @@ class Gate:
         """Ask the source for its next item, and return a ticket for it."""
         own = threading.get_ident() == self._thread
         with self._lock:
-            if not self._attached and self._thread is not None and not own:
+            if not self._attached and not own:
+                self._strays += 1
                 return _FOREIGN
             ticket = (self._pass, self._asked)
             self._asked += 1

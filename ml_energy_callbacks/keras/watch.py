@@ -28,7 +28,7 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
         if data.use_multiprocessing:
             msg = "watch() cannot see into other processes: let the PyDataset use threads (use_multiprocessing=False)."
             raise ConfigurationError(msg)
-        gate.elsewhere = data.workers > 1
+        gate.elsewhere = gate.queued = data.workers > 1
         return _PyDataset(data, gate)
     if _is_a(data, "tensorflow", "data.Dataset"):
         gate.elsewhere = True
@@ -75,7 +75,8 @@ class _PyDataset(keras.utils.PyDataset):
         return number
 
     def on_epoch_begin(self) -> None:
-        self._gate.open()
+        if not self._gate.queued:
+            self._gate.open()
         self._source.on_epoch_begin()
 
     def on_epoch_end(self) -> None:

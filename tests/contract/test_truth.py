@@ -63,7 +63,7 @@ class World:
 def test_total_stages_phases_and_wait_energy_are_true(driver: SimulatedDriver, tmp_path: Path, period_s: float) -> None:
     driver.start(period_s=period_s, watts=IDLE)
     rng = random.Random(2)
-    count = 70
+    count = 90
     energy = framework.EnergyCallback(devices=["nvml:*"], verbose=False, **framework.record_folder(tmp_path))
     world = World(
         driver,
