@@ -1,10 +1,13 @@
 """What measuring costs: time of a batch's two hooks inside a real fit, memory of a million batches, import time.
 
-Run it in an environment with the extra `lightning`: `python benchmarks/overhead.py`.
+Run it in an environment with the extra `lightning`, and with Keras and its backends as far as they are to be measured:
+`python benchmarks/overhead.py`.
 """
 
-import importlib.metadata
+import importlib.util
+import json
 import logging
+import os
 import platform
 import statistics
 import subprocess
@@ -13,9 +16,14 @@ import tempfile
 import time
 import tracemalloc
 import warnings
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hooks import BATCHES, ROUNDS, above_empty, timed
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, TensorDataset
@@ -23,8 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.lightning import EnergyCallback
 
-ROUNDS = 15
-BATCHES = 2000
+BACKENDS = ("tensorflow", "jax", "torch")
 MILLION = 1_000_000
 
 
@@ -54,26 +61,30 @@ class Tiny(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def hooks_us(callback, folder) -> float:
-    """Return the median time of a batch's two hooks in µs."""
-    start, end = callback.on_train_batch_start, callback.on_train_batch_end
-    times = []
-
-    def timed_start(*args):
-        begun = time.perf_counter_ns()
-        start(*args)
-        times.append(time.perf_counter_ns() - begun)
-
-    def timed_end(*args):
-        begun = time.perf_counter_ns()
-        end(*args)
-        times[-1] += time.perf_counter_ns() - begun
-
-    callback.on_train_batch_start, callback.on_train_batch_end = timed_start, timed_end
+def fit(callback, folder) -> list[int]:
+    """Return the times of the two hooks of each batch of a fit, in ns."""
+    times = timed(callback, "on_train_batch_start", "on_train_batch_end")
     data = DataLoader(TensorDataset(torch.randn(BATCHES * 4, 4)), batch_size=4)
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], default_root_dir=folder, **options).fit(Tiny(), data)
-    return statistics.median(times) / 1000
+    return times
+
+
+def lightning_hooks() -> list[float]:
+    """Return what the hooks take above empty ones in a fit of Lightning, in µs."""
+    for name in ("pytorch_lightning", "lightning.pytorch"):  # the two share a logger, that of the last one imported
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        return above_empty(partial(fit, folder=folder), Empty, partial(EnergyCallback, verbose=False))
+
+
+def keras_hooks(backend) -> dict[str, Any]:
+    """Return what `overhead_keras.py` finds in a process of its own, as a process has one backend."""
+    settings = {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    script = Path(__file__).with_name("overhead_keras.py")
+    run = subprocess.run([sys.executable, script], env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout)
 
 
 def million_batches() -> tuple[float, float]:
@@ -106,30 +117,30 @@ def import_ms() -> float:
 
 def main() -> None:
     """Measure, and print a table."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    empty, ours = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):
-            empty.append(hooks_us(Empty(), folder))
-            ours.append(hooks_us(EnergyCallback(verbose=False), folder))
-    above = [b - a for a, b in zip(empty, ours, strict=True)]
-    grown, each = million_batches()
-    console = Console()
     table = Table("what", "median", "range", "bar")
-    low, high = min(above), max(above)
-    table.add_row(
-        "hooks of a batch above an empty callback, in a real fit",
-        f"{statistics.median(above):.2f} µs",
-        f"{low:.2f} to {high:.2f}",
-        "3 µs",
-    )
+
+    def add_hooks(where, above):
+        row = f"{statistics.median(above):.2f} µs", f"{min(above):.2f} to {max(above):.2f}"
+        table.add_row(f"hooks, {where}", *row, "3 µs")
+
+    add_hooks("fit of Lightning", lightning_hooks())
+    versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning"))]
+    for backend in BACKENDS:
+        if not (importlib.util.find_spec("keras") and importlib.util.find_spec(backend)):
+            table.add_row(f"hooks, Keras on {backend}", "skipped", "not installed", "3 µs")
+            continue
+        found = keras_hooks(backend)
+        add_hooks(f"fit of Keras on {backend}", found["fit"])
+        add_hooks(f"predict of Keras on {backend}", found["predict"])
+        versions += found["versions"]
+    grown, each = million_batches()
     table.add_row("a batch of EnergyMeter in a bare loop", f"{each:.2f} µs", "", "")
     table.add_row("memory grown by 1,000,000 batches", f"{grown:.3f} MB", "", "2 MB")
     table.add_row("import ml_energy_callbacks", f"{import_ms():.1f} ms", "", "30 ms")
+    console = Console()
     console.print(table)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "pytorch-lightning"))
-    console.print(f"Python {platform.python_version()}, {versions}; {ROUNDS} interleaved rounds of {BATCHES} batches.")
+    console.print("Hooks: the two of a batch, above those of an empty callback, inside a real fit or predict.")
+    console.print(f"{', '.join(dict.fromkeys(versions))}; {ROUNDS} interleaved rounds of {BATCHES} batches.")
 
 
 if __name__ == "__main__":

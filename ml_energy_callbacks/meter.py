@@ -212,41 +212,43 @@ class EnergyMeter:
         Raises:
             ConfigurationError: A device id is unknown, or the output directory cannot be written.
         """
-        if self.running:
+        with self._stopping:  # wait for a stop in another thread
+            if self.running:
+                return self
+            self._sources = discover(self._devices, backends=self._backends).sources
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            if self._run is None:
+                self._run = Run(
+                    id=uuid.uuid4().hex,
+                    started_at=now,
+                    status="running",
+                    framework=framework,
+                    hostnames=[socket.gethostname()],
+                    world_size=world_size,
+                )
+            self._run.status, self._run.reason, self._run.ended_at = "running", None, None
+            if not self._sources:
+                self.warn("No device can be read here, so that every energy is unknown.")
+            if self._rates.intensity.assumed:
+                average = self._rates.intensity.g_per_kwh
+                self.warn(
+                    f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
+                    "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
+                )
+            for source in self._sources:
+                self._ledgers.setdefault(source.device.id, Ledger(source.device))
+            ledgers = [self._ledgers[source.device.id] for source in self._sources]
+            self._prepare_file(None if output_dir is None else Path(output_dir))
+            self._ended = False
+            self._pid = os.getpid()
+            self._loop = loop
+            poller = Poller(self._sources, ledgers, self._timeline, self._interval, self._lock)
+            watch = None if loop is None else partial(self._watch, loop)
+            self._sampler = Sampler(poller, self._timeline.clock, self._review, watch)
+            self._begin(_Frame(self._tally("other"), "other", "other"), "other")
+            self._sampler.start()
+            atexit.register(self._stop_at_exit)
             return self
-        self._sources = discover(self._devices, backends=self._backends).sources
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        if self._run is None:
-            self._run = Run(
-                id=uuid.uuid4().hex,
-                started_at=now,
-                status="running",
-                framework=framework,
-                hostnames=[socket.gethostname()],
-                world_size=world_size,
-            )
-        self._run.status, self._run.reason, self._run.ended_at = "running", None, None
-        if not self._sources:
-            self.warn("No device can be read here, so that every energy is unknown.")
-        if self._rates.intensity.assumed:
-            self.warn(
-                f"Nobody named a place: the world's average of {self._rates.intensity.g_per_kwh:.0f} g CO2e/kWh is assumed. "
-                "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
-            )
-        for source in self._sources:
-            self._ledgers.setdefault(source.device.id, Ledger(source.device))
-        ledgers = [self._ledgers[source.device.id] for source in self._sources]
-        self._prepare_file(None if output_dir is None else Path(output_dir))
-        self._ended = False
-        self._pid = os.getpid()
-        self._loop = loop
-        poller = Poller(self._sources, ledgers, self._timeline, self._interval, self._lock)
-        watch = None if loop is None else partial(self._watch, loop)
-        self._sampler = Sampler(poller, self._timeline.clock, self._review, watch)
-        self._begin(_Frame(self._tally("other"), "other", "other"), "other")
-        self._sampler.start()
-        atexit.register(self._stop_at_exit)
-        return self
 
     def stop(self, status: Status = "completed", reason: str | None = None) -> None:
         """Stop measuring, close the devices and write the record; a second call does nothing.
@@ -266,10 +268,10 @@ class EnergyMeter:
                     source.close()
             else:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
-            atexit.unregister(self._stop_at_exit)
             self._run.status, self._run.reason = status, reason
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             self._write(self._build())
+            atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _end(self) -> int:
         """Let what passes from now on count nowhere, and return the clock in ns."""

@@ -87,7 +87,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
         samples: Number of samples, or None where it is not known.
         compile_samples: Samples of the batches that passed while the framework compiled; they are among ``samples``.
         joules_per_sample: Energy of a sample in J, with the phase ``compile`` and its samples left out; None where the
-            number of samples is not known.
+            number of samples is not known, or all of them passed while the framework compiled.
         mean_watts: ``joules / seconds`` or None.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
         provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.

@@ -24,8 +24,8 @@ from ml_energy_callbacks.records import (
 from ml_energy_callbacks.timeline import OUTSIDE, Counts
 
 _ONE_STEP = (
-    "The framework fetches its data inside the step, so that waiting and computing cannot be told apart: "
-    "pass the data through the callback's watch()."
+    "The framework fetches its data inside the step, so that waiting and computing cannot be told apart "
+    "(data that come batch by batch can be passed through the callback's watch())."
 )
 
 

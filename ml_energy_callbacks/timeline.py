@@ -21,7 +21,7 @@ _REMEMBERED = 1024
 _LOOKS = 32
 """Earlier looks that are remembered."""
 
-_LONGEST_QUEUE = 20_000
+_LONGEST_QUEUE = 4000
 """What nobody looked at for so long is worked off by the training loop itself, so that memory is bounded."""
 
 

@@ -35,7 +35,7 @@ def digits_net() -> keras.Model:
     return net
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras ships no types
+class Batches(keras.utils.PyDataset):
     """Images and their labels, batch by batch."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:

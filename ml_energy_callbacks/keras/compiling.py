@@ -59,6 +59,9 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
         return
     from jax import monitoring  # noqa: PLC0415 - another backend needs no JAX
 
+    if not hasattr(monitoring, "unregister_event_duration_listener"):  # an older JAX would call us for ever
+        yield
+        return
     thread = threading.get_ident()
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:  # noqa: ARG001 - JAX passes it by this name

@@ -146,6 +146,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
         self._scalars = Scalars(None, self._meter.warn)
+        self._folder: Path | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
 
@@ -202,7 +203,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
         output_dir: Any = self._options["output_dir"]
         folder = None if output_dir is None else Path(output_dir)
-        shown = folder if board is None else Path(board.log_dir)
+        # An evaluation or a prediction without one belongs to the fit before it.
+        shown = self._folder = self._folder or folder if board is None else Path(board.log_dir)
         if stage == "train":
             self._backup = Backup(loop)
             earlier = self._backup.load(folder or shown)
@@ -234,15 +236,14 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _leave(self) -> None:
         """Forget the loop, and stop measuring where that goes on still."""
-        if self._meter.running:
-            gone = self._loop is not None and len(self._passes) > 1
-            self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
+        # The meter may be stopping itself just now, in its own thread: then this waits for it.
+        gone = self._loop is not None and len(self._passes) > 1
+        self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
         for run in self._passes[1:]:
             if run.source is not None:
                 run.source.detach()
         del self._passes[1:]
         self._loop = None
-        self._scalars.close()
         self._listening.close()
 
     def _finish(self) -> None:
@@ -418,10 +419,14 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
         run = self._passes[-1]
+        try:
+            samples = logs["outputs"].shape[0]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            samples = output_length(logs)
         if run.plain:
-            self._meter.batch_end(output_length(logs))
+            self._meter.batch_end(samples)
         else:
-            self._end_batch(run, batch, output_length(logs))
+            self._end_batch(run, batch, samples)
 
     def _begin_batch(self, run: _Pass, batch: int) -> None:
         run.first = batch

@@ -48,13 +48,7 @@ class Scalars:
 
     def _fail(self, error: OSError) -> None:
         self._warn(f"The scalars for TensorBoard could not be written ({error.strerror}).")
-        self.close()
-
-    def close(self) -> None:
-        """Write no more."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        self._file = None
 
 
 class Backup:
@@ -69,19 +63,12 @@ class Backup:
         """Return the record of the run that this one resumes, or None.
 
         Args:
-            folder: Where the run's own record would be: it knows what was used after the last backup as well.
+            folder: Where the run's own record is, if it has one: it may know what was used after the last backup as well.
         """
         if self._path is None or not self._path.exists():
             return None
-        try:
-            record = load_record(self._path)
-        except RecordError:
-            return None
-        try:
-            later = None if folder is None else load_record(folder)
-        except RecordError:
-            later = None
-        return later if later is not None and later.run.id == record.run.id else record
+        found = [record for record in map(_load, (self._path, folder)) if record is not None]
+        return max((record for record in found if record.run.id == found[0].run.id), key=_length, default=None)
 
     def save(self, record: RunRecord, warn: Callable[[str], None]) -> None:
         """Keep the record."""
@@ -92,3 +79,14 @@ class Backup:
             write_record(record, self._path)
         except OSError as error:
             warn(f"The totals could not be kept in {self._path.parent} ({error.strerror}); a resumed fit starts at zero.")
+
+
+def _load(path: Path | None) -> RunRecord | None:
+    try:
+        return None if path is None else load_record(path)
+    except RecordError:
+        return None
+
+
+def _length(record: RunRecord) -> float:
+    return record.total.seconds

@@ -73,11 +73,14 @@ class Gate:
             self._open()
 
     def begin(self, working: Phase) -> None:
-        """Begin a batch, which waits until its data are there and is in the phase ``working`` then."""
+        """Begin a batch, which waits until its data are there and is in the phase ``working`` then.
+
+        TensorFlow compiles before it asks for data: a batch that compiles does not wait unless it asks itself.
+        """
         with self._lock:
             self._begun += 1
             self._in_batch, self._working = True, working
-            self._waits = self._handed < self._begun
+            self._waits = self._handed < self._begun and working != "compile"
             self._meter.enter("data_wait" if self._waits else working)
 
     def work(self, phase: Phase) -> None:
@@ -117,8 +120,9 @@ class Gate:
         self._handed = self._begun
         if self._in_batch and self._timed:  # this batch is the first of the pass
             self._handed -= 1
-            self._waits = True
-            self._meter.enter("data_wait")
+            if self._working != "compile":
+                self._waits = True
+                self._meter.enter("data_wait")
         self._asked = self._settled = 0
         self._done: dict[int, int | None] = {}
         self._sizes: deque[int | None] = deque(maxlen=_MOST_SIZES)

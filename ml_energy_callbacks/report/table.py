@@ -103,6 +103,8 @@ def _phase_table(record: RunRecord) -> Table:
     table = _table("Phases", "stage", "phase", "seconds", "joules", "split known to")
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():
+            if phase.seconds is None:
+                continue  # the footer says why there is none
             known = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
             table.add_row(name, phase_name, quantity(phase.seconds), quantity(phase.joules), known)
     return table
@@ -139,5 +141,8 @@ def _footer(record: RunRecord) -> Iterator[str]:
                 reasons.setdefault(phase.reason, []).append(f"{name} {phase_name}")
     for reason, names in reasons.items():
         yield f"{', '.join(names)}: {reason}"
+    compiled = sum(stage.compile_samples for stage in record.stages.values())
+    if compiled:
+        yield f"J per sample leaves out the phase compile and the {compiled:,} samples that passed in it."
     for warning in record.warnings:
         yield f"Note: {warning}"

@@ -26,7 +26,7 @@ def sub_run(log_dir: Path) -> Path:
 
 
 class EventFile:
-    """A new event file in a folder; what is added is in the file at once."""
+    """A new event file in a folder; it is open only while something is added, so that nobody has to close it."""
 
     def __init__(self, folder: Path) -> None:
         """Create the folder where it is missing, and the file.
@@ -36,7 +36,7 @@ class EventFile:
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.energy"
-        self._writer = RecordWriter((folder / name).open("wb"))
+        self.path = folder / name
         self.add(Event(file_version="brain.Event:2"))
 
     def add(self, event: Event) -> None:
@@ -46,14 +46,10 @@ class EventFile:
             OSError: The file cannot be written.
         """
         event.wall_time = time.time()
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        with self.path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Append scalars by their tags; raises as :meth:`add`."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self.add(Event(step=step, summary=Summary(value=values)))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()

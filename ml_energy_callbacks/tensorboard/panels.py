@@ -50,6 +50,4 @@ def write_panels(log_dir: Path) -> None:
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)),
         tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()),
     )
-    file = EventFile(folder)
-    file.add(Event(summary=Summary(value=[value])))
-    file.close()
+    EventFile(folder).add(Event(summary=Summary(value=[value])))

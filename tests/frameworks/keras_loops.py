@@ -1,5 +1,6 @@
 """Keras's loops, on the backend that Keras is set to."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Waiting(keras.utils.PyDataset):
         self.samples, self.batch_size, self.on_wait, self.after = samples, batch_size, on_wait, after
 
     def __len__(self) -> int:
-        return -(-self.samples // self.batch_size)
+        return math.ceil(self.samples / self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
         self.on_wait(index)

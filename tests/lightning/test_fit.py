@@ -1,6 +1,5 @@
 """The callback in real trainers of both packages."""
 
-import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from lightning_models import PACKAGES, loader, module, trainer
 
 from ml_energy_callbacks import load_record
-from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.lightning import EnergyCallback
 
 
@@ -115,63 +113,3 @@ def test_a_batch_of_unknown_size_is_said_and_gives_none(tmp_path: Path, caplog: 
     assert any("batch_size_fn" in warning for warning in unknown.record.warnings)
     assert "batch_size_fn" in caplog.text
     assert known.record.stages["train"].samples == 8
-
-
-def test_two_callbacks_in_one_trainer_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="more than one stateful callback of type `EnergyCallback`"):
-        trainer(tmp_path, [EnergyCallback(verbose=False), EnergyCallback(verbose=False)])
-
-    class Mine(EnergyCallback):
-        pass
-
-    t = trainer(tmp_path, [EnergyCallback(verbose=False), Mine(verbose=False)])
-    with pytest.raises(ConfigurationError, match="two EnergyCallbacks"):
-        t.fit(module(), loader())
-    assert no_thread_lives()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"sample_interval": -0.1},
-        {"location": "Nowhere"},
-        {"electricity_price": math.nan},
-        {"log_every_n_steps": -1},
-    ],
-    ids=lambda options: next(iter(options)),
-)
-def test_bad_options_are_refused_when_the_callback_is_made(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
-        EnergyCallback(**options)
-
-
-def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no device 'nvml:7'"):
-        trainer(tmp_path, [EnergyCallback(devices=["nvml:7"], verbose=False)]).fit(module(), loader())
-    assert no_thread_lives()
-
-
-def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    energy = EnergyCallback(output_dir=tmp_path / "file" / "x", verbose=False)
-    with pytest.raises(ConfigurationError, match="cannot be written"):
-        trainer(tmp_path, [energy]).fit(module(), loader())
-    assert no_thread_lives()
-
-
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError("mine"), "failed"), (KeyboardInterrupt(), "stopped")])
-def test_an_exception_in_a_users_hook_leaves_a_complete_record(tmp_path: Path, error: BaseException, status: str) -> None:
-    import pytorch_lightning as pl  # noqa: PLC0415
-
-    class Breaking(pl.Callback):
-        def on_train_batch_end(self, *args: Any) -> None:
-            if args[-1] == 5:
-                raise error
-
-    energy = EnergyCallback(verbose=False)
-    with pytest.raises((RuntimeError, SystemExit)):
-        trainer(tmp_path, [energy, Breaking()]).fit(module(), loader())
-    record = load_record(tmp_path)
-    assert record.run.status == status
-    assert record.stages["train"].batches == 6
-    assert no_thread_lives()

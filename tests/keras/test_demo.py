@@ -1,0 +1,49 @@
+"""The demonstration, as a newcomer runs it, and this backend's example."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+
+from ml_energy_callbacks import load_record
+
+BACKEND = keras.backend.backend()
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, *command: str, status: int = 0, **variables: str) -> str:
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path) -> None:
+    code = "from ml_energy_callbacks.cli import main; main()"
+    options = ("demo", "--framework", "keras", "--epochs", "2", "--logdir", "logs")
+    text = " ".join(run(tmp_path, "-c", code, *options).split())
+    for word in ("train", "validate", "test", "predict", "total", "tensorboard --logdir logs", "Test accuracy"):
+        assert word in text
+    record = load_record(tmp_path / "logs" / "demo" / "keras_0")
+    samples = {name: stage.samples for name, stage in record.stages.items() if name != "other"}
+    assert samples == {"train": 2 * 1258, "validate": 2 * 270, "test": 269, "predict": 1797}
+    assert record.run.framework.startswith(f"keras {keras.version()} ({BACKEND}")
+    assert "data_wait" in record.stages["train"].phases
+    run(tmp_path, "-c", code, *options)
+    assert load_record(tmp_path / "logs" / "demo" / "keras_1").run.id != record.run.id
+
+
+def test_a_backend_that_cannot_train_gets_one_sentence(tmp_path: Path) -> None:
+    code = "from ml_energy_callbacks.cli import main; main()"
+    said = run(tmp_path, "-c", code, "demo", "--framework", "keras", status=2, KERAS_BACKEND="numpy")
+    assert said == "ml-energy: KERAS_BACKEND is 'numpy'; the demonstration trains on tensorflow, jax, torch.\n"
+
+
+def test_the_backends_example_runs(tmp_path: Path) -> None:
+    said = run(tmp_path, str(ROOT / "examples" / f"keras_{BACKEND}_digits.py"))
+    assert "J per sample" in said
+    assert list(tmp_path.glob("energy_logs/**/energy.json"))

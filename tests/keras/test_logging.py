@@ -1,0 +1,189 @@
+"""Energy where a user of Keras already looks: History, progress bar, CSV, monitors, TensorBoard."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from frameworks.keras_loops import arrays, net
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ml_energy_callbacks import load_record
+from ml_energy_callbacks.keras import EnergyCallback
+
+BACKEND = keras.backend.backend()
+EPOCHS = 3
+
+
+def fit(folder: Path, *others: Any, energy: EnergyCallback | None = None, **options: Any) -> tuple[Any, EnergyCallback]:
+    energy = energy or EnergyCallback(verbose=False, output_dir=folder)
+    model = net()
+    x, y = arrays(400)
+    further = {"epochs": EPOCHS, "validation_data": (x, y), "verbose": 0, **options}
+    model.fit(x, y, batch_size=10, callbacks=[energy, *others], **further)
+    return model, energy
+
+
+def scalars(folder: Path) -> dict[str, list[Any]]:
+    events = EventAccumulator(str(folder / "energy")).Reload()
+    return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+
+
+def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None:
+    model, energy = fit(tmp_path, keras.callbacks.CSVLogger(str(tmp_path / "log.csv")))
+    x, y = arrays(40)
+    model.evaluate(x, y, batch_size=10, callbacks=[energy], verbose=0)
+    model.predict(x, batch_size=10, callbacks=[energy], verbose=0)
+    history = model.history.history
+    lengths = {name: len(values) for name, values in history.items()}
+    assert set(lengths.values()) == {EPOCHS}  # one row for each epoch, as a data frame needs it
+    names = ("joules", "watts", "joules_per_sample", "wh_per_1000_samples", "co2e_grams")
+    assert {f"energy/{stage}/{name}" for stage in ("train", "validate") for name in names} <= set(history)
+    assert {f"energy/total/{name}" for name in ("joules", "kwh", "co2e_grams", "relative_uncertainty")} <= set(history)
+
+    record = load_record(tmp_path)
+    assert record == energy.record
+    with (tmp_path / "log.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = scalars(tmp_path)
+    for stage in ("train", "validate"):
+        epochs = [epoch.joules for epoch in record.epochs if epoch.stage == stage]
+        assert history[f"energy/{stage}/joules"] == epochs
+        assert [float(row[f"energy/{stage}/joules"]) for row in rows] == pytest.approx(epochs)
+    for stage in ("train", "validate", "test", "predict"):
+        events = found[f"energy/{stage}/joules"]
+        epochs = [epoch.joules for epoch in record.epochs if epoch.stage == stage]
+        assert [event.value for event in events] == pytest.approx(epochs, rel=1e-6)
+        assert [event.step for event in events] == [epoch.index for epoch in record.epochs if epoch.stage == stage]
+        assert f"energy/{stage}/joules_per_sample" in found
+    totals = [event.value for event in found["energy/total/joules"]]
+    assert totals == sorted(totals)
+    assert history["energy/total/joules"][-1] == pytest.approx(totals[2 * EPOCHS - 1], rel=1e-6)
+
+
+def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False, output_dir=tmp_path, log_every_n_steps=15)
+    _, energy = fit(tmp_path, energy=energy)
+    found = scalars(tmp_path)
+    assert [event.step for event in found["energy/train/joules_step"]] == [14, 29, 44, 59, 74, 89, 104, 119]
+    steps = sum(event.value for event in found["energy/train/joules_step"])
+    assert steps == pytest.approx(energy.record.stages["train"].joules, rel=0.2)
+    assert "energy/train/joules_per_sample_step" in found
+
+
+def test_energy_can_be_monitored_by_what_comes_after(tmp_path: Path) -> None:
+    stopping = keras.callbacks.EarlyStopping(monitor="energy/total/joules", mode="min", patience=2)
+    keeping = keras.callbacks.ModelCheckpoint(
+        str(tmp_path / "best.weights.h5"),
+        monitor="energy/validate/joules_per_sample",
+        mode="min",
+        save_best_only=True,
+        save_weights_only=True,
+    )
+    model, energy = fit(tmp_path, stopping, keeping, epochs=10)
+    assert stopping.stopped_epoch == 2  # energy only grows: the first epoch is the best, and two more are waited for
+    assert len(model.history.history["energy/total/joules"]) == 3
+    assert (tmp_path / "best.weights.h5").exists()
+    assert energy.record.run.status == "completed"
+
+
+def test_a_monitor_that_comes_before_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    energy = EnergyCallback(output_dir=tmp_path)
+    stopping = keras.callbacks.EarlyStopping(monitor="energy/total/joules", mode="min")
+    x, y = arrays(20)
+    with pytest.warns(UserWarning, match="not available"):  # Keras's own, at the end of the first epoch
+        net().fit(x, y, callbacks=[stopping, energy], verbose=0)
+    assert "put EnergyCallback before EarlyStopping" in caplog.text
+    assert any("put EnergyCallback before EarlyStopping" in warning for warning in energy.record.warnings)
+
+
+def test_the_progress_bar_shows_two_of_our_keys_and_a_line_ends_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    energy = EnergyCallback(output_dir=tmp_path, location="FRA")
+    fit(tmp_path, energy=energy, verbose=2)
+    out = capfd.readouterr().out
+    assert out.count("energy/train/watts: ") == EPOCHS
+    assert out.count("energy/train/joules_per_sample: ") == EPOCHS
+    assert "energy/total" not in out
+    assert out.count("val_loss: ") == EPOCHS
+    assert out.count("Energy: ") == 1
+    assert "J/sample" in out
+    fit(tmp_path, energy=EnergyCallback(), verbose=0)
+    assert "Energy: " not in capfd.readouterr().out
+
+
+def test_validation_now_and_then_has_its_keys_in_those_epochs(tmp_path: Path) -> None:
+    model, _ = fit(tmp_path, epochs=4, validation_freq=2)
+    history = model.history.history
+    assert len(history["energy/train/joules"]) == 4
+    assert len(history["energy/validate/joules"]) == len(history["val_loss"]) == 2
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, energy = fit(tmp_path, energy=EnergyCallback(verbose=False))
+    assert energy.record_path is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras's TensorBoard callback needs TensorFlow")
+def test_kerass_tensorboard_callback_tells_the_folder(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    board = keras.callbacks.TensorBoard(str(logs), update_freq=20)
+    _, energy = fit(tmp_path, board, energy=EnergyCallback(verbose=False))
+    assert energy.record_path == logs / "energy.json"
+    found = scalars(logs)
+    assert len(found["energy/train/joules"]) == EPOCHS
+    assert [event.step for event in found["energy/train/joules_step"]] == [19, 39, 59, 79, 99, 119]
+    own = EventAccumulator(str(logs / "train"), size_guidance={"tensors": 0}).Reload()
+    assert "epoch_loss" in own.Tags()["tensors"]
+    # The record goes where the user says, the scalars stay beside Keras's own.
+    elsewhere = EnergyCallback(verbose=False, output_dir=tmp_path / "mine")
+    fit(tmp_path, keras.callbacks.TensorBoard(str(tmp_path / "logs2")), energy=elsewhere)
+    assert elsewhere.record_path == tmp_path / "mine" / "energy.json"
+    assert scalars(tmp_path / "logs2")
+
+
+def test_the_panels_are_there_once(tmp_path: Path) -> None:
+    model, energy = fit(tmp_path)
+    model.predict(arrays(4)[0], callbacks=[energy], verbose=0)
+    layouts = 0
+    for file in (tmp_path / "energy").glob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        layouts += "custom_scalars__config__" in events.Tags()["tensors"]
+    assert layouts == 1
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="it is there")
+def test_no_tensorflow_is_loaded(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from frameworks.keras_loops import Loops, EnergyCallback
+from pathlib import Path
+energy = EnergyCallback(verbose=False, output_dir={str(tmp_path)!r})
+Loops(Path({str(tmp_path)!r})).fit([energy])
+assert list(Path({str(tmp_path)!r}, "energy").glob("events*"))
+assert "tensorflow" not in sys.modules, "TensorFlow was loaded"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_fills_up_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Full(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                # As good as a full disk: what is written from now on goes to the device that is always full.
+                energy._scalars._file._writer._writer.close()  # type: ignore[union-attr] - it is open
+                energy._scalars._file._writer._writer = Path("/dev/full").open("wb", buffering=0)  # type: ignore[union-attr]  # noqa: SIM115
+
+    energy = EnergyCallback(output_dir=tmp_path)
+    fit(tmp_path, Full(), energy=energy)
+    assert energy.record.run.status == "completed"
+    assert "could not be written (No space left on device)" in caplog.text
