@@ -36,6 +36,6 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path) -> None:
-    program = tmp_path / page.with_suffix(".py").name
+    program = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
     program.write_text(python_blocks(page), encoding="utf-8")
     run(program, tmp_path)

@@ -180,8 +180,7 @@ def test_a_folder_that_fills_up_stops_nothing(tmp_path: Path, caplog: pytest.Log
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 1:
                 # As good as a full disk: what is written from now on goes to the device that is always full.
-                energy._scalars._file._writer._writer.close()  # type: ignore[union-attr] - it is open
-                energy._scalars._file._writer._writer = Path("/dev/full").open("wb", buffering=0)  # type: ignore[union-attr]  # noqa: SIM115
+                energy._scalars._file.path = Path("/dev/full")  # type: ignore[union-attr] - it is there
 
     energy = EnergyCallback(output_dir=tmp_path)
     fit(tmp_path, Full(), energy=energy)
