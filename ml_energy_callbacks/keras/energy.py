@@ -183,7 +183,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         Raises:
             ConfigurationError: It is no model of Keras 3.
         """
-        if not isinstance(getattr(model, "module", model), keras.Model):
+        if not isinstance(_unwrapped(model), keras.Model):
             msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
             raise ConfigurationError(msg)
         super().set_model(model)
@@ -191,7 +191,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     @property
     def _keras_model(self) -> Any:
         """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
-        return getattr(self._model, "module", self._model)
+        return _unwrapped(self._model)
 
     def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
         """Start to measure, unless this loop runs inside one that is measured already."""
@@ -513,6 +513,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         own = self._meter.counts(run.stage, run.since)
         seen = None if own.unsized or run.stage == "predict" else samples_seen(self._keras_model)
         return None if seen is None or seen <= own.samples else seen - own.samples
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the model itself, where torch's DistributedDataParallel is around it."""
+    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
 
 
 def _length(batch: Any) -> int | None:

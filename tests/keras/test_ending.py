@@ -25,6 +25,7 @@ def thread_lives() -> bool:
 
 def start(folder: Path, *args: str) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONWARNINGS": "ignore"}
+    environment["PYTHONFAULTHANDLER"] = "1"
     command = [sys.executable, str(SCRIPT), str(folder), *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -36,6 +37,15 @@ def wait_for(process: "subprocess.Popen[str]", line: str, times: int = 1) -> Non
         if not times:
             return
     raise AssertionError(process.stderr.read() if process.stderr else "")
+
+
+def wait_for_the_end_of(process: "subprocess.Popen[str]") -> None:
+    """Wait; where a process hangs, tell where."""
+    try:
+        process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise AssertionError(process.communicate(timeout=10)[1]) from None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,7 @@ def test_a_signal_leaves_a_record_with_the_right_status(
         wait_for(process, "batch 20")
         time.sleep(3)
         process.send_signal(number)
-        process.communicate(timeout=30)
+        wait_for_the_end_of(process)
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == (status, reason)
     assert record.total.seconds > 2

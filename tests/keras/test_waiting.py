@@ -92,9 +92,12 @@ def test_the_wait_of_watched_data_is_the_time_that_fetching_took(kind: str) -> N
     took = time.perf_counter() - begun
     found = seconds(energy)
     assert "step" not in found
-    # Threads of TensorFlow's own fetch the first batches, and those of the next epoch, while the loop does other things.
-    assert found["data_wait"] == pytest.approx(2 * STEPS * WAIT_S, rel=0.25)
-    assert (found["data_wait"] or 0) + (found["compute"] or 0) < took
+    waited, computed = found["data_wait"] or 0, found["compute"] or 0
+    # Threads of TensorFlow's own fetch the first batches while the loop does other things; on a busy machine, what lies
+    # between a source and the loop takes its time as well.
+    assert waited > 0.75 * 2 * STEPS * WAIT_S
+    assert computed > 2 * STEPS * 0.0002
+    assert waited + computed < took
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="with torch the hooks see the waits")
@@ -118,7 +121,7 @@ def test_without_watched_data_it_is_known_with_torch_alone() -> None:
     model.fit(Slow(), epochs=1, callbacks=[energy], verbose=0)
     phases = energy.record.stages["train"].phases
     if BACKEND == "torch":
-        assert phases["data_wait"].seconds == pytest.approx(STEPS * WAIT_S, rel=0.2)
+        assert (phases["data_wait"].seconds or 0) > 0.9 * STEPS * WAIT_S
     else:
         for name in ("data_wait", "compute"):
             assert (phases[name].joules, phases[name].seconds) == (None, None)
@@ -156,7 +159,7 @@ def test_training_and_validation_data_can_both_be_watched() -> None:
     for name in ("train", "validate"):
         stage = energy.record.stages[name]
         assert stage.samples == 2 * STEPS * 4
-        assert stage.phases["data_wait"].seconds == pytest.approx(2 * STEPS * WAIT_S, rel=0.3)
+        assert (stage.phases["data_wait"].seconds or 0) > 0.7 * 2 * STEPS * WAIT_S
 
 
 def test_a_gate_tells_waiting_from_computing() -> None:
