@@ -1,6 +1,7 @@
 """Several devices in one process, with ``tf.distribute.MirroredStrategy``."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,9 @@ print(json.dumps([stages, [device.id for device in energy.record.devices], train
 
 
 def test_two_replicas_count_each_sample_once() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
     stages, devices, watched, phases = json.loads(done.stdout.splitlines()[-1])

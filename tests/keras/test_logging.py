@@ -1,6 +1,7 @@
 """Energy where a user of Keras already looks: History, progress bar, CSV, monitors, TensorBoard."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,8 +170,9 @@ Loops(Path({str(tmp_path)!r})).fit([energy])
 assert list(Path({str(tmp_path)!r}, "energy").glob("events*"))
 assert "tensorflow" not in sys.modules, "TensorFlow was loaded"
 """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
 
