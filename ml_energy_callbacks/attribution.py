@@ -213,6 +213,8 @@ class Ledger:
         mixed = [max(0.0, time - alone) for time, (alone, _) in zip(seconds, own, strict=True)]
         left = whole - sum(energy for _, energy in own)
         fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, mixed, strict=True)]
+        if sum(fitted) <= 0:
+            fitted = mixed
         scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
         single = sum(time > 0 for time in mixed) <= 1
         half_widths = [fit.half_widths.get(b) for b in buckets]

@@ -73,6 +73,7 @@ class Timeline:
         self._append = self._queue.append
         # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
         self._lock = threading.RLock()
+        self._working = False
         self._totals = [0]
         self._counts = [Counts()]
         self._compiling: set[int] = set()
@@ -120,34 +121,40 @@ class Timeline:
     def look(self) -> "Look":
         """Return the state as of now."""
         with self._lock:
-            now = max(self.clock(), self._since)
-            self._work_off(now)
-            self._totals[self._running] += now - self._since
-            self._since = now
+            # A signal's handler that looks in the middle of a look sees how far that one is.
+            now = self._since if self._working else self._work_off()
             counts = [replace(counts) for counts in self._counts]
             return Look(now, self._running, self._totals[:], list(self._switches), counts, self._forgot)
 
-    def _work_off(self, now: int) -> None:
-        queue, totals, switches, running, since = self._queue, self._totals, self._switches, self._running, self._since
-        while queue and queue[0][0] <= now:
-            event = queue.popleft()
-            # One that was stamped before the last look, and appended after it, happened at that look.
-            instant, bucket = max(event[0], since), event[1]
-            totals[running] += instant - since
-            if len(event) > 2:  # noqa: PLR2004 - a batch ended
-                counts = self._counts[self.groups[bucket]]
-                batches, samples = event[2], event[3]
-                counts.batches += batches
-                if samples is None:
-                    counts.unsized += batches
-                else:
-                    counts.samples += samples
-                    if running in self._compiling:
-                        counts.compiled += samples
-            since, running = instant, bucket
-            self._forgot = self._forgot or len(switches) == _REMEMBERED
-            switches.append((instant, bucket))
-        self._running, self._since = running, since
+    def _work_off(self) -> int:
+        """Work the queue off up to now, and return the clock in ns."""
+        self._working = True
+        try:
+            now = max(self.clock(), self._since)
+            while self._queue and self._queue[0][0] <= now:
+                self._apply(self._queue.popleft())
+            self._totals[self._running] += now - self._since
+            self._since = now
+        finally:
+            self._working = False
+        return now
+
+    def _apply(self, event: tuple[int, int] | tuple[int, int, int, int | None]) -> None:
+        # One that was stamped before the last look, and appended after it, happened at that look.
+        instant, bucket = max(event[0], self._since), event[1]
+        self._totals[self._running] += instant - self._since
+        if len(event) > 2:  # noqa: PLR2004 - batches ended
+            counts = self._counts[self.groups[bucket]]
+            batches, samples = event[2], event[3]
+            counts.batches += batches
+            if samples is None:
+                counts.unsized += batches
+            else:
+                counts.samples += samples
+                counts.compiled += samples if self._running in self._compiling else 0
+        self._since, self._running = instant, bucket
+        self._forgot = self._forgot or len(self._switches) == _REMEMBERED
+        self._switches.append((instant, bucket))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,16 @@ def new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
     return None if function is None or function in _settled else function
 
 
-def compiling_batches(steps: int | None, width: int) -> set[int]:
+def compiling_batches(steps: int | None, width: int, *, partial: bool | None) -> set[int]:
     """Return the indexes of the batches at which a new function compiles.
 
     Args:
         steps: Batches of an epoch, or None where their number is not known.
         width: Batches that the framework runs as one.
+        partial: Whether the last batch is smaller than the others, or None where that is not known.
     """
-    return {0} if not steps else {0, (steps - 1) // width * width}
+    last = partial is not False or (steps or 0) % width > 0
+    return {0, (steps - 1) // width * width} if steps and last else {0}
 
 
 def note_compiled(function: Callable[..., Any]) -> None:
@@ -72,4 +74,5 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        monitoring.unregister_event_duration_listener(listen)
+        with contextlib.suppress(Exception):  # somebody else cleared all listeners
+            monitoring.unregister_event_duration_listener(listen)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,10 +53,17 @@ class _Pass:
         mark: Index of the next batch after which there is something to do.
         first: Index of the first of the batches that run now.
         watched: Samples that passed the gate and were not counted yet; None where some size is not known.
+        model: The model that runs, as Keras gave it.
+        params: What Keras said of the loop.
+        partial: Whether the last batch is smaller than the others; None where that is not known.
+        uncounted: Whether Keras's count of this epoch was lost, as somebody reset the model's metrics.
+        logged: Number of step logs that were due so far.
     """
 
     stage: Stage
     since: Point
+    model: Any = None
+    params: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     width: int = 1
     source: Gate | None = None
@@ -69,6 +77,9 @@ class _Pass:
     mark: int = _NEVER
     first: int = 0
     watched: int | None = 0
+    partial: bool | None = None
+    uncounted: bool = False
+    logged: int = 0
 
 
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
@@ -205,6 +216,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         folder = None if output_dir is None else Path(output_dir)
         # An evaluation or a prediction without one belongs to the fit before it.
         shown = self._folder = self._folder or folder if board is None else Path(board.log_dir)
+        if board is not None and "://" in str(board.log_dir):
+            self._meter.warn(f"Nothing is written to {board.log_dir}, which is no local folder: give output_dir.")
+            shown = self._folder = folder
         if stage == "train":
             self._backup = Backup(loop)
             earlier = self._backup.load(folder or shown)
@@ -263,24 +277,26 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._keys.clear()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
+        self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
+        self._keep()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch of training."""
         self._epoch = epoch
-        self._begin_epoch(self._passes[-1])
+        self._begin_epoch(self._training())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the epoch, and its validation."""
-        metrics = self._end_epoch(self._passes[-1], logs)
+        metrics = self._end_epoch(self._training(), logs)
         if logs is not None:
             self._add(logs, "train", metrics)
             self._add(logs, "validate", self._validated)
         self._validated = {}
-        if self._backup is not None and self._meter.running:
-            self._backup.save(self._meter.record, self._meter.warn)
+        self._keep()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
+        self._training()
         self._end()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -292,6 +308,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if outer.stage == "train":
             self._pause(outer, "other")
             self._count(outer)  # Keras is about to reset the count
+            outer.uncounted = not inside
         self._begin(loop, "validate" if inside else "test")
         self._begin_epoch(self._passes[-1])
 
@@ -313,9 +330,16 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._end_epoch(self._passes[-1], None)
         self._end()
 
+    def _keep(self) -> None:
+        """Keep the record beside a backup of the weights."""
+        if self._backup is not None and self._meter.running:
+            self._backup.save(self._meter.record, self._meter.warn)
+
     def _begin(self, loop: KerasLoop, stage: Stage) -> None:
         model = self._keras_model
         source = next((gate for data, gate in self._watched if data is loop.data), None)
+        if stage == "train" and source is None and self._watched and loop.is_keras:
+            self._meter.warn("Data were watched, but fit() was given others: pass it what watch() returns, unchanged.")
         width = int(getattr(model, "steps_per_execution", 1) or 1)
         between = traits.waits_between_batches()
         gate = source if source is not None and not between and self._shows_waits(source, width) else None
@@ -324,7 +348,21 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._batch_size_fn is not None and source is None:
             self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
         self._meter.begin_stage(stage, "other", during=during, between=gap)
-        self._passes.append(_Pass(stage, self._meter.point(), loop.steps, width, source, gate, during=during, gap=gap))
+        self._passes.append(
+            _Pass(
+                stage,
+                self._meter.point(),
+                self._model,
+                self.params,
+                loop.steps,
+                width,
+                source,
+                gate,
+                during=during,
+                gap=gap,
+                partial=loop.has_partial_batch,
+            )
+        )
         if source is not None:
             source.attach(timed=gate is not None)
 
@@ -345,9 +383,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _begin_epoch(self, run: _Pass) -> None:
         run.since = self._meter.point()
-        run.function = new_function(self._keras_model, run.stage)
-        run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width)
-        run.watched = 0
+        run.function = new_function(_unwrapped(run.model), run.stage) if run.model is not None else None
+        run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width, partial=run.partial)
+        run.watched, run.uncounted = 0, False
         run.plain = not run.compiling and run.source is None and run.width == 1
         run.mark = self._next_mark(run, -1)
         self._pause(run, run.gap)
@@ -362,17 +400,33 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return {}
         point = self._meter.point()
         self._meter.add_epoch(run.stage, self._epoch, run.since, point)
+        if run.stage not in self._keys:
+            _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
         metrics = self._meter.metrics(run.stage, run.since, point)
         totals = self._meter.totals(point)
         self._scalars.add({**metrics, **totals}, self._epoch)
         return {**metrics, **totals} if run.stage == "train" else metrics
 
     def _end(self) -> None:
+        self._pop()
+        self._finish()
+
+    def _pop(self) -> None:
+        """Leave the innermost stage; what Keras says of it is not what it said of the one around it."""
         run = self._passes.pop()
         if run.source is not None:
             run.source.detach()
         self._meter.end_stage("other")
-        self._finish()
+        outer = self._passes[-1]
+        if outer.model is not None:
+            self._model, self.params = outer.model, outer.params
+
+    def _training(self) -> _Pass:
+        """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
+        if any(run.stage == "train" for run in self._passes):
+            while self._passes[-1].stage != "train":
+                self._pop()
+        return self._passes[-1]
 
     def _pause(self, run: _Pass, phase: Phase) -> None:
         """Enter a phase between batches."""
@@ -455,14 +509,18 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _end_batch(self, run: _Pass, batch: int, samples: int | None) -> None:
         last = batch if run.steps is None else min(batch, run.steps - 1)
         batches = 1 if run.width == 1 else last - run.first + 1
+        taken = None
         if run.source is not None:
             taken = run.source.take(batches)
             if self._batch_size_fn is not None:
                 samples = taken
+        if run.compiles and samples is None:
+            samples = self._new_samples(run, batches)
+        if run.source is not None and samples is None and self._batch_size_fn is None:
+            if run.compiles:
+                samples = taken
             else:
                 run.watched = None if taken is None or run.watched is None else run.watched + taken
-        if run.compiles and samples is None:
-            samples = self._new_samples(run)
         run.compiles = False
         if run.gate is not None:
             run.gate.end(samples, batches)
@@ -474,18 +532,25 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Return the index of the next batch of training after which there is something to do."""
         if run.stage != "train":
             return _NEVER
-        marks = [run.steps - 1] if run.steps and run.steps - 1 > batch else []
+        # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
+        marks = [2 * batch + 1 if batch >= 0 else 0]
+        if run.steps and run.steps - 1 > batch:
+            marks.append(run.steps - 1)
         if self._every:
             before = self._meter.counts("train", until=run.since).batches
             marks.append(batch + 1 + -(before + batch + 2) % self._every)
-        return min(marks, default=_NEVER)
+        return min(marks)
 
     def _on_mark(self, run: _Pass, batch: int) -> None:
-        step = self._meter.counts("train", until=run.since).batches + batch
         run.mark = self._next_mark(run, batch)
         self._count(run)
-        if not self._every or (step + 1) % self._every or not self._meter.running:
+        if not self._every or not self._meter.running:
             return
+        step = self._meter.counts("train", until=run.since).batches + batch
+        due = (step + 1) // self._every
+        if due <= run.logged:
+            return
+        run.logged = due
         point = self._meter.point()
         metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
         self._step_point = point
@@ -498,9 +563,10 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         own = self._meter.counts(run.stage, run.since)
         if not own.unsized or (self._batch_size_fn is not None and run.source is not None):
             return
-        model = self._keras_model
-        seen = samples_seen(model) if run.stage != "predict" and loss_agrees(model, logs) else None
-        if seen is not None and seen > own.samples:
+        seen = self._seen(run, own.batches) if loss_agrees(_unwrapped(run.model), logs) else None
+        if seen is not None and seen < own.samples + own.unsized:
+            run.uncounted, seen = True, None  # it went back: somebody reset the metrics
+        if seen is not None:
             self._meter.add_samples(run.stage, seen - own.samples, own.unsized)
         elif run.source is not None and run.watched:
             self._meter.add_samples(run.stage, run.watched, own.unsized)
@@ -508,11 +574,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return
         run.watched = 0
 
-    def _new_samples(self, run: _Pass) -> int | None:
-        """Return the samples of the batch that just ended, where those of all batches before it are known."""
+    def _new_samples(self, run: _Pass, batches: int) -> int | None:
+        """Return the samples of the batches that just ended, where those of all batches before them are known."""
         own = self._meter.counts(run.stage, run.since)
-        seen = None if own.unsized or run.stage == "predict" else samples_seen(self._keras_model)
+        seen = None if own.unsized else self._seen(run, own.batches + batches)
         return None if seen is None or seen <= own.samples else seen - own.samples
+
+    def _seen(self, run: _Pass, batches: int) -> int | None:
+        if run.model is None or run.stage == "predict" or run.uncounted:
+            return None
+        # Keras calls the end of a batch of a callback without a list in another thread, when the loop may be further.
+        if self._loop is not None and threading.get_ident() != self._loop.thread:
+            return None
+        return samples_seen(_unwrapped(run.model), batches)
 
 
 def _unwrapped(model: Any) -> Any:
@@ -542,7 +616,9 @@ def _shorten_progress_bar(loop: KerasLoop) -> None:
     """Let the progress bar end an epoch with two of our metrics; it would print all, and hide the loss among them."""
     for bar in loop.callbacks:
         if isinstance(bar, keras.callbacks.ProgbarLogger):
-            bar.on_epoch_end = partial(_end_bar, bar.on_epoch_end)
+            whole = bar.on_epoch_end
+            # One that serves several fits is shortened already.
+            bar.on_epoch_end = whole if isinstance(whole, partial) else partial(_end_bar, whole)
 
 
 def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:

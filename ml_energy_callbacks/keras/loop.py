@@ -4,14 +4,18 @@ Keras calls no hook when a loop ends by an exception, and tells a callback neith
 be read off the stack: the hook was called by a ``CallbackList``, and that by ``fit``, ``evaluate`` or ``predict``.
 """
 
+import inspect
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import keras
 
 from ml_energy_callbacks.meter import ending, last_exception
 from ml_energy_callbacks.records import Status
+
+_RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 _UNSEEN = "The loop ended by an exception, which was handled before it could be seen."
 
@@ -24,6 +28,8 @@ class KerasLoop:
         callbacks: The callbacks in its list, in order; empty where the hook was not called by a list.
         data: What it was given as ``x``, or None.
         steps: Number of its batches (in training, of an epoch), or None where Keras does not know it.
+        has_partial_batch: Whether its last batch is smaller than the others, or None where Keras does not know it.
+        thread: The thread that it runs in.
         is_keras: Whether it is one of Keras's own; of a user's own loop it cannot be seen whether it is still running.
     """
 
@@ -37,27 +43,41 @@ class KerasLoop:
         self.callbacks: list[keras.callbacks.Callback] = [] if self.owner is None else self.owner.callbacks
         self.is_keras = own.get("self") is model
         self.data = own.get("x") if self.is_keras else None
-        self.steps: int | None = getattr(own.get("epoch_iterator"), "num_batches", None)
-        self._thread = threading.get_ident()
+        iterator = own.get("epoch_iterator")
+        self.steps: int | None = _fact(iterator, "num_batches")
+        self.has_partial_batch: bool | None = _fact(_fact(iterator, "data_adapter"), "has_partial_batch")
+        self.thread = threading.get_ident()
         self._seen = self._exception()
 
     def running(self) -> bool:
         """Return whether its frame is on its thread's stack still; of a user's own loop, True."""
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the documented way to another thread's stack
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
+        outermost = frame
         while frame is not None:
             if frame is self._frame:
                 return True
-            frame = frame.f_back
-        return not self.is_keras
+            frame, outermost = frame.f_back, frame
+        # A generator that yielded while we looked has left the stack, and the rest of it is not to be seen from there.
+        torn = outermost is not None and bool(outermost.f_code.co_flags & _RESUMED)
+        return torn or not self.is_keras
 
     def ending(self) -> tuple[Status, str | None]:
         """Return how the loop ended that is gone without a word."""
         error = self._exception()
+        self._frame = self.data = None  # what belongs to the loop is nobody's any more
         return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
 
     def _exception(self) -> BaseException | None:
         """Return the exception that the loop's thread handles now, or that ends the interpreter."""
-        handled = sys._current_exceptions().get(self._thread)  # noqa: SLF001 - documented beside the one above
+        handled = sys._current_exceptions().get(self.thread)  # noqa: SLF001 - documented beside the one above
         # Before Python 3.12 it is a tuple, as of sys.exc_info().
         error = handled[1] if isinstance(handled, tuple) else handled
         return error if isinstance(error, BaseException) else last_exception()
+
+
+def _fact(source: Any, name: str) -> Any:
+    """Return what a part of Keras knows, or None where it does not: some raise an error then."""
+    try:
+        return getattr(source, name, None)
+    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: it is not known, training goes on
+        return None

@@ -12,17 +12,23 @@ _EXACT = 2.0**24
 """Beyond this a count in single precision is no longer exact."""
 
 
-def samples_seen(model: keras.Model) -> int | None:
+def samples_seen(model: keras.Model, batches: int) -> int | None:
     """Return how many samples passed since the model's metrics were reset; None where Keras does not know.
 
-    Keras weighs its running mean of the loss with the number of samples. A model whose own ``train_step`` does not keep
-    that mean has no count.
+    Keras weighs its running mean of the loss with the number of samples. A model whose own ``train_step`` or ``test_step``
+    does not keep that mean has no count, and one that keeps it without weights counts batches.
+
+    Args:
+        model: The model.
+        batches: Batches that passed since.
     """
     try:
         value = _current(model, model._loss_tracker.count)  # noqa: SLF001 - the only place where Keras counts samples
     except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: the number is unknown, training goes on
         return None
-    return int(value) if 0 < value < _EXACT and value == int(value) else None
+    own_step = any(not getattr(type(model), name).__module__.startswith("keras.") for name in ("train_step", "test_step"))
+    known = 0 < value < _EXACT and value == int(value) and not (own_step and value == batches)
+    return int(value) if known else None
 
 
 def loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:

@@ -1,9 +1,12 @@
 """Time in each bucket, exact, for any instant of the near past."""
 
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.testing import ManualClock
 from ml_energy_callbacks.timeline import Timeline, TimelineReader
 
@@ -41,6 +44,36 @@ def test_totals_of_the_past_are_those_that_a_look_then_would_have_shown(switches
     seen, running = reader.at(instant)
     assert seen == [float(t) for t in totals]
     assert running == bucket or instant in {time for time, _, _ in history}
+
+
+def test_a_signal_that_looks_in_the_middle_of_a_look_breaks_nothing() -> None:
+    timeline = Timeline(monotonic_clock)
+    a, b = timeline.add_bucket(1), timeline.add_bucket(1)
+    looks = 0
+
+    def look(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        timeline.look()
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        begun, batches = monotonic_clock(), 0
+        timeline.switch(a)
+        while monotonic_clock() < begun + 500_000_000:
+            for _ in range(50):
+                timeline.switch(a)
+                timeline.end_batches(b, 1, 2)
+                batches += 1
+            timeline.look()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    last = timeline.look()
+    assert looks > 100
+    assert (last.counts[1].batches, last.counts[1].samples) == (batches, 2 * batches)
+    assert sum(last.totals[1:]) == pytest.approx(last.now - begun, rel=0.001)
 
 
 def test_memory_of_single_switches_ends_and_time_is_then_interpolated_between_looks() -> None:

@@ -47,6 +47,13 @@ def test_a_model_that_has_compiled_does_not_compile_again() -> None:
 
 
 @compiles
+def test_a_last_batch_that_is_known_to_be_full_does_not_compile() -> None:
+    energy = EnergyCallback(verbose=False)
+    fit(energy, net(), samples=45)
+    assert energy.record.stages["train"].compile_samples == 5
+
+
+@compiles
 def test_each_stage_has_its_own_function() -> None:
     model, energy = net(), EnergyCallback(verbose=False)
     x, y = arrays(42)

@@ -1,5 +1,6 @@
 """Every kind of data that Keras takes: batches and samples are exact, or not known."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,6 +245,80 @@ def test_metrics_that_somebody_resets_make_the_number_unknown_not_wrong() -> Non
     x, y = arrays(SAMPLES)
     model.fit(x, y, batch_size=SIZE, callbacks=[Resetting(), known], verbose=0)
     assert known.record.stages["train"].samples == SAMPLES  # counted at the last batch
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["unseen", "seen"])
+def test_an_evaluation_in_the_middle_of_an_epoch_makes_the_number_unknown_not_wrong(ours: bool) -> None:  # noqa: FBT001
+    energy = EnergyCallback(verbose=False)
+
+    class Testing(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 20:
+                self.model.evaluate(*arrays(7), callbacks=[energy] if ours else None, verbose=0)
+
+    x, y = arrays(160)
+    net().fit(x, y, batch_size=4, epochs=1, callbacks=[energy, Testing()], verbose=0)
+    train = energy.record.stages["train"]
+    assert (train.batches, train.samples) == (40, None)
+
+
+class Unweighted(keras.Sequential):
+    """Keeps the mean of the loss as Keras's own guide to custom steps shows it: it counts batches."""
+
+    def train_step(self, *args: Any) -> Any:
+        """Update the mean alone."""
+        if BACKEND == "jax":
+            state = args[0]
+            metrics = self.metrics_variables
+            mapping = list(zip(metrics, state[3], strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                self._loss_tracker.update_state(1.0)
+            return {"loss": 1.0}, (*state[:3], [scope.get_current_value(variable) for variable in metrics])
+        self._loss_tracker.update_state(1.0)
+        return {"loss": 1.0}
+
+
+def test_a_mean_of_the_loss_that_counts_batches_is_not_taken_for_samples() -> None:
+    model = Unweighted([keras.layers.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    energy = EnergyCallback(verbose=False)
+    x, y = arrays(SAMPLES)
+    model.fit(x, y, batch_size=SIZE, epochs=2, callbacks=[energy], verbose=0)
+    assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (2 * BATCHES, None)
+
+
+def test_another_model_that_is_evaluated_in_between_changes_nothing() -> None:
+    energy, other = EnergyCallback(verbose=False), net()
+
+    class Teacher(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            other.evaluate(*arrays(7), callbacks=[energy], verbose=0)
+
+    x, y = arrays(SAMPLES)
+    net().fit(x, y, batch_size=SIZE, epochs=3, callbacks=[energy, Teacher()], verbose=0)
+    stages = energy.record.stages
+    assert (stages["train"].samples, stages["test"].samples) == (3 * SAMPLES, 21)
+
+
+def test_an_evaluation_that_fails_and_is_caught_is_left() -> None:
+    energy = EnergyCallback(verbose=False)
+
+    class Failing(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+            raise ValueError
+
+    class Testing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            with contextlib.suppress(ValueError):
+                self.model.evaluate(*arrays(7), callbacks=[energy, Failing()], verbose=0)
+
+    x, y = arrays(SAMPLES)
+    model = net()
+    model.fit(x, y, batch_size=SIZE, epochs=3, callbacks=[Testing(), energy], verbose=0)
+    record = energy.record
+    assert record.run.status == "completed"
+    assert (record.stages["train"].batches, record.stages["train"].samples) == (3 * BATCHES, 3 * SAMPLES)
+    assert len(model.history.history["energy/train/joules"]) == 3
 
 
 def test_an_evaluation_within_a_users_callback_is_a_test_of_its_own() -> None:
