@@ -1,9 +1,39 @@
 """Fixtures for all tests."""
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
 from simulated.nvml import SimulatedDriver
+
+# What the frameworks themselves warn of, and we cannot help.
+THEIR_OWN = (
+    # PyTorch Lightning
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+    ".*GPU available but not used.*",
+    ".*smaller than the logging interval.*",
+    ".*Running in `fast_dev_run` mode.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`trainer.init_module`.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*You defined a `validation_step` but have no `val_dataloader`.*",
+    ".*`..._dataloader` is set to 0.*",
+    ".*torch.*deprecated.*",
+    ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    ".*Detected KeyboardInterrupt.*",
+    # Keras
+    ".*__array__ implementation doesn't accept a copy keyword.*",
+    ".*`shuffle=True` was passed, but will be ignored.*",
+)
+
+
+@pytest.fixture(autouse=True)
+def _their_own_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in THEIR_OWN:
+            warnings.filterwarnings("ignore", message)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ class _Pass:
         partial: Whether the last batch is smaller than the others; None where that is not known.
         uncounted: Whether Keras's count of this epoch was lost, as somebody reset the model's metrics.
         logged: Number of step logs that were due so far.
+        elsewhere: Whether Keras calls the end of a batch in another thread, as for a callback without a list.
     """
 
     stage: Stage
@@ -80,6 +81,7 @@ class _Pass:
     partial: bool | None = None
     uncounted: bool = False
     logged: int = 0
+    elsewhere: bool = False
 
 
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
@@ -487,7 +489,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         run.compiles = batch in run.compiling
         if run.compiles:
             run.compiling.discard(batch)
-            self._count(run)  # so that this batch's own samples can be told
+            if self._meter.counts(run.stage, run.since).batches == batch:
+                self._count(run)  # so that this batch's own samples can be told
         phase: Phase = "compile" if run.compiles else run.during
         if run.gate is not None:
             run.gate.begin(phase)
@@ -499,7 +502,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         run = self._passes[-1]
         if self._meter.phase != run.during or run.during == "other":
             return
-        self._count(run)
+        if not run.elsewhere:
+            self._count(run)
         run.compiles, run.plain = True, False
         if run.gate is not None:
             run.gate.work("compile")
@@ -543,7 +547,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _on_mark(self, run: _Pass, batch: int) -> None:
         run.mark = self._next_mark(run, batch)
-        self._count(run)
+        run.elsewhere = self._loop is not None and threading.get_ident() != self._loop.thread
+        if not run.elsewhere:
+            self._count(run)
         if not self._every or not self._meter.running:
             return
         step = self._meter.counts("train", until=run.since).batches + batch
@@ -583,9 +589,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _seen(self, run: _Pass, batches: int) -> int | None:
         if run.model is None or run.stage == "predict" or run.uncounted:
             return None
-        # Keras calls the end of a batch of a callback without a list in another thread, when the loop may be further.
         if self._loop is not None and threading.get_ident() != self._loop.thread:
-            return None
+            return None  # the loop may be further
         return samples_seen(_unwrapped(run.model), batches)
 
 
