@@ -309,8 +309,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         inside = outer.stage == "train" and self._loop is not None and loop.owner is self._loop.owner
         if outer.stage == "train":
             self._pause(outer, "other")
-            self._count(outer)  # Keras is about to reset the count
-            outer.uncounted = not inside
+            self._count(outer)
+            outer.uncounted = True  # Keras is about to reset its count
         self._begin(loop, "validate" if inside else "test")
         self._begin_epoch(self._passes[-1])
 

@@ -257,9 +257,10 @@ def test_an_evaluation_in_the_middle_of_an_epoch_makes_the_number_unknown_not_wr
                 self.model.evaluate(*arrays(7), callbacks=[energy] if ours else None, verbose=0)
 
     x, y = arrays(160)
-    net().fit(x, y, batch_size=4, epochs=1, callbacks=[energy, Testing()], verbose=0)
-    train = energy.record.stages["train"]
-    assert (train.batches, train.samples) == (40, None)
+    net().fit(x, y, batch_size=4, epochs=1, validation_data=(x, y), callbacks=[energy, Testing()], verbose=0)
+    stages = energy.record.stages
+    assert (stages["train"].batches, stages["train"].samples) == (40, None)
+    assert stages["validate"].samples == 160
 
 
 class Unweighted(keras.Sequential):
