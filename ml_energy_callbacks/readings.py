@@ -1,6 +1,6 @@
 """What a device is and what one look at it yields; plain frozen values."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -25,6 +25,12 @@ class Device:
         wrap_joules: Modulus of the counter in joules; None where it does not wrap.
         update_period_s: Period of refresh in seconds where it is known beforehand; None where it must be learned.
         note: One sentence on how the figure comes about, where that is not plain; else None.
+        covers: Further kinds whose energy is inside this device's (a superchip's counter holds its processor too): devices
+            of these kinds are not counted beside it.
+        shared: Whether others may use the device at the same time, so that its energy is not this job's alone.
+        whole_machine: Whether it meters the machine as a whole: it is reported beside the parts and never added to them.
+        min_interval_s: Least time between two reads in s. What may not be read often may also be slow to answer, so that
+            devices above 0 are read in a thread of their own.
     """
 
     id: str
@@ -37,6 +43,10 @@ class Device:
     wrap_joules: float | None = None
     update_period_s: float | None = None
     note: str | None = None
+    covers: tuple[Kind, ...] = ()
+    shared: bool = False
+    whole_machine: bool = False
+    min_interval_s: float = 0.0
 
 
 @runtime_checkable
@@ -58,6 +68,30 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give the handle back; calling it twice is harmless."""
+
+
+@runtime_checkable
+class PowerSource(Source, Protocol):
+    """A source of joules that tells its power, too, by another way than its counter: the two are held against each other."""
+
+    def watts(self) -> float:
+        """Return the power in W now.
+
+        Raises:
+            ReadError: It could not be read this time, or never can.
+        """
+
+
+@runtime_checkable
+class SharedSource(Source, Protocol):
+    """A source that knows who uses the device."""
+
+    def process_share(self, pids: Collection[int]) -> float | None:
+        """Return the share of the device's use since the last call that these processes had, between 0 and 1.
+
+        Returns:
+            None where the device does not tell, or has not told anything since.
+        """
 
 
 class Backend(Protocol):

@@ -1,0 +1,209 @@
+"""A suite that every backend has to pass, third parties' ones too; it needs pytest.
+
+Subclass :class:`BackendConformance` in a test module, under a name that begins with ``Test``, and give it a bench::
+
+    class TestMyBackend(BackendConformance):
+        @pytest.fixture
+        def bench(self, tmp_path):
+            clock = ManualClock()
+            curve = SquareCurve(100, 300, period_s=0.5)
+            ...
+            return Bench(MyBackend(root=tmp_path), clock, lambda device_id: curve, ...)
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import get_args
+
+import pytest
+
+from ml_energy_callbacks.counters import EnergyCounter, PowerIntegral
+from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
+from ml_energy_callbacks.readings import Backend, Device, Kind, Method, Provenance, Source
+from ml_energy_callbacks.testing.clocks import ManualClock
+from ml_energy_callbacks.testing.curves import Curve
+
+_STEP_S = 0.05
+_STEPS = 200
+_SLOWEST_READ_S = 2.0
+
+
+@dataclass
+class Bench:
+    """A backend over hardware that the test commands.
+
+    Attributes:
+        backend: The backend where there is hardware.
+        clock: The manual clock that the hardware, and the backend where it needs a clock, go by.
+        truth: From a device's id to its true power; None for a device that only estimates.
+        absent: The same backend where there is no such hardware.
+        fail: Makes every read fail from now on; None where nothing can (a model of a constant).
+        mend: Ends that.
+        refresh_s: Longest refresh period of the hardware in s.
+        resolution: What a value is rounded to, in J, or W where power is read.
+    """
+
+    backend: Backend
+    clock: ManualClock
+    truth: Callable[[str], Curve | None]
+    absent: Backend | None = None
+    fail: Callable[[], None] | None = None
+    mend: Callable[[], None] = field(default=lambda: None)
+    refresh_s: float = 0.1
+    resolution: float = 0.001
+
+
+class BackendConformance:
+    """What is promised of a backend."""
+
+    @pytest.fixture
+    def bench(self) -> Bench:
+        """Return the bench; a subclass has to."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def sources(self, bench: Bench) -> Iterator[Sequence[Source]]:
+        """Open the devices, and close them after the test."""
+        sources = bench.backend.open()
+        try:
+            yield sources
+        finally:
+            for source in sources:
+                source.close()
+
+    def test_devices_are_found(self, sources: Sequence[Source]) -> None:
+        """``open`` never returns an empty sequence, and what it returns are sources."""
+        assert len(sources) > 0
+        assert all(isinstance(source, Source) for source in sources)
+
+    def test_ids_are_unique_and_begin_with_the_backends_name(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """``devices=["name:*"]`` picks a backend's devices."""
+        ids = [source.device.id for source in sources]
+        assert len(set(ids)) == len(ids)
+        assert all(name.startswith(f"{bench.backend.name}:") for name in ids)
+        assert all(source.device.backend == bench.backend.name for source in sources)
+
+    def test_devices_say_what_they_are(self, sources: Sequence[Source]) -> None:
+        """Each field holds one of the words that it may hold."""
+        for device in (source.device for source in sources):
+            assert device.name
+            assert device.kind in get_args(Kind)
+            assert device.method in get_args(Method)
+            assert device.provenance in get_args(Provenance)
+            assert (device.method == "model") <= (device.provenance == "estimated"), "a model is an estimate"
+            assert 0 < device.relative_uncertainty <= 1, "no device is right to the last joule"
+            assert device.wrap_joules is None or device.wrap_joules > 0
+            assert device.note is None or device.note.endswith("."), "a note is a sentence"
+
+    def test_opening_again_finds_the_same_devices(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """Two meters may measure at once, and a second run goes by the same ids."""
+        again = bench.backend.open()
+        try:
+            assert [source.device for source in again] == [source.device for source in sources]
+            assert all(math.isfinite(source.read()) for source in again)
+        finally:
+            for source in again:
+                source.close()
+        assert all(math.isfinite(source.read()) for source in sources), "closing one opening spoils another"
+
+    def test_no_hardware_is_told_in_a_sentence(self, bench: Bench) -> None:
+        """Neither an empty sequence nor any other error."""
+        if bench.absent is None:
+            pytest.skip("This backend finds its device on every machine.")
+        with pytest.raises(BackendUnavailableError) as caught:
+            bench.absent.open()
+        assert re.match(r"^[A-Z].*\.$", caught.value.reason, re.DOTALL)
+        assert caught.value.fix is None or len(caught.value.fix) > 0
+
+    def test_energy_is_true_within_the_stated_uncertainty(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """Joules or watts, wrapped or not: what comes out is the integral of the power."""
+        start = bench.clock()
+        totals = [_Total(source) for source in sources]
+        for total in totals:
+            total.read(bench.clock)
+        for _ in range(_STEPS):
+            bench.clock.advance(_STEP_S)
+            for total in totals:
+                total.read(bench.clock)
+        end = bench.clock()
+        for total in totals:
+            assert total.joules >= 0
+            curve = bench.truth(total.source.device.id)
+            if curve is None:
+                assert total.source.device.provenance == "estimated"
+                continue
+            true = curve.joules(end) - curve.joules(start)
+            highest = max(curve.watts(start + i * (end - start) // _STEPS) for i in range(_STEPS + 1))
+            edge = highest * (bench.refresh_s + _STEP_S) + bench.resolution * (_STEPS if total.integrates else 1)
+            assert total.joules == pytest.approx(true, rel=total.source.device.relative_uncertainty, abs=edge)
+
+    def test_a_failed_read_is_an_error_never_a_number(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """Unknown is not zero; and a device that comes back is read again."""
+        if bench.fail is None:
+            pytest.skip("Nothing can fail here.")
+        before = [source.read() for source in sources]
+        bench.fail()
+        for source in sources:
+            for _ in range(3):
+                with pytest.raises(ReadError):
+                    source.read()
+        bench.mend()
+        bench.clock.advance(1.0)
+        after = [_read_again(source, bench) for source in sources]
+        assert len(before) == len(after)
+
+    def test_closing_is_harmless(self, sources: Sequence[Source]) -> None:
+        """A second close does nothing; a read after it is an error, or still a number."""
+        for source in sources:
+            source.close()
+            source.close()
+            with contextlib.suppress(ReadError):
+                assert math.isfinite(source.read())
+
+    def test_another_thread_may_read(self, sources: Sequence[Source]) -> None:
+        """The sampler's thread is not the one that opened the devices."""
+        with ThreadPoolExecutor(1) as pool:
+            values = list(pool.map(lambda source: source.read(), sources))
+        assert all(math.isfinite(value) and value >= 0 for value in values)
+
+    def test_a_read_ends_in_time(self, sources: Sequence[Source]) -> None:
+        """What may take long has to say so, by ``min_interval_s``, and has to have an end."""
+        for source in sources:
+            start = perf_counter()
+            source.read()
+            assert perf_counter() - start < _SLOWEST_READ_S
+
+
+class _Total:
+    """The energy of a source, by the same arithmetic that a run uses."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        device: Device = source.device
+        self.integrates = device.method == "power_integration"
+        self._sum = PowerIntegral() if self.integrates else EnergyCounter(device.wrap_joules)
+
+    @property
+    def joules(self) -> float:
+        return self._sum.joules
+
+    def read(self, clock: Callable[[], int]) -> None:
+        value = self.source.read()
+        assert math.isfinite(value)
+        assert self._sum.advance(clock(), value) != "reset", "a jump, or a counter that ran backwards"
+
+
+def _read_again(source: Source, bench: Bench) -> float:
+    """Read a device that has come back; getting hold of it again may take some attempts."""
+    for _ in range(round(5 / _STEP_S)):
+        try:
+            return source.read()
+        except ReadError:
+            bench.clock.advance(_STEP_S)
+    msg = f"{source.device.id} never came back"
+    raise AssertionError(msg)

@@ -1,0 +1,150 @@
+"""True power over time, with its integral in closed form: what a simulated device draws."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ml_energy_callbacks.clock import NS_PER_S, Clock
+
+
+class Curve(Protocol):
+    """A device's true power at every instant of the monotonic clock."""
+
+    def watts(self, time_ns: int) -> float:
+        """Return the power in W at an instant."""
+
+    def joules(self, time_ns: int) -> float:
+        """Return the energy in J up to an instant, from a zero of the curve's own."""
+
+
+class PowerCurve:
+    """Power that a test sets as it goes: constant in between, its integral known exactly."""
+
+    def __init__(self, clock: Clock, watts: float = 0.0) -> None:
+        """Draw ``watts`` from now on, and all the time before."""
+        self._clock = clock
+        self._times = [clock()]
+        self._watts = [watts]
+        self._joules = [0.0]
+
+    def set(self, watts: float) -> None:
+        """Draw ``watts`` from now on."""
+        now = self._clock()
+        self._joules.append(self.joules(now))
+        self._watts.append(watts)
+        self._times.append(now)  # last: another thread finds its place by it
+
+    def _place(self, time_ns: int) -> int:
+        return max(0, bisect_right(self._times, time_ns) - 1)
+
+    def watts(self, time_ns: int | None = None) -> float:
+        """Return the power in W at an instant (default: now)."""
+        return self._watts[self._place(self._clock() if time_ns is None else time_ns)]
+
+    def joules(self, time_ns: int | None = None) -> float:
+        """Return the energy in J from the start of the curve to an instant (default: now); below zero before it."""
+        time_ns = self._clock() if time_ns is None else time_ns
+        place = self._place(time_ns)
+        return self._joules[place] + self._watts[place] * (time_ns - self._times[place]) / NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class StepCurve:
+    """Power that changes at instants laid down beforehand.
+
+    Attributes:
+        steps: (seconds after ``start_ns``, watts) in order of time; the first step's watts hold before it too, the last
+            one's for ever.
+        start_ns: Where the seconds are counted from, monotonic clock.
+    """
+
+    steps: Sequence[tuple[float, float]]
+    start_ns: int = 0
+
+    def watts(self, time_ns: int) -> float:
+        """Return the power in W at an instant."""
+        seconds = (time_ns - self.start_ns) / NS_PER_S
+        return next((watts for since, watts in reversed(self.steps) if since <= seconds), self.steps[0][1])
+
+    def joules(self, time_ns: int) -> float:
+        """Return the energy in J since the first step; below zero before it."""
+        seconds = (time_ns - self.start_ns) / NS_PER_S
+        first, watts = self.steps[0]
+        if seconds <= first:
+            return watts * (seconds - first)
+        ends = [since for since, _ in self.steps[1:]] + [math.inf]
+        return sum(
+            watts * (min(seconds, end) - since) for (since, watts), end in zip(self.steps, ends, strict=True) if since < seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SquareCurve:
+    """Power that goes to and fro between two levels.
+
+    Attributes:
+        low_watts: The lower level.
+        high_watts: The higher level, which each period begins with.
+        period_s: Length of a period in s.
+        duty: Share of the period at the higher level.
+        start_ns: An instant at which a period begins, monotonic clock.
+    """
+
+    low_watts: float
+    high_watts: float
+    period_s: float
+    duty: float = 0.5
+    start_ns: int = 0
+
+    def watts(self, time_ns: int) -> float:
+        """Return the power in W at an instant."""
+        return (
+            self.high_watts
+            if (time_ns - self.start_ns) / NS_PER_S % self.period_s < self.duty * self.period_s
+            else self.low_watts
+        )
+
+    def joules(self, time_ns: int) -> float:
+        """Return the energy in J since ``start_ns``; below zero before it."""
+        periods, seconds = divmod((time_ns - self.start_ns) / NS_PER_S, self.period_s)
+        high = periods * self.duty * self.period_s + min(seconds, self.duty * self.period_s)
+        return self.low_watts * (time_ns - self.start_ns) / NS_PER_S + (self.high_watts - self.low_watts) * high
+
+
+@dataclass(frozen=True, slots=True)
+class SineCurve:
+    """Power that swings evenly.
+
+    Attributes:
+        mean_watts: Mean power.
+        swing_watts: Largest deviation from it.
+        period_s: Length of a period in s.
+        start_ns: An instant at which it rises through its mean, monotonic clock.
+    """
+
+    mean_watts: float
+    swing_watts: float
+    period_s: float
+    start_ns: int = 0
+
+    def _angle(self, time_ns: int) -> float:
+        return 2 * math.pi * (time_ns - self.start_ns) / NS_PER_S / self.period_s
+
+    def watts(self, time_ns: int) -> float:
+        """Return the power in W at an instant."""
+        return self.mean_watts + self.swing_watts * math.sin(self._angle(time_ns))
+
+    def joules(self, time_ns: int) -> float:
+        """Return the energy in J since ``start_ns``; below zero before it."""
+        swing = self.swing_watts * self.period_s / (2 * math.pi) * (1 - math.cos(self._angle(time_ns)))
+        return self.mean_watts * (time_ns - self.start_ns) / NS_PER_S + swing
+
+
+def refreshed(time_ns: int, period_s: float, offset_s: float = 0.0) -> int:
+    """Return the last instant of a refresh grid at or before ``time_ns``, in ns; a period of 0 refreshes all the time."""
+    if not period_s:
+        return time_ns
+    period, offset = round(period_s * NS_PER_S), round(offset_s * NS_PER_S)
+    return (time_ns - offset) // period * period + offset

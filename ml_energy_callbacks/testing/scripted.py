@@ -1,0 +1,91 @@
+"""Sources over a curve of power, with no hardware behind them, and a backend that has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ml_energy_callbacks.clock import Clock
+from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.readings import Device, Source
+from ml_energy_callbacks.testing.curves import Curve, refreshed
+
+_DEVICE = Device(
+    id="scripted:0",
+    name="Scripted device",
+    kind="gpu",
+    backend="scripted",
+    method="energy_counter",
+    provenance="measured",
+    relative_uncertainty=0.0,
+)
+
+_POWER_DEVICE = replace(_DEVICE, id="scripted:power", method="power_integration")
+
+
+@dataclass(slots=True)
+class ScriptedCounter:
+    """A source that counts the joules of a curve, refreshed on a grid.
+
+    Attributes:
+        curve: The true power.
+        clock: The clock that the reader of this source goes by.
+        period_s: Refresh period in s; 0 for a counter that is always up to date.
+        offset_s: Instant of some refresh, in s of the clock.
+        resolution_joules: The value is rounded down to a multiple of this.
+        start_joules: Value of the counter where the curve begins.
+        failing: While True, reads raise ReadError.
+        device: What it says it is.
+    """
+
+    curve: Curve
+    clock: Clock
+    period_s: float = 0.1
+    offset_s: float = 0.0
+    resolution_joules: float = 0.001
+    start_joules: float = 1000.0
+    failing: bool = False
+    device: Device = _DEVICE
+
+    def read(self) -> float:
+        """Return the cumulative joules as of the last refresh; raises ReadError while failing."""
+        if self.failing:
+            msg = "scripted failure"
+            raise ReadError(msg)
+        joules = self.start_joules + self.curve.joules(refreshed(self.clock(), self.period_s, self.offset_s))
+        if self.device.wrap_joules is not None:
+            joules %= self.device.wrap_joules
+        return joules // self.resolution_joules * self.resolution_joules
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(slots=True)
+class ScriptedPower:
+    """A source that tells the watts of a curve; attributes as in :class:`ScriptedCounter`."""
+
+    curve: Curve
+    clock: Clock
+    failing: bool = False
+    device: Device = _POWER_DEVICE
+
+    def read(self) -> float:
+        """Return the power in W now; raises ReadError while failing."""
+        if self.failing:
+            msg = "scripted failure"
+            raise ReadError(msg)
+        return self.curve.watts(self.clock())
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(slots=True)
+class ScriptedBackend:
+    """A backend with the sources that it is given."""
+
+    sources: Sequence[Source]
+    name: str = "scripted"
+
+    def open(self) -> Sequence[Source]:
+        """Return the sources."""
+        return self.sources
