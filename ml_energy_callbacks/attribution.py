@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.cross_check import CrossCheck
+from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.knots import Knot, KnotFinder
 from ml_energy_callbacks.readings import Device, Reading
 from ml_energy_callbacks.regression import PowerFit
 from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
-
-_STALE_NS = NS_PER_S
-"""Beyond its last knot, a device's energy is extrapolated for this long at most."""
 
 WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
@@ -62,23 +61,25 @@ class Published:
         totals: Time in each bucket there, in ns.
         joules: Energy of each bucket there, in J.
         watts: Power of each bucket in W, for the time since.
+        stale_ns: Beyond its last knot, the energy is extrapolated for this long at most.
     """
 
     time_ns: int
     totals: Sequence[float]
     joules: Sequence[float]
     watts: Sequence[float]
+    stale_ns: int
 
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
         """Return each bucket's joules at an instant after the last knot.
 
-        The time since the last knot is extrapolated with the fitted powers, for a second at most: what a device that fell
-        silent draws is not known.
+        The time since the last knot is extrapolated with the fitted powers, but not for long: what a device that fell silent
+        draws is not known.
         """
         joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
         elapsed = now - self.time_ns
         if elapsed > 0:
-            share = min(1.0, _STALE_NS / elapsed) / NS_PER_S
+            share = min(1.0, self.stale_ns / elapsed) / NS_PER_S
             for bucket, watts in enumerate(self.watts):
                 joules[bucket] += max(0.0, totals[bucket] - self.totals[bucket]) * share * watts
         return joules
@@ -90,14 +91,16 @@ class Ledger:
     Attributes:
         device: The device.
         finder: Where its knots come from.
+        check: Its counter held against its power, where it tells both.
         joules: Energy of each bucket up to the last knot, in J.
         published: The state for other threads; None before the first two knots.
     """
 
-    def __init__(self, device: Device) -> None:
-        """Start an empty ledger."""
+    def __init__(self, device: Device, interval_s: float = 0.0) -> None:
+        """Start an empty ledger of a device that will be read every ``interval_s`` seconds or so."""
         self.device = device
-        self.finder = KnotFinder(device)
+        self.finder = KnotFinder(device, interval_s)
+        self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
         self._fit = PowerFit()
@@ -108,12 +111,25 @@ class Ledger:
         self._totals: list[float] = []
         self._bucket = OUTSIDE
         self._period_s: float | None = None
+        self._regularity: Regularity = "unknown"
 
     @property
     def period_s(self) -> float | None:
         """Learned period of the device's refreshes in s; None where none was learned."""
         period = self.finder.grid.period_ns
         return self._period_s if period is None else period / NS_PER_S
+
+    @property
+    def regularity(self) -> Regularity:
+        """What sort of refresh the device was last seen to have."""
+        now = self.finder.grid.regularity
+        return self._regularity if now == "unknown" else now
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """Uncertainty of its energy as a share: the device's own, or how far its counter is off its power, if that is more."""
+        difference = self.check.difference if self.check.suspicious else None
+        return max(self.device.relative_uncertainty, abs(difference or 0.0))
 
     @property
     def known_until(self) -> int | None:
@@ -133,7 +149,7 @@ class Ledger:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
         # What a device drew after its last good reading is not known.
         end = self.finder.silent_since or now
-        self._period_s = self.period_s
+        self._period_s, self._regularity = self.period_s, self.regularity
         for knot in self.finder.pause(now):
             self._add(knot, timeline)
         if self.published is not None:
@@ -143,7 +159,7 @@ class Ledger:
             if self._knot is not None and end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
-            self.published = Published(now, timeline.totals, self.joules[:], [])
+            self.published = Published(now, timeline.totals, self.joules[:], [], 0)
         self._marks.clear()
         self._knot = None
 
@@ -159,7 +175,7 @@ class Ledger:
         watts = [self._fit.watts(b) for b in range(len(totals))]
         if None in watts:
             return  # one knot alone tells no energy
-        self.published = Published(knot.time_ns, totals, self.joules[:], [w or 0.0 for w in watts])
+        self.published = Published(knot.time_ns, totals, self.joules[:], [w or 0.0 for w in watts], self.finder.longest_gap_ns)
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules

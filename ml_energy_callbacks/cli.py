@@ -1,17 +1,23 @@
 """The command ``ml-energy``."""
 
+import contextlib
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import msgspec
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from ml_energy_callbacks.demo import Framework, run_demo
+from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render_watts
+from ml_energy_callbacks.doctor import render as render_diagnosis
 from ml_energy_callbacks.exceptions import EnergyError
-from ml_energy_callbacks.records import dump_record, load_record
-from ml_energy_callbacks.report import render
+from ml_energy_callbacks.records import dump_json, load_record
+from ml_energy_callbacks.report import quantity, render
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -43,9 +49,46 @@ def report(
     """Show what a run used."""
     record = load_record(path)
     if json:
-        typer.echo(dump_record(record).decode())
+        typer.echo(dump_json(record))
     else:
         Console().print(render(record))
+
+
+@app.command()
+def doctor(
+    devices: Annotated[list[str] | None, typer.Argument(help="Ids or globs such as 'nvml:*'; all, if none is given.")] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show each device's power, until Ctrl-C.")] = False,
+) -> None:
+    """Tell what can be measured here, how and how well, and what cannot, why, and what to do about it."""
+    chosen: Literal["auto"] | list[str] = devices or "auto"
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(chosen, json=json)
+        return
+    with Console(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
+        diagnosis = examine(chosen)
+    if json:
+        typer.echo(dump_json(diagnosis))
+    else:
+        Console().print(render_diagnosis(diagnosis))
+
+
+def _watch(devices: Literal["auto"] | list[str], *, json: bool) -> None:
+    console = Console()
+    readings = live_watts(devices)
+    if json or not console.is_terminal:
+        for watts in readings:
+            typer.echo(msgspec.json.encode(watts).decode() if json else _line(watts))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            for watts in readings:
+                live.update(render_watts(watts), refresh=True)
+
+
+def _line(watts: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {quantity(value, 'W')}" for name, value in watts.items())
 
 
 @app.command()

@@ -1,12 +1,24 @@
 """From raw values of a device to joules that only grow; pure."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.readings import Kind
 
-MAX_WATTS = 20_000.0
-"""More than this no single device draws: a counter that runs faster was reset or is broken."""
+MAX_WATTS: Mapping[Kind, float] = {"cpu": 3e3, "dram": 1e3, "gpu": 5e3, "tpu": 2e3, "soc": 5e3, "board": 50e3}
+"""More than this no device of the kind draws: a counter that runs faster was reset or is broken. Our assumption: some times
+what the largest devices of 2025 are rated at (GPU 1.2 kW, superchip 2.7 kW, processor 0.5 kW)."""
+
+_FIRST_NS = NS_PER_S
+"""A counter's first change may hold the energy of a whole refresh period, of which little was seen: a second's, at most."""
+
+_LONG_NS = 10 * NS_PER_S
+"""A counter that was not read for so long may have wrapped more than once."""
+
+_SHORTEST_NS = 50_000_000
+"""Two refreshes may be seen closer to each other than they were."""
 
 Step = Literal["first", "normal", "wrapped", "reset"]
 
@@ -17,34 +29,46 @@ class EnergyCounter:
 
     Attributes:
         wrap_joules: Modulus of the counter in J, or None where it does not wrap.
+        max_watts: A difference that would take more than this, in W, is no energy.
         joules: Sum of all differences so far, in J.
     """
 
     wrap_joules: float | None = None
+    max_watts: float = max(MAX_WATTS.values())
     joules: float = 0.0
     _value: float | None = None
-    _time_ns: int = 0
+    _read_ns: int = 0
+    _changed_ns: int | None = None
 
     def advance(self, time_ns: int, value: float) -> Step:
         """Take the next value and say what it was.
 
-        After ``reset`` the joules since the previous value are unknown and were not added.
+        A counter that ran back was reset, unless it may wrap and the energy of a wrap would be plausible. After ``reset``
+        the joules since the previous value are unknown and were not added.
 
         Args:
             time_ns: Monotonic clock at the read.
             value: Cumulative joules as read.
         """
         before, self._value = self._value, value
-        limit = MAX_WATTS * max(time_ns - self._time_ns, 50_000_000) / NS_PER_S
-        self._time_ns = time_ns
+        unread, self._read_ns = time_ns - self._read_ns, time_ns
         if before is None:
             return "first"
+        if value == before:
+            return "normal"
+        # All that was drawn since the last change may come at once.
+        elapsed = max(unread, _FIRST_NS) if self._changed_ns is None else time_ns - self._changed_ns
+        self._changed_ns = time_ns
+        most = self.max_watts * max(elapsed, _SHORTEST_NS) / NS_PER_S
         difference = value - before
         step: Step = "normal"
-        if difference < 0 and self.wrap_joules is not None:
-            difference += self.wrap_joules
-            step = "wrapped"
-        if not 0 <= difference <= limit:
+        if self.wrap_joules is not None:
+            if unread > _LONG_NS and most >= self.wrap_joules:
+                return "reset"  # it may have wrapped any number of times
+            if difference < 0:
+                difference += self.wrap_joules
+                step = "wrapped"
+        if not 0 <= difference <= most:
             return "reset"
         self.joules += difference
         return step
@@ -59,7 +83,7 @@ class PowerIntegral:
         joules: The integral so far, in J.
     """
 
-    max_gap_ns: int = field(default=NS_PER_S)
+    max_gap_ns: int = NS_PER_S
     joules: float = 0.0
     _watts: float | None = None
     _time_ns: int = 0
@@ -76,7 +100,7 @@ class PowerIntegral:
         self._time_ns = time_ns
         if before is None:
             return "first"
-        if elapsed > self.max_gap_ns or not 0 <= watts <= MAX_WATTS:
+        if elapsed > self.max_gap_ns:
             return "reset"
         self.joules += (before + watts) / 2 * elapsed / NS_PER_S
         return "normal"

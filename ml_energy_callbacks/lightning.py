@@ -57,7 +57,8 @@ class EnergyCallback(MeteredCallback, Callback):
             none.
         output_dir: Directory for ``energy.json`` in place of the trainer's log directory.
         verbose: Whether to say what the user should know, and a line at the end of each run.
-        backends: Hardware to look for; None for all that this package knows.
+        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
+        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -77,6 +78,7 @@ class EnergyCallback(MeteredCallback, Callback):
         log_every_n_steps: int | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
+        scope: Literal["machine", "process"] = "machine",
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a trainer starts."""
@@ -92,6 +94,7 @@ class EnergyCallback(MeteredCallback, Callback):
             log_every_n_steps=log_every_n_steps,
             output_dir=output_dir,
             verbose=verbose,
+            scope=scope,
             backends=backends,
         )
 
@@ -119,7 +122,9 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
-        self._meter.start(framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory)
+        self._meter.start(
+            framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory, gpus=_gpus(trainer)
+        )
         if trainer.num_nodes > 1:
             self._meter.warn(
                 f"Only the first of {trainer.num_nodes} nodes is measured; the other nodes' energy is not in here."
@@ -408,3 +413,13 @@ def _eval_counts(trainer: "Trainer") -> Sequence[float]:
 def _loader_batch_size(loader: Any) -> int | None:  # noqa: ANN401
     size = getattr(loader, "batch_size", None)
     return size if isinstance(size, int) else None
+
+
+def _gpus(trainer: "Trainer") -> Sequence[str] | None:
+    """Return the UUIDs of the GPUs that the trainer chose on this host; None where it uses none, or torch does not tell."""
+    if trainer.strategy.root_device.type != "cuda":
+        return None
+    try:
+        return [str(torch.cuda.get_device_properties(index).uuid) for index in trainer.device_ids]
+    except (AttributeError, RuntimeError, AssertionError):  # before torch 2.5 there was no uuid
+        return None

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,11 +19,13 @@ from typing import Any, Literal, Protocol, Self
 from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
-from ml_energy_callbacks.backends import check_devices, discover
+from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
+from ml_energy_callbacks.process import open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
@@ -44,6 +46,7 @@ class Point:
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
         devices: Energy inside the run in J by device.
+        beside: The same of what is not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
     """
 
@@ -51,6 +54,7 @@ class Point:
     totals: Sequence[int]
     joules: Sequence[float] | None
     devices: dict[str, float]
+    beside: dict[str, float]
     counts: Sequence[Counts]
 
 
@@ -125,7 +129,9 @@ class EnergyMeter:
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
         output_dir: Directory for ``energy.json``; None keeps the record in memory alone.
         verbose: Whether to say on the log what the user should know.
-        backends: Hardware to look for; None for all that this package knows.
+        scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
+            uses it. It is reported beside the machine's energy and never in its place.
+        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -143,11 +149,15 @@ class EnergyMeter:
         pue: float = 1.0,
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
+        scope: Literal["machine", "process"] = "machine",
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
         if not (isfinite(sample_interval) and 0 < sample_interval <= _LONGEST_INTERVAL_S):
             msg = f"sample_interval is {sample_interval} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
+            raise ConfigurationError(msg)
+        if scope not in {"machine", "process"}:
+            msg = f"scope is {scope!r}; give 'machine' or 'process'."
             raise ConfigurationError(msg)
         check_devices(devices)
         check_price(electricity_price)
@@ -158,11 +168,16 @@ class EnergyMeter:
         self._interval = sample_interval
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._verbose = verbose
+        self._scope = scope
         self._backends = backends
         self._timeline = Timeline(monotonic_clock)
         self._tallies: dict[str, Tally] = {}
         self._stack: list[_Frame] = []
         self._ledgers: dict[str, Ledger] = {}
+        # What is reported beside the totals: meters of the whole machine, and the job's shares.
+        self._beside: dict[str, Ledger] = {}
+        self._unshared: Mapping[str, str] = {}
+        self._discovery = Discovery((), {}, {})
         self._sources: Sequence[Source] = ()
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None
@@ -189,6 +204,11 @@ class EnergyMeter:
         return self._run is not None
 
     @property
+    def discovery(self) -> Discovery:
+        """The devices that were found at the last start, and why others were not."""
+        return self._discovery
+
+    @property
     def running(self) -> bool:
         """Whether it measures now."""
         return self._sampler is not None
@@ -200,6 +220,7 @@ class EnergyMeter:
         world_size: int = 1,
         output_dir: str | os.PathLike[str] | None = None,
         loop: Loop | None = None,
+        gpus: Collection[str] | None = None,
     ) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
 
@@ -208,6 +229,8 @@ class EnergyMeter:
             world_size: Number of processes of the job.
             output_dir: Directory for the run file where the option of that name was not given.
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
+            gpus: UUIDs of the GPUs that the loop runs on, which ``devices="auto"`` goes by; None for all that the process
+                can use.
 
         Raises:
             ConfigurationError: A device id is unknown, or the output directory cannot be written.
@@ -215,7 +238,8 @@ class EnergyMeter:
         with self._stopping:  # wait for a stop in another thread
             if self.running:
                 return self
-            self._sources = discover(self._devices, backends=self._backends).sources
+            self._discovery = discover(self._devices, backends=self._backends, gpus=gpus)
+            self._sources = self._discovery.sources
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             if self._run is None:
                 self._run = Run(
@@ -235,16 +259,15 @@ class EnergyMeter:
                     f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
                     "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
                 )
-            for source in self._sources:
-                self._ledgers.setdefault(source.device.id, Ledger(source.device))
-            ledgers = [self._ledgers[source.device.id] for source in self._sources]
+            for reason in self._discovery.refused.values():
+                self.warn(reason)
+            pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
             self._ended = False
             self._pid = os.getpid()
             self._loop = loop
-            poller = Poller(self._sources, ledgers, self._timeline, self._interval, self._lock)
             watch = None if loop is None else partial(self._watch, loop)
-            self._sampler = Sampler(poller, self._timeline.clock, self._review, watch)
+            self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
             self._sampler.start()
             atexit.register(self._stop_at_exit)
@@ -263,15 +286,52 @@ class EnergyMeter:
                 return
             end = self._end()
             self._sampler = self._loop = None
-            if sampler.stop(end):
-                for source in self._sources:
+            hanging = sampler.stop(end)
+            for source in self._sources:
+                if source not in hanging:
                     source.close()
-            else:
+            if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+            self._doubt()
             self._run.status, self._run.reason = status, reason
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             self._write(self._build())
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
+
+    def _open_ledgers(self) -> Sequence[tuple[Source, Ledger]]:
+        """Return each source with its ledger, the job's shares of devices among them."""
+        pairs: list[tuple[Source, Ledger]] = []
+        for source in self._sources:
+            ledgers = self._beside if source.device.whole_machine else self._ledgers
+            pairs.append((source, ledgers.setdefault(source.device.id, Ledger(source.device, self._interval))))
+        if self._scope == "process":
+            parts = [source for source in self._sources if not source.device.whole_machine]
+            shares, self._unshared = open_shares(parts, self._ledgers)
+            pairs += [(s, self._beside.setdefault(s.device.id, Ledger(s.device, self._interval))) for s in shares]
+        return pairs
+
+    def _pollers(self, pairs: Sequence[tuple[Source, Ledger]]) -> Sequence[Poller]:
+        """Return a poller for the quick devices, and one for those that must not be asked often, where there are any."""
+        quick = [pair for pair in pairs if not pair[0].device.min_interval_s]
+        slow = [pair for pair in pairs if pair[0].device.min_interval_s]
+        pollers = [Poller(quick, self._timeline, self._interval, self._lock)]
+        if slow:
+            interval = max(self._interval, *(source.device.min_interval_s for source, _ in slow))
+            pollers.append(Poller(slow, self._timeline, interval, self._lock))
+        return pollers
+
+    def _doubt(self) -> None:
+        """Tell the user of counters that cannot be trusted, as far as that is known by now."""
+        for name, ledger in [*self._ledgers.items(), *self._beside.items()]:
+            if ledger.finder.frozen:
+                self.warn(f"The energy counter of {name} stood still for seconds; what it used in that time is missing.")
+            if ledger.finder.resets:
+                self.warn(f"The energy counter of {name} began anew or jumped; what it used just before is missing.")
+            if ledger.check.suspicious:
+                self.warn(
+                    f"The energy counter of {name} is more than {LIMIT:.0%} off its own power, integrated (see cross_check in "
+                    "the record); its uncertainty was raised."
+                )
 
     def _end(self) -> int:
         """Let what passes from now on count nowhere, and return the clock in ns."""
@@ -409,16 +469,20 @@ class EnergyMeter:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
         look = self._timeline.look()
         totals = look.totals
-        known = {
-            name: published.at(look.now, totals)
-            for name, ledger in self._ledgers.items()
-            if (published := ledger.published) is not None
-        }
+        known, beside = (
+            {
+                name: published.at(look.now, totals)
+                for name, ledger in ledgers.items()
+                if (published := ledger.published) is not None
+            }
+            for ledgers in (self._ledgers, self._beside)
+        )
         return Point(
             look.now,
             totals,
             [sum(column) for column in zip(*known.values(), strict=True)] if known else None,
             {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
+            {name: sum(joules) - joules[OUTSIDE] for name, joules in beside.items()},
             look.counts,
         )
 
@@ -467,17 +531,20 @@ class EnergyMeter:
             joules += before.joules or 0.0
             grams = None if grams is None else grams + (before.co2e_grams or 0.0)
             cost = None if cost is None or before.cost is None else cost + before.cost
-        devices = [ledger.device for ledger in self._ledgers.values()]
+        uncertainties = {name: ledger.relative_uncertainty for name, ledger in self._ledgers.items()}
+        measured_ids = {name for name, ledger in self._ledgers.items() if ledger.device.provenance == "measured"}
         by_device = until.devices
         whole = sum(by_device.values())
-        measured = sum(by_device[d.id] for d in devices if d.id in by_device and d.provenance == "measured")
+        measured = sum(value for name, value in by_device.items() if name in measured_ids)
         return total_metrics(
             joules=joules,
             co2e_grams=grams,
             cost=cost,
             currency=self._rates.currency,
-            relative_uncertainty=relative_uncertainty(by_device, {d.id: d.relative_uncertainty for d in devices}),
+            relative_uncertainty=relative_uncertainty(by_device, uncertainties),
             measured_share=measured / whole if whole > 0 else None,
+            whole_machine_joules=_sum(until.beside, [n for n, ledger in self._beside.items() if ledger.device.whole_machine]),
+            process_joules=_sum(until.beside, [n for n, ledger in self._beside.items() if not ledger.device.whole_machine]),
         )
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
@@ -566,7 +633,19 @@ class EnergyMeter:
             look = self._timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
             tallies = [t for t in list(self._tallies.values()) if any(totals[b] for b in t.buckets.values())]
-            state = State(look.now, totals, look.counts, list(self._ledgers.values()), tallies, self._epochs, self._warnings)
+            beside = list(self._beside.values())
+            state = State(
+                look.now,
+                totals,
+                look.counts,
+                list(self._ledgers.values()),
+                tallies,
+                self._epochs,
+                self._warnings,
+                whole_machine=[ledger for ledger in beside if ledger.device.whole_machine],
+                shares=[ledger for ledger in beside if not ledger.device.whole_machine] if self._scope == "process" else None,
+                unshared=self._unshared,
+            )
             record = build_record(replace(self._run), state, self._rates)
         self._resolved = frozenset(
             tally.buckets[phase]
@@ -578,6 +657,7 @@ class EnergyMeter:
 
     def _review(self) -> None:
         """Write what is known so far; called in the sampler's thread."""
+        self._doubt()
         self._write(self._build())
 
     def _prepare_file(self, framework_dir: Path | None) -> None:
@@ -647,6 +727,11 @@ def _joules_per_sample(phases: dict[Phase, float] | None, counts: Counts) -> flo
     if phases is None or counts.known_samples is None:
         return None
     return ratio(sum(phases.values()) - phases["compile"], counts.known_samples - counts.compiled)
+
+
+def _sum(joules: Mapping[str, float], names: Sequence[str]) -> float | None:
+    known = [joules[name] for name in names if name in joules]
+    return sum(known) if known else None
 
 
 def _pair(tally: Tally) -> tuple[int, int]:

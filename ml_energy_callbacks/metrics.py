@@ -68,6 +68,8 @@ def total_metrics(
     currency: str,
     relative_uncertainty: float | None,
     measured_share: float | None,
+    whole_machine_joules: float | None = None,
+    process_joules: float | None = None,
 ) -> dict[str, float]:
     """Return the running totals of the whole run by their full names; units as in :func:`stage_metrics`.
 
@@ -78,6 +80,8 @@ def total_metrics(
         currency: Currency code.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, or None.
         measured_share: Share of ``joules`` that was measured (the rest is estimated), 0 to 1, or None.
+        whole_machine_joules: What the meters of the whole machine say, in J, or None; it is not part of ``joules``.
+        process_joules: Estimate of this job's share of ``joules``, in J, or None.
     """
     quantities = {
         "joules": joules,
@@ -86,6 +90,8 @@ def total_metrics(
         f"cost_{currency.lower()}": cost,
         "relative_uncertainty": relative_uncertainty,
         "measured_share": measured_share,
+        "whole_machine_joules": whole_machine_joules,
+        "process_joules": process_joules,
     }
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 

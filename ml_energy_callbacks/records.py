@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.readings import Kind, Method, Provenance
 
 SCHEMA_VERSION = 1
@@ -44,7 +45,9 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
 
     ``joules`` is in J, None where it was never read. ``missing_s`` is for how many seconds of the run it could not be read: a
     counter that went on counting has the joules of that time in ``joules`` all the same, a model or a power reading has not.
-    ``update_period_s`` is the learned period of the counter's refresh in seconds, None where it was not told apart.
+    ``update_period_s`` is the learned period of the counter's refresh in seconds, None where it was not told apart;
+    ``refresh`` says what sort of refresh it is. ``cross_check`` is the counter's energy over the integral of the device's
+    own power, less 1; None where it does not tell both. ``shared`` is True where others may use the device, too.
     """
 
     id: str
@@ -58,6 +61,34 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     joules: float | None
     missing_s: float
     note: str | None = None
+    refresh: Regularity = "unknown"
+    cross_check: float | None = None
+    shared: bool = False
+
+
+class BesideRecord(DeviceRecord, kw_only=True):
+    """A figure that is not part of the totals; ``stages`` holds its joules in each stage."""
+
+    stages: dict[str, float]
+
+
+class ProcessRecord(msgspec.Struct, kw_only=True):
+    """This job's share of the machine's energy: estimated, and not part of the totals.
+
+    Attributes:
+        joules: Its energy on the devices below in J, or None where no device tells it.
+        relative_uncertainty: Half-width of the 95 % interval as a share of ``joules``.
+        stages: Joules by stage.
+        devices: The share of each device.
+        unknown: Why other devices' shares are not known, by their ids.
+    """
+
+    joules: float | None
+    relative_uncertainty: float | None
+    stages: dict[str, float]
+    devices: list[BesideRecord]
+    unknown: dict[str, str]
+    provenance: Provenance = "estimated"
 
 
 class PhaseRecord(msgspec.Struct, kw_only=True):
@@ -124,7 +155,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
-    """The sum of the stages; ``cost`` is in ``currency``."""
+    """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is."""
 
     joules: float | None
     kwh: float | None
@@ -134,6 +165,7 @@ class TotalRecord(msgspec.Struct, kw_only=True):
     co2e_grams: float | None
     cost: float | None
     currency: str
+    scope: Literal["machine"] = "machine"
 
 
 class CarbonRecord(msgspec.Struct, kw_only=True):
@@ -158,7 +190,11 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """All that is known of a run."""
+    """All that is known of a run.
+
+    ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
+    together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run: Run
@@ -168,15 +204,17 @@ class RunRecord(msgspec.Struct, kw_only=True):
     total: TotalRecord
     carbon: CarbonRecord
     warnings: list[str] = []
+    whole_machine: list[BesideRecord] = []
+    process: ProcessRecord | None = None
 
 
 class _Head(msgspec.Struct):
     schema_version: int
 
 
-def dump_record(record: RunRecord) -> bytes:
-    """Return the record as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1)
+def dump_json(facts: msgspec.Struct) -> str:
+    """Return a record, or any other structure of facts, as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
 
 
 def write_record(record: RunRecord, path: Path) -> None:
@@ -187,7 +225,7 @@ def write_record(record: RunRecord, path: Path) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
-        file.write(dump_record(record))
+        file.write(dump_json(record).encode())
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -1,6 +1,6 @@
-"""The only thread: reads the devices and hands the readings to their ledgers.
+"""The thread that reads the devices and hands the readings to their ledgers; a second one for devices that answer slowly.
 
-:class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the thread.
+:class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the threads.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.clock import NS_PER_S, Clock
-from ml_energy_callbacks.readings import Reading, Source
+from ml_energy_callbacks.readings import PowerSource, Reading, Source
 from ml_energy_callbacks.timeline import Timeline, TimelineReader
 
 _DITHER = 0.4
@@ -25,6 +25,8 @@ _FIRST_WAIT_NS = 500_000_000
 """At the start, the first refreshes are waited for, for this long at most."""
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
+_LONGEST_READ_NS = NS_PER_S
+"""When a read took longer, nobody knows at which instant its value was true."""
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
@@ -35,17 +37,16 @@ class Poller:
 
     def __init__(
         self,
-        sources: Sequence[Source],
-        ledgers: Sequence[Ledger],
+        pairs: Sequence[tuple[Source, Ledger]],
         timeline: Timeline,
         interval_s: float,
         lock: AbstractContextManager[Any] = _NO_LOCK,
     ) -> None:
-        """Poll these sources into these ledgers, each into its own, every ``interval_s`` seconds on average.
+        """Poll these sources, each into its ledger, every ``interval_s`` seconds on average.
 
         The lock is held while ledgers change, never while a device is read. Once ``closed``, nothing changes any more.
         """
-        self._pairs = list(zip(sources, ledgers, strict=True))
+        self._pairs = pairs
         self._clock: Clock = timeline.clock
         self._reader = TimelineReader(timeline)
         self._interval_ns = interval_s * NS_PER_S
@@ -57,6 +58,11 @@ class Poller:
         self.closed = False
 
     @property
+    def sources(self) -> Sequence[Source]:
+        """The devices that are polled."""
+        return [source for source, _ in self._pairs]
+
+    @property
     def next_poll(self) -> int:
         """Clock at which the next device is due, in ns."""
         return min(self._due, default=self._next_round)
@@ -65,6 +71,8 @@ class Poller:
         """Read every device that is due; in a hurry, every device."""
         now = self._clock()
         readings = [(i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now]
+        regular = now >= self._next_round
+        powers = {i: _power(self._pairs[i][0], self._clock) for i, reading in readings if regular and reading.value is not None}
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was given up
@@ -75,6 +83,8 @@ class Poller:
             for i, reading in readings:
                 ledger = self._pairs[i][1]
                 ledger.take(reading, self._reader)
+                if (power := powers.get(i)) is not None:
+                    ledger.check.take(power[0], ledger.finder.joules, power[1], ledger.finder.resets)
                 wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
                 self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
 
@@ -106,67 +116,92 @@ def read(source: Source, clock: Clock) -> Reading:
     # A third party's backend may raise anything; nothing of it may end the thread that all devices share.
     with contextlib.suppress(Exception):
         value = source.read()
-    return Reading(started, clock(), value)
+    ended = clock()
+    return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
+
+
+def _power(source: Source, clock: Clock) -> tuple[int, float] | None:
+    """Read the power that a counter is held against, and when; None where the source does not tell it."""
+    if not isinstance(source, PowerSource):
+        return None
+    try:
+        watts = source.watts()
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return clock(), watts
 
 
 class Sampler:
-    """The thread around a poller."""
+    """A thread for each poller."""
 
     def __init__(
-        self, poller: Poller, clock: Clock, review: Callable[[], None], watch: Callable[[], None] | None = None
+        self,
+        pollers: Sequence[Poller],
+        clock: Clock,
+        review: Callable[[], None],
+        watch: Callable[[], None] | None = None,
     ) -> None:
-        """Poll in a thread of its own.
+        """Poll in threads of their own; the first poller's devices are the quick ones.
 
-        Call ``review`` there now and then (after 1, 2 and 4 s, then every 5 s), and ``watch`` after each poll.
+        Call ``review`` in the first thread now and then (after 1, 2 and 4 s, then every 5 s), and ``watch`` there after each
+        poll.
         """
-        self._poller = poller
         self._clock = clock
         self._review = review
         self._watch = watch
         self._stopping = threading.Event()
         self._end: int | None = None
-        self._thread = threading.Thread(target=self._run, name="ml-energy-sampler", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(poller,), name=f"ml-energy-sampler{'-slow' * (i > 0)}", daemon=True)
+            for i, poller in enumerate(pollers)
+        ]
+        self._pollers = pollers
 
     def start(self) -> None:
-        """Start the thread, and wait for the first refreshes: from then on, there is always a figure to tell."""
-        self._thread.start()
+        """Start the threads, and wait for the quick devices' first refreshes: from then on, there is a figure to tell."""
+        for thread in self._threads:
+            thread.start()
         end = self._clock() + _FIRST_WAIT_NS
-        while not self._poller.ready and self._clock() < end:
+        while not self._pollers[0].ready and self._clock() < end:
             sleep(_FIRST_STEP_S)
 
-    def stop(self, end: int) -> bool:
-        """Wait for the refreshes that follow ``end`` (ns), end the thread and the chains of readings; from any thread.
+    def stop(self, end: int) -> Sequence[Source]:
+        """Wait for the refreshes that follow ``end`` (ns), end the threads and the chains of readings; from any thread.
 
         Returns:
-            False where the thread hangs in a device's driver and was left to itself.
+            The sources of a thread that hangs in a device's driver and was left to itself.
         """
         self._end = end
         self._stopping.set()
-        if threading.current_thread() is self._thread:
-            self._drain(end)
-            self._poller.close()
-            return True
-        self._thread.join(_JOIN_S)
-        hangs = self._thread.is_alive()
-        self._poller.close()
-        return not hangs
+        hanging: list[Source] = []
+        deadline = self._clock() + round(_JOIN_S * NS_PER_S)
+        for thread, poller in zip(self._threads, self._pollers, strict=True):
+            if threading.current_thread() is thread:
+                self._drain(poller, end)
+            else:
+                thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
+                if thread.is_alive():
+                    hanging += poller.sources
+            poller.close()
+        return hanging
 
-    def _run(self) -> None:
+    def _run(self, poller: Poller) -> None:
+        reviews = poller is self._pollers[0]
         pause = _FIRST_REVIEW_NS
         review = self._clock() + pause
         while self._end is None:
-            self._poller.poll()
-            if self._watch is not None:
+            poller.poll()
+            if reviews and self._watch is not None:
                 self._watch()
             now = self._clock()
-            if now >= review:
+            if reviews and now >= review:
                 self._review()
                 pause = min(2 * pause, REVIEW_NS)
                 review = now + pause
-            self._stopping.wait(max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S))
-        self._drain(self._end)
+            self._stopping.wait(max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
+        self._drain(poller, self._end)
 
-    def _drain(self, end: int) -> None:
-        while not self._poller.closed and not self._poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
-            self._poller.poll(hurry=True)
-            sleep(min(_LAST_STEP_S, max(0.0, (self._poller.next_poll - self._clock()) / NS_PER_S)))
+    def _drain(self, poller: Poller, end: int) -> None:
+        while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
+            poller.poll(hurry=True)
+            sleep(min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S)))

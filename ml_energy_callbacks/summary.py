@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import CarbonIntensity, electricity_cost, grams
@@ -12,10 +13,12 @@ from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, ratio
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
+    BesideRecord,
     CarbonRecord,
     DeviceRecord,
     EpochRecord,
     PhaseRecord,
+    ProcessRecord,
     Run,
     RunRecord,
     StageRecord,
@@ -81,6 +84,9 @@ class State:
         tallies: One for each stage that ran.
         epochs: The epochs that ended.
         warnings: What the user should know.
+        whole_machine: The meters of the machine as a whole.
+        shares: The job's shares of devices; None where they were not asked for.
+        unshared: Why the job's share of a device is not known, by its id.
     """
 
     now: int
@@ -90,36 +96,16 @@ class State:
     tallies: Sequence[Tally]
     epochs: Sequence[EpochRecord] = field(default_factory=list)
     warnings: Sequence[str] = field(default_factory=list)
+    whole_machine: Sequence[Ledger] = ()
+    shares: Sequence[Ledger] | None = None
+    unshared: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     """Return the record of a run as it stands."""
-    joules = {
-        ledger.device.id: (ledger, ledger.published.at(state.now, state.totals))
-        for ledger in state.ledgers
-        if ledger.published is not None
-    }
+    joules = {ledger.device.id: (ledger, known) for ledger in state.ledgers if (known := _known(ledger, state)) is not None}
     stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, rates) for tally in state.tallies}
-    devices = []
-    for ledger in state.ledgers:
-        device = ledger.device
-        known = joules.get(device.id)
-        period = ledger.period_s
-        devices.append(
-            DeviceRecord(
-                id=device.id,
-                name=device.name,
-                kind=device.kind,
-                backend=device.backend,
-                method=device.method,
-                provenance=device.provenance,
-                relative_uncertainty=device.relative_uncertainty,
-                update_period_s=device.update_period_s if period is None else period,
-                joules=None if known is None else sum(known[1]) - known[1][OUTSIDE],
-                missing_s=ledger.finder.missing_at(state.now) / NS_PER_S,
-                note=device.note,
-            )
-        )
+    devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
     return RunRecord(
         run=run,
         devices=devices,
@@ -135,7 +121,59 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
             pue=rates.pue,
         ),
         warnings=list(state.warnings),
+        whole_machine=[_beside(ledger, state) for ledger in state.whole_machine],
+        process=None if state.shares is None else _process([_beside(ledger, state) for ledger in state.shares], state.unshared),
     )
+
+
+def _known(ledger: Ledger, state: State) -> Sequence[float] | None:
+    """Return a device's joules by bucket, or None where it was never read."""
+    return None if ledger.published is None else ledger.published.at(state.now, state.totals)
+
+
+def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> DeviceRecord:
+    device = ledger.device
+    period = ledger.period_s
+    return DeviceRecord(
+        id=device.id,
+        name=device.name,
+        kind=device.kind,
+        backend=device.backend,
+        method=device.method,
+        provenance=device.provenance,
+        relative_uncertainty=ledger.relative_uncertainty,
+        update_period_s=device.update_period_s if period is None else period,
+        joules=None if known is None else sum(known) - known[OUTSIDE],
+        missing_s=ledger.finder.missing_at(state.now) / NS_PER_S,
+        note=device.note,
+        refresh=ledger.regularity,
+        cross_check=ledger.check.difference,
+        shared=device.shared,
+    )
+
+
+def _beside(ledger: Ledger, state: State) -> BesideRecord:
+    known = _known(ledger, state)
+    stages: dict[str, float] = {}
+    if known is not None:
+        stages = {tally.name: sum(known[bucket] for bucket in tally.buckets.values()) for tally in state.tallies}
+    return BesideRecord(**asdict(_device(ledger, state, known)), stages=stages)
+
+
+def _process(devices: Sequence[BesideRecord], unknown: Mapping[str, str]) -> ProcessRecord:
+    read = {device.id: device.joules for device in devices if device.joules is not None}
+    return ProcessRecord(
+        joules=sum(read.values()) if read else None,
+        relative_uncertainty=relative_uncertainty(read, {d.id: d.relative_uncertainty for d in devices}),
+        stages=_add_up([device.stages for device in devices]),
+        devices=list(devices),
+        unknown=dict(unknown),
+    )
+
+
+def _add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates) -> StageRecord:
@@ -155,7 +193,7 @@ def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequen
             {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
         ),
         devices=devices,
-        uncertainties={name: ledger.device.relative_uncertainty for name, (ledger, _) in joules.items()},
+        uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
         rates=rates,
     )
@@ -261,17 +299,7 @@ def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord
 
     Grams and cost of both parts are those that each was measured with. The later part's settings stand.
     """
-    devices = {device.id: device for device in earlier.devices}
-    for device in later.devices:
-        before = devices.get(device.id)
-        devices[device.id] = device
-        if before is not None:
-            devices[device.id] = replace(
-                device,
-                joules=_sum(before.joules, device.joules),
-                missing_s=before.missing_s + device.missing_s,
-            )
-    all_devices = list(devices.values())
+    all_devices = _add_devices(earlier.devices, later.devices)
     stages = dict(earlier.stages)
     for name, stage in later.stages.items():
         stages[name] = _add_stages(stages[name], stage, all_devices, rates) if name in stages else stage
@@ -291,7 +319,40 @@ def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord
         total=total,
         carbon=later.carbon,
         warnings=list(dict.fromkeys([*earlier.warnings, *later.warnings])),
+        whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
+        process=_add_processes(earlier.process, later.process),
     )
+
+
+_AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
+
+
+def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> list[_AnyDevice]:
+    devices = {device.id: device for device in earlier}
+    for device in later:
+        before = devices.get(device.id)
+        devices[device.id] = device
+        if before is not None:
+            devices[device.id] = replace(
+                device,
+                joules=_sum(before.joules, device.joules),
+                missing_s=before.missing_s + device.missing_s,
+            )
+    return list(devices.values())
+
+
+def _add_besides(earlier: Sequence[BesideRecord], later: Sequence[BesideRecord]) -> list[BesideRecord]:
+    both = [*earlier, *later]
+    return [
+        replace(device, stages=_add_up([part.stages for part in both if part.id == device.id]))
+        for device in _add_devices(earlier, later)
+    ]
+
+
+def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
+    if earlier is None or later is None:
+        return later  # a part whose share is not known makes the whole's unknown
+    return _process(_add_besides(earlier.devices, later.devices), later.unknown)
 
 
 def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord], rates: Rates) -> StageRecord:

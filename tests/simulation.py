@@ -57,7 +57,7 @@ def simulate(
     timeline = Timeline(clock)
     wait, compute = timeline.add_bucket(), timeline.add_bucket()
     ledger = Ledger(counter.device)
-    poller = Poller([counter], [ledger], timeline, interval_s)
+    poller = Poller([(counter, ledger)], timeline, interval_s)
     poller._random.seed(seed)
 
     def vary(value: float, share: float) -> float:

@@ -1,8 +1,9 @@
 """Every kind of hardware that can be read, and the search for what this machine has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.metadata import entry_points
 from typing import Literal
 
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
@@ -10,7 +11,11 @@ from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Backend, Source
+from ml_energy_callbacks.readings import Backend, Device, Kind, Source
+from ml_energy_callbacks.trust import verify
+
+ENTRY_POINTS = "ml_energy_callbacks.backends"
+"""Group of entry points by which other packages bring backends: each is called without arguments and returns one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +23,39 @@ class Discovery:
     """What was found.
 
     Attributes:
-        sources: The open devices.
+        sources: The open devices, those that are counted and those that are reported beside them.
         unavailable: Why a backend found nothing, by its name.
+        refused: Why a device that was found is not counted, by its id, in a sentence.
     """
 
     sources: Sequence[Source]
     unavailable: Mapping[str, BackendUnavailableError]
+    refused: Mapping[str, str]
 
 
 def default_backends() -> Sequence[Backend]:
-    """Return all that this package knows."""
-    return (NvmlBackend(), RaplBackend(), CpuModelBackend(), MemoryModelBackend())
+    """Return all that this package knows, and those that other packages bring."""
+    own = (NvmlBackend(), RaplBackend(), CpuModelBackend(), MemoryModelBackend())
+    return (*own, *_foreign())
+
+
+def _foreign() -> Iterator[Backend]:
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            yield entry.load()()
+        except Exception as error:  # noqa: BLE001 - a third party's code may raise anything; the others serve
+            yield _Broken(entry.name, f"The backend {entry.name} of {entry.value} cannot be loaded: {error!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A third party's backend that could not even be made."""
+
+    name: str
+    reason: str
+
+    def open(self) -> Sequence[Source]:
+        raise BackendUnavailableError(self.reason, "Update or remove the package that brings it.")
 
 
 def check_devices(devices: Literal["auto"] | Sequence[str]) -> None:
@@ -44,40 +71,83 @@ def check_devices(devices: Literal["auto"] | Sequence[str]) -> None:
         raise ConfigurationError(msg)
 
 
-def discover(devices: Literal["auto"] | Sequence[str] = "auto", *, backends: Sequence[Backend] | None = None) -> Discovery:
-    """Open the devices of this machine.
+def discover(
+    devices: Literal["auto"] | Sequence[str] = "auto",
+    *,
+    backends: Sequence[Backend] | None = None,
+    gpus: Collection[str] | None = None,
+) -> Discovery:
+    """Open the devices of this machine that can be trusted.
 
-    A model is taken only where no chosen device measures its kind, so that no joule counts twice.
+    No joule counts twice: a model is taken only where no chosen device measures its kind, and what is inside another chosen
+    device's figure is left out.
 
     Args:
         devices: ``"auto"`` for all, or ids and globs.
-        backends: Where to look; None for all that this package knows.
+        backends: Where to look; None for all that are known.
+        gpus: UUIDs of the GPUs that the job runs on, which ``"auto"`` goes by; None for all that the process can use.
 
     Raises:
-        ConfigurationError: An id or a glob fits no device here.
+        ConfigurationError: An id or a glob fits no device here, or a setting of a backend cannot work.
     """
     found: list[Source] = []
     unavailable: dict[str, BackendUnavailableError] = {}
-    for backend in default_backends() if backends is None else backends:
-        try:
-            found += backend.open()
-        except BackendUnavailableError as error:
-            unavailable[backend.name] = error
-        except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
-            unavailable[backend.name] = BackendUnavailableError(f"The backend {backend.name} failed: {error!r}.")
-    patterns = ["*"] if devices == "auto" else devices
+    try:
+        for backend in default_backends() if backends is None else backends:
+            try:
+                found += backend.open()
+            except BackendUnavailableError as error:
+                unavailable[backend.name] = error
+            except ConfigurationError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
+                unavailable[backend.name] = BackendUnavailableError(f"The backend {backend.name} failed: {error!r}.")
+        refused = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
+    except ConfigurationError:
+        for source in found:
+            source.close()
+        raise
+    verdict = verify([source for source in found if source.device.id not in refused])
+    refused |= verdict.refused
+    refused |= _counted_twice([source.device for source in verdict.sources])
+    kept = [source for source in verdict.sources if source.device.id not in refused]
+    for source in found:
+        if source.device.id in refused:
+            source.close()
+    return Discovery(kept, unavailable, {name: reason for name, reason in refused.items() if reason})
+
+
+def _unchosen(
+    found: Sequence[Source], patterns: Sequence[str], unavailable: Mapping[str, BackendUnavailableError]
+) -> dict[str, str]:
+    """Return the devices that the user did not choose; no reason need be given for these."""
     ids = [source.device.id for source in found]
     for pattern in patterns:
-        if devices != "auto" and not any(fnmatchcase(name, pattern) for name in ids):
-            for source in found:
-                source.close()
+        if not any(fnmatchcase(name, pattern) for name in ids):
             reasons = "".join(f" {name}: {error}" for name, error in unavailable.items())
             msg = f"There is no device {pattern!r} here; there are: {', '.join(ids) or 'none'}.{reasons}"
             raise ConfigurationError(msg)
-    chosen = [source for source in found if any(fnmatchcase(source.device.id, pattern) for pattern in patterns)]
-    measured = {source.device.kind for source in chosen if source.device.provenance == "measured"}
-    kept = [s for s in chosen if s.device.provenance == "measured" or s.device.kind not in measured]
-    for source in found:
-        if source not in kept:
-            source.close()
-    return Discovery(kept, unavailable)
+    return {name: "" for name in ids if not any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, str]:
+    """Return the GPUs that the job does not run on; all are counted where none of its own is found."""
+    ids = [source.device.id for source in found if source.device.kind == "gpu" and source.device.provenance == "measured"]
+    own = {name for name in ids if any(gpu.lower() in name.lower() for gpu in gpus or ())}
+    return {name: f"The trainer does not use {name}." for name in ids if name not in own} if own else {}
+
+
+def _counted_twice(devices: Sequence[Device]) -> dict[str, str]:
+    """Return the devices whose energy another device's figure holds, and the models of what is measured."""
+    parts = [device for device in devices if not device.whole_machine]
+    covers: dict[Kind, Device] = {}
+    for device in parts:
+        covers |= {kind: device for kind in device.covers if device.provenance == "measured"}
+    refused = {
+        device.id: f"{device.id} is inside the figure of {covers[device.kind].id}."
+        for device in parts
+        if device.kind in covers and covers[device.kind].backend != device.backend
+    }
+    measured = {d.kind for d in parts if d.provenance == "measured" and d.id not in refused} | covers.keys()
+    models = [device for device in parts if device.provenance == "estimated" and device.kind in measured]
+    return refused | {device.id: "" for device in models}

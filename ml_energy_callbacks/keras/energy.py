@@ -107,7 +107,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             TensorBoard callback, 0 for none.
         output_dir: Directory for ``energy.json`` in place of the TensorBoard callback's.
         verbose: Whether to say what the user should know, and a line at the end of each run.
-        backends: Hardware to look for; None for all that this package knows.
+        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
+        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -127,6 +128,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         log_every_n_steps: int | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
+        scope: Literal["machine", "process"] = "machine",
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a model starts."""
@@ -143,6 +145,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             log_every_n_steps=log_every_n_steps,
             output_dir=output_dir,
             verbose=verbose,
+            scope=scope,
             backends=backends,
         )
 

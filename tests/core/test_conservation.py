@@ -29,7 +29,7 @@ def test_buckets_sum_to_the_counters_difference(seed: int, period_s: float, inte
     timeline = Timeline(clock)
     indices = [timeline.add_bucket() for _ in range(buckets)]
     ledger = Ledger(counter.device)
-    poller = Poller([counter], [ledger], timeline, interval_s)
+    poller = Poller([(counter, ledger)], timeline, interval_s)
     poller._random.seed(seed)
 
     def run_for(seconds: float) -> None:
