@@ -1,0 +1,136 @@
+"""What is counted: nothing twice, only what is used, and hardware that other packages bring."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
+
+PLAIN = Device(
+    id="a:0",
+    name="A device",
+    kind="gpu",
+    backend="a",
+    method="power_integration",
+    provenance="measured",
+    relative_uncertainty=0.1,
+)
+
+
+@dataclass(slots=True)
+class Closing(ScriptedPower):
+    """A source that tells whether it was closed."""
+
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def source(name: str, **changes: object) -> Closing:
+    device = replace(PLAIN, id=name, backend=name.partition(":")[0], **changes)
+    return Closing(PowerCurve(monotonic_clock, 100), monotonic_clock, device=device)
+
+
+def ids(*sources: Closing, **options: object) -> list[str]:
+    found = discover(backends=[ScriptedBackend(list(sources))], **options)
+    for one in sources:
+        assert one.closed is (one not in found.sources)
+    return [one.device.id for one in found.sources]
+
+
+def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
+    module = source("nvml:GPU-0", covers=("cpu", "dram"))
+    processor, model = source("arm:0", kind="cpu"), source("memory-model:0", kind="dram", provenance="estimated")
+    found = discover(backends=[ScriptedBackend([module, processor, model])])
+    assert [one.device.id for one in found.sources] == ["nvml:GPU-0"]
+    assert found.refused == {"arm:0": "arm:0 is inside the figure of nvml:GPU-0."}
+    # Alone it counts; and beside the module where the user wants just these two, it still does not.
+    assert ids(source("arm:0", kind="cpu")) == ["arm:0"]
+
+
+def test_a_meter_of_the_whole_machine_measures_no_part_of_it() -> None:
+    plug = source("plug:0", kind="board", whole_machine=True)
+    model = source("cpu-model:0", kind="cpu", provenance="estimated")
+    assert ids(plug, model) == ["plug:0", "cpu-model:0"]
+
+
+def test_the_gpus_that_the_job_runs_on_are_counted_alone() -> None:
+    gpus = [source(f"nvml:GPU-{i:04d}") for i in range(4)]
+    processor = source("rapl:package-0", kind="cpu")
+    assert ids(*gpus, processor, gpus=["0001", "GPU-0003"]) == ["nvml:GPU-0001", "nvml:GPU-0003", "rapl:package-0"]
+
+
+def test_where_the_jobs_gpus_are_not_known_by_their_ids_all_are_counted() -> None:
+    assert ids(source("nvml:GPU-0001"), gpus=["something else"]) == ["nvml:GPU-0001"]
+    assert ids(source("nvml:GPU-0001"), gpus=None) == ["nvml:GPU-0001"]
+
+
+def test_a_choice_by_the_user_goes_before_the_jobs_gpus() -> None:
+    gpus = [source(f"nvml:GPU-{i:04d}") for i in range(2)]
+    assert ids(*gpus, devices=["nvml:*"], gpus=["0001"]) == ["nvml:GPU-0000", "nvml:GPU-0001"]
+
+
+def test_a_device_that_is_not_there_is_refused_with_what_is_there_and_all_are_closed() -> None:
+    here = source("a:0")
+    with pytest.raises(ConfigurationError, match=r"There is no device 'b:\*' here; there are: a:0"):
+        discover(["a:0", "b:*"], backends=[ScriptedBackend([here])])
+    assert here.closed
+
+
+def test_a_wrong_setting_of_a_backend_is_refused_and_what_was_open_is_closed() -> None:
+    class Wrong:
+        name = "wrong"
+
+        def open(self) -> list[ScriptedCounter]:
+            msg = "ML_ENERGY_WRONG is 'x'; give watts."
+            raise ConfigurationError(msg)
+
+    here = source("a:0")
+    with pytest.raises(ConfigurationError, match="give watts"):
+        discover(backends=[ScriptedBackend([here]), Wrong()])
+    assert here.closed
+
+
+MODULE = """
+from ml_energy_callbacks.exceptions import BackendUnavailableError
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedPower
+from ml_energy_callbacks.readings import Device
+
+def make():
+    device = Device(id="abacus:0", name="Abacus", kind="soc", backend="abacus", method="power_integration",
+                    provenance="measured", relative_uncertainty=0.02)
+    return ScriptedBackend([ScriptedPower(PowerCurve(monotonic_clock, 5), monotonic_clock, device=device)], name="abacus")
+
+def broken():
+    raise RuntimeError("no beads")
+"""
+
+
+def test_a_package_brings_its_backend_by_an_entry_point_and_a_broken_one_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "abacus.py").write_text(MODULE)
+    info = tmp_path / "abacus-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[ml_energy_callbacks.backends]\nabacus = abacus:make\nbroken = abacus:broken\nabsent = nowhere:make\n"
+    )
+    command = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "doctor", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    facts = json.loads(shown.stdout)
+    (abacus,) = (device for device in facts["devices"] if device["id"] == "abacus:0")
+    assert abacus["watts"] == pytest.approx(5, rel=0.1)
+    reasons = {entry["name"]: entry["reason"] for entry in facts["unmeasured"]}
+    assert "no beads" in reasons["broken"]
+    assert "nowhere" in reasons["absent"]

@@ -1,0 +1,89 @@
+"""`ml-energy doctor` as a command: what can be measured, how well, and what to do about the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
+
+COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "doctor"]
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, check=False, env=os.environ | (environment or {}), timeout=60
+    )
+
+
+@pytest.fixture(scope="module")
+def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a machine with two simulated GPUs."""
+    return SimulatedDriver(tmp_path_factory.mktemp("driver")).environment(2, 120)
+
+
+def facts(environment: dict[str, str] | None = None) -> dict[str, Any]:
+    shown = run("--json", environment=environment)
+    assert shown.returncode == 0, shown.stderr
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found
+
+
+def test_gpus_are_told_with_their_power_their_refresh_and_how_sure_that_is(gpus: dict[str, str]) -> None:
+    devices = {device["id"]: device for device in facts(gpus)["devices"]}
+    nvml = [device for name, device in devices.items() if name.startswith("nvml:")]
+    assert len(nvml) == 2
+    for device in nvml:
+        assert device["watts"] == pytest.approx(120, rel=0.05)
+        assert (device["method"], device["provenance"]) == ("energy_counter", "measured")
+        assert device["refresh"] == "regular"
+        assert device["update_period_s"] == pytest.approx(0.1, rel=0.02)
+        assert device["relative_uncertainty"] == 0.1
+        assert device["cross_check"] == pytest.approx(0, abs=0.1)
+
+
+def test_what_is_not_measured_has_its_reason_and_its_fix() -> None:
+    entries = {entry["name"]: entry for entry in facts()["unmeasured"]}
+    assert "libnvidia-ml.so.1" in entries["nvml"]["reason"]
+    assert "--gpus all" in entries["nvml"]["fix"]
+    assert all(entry["reason"].endswith(".") for entry in entries.values())
+
+
+def test_the_table_fits_a_terminal_and_says_the_same(gpus: dict[str, str]) -> None:
+    shown = run(environment=gpus | {"COLUMNS": "80"})
+    assert shown.returncode == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    for expected in ("Counted in every total", "measured ±10 %", "every 100 ms", "Not measured"):
+        assert expected in shown.stdout
+
+
+def test_one_device_can_be_asked_for_and_one_that_is_not_there_is_a_sentence(gpus: dict[str, str]) -> None:
+    shown = run("--json", "nvml:GPU-00000001*", environment=gpus)
+    assert [device["id"] for device in json.loads(shown.stdout)["devices"]] == ["nvml:GPU-00000001-0000-0000-0000-000000000000"]
+    wrong = run("tpu:7")
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "There is no device 'tpu:7' here" in wrong.stderr
+
+
+def test_watching_shows_each_devices_power_until_it_is_interrupted(gpus: dict[str, str], tmp_path: Path) -> None:
+    with (tmp_path / "lines").open("w+") as lines:
+        watching = subprocess.Popen(
+            [*COMMAND, "--watch", "--json", "nvml:*"], stdout=lines, stderr=subprocess.PIPE, env=os.environ | gpus
+        )
+        end = time.monotonic() + 30
+        while (tmp_path / "lines").read_text().count("\n") < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=20)
+    assert (watching.returncode, errors) == (0, b"")
+    first, *_ = (tmp_path / "lines").read_text().splitlines()
+    assert json.loads(first) == {
+        f"nvml:GPU-0000000{i}-0000-0000-0000-000000000000": pytest.approx(120, rel=0.1) for i in range(2)
+    }

@@ -1,0 +1,183 @@
+"""What goes wrong in mid-run neither stops the loop nor invents energy; the gap is told."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
+
+COUNTER = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock).device
+
+
+@dataclass(slots=True)
+class Blocking(ScriptedCounter):
+    """A counter that may block for as long as it is told to."""
+
+    blocks_s: float = 0.0
+
+    def read(self) -> float:
+        if self.blocks_s:
+            seconds, self.blocks_s = self.blocks_s, 0.0
+            time.sleep(seconds)
+        return ScriptedCounter.read(self)
+
+
+def meter(*sources: ScriptedCounter | ScriptedPower, output_dir: Path | None = None) -> EnergyMeter:
+    return EnergyMeter(backends=[ScriptedBackend(list(sources))], output_dir=output_dir, carbon_intensity=1, verbose=False)
+
+
+def steps_for(seconds: float, m: EnergyMeter) -> float:
+    """Run a loop of short batches for so long, and return its longest batch in s."""
+    longest, end = 0.0, time.monotonic() + seconds
+    with m.stage("train"):
+        while time.monotonic() < end:
+            start = time.monotonic()
+            with m.batch(1):
+                time.sleep(0.005)
+            longest = max(longest, time.monotonic() - start)
+    return longest
+
+
+def test_a_read_that_blocks_for_two_seconds_does_not_hold_up_the_loop_and_is_a_gap() -> None:
+    blocking = Blocking(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    with meter(blocking, power) as m:
+        steps_for(0.5, m)
+        blocking.blocks_s = 2.0
+        assert steps_for(3.0, m) < 0.5
+        steps_for(0.5, m)
+    counted, integrated = m.record.devices
+    seconds = m.record.total.seconds
+    for device in (counted, integrated):
+        assert device.missing_s == pytest.approx(2.0, abs=0.4)
+    assert counted.joules == pytest.approx(100 * seconds, rel=0.03)  # it went on counting
+    assert integrated.joules == pytest.approx(50 * (seconds - integrated.missing_s), rel=0.05)  # nobody looked
+
+
+def test_a_device_that_answers_slowly_holds_up_no_other() -> None:
+    @dataclass(slots=True)
+    class Slow(ScriptedPower):
+        def read(self) -> float:
+            time.sleep(0.4)
+            return ScriptedPower.read(self)
+
+    device = replace(COUNTER, id="scripted:slow", method="power_integration", min_interval_s=0.3, whole_machine=True)
+    slow = Slow(PowerCurve(monotonic_clock, 200), monotonic_clock, device=device)
+    quick = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    with meter(slow, quick) as m:
+        start = time.monotonic()
+        steps_for(2.0, m)
+        assert time.monotonic() - start < 2.2
+    (part,), (whole,) = m.record.devices, m.record.whole_machine
+    assert part.missing_s == 0
+    assert part.joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
+    assert whole.joules == pytest.approx(200 * m.record.total.seconds, rel=0.35)  # readings are 0.8 s apart
+    assert threading.active_count() == 1
+
+
+def test_power_is_not_made_up_for_a_short_silence() -> None:
+    curve = PowerCurve(monotonic_clock, 100)
+    power = ScriptedPower(curve, monotonic_clock)
+    with meter(power) as m:
+        time.sleep(0.5)
+        power.failing = True
+        time.sleep(0.4)
+        power.failing = False
+        time.sleep(0.5)
+    (device,) = m.record.devices
+    assert device.missing_s == pytest.approx(0.45, abs=0.15)
+    assert device.joules == pytest.approx(100 * (m.record.total.seconds - device.missing_s), rel=0.05)
+
+
+def test_two_meters_in_one_process_measure_the_same_and_do_not_disturb_each_other() -> None:
+    curve = PowerCurve(monotonic_clock, 100)
+    one, other = (meter(ScriptedCounter(curve, monotonic_clock, period_s=0.02)) for _ in range(2))
+    with one, other:
+        time.sleep(0.3)
+        with other.stage("train"):
+            time.sleep(0.5)
+    assert one.record.total.joules == pytest.approx(100 * one.record.total.seconds, rel=0.05)
+    assert other.record.stages["train"].joules == pytest.approx(50, rel=0.1)
+    assert "train" not in one.record.stages
+
+
+def test_a_fork_in_the_middle_neither_stops_nor_doubles_the_measurement(tmp_path: Path) -> None:
+    with meter(ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02), output_dir=tmp_path) as m:
+        time.sleep(0.3)
+        pids = []
+        for _ in range(2):  # as DataLoader's workers are made
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(0.2)
+                os._exit(0 if threading.active_count() == 1 else 1)
+            pids.append(pid)
+        assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0]
+        time.sleep(0.3)
+    assert m.record.total.joules == pytest.approx(100 * m.record.total.seconds, rel=0.05)
+    assert load_record(tmp_path).run.status == "completed"
+
+
+FORKED = """
+import multiprocessing, sys, time
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+counter = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+meter = EnergyMeter(backends=[ScriptedBackend([counter])], output_dir=sys.argv[1], carbon_intensity=1, verbose=False).start()
+time.sleep(0.3)
+worker = multiprocessing.get_context("fork").Process(target=sys.exit)  # runs the exit handlers that it inherited
+worker.start()
+worker.join()
+time.sleep(0.3)
+# The interpreter ends without a stop.
+"""
+
+
+def test_an_interpreter_that_ends_without_a_stop_leaves_the_record_of_its_own_run(tmp_path: Path) -> None:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], check=True, timeout=60)
+    assert time.monotonic() - start < 30
+    record = load_record(tmp_path)
+    assert record.run.status == "stopped"
+    assert record.total.joules == pytest.approx(100 * record.total.seconds, rel=0.1)
+    assert record.total.seconds > 0.6
+
+
+def test_a_second_stop_changes_nothing() -> None:
+    m = meter(ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02))
+    with m:
+        time.sleep(0.2)
+    before = m.record
+    m.stop("failed", "too late")
+    assert m.record == before
+
+
+def test_whatever_a_backend_raises_is_a_gap() -> None:
+    class Wild(ScriptedCounter):
+        errors = iter((OSError("gone"), ValueError("garbage"), KeyError("?"), ReadError("as promised")) * 1000)
+
+        def read(self) -> float:
+            if self.failing:
+                raise next(self.errors)
+            return ScriptedCounter.read(self)
+
+    wild = Wild(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    with meter(wild) as m:
+        time.sleep(0.4)
+        wild.failing = True
+        time.sleep(0.5)
+        wild.failing = False
+        time.sleep(0.4)
+    (device,) = m.record.devices
+    assert device.missing_s == pytest.approx(0.55, abs=0.2)
+    assert device.joules == pytest.approx(100 * m.record.total.seconds, rel=0.05)

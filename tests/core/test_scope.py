@@ -1,0 +1,154 @@
+"""Whose energy it is: the machine's; beside it the meter of the whole machine, and this job's estimated share."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.process import ProcessTree
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
+
+CPU = Device(
+    id="rapl:package-0",
+    name="A processor",
+    kind="cpu",
+    backend="rapl",
+    method="energy_counter",
+    provenance="measured",
+    relative_uncertainty=0.05,
+    update_period_s=0.001,
+)
+GPU = replace(CPU, id="nvml:GPU-0", kind="gpu", backend="nvml", update_period_s=None)
+PLUG = replace(
+    CPU, id="plug:0", kind="board", backend="plug", method="power_integration", whole_machine=True, min_interval_s=0.2
+)
+
+
+@dataclass(slots=True)
+class UsedGpu(ScriptedCounter):
+    """A GPU that says how much of its use is this job's."""
+
+    share: float | None = 0.25
+
+    def process_share(self, pids: object) -> float | None:
+        return self.share
+
+
+def processor(watts: float = 100) -> ScriptedCounter:
+    return ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=0.001, device=CPU)
+
+
+def burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_a_meter_of_the_whole_machine_stands_beside_the_total(tmp_path: Path) -> None:
+    plug = ScriptedPower(PowerCurve(monotonic_clock, 300), monotonic_clock, device=PLUG)
+    meter = EnergyMeter(backends=[ScriptedBackend([processor(), plug])], output_dir=tmp_path, carbon_intensity=1, verbose=False)
+    with meter, meter.stage("train"):
+        time.sleep(1.5)
+        metrics = meter.totals()
+    record = load_record(tmp_path)
+    seconds = record.total.seconds
+    assert record.total.joules == pytest.approx(100 * seconds, rel=0.05)
+    assert [device.id for device in record.devices] == ["rapl:package-0"]
+    (whole,) = record.whole_machine
+    assert whole.joules == pytest.approx(300 * seconds, rel=0.1)
+    assert whole.stages["train"] == pytest.approx(300 * record.stages["train"].seconds, rel=0.1)
+    assert "plug:0" not in record.stages["train"].devices
+    assert metrics["energy/total/whole_machine_joules"] > 2 * metrics["energy/total/joules"]
+
+
+def test_the_machines_energy_is_what_totals_hold_and_the_record_says_so() -> None:
+    meter = EnergyMeter(backends=[ScriptedBackend([processor()])], carbon_intensity=1, verbose=False)
+    with meter:
+        time.sleep(0.1)
+    assert meter.record.total.scope == "machine"
+    assert meter.record.process is None
+    with pytest.raises(ConfigurationError, match="give 'machine' or 'process'"):
+        EnergyMeter(scope="host")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stranger() -> Iterator[None]:
+    """A process that keeps a core busy, and is no child of this one."""
+    shell = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1 & echo $!"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    yield
+    os.kill(int(shell.stdout), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_busy_job_has_its_part_of_the_processors_energy_and_an_idle_one_next_to_none() -> None:
+    shares = []
+    for busy in (False, True):
+        meter = EnergyMeter(backends=[ScriptedBackend([processor()])], scope="process", carbon_intensity=1, verbose=False)
+        with meter:
+            burn(2.5) if busy else time.sleep(2.5)
+        process, joules = meter.record.process, meter.record.total.joules
+        assert process is not None
+        assert process.provenance == "estimated"
+        assert process.joules is not None
+        assert joules == pytest.approx(100 * meter.record.total.seconds, rel=0.05)
+        shares.append(process.joules / joules)
+    assert shares[0] < 0.2
+    assert shares[0] + 0.15 < shares[1] < 1
+
+
+def test_children_that_came_and_went_are_counted() -> None:
+    tree = ProcessTree()
+    before = tree._cpu_seconds
+    context = multiprocessing.get_context("fork")
+    for _ in range(3):
+        worker = context.Process(target=burn, args=(0.3,))
+        worker.start()
+        worker.join()
+    time.sleep(0.6)
+    assert 0 < tree.cpu_share() <= 1
+    assert tree._cpu_seconds - before == pytest.approx(0.9, abs=0.25)
+    assert len(tree.pids) >= 1
+
+
+@pytest.mark.parametrize("share", [0.25, None])
+def test_a_gpu_that_tells_who_uses_it_is_shared_by_that_and_otherwise_unknown(share: float | None) -> None:
+    gpu = UsedGpu(PowerCurve(monotonic_clock, 200), monotonic_clock, device=GPU, share=share)
+    meter = EnergyMeter(backends=[ScriptedBackend([gpu])], scope="process", carbon_intensity=1, verbose=False)
+    with meter, meter.stage("train"):
+        time.sleep(2.5)
+    process = meter.record.process
+    assert process is not None
+    (device,) = process.devices
+    assert device.id == "process:nvml:GPU-0"
+    if share is None:
+        assert process.joules is None
+    else:
+        assert process.joules == pytest.approx(50 * meter.record.total.seconds, rel=0.1)
+        assert process.stages["train"] == pytest.approx(50 * meter.record.stages["train"].seconds, rel=0.15)
+
+
+def test_a_gpu_that_does_not_tell_who_uses_it_has_a_reason() -> None:
+    gpu = ScriptedCounter(PowerCurve(monotonic_clock, 200), monotonic_clock, device=GPU)
+    meter = EnergyMeter(backends=[ScriptedBackend([gpu])], scope="process", carbon_intensity=1, verbose=False)
+    with meter:
+        time.sleep(0.2)
+    process = meter.record.process
+    assert process is not None
+    assert process.joules is None
+    assert process.unknown == {"nvml:GPU-0": "nvml:GPU-0 does not tell which process uses it."}
