@@ -52,8 +52,8 @@ class Bench:
     clock: ManualClock
     truth: Callable[[str], Curve | None]
     absent: Backend | None = None
-    fail: Callable[[], None] | None = None
-    mend: Callable[[], None] = field(default=lambda: None)
+    fail: Callable[[], object] | None = None
+    mend: Callable[[], object] = field(default=lambda: None)
     refresh_s: float = 0.1
     resolution: float = 0.001
 

@@ -39,3 +39,21 @@ def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Pat
     program = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
     program.write_text(python_blocks(page), encoding="utf-8")
     run(program, tmp_path)
+
+
+def test_the_new_backend_of_the_page_passes_the_suite_and_is_short(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "new-backend.md"
+    backend = next(block[1] for block in BLOCK.finditer(page.read_text(encoding="utf-8")))
+    assert len(backend.splitlines()) < 40
+    program = tmp_path / "test_page.py"
+    program.write_text(python_blocks(page), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 passed" in done.stdout
