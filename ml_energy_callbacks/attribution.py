@@ -111,6 +111,7 @@ class Ledger:
         self._totals: list[float] = []
         self._bucket = OUTSIDE
         self._period_s: float | None = None
+        self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
 
     @property
@@ -118,6 +119,12 @@ class Ledger:
         """Learned period of the device's refreshes in s; None where none was learned."""
         period = self.finder.grid.period_ns
         return self._period_s if period is None else period / NS_PER_S
+
+    @property
+    def jitter_s(self) -> float | None:
+        """How far refreshes stray from their grid in s; None where there is none."""
+        jitter = self.finder.grid.jitter_ns
+        return self._jitter_s if jitter is None else jitter / NS_PER_S
 
     @property
     def regularity(self) -> Regularity:
@@ -149,7 +156,7 @@ class Ledger:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
         # What a device drew after its last good reading is not known.
         end = self.finder.silent_since or now
-        self._period_s, self._regularity = self.period_s, self.regularity
+        self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
         for knot in self.finder.pause(now):
             self._add(knot, timeline)
         if self.published is not None:

@@ -78,6 +78,11 @@ class RefreshGrid:
         """Learned period in ns; None where there is none."""
         return sum(self._period) / 2 if self.regularity == "regular" else None
 
+    @property
+    def jitter_ns(self) -> float | None:
+        """How far refreshes were seen to stray from the grid, in ns; None where there is none."""
+        return self._jitter if self.regularity == "regular" else None
+
     def observe(self, start: int, end: int, *, changed: bool) -> Refresh | None:
         """Take a poll that ran from ``start`` to ``end`` (ns) and did or did not show a new value.
 

@@ -43,11 +43,17 @@ class Run(msgspec.Struct, kw_only=True):
 class DeviceRecord(msgspec.Struct, kw_only=True):
     """A device and its share.
 
-    ``joules`` is in J, None where it was never read. ``missing_s`` is for how many seconds of the run it could not be read: a
-    counter that went on counting has the joules of that time in ``joules`` all the same, a model or a power reading has not.
-    ``update_period_s`` is the learned period of the counter's refresh in seconds, None where it was not told apart;
-    ``refresh`` says what sort of refresh it is. ``cross_check`` is the counter's energy over the integral of the device's
-    own power, less 1; None where it does not tell both. ``shared`` is True where others may use the device, too.
+    Attributes:
+        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it.
+        update_period_s: Learned period of the counter's refresh in s, None where it was not told apart.
+        joules: Energy in J, None where it was never read.
+        missing_s: For how many seconds of the run it could not be read: a counter that went on counting has the joules of that
+            time in ``joules`` all the same, a model or a power reading has not.
+        note: How the figure comes about, where that is not plain.
+        refresh: What sort of refresh it has.
+        refresh_jitter_s: How far a regular refresh strays from its grid, in s.
+        cross_check: The counter's energy over the integral of the device's own power, less 1; None where it does not tell both.
+        shared: Whether others may use the device, too.
     """
 
     id: str
@@ -62,6 +68,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     missing_s: float
     note: str | None = None
     refresh: Regularity = "unknown"
+    refresh_jitter_s: float | None = None
     cross_check: float | None = None
     shared: bool = False
 

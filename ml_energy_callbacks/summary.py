@@ -147,6 +147,7 @@ def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> Devi
         missing_s=ledger.finder.missing_at(state.now) / NS_PER_S,
         note=device.note,
         refresh=ledger.regularity,
+        refresh_jitter_s=ledger.jitter_s,
         cross_check=ledger.check.difference,
         shared=device.shared,
     )

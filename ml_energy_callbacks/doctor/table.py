@@ -16,6 +16,9 @@ _METHODS = {
     "model": "model",
 }
 
+_SEEN_JITTER_S = 0.001
+"""Less than this cannot be told from the spacing of the reads."""
+
 
 def render(diagnosis: Diagnosis) -> Group:
     """Return the tables of what is measured and of what is not, with what the reader should know below them."""
@@ -57,7 +60,10 @@ def _refresh(device: Examined) -> str:
     if device.method != "energy_counter":
         return "as it is read"
     if device.refresh == "regular" and device.update_period_s is not None:
-        return f"every {device.update_period_s * 1000:.3g} ms"
+        jitter = device.refresh_jitter_s or 0.0
+        return f"every {device.update_period_s * 1000:.3g} ms" + (
+            f" ±{jitter * 1000:.1g} ms" if jitter > _SEEN_JITTER_S else ""
+        )
     if device.update_period_s:
         return f"within {device.update_period_s * 1000:.3g} ms"
     return {"continuous": "at each read", "irregular": "irregular"}.get(device.refresh, quantity(None))

@@ -1,6 +1,6 @@
 """A run record -> tables for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
-from ml_energy_callbacks.records import RunRecord, StageRecord
+from ml_energy_callbacks.records import DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
 _SHOWN_STATUS = {
@@ -45,7 +45,11 @@ def render(record: RunRecord) -> Group:
     status = _SHOWN_STATUS[record.run.status]
     reason = f" ({record.run.reason})" if record.run.reason else ""
     head = Text(f"Run {record.run.id[:8]}, {record.run.framework}, {record.run.started_at}: {status}{reason}")
-    parts: list[RenderableType] = [head, _stage_table(record), _phase_table(record), _device_table(record)]
+    parts: list[RenderableType] = [head, _stage_table(record), _phase_table(record), _device_table("Devices", record.devices)]
+    if record.whole_machine:
+        parts.append(_device_table("The whole machine, not part of the total", record.whole_machine))
+    if record.process is not None:
+        parts.append(_device_table("This job's share of it", record.process.devices))
     return Group(*parts, *(Text(line) for line in _footer(record)))
 
 
@@ -110,9 +114,9 @@ def _phase_table(record: RunRecord) -> Table:
     return table
 
 
-def _device_table(record: RunRecord) -> Table:
-    table = _table("Devices", "id", "device", "joules", "missing s", "how")
-    for device in record.devices:
+def _device_table(title: str, devices: Sequence[DeviceRecord]) -> Table:
+    table = _table(title, "id", "device", "joules", "missing s", "how")
+    for device in devices:
         table.add_row(
             device.id,
             device.name if device.note is None else f"{device.name}: {device.note}",
@@ -144,5 +148,7 @@ def _footer(record: RunRecord) -> Iterator[str]:
     compiled = sum(stage.compile_samples for stage in record.stages.values())
     if compiled:
         yield f"J per sample leaves out the phase compile and the {compiled:,} samples that passed in it."
+    for reason in () if record.process is None else record.process.unknown.values():
+        yield f"No share: {reason}"
     for warning in record.warnings:
         yield f"Note: {warning}"

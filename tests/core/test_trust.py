@@ -184,3 +184,4 @@ def test_how_regular_a_counters_refresh_is_stands_in_the_record() -> None:
     (device,) = m.record.devices
     assert device.refresh == "regular"
     assert device.update_period_s == pytest.approx(0.02, rel=0.01)
+    assert device.refresh_jitter_s == pytest.approx(0, abs=0.004)
