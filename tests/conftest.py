@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from simulated.nvml import SimulatedDriver
+
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 # What the frameworks themselves warn of, and we cannot help.
 THEIR_OWN = (

@@ -36,7 +36,8 @@ def render(diagnosis: Diagnosis) -> Group:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        table.add_column(column, justify="right" if column == "watts" else "left", overflow="fold")
+        whole = column in {"watts", "refresh", "how sure"}
+        table.add_column(column, justify="right" if column == "watts" else "left", overflow="fold", no_wrap=whole)
     return table
 
 

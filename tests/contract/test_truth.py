@@ -7,9 +7,9 @@ from typing import Any
 
 import frameworks
 import pytest
-from simulated.nvml import SimulatedDriver
 
 from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 framework = frameworks.load()
 

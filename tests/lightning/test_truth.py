@@ -8,10 +8,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_models import module, trainer
-from simulated.nvml import SimulatedDriver
 
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 
 class Slow(torch.utils.data.Dataset[Any]):

@@ -1,1 +1,0 @@
-"""Simulated hardware for the tests."""
