@@ -38,13 +38,14 @@ def _their_own_warnings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _driver_library(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDriver:
+def driver_library(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDriver:
+    """The simulated NVIDIA driver; one process can load one alone."""
     return SimulatedDriver(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture
-def driver(_driver_library: SimulatedDriver) -> Iterator[SimulatedDriver]:
+def driver(driver_library: SimulatedDriver) -> Iterator[SimulatedDriver]:
     """A simulated NVIDIA driver with one GPU of 90 W whose counter refreshes every 100 ms; the test may start it anew."""
-    _driver_library.start()
-    yield _driver_library
-    _driver_library.end()
+    driver_library.start()
+    yield driver_library
+    driver_library.end()

@@ -6,7 +6,13 @@ from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from typing import Literal
 
+from ml_energy_callbacks.backends.amd import AmdBackend
+from ml_energy_callbacks.backends.apple import AppleBackend
+from ml_energy_callbacks.backends.arm_power import ArmPowerBackend
+from ml_energy_callbacks.backends.battery import BatteryBackend
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
+from ml_energy_callbacks.backends.intel_gpu import IntelGpuBackend
+from ml_energy_callbacks.backends.jetson import JetsonBackend
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
@@ -35,8 +41,19 @@ class Discovery:
 
 def default_backends() -> Sequence[Backend]:
     """Return all that this package knows, and those that other packages bring."""
-    own = (NvmlBackend(), RaplBackend(), CpuModelBackend(), MemoryModelBackend())
-    return (*own, *_foreign())
+    return (
+        NvmlBackend(),
+        AmdBackend(),
+        IntelGpuBackend(),
+        JetsonBackend(),
+        AppleBackend(),
+        RaplBackend(),
+        ArmPowerBackend(),
+        BatteryBackend(),
+        CpuModelBackend(),
+        MemoryModelBackend(),
+        *_foreign(),
+    )
 
 
 def _foreign() -> Iterator[Backend]:
@@ -79,7 +96,7 @@ def discover(
 ) -> Discovery:
     """Open the devices of this machine that can be trusted.
 
-    No joule counts twice: a model is taken only where no chosen device measures its kind, and what is inside another chosen
+    No joule counts twice: a model is taken only where no chosen device tells the energy of its kind, and what is inside another chosen
     device's figure is left out.
 
     Args:
@@ -142,12 +159,12 @@ def _counted_twice(devices: Sequence[Device]) -> dict[str, str]:
     parts = [device for device in devices if not device.whole_machine]
     covers: dict[Kind, Device] = {}
     for device in parts:
-        covers |= {kind: device for kind in device.covers if device.provenance == "measured"}
+        covers |= dict.fromkeys(device.covers, device)
     refused = {
         device.id: f"{device.id} is inside the figure of {covers[device.kind].id}."
         for device in parts
         if device.kind in covers and covers[device.kind].backend != device.backend
     }
-    measured = {d.kind for d in parts if d.provenance == "measured" and d.id not in refused} | covers.keys()
-    models = [device for device in parts if device.provenance == "estimated" and device.kind in measured]
+    told = {device.kind for device in parts if device.method != "model" and device.id not in refused} | covers.keys()
+    models = [device for device in parts if device.method == "model" and device.kind in told]
     return refused | {device.id: "" for device in models}

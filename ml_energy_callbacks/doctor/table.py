@@ -11,8 +11,8 @@ from ml_energy_callbacks.doctor.examination import Diagnosis, Examined
 from ml_energy_callbacks.report import quantity, uncertainty
 
 _METHODS = {
-    "energy_counter": "energy counter",
-    "power_integration": "power, integrated",
+    "energy_counter": "counter",
+    "power_integration": "power",
     "model": "model",
 }
 
@@ -42,18 +42,17 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _devices(title: str, devices: list[Examined]) -> Table:
-    table = _table(title, "id", "device", "watts", "by", "refresh", "how sure")
+    table = _table(title, "device", "watts", "by", "refresh", "how sure")
     for device in devices:
         table.add_row(
-            device.id,
-            device.name,
+            f"{device.id}\n{device.name}",
             quantity(device.watts),
             _METHODS[device.method],
             _refresh(device),
             uncertainty(device.provenance, device.relative_uncertainty),
         )
     if not devices:
-        table.add_row("none", *[""] * 5)
+        table.add_row("none", *[""] * 4)
     return table
 
 
@@ -82,7 +81,7 @@ def _notes(diagnosis: Diagnosis) -> Iterator[str]:
         if device.note is not None:
             yield f"{device.id}: {device.note}"
         if device.cross_check is not None:
-            yield f"{device.id}: its counter is {device.cross_check:+.1%} off its own power, integrated.".replace("%", " %")
+            yield f"{device.id}: counter / its own power, integrated: {device.cross_check:+.1%}.".replace("%", " %")
         if device.shared:
             yield f"{device.id}: others may use it, too; its energy is the whole device's."
     yield from diagnosis.notes

@@ -50,7 +50,10 @@ def ids(*sources: Closing, **options: object) -> list[str]:
 
 def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
     module = source("nvml:GPU-0", covers=("cpu", "dram"))
-    processor, model = source("arm:0", kind="cpu"), source("memory-model:0", kind="dram", provenance="estimated")
+    processor, model = (
+        source("arm:0", kind="cpu"),
+        source("memory-model:0", kind="dram", method="model", provenance="estimated"),
+    )
     found = discover(backends=[ScriptedBackend([module, processor, model])])
     assert [one.device.id for one in found.sources] == ["nvml:GPU-0"]
     assert found.refused == {"arm:0": "arm:0 is inside the figure of nvml:GPU-0."}
@@ -58,9 +61,14 @@ def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
     assert ids(source("arm:0", kind="cpu")) == ["arm:0"]
 
 
+def test_a_vendors_own_estimate_goes_before_a_model() -> None:
+    vendors, model = source("apple:cpu", kind="cpu", provenance="estimated"), source("cpu-model:0", kind="cpu", method="model")
+    assert ids(vendors, model) == ["apple:cpu"]
+
+
 def test_a_meter_of_the_whole_machine_measures_no_part_of_it() -> None:
     plug = source("plug:0", kind="board", whole_machine=True)
-    model = source("cpu-model:0", kind="cpu", provenance="estimated")
+    model = source("cpu-model:0", kind="cpu", method="model", provenance="estimated")
     assert ids(plug, model) == ["plug:0", "cpu-model:0"]
 
 

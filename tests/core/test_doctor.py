@@ -22,10 +22,10 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> subproces
     )
 
 
-@pytest.fixture(scope="module")
-def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture
+def gpus(driver_library: SimulatedDriver) -> dict[str, str]:
     """The environment of a machine with two simulated GPUs."""
-    return SimulatedDriver(tmp_path_factory.mktemp("driver")).environment(2, 120)
+    return driver_library.environment(2, 120)
 
 
 def facts(environment: dict[str, str] | None = None) -> dict[str, Any]:

@@ -1,0 +1,496 @@
+"""AMD GPUs through AMD's management library: the energy counter, or socket power where there is none."""
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
+from ml_energy_callbacks.readings import Device, Kind
+
+RELATIVE_UNCERTAINTY = 0.10
+"""Our assumption, as for NVIDIA's: AMD states no accuracy. The library multiplies by 15.3 µJ, where the kernel's header
+(kgd_pp_interface.h) says 2^-16 J = 15.259 µJ: 0.3 % of it."""
+
+_REACQUIRE_AFTER = 20
+"""Failed reads until the first attempt to get hold of a lost GPU, about a second; then twice as many each time, for starting
+the library anew takes a while, in which no other GPU is read."""
+
+_WORD = 2**32
+_UNKNOWN_COUNTS = frozenset({0, _WORD - 1, 2**64 - 1})
+"""What the driver shows instead of a counter: 0 on a card's second die (aldebaran_ppt.c), all ones on GPUs without one and
+where the firmware has given it up (smu_v13_0_0_ppt.c, smu_v14_0_2_ppt.c)."""
+
+_POWER_KEYS = ("current_socket_power", "average_socket_power", "socket_power")
+"""Watts: MI300 and later tell the first, others the second; the third holds whichever there is, in later releases."""
+_NO_POWER = 0xFFFF
+"""The driver's fields have 16 bits; all ones is "not told", and some releases pass on wider ones, or µW, as they are."""
+
+_TWO_DIES = frozenset({0x7408, 0x740C})
+"""PCI ids of MI250X and MI250: two GPUs to the system, one counter."""
+
+_MI300A = 0x74A0
+_APUS = frozenset(
+    f"gfx{name}" for name in ("902", "909", "90c", "1013", "1033", "1035", "1036", "1103", "1150", "1151", "1152", "1153")
+)
+"""Processors with graphics, "APU" in LLVM's "User Guide for AMDGPU Backend": their power is the whole package's."""
+
+_INSTALL = "Install it with `pip install 'ml-energy-callbacks[amd]'`, in the release that fits your ROCm."
+_FIXES = {
+    10: (  # AMDSMI_STATUS_NO_PERM
+        "This user may not use the AMD driver.",
+        "Join its groups (`sudo usermod -a -G render,video $USER`) and log in again.",
+    ),
+    34: ("The AMD driver is not loaded.", "Load it with `sudo modprobe amdgpu`."),  # AMDSMI_STATUS_DRIVER_NOT_LOADED
+}
+
+
+class _Library:
+    """AMD's library, shared by all our sources: older releases do not count how often they were initialised."""
+
+    def __init__(self, amdsmi: ModuleType) -> None:
+        self._amdsmi = amdsmi
+        self._handles: Mapping[str, Any] = {}
+        self._users = 0
+        self._counting = threading.Lock()
+        # A handle that is used while another thread starts the library anew points to freed memory.
+        self._calling = threading.Lock()
+
+    @property
+    def places(self) -> Sequence[str]:
+        """The GPUs' places on the PCI bus."""
+        return sorted(self._handles)
+
+    def acquire(self) -> None:
+        """Initialise the library where nobody has yet."""
+        with self._counting:
+            if not self._users:
+                with self._calling:
+                    self._start()
+            self._users += 1
+
+    def release(self) -> None:
+        """Shut the library down after the last user."""
+        with self._counting:
+            self._users -= 1
+            if not self._users:
+                self._stop()
+
+    def restart(self) -> None:
+        """Find the GPUs anew: after a reload of the driver the old handles are dead for good."""
+        with self._calling:
+            self._stop()
+            self._start()
+
+    def _start(self) -> None:
+        amdsmi = self._amdsmi
+        amdsmi.amdsmi_init(amdsmi.AmdSmiInitFlags.INIT_AMD_GPUS)
+        try:
+            self._find()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _find(self) -> None:
+        amdsmi = self._amdsmi
+        places: dict[str, Any] = {}
+        for handle in amdsmi.amdsmi_get_processor_handles():
+            with contextlib.suppress(Exception):  # a lost GPU does not even tell its place; the others go on
+                places[amdsmi.amdsmi_get_gpu_device_bdf(handle).lower()] = handle
+        self._handles = places
+
+    def _stop(self) -> None:
+        self._handles = {}
+        with contextlib.suppress(Exception):
+            self._amdsmi.amdsmi_shut_down()
+
+    def ask(self, query: str, place: str) -> Any:  # noqa: ANN401 - what the library answers
+        """Return the answer of ``amdsmi_get_<query>`` for the GPU at a place.
+
+        Raises:
+            ReadError: There is none, be it that the library, or this release of it, cannot tell.
+        """
+        with self._calling:
+            try:
+                if place not in self._handles:
+                    self._find()
+                return getattr(self._amdsmi, f"amdsmi_get_{query}")(self._handles[place])
+            except KeyError as error:
+                msg = f"There is no GPU at {place} now."
+                raise ReadError(msg) from error
+            except Exception as error:
+                raise ReadError(_plain(error)) from error
+
+
+@functools.cache
+def _library(amdsmi: ModuleType, pid: int) -> _Library:  # noqa: ARG001 - a forked process must not wait for our threads' locks
+    """Return the one of this process, whoever opens it: two meters may measure at once."""
+    return _Library(amdsmi)
+
+
+def _count(library: _Library, place: str) -> tuple[int, float]:
+    """Return the counter as it is, and its unit in J."""
+    answer = library.ask("energy_count", place)
+    # Earlier releases call the counter "power".
+    count = answer.get("energy_accumulator", answer.get("power"))
+    if not isinstance(count, int) or count in _UNKNOWN_COUNTS:
+        msg = f"The GPU at {place} tells no energy: {count}."
+        raise ReadError(msg)
+    return count, answer["counter_resolution"] / 1e6
+
+
+def _joules(library: _Library, place: str) -> float:
+    count, unit = _count(library, place)
+    return count * unit
+
+
+def _watts(library: _Library, place: str) -> float:
+    answer = library.ask("power_info", place)
+    for key in _POWER_KEYS:
+        watts = answer.get(key)
+        # None draws exactly nothing: 0 is what a card's second die tells.
+        if isinstance(watts, int | float) and 0 < watts < _NO_POWER:
+            return float(watts)
+    msg = f"The GPU at {place} tells no power."
+    raise ReadError(msg)
+
+
+class _PowerGpu:
+    """A GPU that tells its power, held by its place on the bus."""
+
+    _query: Callable[[_Library, str], float] = staticmethod(_watts)
+
+    def __init__(self, device: Device, library: _Library, place: str) -> None:
+        library.acquire()
+        self.device = device
+        self._library = library
+        self._place = place
+        self._failures = 0
+        self._patience = _REACQUIRE_AFTER
+        self._open = True
+
+    def read(self) -> float:
+        """Return joules, or watts where the GPU has no energy counter."""
+        if not self._open:
+            msg = "The GPU is closed."
+            raise ReadError(msg)
+        try:
+            if self._failures >= self._patience:
+                self._patience *= 2
+                self._restart()
+            value = self._query(self._library, self._place)
+        except ReadError:
+            self._failures += 1
+            raise
+        self._failures, self._patience = 0, _REACQUIRE_AFTER
+        return value
+
+    def _restart(self) -> None:
+        try:
+            self._library.restart()
+        except Exception as error:
+            raise ReadError(_plain(error)) from error
+
+    def close(self) -> None:
+        """Give the library back; calling it twice is harmless."""
+        if self._open:
+            self._open = False
+            self._library.release()
+
+
+class _EnergyGpu(_PowerGpu):
+    """A GPU that counts its joules."""
+
+    _query = staticmethod(_joules)
+
+    def watts(self) -> float:
+        """Return the socket's power in W now: on some GPUs the counter stands still, or counts in another unit."""
+        if not self._open:
+            msg = "The GPU is closed."
+            raise ReadError(msg)
+        return _watts(self._library, self._place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpu:
+    """What the system shows as one GPU: a card, a die of one or a partition of one.
+
+    Attributes:
+        place: PCI domain:bus:device.function.
+        uuid: The library's id of it, or its place.
+        name: Its market name.
+        covers: What else is inside its package.
+        two_dies: Whether it is one of two dies that share a counter.
+        node: A number in whose order ROCm and HIP count the GPUs; None where that is not known.
+        hip_uuid: The name that ROCm knows it by, ``GPU-<16 hex digits>``.
+    """
+
+    place: str
+    uuid: str
+    name: str
+    covers: tuple[Kind, ...]
+    two_dies: bool
+    node: int | None
+    hip_uuid: str
+
+
+@dataclass(slots=True)
+class _Card:
+    """GPUs whose energy is told in one figure.
+
+    Attributes:
+        gpus: All of them, in order of their places.
+        counter: The place that tells the joules, or None.
+        power: The place that tells the watts, or None.
+        wrap: Modulus of the counter in J, or None.
+    """
+
+    gpus: list[_Gpu] = field(default_factory=list)
+    counter: str | None = None
+    power: str | None = None
+    wrap: float | None = None
+
+    @property
+    def teller(self) -> str | None:
+        return self.counter or self.power
+
+    def probe(self, library: _Library) -> None:
+        """Find out who tells the joules or the watts, by asking."""
+        for gpu in self.gpus:
+            with contextlib.suppress(ReadError):
+                count, unit = _count(library, gpu.place)
+                # On Navi and MI100 it has 32 bits (EnergyAccumulator in smu11_driver_if_*.h): 66 kJ, minutes. Where it is
+                # below, nobody knows; a counter of 64 bits then just goes on, and its own wrap is 10^14 J away.
+                self.counter, self.wrap = gpu.place, _WORD * unit if count < _WORD else None
+                return
+        for gpu in self.gpus:
+            with contextlib.suppress(ReadError):
+                _watts(library, gpu.place)
+                self.power = gpu.place
+                return
+
+
+class AmdBackend:
+    """AMD GPUs, those that ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` show."""
+
+    name = "amd"
+
+    def __init__(self, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> None:
+        """Look for the driver below ``root``, and take ``*_VISIBLE_DEVICES`` from this environment."""
+        self._root = root
+        self._environ = environ
+
+    def open(self) -> Sequence[_PowerGpu]:
+        """Open each visible GPU.
+
+        Raises:
+            BackendUnavailableError: There is no GPU, no library, or none whose energy or power can be read.
+        """
+        signs = ("sys/module/amdgpu", "sys/class/kfd", "dev/kfd")
+        if not any((self._root / sign).exists() for sign in signs):
+            msg = "This machine has no AMD GPU."
+            raise BackendUnavailableError(msg)
+        library = _library(_load(), os.getpid())
+        try:
+            library.acquire()
+        except Exception as error:
+            reason, fix = _FIXES.get(getattr(error, "err_code", 0), (f"AMD's library cannot be used: {_plain(error)}.", None))
+            raise BackendUnavailableError(reason, fix) from error
+        try:
+            return self._open_all(library)
+        finally:
+            library.release()
+
+    def _open_all(self, library: _Library) -> Sequence[_PowerGpu]:
+        gpus = self._identify(library)
+        if not gpus:
+            msg = "AMD's library shows no GPU that answers."
+            raise BackendUnavailableError(msg)
+        visible, note = self._visible(gpus)
+        if not visible:
+            msg = "ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES hides every AMD GPU."
+            raise BackendUnavailableError(msg)
+        cards = _cards(gpus, library)
+        sources = [
+            self._open_card(card, library, visible, note)
+            for card in cards
+            if card.teller is not None and any(gpu in visible for gpu in card.gpus)
+        ]
+        if not sources:
+            msg = "No AMD GPU here tells its energy or its power; those of virtual machines do not."
+            raise BackendUnavailableError(msg)
+        return sources
+
+    def _open_card(self, card: _Card, library: _Library, visible: Sequence[_Gpu], note: str | None) -> _PowerGpu:
+        gpu = next(gpu for gpu in card.gpus if gpu.place == card.teller)
+        notes = [] if note is None else [note]
+        if len(card.gpus) > 1:
+            notes.append(f"The whole card: the system shows {len(card.gpus)} GPUs, and their energy is told in one figure.")
+        device = Device(
+            id=f"{self.name}:{gpu.uuid}",
+            name=gpu.name,
+            kind="gpu",
+            backend=self.name,
+            method="power_integration" if card.counter is None else "energy_counter",
+            provenance="measured",
+            relative_uncertainty=RELATIVE_UNCERTAINTY,
+            wrap_joules=card.wrap,
+            note=" ".join(notes) or None,
+            covers=gpu.covers,
+            shared=not all(member in visible for member in card.gpus),
+        )
+        return (_PowerGpu if card.counter is None else _EnergyGpu)(device, library, gpu.place)
+
+    def _identify(self, library: _Library) -> Sequence[_Gpu]:
+        nodes = _rocm_nodes(self._root / "sys/class/kfd/kfd/topology/nodes")
+        uuids = {place: _or_nothing(library, "gpu_device_uuid", place) for place in library.places}
+        known = [uuid for uuid in uuids.values() if uuid]
+        ids = {place: _or_nothing(library, "gpu_enumeration_info", place) or {} for place in library.places}
+        if all(isinstance(info.get("hip_id"), int) for info in ids.values()):
+            nodes = {place: (info["hip_id"], info["hip_uuid"]) for place, info in ids.items()}
+        gpus = []
+        for place, uuid in uuids.items():
+            chip = _or_nothing(library, "gpu_asic_info", place) or {}
+            node, hip_uuid = nodes.get(place, (None, ""))
+            name = chip.get("market_name", "N/A")
+            pci_id = _pci_id(chip)
+            covers: tuple[Kind, ...] = ("cpu", "dram") if pci_id == _MI300A else ()
+            gpus.append(
+                _Gpu(
+                    place,
+                    # GPUs that have no number of their own all show the same.
+                    uuid if uuid and known.count(uuid) == 1 else place,
+                    "AMD GPU" if name == "N/A" else name,
+                    ("cpu",) if chip.get("target_graphics_version") in _APUS else covers,
+                    pci_id in _TWO_DIES,
+                    node,
+                    hip_uuid,
+                )
+            )
+        return gpus
+
+    def _visible(self, gpus: Sequence[_Gpu]) -> tuple[Sequence[_Gpu], str | None]:
+        """Return the GPUs that ROCm and HIP show, and a note where that is not certain."""
+        rocr = self._environ.get("ROCR_VISIBLE_DEVICES")
+        hip = self._environ.get("HIP_VISIBLE_DEVICES", self._environ.get("CUDA_VISIBLE_DEVICES"))
+        if rocr is None and hip is None:
+            return gpus, None
+        if "" in {rocr, hip}:
+            return [], None
+        if any(gpu.node is None for gpu in gpus):
+            return gpus, "It is not known which GPUs the *_VISIBLE_DEVICES show, so all are counted."
+        shown = sorted(gpus, key=lambda gpu: gpu.node or 0)
+        if rocr is not None:
+            shown = _shown_by_rocm(rocr, shown)
+        if hip is not None:
+            shown = _shown_by_hip(hip, shown)
+        return shown, None
+
+
+def _shown_by_rocm(text: str, gpus: Sequence[_Gpu]) -> list[_Gpu]:
+    """Follow ROCR-Runtime, amd_filter_device.cpp: an invalid entry, or one said before, ends the list."""
+    shown: list[_Gpu] = []
+    for entry in text.split(","):
+        gpu = _named(entry.strip(), gpus)
+        if gpu is None or gpu in shown:
+            break
+        shown.append(gpu)
+    return shown
+
+
+def _shown_by_hip(text: str, gpus: Sequence[_Gpu]) -> list[_Gpu]:
+    """Follow HIP, rocdevice.cpp: an invalid entry ends the list, and a space makes one invalid."""
+    shown: list[_Gpu] = []
+    for entry in text.split(","):
+        gpu = _named(entry, gpus)
+        if gpu is None:
+            break
+        shown.append(gpu)
+    return shown
+
+
+def _named(entry: str, gpus: Sequence[_Gpu]) -> _Gpu | None:
+    """Return the GPU of this number, or of the one UUID that begins so."""
+    if entry.isdecimal():
+        return gpus[int(entry)] if int(entry) < len(gpus) else None
+    if not entry.upper().startswith("GPU-"):
+        return None
+    fits = [gpu for gpu in gpus if gpu.hip_uuid.upper().startswith(entry.upper())]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _cards(gpus: Sequence[_Gpu], library: _Library) -> Sequence[_Card]:
+    """Put together the GPUs that one figure is told for: the partitions of a GPU, the two dies of an MI250."""
+    by_place: dict[str, _Card] = {}
+    for gpu in gpus:
+        # Partitions differ in the PCI function alone.
+        by_place.setdefault(gpu.place.rpartition(".")[0], _Card()).gpus.append(gpu)
+    cards = list(by_place.values())
+    for card in cards:
+        card.probe(library)
+    dies = [card for card in cards if card.gpus[0].two_dies]
+    for one, other in zip(dies[::2], dies[1::2], strict=False):
+        # The dies of a card follow each other on the bus, and one of them tells for both.
+        if (one.teller is None) != (other.teller is None):
+            telling, silent = (other, one) if one.teller is None else (one, other)
+            telling.gpus = sorted(telling.gpus + silent.gpus, key=lambda gpu: gpu.place)
+            cards.remove(silent)
+    return cards
+
+
+def _rocm_nodes(root: Path) -> Mapping[str, tuple[int, str]]:
+    """Return each GPU's number among ROCm's nodes and its UUID, by its place: what older libraries do not tell."""
+    nodes: dict[str, tuple[int, str]] = {}
+    for file in root.glob("[0-9]*/properties"):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # another container's GPU cannot be read
+            words = dict(line.split() for line in file.read_text(encoding="ascii").splitlines())
+            if int(words["simd_count"]):
+                at = int(words["location_id"])
+                place = f"{int(words['domain']):04x}:{at >> 8 & 0xFF:02x}:{at >> 3 & 0x1F:02x}.{at & 7:x}"
+                nodes[place] = int(file.parent.name), f"GPU-{int(words['unique_id']):016x}"
+    return nodes
+
+
+def _load() -> ModuleType:
+    try:
+        # Where it does not find the library it prints so, and then fails for another reason.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return importlib.import_module("amdsmi")
+    except ModuleNotFoundError as error:
+        if error.name != "amdsmi":
+            raise BackendUnavailableError(_cannot_load(error), _INSTALL) from error
+        msg = "There is an AMD GPU, and the package amdsmi is not installed."
+        raise BackendUnavailableError(msg, _INSTALL) from error
+    except Exception as error:
+        fix = "Install ROCm's amd-smi-lib, in the release of the package amdsmi; in a container, mount it."
+        raise BackendUnavailableError(_cannot_load(error), fix) from error
+
+
+def _cannot_load(error: Exception) -> str:
+    return f"The package amdsmi cannot load AMD's library (libamd_smi.so): {type(error).__name__}: {_plain(error)}."
+
+
+def _pci_id(chip: Mapping[str, Any]) -> int | None:
+    try:
+        return int(str(chip.get("device_id")), 0)
+    except ValueError:
+        return None
+
+
+def _or_nothing(library: _Library, query: str, place: str) -> Any:  # noqa: ANN401 - what the library answers
+    try:
+        return library.ask(query, place)
+    except ReadError:
+        return None
+
+
+def _plain(error: Exception) -> str:
+    """Return the message in one line."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,293 @@
+"""Simulated AMD GPUs: a stand-in for the module ``amdsmi``, and the files that the driver shows beside it."""
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Final, Literal, Self
+
+from ml_energy_callbacks.clock import Clock
+from ml_energy_callbacks.testing.curves import Curve, refreshed
+
+RESOLUTION_UJ: Final = ctypes.c_float(15.3).value
+"""What the real library says of every GPU: 15.3 in single precision."""
+
+NOT_SUPPORTED: Final = 2
+NO_PERM: Final = 10
+NOT_FOUND: Final = 31
+NOT_INIT: Final = 32
+DRIVER_NOT_LOADED: Final = 34
+"""Statuses of amdsmi.h, ``AMDSMI_STATUS_*``: what :attr:`SimulatedAmdGpu.error` may be, among others."""
+
+_FUNCTIONS_PER_DEVICE = 8
+
+
+class AmdSmiException(Exception):  # noqa: N818 - the real one's name
+    """Base of the library's errors."""
+
+
+class AmdSmiLibraryException(AmdSmiException):
+    """A status other than success."""
+
+    def __init__(self, err_code: int) -> None:
+        """Keep the status."""
+        super().__init__(err_code)
+        self.err_code = err_code
+
+    def __str__(self) -> str:
+        """Return it as the real one does, over two lines."""
+        return f"Error code:\n\t{self.err_code} | AMDSMI_STATUS_{self.err_code} - simulated"
+
+
+class AmdSmiInitFlags(IntEnum):
+    """What to look for."""
+
+    INIT_AMD_GPUS = 2
+
+
+@dataclass(slots=True)
+class SimulatedAmdGpu:
+    """What the system shows as one GPU; each attribute may be changed while it runs.
+
+    Attributes:
+        curve: Its true power.
+        place: PCI domain:bus:device.function.
+        node: Its number among ROCm's nodes, whose order is HIP's; None for its place in the list, after one processor.
+        unique_id: The number that makes its UUID; 0 for a GPU that has none.
+        name: Its market name.
+        device_id: Its PCI device id.
+        graphics: Its graphics version.
+        counter: ``counts``, ``frozen`` (stands still), ``absent`` (all ones), ``silent`` (0, as on a card's second die) or
+            ``refused`` (the query fails).
+        counter_rate: The counter runs this many times as fast as it should.
+        counter_bits: Width of the counter.
+        refresh_s: Period of its refresh in s.
+        start_joules: Value of the counter where the curve begins.
+        power: The key that tells the power, in whole watts; None where all say "N/A".
+        error: Status with which every query of the GPU fails, or 0.
+    """
+
+    curve: Curve
+    place: str = "0000:03:00.0"
+    node: int | None = None
+    unique_id: int = 0x1234
+    name: str = "AMD Instinct MI300X"
+    device_id: int = 0x74A1
+    graphics: str = "gfx942"
+    counter: Literal["counts", "frozen", "absent", "silent", "refused"] = "counts"
+    counter_rate: float = 1.0
+    counter_bits: int = 64
+    refresh_s: float = 0.001
+    start_joules: float = 100_000.0
+    power: str | None = "current_socket_power"
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Handle:
+    gpu: int
+    generation: int
+
+
+class SimulatedAmd:
+    """AMD's library with its GPUs: while the context lasts, ``import amdsmi`` finds it.
+
+    It has the functions, exceptions and dictionary keys of amdsmi 7.0.2 that serve to find GPUs and to read their energy and
+    power, and shows ROCm's nodes below ``root``: give the same to the backend.
+
+    Attributes:
+        gpus: The GPUs, in the order in which the library lists them.
+        init_error: Status with which initialising fails, or 0.
+        import_error: What ``import amdsmi`` raises, set before the context begins; None where it works.
+        starts: How often the library was initialised.
+        stops: How often it was shut down.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        gpus: Sequence[SimulatedAmdGpu],
+        root: Path,
+        *,
+        tells_order: bool = True,
+        counter_key: str = "energy_accumulator",
+    ) -> None:
+        """Lay down the driver's files.
+
+        Args:
+            clock: What the GPUs go by.
+            gpus: The GPUs.
+            root: Where the file system begins.
+            tells_order: Whether the library has ``amdsmi_get_gpu_enumeration_info``, as since ROCm 7.
+            counter_key: The key of the counter: earlier releases say ``power``.
+        """
+        self.gpus = list(gpus)
+        self.init_error = 0
+        self.import_error: Exception | None = None
+        self.starts = self.stops = 0
+        self._clock = clock
+        self._counter_key = counter_key
+        self._initialised = False
+        self._generation = 0  # of the handles
+        self._driver = 0  # counts reloads
+        self._known_driver = 0  # the one that the library was initialised with
+        self._zeros = [0.0] * len(self.gpus)
+        self._before: ModuleType | None = None
+        self._root = root
+        self.module = self._module(tells_order=tells_order)
+        self._lay_nodes()
+
+    def __enter__(self) -> Self:
+        """Take the place of the module."""
+        self._before = sys.modules.pop("amdsmi", None)
+        if self.import_error is None:
+            sys.modules["amdsmi"] = self.module
+        else:
+            sys.meta_path.insert(0, self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the place back."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        sys.modules.pop("amdsmi", None)
+        if self._before is not None:
+            sys.modules["amdsmi"] = self._before
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's interface
+        """Fail to be imported, as Python's finder of modules."""
+        if name == "amdsmi" and self.import_error is not None:
+            raise self.import_error
+
+    def reload(self) -> None:
+        """Reload the driver: counters start anew, and handles die until the library is initialised again."""
+        self._driver += 1
+        now = self._clock()
+        self._zeros = [gpu.curve.joules(now) for gpu in self.gpus]
+        for gpu in self.gpus:
+            gpu.start_joules = 1.0
+
+    def _node(self, index: int) -> int:
+        node = self.gpus[index].node
+        return index + 1 if node is None else node
+
+    def _lay_nodes(self) -> None:
+        (self._root / "sys/module/amdgpu").mkdir(parents=True, exist_ok=True)
+        nodes = self._root / "sys/class/kfd/kfd/topology/nodes"
+        self._lay_node(nodes / "0", cpu_cores_count=64, simd_count=0, location_id=0, domain=0, unique_id=0)
+        for i, gpu in enumerate(self.gpus):
+            domain, bus, rest = gpu.place.split(":")
+            device, function = (int(part, 16) for part in rest.split("."))
+            at = int(bus, 16) << 8 | device * _FUNCTIONS_PER_DEVICE + function
+            self._lay_node(
+                nodes / str(self._node(i)),
+                cpu_cores_count=0,
+                simd_count=1216,
+                location_id=at,
+                domain=int(domain, 16),
+                unique_id=gpu.unique_id,
+            )
+
+    @staticmethod
+    def _lay_node(folder: Path, **properties: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{name} {number}\n" for name, number in properties.items())
+        (folder / "properties").write_text(lines, encoding="ascii")
+
+    def _module(self, *, tells_order: bool) -> ModuleType:
+        module: Any = ModuleType("amdsmi")
+        module.AmdSmiException = AmdSmiException
+        module.AmdSmiLibraryException = AmdSmiLibraryException
+        module.AmdSmiInitFlags = AmdSmiInitFlags
+        module.amdsmi_init = self._init
+        module.amdsmi_shut_down = self._shut_down
+        module.amdsmi_get_processor_handles = self._handles
+        module.amdsmi_get_gpu_device_bdf = self._query(lambda i: self.gpus[i].place)
+        module.amdsmi_get_gpu_device_uuid = self._query(self._uuid)
+        module.amdsmi_get_gpu_asic_info = self._query(self._asic_info)
+        module.amdsmi_get_energy_count = self._query(self._energy_count)
+        module.amdsmi_get_power_info = self._query(self._power_info)
+        if tells_order:
+            module.amdsmi_get_gpu_enumeration_info = self._query(self._enumeration_info)
+        made: ModuleType = module
+        return made
+
+    def _init(self, flag: AmdSmiInitFlags = AmdSmiInitFlags.INIT_AMD_GPUS) -> None:  # noqa: ARG002 - the real one's argument
+        if self.init_error:
+            raise AmdSmiLibraryException(self.init_error)
+        self.starts += 1
+        if not self._initialised:
+            self._initialised = True
+            self._generation += 1
+            self._known_driver = self._driver
+
+    def _shut_down(self) -> None:
+        self.stops += 1
+        self._initialised = False
+
+    def _handles(self) -> list[_Handle]:
+        if not self._initialised:
+            raise AmdSmiLibraryException(NOT_INIT)
+        return [_Handle(i, self._generation) for i in range(len(self.gpus))]
+
+    def _query(self, answer: Callable[[int], Any]) -> Callable[[_Handle], Any]:
+        def query(processor_handle: _Handle) -> Any:  # noqa: ANN401 - a string or a dictionary
+            if not self._initialised:
+                raise AmdSmiLibraryException(NOT_INIT)
+            if processor_handle.generation != self._generation or self._known_driver != self._driver:
+                raise AmdSmiLibraryException(NOT_FOUND)
+            if error := self.gpus[processor_handle.gpu].error:
+                raise AmdSmiLibraryException(error)
+            return answer(processor_handle.gpu)
+
+        return query
+
+    def _uuid(self, index: int) -> str:
+        number = self.gpus[index].unique_id
+        if not number:
+            raise AmdSmiLibraryException(NOT_SUPPORTED)
+        return f"{number & 0xFF:02x}ff{self.gpus[index].device_id:04x}-0000-1000-80{number >> 48 & 0xFF:02x}-{number:012x}"
+
+    def _asic_info(self, index: int) -> dict[str, Any]:
+        gpu = self.gpus[index]
+        return {
+            "market_name": gpu.name or "N/A",
+            "vendor_id": "0x1002",
+            "vendor_name": "Advanced Micro Devices Inc. [AMD/ATI]",
+            "device_id": hex(gpu.device_id),
+            "asic_serial": f"0x{gpu.unique_id:016X}",
+            "target_graphics_version": gpu.graphics,
+        }
+
+    def _enumeration_info(self, index: int) -> dict[str, Any]:
+        node = self._node(index)
+        first = min(self._node(i) for i in range(len(self.gpus)))
+        return {
+            "drm_render": 128 + index,
+            "drm_card": index,
+            "hsa_id": node,
+            "hip_id": node - first,
+            "hip_uuid": f"GPU-{self.gpus[index].unique_id:016x}",
+        }
+
+    def _energy_count(self, index: int) -> dict[str, int | float]:
+        gpu, now = self.gpus[index], self._clock()
+        if gpu.counter == "refused":
+            raise AmdSmiLibraryException(NOT_SUPPORTED)
+        joules = gpu.start_joules
+        if gpu.counter == "counts":
+            true = gpu.curve.joules(refreshed(now, gpu.refresh_s)) - self._zeros[index]
+            joules += gpu.counter_rate * max(true, 0.0)
+        count = int(joules * 1e6 / RESOLUTION_UJ) % 2**gpu.counter_bits
+        if gpu.counter in {"absent", "silent"}:
+            count = 2**gpu.counter_bits - 1 if gpu.counter == "absent" else 0
+        return {self._counter_key: count, "counter_resolution": RESOLUTION_UJ, "timestamp": now}
+
+    def _power_info(self, index: int) -> dict[str, int | str]:
+        gpu = self.gpus[index]
+        keys = ("socket_power", "current_socket_power", "average_socket_power")
+        told = 0 if gpu.counter == "silent" else round(gpu.curve.watts(self._clock()))
+        return {key: told if key == gpu.power else "N/A" for key in keys} | {"power_limit": 750}
