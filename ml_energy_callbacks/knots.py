@@ -99,7 +99,7 @@ class KnotFinder:
         if value is None:
             return []
         middle = (reading.started_ns + reading.ended_ns) // 2
-        if self.silent and self._integrates and self._read_ns is not None:
+        if self.silent and self._device.method != "energy_counter" and self._read_ns is not None:
             return self._restart(reading)  # nobody knows what it drew meanwhile
         step = self._counter.advance(middle, value)
         if step == "reset":

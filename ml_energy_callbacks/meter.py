@@ -543,9 +543,18 @@ class EnergyMeter:
             currency=self._rates.currency,
             relative_uncertainty=relative_uncertainty(by_device, uncertainties),
             measured_share=measured / whole if whole > 0 else None,
-            whole_machine_joules=_sum(until.beside, [n for n, ledger in self._beside.items() if ledger.device.whole_machine]),
-            process_joules=_sum(until.beside, [n for n, ledger in self._beside.items() if not ledger.device.whole_machine]),
+            whole_machine_joules=max(self._beside_joules(until, whole_machine=True).values(), default=None),
+            process_joules=max(self._beside_joules(until, whole_machine=False).values(), default=None),
         )
+
+    def _beside_joules(self, until: Point, *, whole_machine: bool) -> dict[str, float]:
+        """Return what is beside the total in J by backend: two plugs feed one machine, but a battery tells it once more."""
+        sums: dict[str, float] = {}
+        for name, ledger in self._beside.items():
+            device = ledger.device
+            if device.whole_machine is whole_machine and name in until.beside:
+                sums[device.backend] = sums.get(device.backend, 0.0) + until.beside[name]
+        return sums
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
@@ -727,11 +736,6 @@ def _joules_per_sample(phases: dict[Phase, float] | None, counts: Counts) -> flo
     if phases is None or counts.known_samples is None:
         return None
     return ratio(sum(phases.values()) - phases["compile"], counts.known_samples - counts.compiled)
-
-
-def _sum(joules: Mapping[str, float], names: Sequence[str]) -> float | None:
-    known = [joules[name] for name in names if name in joules]
-    return sum(known) if known else None
 
 
 def _pair(tally: Tally) -> tuple[int, int]:

@@ -15,7 +15,9 @@ from ml_energy_callbacks.backends.intel_gpu import IntelGpuBackend
 from ml_energy_callbacks.backends.jetson import JetsonBackend
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
+from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
+from ml_energy_callbacks.backends.tpu import TpuBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 from ml_energy_callbacks.trust import verify
@@ -47,9 +49,11 @@ def default_backends() -> Sequence[Backend]:
         IntelGpuBackend(),
         JetsonBackend(),
         AppleBackend(),
+        TpuBackend(),
         RaplBackend(),
         ArmPowerBackend(),
         BatteryBackend(),
+        PlugBackend(),
         CpuModelBackend(),
         MemoryModelBackend(),
         *_foreign(),
@@ -96,8 +100,8 @@ def discover(
 ) -> Discovery:
     """Open the devices of this machine that can be trusted.
 
-    No joule counts twice: a model is taken only where no chosen device tells the energy of its kind, and what is inside another chosen
-    device's figure is left out.
+    No joule counts twice: a model is taken only where no chosen device tells the energy of its kind, and what is inside
+    another chosen device's figure is left out.
 
     Args:
         devices: ``"auto"`` for all, or ids and globs.

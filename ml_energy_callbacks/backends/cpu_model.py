@@ -1,48 +1,82 @@
 """A model of the processor's power, for machines that do not measure it."""
 
+import math
 import os
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.codecarbon_data import processor_tdps
+from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.sysfs import read_text
+
+TDP_VARIABLE = "ML_ENERGY_CPU_TDP_WATTS"
+"""Environment variable with the TDP of all processors of the machine together, in W."""
 
 # Power / TDP at 0, 10 ... 100 % load: median of the servers published with SPECpower_ssj2008.
 _CURVE = (0.19, 0.34, 0.39, 0.45, 0.50, 0.56, 0.63, 0.71, 0.81, 0.91, 1.05)
 
 _UNCERTAINTY = 0.5
-_VIRTUAL_UNCERTAINTY = 1.0
-"""A share of an unknown host: right to a factor of two."""
+"""Our assumption: the curve is 19 % off on average over those servers, and the TDP is no measurement either."""
+
+_SHARE_UNCERTAINTY = 1.0
+"""A share of an unknown host, or an unknown part: right to a factor of two."""
 
 WATTS_PER_THREAD = 4.0
 """TDP of a hardware thread where the processor is not in the table; codecarbon's figure (``DEFAULT_POWER_PER_CORE``)."""
 
-_NOISE = re.compile(r"\((r|tm|c)\)|\bcpu\b|\bprocessor\b|\b\d+-core\b|@.*$|\bwith radeon.*$", re.IGNORECASE)
+_THREADS_PER_CORE = 2
+"""Of the processors that carry their cores in their name, AMD's EPYC."""
+
+_NOISE = re.compile(
+    r"""
+      \((?:r|tm|c)\)                                  # marks
+    | \b(?:cpu|processor)\b
+    | \b(?:\d+|dual|quad|six|eight)-cores?\b
+    | @.*$                                            # the clock
+    | \b(?:with|w/)\ .*$ | \bradeon\ .*\bcores\b.*$   # the graphics
+    | ^\d+th\ gen\ (?=intel)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_LEAST_CPU_SECONDS = 0.05
+"""The kernel counts in ticks of 10 ms: the load over fewer than some of them is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """The TDP that is reckoned with, and where it is from."""
+
+    watts: float
+    origin: str
+    uncertainty: float
 
 
 class _Processor:
     """Integrates the modelled power from one read to the next."""
 
-    def __init__(self, device: Device, tdp_watts: float, clock: Clock) -> None:
+    def __init__(self, device: Device, tdp_watts: float, cpu_seconds: Callable[[], tuple[float, float]], clock: Clock) -> None:
         self.device = device
         self._tdp = tdp_watts
+        self._cpu_seconds = cpu_seconds
         self._clock = clock
         self._joules = 0.0
         self._time = clock()
-        self._busy, self._all = _cpu_seconds()
+        self._busy, self._all = cpu_seconds()
         self._load = 0.0
 
     def read(self) -> float:
         """Return the modelled joules since it was opened."""
+        busy, everything = self._cpu_seconds()
         now = self._clock()
-        busy, everything = _cpu_seconds()
-        # The kernel counts in ticks of 10 ms: the load over fewer than some of them is noise.
         if everything - self._all >= _LEAST_CPU_SECONDS:
             self._load = min(1.0, max(0.0, (busy - self._busy) / (everything - self._all)))
             self._busy, self._all = busy, everything
@@ -52,16 +86,6 @@ class _Processor:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-_LEAST_CPU_SECONDS = 0.05
-
-
-def _cpu_seconds() -> tuple[float, float]:
-    times = psutil.cpu_times()
-    # Guests' time is inside that of their users already.
-    everything = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-    return everything - times.idle - getattr(times, "iowait", 0.0), everything
 
 
 def load_share(load: float) -> float:
@@ -75,29 +99,28 @@ class CpuModelBackend:
     """TDP times a load curve.
 
     Attributes:
+        tdp_watts: TDP of all processors of the machine together in W; None to take it from the environment variable
+            ``ML_ENERGY_CPU_TDP_WATTS``, or else from codecarbon's table.
         proc: Linux's process file system.
         clock: Monotonic clock.
+        environ: The environment.
     """
 
+    tdp_watts: float | None = None
     proc: Path = Path("/proc")
     clock: Clock = monotonic_clock
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     name: str = "cpu-model"
 
     def open(self) -> Sequence[_Processor]:
-        """Return the model of all processors together."""
-        text = _read(self.proc / "cpuinfo")
+        """Return the model of all processors together.
+
+        Raises:
+            ConfigurationError: The TDP that was given is no positive number.
+        """
+        text = read_text(self.proc / "cpuinfo") or ""
         name = _field(text, "model name") or platform.processor() or "unknown processor"
-        virtual = "hypervisor" in (_field(text, "flags") or "").split()
-        sockets = len(set(re.findall(r"^physical id\s*:\s*(\d+)", text, re.MULTILINE))) or 1
-        tdp = None if virtual else find_tdp(name)
-        threads = os.cpu_count() or 1
-        if tdp is not None:
-            watts = tdp * sockets
-            note = f"{sockets} x {tdp:g} W TDP from codecarbon's table, times a load curve."
-        else:
-            watts = WATTS_PER_THREAD * threads
-            why = "a virtual machine" if virtual else "not in codecarbon's table"
-            note = f"{threads} threads x {WATTS_PER_THREAD:g} W ({why}), times a load curve."
+        estimate = self._given() or _estimate(text, name)
         device = Device(
             id="cpu-model:0",
             name=name,
@@ -105,28 +128,89 @@ class CpuModelBackend:
             backend=self.name,
             method="model",
             provenance="estimated",
-            relative_uncertainty=_UNCERTAINTY if tdp is not None else _VIRTUAL_UNCERTAINTY,
+            relative_uncertainty=estimate.uncertainty,
             update_period_s=0.0,
-            note=note,
+            note=f"{estimate.origin}, times a load curve.",
         )
-        return [_Processor(device, watts, self.clock)]
+        stat = self.proc / "stat"
+        cpu_seconds = partial(_stat_seconds, stat) if read_text(stat) else _psutil_seconds
+        return [_Processor(device, estimate.watts, cpu_seconds, self.clock)]
+
+    def _given(self) -> _Estimate | None:
+        given: tuple[str, object] = ("tdp_watts", self.tdp_watts)
+        if self.tdp_watts is None:
+            given = (TDP_VARIABLE, self.environ.get(TDP_VARIABLE) or None)
+        what, value = given
+        if value is None:
+            return None
+        try:
+            watts = float(str(value))
+        except ValueError:
+            watts = math.nan
+        if not 0 < watts < math.inf:
+            msg = f"{what} is {value!r}; give the TDP of all processors of the machine together in watts, such as 280."
+            raise ConfigurationError(msg)
+        return _Estimate(watts, f"{watts:g} W TDP as given by {what}", _UNCERTAINTY)
 
 
-def find_tdp(name: str) -> float | None:
-    """Return the TDP in W of the processor of this name, or None where the table does not hold it."""
-    table = {_plain(known): watts for known, watts in processor_tdps().items()}
-    return table.get(_plain(name))
+def _estimate(cpuinfo: str, name: str) -> _Estimate:
+    virtual = "hypervisor" in (_field(cpuinfo, "flags") or "").split()
+    threads = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or os.cpu_count() or 1
+    sockets = len(set(re.findall(r"^physical id\s*:\s*(\d+)", cpuinfo, re.MULTILINE))) or 1
+    match = find_tdp(name)
+    cores = re.search(r"\b(\d+)-core", name, re.IGNORECASE)
+    if match is not None and not virtual:
+        known, tdp = match
+        return _Estimate(tdp * sockets, f"{sockets} x {tdp:g} W TDP ({known} in codecarbon's table)", _UNCERTAINTY)
+    if match is not None and cores is not None:
+        known, tdp = match
+        of_host = int(cores[1]) * _THREADS_PER_CORE
+        origin = f"A virtual machine's {threads} threads of {of_host} with {tdp:g} W TDP ({known} in codecarbon's table)"
+        return _Estimate(tdp * threads / of_host, origin, _SHARE_UNCERTAINTY)
+    why = "a virtual machine" if virtual else "not in codecarbon's table"
+    return _Estimate(WATTS_PER_THREAD * threads, f"{threads} threads x {WATTS_PER_THREAD:g} W ({why})", _SHARE_UNCERTAINTY)
+
+
+def find_tdp(name: str) -> tuple[str, float] | None:
+    """Return the table's name of a processor and its TDP in W, or None where the table does not hold it.
+
+    Only the whole name counts, less what is not part of a part's name: a neighbour in the range may draw twice as much.
+    """
+    plain = _plain(name)
+    if plain.startswith("armv"):
+        return None  # the table has one of an architecture, which is no part
+    matches = [(known, watts) for known, watts in processor_tdps().items() if _plain(known) == plain]
+    return matches[0] if len({watts for _, watts in matches}) == 1 else None
 
 
 def _plain(name: str) -> str:
-    return " ".join(_NOISE.sub(" ", name).lower().split())
+    return " ".join(_NOISE.sub(" ", name).lower().split()).replace(" -", "-")
 
 
-def _read(file: Path) -> str:
+def _stat_seconds(stat: Path) -> tuple[float, float]:
+    """Return the time that CPUs worked, and all time, in s since boot.
+
+    The first line of Linux's ``/proc/stat``, see proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal. The
+    time of guests, which follows, is inside user and nice already; time stolen by other guests of the host is not ours.
+    """
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+        with stat.open(encoding="ascii") as file:
+            label, *times = file.readline().split()
+        user, nice, system, idle, iowait, irq, softirq, steal = (int(time) / os.sysconf("SC_CLK_TCK") for time in times[:8])
+    except (OSError, ValueError) as error:
+        msg = f"{stat} does not tell the processors' load: {error}"
+        raise ReadError(msg) from error
+    if label != "cpu":
+        msg = f"{stat} does not begin with the processors' load."
+        raise ReadError(msg)
+    busy = user + nice + system + irq + softirq
+    return busy, busy + idle + iowait + steal
+
+
+def _psutil_seconds() -> tuple[float, float]:
+    times = psutil.cpu_times()
+    everything = float(sum(times))
+    return everything - times.idle, everything
 
 
 def _field(text: str, key: str) -> str | None:

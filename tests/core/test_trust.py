@@ -128,6 +128,19 @@ def test_a_nonsensical_power_is_a_gap(watts: float) -> None:
     assert finder.missing_ns / NS_PER_S == pytest.approx(0.2, abs=0.01)
 
 
+def test_what_a_model_that_fell_silent_did_not_count_is_a_gap_and_no_zero() -> None:
+    finder = KnotFinder(named(0, method="model", provenance="estimated", update_period_s=0.0))
+    counted: list[tuple[float, float | None]] = [(i / 10, 10.0 * i) for i in range(21)]
+    silent: list[tuple[float, float | None]] = [(2 + i / 10, None) for i in range(1, 30)]
+    follow(finder, [*counted, *silent])
+    time_ns = 5 * NS_PER_S
+    (knot,) = finder.take(Reading(time_ns, time_ns + 1000, 200.0))  # it did not go on counting
+    assert knot.starts
+    assert finder.missing_ns / NS_PER_S == pytest.approx(3.0, abs=0.01)
+    follow(finder, [(5.1, 210.0)])
+    assert finder.joules == pytest.approx(210)
+
+
 @pytest.mark.parametrize(("kind", "accepted"), [("dram", False), ("gpu", True)])
 def test_what_is_plausible_goes_by_the_kind_of_device(kind: Kind, *, accepted: bool) -> None:
     finder = KnotFinder(named(0, update_period_s=0.001, kind=kind))

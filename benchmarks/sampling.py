@@ -1,0 +1,154 @@
+"""Whether the sampling slows a training loop: blocks with the meter against blocks without, and these against each other.
+
+Short blocks of one CPU-bound training loop take turns in random order: A and A' without a meter, B with one that reads eight
+devices at the default interval. The devices are files of a simulated powercap tree, kept up to date by a process of its own,
+that runs all the time. A'/A tells the noise. Run it on an idle machine: `python benchmarks/sampling.py`, or
+`python benchmarks/sampling.py --rounds 5 --block 0.3` for a short look.
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.backends.rapl import RaplBackend
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import SquareCurve
+from ml_energy_callbacks.testing.powercap import SimulatedPowercap
+
+PACKAGES = 4
+RESAMPLES = 10_000
+BLOCKS = ("A", "A'", "B")
+WIDEST_NOISE = 0.05
+"""Where the noise's interval is wider, it would hide an overhead that matters: nothing is said then."""
+
+
+class Network:
+    """Two layers, trained in numpy: some Python and some arithmetic in each step, as in a small model on a CPU."""
+
+    def __init__(self, seed=0):
+        draw = np.random.default_rng(seed)
+        self.inputs = draw.standard_normal((64, 128), dtype=np.float32)
+        self.targets = draw.standard_normal((64, 10), dtype=np.float32)
+        self.hidden = draw.standard_normal((128, 256), dtype=np.float32) * 0.05
+        self.output = draw.standard_normal((256, 10), dtype=np.float32) * 0.05
+
+    def step(self):
+        """Train on one batch."""
+        active = np.maximum(self.inputs @ self.hidden, 0)
+        error = (active @ self.output - self.targets) / len(self.inputs)
+        back = (error @ self.output.T) * (active > 0)
+        self.output -= 0.01 * (active.T @ error)
+        self.hidden -= 0.01 * (self.inputs.T @ back)
+
+
+def show_hardware(root: Path, ready: Event, stop: Event) -> None:
+    """Keep a tree of packages and their memory up to date until it is told to stop."""
+    tree = SimulatedPowercap(root, monotonic_clock)
+    for number in range(PACKAGES):
+        package = tree.package(SquareCurve(60, 240, period_s=0.5), number=number)
+        tree.part(package, "dram", SquareCurve(10, 30, period_s=0.3))
+    with tree.files.live(period_s=0.01):
+        ready.set()
+        stop.wait()
+
+
+def train(steps) -> float:
+    """Return the time of so many steps in s."""
+    network = Network()
+    begun = time.perf_counter()
+    for _ in range(steps):
+        network.step()
+    return time.perf_counter() - begun
+
+
+def train_measured(steps, root) -> float:
+    """Return the time of so many steps in s while a meter runs; opening and closing it is not in it."""
+    meter = EnergyMeter(backends=[RaplBackend(root)], carbon_intensity=1, verbose=False)
+    with meter, meter.stage("train"):
+        seconds = train(steps)
+    if len(meter.record.devices) != 2 * PACKAGES or not all(device.joules for device in meter.record.devices):
+        msg = "The meter did not measure; the comparison would be worth nothing."
+        raise RuntimeError(msg)
+    return seconds
+
+
+def blocks(rounds, steps, root) -> dict[str, list[float]]:
+    """Return the time of each block in s, by kind."""
+    times = {kind: [] for kind in BLOCKS}
+    for _ in range(rounds):
+        for kind in random.sample(BLOCKS, len(BLOCKS)):
+            times[kind].append(train_measured(steps, root) if kind == "B" else train(steps))
+    return times
+
+
+def ratio(times, base) -> tuple[float, float, float]:
+    """Return the ratio of the medians, and its 95 % interval by resampling the rounds."""
+    times, base = np.array(times), np.array(base)
+    rounds = np.random.default_rng(0).integers(0, len(base), (RESAMPLES, len(base)))
+    ratios = np.median(times[rounds], axis=1) / np.median(base[rounds], axis=1)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return float(np.median(times) / np.median(base)), float(low), float(high)
+
+
+def verdict(noise, metered) -> str:
+    """Say what the two ratios and their intervals tell."""
+    if noise[2] - noise[1] > WIDEST_NOISE:
+        return "This machine is too noisy now to tell."
+    return "The meter slows the loop by more than the noise." if metered[1] > noise[2] else "The meter is within the noise."
+
+
+def steps_for(seconds) -> int:
+    """Return how many steps take about so long."""
+    train(20)
+    return max(1, round(seconds / (train(100) / 100)))
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description="Whether the sampling slows a training loop.")
+    parser.add_argument("--rounds", type=int, default=40, help="blocks of each kind")
+    parser.add_argument("--block", type=float, default=1.0, help="length of a block in s")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    ready, stop = context.Event(), context.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "powercap"
+        hardware = context.Process(target=show_hardware, args=(root, ready, stop))
+        hardware.start()
+        try:
+            if not ready.wait(60):
+                msg = "The simulated hardware did not start."
+                raise RuntimeError(msg)
+            steps = steps_for(options.block)
+            times = blocks(options.rounds, steps, root)
+        finally:
+            stop.set()
+            hardware.join()
+    noise, metered = ratio(times["A'"], times["A"]), ratio(times["B"], times["A"])
+    table = Table("what", "ratio of medians", "95 % interval")
+    table.add_row("A' / A: no meter in either", f"{noise[0]:.4f}", f"{noise[1]:.4f} to {noise[2]:.4f}")
+    table.add_row("B / A: meter against none", f"{metered[0]:.4f}", f"{metered[1]:.4f} to {metered[2]:.4f}")
+    console = Console()
+    console.print(table)
+    console.print(verdict(noise, metered))
+    step_us = statistics.median(times["A"]) / steps * 1e6
+    console.print(
+        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} CPUs; {2 * PACKAGES} devices; "
+        f"{options.rounds} rounds of blocks of {steps} steps of {step_us:.0f} µs."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Smart plugs that meter the whole machine, over HTTP: Shelly's of the second generation on, and those that run Tasmota."""
+
+import json
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from time import monotonic
+from typing import Any
+
+from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
+from ml_energy_callbacks.readings import Device
+
+ADDRESSES_VARIABLE = "ML_ENERGY_PLUGS"
+"""Environment variable with the plugs' addresses, separated by commas."""
+
+_ADDRESS = re.compile(r"(shelly|tasmota)://((\[[0-9a-f:.]+\]|[\w.-]+)(?::(\d+))?(?:/(\d+))?)/?", re.ASCII | re.IGNORECASE)
+_FORM = "shelly://<host>[:<port>][/<id>] or tasmota://<host>[:<port>][/<channel>]"
+_FIX = f"Set {ADDRESSES_VARIABLE}, for instance to shelly://192.168.1.20,tasmota://plug.local:8080."
+_HTTP_PORT = 80
+_LARGEST_PORT = 65535
+
+_UNCERTAINTY = {"shelly": 0.05, "tasmota": 0.10}
+"""Tuya, which makes such plugs, gives 3 % for metering chips that are read by serial line (BL0942, as in Shelly's PM Mini
+Gen3) and 5 % for those that count pulses ("Electricity statistics", developer.tuya.com); Shelly publishes no figure in its API
+reference. The rest is our assumption: one reading a second misses what lies between, and Tasmota's documentation asks the
+user to calibrate."""
+
+_TIMEOUT_S = 1.0
+"""Of one reading, from the connection to the last byte."""
+_INTERVAL_S = 1.0
+"""These plugs renew their figure about once a second, and little processors serve it."""
+_LARGEST_ANSWER = 64 * 1024
+"""In bytes; a true one has some hundred."""
+
+
+class _Line(socket.socket):
+    """A connection that ends at an instant and after so many bytes, however slowly they drip."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._deadline = monotonic() + _TIMEOUT_S
+        self._left = _LARGEST_ANSWER
+        self.settimeout(_TIMEOUT_S)
+
+    def recv_into(self, *args: Any) -> int:  # noqa: ANN401 - as the socket's own
+        """Receive some bytes within what time is left."""
+        seconds = self._deadline - monotonic()
+        if seconds <= 0:
+            msg = "timed out"
+            raise TimeoutError(msg)
+        self.settimeout(seconds)
+        received = super().recv_into(*args)
+        self._left -= received
+        if self._left < 0:
+            msg = f"more than {_LARGEST_ANSWER} bytes came"
+            raise OSError(msg)
+        return received
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where a plug is, and which of its outlets is meant.
+
+    Attributes:
+        make: ``shelly`` or ``tasmota``.
+        text: The address without the make.
+        host: Name or number.
+        port: Of its HTTP server.
+        channel: The outlet by its make's own counting, Shelly's from 0 and Tasmota's from 1; None where it has one.
+    """
+
+    make: str
+    text: str
+    host: str
+    port: int
+    channel: int | None
+
+    @property
+    def questions(self) -> Sequence[str]:
+        """What to ask, the first that is answered with a power; plugs that cannot switch have another component."""
+        if self.make == "tasmota":
+            return ("/cm?cmnd=Status%208",)
+        return tuple(f"/rpc/{component}.GetStatus?id={self.channel or 0}" for component in ("Switch", "PM1"))
+
+    def watts(self, answer: Any) -> float:  # noqa: ANN401 - JSON
+        """Return the power in the answer to a question.
+
+        Raises:
+            ReadError: There is none, or more than one.
+        """
+        try:
+            power = answer["apower"] if self.make == "shelly" else answer["StatusSNS"]["ENERGY"]["Power"]
+            if self.make == "tasmota":
+                powers = power if isinstance(power, list) else [power]
+                if self.channel is None and len(powers) > 1:
+                    msg = f"The plug {self.text} has {len(powers)} outlets: name one, as in tasmota://{self.text}/1."
+                    raise ReadError(msg)
+                power = powers[(self.channel or 1) - 1]
+            watts = float(power) if type(power) in {int, float} else math.nan
+        except (LookupError, OverflowError, TypeError):
+            watts = math.nan
+        if not 0 <= watts < math.inf:
+            msg = f"The plug {self.text} tells no power."
+            raise ReadError(msg)
+        return watts
+
+
+class _Plug:
+    """One outlet, asked anew each time."""
+
+    def __init__(self, device: Device, address: _Address) -> None:
+        self.device = device
+        self._address = address
+        self._where: tuple[int, Any] = (0, None)
+        self._question = ""
+        self._closed = False
+
+    def find(self) -> None:
+        """Find out by which of the host's numbers and to which question the plug answers.
+
+        The name is looked up this once: nothing limits the time that a look-up takes.
+
+        Raises:
+            ReadError: It does not answer, or tells no power.
+        """
+        try:
+            found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            msg = f"The plug {self._address.text} cannot be found: {error}."
+            raise ReadError(msg) from error
+        failures: list[ReadError] = []
+        for family, _, _, _, number in found:
+            self._where = family, number
+            for question in self._address.questions:
+                self._question = question
+                try:
+                    self.read()
+                except ReadError as error:
+                    failures.append(error)
+                    if isinstance(error.__cause__, OSError):
+                        break  # nobody is there: the next question would take as long
+                else:
+                    return
+        raise failures[-1]
+
+    def read(self) -> float:
+        """Return the power in W."""
+        if self._closed:
+            msg = f"{self.device.id} is closed."
+            raise ReadError(msg)
+        status, body = self._ask()
+        if status == HTTPStatus.UNAUTHORIZED:
+            msg = f"The plug {self._address.text} asks for a password, and only those without one can be read."
+            raise ReadError(msg)
+        if status != HTTPStatus.OK:
+            msg = f"The plug {self._address.text} answers with the HTTP status {status}."
+            raise ReadError(msg)
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            msg = f"The plug {self._address.text} gives an answer that cannot be read: {error}."
+            raise ReadError(msg) from error
+        return self._address.watts(answer)
+
+    def _ask(self) -> tuple[int, bytes]:
+        """Return the status and the body of the answer; redirections are not followed, proxies not asked."""
+        family, number = self._where
+        connection = HTTPConnection(self._address.host, self._address.port)
+        try:
+            connection.sock = line = _Line(family)
+            line.connect(number)
+            connection.request("GET", self._question, headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                return response.status, response.read()
+        except (OSError, HTTPException) as error:
+            msg = f"The plug {self._address.text} does not answer: {str(error) or repr(error)}."
+            raise ReadError(msg) from error
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Read no more; calling it twice is harmless."""
+        self._closed = True
+
+
+@dataclass(frozen=True, slots=True)
+class PlugBackend:
+    """The plugs that the user names.
+
+    Attributes:
+        addresses: Their addresses, such as ``shelly://192.168.1.20``, or ``tasmota://strip.local/2`` for the second of
+            several outlets; None for the environment's.
+        environ: Holds ``ML_ENERGY_PLUGS``.
+    """
+
+    addresses: Sequence[str] | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    name: str = "plug"
+
+    def open(self) -> Sequence[_Plug]:
+        """Ask each plug once; all have to answer, for one of two would pass for the whole machine.
+
+        Raises:
+            BackendUnavailableError: None is named, or one does not answer or tells no power.
+            ConfigurationError: An address cannot be one.
+        """
+        texts = self.environ.get(ADDRESSES_VARIABLE, "").split(",") if self.addresses is None else self.addresses
+        addresses = {address.text: address for text in texts if text.strip() for address in [_parse(text.strip())]}
+        if not addresses:
+            msg = "No smart plug is named."
+            raise BackendUnavailableError(msg, _FIX)
+        plugs = [_Plug(self._device(address), address) for address in addresses.values()]
+        try:
+            for plug in plugs:
+                plug.find()
+        except ReadError as error:
+            raise BackendUnavailableError(str(error)) from error
+        return plugs
+
+    def _device(self, address: _Address) -> Device:
+        return Device(
+            id=f"{self.name}:{address.text}",
+            name=f"{address.make.capitalize()} plug {address.text}",
+            kind="board",
+            backend=self.name,
+            method="power_integration",
+            provenance="measured",
+            relative_uncertainty=_UNCERTAINTY[address.make],
+            note="All that is plugged in there, by one reading a second.",
+            whole_machine=True,
+            min_interval_s=_INTERVAL_S,
+        )
+
+
+def _parse(text: str) -> _Address:
+    found = _ADDRESS.fullmatch(text)
+    port = int(found[4] or _HTTP_PORT) if found else 0
+    if found is None or not 0 < port <= _LARGEST_PORT:
+        shown = re.sub(r"//.*@", "//***@", text)  # a message is no place for a password
+        msg = f"The smart plug {shown!r} is no address: give {_FORM}, several with commas between."
+        raise ConfigurationError(msg)
+    channel = int(found[5]) if found[5] else None
+    make = found[1].lower()
+    if make == "tasmota" and channel == 0:
+        msg = f"The smart plug {text!r} has no such channel: Tasmota counts from 1."
+        raise ConfigurationError(msg)
+    return _Address(make, found[2], found[3].strip("[]"), port, channel)

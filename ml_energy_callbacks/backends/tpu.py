@@ -1,0 +1,345 @@
+"""Google TPUs: an estimate from their duty cycle, for no TPU tells its power."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.sysfs import read_text
+
+WATTS: Mapping[str, tuple[float, float]] = {"v3": (123.0, 220.0), "v4": (90.0, 170.0)}
+"""Power of one chip with its memory, in W: idle, and the mean while it runs Google's production applications. Jouppi et al.,
+"TPU v4: An Optically Reconfigurable Supercomputer for Machine Learning", ISCA 2023 (arXiv:2304.01433), Table 4. Google's pages
+on v3 and v4 give the same figures as "measured min/mean/max power"; it has published none for any other generation."""
+
+_UNCERTAINTY = 0.3
+"""A duty cycle tells how long a chip was busy, not with what: busy chips drew 121 to 192 W (v4) and 175 to 262 W (v3), that is
+-29 % to +19 % of the mean (the same table). That an own wattage is no better is our assumption."""
+
+WATTS_VARIABLE = "ML_ENERGY_TPU_WATTS"
+"""Environment variable with the watts of one chip: ``<idle>,<busy>``."""
+
+_VENDOR = "0x1ae0"
+_GENERATIONS = {
+    "0x0027:0x004e": "v2",
+    "0x0027:0x004f": "v3",
+    "0x005e": "v4",
+    "0x0062": "v5p",
+    "0x0063": "v5e",
+    "0x006f": "v6e",
+    "0x0076": "7x",
+}
+"""PCI device, and subsystem where two generations share it, as in Google's ``tpu-info``. Google's virtual network cards and
+disks bear its vendor's number too."""
+
+_TYPE = re.compile(r"(?:tpu-?)?(v\d[a-z]*|\dx)-(\d+)")
+"""``v4-8``, ``v5litepod-4``, ``tpu7x-8``: the generation and the size of the whole slice."""
+_CHIPS_PER_HOST = 4
+_LITE_CHIPS_PER_HOST = 8
+"""The second of a host that has a slice of a lite generation to itself. As Google hires them out; our assumption where it
+leaves a choice, used only where PCI shows nothing: another number than the server's is an error, never a figure."""
+
+_METHOD = "/tpu.monitoring.runtime.RuntimeMetricService/GetRuntimeMetric"
+_METRIC = "tpu.runtime.tensorcore.dutycycle.percent"
+_MESSAGES = {
+    "MetricRequest": (("metric_name", 1, "string"),),
+    "AttrValue": (("int_attr", 3, "int64"),),
+    "Attribute": (("value", 2, "AttrValue"),),
+    "Gauge": (("as_double", 1, "double"), ("as_int", 2, "int64")),
+    "Metric": (("attribute", 1, "Attribute"), ("gauge", 3, "Gauge")),
+    "TPUMetric": (("metrics", 3, "repeated Metric"),),
+    "MetricResponse": (("metric", 1, "TPUMetric"),),
+}
+"""Of Google's ``tpu_metric_service.proto``, the fields that are wanted here."""
+
+_DEADLINE_S = 0.5
+_SHARED_NS = NS_PER_S // 2
+"""One answer tells of all chips: those read within this time of it share it, and a failure likewise."""
+_INTERVAL_S = 1.0
+"""A call takes about 1 ms of a core. How often the figure is renewed Google does not say: our choice."""
+_ROUNDING = 0.5
+"""This many percent above 100 are taken for 100."""
+
+
+class _MetricServer:
+    """The server inside libtpu, which runs while a program uses the chips.
+
+    gRPC does not survive a fork, so that nothing is opened before the first question, which the reading thread asks.
+    """
+
+    def __init__(self, address: str, chips: Sequence[int], chips_of_host: int, clock: Clock) -> None:
+        self._address = address
+        self._chips = chips
+        self._chips_of_host = chips_of_host
+        self._clock = clock
+        self._messages = _messages()
+        self._channel: Any = None
+        self._duties: Mapping[int, float] | ReadError = {}
+        self._answered_ns = 0
+        self._waiting: set[int] = set()
+        self._users = set(chips)
+
+    def duty(self, chip: int) -> float:
+        """Return the share of time that the chip was busy.
+
+        Raises:
+            ReadError: The server does not answer in time, or does not tell.
+        """
+        if chip not in self._waiting or self._clock() - self._answered_ns > _SHARED_NS:
+            try:
+                self._duties = self._ask()
+            except ReadError as error:
+                self._duties = error
+            self._answered_ns = self._clock()
+            self._waiting = set(self._chips)
+        self._waiting.discard(chip)
+        if isinstance(self._duties, ReadError):
+            raise ReadError(str(self._duties))
+        if chip not in self._duties:
+            msg = f"The TPU's metrics server tells nothing of chip {chip}."
+            raise ReadError(msg)
+        return self._duties[chip]
+
+    def _ask(self) -> Mapping[int, float]:
+        import grpc  # noqa: PLC0415 - an optional extra
+
+        if self._channel is None:
+            # Never by a proxy: the server is on this machine.
+            self._channel = grpc.insecure_channel(self._address, options=[("grpc.enable_http_proxy", 0)])
+        request = self._messages["MetricRequest"](metric_name=_METRIC).SerializeToString()
+        try:
+            answer = self._channel.unary_unary(_METHOD)(request, timeout=_DEADLINE_S)
+        except (grpc.RpcError, ValueError) as error:  # ValueError: another thread has closed the channel
+            self._drop()  # it would wait before it connects again, longer each time; a new one does not
+            why = error.code().name if isinstance(error, grpc.Call) else str(error)
+            msg = f"The TPU's metrics server ({self._address}) does not answer: {why}."
+            raise ReadError(msg) from error
+        return _by_chip(self._parse(answer), self._chips, self._chips_of_host)
+
+    def _parse(self, answer: bytes) -> Mapping[int, float]:
+        """Return the duty cycles by the ids that the server gives the chips."""
+        from google.protobuf.message import DecodeError  # noqa: PLC0415 - an optional extra
+
+        try:
+            metrics = self._messages["MetricResponse"].FromString(answer).metric.metrics
+        except DecodeError as error:
+            msg = f"The TPU's metrics server gave an answer that cannot be read: {error}"
+            raise ReadError(msg) from error
+        duties = {metric.attribute.value.int_attr: _duty(metric.gauge) for metric in metrics}
+        if not duties or len(duties) < len(metrics):
+            msg = "The TPU's metrics server does not say which chip is how busy."
+            raise ReadError(msg)
+        return duties
+
+    def release(self, chip: int) -> None:
+        """Note that the chip will not be read again; after the last one the channel is closed."""
+        self._users.discard(chip)
+        if not self._users:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+class _Chip:
+    """Integrates the modelled power from one answer to the next."""
+
+    def __init__(self, device: Device, chip: int, server: _MetricServer, watts: tuple[float, float], clock: Clock) -> None:
+        self.device = device
+        self._chip = chip
+        self._server = server
+        self._idle, self._busy = watts
+        self._clock = clock
+        self._joules = 0.0
+        self._last: tuple[int, float] | None = None
+        self._closed = False
+
+    def read(self) -> float:
+        """Return the modelled joules since the first answer; what the chip drew while there was none is not among them."""
+        if self._closed:
+            msg = f"{self.device.id} is closed."
+            raise ReadError(msg)
+        before, self._last = self._last, None
+        watts = self._idle + (self._busy - self._idle) * self._server.duty(self._chip)
+        now = self._clock()
+        self._last = (now, watts)
+        if before is not None:
+            self._joules += (before[1] + watts) / 2 * (now - before[0]) / NS_PER_S
+        return self._joules
+
+    def close(self) -> None:
+        """Give the connection back; calling it twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._server.release(self._chip)
+
+
+@dataclass(frozen=True, slots=True)
+class TpuBackend:
+    """The chips of this host: idle power, and from there to a busy chip's in proportion to the duty cycle.
+
+    A chip that is busy all the time gets the mean that was measured under production load, not the maximum: a duty cycle of
+    100 % says that some operation ran at every instant, not that the matrix units were full.
+
+    Attributes:
+        address: Where libtpu answers.
+        root: Linux's PCI devices.
+        environ: Holds ``TPU_ACCELERATOR_TYPE``, ``TPU_VISIBLE_CHIPS`` and ``ML_ENERGY_TPU_WATTS``.
+        watts: Power of one chip, idle and busy, in W; None for the environment's, else the published one.
+        clock: Monotonic clock.
+    """
+
+    address: str = "localhost:8431"
+    root: Path = Path("/sys/bus/pci/devices")
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    watts: tuple[float, float] | None = None
+    clock: Clock = monotonic_clock
+    name: str = "tpu"
+
+    def open(self) -> Sequence[_Chip]:
+        """Return the model of each chip of this host that the process may use; the server is not asked yet.
+
+        Raises:
+            BackendUnavailableError: There is no TPU, its power is not known, or the extra is missing.
+            ConfigurationError: The wattage that the user gives cannot be one.
+        """
+        own = self._own_watts()
+        generation, chips_of_host = self._hardware()
+        watts = own or WATTS.get(generation)
+        if watts is None:
+            msg = f"Nobody has published what a TPU {generation} chip draws, and no TPU tells."
+            raise BackendUnavailableError(msg, f"Set {WATTS_VARIABLE}=<idle>,<busy> (watts of one chip).")
+        try:
+            import grpc  # noqa: F401, PLC0415 - an optional extra
+            from google.protobuf import message_factory  # noqa: F401, PLC0415 - as above
+        except ImportError as error:
+            msg = "Asking a TPU how busy it is takes gRPC, which is not installed."
+            raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[tpu]'`.") from error
+        chips = self._visible(chips_of_host)
+        server = _MetricServer(self.address, chips, chips_of_host, self.clock)
+        source = "as the user says" if own else "as Google measured"
+        note = f"{watts[0]:g} W when idle to {watts[1]:g} W when busy ({source}), in proportion to the chip's duty cycle."
+        return [
+            _Chip(
+                Device(
+                    id=f"{self.name}:{chip}",
+                    name=f"Google TPU {generation}, chip {chip}",
+                    kind="tpu",
+                    backend=self.name,
+                    method="model",
+                    provenance="estimated",
+                    relative_uncertainty=_UNCERTAINTY,
+                    update_period_s=0.0,
+                    note=note,
+                    min_interval_s=_INTERVAL_S,
+                ),
+                chip,
+                server,
+                watts,
+                self.clock,
+            )
+            for chip in chips
+        ]
+
+    def _own_watts(self) -> tuple[float, float] | None:
+        """Return the wattage that the user gives, or None where there is none."""
+        text = self.environ.get(WATTS_VARIABLE)
+        if self.watts is None and not text:
+            return None
+        try:
+            idle, busy = (float(word) for word in self.watts or str(text).split(","))
+        except (TypeError, ValueError):
+            idle = busy = math.nan
+        if not (0 <= idle <= busy and 0 < busy < math.inf):
+            given = f"{WATTS_VARIABLE} is {text!r}" if self.watts is None else f"The watts of a TPU chip are {self.watts!r}"
+            msg = f"{given}; give the watts of one chip, idle and busy, such as 90,170."
+            raise ConfigurationError(msg)
+        return idle, busy
+
+    def _hardware(self) -> tuple[str, int]:
+        """Return the generation and the number of this host's chips."""
+        found = Counter(generation for device in self.root.glob("*") if (generation := _generation(device)))
+        if found:
+            return found.most_common(1)[0]
+        name = self.environ.get("TPU_ACCELERATOR_TYPE")
+        if told := _TYPE.fullmatch(name or self.environ.get("ACCELERATOR_TYPE", "")):
+            generation = told[1].replace("litepod", "e")
+            return generation, _chips_of_host(generation, int(told[2]))
+        msg = f"TPU_ACCELERATOR_TYPE is {name!r}, which names no known TPU." if name else "This machine has no TPU."
+        raise BackendUnavailableError(msg)
+
+    def _visible(self, chips_of_host: int) -> Sequence[int]:
+        """Return the numbers of the chips that this process may use."""
+        words = {word.strip() for word in self.environ.get("TPU_VISIBLE_CHIPS", "").split(",")}
+        return [chip for chip in range(chips_of_host) if str(chip) in words] or range(chips_of_host)
+
+
+def _generation(device: Path) -> str | None:
+    if read_text(device / "vendor") != _VENDOR:
+        return None
+    model = read_text(device / "device") or ""
+    return _GENERATIONS.get(model) or _GENERATIONS.get(f"{model}:{read_text(device / 'subsystem_device')}")
+
+
+def _chips_of_host(generation: str, size: int) -> int:
+    """Return the chips of one host of a slice; the sizes of all but the lite generations count cores, two to a chip."""
+    if generation.endswith("e"):
+        return size if 0 < size <= _LITE_CHIPS_PER_HOST else _CHIPS_PER_HOST
+    return min(max(1, size // 2), _CHIPS_PER_HOST)
+
+
+def _messages() -> Mapping[str, Any]:
+    """Return the classes of the messages, in a pool of their own: ``tpu-info`` brings the same names.
+
+    As proto2 they look the same on the wire, and tell a duty cycle of 0 from none.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - an optional extra
+
+    package = "tpu.monitoring.runtime"
+    file = descriptor_pb2.FileDescriptorProto(name="tpu_metric_service.proto", package=package)
+    for message, fields in _MESSAGES.items():
+        described = file.message_type.add(name=message)
+        for name, number, kind in fields:
+            label, _, type_name = kind.rpartition(" ")
+            entry = described.field.add(name=name, number=number, label=3 if label else 1)  # repeated, or optional
+            if type_name in _MESSAGES:
+                entry.type, entry.type_name = entry.TYPE_MESSAGE, f".{package}.{type_name}"
+            else:
+                entry.type = getattr(entry, f"TYPE_{type_name.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in _MESSAGES}
+
+
+def _duty(gauge: Any) -> float:  # noqa: ANN401 - its class is made at run time
+    percent: float = gauge.as_double if gauge.HasField("as_double") else gauge.as_int if gauge.HasField("as_int") else math.nan
+    if not 0 <= percent <= 100 + _ROUNDING:
+        msg = f"The TPU's metrics server gives a duty cycle of {percent} %."
+        raise ReadError(msg)
+    return min(percent, 100.0) / 100
+
+
+def _by_chip(duties: Mapping[int, float], chips: Sequence[int], chips_of_host: int) -> Mapping[int, float]:
+    """Return the duty cycles by the numbers of our chips.
+
+    Ids may be other numbers than ours: those of a slice's second host go on from the first's, a chip with two cores may take
+    two, and a process that sees only some chips may count them anew. Then they are the chips in their order, ours or, where
+    libtpu speaks for other processes too, all of the host.
+    """
+    ids = sorted(duties)
+    if duties.keys() <= set(chips):
+        return duties
+    for numbers in (chips, range(chips_of_host)):
+        if len(ids) == len(numbers):
+            return {number: duties[chip_id] for number, chip_id in zip(numbers, ids, strict=True)}
+    msg = f"The TPU's metrics server tells of {len(ids)} chips, where this host has {chips_of_host}."
+    raise ReadError(msg)

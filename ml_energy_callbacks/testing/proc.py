@@ -1,0 +1,52 @@
+"""Linux's process file system, as far as it tells of the processors and their load."""
+
+import os
+from pathlib import Path
+
+from ml_energy_callbacks.clock import NS_PER_S, Clock
+from ml_energy_callbacks.testing.clocks import ManualClock
+from ml_energy_callbacks.testing.curves import Curve
+
+
+class SimulatedProc:
+    """A process file system: ``CpuModelBackend(proc=root)`` and ``RaplBackend(proc=root)`` read it.
+
+    Attributes:
+        root: Its folder.
+    """
+
+    def __init__(self, root: Path, clock: Clock, load: Curve, *, threads: int = 4) -> None:
+        """Tell the load of so many hardware threads from the clock's present on.
+
+        Args:
+            root: The folder, which is made.
+            clock: The clock that the load goes by.
+            load: The share of all threads that works, between 0 and 1, over time.
+            threads: Number of hardware threads.
+        """
+        self.root = root
+        self._clock = clock
+        self._load = load
+        self._threads = threads
+        self._start_ns = clock()
+        root.mkdir(parents=True, exist_ok=True)
+        self.update()
+        if isinstance(clock, ManualClock):
+            clock.follow(self.update)
+
+    def processor(self, name: str | None, *, vendor: str = "AuthenticAMD", virtual: bool = False, sockets: int = 1) -> None:
+        """Tell of processors of this name; None for those, such as Arm's, that have none."""
+        lines = [f"processor\t: {thread}\n" for thread in range(self._threads)]
+        if name is not None:
+            flags = "fpu hypervisor" if virtual else "fpu"
+            part = f"vendor_id\t: {vendor}\nmodel name\t: {name}\nflags\t\t: {flags}\n"
+            lines = [f"{line}{part}physical id\t: {thread % sockets}\n" for thread, line in enumerate(lines)]
+        (self.root / "cpuinfo").write_text("\n".join(lines), encoding="ascii")
+
+    def update(self) -> None:
+        """Write the load as of now; in real time, the test calls this."""
+        now = self._clock()
+        ticks = os.sysconf("SC_CLK_TCK") * self._threads
+        busy = round((self._load.joules(now) - self._load.joules(self._start_ns)) * ticks)
+        idle = round((now - self._start_ns) / NS_PER_S * ticks) - busy
+        (self.root / "stat").write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n", encoding="ascii")
