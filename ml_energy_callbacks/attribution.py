@@ -114,6 +114,11 @@ class Ledger:
         self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
 
+    def reopen(self, device: Device, interval_s: float) -> None:
+        """Go on with the device as it was found this time, after a pause."""
+        self.device = device
+        self.finder.follow(device, interval_s)
+
     @property
     def period_s(self) -> float | None:
         """Learned period of the device's refreshes in s; None where none was learned."""
@@ -154,8 +159,9 @@ class Ledger:
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
+        self.check.pause()
         # What a device drew after its last good reading is not known.
-        end = self.finder.silent_since or now
+        end = self.finder.silent_since(now) or now
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
         for knot in self.finder.pause(now):
             self._add(knot, timeline)

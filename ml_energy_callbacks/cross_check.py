@@ -12,6 +12,9 @@ _LONGEST_STEP_NS = NS_PER_S
 _EDGE_NS = 200_000_000
 """The counter may be behind by up to a refresh (0.1 s on most GPUs) at each end."""
 
+_SIGMAS = 4.0
+"""It is looked at again and again, and a false alarm would stay."""
+
 
 @dataclass(slots=True)
 class CrossCheck:
@@ -27,6 +30,8 @@ class CrossCheck:
     integrated: float = 0.0
     elapsed_ns: int = 0
     _last: tuple[int, float, float, int] | None = None
+    _steps: int = 0
+    _squares: float = 0.0
 
     def take(self, time_ns: int, joules: float, watts: float, resets: int) -> None:
         """Take both at one instant.
@@ -43,6 +48,8 @@ class CrossCheck:
         self.counted += joules - last[1]
         self.integrated += (watts + last[2]) / 2 * (time_ns - last[0]) / NS_PER_S
         self.elapsed_ns += time_ns - last[0]
+        self._steps += 1
+        self._squares += watts**2
 
     def pause(self) -> None:
         """What lies between now and the next pair is not compared."""
@@ -57,6 +64,10 @@ class CrossCheck:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the two differ by more than 10 % and the time seen allows for."""
+        """Whether the two differ by more than 10 % and what chance allows for: power is only seen now and then."""
         difference = self.difference
-        return difference is not None and abs(difference) > LIMIT + _EDGE_NS / self.elapsed_ns
+        if difference is None:
+            return False
+        mean = self.integrated / self.elapsed_ns * NS_PER_S
+        scatter = max(0.0, self._squares / self._steps / mean**2 - 1) ** 0.5
+        return bool(abs(difference) > LIMIT + _EDGE_NS / self.elapsed_ns + _SIGMAS * scatter / self._steps**0.5)

@@ -44,13 +44,18 @@ class KnotFinder:
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Begin without a reading; the device will be read every ``interval_s`` seconds or so."""
-        self._device = device
-        self._integrates = device.method == "power_integration"
-        self.longest_gap_ns = max(NS_PER_S, round(3 * max(interval_s, device.min_interval_s) * NS_PER_S))
         self.missing_ns = 0
         self.resets = 0
         self.frozen = False
         self._earlier_joules = 0.0
+        self.follow(device, interval_s)
+
+    def follow(self, device: Device, interval_s: float) -> None:
+        """Begin a chain of readings of the device as it is now: the way in which it is read may have changed."""
+        self._device = device
+        self._integrates = device.method == "power_integration"
+        self.longest_gap_ns = max(NS_PER_S, round(3 * max(interval_s, device.min_interval_s) * NS_PER_S))
+        self._frozen_ns = max(_FROZEN_NS, round(3 * (device.update_period_s or 0.0) * NS_PER_S))
         self._begin()
 
     def _begin(self) -> None:
@@ -64,6 +69,7 @@ class KnotFinder:
             if self._integrates
             else EnergyCounter(device.wrap_joules, MAX_WATTS[device.kind])
         )
+        self._chain = (self._earlier_joules, self._counter)
         self._value: float | None = None
         self._changed_ns: int | None = None
         self._read_ns: int | None = None
@@ -74,7 +80,8 @@ class KnotFinder:
     @property
     def joules(self) -> float:
         """All joules that were seen to pass, in J; what passed in a gap is not among them."""
-        return self._earlier_joules + self._counter.joules
+        earlier, counter = self._chain  # at once: another thread may ask
+        return earlier + counter.joules
 
     def pause(self, now: int) -> list[Knot]:
         """End the chain; return the knots that waited for a refresh that will not come."""
@@ -84,14 +91,15 @@ class KnotFinder:
         self._begin()
         return knots
 
-    @property
-    def silent_since(self) -> int | None:
-        """End of the last good reading in ns, where reads fail since; else None."""
-        return self._read_ns if self.silent else None
+    def silent_since(self, now: int) -> int | None:
+        """Return the end of the last good reading (ns), where reads fail since, or none has ended for long; else None."""
+        overdue = self._read_ns is not None and now - self._read_ns > self.longest_gap_ns
+        return self._read_ns if self.silent or overdue else None
 
     def missing_at(self, now: int) -> int:
         """Return the time without readings up to now (ns), a silence that goes on included."""
-        return self.missing_ns + (now - self._read_ns if self.silent and self._read_ns is not None else 0)
+        since = self.silent_since(now)
+        return self.missing_ns + (0 if since is None else now - since)
 
     def take(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
         """Take a reading and return the knots that it settles, oldest first."""
@@ -152,7 +160,7 @@ class KnotFinder:
             return None
         if value != self._value or self._changed_ns is None or self._integrates or self._device.provenance == "estimated":
             self._changed_ns = reading.started_ns
-        elif reading.started_ns - self._changed_ns > _FROZEN_NS:
+        elif reading.started_ns - self._changed_ns > self._frozen_ns:
             if not self.silent:
                 self._read_ns = self._changed_ns
             self.frozen = self.silent = True

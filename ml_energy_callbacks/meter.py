@@ -25,8 +25,8 @@ from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
-from ml_energy_callbacks.process import open_shares
-from ml_energy_callbacks.readings import Backend, Source
+from ml_energy_callbacks.process import BACKEND, open_shares
+from ml_energy_callbacks.readings import Backend, Source, close
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
@@ -209,6 +209,13 @@ class EnergyMeter:
         return self._discovery
 
     @property
+    def silent(self) -> frozenset[str]:
+        """Ids of the devices that cannot be read now."""
+        now = self._timeline.clock()
+        ledgers = [*self._ledgers.values(), *self._beside.values()]
+        return frozenset(ledger.device.id for ledger in ledgers if ledger.finder.silent_since(now) is not None)
+
+    @property
     def running(self) -> bool:
         """Whether it measures now."""
         return self._sampler is not None
@@ -288,8 +295,8 @@ class EnergyMeter:
             self._sampler = self._loop = None
             hanging = sampler.stop(end)
             for source in self._sources:
-                if source not in hanging:
-                    source.close()
+                if not any(source is other for other in hanging):
+                    close(source)
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
             self._doubt()
@@ -303,12 +310,23 @@ class EnergyMeter:
         pairs: list[tuple[Source, Ledger]] = []
         for source in self._sources:
             ledgers = self._beside if source.device.whole_machine else self._ledgers
-            pairs.append((source, ledgers.setdefault(source.device.id, Ledger(source.device, self._interval))))
+            pairs.append((source, self._open_ledger(ledgers, source)))
+        for name in (self._ledgers.keys() | self._beside.keys()) - {source.device.id for source in self._sources}:
+            if not name.startswith(f"{BACKEND}:"):
+                self.warn(f"{name} was read before and cannot be read any more; what it uses from now on is missing.")
         if self._scope == "process":
             parts = [source for source in self._sources if not source.device.whole_machine]
             shares, self._unshared = open_shares(parts, self._ledgers)
-            pairs += [(s, self._beside.setdefault(s.device.id, Ledger(s.device, self._interval))) for s in shares]
+            pairs += [(share, self._open_ledger(self._beside, share)) for share in shares]
         return pairs
+
+    def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:
+        name = source.device.id
+        if name in ledgers:
+            ledgers[name].reopen(source.device, self._interval)
+        else:
+            ledgers[name] = Ledger(source.device, self._interval)
+        return ledgers[name]
 
     def _pollers(self, pairs: Sequence[tuple[Source, Ledger]]) -> Sequence[Poller]:
         """Return a poller for the quick devices, and one for those that must not be asked often, where there are any."""
@@ -316,8 +334,7 @@ class EnergyMeter:
         slow = [pair for pair in pairs if pair[0].device.min_interval_s]
         pollers = [Poller(quick, self._timeline, self._interval, self._lock)]
         if slow:
-            interval = max(self._interval, *(source.device.min_interval_s for source, _ in slow))
-            pollers.append(Poller(slow, self._timeline, interval, self._lock))
+            pollers.append(Poller(slow, self._timeline, self._interval, self._lock))
         return pollers
 
     def _doubt(self) -> None:
@@ -543,18 +560,24 @@ class EnergyMeter:
             currency=self._rates.currency,
             relative_uncertainty=relative_uncertainty(by_device, uncertainties),
             measured_share=measured / whole if whole > 0 else None,
-            whole_machine_joules=max(self._beside_joules(until, whole_machine=True).values(), default=None),
-            process_joules=max(self._beside_joules(until, whole_machine=False).values(), default=None),
+            whole_machine_joules=max(self._whole_machine_joules(until).values(), default=None),
+            process_joules=self._process_joules(until),
         )
 
-    def _beside_joules(self, until: Point, *, whole_machine: bool) -> dict[str, float]:
-        """Return what is beside the total in J by backend: two plugs feed one machine, but a battery tells it once more."""
-        sums: dict[str, float] = {}
-        for name, ledger in self._beside.items():
-            device = ledger.device
-            if device.whole_machine is whole_machine and name in until.beside:
-                sums[device.backend] = sums.get(device.backend, 0.0) + until.beside[name]
-        return sums
+    def _whole_machine_joules(self, until: Point) -> dict[str, float]:
+        """Return the machine's energy in J by backend: two plugs feed one machine, but a battery tells the same again."""
+        parts = [(d.backend, d.joules or 0.0) for d in (self._earlier.whole_machine if self._earlier else ())]
+        devices = [ledger.device for ledger in self._beside.values() if ledger.device.whole_machine]
+        parts += [(device.backend, until.beside[device.id]) for device in devices if device.id in until.beside]
+        return {name: sum(joules for backend, joules in parts if backend == name) for name, _ in parts}
+
+    def _process_joules(self, until: Point) -> float | None:
+        """Return the job's share in J; None where it is not known, or not of the run that this one resumes."""
+        shares = [joules for name, joules in until.beside.items() if name.startswith(f"{BACKEND}:")]
+        if self._earlier is None:
+            return sum(shares) if shares else None
+        before = self._earlier.process
+        return None if before is None or before.joules is None or not shares else before.joules + sum(shares)
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
@@ -593,7 +616,8 @@ class EnergyMeter:
     def _mark(self) -> Mark:
         with self._lock:
             look = self._timeline.look()
-            ledgers = [ledger for ledger in self._ledgers.values() if not ledger.finder.silent] if self.running else []
+            read = {source.device.id for source in self._sources} if self.running else set()
+            ledgers = [ledger for name, ledger in self._ledgers.items() if name in read and not ledger.finder.silent]
             mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
             for ledger in ledgers:
                 ledger.mark(mark)
@@ -686,7 +710,7 @@ class EnergyMeter:
                 self.warn(msg)
                 return
             for source in self._sources:
-                source.close()
+                close(source)
             raise ConfigurationError(msg) from None
         self._path = path
 

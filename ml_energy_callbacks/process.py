@@ -33,7 +33,8 @@ class ProcessTree:
         """Look for the first time."""
         self._clock = clock
         self._process = psutil.Process(os.getpid())
-        self._cpu_seconds = 0.0
+        self._cpu_seconds = self._sum = 0.0
+        self._fell = False
         self.pids: Collection[int] = ()
         self._look()
         self._taken_ns = clock()
@@ -51,8 +52,13 @@ class ProcessTree:
             seconds += times.user + times.system
             seconds += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
         self.pids = pids
-        # While a child's time moves to its parent, the sum may fall for an instant.
-        self._cpu_seconds = max(self._cpu_seconds, seconds)
+        # The sum falls for an instant while a child's time moves to its parent, and for good when a child is left by its own.
+        fell = seconds < self._sum
+        if not fell:
+            self._cpu_seconds += seconds - self._sum
+        if not fell or self._fell:
+            self._sum = seconds
+        self._fell = fell
 
     def cpu_share(self) -> float:
         """Return the share of all processes' CPU time that these processes had since the last look, between 0 and 1."""

@@ -1,5 +1,6 @@
 """What a device is and what one look at it yields; plain frozen values."""
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -107,6 +108,12 @@ class Backend(Protocol):
         Raises:
             BackendUnavailableError: There is none, or none that can be read, with the reason and the fix.
         """
+
+
+def close(source: Source) -> None:
+    """Give a device's handle back, whatever a third party's source makes of it."""
+    with contextlib.suppress(Exception):
+        source.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.clock import NS_PER_S, Clock
+from ml_energy_callbacks.counters import MAX_WATTS
 from ml_energy_callbacks.readings import PowerSource, Reading, Source
 from ml_energy_callbacks.timeline import Timeline, TimelineReader
 
@@ -54,6 +55,7 @@ class Poller:
         now = self._clock()
         self._next_round = now
         self._due = [now] * len(self._pairs)
+        self._read_ns = [0] * len(self._pairs)
         self._lock = lock
         self.closed = False
 
@@ -67,10 +69,15 @@ class Poller:
         """Clock at which the next device is due, in ns."""
         return min(self._due, default=self._next_round)
 
-    def poll(self, *, hurry: bool = False) -> None:
-        """Read every device that is due; in a hurry, every device."""
+    def poll(self, end: int | None = None) -> None:
+        """Read every device that is due; after the ``end`` (ns) every device, but once those that must not be asked often."""
         now = self._clock()
-        readings = [(i, read(source, self._clock)) for i, (source, _) in enumerate(self._pairs) if hurry or self._due[i] <= now]
+        due = [
+            i
+            for i, (source, _) in enumerate(self._pairs)
+            if self._due[i] <= now or (end is not None and (not source.device.min_interval_s or self._read_ns[i] < end))
+        ]
+        readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
         regular = now >= self._next_round
         powers = {i: _power(self._pairs[i][0], self._clock) for i, reading in readings if regular and reading.value is not None}
         with self._lock:
@@ -83,10 +90,20 @@ class Poller:
             for i, reading in readings:
                 ledger = self._pairs[i][1]
                 ledger.take(reading, self._reader)
-                if (power := powers.get(i)) is not None:
+                if ledger.finder.silent:
+                    ledger.check.pause()
+                elif (power := powers.get(i)) is not None:
                     ledger.check.take(power[0], ledger.finder.joules, power[1], ledger.finder.resets)
-                wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
-                self._due[i] = self._next_round if wish is None else min(self._next_round, max(wish, now))
+                self._due[i] = self._next(ledger, now)
+                self._read_ns[i] = reading.ended_ns
+
+    def _next(self, ledger: Ledger, now: int) -> int:
+        """Return when to read a device again, in ns."""
+        least = ledger.device.min_interval_s
+        if least:
+            return now + round(max(self._interval_ns, least * NS_PER_S) * (1 + _DITHER * self._random.random()))
+        wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
+        return self._next_round if wish is None else min(self._next_round, max(wish, now))
 
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
@@ -115,7 +132,7 @@ def read(source: Source, clock: Clock) -> Reading:
     value: float | None = None
     # A third party's backend may raise anything; nothing of it may end the thread that all devices share.
     with contextlib.suppress(Exception):
-        value = source.read()
+        value = float(source.read())
     ended = clock()
     return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
 
@@ -125,10 +142,10 @@ def _power(source: Source, clock: Clock) -> tuple[int, float] | None:
     if not isinstance(source, PowerSource):
         return None
     try:
-        watts = source.watts()
+        watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
         return None
-    return clock(), watts
+    return (clock(), watts) if 0 <= watts <= MAX_WATTS[source.device.kind] else None
 
 
 class Sampler:
@@ -203,5 +220,5 @@ class Sampler:
 
     def _drain(self, poller: Poller, end: int) -> None:
         while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
-            poller.poll(hurry=True)
+            poller.poll(end)
             sleep(min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S)))

@@ -334,8 +334,13 @@ def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> 
         before = devices.get(device.id)
         devices[device.id] = device
         if before is not None:
+            uncertainties = {"before": before.relative_uncertainty, "after": device.relative_uncertainty}
+            known = {"before": before.joules or 0.0, "after": device.joules or 0.0}
+            whole = sum(known.values())
+            weighted = sum(known[part] * uncertainties[part] for part in known) / whole if whole else None
             devices[device.id] = replace(
                 device,
+                relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
                 joules=_sum(before.joules, device.joules),
                 missing_s=before.missing_s + device.missing_s,
             )
@@ -352,7 +357,7 @@ def _add_besides(earlier: Sequence[BesideRecord], later: Sequence[BesideRecord])
 
 def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
     if earlier is None or later is None:
-        return later  # a part whose share is not known makes the whole's unknown
+        return None  # a part whose share is not known makes the whole's unknown
     return _process(_add_besides(earlier.devices, later.devices), later.unknown)
 
 

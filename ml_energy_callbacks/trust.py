@@ -1,12 +1,12 @@
 """Whether the counters that were found can be trusted: each has to move, and no two may be one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from time import sleep
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
-from ml_energy_callbacks.readings import Device, PowerSource, Source
+from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source, close
 
 _LONGEST_NS = NS_PER_S
 """The slowest counters that are known refresh every 0.1 s; one that has not moved for so long stands still."""
@@ -36,7 +36,7 @@ class _ByPower:
             source.device,
             method="power_integration",
             wrap_joules=None,
-            note="Its energy counter stands still, so that its power is integrated.",
+            note=f"Its energy counter stands still, so that its power is integrated. {source.device.note or ''}".strip(),
         )
 
     def read(self) -> float:
@@ -46,6 +46,10 @@ class _ByPower:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+    def process_share(self, pids: Collection[int]) -> float | None:
+        """Return what the source says; None where it does not know."""
+        return self._source.process_share(pids) if isinstance(self._source, SharedSource) else None
 
 
 def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict:
@@ -73,7 +77,7 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
         else:
             kept.append(source)
         if name in refused:
-            source.close()
+            close(source)
     return Verdict(kept, refused)
 
 
@@ -99,19 +103,26 @@ def _standing_still(counters: Sequence[Source], clock: Clock) -> set[str]:
     """Return the ids of the counters that never moved."""
     first = [(source, _value(source)) for source in counters]
     waiting = [(source, value) for source, value in first if value is not None]
-    end = clock() + _LONGEST_NS
-    while waiting and clock() < end:
+    start = clock()
+    still: set[str] = set()
+    while waiting:
         sleep(_STEP_S)
         waiting = [(source, value) for source, value in waiting if _value(source) == value]
-    return {source.device.id for source, _ in waiting}
+        late = {source.device.id for source, _ in waiting if clock() - start > _longest_ns(source.device)}
+        waiting = [(source, value) for source, value in waiting if source.device.id not in late]
+        still |= late
+    return still
+
+
+def _longest_ns(device: Device) -> int:
+    return max(_LONGEST_NS, round(1.5 * (device.update_period_s or 0.0) * NS_PER_S))
 
 
 def _twins(counters: Sequence[Source]) -> dict[str, str]:
     """Return the id of the other by the id of a counter that shows nothing of its own."""
     twins: dict[str, str] = {}
     for one, other in combinations(counters, 2):
-        alike = (one.device.backend, one.device.kind) == (other.device.backend, other.device.kind)
-        if alike and one.device.id not in twins and _same(one, other):
+        if one.device.kind == other.device.kind and one.device.id not in twins and _same(one, other):
             twins.setdefault(other.device.id, one.device.id)
     return twins
 
@@ -122,5 +133,8 @@ def _same(one: Source, other: Source) -> bool:
         before, value, after = _value(one), _value(other), _value(one)
         if before is None or value is None or after is None or not before <= value <= after:
             return False
-        sleep(_STEP_S)
+        # At the next refresh, for within one it would be the same coincidence once more.
+        end = monotonic_clock() + _longest_ns(one.device)
+        while _value(one) == after and monotonic_clock() < end:
+            sleep(_STEP_S)
     return True

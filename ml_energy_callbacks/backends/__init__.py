@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import Literal, get_args
 
 from ml_energy_callbacks.backends.amd import AmdBackend
 from ml_energy_callbacks.backends.apple import AppleBackend
@@ -19,7 +19,7 @@ from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Backend, Device, Kind, Source
+from ml_energy_callbacks.readings import Backend, Device, Kind, Source, close
 from ml_energy_callbacks.trust import verify
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
@@ -115,18 +115,19 @@ def discover(
     unavailable: dict[str, BackendUnavailableError] = {}
     try:
         for backend in default_backends() if backends is None else backends:
+            name = getattr(backend, "name", type(backend).__name__)
             try:
-                found += backend.open()
+                _take(backend.open(), found)
             except BackendUnavailableError as error:
-                unavailable[backend.name] = error
+                unavailable[name] = error
             except ConfigurationError:
                 raise
             except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
-                unavailable[backend.name] = BackendUnavailableError(f"The backend {backend.name} failed: {error!r}.")
+                unavailable[name] = BackendUnavailableError(f"The backend {name} failed: {error!r}.")
         refused = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
     except ConfigurationError:
         for source in found:
-            source.close()
+            close(source)
         raise
     verdict = verify([source for source in found if source.device.id not in refused])
     refused |= verdict.refused
@@ -134,8 +135,22 @@ def discover(
     kept = [source for source in verdict.sources if source.device.id not in refused]
     for source in found:
         if source.device.id in refused:
-            source.close()
+            close(source)
     return Discovery(kept, unavailable, {name: reason for name, reason in refused.items() if reason})
+
+
+def _take(opened: Sequence[Source], found: list[Source]) -> None:
+    """Add the sources to those found, but for those whose id is there already: a backend may have been given twice."""
+    kinds = get_args(Kind)
+    for source in opened:
+        if source.device.kind not in kinds:
+            msg = f"the kind of {source.device.id} is {source.device.kind!r}, not one of {', '.join(kinds)}"
+            raise ValueError(msg)
+    for source in opened:
+        if any(source.device.id == other.device.id for other in found):
+            close(source)
+        else:
+            found.append(source)
 
 
 def _unchosen(

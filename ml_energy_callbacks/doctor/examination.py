@@ -1,6 +1,6 @@
 """Measure for some seconds as a run does, and tell what was found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from time import sleep
 from typing import Literal
 
@@ -18,7 +18,7 @@ SECONDS = 3.0
 
 
 class Examined(DeviceRecord, kw_only=True):
-    """A device that can be read; ``watts`` is its mean power while it was looked at, None where no reading came."""
+    """A device that can be read; ``watts`` is its mean power, None where it could not be read all the time."""
 
     watts: float | None
     whole_machine: bool
@@ -78,7 +78,7 @@ def examine(
         devices=[
             Examined(
                 **{name: value for name, value in asdict(device).items() if name in fields},
-                watts=ratio(device.joules, record.total.seconds),
+                watts=None if device.missing_s else ratio(device.joules, record.total.seconds),
                 whole_machine=whole,
             )
             for device, whole in found
@@ -93,7 +93,7 @@ def examine(
 
 def live_watts(
     devices: Literal["auto"] | Sequence[str] = "auto", *, backends: Sequence[Backend] | None = None, every_s: float = 1.0
-) -> Iterator[Mapping[str, float | None]]:
+) -> Generator[Mapping[str, float | None], None, None]:
     """Yield each device's mean power over the last interval in W by its id, for ever; None where it was not read.
 
     Args:
@@ -112,5 +112,6 @@ def live_watts(
             now = meter.point()
             earlier, later = before.devices | before.beside, now.devices | now.beside
             seconds = (now.time_ns - before.time_ns) / NS_PER_S
-            yield {name: (later[name] - earlier[name]) / seconds if name in earlier else None for name in ids}
+            known = earlier.keys() - meter.silent
+            yield {name: (later[name] - earlier[name]) / seconds if name in known else None for name in ids}
             before = now

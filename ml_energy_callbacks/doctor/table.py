@@ -82,6 +82,8 @@ def _notes(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"{device.id}: {device.note}"
         if device.cross_check is not None:
             yield f"{device.id}: counter / its own power, integrated: {device.cross_check:+.1%}.".replace("%", " %")
+        if device.missing_s:
+            yield f"{device.id}: it could not be read for {quantity(device.missing_s, 's')}."
         if device.shared:
             yield f"{device.id}: others may use it, too; its energy is the whole device's."
     yield from diagnosis.notes

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.doctor import live_watts
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedPower
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "doctor"]
@@ -70,6 +73,17 @@ def test_one_device_can_be_asked_for_and_one_that_is_not_there_is_a_sentence(gpu
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
     assert "There is no device 'tpu:7' here" in wrong.stderr
+
+
+def test_what_cannot_be_read_now_has_no_watts() -> None:
+    power = ScriptedPower(PowerCurve(monotonic_clock, 100), monotonic_clock)
+    watching = live_watts(backends=[ScriptedBackend([power])], every_s=0.5)
+    next(watching)
+    assert next(watching)["scripted:power"] == pytest.approx(100, rel=0.05)
+    power.failing = True
+    next(watching)
+    assert next(watching)["scripted:power"] is None
+    watching.close()
 
 
 def test_watching_shows_each_devices_power_until_it_is_interrupted(gpus: dict[str, str], tmp_path: Path) -> None:

@@ -181,3 +181,117 @@ def test_whatever_a_backend_raises_is_a_gap() -> None:
     (device,) = m.record.devices
     assert device.missing_s == pytest.approx(0.55, abs=0.2)
     assert device.joules == pytest.approx(100 * m.record.total.seconds, rel=0.05)
+
+
+@dataclass(slots=True)
+class Odd(ScriptedCounter):
+    """A counter whose next value may be anything."""
+
+    value: object = None
+
+    def read(self) -> float:
+        return ScriptedCounter.read(self) if self.value is None else self.value  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("value", ["garbage", [], object()])
+def test_a_value_that_is_no_number_is_a_gap_of_its_device_alone(value: object) -> None:
+    odd = Odd(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    with meter(odd, power) as m:
+        time.sleep(0.4)
+        odd.value = value
+        time.sleep(0.5)
+        odd.value = None
+        time.sleep(0.4)
+    counted, integrated = m.record.devices
+    assert counted.missing_s == pytest.approx(0.55, abs=0.2)
+    assert integrated.missing_s == 0
+    assert integrated.joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
+
+
+def test_a_read_that_never_ends_is_missing_in_the_record_while_it_hangs_and_at_the_end() -> None:
+    blocking = Blocking(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    with meter(blocking) as m:
+        time.sleep(0.5)
+        blocking.blocks_s = 6.0
+        time.sleep(2.5)
+        assert m.record.devices[0].missing_s == pytest.approx(2.5, abs=0.3)
+    (device,) = m.record.devices
+    assert device.missing_s == pytest.approx(3.5, abs=0.5)  # the stop waits a second for it
+    assert device.joules == pytest.approx(100 * (m.record.total.seconds - 2.5), rel=0.3)
+    assert any("did not answer" in warning for warning in m.record.warnings)
+
+
+@pytest.mark.parametrize("counter_first", [True, False])
+def test_a_device_that_is_read_in_another_way_at_the_next_start_adds_up(*, counter_first: bool) -> None:
+    curve = PowerCurve(monotonic_clock, 100)
+    counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
+    power = ScriptedPower(curve, monotonic_clock, device=replace(counter.device, method="power_integration"))
+    backend = ScriptedBackend([counter if counter_first else power])
+    m = EnergyMeter(backends=[backend], carbon_intensity=1, verbose=False)
+    for source in (backend.sources[0], power if counter_first else counter):
+        backend.sources = [source]
+        with m:
+            time.sleep(0.6)
+    (device,) = m.record.devices
+    assert device.joules == pytest.approx(100 * m.record.total.seconds, rel=0.05)
+    assert device.missing_s == 0
+
+
+def test_a_device_that_is_gone_at_the_next_start_is_told_and_holds_up_no_window() -> None:
+    curve = PowerCurve(monotonic_clock, 100)
+    stays = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
+    goes = ScriptedCounter(curve, monotonic_clock, period_s=0.02, device=replace(COUNTER, id="scripted:1"), start_joules=7)
+    backend = ScriptedBackend([stays, goes])
+    m = EnergyMeter(backends=[backend], carbon_intensity=1, verbose=False)
+    with m:
+        time.sleep(0.2)
+    backend.sources = [stays]
+    with m:
+        time.sleep(0.2)
+        with m.window() as window:
+            time.sleep(0.3)
+        time.sleep(0.3)
+        assert window.joules == pytest.approx(30, rel=0.1)
+    assert any("scripted:1 was read before" in warning for warning in m.record.warnings)
+
+
+def test_each_slow_device_is_asked_at_its_own_pace() -> None:
+    def slow(number: int, interval_s: float, *, whole: bool) -> ScriptedPower:
+        device = replace(
+            COUNTER, id=f"scripted:{number}", method="power_integration", min_interval_s=interval_s, whole_machine=whole
+        )
+        return ScriptedPower(PowerCurve(monotonic_clock, 100), monotonic_clock, device=device)
+
+    with meter(slow(0, 0.1, whole=False), slow(1, 1.0, whole=True)) as m:
+        time.sleep(4)
+    (part,) = m.record.devices
+    assert part.missing_s == 0
+    assert part.joules == pytest.approx(100 * m.record.total.seconds, rel=0.1)
+
+
+def test_what_must_not_be_asked_often_is_not() -> None:
+    @dataclass(slots=True)
+    class Counted(ScriptedCounter):
+        reads: int = 0
+
+        def read(self) -> float:
+            self.reads += 1
+            return ScriptedCounter.read(self)
+
+    device = replace(COUNTER, min_interval_s=0.5)
+    counted = Counted(PowerCurve(monotonic_clock, 100), monotonic_clock, device=device)
+    with meter(counted):
+        time.sleep(2.5)
+    assert 3 <= counted.reads <= 7
+
+
+def test_a_device_that_cannot_be_closed_costs_no_record(tmp_path: Path) -> None:
+    class Stuck(ScriptedCounter):
+        def close(self) -> None:
+            msg = "stuck"
+            raise RuntimeError(msg)
+
+    with meter(Stuck(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02), output_dir=tmp_path):
+        time.sleep(0.2)
+    assert load_record(tmp_path).run.status == "completed"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -17,6 +18,7 @@ from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.process import ProcessTree
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
 
 CPU = Device(
@@ -126,6 +128,36 @@ def test_children_that_came_and_went_are_counted() -> None:
     assert len(tree.pids) >= 1
 
 
+ORPHAN = """
+import os, sys, time
+if os.fork() == 0:
+    end = time.process_time() + 1.0
+    while time.process_time() < end:
+        pass
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_a_childs_child_that_is_left_alone_takes_its_past_with_it_and_no_more() -> None:
+    tree = ProcessTree()
+    child = subprocess.Popen([sys.executable, "-c", ORPHAN])
+    time.sleep(2.5)
+    tree.cpu_share()
+    (orphan,) = (pid for pid in tree.pids if pid not in (os.getpid(), child.pid))
+    child.kill()
+    child.wait()
+    try:
+        shares = []
+        for _ in range(3):
+            burn(0.6)
+            shares.append(tree.cpu_share())
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+    assert max(shares[1:]) > 0.2
+
+
 @pytest.mark.parametrize("share", [0.25, None])
 def test_a_gpu_that_tells_who_uses_it_is_shared_by_that_and_otherwise_unknown(share: float | None) -> None:
     gpu = UsedGpu(PowerCurve(monotonic_clock, 200), monotonic_clock, device=GPU, share=share)
@@ -152,3 +184,28 @@ def test_a_gpu_that_does_not_tell_who_uses_it_has_a_reason() -> None:
     assert process is not None
     assert process.joules is None
     assert process.unknown == {"nvml:GPU-0": "nvml:GPU-0 does not tell which process uses it."}
+
+
+def test_a_run_that_is_resumed_goes_on_with_what_is_beside_the_total_and_with_its_uncertainty() -> None:
+    def run(
+        device: Device, scope: Literal["machine", "process"], earlier: RunRecord | None
+    ) -> tuple[RunRecord, dict[str, float]]:
+        counter = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.001, device=device)
+        plug = ScriptedPower(PowerCurve(monotonic_clock, 300), monotonic_clock, device=PLUG)
+        meter = EnergyMeter(backends=[ScriptedBackend([counter, plug])], scope=scope, carbon_intensity=1, verbose=False)
+        with meter:
+            if earlier is not None:
+                meter.resume(earlier)
+            time.sleep(2.2)
+            metrics = meter.totals()
+        return meter.record, metrics
+
+    first, _ = run(replace(CPU, relative_uncertainty=0.6), "machine", None)
+    both, metrics = run(CPU, "process", first)
+    assert both.total.joules == pytest.approx(100 * both.total.seconds, rel=0.05)
+    assert both.devices[0].relative_uncertainty == pytest.approx(0.325, abs=0.05)
+    (whole,) = both.whole_machine
+    assert whole.joules == pytest.approx(300 * both.total.seconds, rel=0.1)
+    assert metrics["energy/total/whole_machine_joules"] == pytest.approx(whole.joules, rel=0.2)
+    assert both.process is None  # the first part did not ask
+    assert "energy/total/process_joules" not in metrics

@@ -1,5 +1,6 @@
 """Which counters are believed: those that stand still, jump, run back, copy another or disagree with their power are not."""
 
+import random
 import time
 from dataclasses import dataclass, replace
 
@@ -175,6 +176,57 @@ def test_a_counter_is_held_against_its_power() -> None:
             check.take(now, factor * curve.joules(now), curve.watts(now), 0)
         assert check.difference == pytest.approx(factor - 1, abs=0.01)
         assert check.suspicious is suspicious
+
+
+def test_chance_accuses_no_good_counter() -> None:
+    accused = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        curve = SquareCurve(90, 420, 0.1)
+        check, now = CrossCheck(), 0
+        for _ in range(600):
+            now += round((0.03 + 0.04 * rng.random()) * NS_PER_S)
+            check.take(now, curve.joules(now), curve.watts(now), 0)
+            if check.suspicious:
+                accused += 1
+                break
+    assert accused <= 1
+
+
+def test_one_nonsensical_power_does_not_spoil_the_check() -> None:
+    power = PowerCurve(monotonic_clock, 100)
+    good = CounterWithPower(PowerCurve(monotonic_clock, 100), monotonic_clock, device=named(0), period_s=0.02, power=power)
+    with meter(good) as m:
+        time.sleep(1.5)
+        power.set(4_294_967.295)
+        time.sleep(0.2)
+        power.set(100)
+        time.sleep(1.5)
+    assert m.record.devices[0].cross_check == pytest.approx(0, abs=0.05)
+
+
+def test_a_counter_that_copies_another_backends_counts_once_and_a_backend_given_twice_as_well() -> None:
+    curve = PowerCurve(monotonic_clock, 100)
+    one, copy = (ScriptedCounter(curve, monotonic_clock, device=named(i), period_s=0.02) for i in (0, 1))
+    copy.device = replace(copy.device, id="other:0", backend="other")
+    found = discover(backends=[ScriptedBackend([one]), ScriptedBackend([copy])])
+    assert [source.device.id for source in found.sources] == ["scripted:0"]
+    found = discover(backends=[ScriptedBackend([one]), ScriptedBackend([one])])
+    assert [source.device.id for source in found.sources] == ["scripted:0"]
+
+
+def test_a_device_of_an_unknown_kind_is_a_fault_of_its_backend() -> None:
+    odd = counter(0)
+    odd.device = replace(odd.device, kind="npu")  # type: ignore[arg-type]
+    found = discover(backends=[ScriptedBackend([odd], name="odd"), ScriptedBackend([counter(1)])])
+    assert [source.device.id for source in found.sources] == ["scripted:1"]
+    assert "'npu'" in found.unavailable["odd"].reason
+
+
+def test_a_counter_that_says_that_it_is_slow_is_waited_for() -> None:
+    slow = counter(0)
+    slow.period_s, slow.device = 1.5, replace(slow.device, update_period_s=1.5)
+    assert len(discover(backends=[ScriptedBackend([slow])]).sources) == 1
 
 
 def test_a_counter_that_disagrees_with_its_power_is_told_and_is_less_sure() -> None:
