@@ -171,7 +171,7 @@ def test_a_counter_is_held_against_its_power() -> None:
     curve = SquareCurve(100, 300, 0.5)
     for factor, suspicious in ((1.0, False), (1.05, False), (1.25, True), (0.6, True)):
         check = CrossCheck()
-        for i in range(200):
+        for i in range(600):
             now = i * NS_PER_S // 20
             check.take(now, factor * curve.joules(now), curve.watts(now), 0)
         assert check.difference == pytest.approx(factor - 1, abs=0.01)
