@@ -304,6 +304,7 @@ def test_the_last_chip_to_close_closes_the_channel(tpu: SimulatedTpu, clock: Man
 
 SERVER = """
 import sys
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.testing import PowerCurve
 from ml_energy_callbacks.testing.tpu import SimulatedTpu
 
