@@ -30,6 +30,7 @@ OPTIONS = {
     "log_every_n_steps": None,
     "output_dir": None,
     "verbose": True,
+    "scope": "machine",
     "backends": None,
 }
 
