@@ -15,13 +15,15 @@ class BackendUnavailableError(EnergyError):
     Attributes:
         reason: Why, in one sentence.
         fix: What the user can do about it, or None where nothing can be done.
+        present: Whether such hardware is here all the same, so that its energy is missing and the user has to be told.
     """
 
-    def __init__(self, reason: str, fix: str | None = None) -> None:
+    def __init__(self, reason: str, fix: str | None = None, *, present: bool = False) -> None:
         """Keep the reason and the fix apart, so that a report can show both."""
         super().__init__(reason if fix is None else f"{reason} {fix}")
         self.reason = reason
         self.fix = fix
+        self.present = present
 
 
 class ReadError(EnergyError):

@@ -59,7 +59,7 @@ class Point:
 
 
 class Loop(Protocol):
-    """A loop that may end without a word, such as by an exception that fires no hook; asked in the sampler's thread."""
+    """A loop that may end without a word, such as by an exception that fires no hook; asked in a thread of the sampler."""
 
     def running(self) -> bool:
         """Return whether it still runs."""
@@ -187,9 +187,10 @@ class EnergyMeter:
         self._resolved: frozenset[int] = frozenset()
         self._run: Run | None = None
         self._ended = False
-        # Both can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
+        # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
+        self._writing = threading.RLock()
         self._batch = _Batch(self)
         self._current = _Frame(self._tally("other"), "other", "other")
         self._during = self._between = OUTSIDE
@@ -268,6 +269,10 @@ class EnergyMeter:
                 )
             for reason in self._discovery.refused.values():
                 self.warn(reason)
+            if self._devices == "auto":
+                for error in self._discovery.unavailable.values():
+                    if error.present:
+                        self.warn(" ".join(filter(None, (error.reason, "It is not measured.", error.fix))))
             pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
             self._ended = False
@@ -302,7 +307,7 @@ class EnergyMeter:
             self._doubt()
             self._run.status, self._run.reason = status, reason
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
-            self._write(self._build())
+            self._write()
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _open_ledgers(self) -> Sequence[tuple[Source, Ledger]]:
@@ -328,14 +333,13 @@ class EnergyMeter:
             ledgers[name] = Ledger(source.device, self._interval)
         return ledgers[name]
 
-    def _pollers(self, pairs: Sequence[tuple[Source, Ledger]]) -> Sequence[Poller]:
-        """Return a poller for the quick devices, and one for those that must not be asked often, where there are any."""
-        quick = [pair for pair in pairs if not pair[0].device.min_interval_s]
-        slow = [pair for pair in pairs if pair[0].device.min_interval_s]
-        pollers = [Poller(quick, self._timeline, self._interval, self._lock)]
-        if slow:
-            pollers.append(Poller(slow, self._timeline, self._interval, self._lock))
-        return pollers
+    def _pollers(self, pairs: Sequence[tuple[Source, Ledger]]) -> Mapping[str, Poller]:
+        """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name."""
+        groups: dict[str, list[tuple[Source, Ledger]]] = {}
+        for source, ledger in pairs:
+            name = f"{source.device.backend}{'-slow' * bool(source.device.min_interval_s)}"
+            groups.setdefault(name, []).append((source, ledger))
+        return {name: Poller(group, self._timeline, self._interval, self._lock) for name, group in groups.items()}
 
     def _doubt(self) -> None:
         """Tell the user of counters that cannot be trusted, as far as that is known by now."""
@@ -358,7 +362,7 @@ class EnergyMeter:
         return self._timeline.look().now
 
     def _watch(self, loop: Loop) -> None:
-        """Stop measuring when the loop has gone; called in the sampler's thread."""
+        """Stop measuring when the loop has gone; called in a thread of the sampler."""
         # While another thread stops the meter, it waits for this one: leave it to that.
         if loop.running() or not self._stopping.acquire(blocking=False):
             return
@@ -689,9 +693,9 @@ class EnergyMeter:
         return record if self._earlier is None else add_records(self._earlier, record, self._rates)
 
     def _review(self) -> None:
-        """Write what is known so far; called in the sampler's thread."""
+        """Write what is known so far; called in a thread of the sampler."""
         self._doubt()
-        self._write(self._build())
+        self._write()
 
     def _prepare_file(self, framework_dir: Path | None) -> None:
         """Write the first record; a directory that the user named has to be writable, the framework's need not."""
@@ -725,11 +729,12 @@ class EnergyMeter:
         if name not in self._own_ids():
             path.replace(path.with_name(f"energy-{name[:8]}.json"))
 
-    def _write(self, record: RunRecord) -> None:
+    def _write(self) -> None:
         if self._path is None:
             return
         try:
-            write_record(record, self._path)
+            with self._writing:  # a review that is late must not put an older record in the last one's place
+                write_record(self._build(), self._path)
         except OSError as error:
             self.warn(f"The run file {self._path} could not be written ({error.strerror}); the record is in memory.")
 

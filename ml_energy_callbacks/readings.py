@@ -28,6 +28,7 @@ class Device:
         note: One sentence on how the figure comes about, where that is not plain; else None.
         covers: Further kinds whose energy is inside this device's (a superchip's counter holds its processor too): devices
             of these kinds are not counted beside it.
+        node: NUMA node that it is attached to, where that is known: what ``covers`` names is then inside it on this node alone.
         shared: Whether others may use the device at the same time, so that its energy is not this job's alone.
         whole_machine: Whether it meters the machine as a whole: it is reported beside the parts and never added to them.
         min_interval_s: Least time between two reads in s. What may not be read often may also be slow to answer, so that
@@ -45,6 +46,7 @@ class Device:
     update_period_s: float | None = None
     note: str | None = None
     covers: tuple[Kind, ...] = ()
+    node: int | None = None
     shared: bool = False
     whole_machine: bool = False
     min_interval_s: float = 0.0
@@ -68,7 +70,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """Give the handle back; calling it twice is harmless."""
+        """Give the handle back; calling it twice is harmless, and a read after it raises ReadError."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The thread that reads the devices and hands the readings to their ledgers; a second one for devices that answer slowly.
+"""The threads that read the devices and hand the readings to their ledgers.
 
 :class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the threads.
 """
@@ -6,8 +6,9 @@
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from time import sleep
 from typing import Any
 
@@ -26,6 +27,8 @@ _FIRST_WAIT_NS = 500_000_000
 """At the start, the first refreshes are waited for, for this long at most."""
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
+_WATCH_S = 0.05
+_THREAD = "ml-energy-sampler"
 _LONGEST_READ_NS = NS_PER_S
 """When a read took longer, nobody knows at which instant its value was true."""
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
@@ -63,6 +66,11 @@ class Poller:
     def sources(self) -> Sequence[Source]:
         """The devices that are polled."""
         return [source for source, _ in self._pairs]
+
+    @property
+    def quick(self) -> bool:
+        """Whether the devices may be asked as often as one likes."""
+        return not any(source.device.min_interval_s for source in self.sources)
 
     @property
     def next_poll(self) -> int:
@@ -118,8 +126,10 @@ class Poller:
         )
 
     def close(self) -> None:
-        """End every device's chain of readings."""
+        """End every device's chain of readings; a second call does nothing."""
         with self._lock:
+            if self.closed:
+                return
             self.closed = True
             now = self._reader.refresh()
             for _, ledger in self._pairs:
@@ -149,37 +159,39 @@ def _power(source: Source, clock: Clock) -> tuple[int, float] | None:
 
 
 class Sampler:
-    """A thread for each poller."""
+    """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else."""
 
     def __init__(
         self,
-        pollers: Sequence[Poller],
+        pollers: Mapping[str, Poller],
         clock: Clock,
         review: Callable[[], None],
         watch: Callable[[], None] | None = None,
     ) -> None:
-        """Poll in threads of their own; the first poller's devices are the quick ones.
+        """Poll in threads of these names.
 
-        Call ``review`` in the first thread now and then (after 1, 2 and 4 s, then every 5 s), and ``watch`` there after each
-        poll.
+        Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
+        there all the time.
         """
         self._clock = clock
         self._review = review
         self._watch = watch
         self._stopping = threading.Event()
         self._end: int | None = None
-        self._threads = [
-            threading.Thread(target=self._run, args=(poller,), name=f"ml-energy-sampler{'-slow' * (i > 0)}", daemon=True)
-            for i, poller in enumerate(pollers)
+        self._pollers = list(pollers.values())
+        self._readers = [
+            threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
+            for name, poller in pollers.items()
         ]
-        self._pollers = pollers
+        self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
 
     def start(self) -> None:
         """Start the threads, and wait for the quick devices' first refreshes: from then on, there is a figure to tell."""
-        for thread in self._threads:
+        for thread in (*self._readers, self._reviewer):
             thread.start()
+        quick = [poller for poller in self._pollers if poller.quick]
         end = self._clock() + _FIRST_WAIT_NS
-        while not self._pollers[0].ready and self._clock() < end:
+        while not all(poller.ready for poller in quick) and self._clock() < end:
             sleep(_FIRST_STEP_S)
 
     def stop(self, end: int) -> Sequence[Source]:
@@ -192,33 +204,31 @@ class Sampler:
         self._stopping.set()
         hanging: list[Source] = []
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
-        for thread, poller in zip(self._threads, self._pollers, strict=True):
-            if threading.current_thread() is thread:
-                self._drain(poller, end)
-            else:
-                thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
-                if thread.is_alive():
-                    hanging += poller.sources
-            poller.close()
+        for thread, poller in zip(self._readers, self._pollers, strict=True):
+            thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
+            if thread.is_alive():
+                hanging += poller.sources
+                poller.close()
+        if threading.current_thread() is not self._reviewer:
+            self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
         return hanging
 
-    def _run(self, poller: Poller) -> None:
-        reviews = poller is self._pollers[0]
+    def _look_after(self) -> None:
         pause = _FIRST_REVIEW_NS
         review = self._clock() + pause
-        while self._end is None:
-            poller.poll()
-            if reviews and self._watch is not None:
+        while not self._stopping.wait(min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)):
+            if self._watch is not None:
                 self._watch()
-            now = self._clock()
-            if reviews and now >= review:
+            if self._clock() >= review and not self._stopping.is_set():
                 self._review()
                 pause = min(2 * pause, REVIEW_NS)
-                review = now + pause
-            self._stopping.wait(max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
-        self._drain(poller, self._end)
+                review = self._clock() + pause
 
-    def _drain(self, poller: Poller, end: int) -> None:
-        while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
-            poller.poll(end)
+    def _read(self, poller: Poller) -> None:
+        while self._end is None:
+            poller.poll()
+            self._stopping.wait(max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
+        while not poller.closed and not poller.known_until(self._end) and self._clock() < self._end + _LAST_WAIT_NS:
+            poller.poll(self._end)
             sleep(min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S)))
+        poller.close()  # now, for others may keep the run waiting

@@ -1,17 +1,23 @@
-"""Whether the counters that were found can be trusted: each has to move, and no two may be one."""
+"""Whether the devices that were found can be trusted: each has to answer, each counter to move, and no two may be one."""
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from itertools import combinations
 from time import sleep
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.deadline import in_background, within
 from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source, close
 
 _LONGEST_NS = NS_PER_S
 """The slowest counters that are known refresh every 0.1 s; one that has not moved for so long stands still."""
 _STEP_S = 0.005
 _TWIN_CHECKS = 3
+_ANSWER_S = 2.0
+"""A device that takes longer for its first answer may never give one."""
+_CHECK_S = 20.0
+"""All checks together take some seconds at most, unless a driver hangs in the middle of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,7 @@ class Verdict:
 
     Attributes:
         sources: These can; a GPU whose counter stands still is among them by its power.
-        refused: Why the others cannot, in a sentence, by device id. They are closed.
+        refused: Why the others cannot, in a sentence, by device id. They are closed, but for those that hang in their driver.
     """
 
     sources: Sequence[Source]
@@ -55,18 +61,23 @@ class _ByPower:
 def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict:
     """Watch all counters until each has moved, for a second at most, and sort out those that cannot be trusted.
 
-    A counter that cannot be read now is neither trusted nor refused: it may come back.
+    A counter that cannot be read now is neither trusted nor refused: it may come back. One that does not even say so is
+    refused, for whoever asks it waits for ever, and what shares its driver with it.
 
     Args:
         sources: The open devices.
         clock: Monotonic clock.
     """
-    counters = [source for source in sources if _counts(source.device)]
-    still = _standing_still(counters, clock)
-    twins = _twins([source for source in counters if source.device.id not in still])
-    refused: dict[str, str] = {}
+    hanging = _hanging([source for source in sources if not source.device.min_interval_s])
+    refused = {name: f"{name} does not answer; it is not counted." for name in hanging}
+    answering = [source for source in sources if source.device.id not in hanging]
+    counters = [source for source in answering if _counts(source.device)]
+    try:
+        still, twins = within(_CHECK_S, lambda: _doubts(counters, clock))
+    except TimeoutError:  # it answered once and hangs now: a gap of the run
+        return Verdict(answering, refused)
     kept: list[Source] = []
-    for source in sources:
+    for source in answering:
         name = source.device.id
         if name in still and isinstance(source, PowerSource) and _tells_power(source):
             kept.append(_ByPower(source))
@@ -79,6 +90,18 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
         if name in refused:
             close(source)
     return Verdict(kept, refused)
+
+
+def _hanging(sources: Sequence[Source]) -> set[str]:
+    """Return the ids of the devices that do not answer, be it with an error."""
+    answers = {in_background(source.read): source.device.id for source in sources}
+    return {answers[late] for late in wait(answers, timeout=_ANSWER_S).not_done}
+
+
+def _doubts(counters: Sequence[Source], clock: Clock) -> tuple[Collection[str], Mapping[str, str]]:
+    """Return the ids of the counters that stand still, and of those that show another's, with the other's."""
+    still = _standing_still(counters, clock)
+    return still, _twins([source for source in counters if source.device.id not in still])
 
 
 def _counts(device: Device) -> bool:

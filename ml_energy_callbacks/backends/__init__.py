@@ -18,12 +18,16 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
+from ml_energy_callbacks.deadline import within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source, close
 from ml_energy_callbacks.trust import verify
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
 """Group of entry points by which other packages bring backends: each is called without arguments and returns one."""
+
+_OPEN_S = 30.0
+"""NVIDIA's driver takes seconds for each GPU that nothing has used since it was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class _Broken:
     reason: str
 
     def open(self) -> Sequence[Source]:
-        raise BackendUnavailableError(self.reason, "Update or remove the package that brings it.")
+        raise BackendUnavailableError(self.reason, "Update or remove the package that brings it.", present=True)
 
 
 def check_devices(devices: Literal["auto"] | Sequence[str]) -> None:
@@ -117,13 +121,14 @@ def discover(
         for backend in default_backends() if backends is None else backends:
             name = getattr(backend, "name", type(backend).__name__)
             try:
-                _take(backend.open(), found)
+                _take(within(_OPEN_S, backend.open), found)
             except BackendUnavailableError as error:
                 unavailable[name] = error
             except ConfigurationError:
                 raise
             except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
-                unavailable[name] = BackendUnavailableError(f"The backend {name} failed: {error!r}.")
+                reason = f"did not answer within {_OPEN_S:g} s" if isinstance(error, TimeoutError) else f"failed: {error!r}"
+                unavailable[name] = BackendUnavailableError(f"The backend {name} {reason}.", present=True)
         refused = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
     except ConfigurationError:
         for source in found:
@@ -176,14 +181,14 @@ def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, 
 def _counted_twice(devices: Sequence[Device]) -> dict[str, str]:
     """Return the devices whose energy another device's figure holds, and the models of what is measured."""
     parts = [device for device in devices if not device.whole_machine]
-    covers: dict[Kind, Device] = {}
-    for device in parts:
-        covers |= dict.fromkeys(device.covers, device)
-    refused = {
-        device.id: f"{device.id} is inside the figure of {covers[device.kind].id}."
-        for device in parts
-        if device.kind in covers and covers[device.kind].backend != device.backend
-    }
-    told = {device.kind for device in parts if device.method != "model" and device.id not in refused} | covers.keys()
-    models = [device for device in parts if device.method == "model" and device.kind in told]
-    return refused | {device.id: "" for device in models}
+    inside = {device.id: other.id for device in parts for other in parts if _holds(other, device)}
+    counted = [device for device in parts if device.method != "model" and device.id not in inside]
+    told = {kind for device in counted for kind in (device.kind, *device.covers)}
+    models = [device.id for device in parts if device.method == "model" and device.kind in told]
+    return {name: f"{name} is inside the figure of {other}." for name, other in inside.items()} | dict.fromkeys(models, "")
+
+
+def _holds(whole: Device, part: Device) -> bool:
+    """Return whether a device's figure holds another's energy; where both say on which node they are, it has to be one."""
+    elsewhere = None not in {whole.node, part.node} and whole.node != part.node
+    return part.kind in whole.covers and part.backend != whole.backend and not elsewhere

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import psutil
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.readings import Device
 
 WATTS_PER_GB = 0.392
@@ -22,13 +23,18 @@ class _Memory:
         self._watts = watts
         self._clock = clock
         self._start = clock()
+        self._closed = False
 
     def read(self) -> float:
         """Return the modelled joules since it was opened."""
+        if self._closed:
+            msg = "The model is closed."
+            raise ReadError(msg)
         return self._watts * (self._clock() - self._start) / NS_PER_S
 
     def close(self) -> None:
-        """Do nothing."""
+        """Reckon no more."""
+        self._closed = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,13 @@ class Unmeasured(msgspec.Struct, kw_only=True):
         name: The backend's name, or the device's id.
         reason: Why, in a sentence.
         fix: What can be done about it, or None.
+        present: Whether it is here all the same.
     """
 
     name: str
     reason: str
     fix: str | None
+    present: bool
 
 
 class Diagnosis(msgspec.Struct, kw_only=True):
@@ -72,7 +74,13 @@ def examine(
     record, discovery = meter.record, meter.discovery
     found: list[tuple[DeviceRecord, bool]] = [(device, False) for device in record.devices]
     found += [(device, True) for device in record.whole_machine]
-    refused = set(discovery.refused.values())
+    unmeasured = [
+        *(Unmeasured(name=name, reason=reason, fix=None, present=True) for name, reason in discovery.refused.items()),
+        *(
+            Unmeasured(name=name, reason=error.reason, fix=error.fix, present=error.present)
+            for name, error in discovery.unavailable.items()
+        ),
+    ]
     fields = DeviceRecord.__struct_fields__
     return Diagnosis(
         devices=[
@@ -83,11 +91,8 @@ def examine(
             )
             for device, whole in found
         ],
-        unmeasured=[
-            *(Unmeasured(name=name, reason=reason, fix=None) for name, reason in discovery.refused.items()),
-            *(Unmeasured(name=name, reason=error.reason, fix=error.fix) for name, error in discovery.unavailable.items()),
-        ],
-        notes=[warning for warning in record.warnings if warning not in refused],
+        unmeasured=unmeasured,
+        notes=[warning for warning in record.warnings if not any(warning.startswith(entry.reason) for entry in unmeasured)],
     )
 
 

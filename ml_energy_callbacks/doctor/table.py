@@ -1,13 +1,13 @@
 """A diagnosis -> tables for a terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ml_energy_callbacks.doctor.examination import Diagnosis, Examined
+from ml_energy_callbacks.doctor.examination import Diagnosis, Examined, Unmeasured
 from ml_energy_callbacks.report import quantity, uncertainty
 
 _METHODS = {
@@ -28,8 +28,10 @@ def render(diagnosis: Diagnosis) -> Group:
     whole = [device for device in diagnosis.devices if device.whole_machine]
     if whole:
         parts.append(_devices("The whole machine, reported beside the total", whole))
-    if diagnosis.unmeasured:
-        parts.append(_unmeasured(diagnosis))
+    for title, present in (("Here, but not measured", True), ("Not here", False)):
+        entries = [entry for entry in diagnosis.unmeasured if entry.present is present]
+        if entries:
+            parts.append(_unmeasured(title, entries))
     return Group(*parts, *(Text(line) for line in _notes(diagnosis)))
 
 
@@ -69,9 +71,9 @@ def _refresh(device: Examined) -> str:
     return {"continuous": "at each read", "irregular": "irregular"}.get(device.refresh, quantity(None))
 
 
-def _unmeasured(diagnosis: Diagnosis) -> Table:
-    table = _table("Not measured", "what", "why", "what to do")
-    for entry in diagnosis.unmeasured:
+def _unmeasured(title: str, entries: Sequence[Unmeasured]) -> Table:
+    table = _table(title, "what", "why", "what to do")
+    for entry in entries:
         table.add_row(entry.name, entry.reason, entry.fix or "")
     return table
 

@@ -13,6 +13,7 @@ Subclass :class:`BackendConformance` in a test module, under a name that begins 
 
 import contextlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,15 +23,17 @@ from typing import get_args
 
 import pytest
 
+from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.counters import MAX_WATTS, EnergyCounter, PowerIntegral
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
-from ml_energy_callbacks.readings import Backend, Device, Kind, Method, Provenance, Source
+from ml_energy_callbacks.readings import Backend, Device, Kind, Method, PowerSource, Provenance, SharedSource, Source
 from ml_energy_callbacks.testing.clocks import ManualClock
 from ml_energy_callbacks.testing.curves import Curve
 
 _STEP_S = 0.05
 _STEPS = 200
 _SLOWEST_READ_S = 2.0
+_SLOW_READ_S = 0.25
 
 
 @dataclass
@@ -99,6 +102,7 @@ class BackendConformance:
             assert 0 < device.relative_uncertainty <= 1, "no device is right to the last joule"
             assert device.wrap_joules is None or device.wrap_joules > 0
             assert device.note is None or device.note.endswith("."), "a note is a sentence"
+            assert 0 <= device.min_interval_s < 60, "a run of minutes would not be seen"
 
     def test_opening_again_finds_the_same_devices(self, bench: Bench, sources: Sequence[Source]) -> None:
         """Two meters may measure at once, and a second run goes by the same ids."""
@@ -155,13 +159,42 @@ class BackendConformance:
         bench.clock.advance(1.0)
         assert all(math.isfinite(_read_again(source, bench)) for source in sources)
 
-    def test_closing_is_harmless(self, sources: Sequence[Source]) -> None:
-        """A second close does nothing; a read after it is an error, or still a number."""
+    def test_closing_is_harmless_and_final(self, sources: Sequence[Source]) -> None:
+        """A second close does nothing, and what is read after it is an error."""
         for source in sources:
             source.close()
             source.close()
+            with pytest.raises(ReadError):
+                source.read()
+
+    def test_a_device_that_tells_its_power_too_tells_the_power_of_what_it_counts(
+        self, bench: Bench, sources: Sequence[Source]
+    ) -> None:
+        """``watts()`` is what the counter is held against; a device that cannot tell it raises ``ReadError``."""
+        bench.clock.advance(_STEPS * _STEP_S)
+        for source in sources:
+            if not isinstance(source, PowerSource):
+                continue
+            assert source.device.method == "energy_counter", "power that is read already cannot be held against itself"
+            curve = bench.truth(source.device.id)
+            assert curve is not None
+            powers = [curve.watts(bench.clock() - round(i * _STEP_S * NS_PER_S)) for i in range(_STEPS)]
+            low, high = min(powers), max(powers)
+            share = source.device.relative_uncertainty
             with contextlib.suppress(ReadError):
-                assert math.isfinite(source.read())
+                assert low * (1 - share) - 1 <= source.watts() <= high * (1 + share) + 1
+
+    def test_the_share_of_a_process_is_a_share(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """``process_share()`` is between 0 and 1, and None where the device does not tell; a closed one does not."""
+        for source in sources:
+            if not isinstance(source, SharedSource):
+                continue
+            for pids in ((), (os.getpid(),)):
+                bench.clock.advance(1.0)
+                share = source.process_share(pids)
+                assert share is None or 0 <= share <= (1 if pids else 0)
+            source.close()
+            assert source.process_share((os.getpid(),)) is None
 
     def test_another_thread_may_read(self, sources: Sequence[Source]) -> None:
         """The sampler's thread is not the one that opened the devices."""
@@ -174,7 +207,9 @@ class BackendConformance:
         for source in sources:
             start = perf_counter()
             source.read()
-            assert perf_counter() - start < _SLOWEST_READ_S
+            seconds = perf_counter() - start
+            assert seconds < _SLOWEST_READ_S
+            assert seconds < _SLOW_READ_S or source.device.min_interval_s, "it is asked twenty times a second"
 
 
 class _Total:

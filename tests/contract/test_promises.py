@@ -36,7 +36,7 @@ OPTIONS = {
 
 
 def no_thread_lives() -> bool:
-    return not any(thread.name == "ml-energy-sampler" for thread in threading.enumerate())
+    return not any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
 
 
 def energy_callback(folder: Path, **options: Any) -> Any:

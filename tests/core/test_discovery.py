@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.backends import discover
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
 
@@ -61,6 +62,15 @@ def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
     assert ids(source("arm:0", kind="cpu")) == ["arm:0"]
 
 
+def test_what_a_superchips_counter_covers_is_on_its_own_node_alone() -> None:
+    modules = [source(f"nvml:GPU-{node}", covers=("cpu",), node=node) for node in (0, 2)]
+    sockets = [source(f"arm-power:socket-{node}", kind="cpu", node=node) for node in range(4)]
+    model = source("cpu-model:0", kind="cpu", method="model", provenance="estimated")
+    assert ids(*modules, *sockets, model) == ["nvml:GPU-0", "nvml:GPU-2", "arm-power:socket-1", "arm-power:socket-3"]
+    # Where one does not say where it is, it may be anywhere.
+    assert ids(source("nvml:GPU-0", covers=("cpu",)), source("arm-power:socket-1", kind="cpu", node=1)) == ["nvml:GPU-0"]
+
+
 def test_a_vendors_own_estimate_goes_before_a_model() -> None:
     vendors, model = source("apple:cpu", kind="cpu", provenance="estimated"), source("cpu-model:0", kind="cpu", method="model")
     assert ids(vendors, model) == ["apple:cpu"]
@@ -93,6 +103,22 @@ def test_a_device_that_is_not_there_is_refused_with_what_is_there_and_all_are_cl
     with pytest.raises(ConfigurationError, match=r"There is no device 'b:\*' here; there are: a:0"):
         discover(["a:0", "b:*"], backends=[ScriptedBackend([here])])
     assert here.closed
+
+
+def test_hardware_that_is_here_and_cannot_be_read_is_told_at_the_start_unless_the_user_chose_others() -> None:
+    class Locked:
+        name = "locked"
+
+        def open(self) -> list[ScriptedCounter]:
+            msg = "The counter is closed to this user."
+            raise BackendUnavailableError(msg, "Open it with `sudo chmod a+r`.", present=True)
+
+    backends = [Locked(), ScriptedBackend([source("a:0")])]
+    told = "The counter is closed to this user. It is not measured. Open it with `sudo chmod a+r`."
+    for devices, expected in (("auto", True), (["a:*"], False)):
+        with EnergyMeter(devices=devices, backends=backends, carbon_intensity=1, verbose=False) as meter:
+            pass
+        assert (told in meter.record.warnings) is expected
 
 
 def test_a_wrong_setting_of_a_backend_is_refused_and_what_was_open_is_closed() -> None:

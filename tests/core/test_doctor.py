@@ -58,11 +58,20 @@ def test_what_is_not_measured_has_its_reason_and_its_fix() -> None:
     assert all(entry["reason"].endswith(".") for entry in entries.values())
 
 
+def test_hardware_that_is_here_and_cannot_be_read_comes_first() -> None:
+    shown = run(environment={"ML_ENERGY_PLUGS": "shelly://127.0.0.1:9", "COLUMNS": "100"})  # the port of "discard"
+    here, absent = shown.stdout.index("Here, but not measured"), shown.stdout.index("Not here")
+    assert here < shown.stdout.index("127.0.0.1:9 ") < absent < shown.stdout.index("libnvidia-ml.so.1")
+    entries = {entry["name"]: entry for entry in facts({"ML_ENERGY_PLUGS": "shelly://127.0.0.1:9"})["unmeasured"]}
+    assert entries["plug"]["present"]
+    assert not entries["nvml"]["present"]
+
+
 def test_the_table_fits_a_terminal_and_says_the_same(gpus: dict[str, str]) -> None:
     shown = run(environment=gpus | {"COLUMNS": "80"})
     assert shown.returncode == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for expected in ("Counted in every total", "measured ±10 %", "every 100 ms", "Not measured"):
+    for expected in ("Counted in every total", "measured ±10 %", "every 100 ms", "Not here"):
         assert expected in shown.stdout
 
 

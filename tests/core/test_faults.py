@@ -222,6 +222,52 @@ def test_a_read_that_never_ends_is_missing_in_the_record_while_it_hangs_and_at_t
     assert any("did not answer" in warning for warning in m.record.warnings)
 
 
+def test_a_device_that_never_answers_holds_up_neither_the_start_nor_the_others() -> None:
+    hanging = Blocking(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02, blocks_s=30)
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    start = time.monotonic()
+    with meter(hanging, power) as m:
+        assert time.monotonic() - start < 4
+        steps_for(0.5, m)
+    (device,) = m.record.devices
+    assert device.id == power.device.id
+    assert device.joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
+    assert f"{hanging.device.id} does not answer; it is not counted." in m.record.warnings
+
+
+def test_a_backend_that_never_opens_is_told_and_left_out() -> None:
+    class Endless:
+        name = "endless"
+
+        def open(self) -> list[ScriptedCounter]:
+            time.sleep(60)
+            return []
+
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    start = time.monotonic()
+    with EnergyMeter(backends=[Endless(), ScriptedBackend([power])], carbon_intensity=1, verbose=False) as m:
+        assert time.monotonic() - start < 35
+    assert [device.id for device in m.record.devices] == [power.device.id]
+    assert "The backend endless did not answer within 30 s. It is not measured." in m.record.warnings
+
+
+def test_what_hangs_in_mid_run_costs_no_other_backend_a_reading_and_the_file_is_kept_up_to_date(tmp_path: Path) -> None:
+    blocking = Blocking(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+    power.device = replace(power.device, id="other:power", backend="other")
+    with meter(blocking, power, output_dir=tmp_path) as m:
+        steps_for(0.5, m)
+        blocking.blocks_s = 12
+        steps_for(8, m)
+        written = load_record(tmp_path)
+        assert written.total.seconds > 6
+        hangs, reads = written.devices
+        assert hangs.missing_s == pytest.approx(written.total.seconds - 0.5, abs=1)
+        assert reads.missing_s == 0
+    assert m.record.devices[1].missing_s == 0
+    assert m.record.devices[1].joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
+
+
 @pytest.mark.parametrize("counter_first", [True, False])
 def test_a_device_that_is_read_in_another_way_at_the_next_start_adds_up(*, counter_first: bool) -> None:
     curve = PowerCurve(monotonic_clock, 100)

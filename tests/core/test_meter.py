@@ -25,7 +25,7 @@ def scripted(watts: float = 100.0) -> tuple[PowerCurve, ScriptedCounter, Scripte
 
 
 def samplers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "ml-energy-sampler"]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")]
 
 
 def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
@@ -278,20 +278,10 @@ def test_a_meter_that_is_never_stopped_ends_with_its_interpreter(tmp_path: Path)
 
 
 def test_batches_leave_nothing_behind_in_the_timeline() -> None:
-    _, counter, backend = scripted()
-    release = threading.Event()
-
-    class Hanging(ScriptedCounter):
-        def read(self) -> float:
-            release.wait(20)
-            return super().read()
-
-    backend.sources = [Hanging(counter.curve, monotonic_clock)]
-    with EnergyMeter(backends=[backend], verbose=False) as meter, meter.stage("train"):
-        for _ in range(100_000):  # while nobody looks, as the sampler hangs in the driver
+    with EnergyMeter(backends=[ScriptedBackend([])], verbose=False) as meter, meter.stage("train"):  # no device: nobody looks
+        for _ in range(100_000):
             meter.batch_start()
             meter.batch_end(1)
         assert len(meter._timeline._queue) <= 4001
         assert len(meter._timeline._switches) <= 1024
-        release.set()
     assert meter.record.stages["train"].samples == 100_000

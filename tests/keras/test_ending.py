@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).with_name("train.py")
 
 
 def thread_lives() -> bool:
-    return any(thread.name == "ml-energy-sampler" for thread in threading.enumerate())
+    return any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
 
 
 def start(folder: Path, *args: str) -> "subprocess.Popen[str]":

@@ -13,7 +13,7 @@ from ml_energy_callbacks.lightning import EnergyCallback
 
 
 def no_thread_lives() -> bool:
-    return not any(thread.name == "ml-energy-sampler" for thread in threading.enumerate())
+    return not any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
