@@ -126,19 +126,20 @@ class AppleBackend:
             package = importlib.import_module("zeus_apple_silicon")
         except ModuleNotFoundError as error:
             msg = "The package zeus-apple-silicon, which reads Apple silicon's energy counters, is not installed."
-            raise BackendUnavailableError(msg, "Install it with `pip install 'ml-energy-callbacks[apple]'`.") from error
+            raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[apple]'`.", present=True) from error
         except ImportError as error:
             msg = f"The package zeus-apple-silicon cannot be loaded: {error}."
-            raise BackendUnavailableError(msg, "Install it anew for this Python.") from error
+            fix = "Install it anew for this Python: `pip install --force-reinstall zeus-apple-silicon`."
+            raise BackendUnavailableError(msg, fix, present=True) from error
         try:
             monitor = _Monitor(package.AppleEnergyMonitor(), self.clock)
             parts = [part for part in _PARTS if monitor.joules(part) is not None]
         except Exception as error:
             msg = f"The energy counters of this Mac cannot be read: {error}."
-            raise BackendUnavailableError(msg) from error
+            raise BackendUnavailableError(msg, present=True) from error
         if not parts:
             msg = "This Mac shows no energy counter that is known; virtual machines have none."
-            raise BackendUnavailableError(msg)
+            raise BackendUnavailableError(msg, present=True)
         return [self._source(part, monitor) for part in parts]
 
     def _source(self, part: _Part, monitor: _Monitor) -> _Source:

@@ -23,6 +23,19 @@ _UNCERTAINTY = 0.10
 _SLOW_S = 0.5
 """A meter that averages over this or more has nothing new in between, and its firmware may take long: our assumption."""
 
+_UNKNOWN_INTERVAL_S = 1.0
+"""Least time between two readings of a meter that does not say over how long it averages, for the same reason."""
+
+_RAREST_S = 5.0
+"""However long the mean, it is read as often as this: it moves all the time, and a gap ends a chain of readings."""
+
+_LONGEST_INTERVAL_S = 3600.0
+"""A mean over more is not believed: firmware that knows none says 0xFFFFFFFF ms."""
+
+_RUN_S = 60.0
+"""A mean lags by half its interval: so much of what a run draws is told after it. The uncertainty is no less than this lag is
+of a run of this length, which is our choice; means of 2 minutes and more are ±100 %, that is, worth nothing for it."""
+
 _MAILBOX_INTERVAL_S = 0.1
 """Each reading is two questions to the management processor, whose answers Linux waits up to 1 s for (xgene-hwmon.c)."""
 
@@ -78,11 +91,11 @@ class ArmPowerBackend:
             return sorted(meters, key=lambda meter: meter.device.id)
         if found and not devices:
             msg = f"This machine has {machines} ACPI power meters, and none says what it measures."
-            raise BackendUnavailableError(msg)
+            raise BackendUnavailableError(msg, "Please report them together with the name of the machine.", present=True)
         if devices:
             msg = "The machine's power meter does not answer."
             fix = "Some firmware measures through the management controller: `sudo modprobe acpi_ipmi`."
-            raise BackendUnavailableError(msg, fix)
+            raise BackendUnavailableError(msg, fix, present=any(not device.whole_machine for device, _ in devices))
         msg = "This machine shows no power meter of an Arm server, and no ACPI power meter."
         raise BackendUnavailableError(msg, _METER_FIX)
 
@@ -103,6 +116,7 @@ class ArmPowerBackend:
 
     def _socket(self, folder: Path, socket: str) -> Device:
         interval_s = _interval_s(folder)
+        # The firmware's number of the socket is taken for Linux's of the NUMA node: our assumption, on Grace one is the other.
         return Device(
             id=f"{self.name}:socket-{socket}",
             name=f"Processor socket {socket}",
@@ -110,10 +124,11 @@ class ArmPowerBackend:
             backend=self.name,
             method="power_integration",
             provenance="measured",
-            relative_uncertainty=_UNCERTAINTY,
+            relative_uncertainty=_with_lag(_UNCERTAINTY, interval_s),
             update_period_s=interval_s,
             note=f"Processor and its memory, {_mean(interval_s)}.",
             covers=("dram",),
+            node=int(socket),
             min_interval_s=_least_s(interval_s),
         )
 
@@ -126,7 +141,7 @@ class ArmPowerBackend:
             backend=self.name,
             method="power_integration",
             provenance="measured",
-            relative_uncertainty=_stated_uncertainty(folder),
+            relative_uncertainty=_with_lag(_stated_uncertainty(folder), interval_s),
             update_period_s=interval_s,
             note=f"ACPI power meter, {_mean(interval_s)}.",
             whole_machine=True,
@@ -165,8 +180,10 @@ def _open_meter(device: Device, path: Path) -> _Meter | None:
 
 
 def _interval_s(folder: Path) -> float | None:
+    """Return over how long the meter averages in s, or None where it does not say, or nothing that can be true."""
     text = read_text(folder / "power1_average_interval") or ""
-    return int(text) / 1000 if text.isdecimal() and int(text) else None
+    seconds = int(text) / 1000 if text.isdecimal() else 0.0
+    return seconds if 0 < seconds <= _LONGEST_INTERVAL_S else None
 
 
 def _mean(interval_s: float | None) -> str:
@@ -174,7 +191,14 @@ def _mean(interval_s: float | None) -> str:
 
 
 def _least_s(interval_s: float | None) -> float:
-    return interval_s if interval_s is not None and interval_s >= _SLOW_S else 0.0
+    if interval_s is None:
+        return _UNKNOWN_INTERVAL_S
+    return min(interval_s, _RAREST_S) if interval_s >= _SLOW_S else 0.0
+
+
+def _with_lag(uncertainty: float, interval_s: float | None) -> float:
+    """Return the uncertainty of a run's energy, which is the meter's own or, where that is more, comes of its lag."""
+    return min(1.0, max(uncertainty, (interval_s or 0.0) / 2 / _RUN_S))
 
 
 def _stated_uncertainty(folder: Path) -> float:

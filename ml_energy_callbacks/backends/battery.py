@@ -1,6 +1,7 @@
 """Laptops on battery: what flows out of it is what the machine draws."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,21 +21,22 @@ _NOT_ALONE = "The battery is not all that feeds the machine, so it does not show
 
 _UNTOLD = "The battery does not tell its power."
 
+_WAYS = (("power_now",), ("current_now", "voltage_now"))
+"""The files whose product is the power. Some drivers have the first and leave it at 0."""
+
 
 class _Battery:
     """One battery; its power is told, or is current times voltage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: list[NumberFile] = []
-        names = ("power_now",) if (folder / "power_now").exists() else ("current_now", "voltage_now")
-        self._watts_per_unit = 1e-6 ** len(names)
-        try:
-            for name in names:
-                self._files.append(NumberFile(folder / name))
-        except OSError:
-            self.close()
-            raise
+        ways = (_open_all([folder / name for name in names]) for names in _WAYS)
+        self._ways = [files for files in ways if files]
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are files of its power."""
+        return bool(self._ways)
 
     def status(self) -> str | None:
         """Return the kernel's word for what the battery does, or None where it is gone."""
@@ -42,12 +44,21 @@ class _Battery:
 
     def watts(self) -> float:
         """Return the power that flows in or out, in W: some drivers give what flows out a minus sign."""
-        return abs(prod(file.read() for file in self._files)) * self._watts_per_unit
+        watts: float | None = None
+        for files in self._ways:
+            with suppress(ReadError):
+                watts = abs(prod(file.read() for file in files)) * 1e-6 ** len(files)
+                if watts:
+                    return watts
+        if watts is None:
+            raise ReadError(_UNTOLD)
+        return watts
 
     def close(self) -> None:
         """Close the files; calling it twice is harmless."""
-        for file in self._files:
-            file.close()
+        for files in self._ways:
+            for file in files:
+                file.close()
 
 
 class _Batteries:
@@ -103,11 +114,11 @@ class BatteryBackend:
             raise BackendUnavailableError(msg)
         if not _feeds_alone([read_text(folder / "status") for folder in folders], self.root):
             raise BackendUnavailableError(_NOT_ALONE, "Unplug the power supply to measure the machine as a whole.")
-        batteries = [battery for folder in folders if (battery := _open_battery(folder)) is not None]
+        batteries = [_Battery(folder) for folder in folders]
         source = _Batteries(self._device(len(folders)), batteries, self.root)
         try:
             source.read()
-            complete = len(batteries) == len(folders)
+            complete = all(battery.tells for battery in batteries)
         except ReadError:
             complete = False
         if not complete:  # one battery of two would pass for the machine
@@ -130,11 +141,16 @@ class BatteryBackend:
         )
 
 
-def _open_battery(folder: Path) -> _Battery | None:
+def _open_all(paths: Sequence[Path]) -> Sequence[NumberFile]:
+    """Open the files; return none where one is missing."""
+    files: list[NumberFile] = []
     try:
-        return _Battery(folder)
+        files.extend(NumberFile(path) for path in paths)
     except OSError:
-        return None
+        for file in files:
+            file.close()
+        return []
+    return files
 
 
 def _feeds_alone(statuses: Sequence[str | None], root: Path) -> bool:
@@ -148,5 +164,12 @@ def _feeds_alone(statuses: Sequence[str | None], root: Path) -> bool:
     """
     if "Discharging" not in statuses or "Charging" in statuses or None in statuses:
         return False
-    supplies = (folder for folder in root.glob("*") if read_text(folder / "type") == "Mains")
-    return all(read_text(folder / "online") != "1" for folder in supplies)
+    return not any(_feeds(folder) for folder in root.glob("*"))
+
+
+def _feeds(folder: Path) -> bool:
+    """Return whether this is a power supply, by USB-C too, that feeds the machine, not a mouse, now."""
+    # Linux, Documentation/ABI/testing/sysfs-class-power: 2 is a supply whose voltage is negotiated.
+    online = read_text(folder / "online") in {"1", "2"}
+    kind = read_text(folder / "type") or ""
+    return online and (kind == "Mains" or kind.startswith("USB")) and read_text(folder / "scope") != "Device"

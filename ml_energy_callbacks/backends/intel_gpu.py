@@ -20,6 +20,10 @@ _PACKAGE_UNCERTAINTY = 0.20
 
 _PACKAGE_NOTE = "The counter is the chip package's: what the rest of the card draws, such as fans and converters, is not in it."
 
+_KERNEL_FIX = "Update Linux: i915 shows one from 6.2 on, xe from 6.8 on, for Battlemage (Arc B) from about 6.17 on."
+"""The first two as in Linux's description of the files; Battlemage's came with "drm/xe/hwmon: Read energy status from PMT" of
+29 May 2025."""
+
 
 class _Gpu:
     """One card's counter, held open."""
@@ -62,8 +66,14 @@ class IntelGpuBackend:
         if found:
             return sorted(found, key=lambda gpu: gpu.device.id)
         if chips:
-            msg = "The driver of the Intel GPU shows no energy counter that this user can read."
-            raise BackendUnavailableError(msg, "Linux 6.2 (for i915) or 6.8 (for xe) and newer show one.")
+            closed = sorted(str(path) for chip in chips for path in chip.glob("energy[12]_input"))
+            if closed:
+                msg = "The driver of the Intel GPU shows no energy counter that this user can read."
+                fix = f"Until the next start of the machine, `sudo chmod a+r {' '.join(closed)}` lets every user."
+            else:
+                msg = "The driver of the Intel GPU shows no energy counter."
+                fix = _KERNEL_FIX
+            raise BackendUnavailableError(msg, fix, present=True)
         msg = "There is no discrete Intel GPU here."
         raise BackendUnavailableError(msg)
 

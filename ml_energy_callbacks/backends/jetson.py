@@ -109,7 +109,7 @@ class JetsonBackend:
             if layout.keys() <= labels.keys():
                 return self._open_all(labels, layout, _RAIL_NOTE)
         msg = f"Which of the supply rails {', '.join(sorted(labels))} hold each other is not known."
-        raise BackendUnavailableError(msg, "Please report the rails together with the name of the module.")
+        raise BackendUnavailableError(msg, "Please report the rails together with the name of the module.", present=True)
 
     def _labels(self) -> dict[str, Path]:
         """Return the file that names each rail, by the rail's name."""
@@ -132,7 +132,12 @@ class JetsonBackend:
                 rail.close()
             # A part of the rails would pass for the module.
             msg = f"The power monitor of the Jetson module cannot be read: {error}."
-            raise BackendUnavailableError(msg) from error
+            folders = sorted({f"{labels[name].parent}/*_input" for name in uses})
+            closed = isinstance(error, PermissionError)
+            fix = (
+                f"Until the next start of the module, `sudo chmod a+r {' '.join(folders)}` lets every user." if closed else None
+            )
+            raise BackendUnavailableError(msg, fix, present=True) from error
         return rails
 
     def _open_rail(self, name: str, use: _Use, note: str, label: Path) -> _Rail:

@@ -1,5 +1,6 @@
 """Smart plugs that meter the whole machine, over HTTP: Shelly's of the second generation on, and those that run Tasmota."""
 
+import errno
 import json
 import math
 import os
@@ -7,8 +8,6 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from time import monotonic
 from typing import Any
 
@@ -36,6 +35,18 @@ _INTERVAL_S = 1.0
 """These plugs renew their figure about once a second, and little processors serve it."""
 _LARGEST_ANSWER = 64 * 1024
 """In bytes; a true one has some hundred."""
+
+_OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
+"""Statuses of HTTP."""
+
+_UNLOCK = {
+    "shelly": "Switch the authentication off on the plug's web page.",
+    "tasmota": "`WebPassword 0` in the plug's console switches it off.",
+}
+
+
+class _UnknownQuestionError(ReadError):
+    """The plug has no such component; it may have the other one."""
 
 
 class _Line(socket.socket):
@@ -87,12 +98,22 @@ class _Address:
             return ("/cm?cmnd=Status%208",)
         return tuple(f"/rpc/{component}.GetStatus?id={self.channel or 0}" for component in ("Switch", "PM1"))
 
+    @property
+    def locked(self) -> ReadError:
+        """What to raise where the plug asks for a password."""
+        return ReadError(
+            f"The plug {self.text} asks for a password, and only those without one can be read. {_UNLOCK[self.make]}"
+        )
+
     def watts(self, answer: Any) -> float:  # noqa: ANN401 - JSON
         """Return the power in the answer to a question.
 
         Raises:
-            ReadError: There is none, or more than one.
+            ReadError: There is none, more than one, or one that flows back; or Tasmota asks for a password.
         """
+        # "Need user=<username>&password=<password>", in the firmware's language and with HTTP's status 200 (HandleHttpCommand).
+        if isinstance(answer, dict) and "=<" in str(answer.get("WARNING")):
+            raise self.locked
         try:
             power = answer["apower"] if self.make == "shelly" else answer["StatusSNS"]["ENERGY"]["Power"]
             if self.make == "tasmota":
@@ -104,8 +125,12 @@ class _Address:
             watts = float(power) if type(power) in {int, float} else math.nan
         except (LookupError, OverflowError, TypeError):
             watts = math.nan
+        if -math.inf < watts < 0:
+            back = f"The plug {self.text} shows power that flows back ({watts:g} W)"
+            msg = f"{back}: it is wired the wrong way round, or what it meters feeds the mains, as solar panels do."
+            raise ReadError(msg)
         if not 0 <= watts < math.inf:
-            msg = f"The plug {self.text} tells no power."
+            msg = f"The plug {self.text} tells no power. Check that it is a {self.make} plug that meters, and its outlet."
             raise ReadError(msg)
         return watts
 
@@ -131,7 +156,8 @@ class _Plug:
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            msg = f"The plug {self._address.text} cannot be found: {error}."
+            advice = f"Check the name, or give the plug's IP address in {ADDRESSES_VARIABLE}."
+            msg = f"The plug {self._address.text} cannot be found: {error}. {advice}"
             raise ReadError(msg) from error
         failures: list[ReadError] = []
         for family, _, _, _, number in found:
@@ -146,7 +172,11 @@ class _Plug:
                         break  # nobody is there: the next question would take as long
                 else:
                     return
-        raise failures[-1]
+        # The most telling one: of a plug that answers rather than of a number where none does, and to a question it knows.
+        raise max(
+            failures,
+            key=lambda error: (not isinstance(error.__cause__, OSError), not isinstance(error, _UnknownQuestionError)),
+        )
 
     def read(self) -> float:
         """Return the power in W."""
@@ -154,12 +184,12 @@ class _Plug:
             msg = f"{self.device.id} is closed."
             raise ReadError(msg)
         status, body = self._ask()
-        if status == HTTPStatus.UNAUTHORIZED:
-            msg = f"The plug {self._address.text} asks for a password, and only those without one can be read."
-            raise ReadError(msg)
-        if status != HTTPStatus.OK:
-            msg = f"The plug {self._address.text} answers with the HTTP status {status}."
-            raise ReadError(msg)
+        if status == _UNAUTHORIZED:
+            raise self._address.locked
+        if status != _OK:
+            advice = f"Check that it is a {self._address.make} plug, and its outlet."
+            msg = f"The plug {self._address.text} answers with the HTTP status {status}. {advice}"
+            raise (_UnknownQuestionError if status == _NOT_FOUND else ReadError)(msg)
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -169,6 +199,9 @@ class _Plug:
 
     def _ask(self) -> tuple[int, bytes]:
         """Return the status and the body of the answer; redirections are not followed, proxies not asked."""
+        # It takes longer to load than the rest of this module, and few machines have a plug.
+        from http.client import HTTPConnection, HTTPException  # noqa: PLC0415
+
         family, number = self._where
         connection = HTTPConnection(self._address.host, self._address.port)
         try:
@@ -178,7 +211,7 @@ class _Plug:
             with connection.getresponse() as response:
                 return response.status, response.read()
         except (OSError, HTTPException) as error:
-            msg = f"The plug {self._address.text} does not answer: {str(error) or repr(error)}."
+            msg = f"The plug {self._address.text} does not answer: {str(error).strip() or repr(error)}. {_advice(error)}"
             raise ReadError(msg) from error
         finally:
             connection.close()
@@ -219,7 +252,7 @@ class PlugBackend:
             for plug in plugs:
                 plug.find()
         except ReadError as error:
-            raise BackendUnavailableError(str(error)) from error
+            raise BackendUnavailableError(str(error), present=True) from error
         return plugs
 
     def _device(self, address: _Address) -> Device:
@@ -235,6 +268,15 @@ class PlugBackend:
             whole_machine=True,
             min_interval_s=_INTERVAL_S,
         )
+
+
+def _advice(error: Exception) -> str:
+    """Return what to check where nothing, or nothing that is HTTP, came."""
+    if isinstance(error, ConnectionRefusedError):
+        return "Check the address and the port: something is there, but no web server."
+    if isinstance(error, TimeoutError) or getattr(error, "errno", None) in {errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        return "Check that the plug is switched on, that this is its address, and that this machine reaches its network."
+    return "Check that it is a plug's address."
 
 
 def _parse(text: str) -> _Address:

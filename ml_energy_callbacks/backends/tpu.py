@@ -4,7 +4,8 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,38 +60,42 @@ _MESSAGES = {
 }
 """Of Google's ``tpu_metric_service.proto``, the fields that are wanted here."""
 
+_ADDRESS = "localhost:8431"
+_PORTS_VARIABLE = "TPU_RUNTIME_METRICS_PORTS"
+"""Tells libtpu where to serve: ``8431`` for one process, ``8431,8432,8433,8434`` for four (README of ``tpu-info``). Google's
+machines set the latter for one process, too, so that the other ports may be silent: our assumption."""
+
 _DEADLINE_S = 0.5
 _SHARED_NS = NS_PER_S // 2
 """One answer tells of all chips: those read within this time of it share it, and a failure likewise."""
 _INTERVAL_S = 1.0
-"""A call takes about 1 ms of a core. How often the figure is renewed Google does not say: our choice."""
+"""A call takes about 1.5 ms of a core, most of it to connect. How often the figure is renewed is not said: our choice."""
 _ROUNDING = 0.5
 """This many percent above 100 are taken for 100."""
 
 
-class _MetricServer:
-    """The server inside libtpu, which runs while a program uses the chips.
+class _Metrics:
+    """The servers inside libtpu, one to a process, which run while a program uses the chips.
 
-    gRPC does not survive a fork, so that nothing is opened before the first question, which the reading thread asks.
+    gRPC does not survive a fork, and where a channel is open it may print a line at each, as of workers that load data: a
+    channel lives for one question, some milliseconds of each second.
     """
 
-    def __init__(self, address: str, chips: Sequence[int], chips_of_host: int, clock: Clock) -> None:
-        self._address = address
+    def __init__(self, addresses: Sequence[str], chips: Sequence[int], chips_of_host: int, clock: Clock) -> None:
+        self._addresses = addresses
         self._chips = chips
         self._chips_of_host = chips_of_host
         self._clock = clock
         self._messages = _messages()
-        self._channel: Any = None
         self._duties: Mapping[int, float] | ReadError = {}
         self._answered_ns = 0
         self._waiting: set[int] = set()
-        self._users = set(chips)
 
     def duty(self, chip: int) -> float:
         """Return the share of time that the chip was busy.
 
         Raises:
-            ReadError: The server does not answer in time, or does not tell.
+            ReadError: No server answers in time, or none tells.
         """
         if chip not in self._waiting or self._clock() - self._answered_ns > _SHARED_NS:
             try:
@@ -108,20 +113,35 @@ class _MetricServer:
         return self._duties[chip]
 
     def _ask(self) -> Mapping[int, float]:
+        answers: list[Mapping[int, float]] = []
+        failures: list[ReadError] = []
+        for answer in self._answers():
+            try:
+                if isinstance(answer, ReadError):
+                    raise answer
+                answers.append(self._parse(answer))
+            except ReadError as error:
+                failures.append(error)
+        if not answers:
+            raise failures[0]
+        return _by_chip(answers, self._chips, self._chips_of_host)
+
+    def _answers(self) -> Iterator[bytes | ReadError]:
+        """Ask all servers at once; those that do not answer are waited for together."""
         import grpc  # noqa: PLC0415 - an optional extra
 
-        if self._channel is None:
-            # Never by a proxy: the server is on this machine.
-            self._channel = grpc.insecure_channel(self._address, options=[("grpc.enable_http_proxy", 0)])
         request = self._messages["MetricRequest"](metric_name=_METRIC).SerializeToString()
-        try:
-            answer = self._channel.unary_unary(_METHOD)(request, timeout=_DEADLINE_S)
-        except (grpc.RpcError, ValueError) as error:  # ValueError: another thread has closed the channel
-            self._drop()  # it would wait before it connects again, longer each time; a new one does not
-            why = error.code().name if isinstance(error, grpc.Call) else str(error)
-            msg = f"The TPU's metrics server ({self._address}) does not answer: {why}."
-            raise ReadError(msg) from error
-        return _by_chip(self._parse(answer), self._chips, self._chips_of_host)
+        with ExitStack() as stack:
+            calls: list[Any] = []
+            for address in self._addresses:
+                # Never by a proxy: the server is on this machine.
+                channel = stack.enter_context(grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]))
+                calls.append(channel.unary_unary(_METHOD).future(request, timeout=_DEADLINE_S))
+            for address, call in zip(self._addresses, calls, strict=True):
+                try:
+                    yield call.result()
+                except grpc.RpcError:
+                    yield ReadError(f"The TPU's metrics server ({address}) does not answer: {call.code().name}.")
 
     def _parse(self, answer: bytes) -> Mapping[int, float]:
         """Return the duty cycles by the ids that the server gives the chips."""
@@ -138,25 +158,14 @@ class _MetricServer:
             raise ReadError(msg)
         return duties
 
-    def release(self, chip: int) -> None:
-        """Note that the chip will not be read again; after the last one the channel is closed."""
-        self._users.discard(chip)
-        if not self._users:
-            self._drop()
-
-    def _drop(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-
 
 class _Chip:
     """Integrates the modelled power from one answer to the next."""
 
-    def __init__(self, device: Device, chip: int, server: _MetricServer, watts: tuple[float, float], clock: Clock) -> None:
+    def __init__(self, device: Device, chip: int, metrics: _Metrics, watts: tuple[float, float], clock: Clock) -> None:
         self.device = device
         self._chip = chip
-        self._server = server
+        self._metrics = metrics
         self._idle, self._busy = watts
         self._clock = clock
         self._joules = 0.0
@@ -169,7 +178,7 @@ class _Chip:
             msg = f"{self.device.id} is closed."
             raise ReadError(msg)
         before, self._last = self._last, None
-        watts = self._idle + (self._busy - self._idle) * self._server.duty(self._chip)
+        watts = self._idle + (self._busy - self._idle) * self._metrics.duty(self._chip)
         now = self._clock()
         self._last = (now, watts)
         if before is not None:
@@ -177,10 +186,8 @@ class _Chip:
         return self._joules
 
     def close(self) -> None:
-        """Give the connection back; calling it twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            self._server.release(self._chip)
+        """Read no more; calling it twice is harmless."""
+        self._closed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +198,16 @@ class TpuBackend:
     100 % says that some operation ran at every instant, not that the matrix units were full.
 
     Attributes:
-        address: Where libtpu answers.
+        address: Where libtpu answers, with commas between several; None for the ports of ``TPU_RUNTIME_METRICS_PORTS``, by
+            which libtpu goes, else its usual one.
         root: Linux's PCI devices.
-        environ: Holds ``TPU_ACCELERATOR_TYPE``, ``TPU_VISIBLE_CHIPS`` and ``ML_ENERGY_TPU_WATTS``.
+        environ: Holds ``TPU_ACCELERATOR_TYPE``, ``TPU_VISIBLE_CHIPS`` or its other name ``TPU_VISIBLE_DEVICES``,
+            ``TPU_RUNTIME_METRICS_PORTS`` and ``ML_ENERGY_TPU_WATTS``.
         watts: Power of one chip, idle and busy, in W; None for the environment's, else the published one.
         clock: Monotonic clock.
     """
 
-    address: str = "localhost:8431"
+    address: str | None = None
     root: Path = Path("/sys/bus/pci/devices")
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     watts: tuple[float, float] | None = None
@@ -209,7 +218,8 @@ class TpuBackend:
         """Return the model of each chip of this host that the process may use; the server is not asked yet.
 
         Raises:
-            BackendUnavailableError: There is no TPU, its power is not known, or the extra is missing.
+            BackendUnavailableError: There is no TPU, its power is not known, the extra is missing, or the process is to use
+                chips that this host does not have.
             ConfigurationError: The wattage that the user gives cannot be one.
         """
         own = self._own_watts()
@@ -217,15 +227,15 @@ class TpuBackend:
         watts = own or WATTS.get(generation)
         if watts is None:
             msg = f"Nobody has published what a TPU {generation} chip draws, and no TPU tells."
-            raise BackendUnavailableError(msg, f"Set {WATTS_VARIABLE}=<idle>,<busy> (watts of one chip).")
+            raise BackendUnavailableError(msg, f"Set {WATTS_VARIABLE}=<idle>,<busy> (watts of one chip).", present=True)
         try:
             import grpc  # noqa: F401, PLC0415 - an optional extra
             from google.protobuf import message_factory  # noqa: F401, PLC0415 - as above
         except ImportError as error:
             msg = "Asking a TPU how busy it is takes gRPC, which is not installed."
-            raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[tpu]'`.") from error
+            raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[tpu]'`.", present=True) from error
         chips = self._visible(chips_of_host)
-        server = _MetricServer(self.address, chips, chips_of_host, self.clock)
+        metrics = _Metrics(self._addresses(), chips, chips_of_host, self.clock)
         source = "as the user says" if own else "as Google measured"
         note = f"{watts[0]:g} W when idle to {watts[1]:g} W when busy ({source}), in proportion to the chip's duty cycle."
         return [
@@ -243,7 +253,7 @@ class TpuBackend:
                     min_interval_s=_INTERVAL_S,
                 ),
                 chip,
-                server,
+                metrics,
                 watts,
                 self.clock,
             )
@@ -274,13 +284,31 @@ class TpuBackend:
         if told := _TYPE.fullmatch(name or self.environ.get("ACCELERATOR_TYPE", "")):
             generation = told[1].replace("litepod", "e")
             return generation, _chips_of_host(generation, int(told[2]))
-        msg = f"TPU_ACCELERATOR_TYPE is {name!r}, which names no known TPU." if name else "This machine has no TPU."
+        if name:
+            msg = f"TPU_ACCELERATOR_TYPE is {name!r}, which names no known TPU."
+            raise BackendUnavailableError(msg, "Set it to the TPU's type, such as v4-8 or v5litepod-4.", present=True)
+        msg = "This machine has no TPU."
         raise BackendUnavailableError(msg)
 
     def _visible(self, chips_of_host: int) -> Sequence[int]:
         """Return the numbers of the chips that this process may use."""
-        words = {word.strip() for word in self.environ.get("TPU_VISIBLE_CHIPS", "").split(",")}
-        return [chip for chip in range(chips_of_host) if str(chip) in words] or range(chips_of_host)
+        for variable in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"):
+            words = {word.strip() for word in self.environ.get(variable, "").split(",")} - {""}
+            if not words:
+                continue
+            chips = [chip for chip in range(chips_of_host) if str(chip) in words]
+            if len(chips) < len(words):
+                msg = f"{variable} is {self.environ[variable]!r}, but the chips of this host are 0 to {chips_of_host - 1}."
+                raise BackendUnavailableError(msg, f"Set {variable} to numbers of this host's chips.", present=True)
+            return chips
+        return range(chips_of_host)
+
+    def _addresses(self) -> Sequence[str]:
+        """Return where to ask."""
+        if self.address is not None:
+            return self.address.split(",")
+        ports = [port.strip() for port in self.environ.get(_PORTS_VARIABLE, "").split(",")]
+        return [f"localhost:{port}" for port in ports if port] or [_ADDRESS]
 
 
 def _generation(device: Path) -> str | None:
@@ -328,18 +356,33 @@ def _duty(gauge: Any) -> float:  # noqa: ANN401 - its class is made at run time
     return min(percent, 100.0) / 100
 
 
-def _by_chip(duties: Mapping[int, float], chips: Sequence[int], chips_of_host: int) -> Mapping[int, float]:
-    """Return the duty cycles by the numbers of our chips.
+def _by_chip(answers: Sequence[Mapping[int, float]], chips: Sequence[int], chips_of_host: int) -> Mapping[int, float]:
+    """Return the duty cycles by the numbers of this host's chips.
 
     Ids may be other numbers than ours: those of a slice's second host go on from the first's, a chip with two cores may take
-    two, and a process that sees only some chips may count them anew. Then they are the chips in their order, ours or, where
-    libtpu speaks for other processes too, all of the host.
+    two. Where there is one for each chip of the host they are the chips in their order. Else they have to be our numbers: fewer
+    or other ones may be of the chips that another process uses.
+
+    Args:
+        answers: What each server tells, by the ids that it gives the chips.
+        chips: The chips that this process uses.
+        chips_of_host: How many there are, in use or not.
     """
-    ids = sorted(duties)
-    if duties.keys() <= set(chips):
+    duties: Mapping[int, float] = {}
+    for answer in answers:
+        if len(answer) == chips_of_host:  # this server speaks for the other processes too
+            duties = answer
+            break
+        if twice := duties.keys() & answer.keys():
+            msg = (
+                f"Two metrics servers of the TPU tell of chip {min(twice)}: each counts its own chips, by numbers unknown here."
+            )
+            raise ReadError(msg)
+        duties = {**duties, **answer}
+    if len(duties) == chips_of_host:
+        return {chip: duties[chip_id] for chip, chip_id in enumerate(sorted(duties))}
+    if duties.keys() <= set(chips) or set(chips) <= duties.keys() <= set(range(chips_of_host)):
         return duties
-    for numbers in (chips, range(chips_of_host)):
-        if len(ids) == len(numbers):
-            return {number: duties[chip_id] for number, chip_id in zip(numbers, ids, strict=True)}
-    msg = f"The TPU's metrics server tells of {len(ids)} chips, where this host has {chips_of_host}."
+    told, ours = (", ".join(map(str, sorted(numbers))) for numbers in (duties, chips))
+    msg = f"The TPU's metrics server tells of the chips {told}, where this process has {ours} of {chips_of_host}."
     raise ReadError(msg)

@@ -198,7 +198,9 @@ class SimulatedPowerMeters(_Hardware):
 class SimulatedBatteries(_Hardware):
     """A laptop's batteries and its power supply; at first it is not plugged in."""
 
-    def __init__(self, folder: Path, clock: Clock, curves: Sequence[Curve], *, tells_current: bool = False) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, curves: Sequence[Curve], *, tells_current: bool = False, supply: str = "Mains"
+    ) -> None:
         """Make the power supplies in ``folder``.
 
         Args:
@@ -206,9 +208,10 @@ class SimulatedBatteries(_Hardware):
             clock: What they go by.
             curves: What each battery gives while it discharges; all do, until a test says otherwise.
             tells_current: Whether they tell current and voltage instead of power.
+            supply: Linux's name for the kind of power supply, such as ``Mains``, or ``USB`` for one by USB-C.
         """
         super().__init__(folder, clock, "class/power_supply")
-        self.files.fix("class/power_supply/AC/type", "Mains")
+        self.files.fix("class/power_supply/AC/type", supply)
         self.count = len(curves)
         self.unplug()
         for number, curve in enumerate(curves):

@@ -14,11 +14,13 @@ from ml_energy_callbacks.testing.curves import Curve
 PlugKind = Literal["shelly-switch", "shelly-pm1", "tasmota"]
 """A Shelly that switches, a Shelly that only meters, or a plug with Tasmota."""
 
-PlugFault = Literal["hang", "drip", "error", "password", "redirect", "garbage", "nan", "null", "huge"]
-"""What a plug may do instead: never answer; send a byte now and then; answer with HTTP 500, 401 or a redirection to itself;
-with a body that is no JSON, holds NaN or null for the power, or never ends."""
+PlugFault = Literal["hang", "drip", "error", "password", "warning", "redirect", "garbage", "nan", "null", "huge"]
+"""What a plug may do instead: never answer; send a byte now and then; answer with HTTP 500, 401 or, as Tasmota does where a
+password is needed, a warning; with a redirection to itself; with a body that is no JSON, holds NaN or null for the power, or
+never ends."""
 
 _STATUS = {"error": 500, "password": 401, "redirect": 302}
+_WARNING = {"WARNING": "Need user=<username>&password=<password>"}
 _POWERS: Mapping[str, float | None] = {"nan": float("nan"), "null": None}
 _HUGE = 1024 * 1024
 _DRIP_S = 0.05
@@ -116,6 +118,8 @@ class SimulatedPlug:
 
     def _status(self, path: str) -> tuple[int, dict[str, Any]]:
         """Return the HTTP status and the body of a proper answer."""
+        if self.fault == "warning":
+            return 200, _WARNING
         url = urlsplit(path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         now = self._clock()

@@ -96,8 +96,9 @@ def test_what_the_chip_does_not_count_is_no_device(
 
 def test_a_chip_that_counts_nothing_is_told(clock: ManualClock, chip: SimulatedApple) -> None:
     chip.curves.clear()
-    with pytest.raises(BackendUnavailableError, match="virtual machines have none"):
+    with pytest.raises(BackendUnavailableError, match="virtual machines have none") as caught:
         open_on_a_mac(clock)
+    assert caught.value.present
 
 
 def test_apples_figures_are_said_to_be_estimates(clock: ManualClock, chip: SimulatedApple) -> None:
@@ -171,8 +172,9 @@ def test_a_monitor_that_cannot_be_made_is_told(clock: ManualClock, chip: Simulat
         open_on_a_mac(clock)
     chip.monitor_error = None
     chip.read_error = RuntimeError("Unsupported or invalid energy unit provided: kWh")
-    with pytest.raises(BackendUnavailableError, match="kWh"):
+    with pytest.raises(BackendUnavailableError, match="kWh") as caught:
         open_on_a_mac(clock)
+    assert caught.value.present
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,10 @@ def test_a_package_that_is_missing_or_broken_is_told_with_the_way_out(
 ) -> None:
     chip = SimulatedApple(clock, CHIP)
     chip.import_error = error
-    with chip, pytest.raises(BackendUnavailableError, match=reason):
+    with chip, pytest.raises(BackendUnavailableError, match=reason) as caught:
         open_on_a_mac(clock)
+    assert caught.value.present
+    assert "pip install" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Linux", "arm64"), ("Darwin", "x86_64"), ("Windows", "AMD64")])
@@ -198,6 +202,7 @@ def test_on_other_machines_nothing_is_to_be_installed(
     with pytest.raises(BackendUnavailableError, match="no Apple silicon") as caught:
         AppleBackend(system, machine, clock).open()
     assert caught.value.fix is None
+    assert not caught.value.present
     assert chip.reads == 0
 
 

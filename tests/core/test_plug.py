@@ -1,6 +1,9 @@
 """Smart plugs through simulated ones that speak the makers' HTTP."""
 
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, sleep
@@ -16,7 +19,7 @@ from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.plug import PlugFault, PlugKind, SimulatedPlug
 
 KINDS: tuple[PlugKind, ...] = ("shelly-switch", "shelly-pm1", "tasmota")
-FAULTS: tuple[PlugFault, ...] = ("hang", "drip", "error", "password", "redirect", "garbage", "nan", "null", "huge")
+FAULTS: tuple[PlugFault, ...] = ("hang", "drip", "error", "password", "warning", "redirect", "garbage", "nan", "null", "huge")
 
 
 class TestPlug(BackendConformance):
@@ -84,9 +87,10 @@ def test_a_plug_at_fault_when_it_is_opened_is_told_with_the_reason(fault: PlugFa
     clock = ManualClock()
     with SimulatedPlug([PowerCurve(clock, 250)], clock, "shelly-pm1") as plug, plug.failing(fault):
         start = perf_counter()
-        with pytest.raises(BackendUnavailableError, match=r"^The plug 127\.0\.0\.1:\d+ .*\.$"):
+        with pytest.raises(BackendUnavailableError, match=r"^The plug 127\.0\.0\.1:\d+ .*\.$") as caught:
             PlugBackend([plug.address]).open()
         assert perf_counter() - start < 1.5, "who does not answer is not asked the second question"
+        assert caught.value.present, "the user named it"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_a_plug_at_fault_when_it_is_opened_is_told_with_the_reason(fault: PlugFa
         "3",
         '{"apower": "250"}',
         '{"apower": true}',
-        '{"apower": -1}',
+        '{"apower": -Infinity}',
         '{"apower": [250]}',
         f'{{"apower": 1{"0" * 400}}}',
         f'{{"apower": 1{"0" * 5000}}}',
@@ -106,21 +110,28 @@ def test_a_plug_at_fault_when_it_is_opened_is_told_with_the_reason(fault: PlugFa
     ],
 )
 def test_json_without_a_power_is_an_error(body: str) -> None:
-    """The whole answer, as it comes over the line."""
-    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    with pytest.raises(BackendUnavailableError, match=r"tells no power|cannot be read"):
+        open_one_that_answers(body, "shelly", questions=2)
+
+
+def open_one_that_answers(body: str, make: str, questions: int) -> None:
+    """Open a plug that answers so many questions with this body; the whole answer, as it comes over the line."""
+    data = body.encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
 
         def serve() -> None:
-            for _ in range(2):  # a Shelly has two components
+            for _ in range(questions):
                 line, _ = server.accept()
                 with line:
                     line.recv(4096)
                     line.sendall(answer)
 
         served = pool.submit(serve)
-        with pytest.raises(BackendUnavailableError, match=r"tells no power|cannot be read"):
-            PlugBackend([f"shelly://127.0.0.1:{server.getsockname()[1]}"]).open()
-        served.result()
+        try:
+            PlugBackend([f"{make}://127.0.0.1:{server.getsockname()[1]}"]).open()
+        finally:
+            served.result()
 
 
 def test_a_reading_is_one_request(plug: SimulatedPlug) -> None:
@@ -147,8 +158,28 @@ def test_a_redirection_is_not_followed(plug: SimulatedPlug) -> None:
 
 
 def test_a_password_is_named_as_the_reason(plug: SimulatedPlug) -> None:
-    with plug.failing("password"), pytest.raises(BackendUnavailableError, match="asks for a password"):
+    fix = "WebPassword 0" if plug.address.startswith("tasmota") else "Switch the authentication off"
+    with plug.failing("password"), pytest.raises(BackendUnavailableError, match=f"asks for a password.*{fix}"):
         PlugBackend([plug.address]).open()
+
+
+@pytest.mark.parametrize(
+    "warning", ["Need user=<username>&password=<password>", "Benötige user=<Benutzername>&password=<Passwort>"]
+)
+def test_tasmotas_warning_for_want_of_a_password_is_understood(warning: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"asks for a password.*`WebPassword 0` in the plug's console"):
+        open_one_that_answers(json.dumps({"WARNING": warning}), "tasmota", questions=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_power_that_flows_back_is_said_to(kind: PlugKind) -> None:
+    """Zero or a positive figure would be wrong; and the answer of the component that a Shelly lacks is no reason."""
+    clock = ManualClock()
+    with (
+        SimulatedPlug([PowerCurve(clock, -12.5)], clock, kind) as simulated,
+        pytest.raises(BackendUnavailableError, match=r"flows back \(-12\.5 W\): it is wired the wrong way round"),
+    ):
+        PlugBackend([simulated.address]).open()
 
 
 def test_a_proxy_is_never_asked(plug: SimulatedPlug, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +229,28 @@ def test_one_plug_of_two_does_not_pass_for_the_machine(plug: SimulatedPlug) -> N
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         address = f"tasmota://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(BackendUnavailableError, match="does not answer"):
+        with pytest.raises(BackendUnavailableError, match=r"does not answer: .*refused\. Check the address and the port"):
             PlugBackend([plug.address, address]).open()
+
+
+def test_what_to_check_where_nothing_answers(plug: SimulatedPlug) -> None:
+    with plug.failing("hang"), pytest.raises(BackendUnavailableError, match=r"timed out\. Check that the plug is switched on"):
+        PlugBackend([plug.address]).open()
+
+
+def test_what_is_no_web_server_is_no_plug() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(4096)
+                line.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        served = pool.submit(serve)
+        with pytest.raises(BackendUnavailableError, match=r"does not answer: SSH.*\. Check that it is a plug's address\.$"):
+            PlugBackend([f"tasmota://127.0.0.1:{server.getsockname()[1]}"]).open()
+        served.result()
 
 
 def test_the_same_plug_twice_is_one(plug: SimulatedPlug) -> None:
@@ -207,8 +258,12 @@ def test_the_same_plug_twice_is_one(plug: SimulatedPlug) -> None:
 
 
 def test_a_host_that_does_not_exist_is_told() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"^The plug no-such-host.invalid cannot be found: .*\.$"):
+    fix = r"Check the name, or give the plug's IP address in ML_ENERGY_PLUGS\."
+    with pytest.raises(
+        BackendUnavailableError, match=rf"^The plug no-such-host.invalid cannot be found: .*\. {fix}$"
+    ) as caught:
         PlugBackend(["shelly://no-such-host.invalid"]).open()
+    assert caught.value.present
 
 
 def test_without_a_plug_the_way_to_name_one_is_told() -> None:
@@ -217,6 +272,7 @@ def test_without_a_plug_the_way_to_name_one_is_told() -> None:
             PlugBackend(environ=environ).open()
         assert caught.value.reason == "No smart plug is named."
         assert "ML_ENERGY_PLUGS" in str(caught.value.fix)
+        assert not caught.value.present, "nobody misses it"
 
 
 @pytest.mark.parametrize(
@@ -256,3 +312,10 @@ def test_a_run_in_real_time_has_the_machines_energy() -> None:
     (device,) = meter.record.whole_machine
     assert device.id == f"plug:{simulated.address.partition('//')[2]}"
     assert device.joules / 200 == pytest.approx(2.6, abs=1.5), "it is read about once a second"
+
+
+def test_the_http_library_is_not_imported_with_the_backend() -> None:
+    """It takes longer than the rest of the module, and few machines have a plug."""
+    script = "import sys, ml_energy_callbacks.backends.plug; print('http.client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"

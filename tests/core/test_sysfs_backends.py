@@ -135,6 +135,34 @@ class TestBattery(BackendConformance):
         return Bench(backend, clock, lambda _: curve, absent, batteries.fail, batteries.mend)
 
 
+def every_backend(folder: Path, clock: ManualClock, curve: SquareCurve) -> Sequence[Backend]:
+    """Return each of this module's backends over a machine that has such hardware."""
+    meters = SimulatedPowerMeters(folder / "meters", clock)
+    meters.grace(curve)
+    meters.altra(curve)
+    return (
+        IntelGpuBackend(SimulatedIntelGpu(folder / "gpu", clock, curve).root),
+        JetsonBackend(SimulatedJetson(folder / "jetson", clock, {"VDD_IN": curve}).root),
+        ArmPowerBackend(meters.root),
+        BatteryBackend(SimulatedBatteries(folder / "batteries", clock, [curve]).root),
+    )
+
+
+def test_what_is_closed_is_not_read_any_more(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
+    for backend in every_backend(tmp_path, clock, curve):
+        for source in backend.open():
+            source.close()
+            with pytest.raises(ReadError):
+                source.read()
+
+
+def test_hardware_that_is_not_here_is_not_missed(tmp_path: Path) -> None:
+    for backend in (IntelGpuBackend(tmp_path), JetsonBackend(tmp_path), ArmPowerBackend(tmp_path), BatteryBackend(tmp_path)):
+        with pytest.raises(BackendUnavailableError) as caught:
+            backend.open()
+        assert not caught.value.present
+
+
 # --- Intel
 
 
@@ -173,16 +201,22 @@ def test_tiles_and_other_chips_are_no_cards(tmp_path: Path, clock: ManualClock, 
 def test_a_card_without_a_counter_is_told_with_a_fix(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
     gpu = SimulatedIntelGpu(tmp_path, clock)
     gpu.card(curve, channels={})
-    with pytest.raises(BackendUnavailableError, match=r"no energy counter.*Linux"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"no energy counter\. Update Linux: i915 .* 6\.2 on, xe .* 6\.8 on"
+    ) as caught:
         IntelGpuBackend(gpu.root).open()
+    assert caught.value.present
 
 
 def test_a_counter_for_root_alone_is_refused(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
     gpu = SimulatedIntelGpu(tmp_path, clock, curve)
     for file in tmp_path.glob("devices/**/energy*_input"):
         file.chmod(0o400 if os.geteuid() == 0 else 0)
-    with unprivileged(gpu.root), pytest.raises(BackendUnavailableError, match="this user can read"):
+    with unprivileged(gpu.root), pytest.raises(BackendUnavailableError, match="this user can read") as caught:
         IntelGpuBackend(gpu.root).open()
+    assert caught.value.present
+    hwmon = gpu.root / "hwmon0"
+    assert f"`sudo chmod a+r {hwmon}/energy1_input {hwmon}/energy2_input`" in str(caught.value.fix)
 
 
 # --- Jetson
@@ -218,8 +252,9 @@ def test_a_module_without_a_total_is_the_rails_that_share_no_joule(
 
 def test_rails_that_nobody_knows_are_not_added_up(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
     jetson = SimulatedJetson(tmp_path, clock, {"VDD_NPU": curve, "VDD_CPU_CV": curve, "NC": curve})
-    with pytest.raises(BackendUnavailableError, match=r"VDD_CPU_CV, VDD_NPU hold each other is not known"):
+    with pytest.raises(BackendUnavailableError, match=r"VDD_CPU_CV, VDD_NPU hold each other is not known") as caught:
         JetsonBackend(jetson.root).open()
+    assert caught.value.present
 
 
 def test_another_chip_with_the_same_label_is_no_rail(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
@@ -241,9 +276,26 @@ def test_a_module_of_which_a_rail_is_missing_is_not_passed_off_as_whole(
     jetson = SimulatedJetson(tmp_path, clock, dict.fromkeys(XAVIER_RAILS, curve))
     next(tmp_path.glob("**/1-0041/**/curr2_input")).unlink()
     before = open_files()
-    with pytest.raises(BackendUnavailableError, match=r"cannot be read.*curr2_input"):
+    with pytest.raises(BackendUnavailableError, match=r"cannot be read.*curr2_input") as caught:
         JetsonBackend(jetson.root).open()
     assert open_files() == before
+    assert caught.value.present
+    assert caught.value.fix is None, "no permission brings it back"
+
+
+def test_rails_for_root_alone_are_told_with_the_command_that_opens_them(
+    tmp_path: Path, clock: ManualClock, curve: SquareCurve
+) -> None:
+    jetson = SimulatedJetson(tmp_path, clock, {"VDD_IN": curve})
+    for file in tmp_path.glob("**/*_input"):
+        file.chmod(0o400 if os.geteuid() == 0 else 0)
+    with (
+        unprivileged(jetson.root),
+        pytest.raises(BackendUnavailableError, match=r"cannot be read.*Permission denied") as caught,
+    ):
+        JetsonBackend(jetson.root).open()
+    assert caught.value.present
+    assert f"`sudo chmod a+r {jetson.root}/1-0040/hwmon/hwmon0/*_input`" in str(caught.value.fix)
 
 
 # --- Arm servers and ACPI power meters
@@ -257,7 +309,21 @@ def test_of_a_grace_sockets_meters_the_total_alone_is_read(tmp_path: Path, clock
         assert ids(sources) == ["arm-power:socket-0"]
         assert (device.kind, device.covers, device.whole_machine) == ("cpu", ("dram",), False)
         assert (device.update_period_s, device.min_interval_s) == (0.05, 0.0)
+        assert (device.node, device.relative_uncertainty) == (0, 0.1)
         assert device.note == "Processor and its memory, the mean of the last 0.05 s."
+
+
+def test_each_grace_socket_is_a_node_so_that_a_gpus_module_holds_its_own_alone(
+    tmp_path: Path, clock: ManualClock, curve: SquareCurve
+) -> None:
+    meters = SimulatedPowerMeters(tmp_path, clock)
+    meters.grace(curve, socket=0)
+    meters.grace(curve, socket=1)
+    with opened(ArmPowerBackend(meters.root)) as sources:
+        assert {source.device.id: source.device.node for source in sources} == {
+            "arm-power:socket-0": 0,
+            "arm-power:socket-1": 1,
+        }
 
 
 def test_the_names_of_graces_successor_are_known(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
@@ -291,13 +357,43 @@ def test_a_meter_that_says_nothing_of_itself_is_the_machines(
         assert "mean of the last 2 s" in (device.note or "")
 
 
+@pytest.mark.parametrize("milliseconds", [0, 0xFFFFFFFF, 3_600_001, "none"])
+def test_an_interval_that_cannot_be_one_is_unknown(
+    tmp_path: Path, clock: ManualClock, curve: SquareCurve, milliseconds: int | str
+) -> None:
+    """The firmware may then take long, so that the meter is not read as often as a quick one."""
+    meters = SimulatedPowerMeters(tmp_path, clock)
+    meters.meter(curve, label="Grace Power Socket 0")
+    next(tmp_path.glob("devices/**/power1_average_interval")).write_text(f"{milliseconds}\n")
+    with opened(ArmPowerBackend(meters.root)) as sources:
+        device = sources[0].device
+        assert (device.update_period_s, device.min_interval_s, device.relative_uncertainty) == (None, 1.0, 0.1)
+        assert "unknown length" in (device.note or "")
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "least_s", "uncertainty"),
+    [(0.4, 0.0, 0.1), (5, 5, 0.1), (12, 5, 0.1), (30, 5, 0.25), (300, 5, 1.0), (3600, 5, 1.0)],
+)
+def test_a_long_mean_is_read_often_enough_and_known_to_lag(
+    tmp_path: Path, clock: ManualClock, curve: SquareCurve, interval_s: float, least_s: float, uncertainty: float
+) -> None:
+    meters = SimulatedPowerMeters(tmp_path, clock)
+    meters.meter(curve, interval_s=interval_s)
+    with opened(ArmPowerBackend(meters.root)) as sources:
+        device = sources[0].device
+        assert device.min_interval_s == least_s
+        assert device.relative_uncertainty == pytest.approx(uncertainty)
+
+
 def test_several_meters_that_say_nothing_are_not_guessed_at(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
     meters = SimulatedPowerMeters(tmp_path, clock)
     meters.meter(curve)
     meters.meter(curve)
     before = open_files()
-    with pytest.raises(BackendUnavailableError, match="2 ACPI power meters"):
+    with pytest.raises(BackendUnavailableError, match="2 ACPI power meters") as caught:
         ArmPowerBackend(meters.root).open()
+    assert caught.value.present
     assert open_files() == before
     meters.grace(curve)
     with opened(ArmPowerBackend(meters.root)) as sources:
@@ -326,10 +422,22 @@ def test_what_a_meter_says_that_could_not_measure_is_no_power(
             file.write_text(f"{microwatts}\n")
         with pytest.raises(ReadError, match=str(microwatts)):
             sources[0].read()
-        with pytest.raises(BackendUnavailableError, match=r"does not answer.*acpi_ipmi"):
+        with pytest.raises(BackendUnavailableError, match=r"does not answer.*acpi_ipmi") as caught:
             backend.open()
+        assert caught.value.present
         meters.mend()
         assert sources[0].read() > 0
+
+
+def test_a_silent_meter_of_the_whole_machine_leaves_nothing_out_of_the_total(
+    tmp_path: Path, clock: ManualClock, curve: SquareCurve
+) -> None:
+    meters = SimulatedPowerMeters(tmp_path, clock)
+    meters.meter(curve)
+    meters.fail()
+    with pytest.raises(BackendUnavailableError, match=r"does not answer.*acpi_ipmi") as caught:
+        ArmPowerBackend(meters.root).open()
+    assert not caught.value.present
 
 
 # --- Batteries
@@ -384,10 +492,47 @@ def test_a_battery_that_does_not_feed_the_machine_alone_tells_nothing(
         change(batteries)
         with pytest.raises(ReadError, match="not all that feeds"):
             sources[0].read()
-        with pytest.raises(BackendUnavailableError, match=r"not all that feeds.*Unplug the power supply"):
+        with pytest.raises(BackendUnavailableError, match=r"not all that feeds.*Unplug the power supply") as caught:
             backend.open()
+        assert not caught.value.present
         batteries.unplug()
         assert sources[0].read() == pytest.approx(25)
+
+
+@pytest.mark.parametrize("online", [1, 2])
+def test_a_supply_by_usb_c_feeds_the_machine_too(tmp_path: Path, clock: ManualClock, online: int) -> None:
+    batteries = SimulatedBatteries(tmp_path, clock, [PowerCurve(clock, 20)], supply="USB")
+    with opened(BatteryBackend(batteries.root)) as sources:
+        assert sources[0].read() == pytest.approx(20)
+        batteries.files.fix("class/power_supply/AC/online", online)
+        with pytest.raises(ReadError, match="not all that feeds"):
+            sources[0].read()
+
+
+def test_a_mouse_that_hangs_on_usb_is_not_the_machines_supply(tmp_path: Path, clock: ManualClock) -> None:
+    batteries = SimulatedBatteries(tmp_path, clock, [PowerCurve(clock, 20)], supply="USB")
+    batteries.files.fix("class/power_supply/AC/online", 1)
+    batteries.files.fix("class/power_supply/AC/scope", "Device")
+    with opened(BatteryBackend(batteries.root)) as sources:
+        assert sources[0].read() == pytest.approx(20)
+
+
+@pytest.mark.parametrize("power", ["0", "none"])
+def test_a_power_that_a_driver_leaves_empty_is_taken_from_current_and_voltage(
+    tmp_path: Path, clock: ManualClock, power: str
+) -> None:
+    batteries = SimulatedBatteries(tmp_path, clock, [PowerCurve(clock, 23)], tells_current=True)
+    batteries.files.fix("class/power_supply/BAT0/power_now", power)
+    with opened(BatteryBackend(batteries.root)) as sources:
+        assert sources[0].read() == pytest.approx(23, abs=1e-3)
+
+
+def test_a_battery_of_two_that_fails_is_not_left_out(tmp_path: Path, clock: ManualClock) -> None:
+    batteries = SimulatedBatteries(tmp_path, clock, [PowerCurve(clock, 20), PowerCurve(clock, 5)])
+    with opened(BatteryBackend(batteries.root)) as sources:
+        (batteries.root / "BAT1" / "power_now").write_text("none\n")
+        with pytest.raises(ReadError, match="does not tell its power"):
+            sources[0].read()
 
 
 def test_a_battery_that_is_taken_out_is_an_error(tmp_path: Path, clock: ManualClock) -> None:
@@ -404,9 +549,10 @@ def test_a_battery_that_does_not_tell_its_power_is_refused(tmp_path: Path, clock
     if watts:
         (batteries.root / "BAT1" / "power_now").unlink()
     before = open_files()
-    with pytest.raises(BackendUnavailableError, match="does not tell its power"):
+    with pytest.raises(BackendUnavailableError, match="does not tell its power") as caught:
         BatteryBackend(batteries.root).open()
     assert open_files() == before
+    assert not caught.value.present
 
 
 def test_a_mouses_battery_is_not_the_machines(tmp_path: Path, clock: ManualClock) -> None:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -89,9 +90,9 @@ def test_a_message_of_the_true_protocol_is_understood(tpu: SimulatedTpu, clock: 
     metric = b"\x1a\x1c" + attribute + gauge
     answer = b"\x0a\x21" + b"\x0a\x01m" + metric
     source = backend(tpu, clock, tmp_path, TPU_ACCELERATOR_TYPE="v4-2").open()[0]
-    assert source._server._parse(answer) == {0: 0.5}
+    assert source._metrics._parse(answer) == {0: 0.5}
     integer = answer.replace(gauge, b"\x1a\x02\x10\x32").replace(b"\x1a\x1c", b"\x1a\x15").replace(b"\x0a\x21", b"\x0a\x1a", 1)
-    assert source._server._parse(integer) == {0: 0.5}
+    assert source._metrics._parse(integer) == {0: 0.5}
     source.close()
 
 
@@ -152,7 +153,6 @@ def test_nothing_is_asked_before_the_first_read(tpu: SimulatedTpu, clock: Manual
     threads = threading.active_count()
     source = backend(tpu, clock, tmp_path, TPU_ACCELERATOR_TYPE="v4-8").open()[0]
     assert tpu.calls == 0
-    assert source._server._channel is None
     assert threading.active_count() == threads
     source.close()
 
@@ -200,7 +200,10 @@ def test_the_hardware_is_believed_before_the_environment(tmp_path: Path) -> None
         ((0,), None, {0: 100, 1: None, 2: None, 3: None}),  # a process that uses one of four
         ((0, 1, 2, 3), "1,3", {1: 110, 3: 130}),  # libtpu speaks for all
         ((1, 3), "1,3", {1: 100, 3: 110}),
-        ((0, 1), "1,3", {1: 100, 3: 110}),  # it counts from 0
+        ((1,), "1,3", {1: 100, 3: None}),
+        ((0, 2), "1,3", {1: None, 3: None}),  # another process's
+        ((0, 1), "1,3", {1: None, 3: None}),  # another's, or ours counted from 0
+        ((4, 5), "1,3", {1: None, 3: None}),
         ((0, 1, 2, 3, 4, 5, 6, 7), None, {0: None, 1: None, 2: None, 3: None}),  # cores? nobody knows
     ],
 )
@@ -209,20 +212,101 @@ def test_chips_go_by_their_ids_or_their_order(
 ) -> None:
     curves = {chip_id: PowerCurve(clock, 100 + 10 * place) for place, chip_id in enumerate(ids)}
     environ = {"TPU_ACCELERATOR_TYPE": "v4-8"} | ({"TPU_VISIBLE_CHIPS": visible} if visible else {})
-    watts: dict[int, float | None] = {}
     with SimulatedTpu(curves, clock, V4) as server:
-        sources = backend(server, clock, tmp_path, **environ).open()
-        for second in range(2):
-            for source in sources:
-                try:
-                    joules: float | None = source.read()
-                except ReadError:
-                    joules = None
-                watts[int(source.device.id.removeprefix("tpu:"))] = joules
-            clock.advance(1.0 - second)
-        for source in sources:
-            source.close()
+        watts = watts_of(backend(server, clock, tmp_path, **environ), clock)
     assert watts == {chip: joules if joules is None else pytest.approx(joules) for chip, joules in expected.items()}
+
+
+def watts_of(tpus: TpuBackend, clock: ManualClock) -> dict[int, float | None]:
+    """Return what each chip draws within a second, None where it cannot be read."""
+    watts: dict[int, float | None] = {}
+    sources = tpus.open()
+    for seconds in (1.0, 0.0):
+        for source in sources:
+            try:
+                joules: float | None = source.read()
+            except ReadError:
+                joules = None
+            watts[int(source.device.id.removeprefix("tpu:"))] = joules
+        clock.advance(seconds)
+    for source in sources:
+        source.close()
+    return watts
+
+
+def serve_chips(stack: ExitStack, clock: ManualClock, *processes: Sequence[int]) -> tuple[list[SimulatedTpu], str]:
+    """Start a server for each process, whose chips draw 100 W and 10 W more for each id; return their ports, too."""
+    servers = [
+        stack.enter_context(SimulatedTpu({chip: PowerCurve(clock, 100 + 10 * chip) for chip in chips}, clock, V4))
+        for chips in processes
+    ]
+    return servers, ",".join(server.address.partition(":")[2] for server in servers)
+
+
+@pytest.mark.parametrize("visible", [None, "2"])
+def test_each_process_of_the_host_has_a_port_of_its_own(visible: str | None, clock: ManualClock, tmp_path: Path) -> None:
+    """``localhost:8431`` would tell of the first process alone."""
+    with ExitStack() as stack:
+        _, ports = serve_chips(stack, clock, [0], [1], [2], [3])
+        environ = {"TPU_ACCELERATOR_TYPE": "v4-8", "TPU_RUNTIME_METRICS_PORTS": ports}
+        environ |= {"TPU_VISIBLE_CHIPS": visible} if visible else {}
+        watts = watts_of(TpuBackend(root=tmp_path, environ=environ, clock=clock), clock)
+    assert watts == {chip: pytest.approx(100 + 10 * chip) for chip in ([2] if visible else range(4))}
+
+
+def test_the_ports_of_processes_that_do_not_run_are_passed_over(clock: ManualClock, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers, ports = serve_chips(stack, clock, [0], [1], [2], [3])
+        environ = {"TPU_ACCELERATOR_TYPE": "v4-8", "TPU_RUNTIME_METRICS_PORTS": ports}
+        tpus = TpuBackend(root=tmp_path, environ=environ, clock=clock)
+        servers[1].stop()
+        assert watts_of(tpus, clock) == {0: 100, 1: None, 2: 120, 3: 130}
+        servers[2].fault = servers[3].fault = "hang"
+        start = perf_counter()
+        assert watts_of(tpus, clock) == {0: 100, 1: None, 2: None, 3: None}
+        assert perf_counter() - start < 1.8, "those that hang are waited for together"
+        servers[3].mend()
+        servers[2].mend()
+
+
+def test_one_process_that_uses_all_chips_answers_at_one_port_of_several(clock: ManualClock, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers, ports = serve_chips(stack, clock, range(4), range(4), range(4))
+        servers[0].stop()
+        environ = {"TPU_ACCELERATOR_TYPE": "v4-8", "TPU_RUNTIME_METRICS_PORTS": f" {ports} ,"}
+        assert watts_of(TpuBackend(root=tmp_path, environ=environ, clock=clock), clock) == {0: 100, 1: 110, 2: 120, 3: 130}
+
+
+def test_processes_that_each_count_from_0_are_not_taken_for_one_chip(clock: ManualClock, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        _, ports = serve_chips(stack, clock, [0], [0])
+        environ = {"TPU_ACCELERATOR_TYPE": "v4-8", "TPU_RUNTIME_METRICS_PORTS": ports}
+        source = TpuBackend(root=tmp_path, environ=environ, clock=clock).open()[0]
+        with pytest.raises(ReadError, match="Two metrics servers of the TPU tell of chip 0"):
+            source.read()
+
+
+@pytest.mark.parametrize(
+    ("environ", "addresses"),
+    [
+        ({}, ["localhost:8431"]),
+        ({"TPU_RUNTIME_METRICS_PORTS": ""}, ["localhost:8431"]),
+        ({"TPU_RUNTIME_METRICS_PORTS": "9000"}, ["localhost:9000"]),
+        ({"TPU_RUNTIME_METRICS_PORTS": "9000,9001"}, ["localhost:9000", "localhost:9001"]),
+    ],
+)
+def test_libtpu_is_asked_where_it_was_told_to_serve(environ: dict[str, str], addresses: list[str], tmp_path: Path) -> None:
+    assert TpuBackend(root=tmp_path, environ=environ)._addresses() == addresses
+
+
+@pytest.mark.parametrize("variable", ["TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"])
+def test_a_process_has_the_chips_that_are_visible_to_it(variable: str, tmp_path: Path) -> None:
+    environ = {"TPU_ACCELERATOR_TYPE": "v4-8", variable: " 3, 1,"}
+    assert [source.device.id for source in TpuBackend(root=tmp_path, environ=environ).open()] == ["tpu:1", "tpu:3"]
+    environ[variable] = "0,4"
+    with pytest.raises(BackendUnavailableError, match=f"^{variable} is '0,4', but the chips of this host are 0 to 3") as caught:
+        TpuBackend(root=tmp_path, environ=environ).open()
+    assert caught.value.present
 
 
 def test_a_generation_without_published_power_needs_the_users(tmp_path: Path) -> None:
@@ -230,6 +314,7 @@ def test_a_generation_without_published_power_needs_the_users(tmp_path: Path) ->
     with pytest.raises(BackendUnavailableError, match="published what a TPU v5e chip draws") as caught:
         TpuBackend(root=tmp_path, environ=environ).open()
     assert caught.value.fix == "Set ML_ENERGY_TPU_WATTS=<idle>,<busy> (watts of one chip)."
+    assert caught.value.present
     sources = TpuBackend(root=tmp_path, environ=environ | {"ML_ENERGY_TPU_WATTS": "60, 140.5"}).open()
     assert len(sources) == 4
     assert sources[0].device.note == (
@@ -267,18 +352,23 @@ def test_without_a_tpu_grpc_is_not_even_imported(
     with pytest.raises(BackendUnavailableError) as caught:
         TpuBackend(root=tmp_path, environ=environ).open()
     assert caught.value.reason == "This machine has no TPU."
+    assert not caught.value.present
 
 
 def test_a_tpu_of_no_known_type_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailableError, match="TPU_ACCELERATOR_TYPE is 'something', which names no known TPU"):
+    with pytest.raises(
+        BackendUnavailableError, match="TPU_ACCELERATOR_TYPE is 'something', which names no known TPU"
+    ) as caught:
         TpuBackend(root=tmp_path, environ={"TPU_ACCELERATOR_TYPE": "something"}).open()
+    assert caught.value.present
 
 
 @pytest.mark.parametrize("module", ["grpc", "google.protobuf"])
 def test_a_missing_extra_is_named_where_there_is_a_tpu(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BackendUnavailableError, match=r"pip install 'ml-energy-callbacks\[tpu\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'ml-energy-callbacks\[tpu\]'") as caught:
         TpuBackend(root=tmp_path, environ={"TPU_ACCELERATOR_TYPE": "v4-8"}).open()
+    assert caught.value.present
 
 
 def test_a_proxy_is_never_asked(tpu: SimulatedTpu, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +379,7 @@ def test_a_proxy_is_never_asked(tpu: SimulatedTpu, clock: ManualClock, tmp_path:
     source.close()
 
 
-def test_the_last_chip_to_close_closes_the_channel(tpu: SimulatedTpu, clock: ManualClock, tmp_path: Path) -> None:
+def test_a_closed_chip_is_not_read_and_the_others_are(tpu: SimulatedTpu, clock: ManualClock, tmp_path: Path) -> None:
     first, *others = backend(tpu, clock, tmp_path, TPU_ACCELERATOR_TYPE="v4-8").open()
     first.read()
     first.close()
@@ -299,7 +389,6 @@ def test_the_last_chip_to_close_closes_the_channel(tpu: SimulatedTpu, clock: Man
     for source in others:
         source.read()
         source.close()
-    assert others[0]._server._channel is None
 
 
 SERVER = """
@@ -338,3 +427,34 @@ def fork() -> None:
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+FORKS = """
+import os, sys, threading
+from pathlib import Path
+from time import sleep
+from ml_energy_callbacks.backends.tpu import TpuBackend
+
+source = TpuBackend(sys.argv[1], Path("nowhere"), {"TPU_ACCELERATOR_TYPE": "v4-8"}).open()[0]
+for _ in range(3):
+    reader = threading.Thread(target=source.read)
+    reader.start()
+    reader.join()
+    for _ in range(100):
+        sleep(0.05)  # gRPC closes its connection in the background
+        if not any(path.is_socket() for path in Path("/proc/self/fd").iterdir()):
+            break
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_grpc_has_nothing_to_say_of_a_fork(tpu: SimulatedTpu, tmp_path: Path) -> None:
+    """A line for each of the workers that load data; gRPC's poll strategy is macOS's, which is the one that prints it."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, tpu.address]
+    environ = os.environ | {"GRPC_POLL_STRATEGY": "poll", "GRPC_ENABLE_FORK_SUPPORT": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ, cwd=tmp_path)
+    assert done.stderr == ""
+    assert tpu.calls == 3
