@@ -177,7 +177,7 @@ class EnergyMeter:
         # What is reported beside the totals: meters of the whole machine, and the job's shares.
         self._beside: dict[str, Ledger] = {}
         self._unshared: Mapping[str, str] = {}
-        self._discovery = Discovery((), {}, {})
+        self._discovery = Discovery((), {}, {}, {})
         self._sources: Sequence[Source] = ()
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None

@@ -68,7 +68,10 @@ class PerfEvent:
 
 
 def _open(number: int, kind: int, config: int, cpu: int) -> int:
-    attributes = _ATTRIBUTES.pack(kind, _ATTRIBUTES.size, config, 0, 0, 0, 0, 0, 0, 0)
+    try:
+        attributes = _ATTRIBUTES.pack(kind, _ATTRIBUTES.size, config, 0, 0, 0, 0, 0, 0, 0)
+    except struct.error as error:  # a number that does not even fit
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
     library = ctypes.CDLL(None, use_errno=True)
     descriptor: int = library.syscall(
         ctypes.c_long(number),

@@ -26,8 +26,8 @@ class Device:
         wrap_joules: Modulus of the counter in joules; None where it does not wrap.
         update_period_s: Period of refresh in seconds where it is known beforehand; None where it must be learned.
         note: One sentence on how the figure comes about, where that is not plain; else None.
-        covers: Further kinds whose energy is inside this device's (a superchip's counter holds its processor too): devices
-            of these kinds are not counted beside it.
+        covers: Kinds whose energy is inside this device's (a superchip's counter holds its processor too): other backends'
+            devices of these kinds are not counted beside it.
         node: NUMA node that it is attached to, where that is known: what ``covers`` names is then inside it on this node alone.
         shared: Whether others may use the device at the same time, so that its energy is not this job's alone.
         whole_machine: Whether it meters the machine as a whole: it is reported beside the parts and never added to them.

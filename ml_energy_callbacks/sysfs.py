@@ -39,14 +39,18 @@ class NumberFile:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDONLY)
-            return int(os.pread(self._descriptor, _LONGEST_NUMBER, 0))
-        except ValueError as error:
-            msg = f"{self._path} holds no number: {error}"
-            raise ReadError(msg) from error
+            text = os.pread(self._descriptor, _LONGEST_NUMBER, 0)
+            # A full buffer may have cut the number, and Python takes 1_0 for 10.
+            if len(text) < _LONGEST_NUMBER and b"_" not in text:
+                return int(text)
+        except ValueError:
+            pass
         except OSError as error:
             self._drop()
             msg = f"{self._path} cannot be read: {error.strerror}"
             raise ReadError(msg) from error
+        msg = f"{self._path} holds no number: {text!r}"
+        raise ReadError(msg)
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""

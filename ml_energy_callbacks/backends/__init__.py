@@ -37,12 +37,14 @@ class Discovery:
     Attributes:
         sources: The open devices, those that are counted and those that are reported beside them.
         unavailable: Why a backend found nothing, by its name.
-        refused: Why a device that was found is not counted, by its id, in a sentence.
+        refused: Why a device that was found cannot be trusted, by its id, in a sentence.
+        left_out: Why one that can is not counted: another's figure holds it, or the job does not use it.
     """
 
     sources: Sequence[Source]
     unavailable: Mapping[str, BackendUnavailableError]
     refused: Mapping[str, str]
+    left_out: Mapping[str, str]
 
 
 def default_backends() -> Sequence[Backend]:
@@ -129,19 +131,22 @@ def discover(
             except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
                 reason = f"did not answer within {_OPEN_S:g} s" if isinstance(error, TimeoutError) else f"failed: {error!r}"
                 unavailable[name] = BackendUnavailableError(f"The backend {name} {reason}.", present=True)
-        refused = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
+        left_out = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
     except ConfigurationError:
         for source in found:
             close(source)
         raise
-    verdict = verify([source for source in found if source.device.id not in refused])
-    refused |= verdict.refused
-    refused |= _counted_twice([source.device for source in verdict.sources])
-    kept = [source for source in verdict.sources if source.device.id not in refused]
+    verdict = verify([source for source in found if source.device.id not in left_out])
+    left_out |= _counted_twice([source.device for source in verdict.sources])
     for source in found:
-        if source.device.id in refused:
+        if source.device.id in left_out:
             close(source)
-    return Discovery(kept, unavailable, {name: reason for name, reason in refused.items() if reason})
+    return Discovery(
+        [source for source in verdict.sources if source.device.id not in left_out],
+        unavailable,
+        verdict.refused,
+        {name: reason for name, reason in left_out.items() if reason},
+    )
 
 
 def _take(opened: Sequence[Source], found: list[Source]) -> None:

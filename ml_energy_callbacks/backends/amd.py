@@ -14,6 +14,8 @@ from typing import Any
 
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
+from ml_energy_callbacks.rocm_visible import APUS, Node, none_shown, parse_node, restricted, shown
+from ml_energy_callbacks.sysfs import read_text
 
 RELATIVE_UNCERTAINTY = 0.10
 """Our assumption, as for NVIDIA's: AMD states no accuracy. The library multiplies by 15.3 µJ, where the kernel's header
@@ -37,19 +39,23 @@ _TWO_DIES = frozenset({0x7408, 0x740C})
 """PCI ids of MI250X and MI250: two GPUs to the system, one counter."""
 
 _MI300A = 0x74A0
-_APUS = frozenset(
-    f"gfx{name}" for name in ("902", "909", "90c", "1013", "1033", "1035", "1036", "1103", "1150", "1151", "1152", "1153")
-)
-"""Processors with graphics, "APU" in LLVM's "User Guide for AMDGPU Backend": their power is the whole package's."""
+
+_KFD = "sys/class/kfd/kfd/topology/nodes"
+"""ROCm's nodes: what a container shows of other containers' GPUs cannot be read (kfd_topology.c)."""
+_BOUND = "sys/bus/pci/drivers/amdgpu"
 
 _INSTALL = "Install it with `pip install 'ml-energy-callbacks[amd]'`, in the release that fits your ROCm."
 _FIXES = {
     10: (  # AMDSMI_STATUS_NO_PERM
         "This user may not use the AMD driver.",
-        "Join its groups (`sudo usermod -a -G render,video $USER`) and log in again.",
+        (
+            "Join its groups (`sudo usermod -a -G render,video $USER`) and log in again; a container has to be started with "
+            "`--device /dev/kfd --device /dev/dri --group-add render --group-add video`."
+        ),
     ),
     34: ("The AMD driver is not loaded.", "Load it with `sudo modprobe amdgpu`."),  # AMDSMI_STATUS_DRIVER_NOT_LOADED
 }
+_SHOW = "A container has to be started with `--device /dev/kfd --device /dev/dri`; elsewhere, see what `amd-smi list` says."
 
 
 class _Library:
@@ -81,7 +87,8 @@ class _Library:
         with self._counting:
             self._users -= 1
             if not self._users:
-                self._stop()
+                with self._calling:
+                    self._stop()
 
     def restart(self) -> None:
         """Find the GPUs anew: after a reload of the driver the old handles are dead for good."""
@@ -139,11 +146,11 @@ def _count(library: _Library, place: str) -> tuple[int, float]:
     """Return the counter as it is, and its unit in J."""
     answer = library.ask("energy_count", place)
     # Earlier releases call the counter "power".
-    count = answer.get("energy_accumulator", answer.get("power"))
-    if not isinstance(count, int) or count in _UNKNOWN_COUNTS:
-        msg = f"The GPU at {place} tells no energy: {count}."
+    count, unit = answer.get("energy_accumulator", answer.get("power")), answer.get("counter_resolution")
+    if not isinstance(count, int) or count in _UNKNOWN_COUNTS or not isinstance(unit, int | float):
+        msg = f"The GPU at {place} tells no energy: {count} times {unit} µJ."
         raise ReadError(msg)
-    return count, answer["counter_resolution"] / 1e6
+    return count, unit / 1e6
 
 
 def _joules(library: _Library, place: str) -> float:
@@ -226,6 +233,7 @@ class _Gpu:
         place: PCI domain:bus:device.function.
         uuid: The library's id of it, or its place.
         name: Its market name.
+        apu: Whether it is inside a processor, and its figure is the whole package's.
         covers: What else is inside its package.
         two_dies: Whether it is one of two dies that share a counter.
         node: A number in whose order ROCm and HIP count the GPUs; None where that is not known.
@@ -235,6 +243,7 @@ class _Gpu:
     place: str
     uuid: str
     name: str
+    apu: bool
     covers: tuple[Kind, ...]
     two_dies: bool
     node: int | None
@@ -293,137 +302,110 @@ class AmdBackend:
         Raises:
             BackendUnavailableError: There is no GPU, no library, or none whose energy or power can be read.
         """
-        signs = ("sys/module/amdgpu", "sys/class/kfd", "dev/kfd")
-        if not any((self._root / sign).exists() for sign in signs):
+        nodes = _rocm_nodes(self._root / _KFD)
+        bound = any((self._root / _BOUND).glob("*:*:*.*"))
+        if not nodes and not bound:
             msg = "This machine has no AMD GPU."
             raise BackendUnavailableError(msg)
-        library = _library(_load(), os.getpid())
+        present = self._missed(nodes) if (self._root / _KFD).exists() else bound and not none_shown(self._environ)
+        library = _library(_load(present=present), os.getpid())
         try:
             library.acquire()
         except Exception as error:
             reason, fix = _FIXES.get(getattr(error, "err_code", 0), (f"AMD's library cannot be used: {_plain(error)}.", None))
-            raise BackendUnavailableError(reason, fix) from error
+            raise BackendUnavailableError(reason, fix, present=present) from error
         try:
-            return self._open_all(library)
+            return self._open_all(library, nodes, present=present)
         finally:
             library.release()
 
-    def _open_all(self, library: _Library) -> Sequence[_PowerGpu]:
-        gpus = self._identify(library)
+    def _missed(self, nodes: Mapping[str, Node]) -> bool:
+        """Return whether energy is missing where no GPU can be read: one is usable here, and RAPL does not tell its energy."""
+        # By the nodes, for a container shows every GPU of the host's bus.
+        ordered = sorted(nodes.values(), key=lambda node: node.number)
+        return any(not ordered[i].apu for i in shown(self._environ, [node.uuid for node in ordered]))
+
+    def _open_all(self, library: _Library, nodes: Mapping[str, Node], *, present: bool) -> Sequence[_PowerGpu]:
+        gpus = _identify(library, nodes)
         if not gpus:
             msg = "AMD's library shows no GPU that answers."
-            raise BackendUnavailableError(msg)
-        visible, note = self._visible(gpus)
+            raise BackendUnavailableError(msg, _SHOW, present=present)
+        visible, notes = self._visible(gpus)
         if not visible:
             msg = "ROCR_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or CUDA_VISIBLE_DEVICES hides every AMD GPU."
             raise BackendUnavailableError(msg)
-        cards = _cards(gpus, library)
-        sources = [
-            self._open_card(card, library, visible, note)
-            for card in cards
-            if card.teller is not None and any(gpu in visible for gpu in card.gpus)
-        ]
-        if not sources:
+        cards = [card for card in _cards(gpus, library) if any(gpu in visible for gpu in card.gpus)]
+        telling = [card for card in cards if card.teller is not None]
+        if not telling:
             msg = "No AMD GPU here tells its energy or its power; those of virtual machines do not."
-            raise BackendUnavailableError(msg)
-        return sources
+            raise BackendUnavailableError(msg, present=present)
+        silent = [card.gpus[0].place for card in cards if card.teller is None and not card.gpus[0].apu]
+        notes += [f"The GPU at {place} tells neither energy nor power: its energy is missing." for place in silent]
+        return [self._open_card(card, library, visible, notes) for card in telling]
 
-    def _open_card(self, card: _Card, library: _Library, visible: Sequence[_Gpu], note: str | None) -> _PowerGpu:
+    def _open_card(self, card: _Card, library: _Library, visible: Sequence[_Gpu], notes: Sequence[str]) -> _PowerGpu:
         gpu = next(gpu for gpu in card.gpus if gpu.place == card.teller)
-        notes = [] if note is None else [note]
+        own = []
+        if gpu.apu:
+            own.append("The figure is the whole package's: the processor's and its graphics'.")
         if len(card.gpus) > 1:
-            notes.append(f"The whole card: the system shows {len(card.gpus)} GPUs, and their energy is told in one figure.")
+            own.append(f"The whole card: the system shows {len(card.gpus)} GPUs, and their energy is told in one figure.")
         device = Device(
             id=f"{self.name}:{gpu.uuid}",
             name=gpu.name,
-            kind="gpu",
+            kind="cpu" if gpu.apu else "gpu",
             backend=self.name,
             method="power_integration" if card.counter is None else "energy_counter",
             provenance="measured",
             relative_uncertainty=RELATIVE_UNCERTAINTY,
             wrap_joules=card.wrap,
-            note=" ".join(notes) or None,
+            note=" ".join([*own, *notes]) or None,
             covers=gpu.covers,
             shared=not all(member in visible for member in card.gpus),
         )
         return (_PowerGpu if card.counter is None else _EnergyGpu)(device, library, gpu.place)
 
-    def _identify(self, library: _Library) -> Sequence[_Gpu]:
-        nodes = _rocm_nodes(self._root / "sys/class/kfd/kfd/topology/nodes")
-        uuids = {place: _or_nothing(library, "gpu_device_uuid", place) for place in library.places}
-        known = [uuid for uuid in uuids.values() if uuid]
-        ids = {place: _or_nothing(library, "gpu_enumeration_info", place) or {} for place in library.places}
-        if all(isinstance(info.get("hip_id"), int) for info in ids.values()):
-            nodes = {place: (info["hip_id"], info["hip_uuid"]) for place, info in ids.items()}
-        gpus = []
-        for place, uuid in uuids.items():
-            chip = _or_nothing(library, "gpu_asic_info", place) or {}
-            node, hip_uuid = nodes.get(place, (None, ""))
-            name = chip.get("market_name", "N/A")
-            pci_id = _pci_id(chip)
-            covers: tuple[Kind, ...] = ("cpu", "dram") if pci_id == _MI300A else ()
-            gpus.append(
-                _Gpu(
-                    place,
-                    # GPUs that have no number of their own all show the same.
-                    uuid if uuid and known.count(uuid) == 1 else place,
-                    "AMD GPU" if name == "N/A" else name,
-                    ("cpu",) if chip.get("target_graphics_version") in _APUS else covers,
-                    pci_id in _TWO_DIES,
-                    node,
-                    hip_uuid,
-                )
-            )
-        return gpus
-
-    def _visible(self, gpus: Sequence[_Gpu]) -> tuple[Sequence[_Gpu], str | None]:
+    def _visible(self, gpus: Sequence[_Gpu]) -> tuple[Sequence[_Gpu], list[str]]:
         """Return the GPUs that ROCm and HIP show, and a note where that is not certain."""
-        rocr = self._environ.get("ROCR_VISIBLE_DEVICES")
-        hip = self._environ.get("HIP_VISIBLE_DEVICES", self._environ.get("CUDA_VISIBLE_DEVICES"))
-        if rocr is None and hip is None:
-            return gpus, None
-        if "" in {rocr, hip}:
-            return [], None
+        if not restricted(self._environ):
+            return gpus, []
+        if none_shown(self._environ):
+            return [], []
         if any(gpu.node is None for gpu in gpus):
-            return gpus, "It is not known which GPUs the *_VISIBLE_DEVICES show, so all are counted."
-        shown = sorted(gpus, key=lambda gpu: gpu.node or 0)
-        if rocr is not None:
-            shown = _shown_by_rocm(rocr, shown)
-        if hip is not None:
-            shown = _shown_by_hip(hip, shown)
-        return shown, None
+            return gpus, ["It is not known which GPUs the *_VISIBLE_DEVICES show, so all are counted."]
+        ordered = sorted(gpus, key=lambda gpu: gpu.node or 0)
+        return [ordered[i] for i in shown(self._environ, [gpu.hip_uuid for gpu in ordered])], []
 
 
-def _shown_by_rocm(text: str, gpus: Sequence[_Gpu]) -> list[_Gpu]:
-    """Follow ROCR-Runtime, amd_filter_device.cpp: an invalid entry, or one said before, ends the list."""
-    shown: list[_Gpu] = []
-    for entry in text.split(","):
-        gpu = _named(entry.strip(), gpus)
-        if gpu is None or gpu in shown:
-            break
-        shown.append(gpu)
-    return shown
-
-
-def _shown_by_hip(text: str, gpus: Sequence[_Gpu]) -> list[_Gpu]:
-    """Follow HIP, rocdevice.cpp: an invalid entry ends the list, and a space makes one invalid."""
-    shown: list[_Gpu] = []
-    for entry in text.split(","):
-        gpu = _named(entry, gpus)
-        if gpu is None:
-            break
-        shown.append(gpu)
-    return shown
-
-
-def _named(entry: str, gpus: Sequence[_Gpu]) -> _Gpu | None:
-    """Return the GPU of this number, or of the one UUID that begins so."""
-    if entry.isdecimal():
-        return gpus[int(entry)] if int(entry) < len(gpus) else None
-    if not entry.upper().startswith("GPU-"):
-        return None
-    fits = [gpu for gpu in gpus if gpu.hip_uuid.upper().startswith(entry.upper())]
-    return fits[0] if len(fits) == 1 else None
+def _identify(library: _Library, nodes: Mapping[str, Node]) -> Sequence[_Gpu]:
+    uuids = {place: _or_nothing(library, "gpu_device_uuid", place) for place in library.places}
+    known = [uuid for uuid in uuids.values() if uuid]
+    ids = {place: _or_nothing(library, "gpu_enumeration_info", place) or {} for place in library.places}
+    tells_order = all(isinstance(info.get("hip_id"), int) for info in ids.values())
+    gpus = []
+    for place, uuid in uuids.items():
+        chip = _or_nothing(library, "gpu_asic_info", place) or {}
+        node = nodes.get(place)
+        if tells_order:
+            number, hip_uuid = ids[place]["hip_id"], ids[place]["hip_uuid"]
+        else:
+            number, hip_uuid = (None, "") if node is None else (node.number, node.uuid)
+        name = chip.get("market_name", "N/A")
+        pci_id = _pci_id(chip)
+        gpus.append(
+            _Gpu(
+                place,
+                # GPUs that have no number of their own all show the same.
+                uuid if uuid and known.count(uuid) == 1 else place,
+                "AMD GPU" if name == "N/A" else name,
+                apu=(node is not None and node.apu) or chip.get("target_graphics_version") in APUS,
+                covers=("cpu", "dram") if pci_id == _MI300A else (),
+                two_dies=pci_id in _TWO_DIES,
+                node=number,
+                hip_uuid=hip_uuid,
+            )
+        )
+    return gpus
 
 
 def _cards(gpus: Sequence[_Gpu], library: _Library) -> Sequence[_Card]:
@@ -445,32 +427,29 @@ def _cards(gpus: Sequence[_Gpu], library: _Library) -> Sequence[_Card]:
     return cards
 
 
-def _rocm_nodes(root: Path) -> Mapping[str, tuple[int, str]]:
-    """Return each GPU's number among ROCm's nodes and its UUID, by its place: what older libraries do not tell."""
-    nodes: dict[str, tuple[int, str]] = {}
+def _rocm_nodes(root: Path) -> Mapping[str, Node]:
+    """Return the GPUs among ROCm's nodes, by their places."""
+    nodes: dict[str, Node] = {}
     for file in root.glob("[0-9]*/properties"):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # another container's GPU cannot be read
-            words = dict(line.split() for line in file.read_text(encoding="ascii").splitlines())
-            if int(words["simd_count"]):
-                at = int(words["location_id"])
-                place = f"{int(words['domain']):04x}:{at >> 8 & 0xFF:02x}:{at >> 3 & 0x1F:02x}.{at & 7:x}"
-                nodes[place] = int(file.parent.name), f"GPU-{int(words['unique_id']):016x}"
+        node = parse_node(file.parent.name, read_text(file) or "")
+        if node is not None:
+            nodes[node.place] = node
     return nodes
 
 
-def _load() -> ModuleType:
+def _load(*, present: bool) -> ModuleType:
     try:
         # Where it does not find the library it prints so, and then fails for another reason.
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module("amdsmi")
     except ModuleNotFoundError as error:
         if error.name != "amdsmi":
-            raise BackendUnavailableError(_cannot_load(error), _INSTALL) from error
+            raise BackendUnavailableError(_cannot_load(error), _INSTALL, present=present) from error
         msg = "There is an AMD GPU, and the package amdsmi is not installed."
-        raise BackendUnavailableError(msg, _INSTALL) from error
+        raise BackendUnavailableError(msg, _INSTALL, present=present) from error
     except Exception as error:
         fix = "Install ROCm's amd-smi-lib, in the release of the package amdsmi; in a container, mount it."
-        raise BackendUnavailableError(_cannot_load(error), fix) from error
+        raise BackendUnavailableError(_cannot_load(error), fix, present=present) from error
 
 
 def _cannot_load(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,17 +10,19 @@ from typing import Any
 
 import pynvml
 
+from ml_energy_callbacks.cuda_visible import in_bus_order, says_numbers, shown, shows_none
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
+from ml_energy_callbacks.nvml_library import SCOPE_GPU, SCOPE_MODULE, Driver, average_watts, driver_of, field_watts, joules
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.superchip import told_as_modules
+from ml_energy_callbacks.sysfs import read_text
 
 RELATIVE_UNCERTAINTY = 0.10
 """Yang, Adamek and Armour, "Part-time power measurements", arXiv:2312.02741: -8 % to +13 % against a wall meter, by card."""
 
-_REACQUIRE_EVERY = 20
-"""Failed reads between two attempts to get hold of a lost GPU: about one a second."""
-
-_SCOPE_GPU, _SCOPE_MODULE = 0, 1
-"""``NVML_POWER_SCOPE_*`` of nvml.h; the oldest nvidia-ml-py that we take does not name them."""
+_REACQUIRE_AFTER = 20
+"""Failed reads until the first attempt to get hold of a lost GPU, about a second; then twice as many each time, for starting
+NVML anew takes a while, in which no other GPU is read."""
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """``PROC_PID_INIT_INO`` of Linux's include/linux/proc_ns.h: the inode of the namespace whose pids the driver tells."""
@@ -33,24 +34,44 @@ _MIG_NOTE = "MIG is on, and a slice cannot be measured: the figure is the whole 
 _INSTANT_NOTE = "It has no energy counter: readings of its instant power are integrated."
 _AVERAGE_NOTE = "It has no energy counter: readings of its power, an average over 1 s on most GPUs, are integrated."
 
+_HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU."
+
 _FIXES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
-        "NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
-        "Without an NVIDIA GPU that is as it should be; in a container, start it with --gpus all.",
+        "There is an NVIDIA GPU, and NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
+        "Install the NVIDIA driver; in a container, start it with --gpus all.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
-        "The NVIDIA driver is not loaded.",
+        "There is an NVIDIA GPU, and its driver is not loaded.",
         "Load it (`sudo modprobe nvidia`) or reboot after its installation.",
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
         "This user may not use the NVIDIA driver.",
         "Ask for access to /dev/nvidia*.",
     ),
+    pynvml.NVML_ERROR_GPU_IS_LOST: (
+        "The NVIDIA driver has lost its GPU.",
+        "Reboot; `sudo dmesg | grep NVRM` shows why.",
+    ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
         "The NVIDIA library and the loaded driver are of different versions.",
         "Reboot, or reload the driver.",
     ),
 }
+_WITHOUT_GPU = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
+        "NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
+        "Without an NVIDIA GPU that is as it should be; in a container, start it with --gpus all.",
+    ),
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: ("The NVIDIA driver is not loaded, and there is no NVIDIA GPU on the PCI bus.", None),
+}
+"""What these two mean where the PCI bus shows no NVIDIA GPU."""
+_ONLY_WITH_GPU = {
+    pynvml.NVML_ERROR_NO_PERMISSION,
+    pynvml.NVML_ERROR_GPU_IS_LOST,
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+}
+"""Errors that a machine without an NVIDIA GPU does not have: in a virtual machine or on WSL the PCI bus may not show it."""
 
 _Query = Callable[[Any], float]
 
@@ -79,7 +100,7 @@ class _Found:
         slices: UUIDs of its MIG slices.
         mig: Whether MIG is on.
         place: PCI domain, bus and device.
-        node: NUMA node that it is attached to; -1 where that is not known.
+        node: NUMA node that it is attached to; None where that is not known.
     """
 
     handle: Any
@@ -88,54 +109,44 @@ class _Found:
     slices: Sequence[str]
     mig: bool
     place: tuple[int, int, int]
-    node: int
-
-    def fits(self, name: str) -> bool:
-        """Return whether an entry of ``CUDA_VISIBLE_DEVICES`` means this GPU or one of its slices."""
-        if name.startswith("MIG-GPU-"):  # up to driver 460: MIG-GPU-<uuid>/<GPU instance>/<compute instance>
-            return self.uuid == name.removeprefix("MIG-").partition("/")[0]
-        return any(uuid.startswith(name) for uuid in (self.uuid, *self.slices))
+    node: int | None
 
 
 class _Gpu:
     """One GPU, held by its UUID."""
 
-    def __init__(self, device: Device, found: _Found, query: _Query, power: _Query | None, *, knows_pids: bool) -> None:
-        pynvml.nvmlInit()
+    def __init__(self, device: Device, driver: Driver, uuid: str, query: _Query, *, knows_pids: bool) -> None:
+        driver.acquire()
         self.device = device
-        self._uuid = found.uuid
-        self._handle = found.handle
+        self._driver = driver
+        self._generation = driver.generation
+        self._uuid = uuid
         self._query = query
-        self._power = power
         self._knows_pids = knows_pids
         self._seen_us = 0
         self._failures = 0
-        self._open = self._holds_driver = True
+        self._patience = _REACQUIRE_AFTER
+        self._open = True
         self._new_samples()  # those of before are not this job's time
 
     def read(self) -> float:
         """Return joules, or watts where the GPU has no energy counter."""
         return self._ask(self._query)
 
-    def watts(self) -> float:
-        """Return the power in W of all that the energy counter covers, by another query."""
-        if self._power is None:
-            msg = "The GPU tells no power beside what is read."
-            raise ReadError(msg)
-        return self._ask(self._power)
-
     def _ask(self, query: _Query) -> float:
         if not self._open:
             msg = "The GPU is closed."
             raise ReadError(msg)
         try:
-            if self._failures and self._failures % _REACQUIRE_EVERY == 0:
-                self._reacquire()
-            value = query(self._handle)
+            if self._failures >= self._patience:
+                self._patience *= 2
+                self._driver.restart(self._generation)
+            self._generation = self._driver.generation
+            value = self._driver.ask(self._uuid, query)
         except pynvml.NVMLError as error:
             self._failures += 1
             raise ReadError(str(error)) from error
-        self._failures = 0
+        self._failures, self._patience = 0, _REACQUIRE_AFTER
         return value
 
     def process_share(self, pids: Collection[int]) -> float | None:
@@ -155,7 +166,7 @@ class _Gpu:
 
     def _new_samples(self) -> Sequence[Any]:
         try:
-            samples = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._seen_us)
+            samples = self._driver.ask(self._uuid, lambda handle: pynvml.nvmlDeviceGetProcessUtilization(handle, self._seen_us))
         except pynvml.NVMLError:
             return ()
         # Some drivers return stale and uninitialised entries as well (Syllo/nvtop, issue 110).
@@ -163,24 +174,28 @@ class _Gpu:
         self._seen_us = max((sample.timeStamp for sample in samples), default=self._seen_us)
         return samples
 
-    def _reacquire(self) -> None:
-        """After a reload of the driver the old handle is dead for good."""
-        self._let_go()
-        pynvml.nvmlInit()
-        self._holds_driver = True
-        self._handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-
     def close(self) -> None:
         """Give the driver back; calling it twice is harmless."""
-        self._open = False
-        self._let_go()
+        if self._open:
+            self._open = False
+            self._driver.release()
 
-    def _let_go(self) -> None:
-        """Shut down what this GPU initialised, once: NVML counts, and other GPUs hold it as well."""
-        if self._holds_driver:
-            self._holds_driver = False
-            with contextlib.suppress(pynvml.NVMLError):
-                pynvml.nvmlShutdown()
+
+class _CountingGpu(_Gpu):
+    """A GPU that counts its joules."""
+
+    def __init__(
+        self, device: Device, driver: Driver, uuid: str, query: _Query, power: _Query | None, *, knows_pids: bool
+    ) -> None:
+        super().__init__(device, driver, uuid, query, knows_pids=knows_pids)
+        self._power = power
+
+    def watts(self) -> float:
+        """Return the power in W of all that the energy counter covers, by another query."""
+        if self._power is None:
+            msg = "The GPU tells no power beside its energy."
+            raise ReadError(msg)
+        return self._ask(self._power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,46 +219,50 @@ class NvmlBackend:
         Raises:
             BackendUnavailableError: There is no driver, no GPU, or none whose energy or power can be read.
         """
+        if shows_none(self.environ.get("CUDA_VISIBLE_DEVICES", "0")):
+            raise BackendUnavailableError(_HIDDEN)
+        driver = driver_of(os.getpid())
         try:
-            pynvml.nvmlInit()
+            driver.acquire()
+            try:
+                return self._open_all(driver)
+            finally:
+                driver.release()
         except pynvml.NVMLError as error:
-            raise _unavailable(error, "NVML cannot be used") from error
-        try:
-            return self._open_all()
-        except pynvml.NVMLError as error:
-            raise _unavailable(error, "NVML failed") from error
-        finally:
-            pynvml.nvmlShutdown()
+            gpu = _has_gpu(self.pci)
+            reason, fix = (None if gpu else _WITHOUT_GPU.get(error.value)) or _why(error, "NVML cannot be used")
+            raise BackendUnavailableError(reason, fix, present=gpu or error.value in _ONLY_WITH_GPU) from error
 
-    def _open_all(self) -> Sequence[_Gpu]:
-        found = [_look(pynvml.nvmlDeviceGetHandleByIndex(i), self.pci) for i in range(pynvml.nvmlDeviceGetCount())]
-        if not found:
-            msg = "The NVIDIA driver shows no GPU."
-            raise BackendUnavailableError(msg)
-        found.sort(key=lambda gpu: gpu.place)
+    def _open_all(self, driver: Driver) -> Sequence[_Gpu]:
+        handles, refusals = driver.find()
+        # Where each job has GPUs of its own, the others' are refused so: they are not missed.
+        unread = [error for error in refusals if error.value != pynvml.NVML_ERROR_NO_PERMISSION]
+        if not handles:
+            raise _nothing_opens(refusals, unread)
+        found = sorted((_look(uuid, handle, self.pci) for uuid, handle in handles.items()), key=lambda gpu: gpu.place)
         visible, note = self._visible(found)
         if not visible:
-            msg = "CUDA_VISIBLE_DEVICES hides every GPU."
-            raise BackendUnavailableError(msg)
-        knows_pids = _in_initial_pid_namespace(self.proc)
-        gpus: list[_Gpu] = []
-        refusal: pynvml.NVMLError | None = None
+            # What it shows may be the GPU that does not open.
+            raise _nothing_opens(refusals, unread) if unread else BackendUnavailableError(_HIDDEN)
+        modules = told_as_modules(visible, found)
+        ways: list[tuple[_Found, Sequence[_Way]]] = []
         for gpu in visible:
-            # Where several GPUs share a module, its power is not one GPU's.
-            alone = not any(other.node == gpu.node for other in found if other is not gpu)
             try:
-                gpus.append(self._open_one(gpu, note, alone=alone, knows_pids=knows_pids))
+                ways.append((gpu, _ways_that_work(gpu.handle, SCOPE_MODULE if gpu.uuid in modules else SCOPE_GPU)))
             except pynvml.NVMLError as error:
-                refusal = error
-        if not gpus:
-            raise _unavailable(refusal, "No GPU here tells its energy or its power through NVML") from refusal
-        return gpus
+                unread.append(error)
+        if not ways:
+            reason, fix = _why(unread[-1], "No GPU here tells its energy or its power through NVML")
+            # A Jetson's is measured with its board, by another backend.
+            raise BackendUnavailableError(reason, fix, present=not _is_jetson(self.proc))
+        notes = (note, _missing(unread))
+        return [self._open_one(driver, gpu, ways, notes, module=gpu.uuid in modules) for gpu, ways in ways]
 
-    def _open_one(self, gpu: _Found, note: str | None, *, alone: bool, knows_pids: bool) -> _Gpu:
-        module = alone and _tells_module(gpu.handle)
-        ways = _ways_that_work(gpu.handle, _SCOPE_MODULE if module else _SCOPE_GPU)
-        counts = ways[0].query is _joules
-        notes = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
+    def _open_one(
+        self, driver: Driver, gpu: _Found, ways: Sequence[_Way], notes: Sequence[str | None], *, module: bool
+    ) -> _Gpu:
+        counts = ways[0].query is joules
+        sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, *notes)
         device = Device(
             id=f"nvml:{gpu.uuid}",
             name=gpu.name,
@@ -252,62 +271,39 @@ class NvmlBackend:
             method="energy_counter" if counts else "power_integration",
             provenance="measured",
             relative_uncertainty=RELATIVE_UNCERTAINTY,
-            note=" ".join(sentence for sentence in notes if sentence) or None,
+            note=" ".join(sentence for sentence in sentences if sentence) or None,
             covers=("cpu", "dram") if module else (),
+            node=gpu.node,
             shared=gpu.mig,
         )
-        # Power that is integrated has nothing else to be held against.
-        power = ways[1].query if counts and len(ways) > 1 else None
-        return _Gpu(device, gpu, ways[0].query, power, knows_pids=knows_pids)
+        knows_pids = _in_initial_pid_namespace(self.proc)
+        if not counts:
+            return _Gpu(device, driver, gpu.uuid, ways[0].query, knows_pids=knows_pids)
+        power = ways[1].query if len(ways) > 1 else None
+        return _CountingGpu(device, driver, gpu.uuid, ways[0].query, power, knows_pids=knows_pids)
 
     def _visible(self, found: Sequence[_Found]) -> tuple[Sequence[_Found], str | None]:
-        """Return the GPUs that CUDA shows, in its order, and a note where that is not certain."""
+        """Return the GPUs that CUDA shows, in its order, and a note where that is not certain.
+
+        CUDA numbers the GPUs that a process can open. It cannot open another job's, nor one that is lost.
+        """
         text = self.environ.get("CUDA_VISIBLE_DEVICES")
         if text is None:
             return found, None
-        # CUDA's own order, the fastest first, is the PCI bus's where all are alike.
-        ordered = self.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({gpu.name for gpu in found}) == 1
-        if not ordered and re.match(r"\s*\+?\d", text):
+        if says_numbers(text) and not in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in found]):
             return found, f"CUDA_VISIBLE_DEVICES={text} does not say which GPUs these are, so all are counted."
-        return _shown(text, found), None
+        return [found[i] for i in shown(text, [(gpu.uuid, *gpu.slices) for gpu in found])], None
 
 
-def _shown(text: str, found: Sequence[_Found]) -> Sequence[_Found]:
-    """Return what a value of ``CUDA_VISIBLE_DEVICES`` shows.
-
-    An entry that means no GPU, or of another form than the first, ends the list, and one that comes twice empties it: CUDA
-    Programming Guide, "Environment variables", and what PyTorch's ``torch.cuda._parse_visible_devices`` found out.
-    """
-    entries = [entry.strip() for entry in text.split(",")]
-    prefix = next((prefix for prefix in ("GPU-", "MIG-") if entries[0].startswith(prefix)), "")
-    shown: list[_Found] = []
-    taken: set[object] = set()
-    for entry in entries:
-        if prefix:
-            fits = [gpu for gpu in found if gpu.fits(entry)] if entry.startswith(prefix) else []
-        else:
-            digits = re.match(r"\+?(\d+)", entry)  # "1x" is 1: CUDA reads it as strtoul does
-            fits = list(found[int(digits[1]) :][:1]) if digits else []
-        if len(fits) != 1:
-            break
-        (gpu,) = fits
-        key = entry if prefix == "MIG-" else gpu.uuid  # two slices may be on one GPU
-        if key in taken:
-            return ()
-        taken.add(key)
-        if gpu not in shown:
-            shown.append(gpu)
-    return shown
-
-
-def _look(handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle
-    place, node = (0, 0, 0), -1
+def _look(uuid: str, handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle
+    name, place, node = "NVIDIA GPU", (0, 0, 0), None
+    with contextlib.suppress(pynvml.NVMLError):
+        name = pynvml.nvmlDeviceGetName(handle)
     # A GPU that does not say where it is keeps NVML's order.
     with contextlib.suppress(pynvml.NVMLError):
         bus = pynvml.nvmlDeviceGetPciInfo(handle)
         place = (bus.domain, bus.bus, bus.device)
-        with contextlib.suppress(OSError, ValueError):
-            node = int((pci / f"{bus.domain:04x}:{bus.bus:02x}:{bus.device:02x}.0" / "numa_node").read_text(encoding="ascii"))
+        node = _node(pci / f"{bus.domain:04x}:{bus.bus:02x}:{bus.device:02x}.0")
     mig = False
     slices = []
     with contextlib.suppress(pynvml.NVMLError):
@@ -315,12 +311,48 @@ def _look(handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle
         for i in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if mig else 0):
             with contextlib.suppress(pynvml.NVMLError):  # places may be free
                 slices.append(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i)))
-    return _Found(handle, pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle), tuple(slices), mig, place, node)
+    return _Found(handle, uuid, name, tuple(slices), mig, place, node)
 
 
-def _unavailable(error: pynvml.NVMLError | None, what: str) -> BackendUnavailableError:
-    reason, fix = _FIXES.get(getattr(error, "value", None), (f"{what}: {error}.", None))
-    return BackendUnavailableError(reason, fix)
+def _node(folder: Path) -> int | None:
+    text = read_text(folder / "numa_node")
+    return int(text) if text and text.isdecimal() else None  # -1 is Linux's word for an unknown one
+
+
+def _has_gpu(pci: Path) -> bool:
+    """Return whether NVIDIA has a display controller on the PCI bus, be there a driver or not."""
+    return any(
+        read_text(folder / "vendor") == "0x10de" and (read_text(folder / "class") or "").startswith("0x03")
+        for folder in pci.glob("*")
+    )
+
+
+def _is_jetson(proc: Path) -> bool:
+    return "nvidia,tegra" in (read_text(proc / "device-tree/compatible") or "")
+
+
+def _why(error: pynvml.NVMLError, what: str) -> tuple[str, str | None]:
+    """Return the reason and its fix."""
+    return _FIXES.get(error.value, (f"{what}: {error}.", None))
+
+
+def _nothing_opens(refusals: Sequence[pynvml.NVMLError], unread: Sequence[pynvml.NVMLError]) -> BackendUnavailableError:
+    if unread:
+        reason, fix = _why(unread[0], "No NVIDIA GPU answers")
+        return BackendUnavailableError(reason, fix, present=True)
+    if refusals:
+        fix = "Ask the scheduler for one (`--gpus=1` with SLURM), or, if they are yours, for access to /dev/nvidia*."
+        return BackendUnavailableError("This job may use none of the machine's NVIDIA GPUs.", fix)
+    return BackendUnavailableError("The NVIDIA driver shows no GPU.")
+
+
+def _missing(unread: Sequence[pynvml.NVMLError]) -> str | None:
+    """Return a sentence on the GPUs whose energy is not told; None where there are none."""
+    if not unread:
+        return None
+    causes = ", ".join(dict.fromkeys(str(error) for error in unread))
+    who, whose = ("1 GPU", "its") if len(unread) == 1 else (f"{len(unread)} GPUs", "their")
+    return f"{who} of this machine cannot be read ({causes}): {whose} energy is missing."
 
 
 def _in_initial_pid_namespace(proc: Path) -> bool:
@@ -330,32 +362,17 @@ def _in_initial_pid_namespace(proc: Path) -> bool:
         return False
 
 
-def _tells_module(handle: Any) -> bool:  # noqa: ANN401 - an opaque handle
-    """Return whether the GPU is part of a superchip whose module's power it tells.
-
-    The energy counter then covers the module: seen on Grace Hopper (ml-energy/zeus, pull request 172); NVIDIA's
-    documentation does not say. A GPU alone may tell nothing, 0, or its own power once more for the module.
-    """
-    instant = pynvml.NVML_FI_DEV_POWER_INSTANT
-    try:
-        gpu, module = pynvml.nvmlDeviceGetFieldValues(handle, [(instant, _SCOPE_GPU), (instant, _SCOPE_MODULE)])
-    except pynvml.NVMLError:
-        return False
-    own = gpu.value.uiVal if gpu.nvmlReturn == pynvml.NVML_SUCCESS else 0
-    return bool(module.nvmlReturn == pynvml.NVML_SUCCESS and module.value.uiVal > own)
-
-
 def _ways_that_work(handle: Any, scope: int) -> Sequence[_Way]:  # noqa: ANN401 - an opaque handle
     """Return the ways to read a GPU, the best first; on some boards each says that it is not supported.
 
     Raises:
         NVMLError: None works.
     """
-    instant = partial(_field_watts, pynvml.NVML_FI_DEV_POWER_INSTANT, scope)
-    average = _watts if scope == _SCOPE_GPU else partial(_field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
+    instant = partial(field_watts, pynvml.NVML_FI_DEV_POWER_INSTANT, scope)
+    average = average_watts if scope == SCOPE_GPU else partial(field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
     working: list[_Way] = []
     refusal: pynvml.NVMLError | None = None
-    for way in (_Way(_joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE)):
+    for way in (_Way(joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE)):
         try:
             way.query(handle)
         except pynvml.NVMLError as error:
@@ -365,26 +382,3 @@ def _ways_that_work(handle: Any, scope: int) -> Sequence[_Way]:  # noqa: ANN401 
     if refusal is not None and not working:
         raise refusal
     return working
-
-
-def _joules(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
-    millijoules: int = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    return millijoules / 1000
-
-
-def _field_watts(number: int, scope: int, handle: Any) -> float:  # noqa: ANN401 - an opaque handle
-    value = pynvml.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0]
-    if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    return _positive_watts(value.value.uiVal)
-
-
-def _watts(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
-    return _positive_watts(pynvml.nvmlDeviceGetPowerUsage(handle))
-
-
-def _positive_watts(milliwatts: int) -> float:
-    """Return the power in W; 0 is what a board tells that cannot measure it, for one that is on draws some."""
-    if not milliwatts:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_DATA)
-    return milliwatts / 1000

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +19,12 @@ from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _Part = Literal["cpu", "dram"]
 
-_UNCERTAINTY: dict[_Part, float] = {"cpu": 0.05, "dram": 0.20}
-"""Package: Khan et al., "RAPL in Action", ACM TOMPECS 3(2), 2018. DRAM: Desrochers, Paradis and Weaver, "A Validation of
-DRAM RAPL Power Measurements", MEMSYS 2016."""
+_UNCERTAINTY: dict[_Part, float] = {"cpu": 0.20, "dram": 0.20}
+"""DRAM: Desrochers, Paradis and Weaver, "A Validation of DRAM RAPL Power Measurements", MEMSYS 2016. Package: our assumption,
+for AMD's and Hygon's counters, whose accuracy we know of no source for."""
+
+_INTEL_PACKAGE_UNCERTAINTY = 0.05
+"""Khan et al., "RAPL in Action", ACM TOMPECS 3(2), 2018."""
 
 _PERIOD_S = 0.001
 """Refresh of the counters: Intel SDM volume 3B, section on RAPL, "updated every ~1 msec"."""
@@ -39,27 +43,41 @@ _EVENTS: dict[_Part, str] = {"cpu": "energy-pkg", "dram": "energy-ram"}
 _ONE_COUNTER_VENDORS = ("AuthenticAMD", "HygonGenuine")
 """Their energy counter is the package's; Linux 6.9 to 6.11 shows it once for each die nevertheless."""
 
-_VENDORS = ("GenuineIntel", *_ONE_COUNTER_VENDORS)
+_INTEL = "GenuineIntel"
+_VENDORS = (_INTEL, *_ONE_COUNTER_VENDORS)
 
-_POWERCAP_DENIED = (
-    "The processor's energy counters (RAPL) can be read by root alone.",
-    (
-        "To let every user read them, now and after each boot: "
-        """echo 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj"' """
-        "| sudo tee /etc/udev/rules.d/70-rapl.rules && sudo udevadm control --reload "
-        "&& sudo udevadm trigger --subsystem-match=powercap --action=add"
-    ),
+_LET_ALL_READ = (
+    """echo 'SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/chmod a+r /sys%p/energy_uj"' """
+    "| sudo tee /etc/udev/rules.d/70-rapl.rules && sudo udevadm control --reload "
+    "&& sudo udevadm trigger --subsystem-match=powercap --action=add"
 )
-_PERF_DENIED = (
+_DENIED_BY_POWERCAP = (
+    "The processor's energy counters (RAPL) can be read by root alone.",
+    f"To let every user read them, now and after each boot: {_LET_ALL_READ}",
+)
+_DENIED_BY_PERF = (
     "The processor's energy counters (RAPL) are closed to this user.",
     (
         "To open them until the next boot: `sudo sysctl kernel.perf_event_paranoid=0`; "
         "a container has to be started with `--cap-add PERFMON`, too."
     ),
 )
-_VIRTUAL = ("This machine shows no energy counter of its processor (RAPL); virtual machines have none.", None)
+_HIDDEN = (
+    "The processor's energy counters (RAPL) are hidden from this container.",
+    (
+        "Start it with `docker run --security-opt systempaths=unconfined`, and `--security-opt apparmor=unconfined` where the "
+        f"host uses AppArmor. To let users other than root read them, do this on the host: {_LET_ALL_READ}"
+    ),
+)
+"""Docker mounts an empty folder over /sys/devices/virtual/powercap, and its AppArmor profile denies what is below."""
+
+_SILENT = "The processor's energy counters (RAPL) are there and tell nothing."
+_VIRTUAL = "This machine shows no energy counter of its processor (RAPL); virtual machines have none."
 _NOTHING = "This machine shows no energy counter of its processor (RAPL)."
-_LOAD_MODULE = "Load the kernel's module for it, which is AMD's too: `sudo modprobe intel_rapl_msr`."
+_LOAD_MODULE = (
+    "Load the kernel's module for it, which is AMD's too: `sudo modprobe intel_rapl_msr`; "
+    "where this is a container, on its host."
+)
 
 
 class _Counter(Protocol):
@@ -74,11 +92,11 @@ class _Zone:
     def __init__(self, device: Device, open_counter: Callable[[], _Counter], unit_joules: float, clock: Clock) -> None:
         self.device = device
         self._open_counter = open_counter
-        self._counter = open_counter()
         self._unit_joules = unit_joules
         self._clock = clock
         self._closed = False
         self._opened_ns = clock()
+        self._counter = open_counter()
 
     def read(self) -> float:
         """Return the counter in joules."""
@@ -148,50 +166,50 @@ class RaplBackend:
         Raises:
             BackendUnavailableError: There is no counter, or this user may not read them.
         """
-        zones: Sequence[_Zone] = ()
-        denied = None
-        try:
-            zones = self._open_all(self._powercap())
-        except PermissionError:
-            denied = _POWERCAP_DENIED
-        if zones:
-            return zones
-        try:
-            zones = self._open_all(self._perf())
-        except PermissionError:
-            denied = denied or _PERF_DENIED
-        if zones:
-            return zones
-        raise BackendUnavailableError(*(denied or self._why_none()))
+        cpuinfo = read_text(self.proc / "cpuinfo") or ""
+        refusals = [_HIDDEN] if None in self._names() else []
+        for plans, refusal in ((self._powercap(), _DENIED_BY_POWERCAP), (self._perf(cpuinfo), _DENIED_BY_PERF)):
+            try:
+                zones = self._open_all(plans, cpuinfo)
+            except PermissionError:
+                refusals.append(refusal)
+            else:
+                if zones:
+                    return zones
+        if refusals:
+            raise BackendUnavailableError(*refusals[0], present=True)
+        raise self._none(cpuinfo)
 
-    def _open_all(self, plans: Iterable[_Plan]) -> Sequence[_Zone]:
-        """Open what can be read.
+    def _open_all(self, plans: Iterable[_Plan], cpuinfo: str) -> Sequence[_Zone]:
+        """Open what can be read; after an error nothing is left open.
 
         Raises:
-            PermissionError: A package may not be read; nothing is left open.
+            PermissionError: A package may not be read.
         """
         zones: list[_Zone] = []
-        for plan in plans:
-            try:
-                zone = self._zone(plan)
-            except PermissionError:
-                if plan.part == "dram":
+        with contextlib.ExitStack() as opened:
+            for plan in plans:
+                try:
+                    zone = self._zone(plan, cpuinfo)
+                except PermissionError:
+                    if plan.part == "dram":
+                        continue
+                    raise
+                except OSError:
                     continue
-                for opened in zones:
-                    opened.close()
-                raise
-            except OSError:
-                continue
-            try:
-                zone.read()
-            except ReadError:
-                zone.close()
-            else:
-                zones.append(zone)
+                opened.callback(zone.close)
+                try:
+                    zone.read()
+                except ReadError:
+                    zone.close()
+                else:
+                    zones.append(zone)
+            opened.pop_all()
         return zones
 
-    def _zone(self, plan: _Plan) -> _Zone:
-        name = plan.package if plan.part == "cpu" else f"{plan.package}-dram"
+    def _zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
+        package = plan.part == "cpu"
+        name = plan.package if package else f"{plan.package}-dram"
         device = Device(
             id=f"{self.name}:{name}",
             name=f"Processor {name}",
@@ -199,12 +217,18 @@ class RaplBackend:
             backend=self.name,
             method="energy_counter",
             provenance="measured",
-            relative_uncertainty=_UNCERTAINTY[plan.part],
+            relative_uncertainty=_INTEL_PACKAGE_UNCERTAINTY if package and _INTEL in cpuinfo else _UNCERTAINTY[plan.part],
             wrap_joules=plan.wrap_joules,
             update_period_s=_PERIOD_S,
             note=plan.note,
+            # What else tells a processor's energy, such as the driver of its graphics, tells that of the same package.
+            covers=("cpu",) if package else (),
         )
         return _Zone(device, plan.open_counter, plan.unit_joules, self.clock)
+
+    def _names(self) -> Sequence[str | None]:
+        """Return the names of the zones, None for one that is there by its link alone."""
+        return [read_text(folder / "name") for folder in self.root.glob("intel-rapl:*")]
 
     def _powercap(self) -> Iterator[_Plan]:
         seen = set()
@@ -218,24 +242,23 @@ class RaplBackend:
             for memory in sorted(memories)[:1]:
                 yield _powercap_plan(memory, package, "dram")
 
-    def _perf(self) -> Iterator[_Plan]:
+    def _perf(self, cpuinfo: str) -> Iterator[_Plan]:
         unit = self.event_source / "power"
-        kind = read_text(unit / "type")
+        kind = re.fullmatch(r"\d{1,10}", read_text(unit / "type") or "")
         if kind is None:
             return
-        for cpu, package in self._counting_cpus(read_text(unit / "cpumask") or ""):
+        for cpu, package in self._counting_cpus(read_text(unit / "cpumask") or "", cpuinfo):
             for part, event in _EVENTS.items():
-                config = re.fullmatch(r"event=(0x[0-9a-f]+)", read_text(unit / "events" / event) or "")
-                scale = read_text(unit / "events" / f"{event}.scale")
+                config = re.fullmatch(r"event=(0x[0-9a-f]{1,16})", read_text(unit / "events" / event) or "")
+                scale = _positive(read_text(unit / "events" / f"{event}.scale") or "")
                 if config is not None and scale is not None:
-                    open_counter = partial(PerfEvent, int(kind), int(config[1], 16), cpu)
-                    yield _Plan(package, part, open_counter, float(scale), note="Read through Linux's perf events.")
+                    open_counter = partial(PerfEvent, int(kind[0]), int(config[1], 16), cpu)
+                    yield _Plan(package, part, open_counter, scale, note="Read through Linux's perf events.")
 
-    def _counting_cpus(self, mask: str) -> Iterator[tuple[int, str]]:
+    def _counting_cpus(self, mask: str, cpuinfo: str) -> Iterator[tuple[int, str]]:
         """Yield the CPUs that count, each with the name of its package."""
         places = {cpu: [self._place(cpu, what) for what in ("physical_package_id", "die_id")] for cpu in _numbers(mask)}
         packages = [package for package, _ in places.values()]
-        cpuinfo = read_text(self.proc / "cpuinfo") or ""
         one_counter = any(vendor in cpuinfo for vendor in _ONE_COUNTER_VENDORS)
         seen = set()
         for cpu, (package, die) in places.items():
@@ -249,16 +272,20 @@ class RaplBackend:
     def _place(self, cpu: int, what: str) -> str:
         return read_text(self.cpus / f"cpu{cpu}" / "topology" / what) or str(cpu)
 
-    def _why_none(self) -> tuple[str, str | None]:
-        cpuinfo = read_text(self.proc / "cpuinfo") or ""
+    def _none(self, cpuinfo: str) -> BackendUnavailableError:
+        """Return why there is no counter, though none is refused."""
+        if self._names():
+            return BackendUnavailableError(_SILENT, present=True)
         if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE):
-            return _VIRTUAL
-        return _NOTHING, _LOAD_MODULE if any(vendor in cpuinfo for vendor in _VENDORS) else None
+            return BackendUnavailableError(_VIRTUAL)
+        if any(vendor in cpuinfo for vendor in _VENDORS):
+            return BackendUnavailableError(_NOTHING, _LOAD_MODULE, present=True)
+        return BackendUnavailableError(_NOTHING)
 
 
 def _powercap_plan(folder: Path, package: str, part: _Part) -> _Plan:
-    limit = read_text(folder / "max_energy_range_uj") or ""
-    wrap_joules = int(limit) * _MICROJOULE if limit.isdecimal() else None
+    limit = _positive(read_text(folder / "max_energy_range_uj") or "")
+    wrap_joules = None if limit is None else limit * _MICROJOULE
     return _Plan(package, part, partial(_open_file, folder, package if part == "cpu" else part), _MICROJOULE, wrap_joules)
 
 
@@ -270,6 +297,15 @@ def _open_file(folder: Path, name: str) -> NumberFile:
 
 
 def _numbers(mask: str) -> Iterator[int]:
-    """Yield the CPUs of a list such as ``0,28`` or ``0-1``."""
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", mask):
-        yield from range(int(first), int(last or first) + 1)
+    """Yield the CPUs of a list such as ``0,28`` or ``0-1``; none of what is no such list."""
+    if re.fullmatch(r"(\d{1,4}(-\d{1,4})?(,|$))+", mask):  # four digits: Linux knows 8192 CPUs
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", mask):
+            yield from range(int(first), int(last or first) + 1)
+
+
+def _positive(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < math.inf else None

@@ -75,7 +75,10 @@ def examine(
     found: list[tuple[DeviceRecord, bool]] = [(device, False) for device in record.devices]
     found += [(device, True) for device in record.whole_machine]
     unmeasured = [
-        *(Unmeasured(name=name, reason=reason, fix=None, present=True) for name, reason in discovery.refused.items()),
+        *(
+            Unmeasured(name=name, reason=reason, fix=None, present=True)
+            for name, reason in (*discovery.refused.items(), *discovery.left_out.items())
+        ),
         *(
             Unmeasured(name=name, reason=error.reason, fix=error.fix, present=error.present)
             for name, error in discovery.unavailable.items()

@@ -86,6 +86,11 @@ class SimulatedAmdGpu:
     error: int = 0
 
 
+def _graphics_number(name: str) -> int:
+    """Return a graphics version as Linux's kfd_device.c writes it: gfx90c is 90012."""
+    return 10_000 * int(name[3:-2]) + 100 * int(name[-2], 16) + int(name[-1], 16)
+
+
 @dataclass(frozen=True, slots=True)
 class _Handle:
     gpu: int
@@ -96,7 +101,7 @@ class SimulatedAmd:
     """AMD's library with its GPUs: while the context lasts, ``import amdsmi`` finds it.
 
     It has the functions, exceptions and dictionary keys of amdsmi 7.0.2 that serve to find GPUs and to read their energy and
-    power, and shows ROCm's nodes below ``root``: give the same to the backend.
+    power, and shows the driver's devices and ROCm's nodes below ``root``: give the same to the backend.
 
     Attributes:
         gpus: The GPUs, in the order in which the library lists them.
@@ -175,10 +180,10 @@ class SimulatedAmd:
         return index + 1 if node is None else node
 
     def _lay_nodes(self) -> None:
-        (self._root / "sys/module/amdgpu").mkdir(parents=True, exist_ok=True)
         nodes = self._root / "sys/class/kfd/kfd/topology/nodes"
         self._lay_node(nodes / "0", cpu_cores_count=64, simd_count=0, location_id=0, domain=0, unique_id=0)
         for i, gpu in enumerate(self.gpus):
+            (self._root / "sys/bus/pci/drivers/amdgpu" / gpu.place).mkdir(parents=True, exist_ok=True)
             domain, bus, rest = gpu.place.split(":")
             device, function = (int(part, 16) for part in rest.split("."))
             at = int(bus, 16) << 8 | device * _FUNCTIONS_PER_DEVICE + function
@@ -189,6 +194,7 @@ class SimulatedAmd:
                 location_id=at,
                 domain=int(domain, 16),
                 unique_id=gpu.unique_id,
+                gfx_target_version=_graphics_number(gpu.graphics),
             )
 
     @staticmethod

@@ -15,8 +15,8 @@
 
 enum { MAX_GPUS = 64, MAX_SLICES = 8, SEGMENTS = 1 << 14, SAMPLES = 256 };
 enum {
-    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-    LIBRARY_NOT_FOUND = 12
+    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
+    INSUFFICIENT_SIZE = 7, LIBRARY_NOT_FOUND = 12
 };
 enum { ENERGY = 83, AVERAGE_POWER = 185, INSTANT_POWER = 186 };
 enum { SCOPE_GPU = 0, SCOPE_MODULE = 1 };
@@ -33,7 +33,7 @@ typedef struct { unsigned pid; unsigned long long time_us; unsigned sm, memory, 
 
 typedef struct device {
     struct device *parent; /* of a MIG slice; NULL for a GPU */
-    int index, generation;
+    int index;
     char name[96], uuid[96];
     curve drawn;  /* without functions: the segments */
     curve rest;   /* the rest of a superchip's module; without functions there is none */
@@ -48,7 +48,8 @@ typedef struct device {
 static device gpus[MAX_GPUS], slices[MAX_GPUS][MAX_SLICES];
 static segment segments[MAX_GPUS][SEGMENTS];
 static sample samples[MAX_GPUS][SAMPLES];
-static int gpu_count, users, init_error = LIBRARY_NOT_FOUND, generation = 1;
+static int gpu_count, users, init_error = LIBRARY_NOT_FOUND;
+static int loaded = 1, attached; /* how often the driver was loaded; as of which the library has hold of it */
 static clock_function *test_clock;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -120,7 +121,7 @@ void sim_start(int count, int64_t period_ns, double watts, clock_function *clock
     for (int i = 0; i < count; i++) {
         device *g = &gpus[i];
         *g = (device){
-            .index = i, .generation = generation, .has_counter = 1, .has_instant_power = 1, .mig_mode = -1, .bus = i + 1,
+            .index = i, .has_counter = 1, .has_instant_power = 1, .mig_mode = -1, .bus = i + 1,
             .segment_count = 1, .period_ns = period_ns, .offset_ns = now - period_ns / 3,
             .counter_joules = 1000.0 * (i + 1), .counter_rate = 1, .limit_watts = 700,
         };
@@ -218,10 +219,9 @@ void sim_add_sample(int i, unsigned pid, unsigned sm) {
     samples[i][gpus[i].sample_count++ % SAMPLES] = (sample){.pid = pid, .time_us = (uint64_t)now_ns() / 1000, .sm = sm};
 }
 
-/* The counter starts anew, and handles of before are dead. */
+/* The counters start anew, and nothing works before every user has shut the library down. */
 void sim_reload(void) {
-    generation++;
-    users = 0;
+    loaded++;
     for (int i = 0; i < gpu_count; i++) {
         gpus[i].counter_joules = 0;
         gpus[i].counter_origin = counted_joules_at(&gpus[i], now_ns());
@@ -247,7 +247,7 @@ typedef struct {
 int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (init_error) return init_error;
-    for (int i = 0; i < gpu_count; i++) gpus[i].generation = generation;
+    if (!users) attached = loaded;
     users++;
     return SUCCESS;
 }
@@ -263,24 +263,38 @@ const char *nvmlErrorString(int code) {
     return "Simulated error";
 }
 
+static int initialized(void) { return users && attached == loaded; }
+
+/* Whether it can be talked to. A GPU that supports nothing can; one that is lost, or another user's, cannot. */
+static int reachable(const device *d) {
+    const device *g = d->parent ? d->parent : d;
+    if (!initialized()) return UNINITIALIZED;
+    return g->error != NOT_SUPPORTED && within(g->error_window, now_ns()) ? g->error : SUCCESS;
+}
+
 int nvmlSystemGetDriverVersion(char *version, unsigned length) {
     snprintf(version, length, "simulated");
-    return users ? SUCCESS : UNINITIALIZED;
+    return initialized() ? SUCCESS : UNINITIALIZED;
 }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = (unsigned)gpu_count;
-    return users ? SUCCESS : UNINITIALIZED;
+    return initialized() ? SUCCESS : UNINITIALIZED;
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, device **handle) {
     if ((int)i >= gpu_count) return INVALID_ARGUMENT;
     *handle = &gpus[i];
-    return SUCCESS;
+    return reachable(*handle);
 }
 
+/* It passes over what it may not use, and fails where a GPU on its way is lost: so nvml.h. */
 int nvmlDeviceGetHandleByUUID(const char *uuid, device **handle) {
+    if (!initialized()) return UNINITIALIZED;
     for (int i = 0; i < gpu_count; i++) {
+        int error = reachable(&gpus[i]);
+        if (error == NO_PERMISSION) continue;
+        if (error) return error;
         if (!strcmp(gpus[i].uuid, uuid)) {
             *handle = &gpus[i];
             return SUCCESS;
@@ -291,25 +305,25 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, device **handle) {
 
 int nvmlDeviceGetUUID(device *d, char *uuid, unsigned length) {
     snprintf(uuid, length, "%s", d->uuid);
-    return SUCCESS;
+    return reachable(d);
 }
 
 int nvmlDeviceGetName(device *d, char *name, unsigned length) {
     snprintf(name, length, "%s", d->parent ? d->parent->name : d->name);
-    return SUCCESS;
+    return reachable(d);
 }
 
 int nvmlDeviceGetPciInfo_v3(device *g, pci_info *info) {
     *info = (pci_info){.bus = g->bus};
     snprintf(info->bus_id_legacy, sizeof info->bus_id_legacy, "0000:%02X:00.0", g->bus & 0xFF);
     snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", g->bus & 0xFF);
-    return SUCCESS;
+    return reachable(g);
 }
 
 /* Every query that may fail passes here; it takes its time here, too. */
 static int usable(device *d) {
     if (d->parent) return NOT_SUPPORTED;
-    if (!users || d->generation != generation) return UNINITIALIZED;
+    if (!initialized()) return UNINITIALIZED;
     int64_t now = now_ns();
     if (d->latency_ns && within(d->latency_window, now)) {
         struct timespec t = {d->latency_ns / SECOND, d->latency_ns % SECOND};

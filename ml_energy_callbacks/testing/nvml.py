@@ -170,13 +170,15 @@ class SimulatedDriver:
         self._sim.sim_jump(gpu, joules)
 
     def reload(self) -> None:
-        """Reload the driver: counters start anew, handles die."""
+        """Reload the driver: counters start anew, and NVML works again once everybody has shut it down and initialised it."""
         self._sim.sim_reload()
 
     # ---------------------------------------------------------------------------------------------------- faults
 
     def set_error(self, code: int, gpu: int = 0, *, after_s: float = 0.0, for_s: float = inf) -> None:
-        """Let every query end with this NVML error; 0 for none.
+        """Let every query end with this NVML error, the search for the GPU too; 0 for none.
+
+        A GPU is found all the same that then says of every query that it is not supported (3).
 
         Args:
             code: The error.

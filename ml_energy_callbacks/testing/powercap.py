@@ -1,5 +1,6 @@
 """A processor's energy counters as Linux's powercap tree shows them, driven by curves of power."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,12 @@ class SimulatedPowercap:
     def mmio(self, zone: SimulatedZone) -> None:
         """Show a package once more below ``intel-rapl-mmio``, as laptops do."""
         self._again(zone, self._place(None, "intel-rapl-mmio"), zone.name)
+
+    def hide(self) -> None:
+        """Hide the tree for good, as Docker does: the links of the class stay, and lead nowhere."""
+        for folder in list(self.files.root.iterdir()):
+            shutil.rmtree(folder)
+            folder.symlink_to(self.files.root / "devices/virtual/powercap" / folder.name)
 
     def _again(self, zone: SimulatedZone, folder: str, name: str) -> None:
         self._limit(folder)

@@ -1,9 +1,12 @@
 """AMD GPUs through a stand-in for the module amdsmi."""
 
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +14,10 @@ from typing import Any, Literal
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.backends import discover
 from ml_energy_callbacks.backends.amd import AmdBackend
+from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
+from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.counters import EnergyCounter
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
@@ -27,6 +33,7 @@ from ml_energy_callbacks.testing.amdsmi import (
     SimulatedAmdGpu,
 )
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
+from ml_energy_callbacks.testing.powercap import SimulatedPowercap
 
 FLAT = SquareCurve(200, 200, 1)
 MI250 = {"name": "AMD Instinct MI250X", "device_id": 0x740C, "graphics": "gfx90a", "power": "average_socket_power"}
@@ -137,8 +144,9 @@ def test_the_counter_is_multiplied_by_its_resolution(world: World, counter_key: 
     gpu.close()
 
 
-def test_a_counter_of_32_bits_wraps(world: World) -> None:
-    world.start(SimulatedAmdGpu(FLAT, counter_bits=32, start_joules=65_000))
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_counter_of_32_bits_wraps_and_a_young_one_of_64_goes_on(world: World, bits: int) -> None:
+    world.start(SimulatedAmdGpu(FLAT, counter_bits=bits, start_joules=65_000))
     (gpu,) = world.open()
     assert gpu.device.wrap_joules == pytest.approx(2**32 * RESOLUTION_UJ / 1e6)
     counter = EnergyCounter(gpu.device.wrap_joules)
@@ -192,8 +200,9 @@ def test_without_a_counter_power_is_integrated(world: World, counter: Literal["a
 
 def test_a_gpu_that_tells_nothing_is_no_device(world: World) -> None:
     simulation = world.start(SimulatedAmdGpu(FLAT, counter="absent", power=None))
-    with pytest.raises(BackendUnavailableError, match="virtual machines do not"):
+    with pytest.raises(BackendUnavailableError, match="virtual machines do not") as caught:
         world.open()
+    assert caught.value.present
     simulation.gpus[0].error = NOT_SUPPORTED
     with pytest.raises(BackendUnavailableError):
         world.open()
@@ -243,11 +252,20 @@ def test_a_gpu_that_tells_nothing_is_not_taken_for_another_ones_die(world: World
         SimulatedAmdGpu(FLAT, place="0000:04:00.0", unique_id=2, counter="refused", power=None),
     )
     (gpu,) = world.open()
-    assert gpu.device.note is None
+    assert gpu.device.note == "The GPU at 0000:04:00.0 tells neither energy nor power: its energy is missing."
     assert not gpu.device.shared
     gpu.close()
-    with pytest.raises(BackendUnavailableError):
+    (gpu,) = world.open(HIP_VISIBLE_DEVICES="0")
+    assert gpu.device.note is None
+    gpu.close()
+    world.running[-1].gpus[1].graphics = "gfx1036"  # RAPL tells its energy
+    (gpu,) = world.open()
+    assert gpu.device.note is None
+    gpu.close()
+    world.running[-1].gpus[1].graphics = "gfx942"
+    with pytest.raises(BackendUnavailableError) as caught:
         world.open(HIP_VISIBLE_DEVICES="1")
+    assert caught.value.present
 
 
 def test_the_partitions_of_a_gpu_are_counted_once(world: World) -> None:
@@ -268,7 +286,7 @@ def test_the_partitions_of_a_gpu_are_counted_once(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("graphics", "device_id", "covers"),
-    [("gfx942", 0x74A1, ()), ("gfx942", 0x74A0, ("cpu", "dram")), ("gfx1151", 0x1586, ("cpu",))],
+    [("gfx942", 0x74A1, ()), ("gfx942", 0x74A0, ("cpu", "dram")), ("gfx1151", 0x1586, ())],
 )
 def test_a_processor_in_the_same_package_is_covered(
     world: World, graphics: str, device_id: int, covers: tuple[str, ...]
@@ -276,7 +294,44 @@ def test_a_processor_in_the_same_package_is_covered(
     world.start(SimulatedAmdGpu(FLAT, graphics=graphics, device_id=device_id))
     (gpu,) = world.open()
     assert gpu.device.covers == covers
+    assert gpu.device.kind == ("cpu" if graphics == "gfx1151" else "gpu")
     gpu.close()
+
+
+def rapl(tmp_path: Path) -> tuple[SimulatedPowercap, RaplBackend]:
+    """Return a processor's own counter, and the backend that reads it."""
+    tree = SimulatedPowercap(tmp_path / "powercap", monotonic_clock)
+    tree.package(SquareCurve(90, 90, 1))
+    return tree, RaplBackend(tree.files.root, tmp_path / "none", tmp_path / "none", tmp_path / "none")
+
+
+@pytest.mark.parametrize(("readable", "expected"), [(True, "rapl:package-0"), (False, "amd:0000:03:00.0")])
+def test_an_apus_power_is_the_processors_where_rapl_does_not_tell_it(
+    tmp_path: Path,
+    readable: bool,  # noqa: FBT001
+    expected: str,
+) -> None:
+    tree, processor = rapl(tmp_path)
+    if not readable:
+        tree.hide()
+    apu = SimulatedAmdGpu(FLAT, graphics="gfx1151", counter="refused", unique_id=0)
+    model = CpuModelBackend(100, proc=tmp_path / "none")
+    with SimulatedAmd(monotonic_clock, [apu], tmp_path), tree.files.live():
+        found = discover(backends=[AmdBackend(tmp_path, {}), processor, model])
+        assert [source.device.id for source in found.sources] == [expected]
+        for source in found.sources:
+            source.close()
+    assert list(found.left_out) == (["amd:0000:03:00.0"] if readable else [])
+    assert readable or "whole package" in (found.sources[0].device.note or "")
+
+
+def test_an_mi300as_counter_holds_its_processors(tmp_path: Path) -> None:
+    tree, processor = rapl(tmp_path)
+    with SimulatedAmd(monotonic_clock, [SimulatedAmdGpu(FLAT, device_id=0x74A0, unique_id=0)], tmp_path), tree.files.live():
+        found = discover(backends=[AmdBackend(tmp_path, {}), processor])
+        assert [source.device.id for source in found.sources] == ["amd:0000:03:00.0"]
+        for source in found.sources:
+            source.close()
 
 
 @pytest.mark.parametrize("tells_order", [True, False])
@@ -315,8 +370,9 @@ def test_only_visible_gpus_are_read(
 ) -> None:
     world.start(*four(), tells_order=tells_order)
     if expected is None:
-        with pytest.raises(BackendUnavailableError, match="hides every AMD GPU"):
+        with pytest.raises(BackendUnavailableError, match="hides every AMD GPU") as caught:
             world.open(**environ)
+        assert not caught.value.present
     else:
         assert sorted(world.seen(**environ)) == expected
 
@@ -435,6 +491,51 @@ def test_the_library_is_shut_down_with_its_last_user(world: World) -> None:
         second[0].read()
 
 
+@dataclass
+class HeldCurve:
+    """A power whose reading waits to be let go."""
+
+    held: bool = False
+    entered: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def joules(self, time_ns: int) -> float:
+        if self.held:
+            self.entered.set()
+            assert self.let_go.wait(10)
+        return FLAT.joules(time_ns)
+
+    def watts(self, time_ns: int) -> float:
+        return FLAT.watts(time_ns)
+
+
+def test_the_library_is_not_shut_down_while_it_answers(world: World) -> None:
+    curve = HeldCurve()
+    simulation = world.start(SimulatedAmdGpu(curve))
+    (gpu,) = world.open()
+    curve.held = True
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.submit(gpu.read)
+        assert curve.entered.wait(10)
+        closing = pool.submit(gpu.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.2)
+        assert simulation.stops == 0
+        curve.let_go.set()
+        assert reading.result(10) > 0
+        closing.result(10)
+    assert simulation.stops == 1
+
+
+def test_a_counter_without_a_unit_is_none(world: World) -> None:
+    simulation = world.start()
+    asked = simulation.module.amdsmi_get_energy_count
+    vars(simulation.module)["amdsmi_get_energy_count"] = lambda handle: asked(handle) | {"counter_resolution": "N/A"}
+    (gpu,) = world.open()
+    assert gpu.device.method == "power_integration"
+    gpu.close()
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -447,13 +548,15 @@ def test_why_the_library_cannot_be_used_is_said(world: World, status: int, reaso
     world.start().init_error = status
     with pytest.raises(BackendUnavailableError, match=reason) as caught:
         world.open()
+    assert caught.value.present
     assert "\n" not in str(caught.value)
 
 
 def test_a_library_that_shows_no_gpu_is_told(world: World) -> None:
     world.start().gpus.clear()
-    with pytest.raises(BackendUnavailableError, match="shows no GPU"):
+    with pytest.raises(BackendUnavailableError, match=r"shows no GPU.*--device /dev/kfd --device /dev/dri") as caught:
         world.open()
+    assert caught.value.present
 
 
 @pytest.mark.parametrize(
@@ -468,8 +571,98 @@ def test_a_library_that_shows_no_gpu_is_told(world: World) -> None:
 )
 def test_a_package_that_is_missing_or_broken_is_told_with_the_way_out(world: World, error: Exception, reason: str) -> None:
     world.start(import_error=error)
-    with pytest.raises(BackendUnavailableError, match=reason):
+    with pytest.raises(BackendUnavailableError, match=reason) as caught:
         world.open()
+    assert caught.value.present
+
+
+NOT_INSTALLED = ModuleNotFoundError("No module named 'amdsmi'", name="amdsmi")
+
+
+@pytest.mark.parametrize(
+    ("graphics", "present"),
+    [
+        (("gfx942",), True),
+        (("gfx1036",), False),
+        (("gfx90c",), False),
+        (("gfx90a",), True),
+        (("gfx1103", "gfx1100"), True),
+    ],
+)
+def test_without_the_package_an_apus_energy_is_not_missing(
+    world: World,
+    graphics: tuple[str, ...],
+    present: bool,  # noqa: FBT001
+) -> None:
+    """RAPL tells it, or says itself that it cannot be read."""
+    gpus = [SimulatedAmdGpu(FLAT, place=f"0000:{i:02x}:00.0", graphics=name) for i, name in enumerate(graphics)]
+    world.start(*gpus, import_error=NOT_INSTALLED)
+    with pytest.raises(BackendUnavailableError, match="not installed") as caught:
+        world.open()
+    assert caught.value.present == present
+
+
+@pytest.mark.parametrize("kfd", [True, False])
+@pytest.mark.parametrize(("environ", "present"), [({"HIP_VISIBLE_DEVICES": ""}, False), ({"ROCR_VISIBLE_DEVICES": "0"}, True)])
+def test_without_the_package_a_hidden_gpu_is_not_missing(
+    world: World,
+    environ: dict[str, str],
+    present: bool,  # noqa: FBT001
+    kfd: bool,  # noqa: FBT001
+) -> None:
+    world.start(import_error=NOT_INSTALLED)
+    if not kfd:
+        shutil.rmtree(world.root / "sys/class/kfd")
+    with pytest.raises(BackendUnavailableError, match="not installed") as caught:
+        world.open(**environ)
+    assert caught.value.present == present
+
+
+def test_without_the_package_a_gpu_that_is_hidden_by_its_number_is_not_missing(world: World) -> None:
+    gpus = [SimulatedAmdGpu(FLAT, place=f"0000:0{i}:00.0", graphics=name) for i, name in enumerate(("gfx1100", "gfx1036"))]
+    world.start(*gpus, import_error=NOT_INSTALLED)
+    for number in (0, 1):
+        with pytest.raises(BackendUnavailableError, match="not installed") as caught:
+            world.open(HIP_VISIBLE_DEVICES=str(number))
+        assert caught.value.present == (number == 0)
+
+
+def test_an_apu_is_told_by_its_processor_where_the_kernel_does_not_tell_the_graphics(world: World) -> None:
+    world.start(SimulatedAmdGpu(FLAT, graphics="gfx902"), import_error=NOT_INSTALLED)
+    file = world.root / "sys/class/kfd/kfd/topology/nodes/1/properties"
+    lines = file.read_text().replace("cpu_cores_count 0", "cpu_cores_count 8").splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith("gfx")))
+    with pytest.raises(BackendUnavailableError) as caught:
+        world.open()
+    assert not caught.value.present
+
+
+@pytest.mark.parametrize("graphics", ["gfx942", "gfx1036"])
+def test_without_rocm_any_gpu_of_the_driver_is_one_whose_energy_is_missing(world: World, graphics: str) -> None:
+    world.start(SimulatedAmdGpu(FLAT, graphics=graphics), import_error=NOT_INSTALLED)
+    shutil.rmtree(world.root / "sys/class/kfd")
+    with pytest.raises(BackendUnavailableError, match="not installed") as caught:
+        world.open()
+    assert caught.value.present
+
+
+def test_a_gpu_of_the_host_that_the_container_may_not_use_is_not_missing(world: World) -> None:
+    """The bus shows it, and its node cannot be read."""
+    world.start(import_error=NOT_INSTALLED)
+    (world.root / "sys/class/kfd/kfd/topology/nodes/1/properties").unlink()
+    with pytest.raises(BackendUnavailableError, match="not installed") as caught:
+        world.open()
+    assert not caught.value.present
+
+
+def test_a_driver_without_a_device_is_no_gpu(world: World) -> None:
+    world.start(import_error=NOT_INSTALLED)
+    shutil.rmtree(world.root / "sys/bus/pci/drivers/amdgpu/0000:03:00.0")
+    shutil.rmtree(world.root / "sys/class/kfd/kfd/topology/nodes/1")
+    (world.root / "sys/module/amdgpu").mkdir(parents=True)
+    with pytest.raises(BackendUnavailableError, match="no AMD GPU") as caught:
+        world.open()
+    assert not caught.value.present
 
 
 def test_on_a_machine_without_amd_gpus_nothing_is_imported_and_nothing_to_be_installed(tmp_path: Path) -> None:

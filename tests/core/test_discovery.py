@@ -57,7 +57,7 @@ def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
     )
     found = discover(backends=[ScriptedBackend([module, processor, model])])
     assert [one.device.id for one in found.sources] == ["nvml:GPU-0"]
-    assert found.refused == {"arm:0": "arm:0 is inside the figure of nvml:GPU-0."}
+    assert found.left_out == {"arm:0": "arm:0 is inside the figure of nvml:GPU-0."}
     # Alone it counts; and beside the module where the user wants just these two, it still does not.
     assert ids(source("arm:0", kind="cpu")) == ["arm:0"]
 

@@ -6,6 +6,7 @@ import pytest
 
 from ml_energy_callbacks.backends.cpu_model import TDP_VARIABLE, WATTS_PER_THREAD, CpuModelBackend, find_tdp, load_share
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
+from ml_energy_callbacks.codecarbon_data import processor_tdps
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SquareCurve
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
@@ -118,6 +119,34 @@ def test_the_tdp_is_that_of_the_table(name: str, known: str, watts: float) -> No
 )
 def test_a_part_that_the_table_lacks_is_not_taken_for_another(name: str) -> None:
     assert find_tdp(name) is None
+
+
+@pytest.mark.parametrize("name", ["", "???", "(R)", "é"])
+def test_a_name_without_a_word_is_no_part(name: str) -> None:
+    assert find_tdp(name) is None
+
+
+def test_a_part_of_the_table_is_found_by_its_own_name() -> None:
+    """Unless the table has several of that name that differ."""
+    parts = list(processor_tdps().items())[::50]
+    unfound = [name for name, watts in parts if (find_tdp(name) or (name, None))[1] != watts]
+    assert len(unfound) < 0.05 * len(parts)
+
+
+def test_to_open_the_model_again_does_not_search_the_table_again(proc: SimulatedProc, clock: ManualClock) -> None:
+    proc.processor("Intel(R) Xeon(R) Gold 6248 CPU @ 2.50GHz")
+    model(proc, clock).open()
+    searches = find_tdp.cache_info().misses
+    model(proc, clock).open()
+    assert find_tdp.cache_info().misses == searches
+
+
+def test_a_model_that_is_closed_is_not_read(proc: SimulatedProc, clock: ManualClock) -> None:
+    (source,) = model(proc, clock).open()
+    source.close()
+    source.close()
+    with pytest.raises(ReadError, match="closed"):
+        source.read()
 
 
 def test_a_processor_of_the_table_is_estimated_by_its_tdp(proc: SimulatedProc, clock: ManualClock) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
+from ml_energy_callbacks.nvml_library import driver_of
 from ml_energy_callbacks.readings import PowerSource, SharedSource
 from ml_energy_callbacks.testing import Curve, ManualClock, SineCurve, SquareCurve, StepCurve
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
@@ -24,6 +27,12 @@ UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 1, 3, 4, 6
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, GPU_IS_LOST, VERSION_MISMATCH, UNKNOWN = 9, 12, 15, 18, 999
 
 NO_VARIABLES: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _each_world_has_its_own_driver() -> None:
+    """The simulated driver forgets what an earlier test left open; so do we."""
+    driver_of.cache_clear()
 
 
 def uuid(gpu: int) -> str:
@@ -36,6 +45,28 @@ def shown(**variables: str) -> list[int]:
     for gpu in gpus:
         gpu.close()
     return [int(gpu.device.id[len("nvml:GPU-") :][:8], 16) for gpu in gpus]
+
+
+def plug_in(pci: Path, bus: int = 1, *, node: int = -1, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
+    """Put a device on the PCI bus; it is an NVIDIA GPU unless told otherwise."""
+    folder = pci / f"0000:{bus:02x}:00.0"
+    folder.mkdir(parents=True)
+    for name, text in {"vendor": vendor, "class": kind, "numa_node": str(node)}.items():
+        (folder / name).write_text(f"{text}\n")
+    return pci
+
+
+def rounds_until_all_answer(gpus: Sequence[Any], most: int) -> int:
+    for round_ in range(most):
+        failed = 0
+        for gpu in gpus:
+            try:
+                gpu.read()
+            except ReadError:
+                failed += 1
+        if not failed:
+            return round_
+    return most
 
 
 def meter() -> EnergyMeter:
@@ -127,16 +158,31 @@ def test_a_failing_gpu_leaves_a_gap_that_is_reported(driver: SimulatedDriver) ->
     assert device.joules == pytest.approx(90 * m.record.total.seconds, rel=0.05)
 
 
-def test_a_reload_of_the_driver_is_survived(driver: SimulatedDriver) -> None:
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_a_reload_of_the_driver_is_survived_by_every_gpu(driver: SimulatedDriver, gpus: int) -> None:
+    driver.start(gpus=gpus)
     with meter() as m:
         time.sleep(0.5)
         driver.reload()
         time.sleep(2.5)
-    (device,) = m.record.devices
-    assert device.joules is not None
-    known = m.record.total.seconds - device.missing_s
-    assert 0.05 < device.missing_s < 2.0
-    assert device.joules == pytest.approx(90 * known, rel=0.15)
+    assert len(m.record.devices) == gpus
+    for device in m.record.devices:
+        assert device.joules is not None
+        known = m.record.total.seconds - device.missing_s
+        assert 0.05 < device.missing_s < 2.0
+        assert device.joules == pytest.approx(90 * known, rel=0.15)
+    assert driver.users == 0
+
+
+def test_while_a_gpu_is_lost_the_others_are_read_and_it_comes_back(driver: SimulatedDriver) -> None:
+    driver.start(gpus=3)
+    with meter() as m:
+        driver.set_error(GPU_IS_LOST, 0, after_s=0.4, for_s=1.3)
+        time.sleep(3.4)
+    assert [device.missing_s > 0 for device in m.record.devices] == [True, False, False]
+    assert m.record.devices[0].missing_s < 2.5
+    for device in m.record.devices:
+        assert device.joules == pytest.approx(90 * m.record.total.seconds, rel=0.05)
 
 
 def test_a_read_that_blocks_for_two_seconds_does_not_hold_up_the_loop(driver: SimulatedDriver) -> None:
@@ -164,6 +210,21 @@ def test_another_process_sees_the_simulated_gpus_by_its_environment_alone(driver
     environment = os.environ | driver.environment(gpus=2, watts=150)
     output = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True).stdout
     assert json.loads(output) == [[f"nvml:{uuid(0)}", 150.0], [f"nvml:{uuid(1)}", 150.0]]
+
+
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not_got(driver: SimulatedDriver) -> None:
+    program = (
+        "import os, signal\nfrom ml_energy_callbacks.backends.nvml import NvmlBackend\n"
+        "from ml_energy_callbacks.nvml_library import driver_of\n"
+        "gpus = NvmlBackend({}).open()\n"
+        "driver_of(os.getpid())._lock.acquire()\n"
+        "pid = os.fork()\n"
+        "if not pid: signal.alarm(10); os._exit(int(NvmlBackend({}).open()[0].read() > 900))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    environment = os.environ | driver.environment()
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, check=True, capture_output=True, timeout=20).stdout == b"1\n"
 
 
 # ------------------------------------------------------------------------------------------------ how it is read
@@ -197,8 +258,7 @@ def test_without_a_counter_instant_power_is_read_and_else_its_average(driver: Si
     assert gpu.device.method == "power_integration"
     assert "instant power" in (gpu.device.note or "")
     assert gpu.read() == 300
-    with pytest.raises(ReadError):
-        gpu.watts()  # there is nothing to hold it against
+    assert not isinstance(gpu, PowerSource)  # there is nothing to hold it against
     driver.set_instant_power(present=False)
     (gpu,) = NvmlBackend(NO_VARIABLES).open()
     assert "average over 1 s" in (gpu.device.note or "")
@@ -232,20 +292,69 @@ def test_a_gpu_alone_covers_nothing_else(driver: SimulatedDriver) -> None:
     assert (gpu.device.covers, gpu.device.shared, gpu.device.note) == ((), False, None)
 
 
-@pytest.mark.parametrize(("nodes", "modules"), [([0, 1], 2), ([0, 0], 0), ([None, None], 0)])
-def test_a_module_of_several_gpus_is_none_of_theirs(
-    driver: SimulatedDriver, tmp_path: Path, nodes: list[int | None], modules: int
+def test_the_counter_itself_shows_whether_it_covers_the_module(driver: SimulatedDriver, tmp_path: Path) -> None:
+    driver.start(gpus=3)
+    for gpu, node in enumerate([4, -1, 4]):
+        driver.set_module(SineCurve(150, 50, 2.0), gpu, counted=gpu < 2)
+        plug_in(tmp_path, gpu + 1, node=node)
+    start = time.monotonic()
+    gpus = NvmlBackend(NO_VARIABLES, pci=tmp_path).open()
+    assert time.monotonic() - start < 1.5
+    assert [gpu.device.covers for gpu in gpus] == [("cpu", "dram"), ("cpu", "dram"), ()]
+    assert [gpu.device.node for gpu in gpus] == [4, None, 4]
+    assert ["superchip" in (gpu.device.note or "") for gpu in gpus] == [True, True, False]
+    assert all(gpu.watts() >= 190 for gpu in gpus[:2])
+    assert gpus[2].watts() == 90
+
+
+@pytest.mark.parametrize("broken", ["none", "still"])
+@pytest.mark.parametrize(("nodes", "modules"), [([0, 1], 2), ([0, 0], 0), ([-1, -1], 0)])
+def test_without_a_counter_a_module_of_several_gpus_is_none_of_theirs(
+    driver: SimulatedDriver, tmp_path: Path, broken: str, nodes: list[int], modules: int
 ) -> None:
     driver.start(gpus=2)
     for gpu, node in enumerate(nodes):
-        driver.set_module(SineCurve(150, 50, 2.0), gpu, counted=False)
-        if node is not None:
-            folder = tmp_path / f"0000:{gpu + 1:02x}:00.0"
-            folder.mkdir()
-            (folder / "numa_node").write_text(f"{node}\n")
+        driver.set_module(SineCurve(150, 50, 2.0), gpu)
+        if broken == "none":
+            driver.set_counter(present=False, gpu=gpu)
+        else:
+            driver.set_counter_rate(0, gpu)
+        plug_in(tmp_path, gpu + 1, node=node)
     gpus = NvmlBackend(NO_VARIABLES, pci=tmp_path).open()
     assert sum(gpu.device.covers == ("cpu", "dram") for gpu in gpus) == modules
-    assert all(gpu.watts() >= 90 + 100 * (modules > 0) for gpu in gpus)
+    powers = [gpu.read() if broken == "none" else gpu.watts() for gpu in gpus]
+    assert all((watts > 90) == (modules > 0) for watts in powers)
+
+
+class Glitch:
+    """The rest of a module that tells 100 W once and then nothing."""
+
+    told = False
+
+    def watts(self, time_ns: int) -> float:
+        watts, self.told = 0.0 if self.told else 100.0, True
+        return watts
+
+    def joules(self, time_ns: int) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("rest", "covers"),
+    [
+        (StepCurve([(0, 0.001)]), ()),
+        (StepCurve([(0, 9)]), ()),
+        (StepCurve([(0, 10)]), ("cpu", "dram")),
+        (Glitch(), ()),
+    ],
+)
+def test_a_module_draws_clearly_more_than_its_gpu_each_time(
+    driver: SimulatedDriver, rest: Curve, covers: tuple[str, ...]
+) -> None:
+    driver.start(curves=[StepCurve([(0, 90)])], clock=ManualClock())
+    driver.set_module(rest)
+    (gpu,) = NvmlBackend(NO_VARIABLES).open()
+    assert gpu.device.covers == covers
 
 
 def test_a_driver_that_takes_no_notice_of_the_scope_makes_no_superchip(driver: SimulatedDriver) -> None:
@@ -404,6 +513,9 @@ def test_a_processes_share_is_its_part_of_what_ran_since_the_last_call(driver: S
     driver.set_error(NO_PERMISSION)
     assert gpu.process_share([1]) is None
     driver.set_error(0)
+    NvmlBackend(NO_VARIABLES).open()  # somebody else goes on holding the driver
+    driver.add_process_sample(1, 10)
+    clock.advance(1.0)
     gpu.close()
     assert gpu.process_share([1]) is None
 
@@ -421,38 +533,110 @@ def test_in_a_pid_namespace_of_its_own_no_share_is_told(driver: SimulatedDriver,
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "fix"),
+    ("code", "plugged", "reason", "fix", "present"),
     [
-        (LIBRARY_NOT_FOUND, "was not found", "--gpus all"),
-        (DRIVER_NOT_LOADED, "not loaded", "modprobe"),
-        (NO_PERMISSION, "may not use", "/dev/nvidia"),
-        (VERSION_MISMATCH, "different versions", "Reboot"),
-        (UNKNOWN, "NVML cannot be used: Unknown Error", None),
+        (LIBRARY_NOT_FOUND, False, "was not found", "--gpus all", False),
+        (LIBRARY_NOT_FOUND, True, "There is an NVIDIA GPU.*was not found", "Install the NVIDIA driver;.*--gpus all", True),
+        (DRIVER_NOT_LOADED, False, "not loaded, and there is no NVIDIA GPU", None, False),
+        (DRIVER_NOT_LOADED, True, "not loaded", "modprobe", True),
+        (NO_PERMISSION, False, "may not use", "/dev/nvidia", True),
+        (GPU_IS_LOST, False, "lost", "dmesg", True),
+        (VERSION_MISMATCH, False, "different versions", "Reboot", True),
+        (UNKNOWN, False, "NVML cannot be used: Unknown Error", None, False),
+        (UNKNOWN, True, "NVML cannot be used: Unknown Error", None, True),
     ],
 )
-def test_why_there_is_no_gpu_is_said(driver: SimulatedDriver, code: int, reason: str, fix: str | None) -> None:
+def test_why_there_is_no_gpu_is_said(
+    driver: SimulatedDriver, tmp_path: Path, *, code: int, plugged: bool, reason: str, fix: str | None, present: bool
+) -> None:
     driver.set_init_error(code)
+    plug_in(tmp_path, 0x10, vendor="0x1002")  # another maker's GPU
+    plug_in(tmp_path, 0x11, kind="0x0c0330")  # NVIDIA's USB controller
+    if plugged:
+        plug_in(tmp_path)
     with pytest.raises(BackendUnavailableError) as caught:
-        NvmlBackend(NO_VARIABLES).open()
-    assert reason in caught.value.reason
-    assert caught.value.fix is None if fix is None else fix in (caught.value.fix or "")
+        NvmlBackend(NO_VARIABLES, pci=tmp_path).open()
+    assert re.search(reason, caught.value.reason)
+    assert caught.value.fix is None if fix is None else re.search(fix, caught.value.fix or "")
+    assert caught.value.present is present
     assert driver.users == 0
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(NOT_SUPPORTED, "No GPU here tells.*Not Supported"), (NO_PERMISSION, "may not use")]
+    ("code", "reason", "present"),
+    [
+        (NOT_SUPPORTED, "No GPU here tells.*Not Supported", True),
+        (NO_PERMISSION, "may use none", False),
+        (GPU_IS_LOST, "has lost its GPU.*dmesg", True),
+        (UNKNOWN, "No NVIDIA GPU answers: Unknown Error", True),
+    ],
 )
-def test_a_driver_that_starts_and_then_answers_nothing_is_no_gpu(driver: SimulatedDriver, code: int, reason: str) -> None:
+def test_a_driver_that_starts_and_then_answers_nothing_is_no_gpu(
+    driver: SimulatedDriver, *, code: int, reason: str, present: bool
+) -> None:
     driver.set_error(code)
-    with pytest.raises(BackendUnavailableError, match=reason):
+    with pytest.raises(BackendUnavailableError, match=reason) as caught:
         NvmlBackend(NO_VARIABLES).open()
+    assert caught.value.present is present
     assert driver.users == 0
 
 
-def test_one_gpu_that_answers_nothing_does_not_hide_the_others(driver: SimulatedDriver) -> None:
-    driver.start(gpus=3)
+def test_a_jetsons_gpu_is_not_missed_for_its_board_is_measured(driver: SimulatedDriver, tmp_path: Path) -> None:
+    (tmp_path / "device-tree").mkdir()
+    (tmp_path / "device-tree/compatible").write_text("nvidia,p3737-0000+p3701-0000\0nvidia,tegra234\0")
+    driver.set_error(NOT_SUPPORTED)
+    with pytest.raises(BackendUnavailableError, match="No GPU here tells") as caught:
+        NvmlBackend(NO_VARIABLES, proc=tmp_path).open()
+    assert not caught.value.present
+
+
+def test_no_gpu_and_hidden_gpus_are_not_missed(driver: SimulatedDriver) -> None:
+    with pytest.raises(BackendUnavailableError, match="hides every GPU") as caught:
+        shown(CUDA_VISIBLE_DEVICES="7")
+    assert not caught.value.present
+    driver.set_init_error(VERSION_MISMATCH)
+    with pytest.raises(BackendUnavailableError, match="hides every GPU") as caught:
+        shown(CUDA_VISIBLE_DEVICES="")
+    assert not caught.value.present
+    driver.start(gpus=0)
+    with pytest.raises(BackendUnavailableError, match="shows no GPU") as caught:
+        shown()
+    assert not caught.value.present
+
+
+def notes_of_gpus(gpus: Sequence[Any]) -> set[str | None]:
+    return {gpu.device.note for gpu in gpus}
+
+
+def test_a_gpu_that_cannot_be_read_does_not_hide_the_others_and_is_told_of(driver: SimulatedDriver) -> None:
+    driver.start(gpus=4)
+    driver.set_error(GPU_IS_LOST, 0)
+    assert shown() == [1, 2, 3]
+    note = "1 GPU of this machine cannot be read (GPU is lost): its energy is missing."
+    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {note}
+    driver.set_error(NOT_SUPPORTED, 2)  # it is found, and tells nothing
+    assert shown() == [1, 3]
+    note = "2 GPUs of this machine cannot be read (GPU is lost, Not Supported): their energy is missing."
+    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {note}
+
+
+def test_a_lost_gpu_that_cuda_visible_devices_shows_is_missed(driver: SimulatedDriver) -> None:
+    driver.start(gpus=2)
     driver.set_error(GPU_IS_LOST, 1)
-    assert shown() == [0, 2]
+    with pytest.raises(BackendUnavailableError, match="has lost its GPU") as caught:
+        shown(CUDA_VISIBLE_DEVICES=uuid(1))
+    assert caught.value.present
+    with pytest.raises(BackendUnavailableError, match="hides every GPU"):
+        shown(CUDA_VISIBLE_DEVICES="")
+
+
+def test_another_jobs_gpu_is_passed_over_in_silence_and_cuda_does_not_number_it(driver: SimulatedDriver) -> None:
+    """So it is under SLURM, which hides the GPUs of other jobs by cgroups."""
+    driver.start(gpus=3)
+    driver.set_error(NO_PERMISSION, 0)
+    assert shown() == [1, 2]
+    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {None}
+    assert shown(CUDA_VISIBLE_DEVICES="0") == [1]
 
 
 def test_a_failed_read_is_an_error_never_a_zero(driver: SimulatedDriver) -> None:
@@ -469,28 +653,97 @@ def test_a_failed_read_is_an_error_never_a_zero(driver: SimulatedDriver) -> None
             read()
 
 
-def test_a_lost_gpu_is_got_hold_of_again_and_the_drivers_users_are_kept_count_of(driver: SimulatedDriver) -> None:
+def test_after_a_reload_every_gpu_is_got_hold_of_again_by_one_restart(driver: SimulatedDriver) -> None:
+    driver.start(gpus=3)
+    gpus = NvmlBackend(NO_VARIABLES).open()
+    assert driver.users == 3
+    driver.reload()
+    assert rounds_until_all_answer(gpus, 100) == 20
+    assert driver.users == driver_of(os.getpid()).generation == 1
+    for gpu in gpus:
+        assert gpu.read() >= 0  # what is closed first does not take the driver from the others
+        gpu.close()
+    assert driver.users == 0
+
+
+def test_a_restart_for_a_lost_gpu_leaves_the_others_alone(driver: SimulatedDriver) -> None:
+    driver.start(gpus=3)
+    lost, *others = NvmlBackend(NO_VARIABLES).open()
+    driver.set_error(GPU_IS_LOST, 0)
+    for _ in range(100):
+        with pytest.raises(ReadError, match="lost"):
+            lost.read()
+        assert all(gpu.read() > 0 for gpu in others)
+    assert driver.users == 1  # there were restarts
+    driver.set_error(0)
+    assert rounds_until_all_answer([lost], 100) == 60  # the next was due at 160 failures
+    for gpu in (lost, *others):
+        gpu.close()
+    assert driver.users == 0
+
+
+def test_a_second_meter_does_not_take_a_gpu_away_that_is_lost_for_a_moment(driver: SimulatedDriver) -> None:
+    driver.start(gpus=2)
+    (_, gpu) = NvmlBackend(NO_VARIABLES).open()
+    driver.set_error(GPU_IS_LOST, 1)
+    assert shown() == [0]
+    driver.set_error(0, 1)
+    assert gpu.read() > 0
+
+
+def test_where_nvml_cannot_be_started_anew_all_gpus_wait_until_it_can(driver: SimulatedDriver) -> None:
+    driver.start(gpus=2)
+    gpus = NvmlBackend(NO_VARIABLES).open()
+    driver.reload()
+    driver.set_init_error(DRIVER_NOT_LOADED)
+    assert rounds_until_all_answer(gpus, 100) == 100
+    assert driver.users == 0
+    driver.set_init_error(0)
+    assert rounds_until_all_answer(gpus, 100) < 100
+    (again, _) = NvmlBackend(NO_VARIABLES).open()
+    for gpu in (*gpus, again, _):
+        gpu.close()
+    assert driver.users == 0
+
+
+def test_a_reload_has_to_wait_for_others_in_the_process_that_hold_nvml(driver: SimulatedDriver) -> None:
+    (gpu,) = NvmlBackend(NO_VARIABLES).open()
+    pynvml.nvmlInit()
+    driver.reload()
+    assert rounds_until_all_answer([gpu], 50) == 50
+    pynvml.nvmlShutdown()
+    assert rounds_until_all_answer([gpu], 50) < 50
+    gpu.close()
+    assert driver.users == 0
+
+
+def test_a_read_beside_another_threads_restart_does_not_fail(driver: SimulatedDriver) -> None:
     driver.start(gpus=2)
     one, other = NvmlBackend(NO_VARIABLES).open()
-    driver.set_error(GPU_IS_LOST)
-    driver.set_init_error(DRIVER_NOT_LOADED)
-    for _ in range(100):
-        with pytest.raises(ReadError):
-            one.read()
-        assert other.read() > 0  # it has its own hold on the driver
-    driver.set_init_error(0)
-    driver.set_error(0)
-    driver.reload()  # its old handle is dead
-    for _ in range(25):
-        try:
-            one.read()
-            break
-        except ReadError:
-            continue
-    assert one.read() >= 0
+    over = threading.Event()
+    failures: list[ReadError] = []
+    reads = 0
+
+    def go_on_reading() -> None:
+        nonlocal reads
+        while not over.is_set():
+            try:
+                other.read()
+            except ReadError as error:
+                failures.append(error)
+            reads += 1
+
+    thread = threading.Thread(target=go_on_reading)
+    thread.start()
+    nvml = driver_of(os.getpid())
+    for _ in range(300):
+        nvml.restart(nvml.generation)
+    over.set()
+    thread.join()
+    assert not failures
+    assert reads > 0
     one.close()
     other.close()
-    assert driver.users == 0
 
 
 def test_a_reload_is_survived_by_the_power_as_well(driver: SimulatedDriver) -> None:
@@ -528,8 +781,45 @@ def test_counters_can_be_made_to_lie(driver: SimulatedDriver) -> None:
     driver.jump(5000)
     assert gpu.read() == pytest.approx(before + 5000)
     driver.reload()
-    pynvml.nvmlInit()
+    with pytest.raises(ReadError, match="Uninitialized"):
+        gpu.read()
+    gpu.close()
+    (gpu,) = NvmlBackend(NO_VARIABLES).open()
     assert gpu.read() == 0.0
+
+
+def test_a_reload_outlives_those_who_hold_the_driver(driver: SimulatedDriver) -> None:
+    """NVML takes hold of the driver at the first of nested initialisations alone."""
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    driver.reload()
+    pynvml.nvmlInit()
+    for query in (lambda: pynvml.nvmlDeviceGetHandleByIndex(0), lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)):
+        with pytest.raises(pynvml.NVMLError, match="Uninitialized"):
+            query()
+    assert driver.users == 2
+    pynvml.nvmlShutdown()
+    pynvml.nvmlShutdown()
+    pynvml.nvmlInit()
+    assert pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) == 0
+    pynvml.nvmlShutdown()
+
+
+def test_a_gpu_that_cannot_be_reached_is_not_found_either(driver: SimulatedDriver) -> None:
+    driver.start(gpus=3)
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(1)
+    driver.set_error(GPU_IS_LOST, 1)
+    for query in (pynvml.nvmlDeviceGetUUID, pynvml.nvmlDeviceGetName, pynvml.nvmlDeviceGetPciInfo):
+        with pytest.raises(pynvml.NVMLError, match="lost"):
+            query(gpu)
+    assert pynvml.nvmlDeviceGetHandleByUUID(uuid(0))
+    with pytest.raises(pynvml.NVMLError, match="lost"):
+        pynvml.nvmlDeviceGetHandleByUUID(uuid(2))  # it is behind the lost one
+    driver.set_error(NO_PERMISSION, 1)
+    assert pynvml.nvmlDeviceGetHandleByUUID(uuid(2))
+    with pytest.raises(pynvml.NVMLError, match="Not Found"):
+        pynvml.nvmlDeviceGetHandleByUUID(uuid(1))
     pynvml.nvmlShutdown()
 
 

@@ -15,6 +15,7 @@ from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.perf_event import PerfEvent
+from ml_energy_callbacks.sysfs import NumberFile
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SineCurve, SquareCurve, StepCurve
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.powercap import SimulatedPowercap
@@ -68,6 +69,7 @@ class TestPowercap(BackendConformance):
             truth |= {f"rapl:package-{number}": CURVE, f"rapl:package-{number}-dram": DRAM}
             tree.part(package, "core", CURVE)
         tree.psys(CURVE)
+        processor(tmp_path, clock, "GenuineIntel")
         return Bench(
             backend(tmp_path, clock),
             clock,
@@ -78,6 +80,15 @@ class TestPowercap(BackendConformance):
             refresh_s=tree.refresh_s,
             resolution=1e-6,
         )
+
+
+def processor(folder: Path, clock: Clock, vendor: str) -> None:
+    """Tell who made the processor."""
+    SimulatedProc(folder / "proc", clock, StepCurve([(0, 0)])).processor("A processor", vendor=vendor)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class FastClock(ManualClock):
@@ -233,13 +244,76 @@ def test_a_machine_without_counters_says_what_helps(
     with pytest.raises(BackendUnavailableError, match=reason) as caught:
         backend(tmp_path).open()
     assert ("virtual" in caught.value.reason) == virtual
+    assert caught.value.present == (fix is not None)
     assert (fix in caught.value.fix) if fix else (caught.value.fix is None)
 
 
 def test_a_counter_for_root_alone_is_refused_with_a_recipe(tmp_path: Path, tree: SimulatedPowercap) -> None:
     tree.package(CURVE).deny()
-    with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError, match=r"root alone.*udev"):
+    with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError, match=r"root alone.*udev") as caught:
         backend(tmp_path).open()
+    assert caught.value.present
+
+
+def test_counters_that_docker_masks_are_hidden_and_not_absent(tmp_path: Path, tree: SimulatedPowercap) -> None:
+    tree.part(tree.package(CURVE), "dram", DRAM)
+    tree.hide()
+    with pytest.raises(BackendUnavailableError, match="hidden from this container") as caught:
+        backend(tmp_path).open()
+    assert caught.value.present
+    for part in ("--security-opt systempaths=unconfined", "apparmor=unconfined", "udev", "chmod a+r"):
+        assert part in (caught.value.fix or "")
+
+
+def test_counters_that_a_profile_denies_are_hidden_too(tmp_path: Path, tree: SimulatedPowercap) -> None:
+    """AppArmor's, for Docker, denies all that is below the folders."""
+    zone = tree.package(CURVE)
+    (tree.files.root / zone.folder / "name").chmod(0o200)
+    with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError, match="hidden from this container") as caught:
+        backend(tmp_path).open()
+    assert caught.value.present
+
+
+@pytest.mark.usefixtures("perf_events")
+def test_perf_events_serve_where_docker_masks_the_powercap_tree(tmp_path: Path, tree: SimulatedPowercap) -> None:
+    tree.package(CURVE)
+    tree.hide()
+    perf_tree(tmp_path)
+    sources = backend(tmp_path).open()
+    assert [source.device.id for source in sources] == ["rapl:package-0", "rapl:package-0-dram"]
+    for source in sources:
+        source.close()
+
+
+@pytest.mark.parametrize(("vendor", "package"), [("GenuineIntel", 0.05), ("AuthenticAMD", 0.2), ("HygonGenuine", 0.2)])
+def test_only_intels_counter_is_known_to_be_exact(
+    tmp_path: Path, clock: ManualClock, tree: SimulatedPowercap, vendor: str, package: float
+) -> None:
+    processor(tmp_path, clock, vendor)
+    tree.part(tree.package(CURVE), "dram", DRAM)
+    sources = backend(tmp_path, clock).open()
+    assert [source.device.relative_uncertainty for source in sources] == [package, 0.2]
+    for source in sources:
+        source.close()
+
+
+def test_after_an_error_no_counter_is_left_open(tmp_path: Path, tree: SimulatedPowercap) -> None:
+    for number in range(3):
+        tree.package(CURVE, number=number)
+
+    class BrokenClock(ManualClock):
+        calls = 0
+
+        def __call__(self) -> int:
+            self.calls += 1
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().__call__()
+
+    before = open_files()
+    with pytest.raises(KeyboardInterrupt):
+        backend(tmp_path, BrokenClock()).open()
+    assert open_files() == before
 
 
 def test_one_package_for_root_alone_is_refused_too(tmp_path: Path, tree: SimulatedPowercap) -> None:
@@ -261,8 +335,11 @@ def test_what_cannot_be_read_at_the_start_is_left_out(tmp_path: Path, tree: Simu
     tree.part(package, "dram", DRAM).spoil()
     assert [source.device.id for source in backend(tmp_path).open()] == ["rapl:package-0"]
     package.spoil()
-    with pytest.raises(BackendUnavailableError, match="no energy counter"):
+    before = open_files()
+    with pytest.raises(BackendUnavailableError, match="there and tell nothing") as caught:
         backend(tmp_path).open()
+    assert caught.value.present
+    assert open_files() == before
 
 
 def test_permission_taken_away_in_a_run_ends_it_only_when_the_file_has_to_be_opened_again(
@@ -396,7 +473,7 @@ def test_perf_events_are_one_for_each_package(tmp_path: Path, mask: str) -> None
 def test_dies_count_for_themselves_at_intel_and_together_at_amd(
     tmp_path: Path, clock: ManualClock, vendor: str, packages: list[str]
 ) -> None:
-    SimulatedProc(tmp_path / "proc", clock, StepCurve([(0, 0)])).processor("A processor", vendor=vendor)
+    processor(tmp_path, clock, vendor)
     perf_tree(tmp_path, "0,1")
     topology(tmp_path, {0: (0, 0), 1: (0, 1)})
     assert [source.device.id for source in backend(tmp_path).open() if source.device.kind == "cpu"] == packages
@@ -408,9 +485,10 @@ def test_perf_events_that_are_closed_are_refused_with_a_recipe(tmp_path: Path) -
     perf_tree(tmp_path)
     with (
         an_ordinary_user(tmp_path),
-        pytest.raises(BackendUnavailableError, match=r"closed.*sysctl kernel.perf_event_paranoid=0"),
+        pytest.raises(BackendUnavailableError, match=r"closed.*sysctl kernel.perf_event_paranoid=0") as caught,
     ):
         backend(tmp_path).open()
+    assert caught.value.present
 
 
 def test_an_event_that_does_not_exist_is_no_counter(tmp_path: Path) -> None:
@@ -418,3 +496,64 @@ def test_an_event_that_does_not_exist_is_no_counter(tmp_path: Path) -> None:
     (tmp_path / "event_source" / "power" / "type").write_text("4000000\n")
     with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError):
         backend(tmp_path).open()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("type", "software"),
+        ("type", "9999999999"),
+        ("type", "-1"),
+        ("type", ""),
+        ("type", "1" * 5000),
+        ("cpumask", "all"),
+        ("cpumask", "0-99999999999"),
+        ("cpumask", "1" * 5000),
+        ("cpumask", ""),
+        ("events/energy-pkg", f"event=0x{'f' * 17}"),
+        ("events/energy-pkg", "event=much"),
+        ("events/energy-pkg.scale", "small"),
+        ("events/energy-pkg.scale", "nan"),
+        ("events/energy-pkg.scale", "inf"),
+        ("events/energy-pkg.scale", "0"),
+        ("events/energy-pkg.scale", "-1e-9"),
+    ],
+)
+def test_a_unit_whose_files_hold_garbage_is_no_counter(tmp_path: Path, file: str, text: str) -> None:
+    perf_tree(tmp_path)
+    unit = tmp_path / "event_source" / "power"
+    (unit / "events" / "energy-ram").unlink()
+    (unit / file).write_text(f"{text}\n")
+    with pytest.raises(BackendUnavailableError, match="no energy counter"):
+        backend(tmp_path).open()
+
+
+@pytest.mark.parametrize("text", ["", "0", "none", "-5"])
+def test_a_limit_that_is_none_is_left_out(tmp_path: Path, clock: ManualClock, tree: SimulatedPowercap, text: str) -> None:
+    zone = tree.package(CURVE)
+    tree.files.fix(f"{zone.folder}/max_energy_range_uj", text)
+    (source,) = backend(tmp_path, clock).open()
+    assert source.device.wrap_joules is None
+    source.close()
+
+
+# --- One number in a file
+
+
+@pytest.mark.parametrize(("text", "number"), [(" +12 \n", 12), ("-7", -7), (f"{'12':<24}\n", 12), (str(2**64 - 1), 2**64 - 1)])
+def test_a_whole_number_is_read_whatever_is_around_it(tmp_path: Path, text: str, number: int) -> None:
+    file = tmp_path / "number"
+    file.write_text(text)
+    opened = NumberFile(file)
+    assert opened.read() == number
+    opened.close()
+
+
+@pytest.mark.parametrize("text", ["1_0\n", "1 2", "--1", "0x10", "1" * 32, "1" * 40, f"{'12':<40}\n"])
+def test_what_python_alone_takes_for_a_number_or_what_is_cut_is_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "number"
+    file.write_text(text)
+    opened = NumberFile(file)
+    with pytest.raises(ReadError, match="holds no number"):
+        opened.read()
+    opened.close()
