@@ -4,6 +4,7 @@ One :class:`Ledger` serves one device. It spreads the energy between two knots o
 fitted power x time, and so conserves every joule.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -107,6 +108,8 @@ class Ledger:
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
         self._alone: dict[int, tuple[float, float]] = {}
         self._marks: list[Mark] = []
+        # Knots that lie where a device's edges are not known yet.
+        self._waiting: deque[Knot] = deque()
         self._knot: Knot | None = None
         self._totals: list[float] = []
         self._bucket = OUTSIDE
@@ -154,8 +157,9 @@ class Ledger:
 
     def take(self, reading: Reading, timeline: TimelineReader) -> None:
         """Take a reading; the timeline must have been looked at since."""
-        for knot in self.finder.take(reading):
-            self._add(knot, timeline)
+        self._waiting += self.finder.take(reading)
+        while self._waiting and self._waiting[0].time_ns <= timeline.settled:
+            self._add(self._waiting.popleft(), timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
@@ -163,8 +167,9 @@ class Ledger:
         # What a device drew after its last good reading is not known.
         end = self.finder.silent_since(now) or now
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
-        for knot in self.finder.pause(now):
-            self._add(knot, timeline)
+        self._waiting += self.finder.pause(now)
+        while self._waiting:
+            self._add(self._waiting.popleft(), timeline)
         if self.published is not None:
             for mark in self._marks:
                 joules = self.published.at(mark.time_ns, mark.totals)

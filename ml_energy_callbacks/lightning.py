@@ -18,6 +18,7 @@ from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary_line
+from ml_energy_callbacks.torch_events import cuda_event_recorder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
@@ -123,7 +124,11 @@ class EnergyCallback(MeteredCallback, Callback):
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
         self._meter.start(
-            framework=f"{package} {version}", world_size=trainer.world_size, output_dir=directory, gpus=_gpus(trainer)
+            framework=f"{package} {version}",
+            world_size=trainer.world_size,
+            output_dir=directory,
+            gpus=_gpus(trainer),
+            record_event=cuda_event_recorder() if trainer.strategy.root_device.type == "cuda" else None,
         )
         if trainer.num_nodes > 1:
             self._meter.warn(

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
+from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.process import BACKEND, open_shares
@@ -181,6 +182,7 @@ class EnergyMeter:
         self._sources: Sequence[Source] = ()
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None
+        self._edges: DeviceEdges | None = None
         self._epochs: list[EpochRecord] = []
         self._warnings: list[str] = []
         self._earlier: RunRecord | None = None
@@ -229,6 +231,7 @@ class EnergyMeter:
         output_dir: str | os.PathLike[str] | None = None,
         loop: Loop | None = None,
         gpus: Collection[str] | None = None,
+        record_event: Callable[[], Event | None] | None = None,
     ) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
 
@@ -239,6 +242,9 @@ class EnergyMeter:
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
             gpus: UUIDs of the GPUs that the loop runs on, which ``devices="auto"`` goes by; None for all that the process
                 can use.
+            record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and
+                returns it, or None where that cannot be done just now. Batches then begin and end when the GPU comes to their
+                edges, without a stall; None where batches are the host's.
 
         Raises:
             ConfigurationError: A device id is unknown, or the output directory cannot be written.
@@ -278,6 +284,7 @@ class EnergyMeter:
             self._ended = False
             self._pid = os.getpid()
             self._loop = loop
+            self._edges = None if record_event is None else DeviceEdges(record_event, self._timeline.clock)
             watch = None if loop is None else partial(self._watch, loop)
             self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
@@ -296,8 +303,10 @@ class EnergyMeter:
             sampler = self._sampler
             if sampler is None or self._run is None:
                 return
+            if self._edges is not None:
+                self._edges.settle()
             end = self._end()
-            self._sampler = self._loop = None
+            self._sampler = self._loop = self._edges = None
             hanging = sampler.stop(end)
             for source in self._sources:
                 if not any(source is other for other in hanging):
@@ -457,7 +466,8 @@ class EnergyMeter:
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        self._timeline.switch(self._during)
+        edges = self._edges
+        self._timeline.switch(self._during, None if edges is None else edges())
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch of so many samples, or of a number that is not known, and wait for data.
@@ -466,7 +476,8 @@ class EnergyMeter:
             samples: Number of samples.
             batches: Number of batches, where the framework runs several as one.
         """
-        self._timeline.end_batches(self._between, batches, samples)
+        edges = self._edges
+        self._timeline.end_batches(self._between, batches, samples, None if edges is None else edges())
 
     def batch(self, samples: int | None = None) -> _Batch:
         """Return the context of a batch of so many samples."""

@@ -56,6 +56,55 @@ class Counts:
         )
 
 
+@dataclass(slots=True)
+class Edge:
+    """An instant of a device's own time that may still lie ahead: its queue of work has not come so far.
+
+    Attributes:
+        host_ns: When the work before it was handed to the device.
+        after_ns: It had not passed by then.
+        time_ns: When the device passed it; None until that is known.
+    """
+
+    host_ns: int
+    after_ns: int
+    time_ns: int | None = None
+
+
+_Stamp = int | Edge
+_Event = tuple[_Stamp, int] | tuple[_Stamp, int, int, int | None]
+"""What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
+
+
+@dataclass(slots=True)
+class _State:
+    """All that is known up to an instant.
+
+    Attributes:
+        since: The instant.
+        running: The bucket that runs then.
+        totals: Time in each bucket until then, in ns.
+        counts: What passed in each group.
+        switches: The recent switches.
+        forgot: Whether there were earlier ones.
+    """
+
+    since: int
+    running: int
+    totals: list[int]
+    counts: list[Counts]
+    switches: deque[tuple[int, int]]
+    forgot: bool = False
+
+    def copy(self) -> "_State":
+        counts = [replace(counts) for counts in self.counts]
+        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy(), self.forgot)
+
+    def advance(self, now: int) -> None:
+        self.totals[self.running] += now - self.since
+        self.since = now
+
+
 class Timeline:
     """Keep exact totals of the time in each bucket, and the recent switches one by one.
 
@@ -68,19 +117,14 @@ class Timeline:
         """Start in bucket 0, with no other."""
         self.clock = clock
         self.groups = [0]
-        # What happened: (ns, bucket) for a switch, (ns, bucket, batches, samples or None) for one that ends batches.
-        self._queue: deque[tuple[int, int] | tuple[int, int, int, int | None]] = deque()
+        self._queue: deque[_Event] = deque()
         self._append = self._queue.append
         # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
         self._lock = threading.RLock()
         self._working = False
-        self._totals = [0]
-        self._counts = [Counts()]
         self._compiling: set[int] = set()
-        self._since = clock()
-        self._running = OUTSIDE
-        self._switches = deque([(self._since, OUTSIDE)], maxlen=_REMEMBERED)
-        self._forgot = False
+        now = clock()
+        self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
 
     def add_bucket(self, group: int = 0, *, compiling: bool = False) -> int:
         """Add a bucket to a group of buckets that belong together, and return its index.
@@ -91,30 +135,33 @@ class Timeline:
         """
         with self._lock:
             self.groups.append(group)
-            if group == len(self._counts):
-                self._counts.append(Counts())
-            self._totals.append(0)
-            bucket = len(self._totals) - 1
+            if group == len(self._state.counts):
+                self._state.counts.append(Counts())
+            self._state.totals.append(0)
+            bucket = len(self._state.totals) - 1
             if compiling:
                 self._compiling.add(bucket)
         return bucket
 
-    def switch(self, bucket: int) -> int:
-        """End the running bucket, begin this one, and return the clock in ns."""
-        now = self.clock()
-        self._append((now, bucket))
-        return now
+    def switch(self, bucket: int, edge: Edge | None = None) -> int:
+        """End the running bucket and begin this one, now or when a device passes the edge; return the clock in ns."""
+        if edge is None:
+            now = self.clock()
+            self._append((now, bucket))
+            return now
+        self._append((edge, bucket))
+        return edge.host_ns
 
-    def end_batches(self, bucket: int, batches: int, samples: int | None) -> None:
+    def end_batches(self, bucket: int, batches: int, samples: int | None, edge: Edge | None = None) -> None:
         """End the running bucket, begin this one, and count so many batches in its group."""
-        self._append((self.clock(), bucket, batches, samples))
+        self._append((self.clock() if edge is None else edge, bucket, batches, samples))
         if len(self._queue) > _LONGEST_QUEUE:
             self.look()
 
     def add_samples(self, group: int, samples: int, unsized: int) -> None:
         """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
         with self._lock:
-            counts = self._counts[group]
+            counts = self._state.counts[group]
             counts.samples += samples
             counts.unsized += unsized
 
@@ -122,39 +169,53 @@ class Timeline:
         """Return the state as of now."""
         with self._lock:
             # A signal's handler that looks in the middle of a look sees how far that one is.
-            now = self._since if self._working else self._work_off()
-            counts = [replace(counts) for counts in self._counts]
-            return Look(now, self._running, self._totals[:], list(self._switches), counts, self._forgot)
+            now = self._state.since if self._working else max(self.clock(), self._state.since)
+            if not self._working:
+                self._work_off(now)
+            settled = self._state.since
+            state = self._state.copy()
+            if settled < now:  # edges that lie ahead: for the time being, what the host has done
+                for event in list(self._queue):
+                    stamp = event[0]
+                    self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
+                state.advance(max(now, state.since))
+            return Look(state.since, state.running, state.totals, list(state.switches), state.counts, state.forgot, settled)
 
-    def _work_off(self) -> int:
-        """Work the queue off up to now, and return the clock in ns."""
+    def _work_off(self, now: int) -> None:
+        """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""
         self._working = True
         try:
-            now = max(self.clock(), self._since)
-            while self._queue and self._queue[0][0] <= now:
-                self._apply(self._queue.popleft())
-            self._totals[self._running] += now - self._since
-            self._since = now
+            while self._queue:
+                stamp = self._queue[0][0]
+                instant = stamp.time_ns if isinstance(stamp, Edge) else stamp
+                if isinstance(stamp, Edge) and instant is None:
+                    if len(self._queue) <= _LONGEST_QUEUE:
+                        self._state.advance(max(self._state.since, min(stamp.after_ns, now)))
+                        return
+                    instant = stamp.host_ns  # it will not be known any more
+                if instant is None or instant > now:
+                    break
+                self._apply(self._state, instant, self._queue.popleft())
+            self._state.advance(now)
         finally:
             self._working = False
-        return now
 
-    def _apply(self, event: tuple[int, int] | tuple[int, int, int, int | None]) -> None:
+    def _apply(self, state: _State, instant: int, event: _Event) -> None:
         # One that was stamped before the last look, and appended after it, happened at that look.
-        instant, bucket = max(event[0], self._since), event[1]
-        self._totals[self._running] += instant - self._since
+        state.advance(max(instant, state.since))
+        bucket = event[1]
         if len(event) > 2:  # noqa: PLR2004 - batches ended
-            counts = self._counts[self.groups[bucket]]
+            counts = state.counts[self.groups[bucket]]
             batches, samples = event[2], event[3]
             counts.batches += batches
             if samples is None:
                 counts.unsized += batches
             else:
                 counts.samples += samples
-                counts.compiled += samples if self._running in self._compiling else 0
-        self._since, self._running = instant, bucket
-        self._forgot = self._forgot or len(self._switches) == _REMEMBERED
-        self._switches.append((instant, bucket))
+                counts.compiled += samples if state.running in self._compiling else 0
+        state.running = bucket
+        state.forgot = state.forgot or len(state.switches) == _REMEMBERED
+        state.switches.append((state.since, bucket))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +229,7 @@ class Look:
         switches: The recent switches, oldest first: clock in ns, and the bucket that began.
         counts: What passed in each group.
         forgot: Whether there were earlier switches.
+        settled: Up to this instant nothing will change any more; later only where a device has yet to pass an edge.
     """
 
     now: int
@@ -176,6 +238,7 @@ class Look:
     switches: Sequence[tuple[int, int]]
     counts: Sequence[Counts]
     forgot: bool
+    settled: int
 
     def rewind(self, instant: int) -> tuple[int, list[int], int]:
         """Go back towards an instant as far as single switches are remembered.
@@ -217,13 +280,19 @@ class TimelineReader:
     def refresh(self) -> int:
         """Look again, and return the clock in ns."""
         self._look = self._timeline.look()
-        self._anchors.append((self._look.now, self._look.totals))
+        if self._look.settled == self._look.now:
+            self._anchors.append((self._look.now, self._look.totals))
         return self._look.now
+
+    @property
+    def settled(self) -> int:
+        """Instant up to which the last look is final, in ns."""
+        return self._look.settled
 
     @property
     def totals(self) -> list[int]:
         """Time in each bucket at the last look, in ns."""
-        return self._anchors[-1][1]
+        return self._look.totals
 
     def at(self, instant: int) -> tuple[list[float], int]:
         """Return the time in each bucket (ns) at an instant (ns), and the bucket that was running then.

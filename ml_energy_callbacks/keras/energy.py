@@ -234,6 +234,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             world_size=traits.processes(),
             output_dir=shown,
             loop=loop if loop.is_keras else None,
+            record_event=traits.event_recorder(),
         )
         self._loop = loop
         if traits.processes() > 1:

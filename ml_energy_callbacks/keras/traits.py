@@ -1,6 +1,8 @@
 """In what the backends differ, as far as a callback sees it."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -32,3 +34,16 @@ def processes() -> int:
     import jax  # noqa: PLC0415 - as above
 
     return int(jax.process_count())
+
+
+def event_recorder() -> Callable[[], Any] | None:
+    """Return what puts an event into the queue of the GPU that the model runs on; None where no backend offers that."""
+    if keras.backend.backend() != "torch":
+        return None
+    import torch  # noqa: PLC0415 - as above
+
+    if not torch.cuda.is_available():
+        return None
+    from ml_energy_callbacks.torch_events import cuda_event_recorder  # noqa: PLC0415 - as above
+
+    return cuda_event_recorder()

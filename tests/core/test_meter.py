@@ -283,5 +283,5 @@ def test_batches_leave_nothing_behind_in_the_timeline() -> None:
             meter.batch_start()
             meter.batch_end(1)
         assert len(meter._timeline._queue) <= 4001
-        assert len(meter._timeline._switches) <= 1024
+        assert len(meter._timeline._state.switches) <= 1024
     assert meter.record.stages["train"].samples == 100_000

@@ -1,0 +1,220 @@
+"""Edges on a device's own time, over a scripted device that goes through its queue later than the host fills it."""
+
+import random
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.device_edges import DeviceEdges
+from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.timeline import Timeline, TimelineReader
+
+
+@dataclass
+class Device:
+    """It works off its queue one after the other, on a clock of its own that runs a little fast."""
+
+    clock: ManualClock
+    rate: float = 1 + 5e-6
+    free_ns: int = 0
+    refuses: bool = False
+    events: list["Event"] = field(default_factory=list)
+
+    def launch(self, seconds: float) -> None:
+        self.free_ns = max(self.free_ns, self.clock()) + round(seconds * NS_PER_S)
+
+    def record(self) -> "Event | None":
+        if self.refuses:
+            return None
+        self.events.append(Event(self, max(self.free_ns, self.clock())))
+        return self.events[-1]
+
+
+@dataclass
+class Event:
+    device: Device
+    time_ns: int
+
+    def query(self) -> bool:
+        self.device.clock.now_ns += 1000
+        return self.device.clock() >= self.time_ns
+
+    def elapsed_time(self, end_event: "Event", /) -> float:
+        return (end_event.time_ns - self.time_ns) * self.device.rate / 1e6
+
+
+def loop(batches: int, compute_s: float, launch_s: float, wait_s: float) -> tuple[Timeline, int, Device, ManualClock]:
+    """Run a loop whose host is ahead of its device where launching takes less time than the work."""
+    clock = ManualClock()
+    device, timeline = Device(clock), Timeline(clock)
+    edges = DeviceEdges(device.record, clock)
+    compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
+    rng = random.Random(0)
+    for _ in range(batches):
+        timeline.switch(compute, edges())
+        device.launch(compute_s * rng.uniform(0.8, 1.2))
+        clock.advance(launch_s)
+        timeline.end_batches(wait, 1, 4, edges())
+        clock.advance(wait_s)
+    clock.advance(max(0, device.free_ns - clock()) / NS_PER_S)
+    edges.settle()
+    return timeline, compute, device, clock
+
+
+def test_where_the_device_idles_between_batches_its_own_windows_are_measured() -> None:
+    timeline, compute, device, clock = loop(500, compute_s=0.02, launch_s=0.002, wait_s=0.05)
+    starts, ends = device.events[::2], device.events[1::2]
+    true = sum(end.time_ns - start.time_ns for start, end in zip(starts, ends, strict=True))
+    look = timeline.look()
+    assert look.totals[compute] == pytest.approx(true, rel=0.001)
+    assert look.counts[1].batches == 500
+    assert look.settled == look.now == clock()
+
+
+def test_where_the_host_runs_ahead_the_edges_are_placed_by_the_devices_clock() -> None:
+    timeline, compute, device, _ = loop(300, compute_s=0.03, launch_s=0.001, wait_s=0.0285)
+    reader = TimelineReader(timeline)
+    for event in device.events[-100:]:
+        before, after = reader.at(event.time_ns - 2_000_000)[1], reader.at(event.time_ns + 2_000_000)[1]
+        assert compute in (before, after)
+
+
+def test_what_lies_ahead_is_not_settled_and_is_told_by_the_hosts_time_meanwhile() -> None:
+    clock = ManualClock()
+    device, timeline = Device(clock), Timeline(clock)
+    edges = DeviceEdges(device.record, clock)
+    compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
+    timeline.switch(compute, edges())
+    device.launch(1.0)
+    clock.advance(0.1)
+    timeline.end_batches(wait, 1, 8, edges())
+    clock.advance(0.3)
+    look = timeline.look()
+    assert look.settled < look.now == clock()
+    assert look.totals[wait] == pytest.approx(0.3 * NS_PER_S, rel=0.001)
+    assert look.counts[1].samples == 8
+    clock.advance(1.0)
+    edges()
+    look = timeline.look()
+    assert look.totals[compute] == pytest.approx(NS_PER_S, rel=0.001)
+    assert look.counts[1].samples == 8
+
+
+def test_clocks_that_part_over_a_day_are_tied_again() -> None:
+    clock = ManualClock()
+    device = Device(clock, rate=1 + 15e-6)
+    edges = DeviceEdges(device.record, clock)
+    for _ in range(24 * 60):
+        clock.advance(60)
+        device.launch(0.01)
+        edge = edges()
+        clock.advance(0.02)
+        edges()
+        assert edge is not None
+        assert edge.time_ns == pytest.approx(device.events[-2].time_ns, abs=1_000_000)
+
+
+@pytest.mark.parametrize("failing", ["record", "query", "elapsed_time"])
+def test_a_driver_that_fails_leaves_the_loop_to_the_hosts_time(failing: str) -> None:
+    clock = ManualClock()
+    device, timeline = Device(clock), Timeline(clock)
+
+    def fail(*_: object) -> None:
+        msg = "device lost"
+        raise RuntimeError(msg)
+
+    def record() -> Event | None:
+        event = device.record()
+        if len(device.events) > 2:
+            if failing == "record":
+                fail()
+            setattr(event, failing, fail)
+        return event
+
+    edges = DeviceEdges(record, clock)
+    compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
+    for _ in range(10):
+        timeline.switch(compute, edges())
+        clock.advance(0.2)
+        timeline.switch(wait, edges())
+        clock.advance(0.1)
+    edges.settle()
+    look = timeline.look()
+    assert look.settled == look.now
+    assert look.totals[compute] == pytest.approx(2 * NS_PER_S, rel=0.2)
+
+
+def test_an_edge_that_cannot_be_recorded_now_is_the_hosts() -> None:
+    device = Device(ManualClock(), refuses=True)
+    assert DeviceEdges(device.record, device.clock)() is None
+
+
+class RealDevice:
+    """A device in real time: 420 W while it works, 90 W while it does not."""
+
+    def __init__(self) -> None:
+        self.busy_ns: list[tuple[int, int]] = []
+
+    def launch(self, seconds: float) -> None:
+        begin = max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock())
+        self.busy_ns.append((begin, begin + round(seconds * NS_PER_S)))
+
+    def record(self) -> "RealEvent":
+        return RealEvent(max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock()))
+
+    def watts(self, time_ns: int) -> float:
+        return 420 if any(begin <= time_ns < end for begin, end in self.busy_ns) else 90
+
+    def joules(self, time_ns: int) -> float:
+        busy_ns = sum(max(0, min(end, time_ns) - begin) for begin, end in self.busy_ns)
+        return (90 * time_ns + 330 * busy_ns) / NS_PER_S
+
+
+@dataclass
+class RealEvent:
+    time_ns: int
+
+    def query(self) -> bool:
+        return monotonic_clock() >= self.time_ns
+
+    def elapsed_time(self, end_event: "RealEvent", /) -> float:
+        return (end_event.time_ns - self.time_ns) / 1e6
+
+
+def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with_it_at_once() -> None:
+    device = RealDevice()
+    counter = ScriptedCounter(device, monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False)
+    meter.start(record_event=device.record)
+    with meter.stage("train"):
+        for i in range(80):
+            with meter.batch(samples=4):
+                device.launch(0.03)
+            time.sleep(0.06 + 0.01 * (i % 3))  # the next batch is loaded
+    meter.stop()
+    train = meter.record.stages["train"]
+    assert (train.batches, train.samples) == (80, 320)
+    compute, wait = train.phases["compute"], train.phases["data_wait"]
+    assert compute.seconds == pytest.approx(80 * 0.03, rel=0.03)
+    assert compute.joules == pytest.approx(420 * 80 * 0.03, rel=0.05)
+    assert wait.joules == pytest.approx(90 * (train.seconds - 80 * 0.03), rel=0.1)
+
+
+def test_a_device_that_never_comes_back_holds_up_the_end_for_a_moment_alone() -> None:
+    class Never:
+        def query(self) -> bool:
+            return False
+
+        def elapsed_time(self, end_event: object, /) -> float:
+            raise AssertionError
+
+    edges = DeviceEdges(Never)
+    edge = edges()
+    start = time.monotonic()
+    edges.settle()
+    assert time.monotonic() - start < 1
+    assert edge is not None
+    assert edge.time_ns == edge.host_ns
