@@ -5,7 +5,7 @@ fitted power x time, and so conserves every joule.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_energy_callbacks.clock import NS_PER_S
@@ -18,6 +18,9 @@ from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
 
 WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
+
+_MOST_WAITING = 64
+"""So many knots wait for a device to pass its edges; some seconds of readings."""
 
 
 @dataclass(slots=True)
@@ -80,9 +83,11 @@ class Published:
         joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
         elapsed = now - self.time_ns
         if elapsed > 0:
-            share = min(1.0, self.stale_ns / elapsed) / NS_PER_S
+            passed = _passed(self.totals, totals)
+            # What a device turns out to have done before the last knot moves time from one bucket to another, and adds none.
+            share = min(elapsed, self.stale_ns) / NS_PER_S / (sum(passed.values()) or 1.0)
             for bucket, watts in enumerate(self.watts):
-                joules[bucket] += max(0.0, totals[bucket] - self.totals[bucket]) * share * watts
+                joules[bucket] += passed.get(bucket, 0.0) * share * watts
         return joules
 
 
@@ -158,8 +163,10 @@ class Ledger:
     def take(self, reading: Reading, timeline: TimelineReader) -> None:
         """Take a reading; the timeline must have been looked at since."""
         self._waiting += self.finder.take(reading)
-        while self._waiting and self._waiting[0].time_ns <= timeline.settled:
+        while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
+        if self._waiting:
+            self._look_ahead(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
@@ -190,45 +197,66 @@ class Ledger:
         if before is not None and not knot.starts:
             self._spread(before, knot, totals, bucket, timeline)
         self._knot, self._totals, self._bucket = knot, totals, bucket
+        self._publish(knot, totals, self.joules)
+
+    def _look_ahead(self, timeline: TimelineReader) -> None:
+        """Publish what is known up to the last knot, though what ran in between may yet turn out to be otherwise."""
+        before, early, joules = self._knot, self._totals, self.joules[:]
+        for knot in self._waiting:
+            totals, _ = timeline.at(knot.time_ns)
+            joules += [0.0] * (len(totals) - len(joules))
+            if before is not None and knot.time_ns <= before.time_ns:
+                continue
+            seconds = _passed(early, totals)
+            if before is not None and not knot.starts and seconds:
+                self._divide(before, knot, early, seconds, joules)
+            before, early = knot, totals
+        if before is not None:
+            self._publish(before, early, joules)
+
+    def _publish(self, knot: Knot, totals: list[float], joules: list[float]) -> None:
         watts = [self._fit.watts(b) for b in range(len(totals))]
-        if None in watts:
-            return  # one knot alone tells no energy
-        self.published = Published(knot.time_ns, totals, self.joules[:], [w or 0.0 for w in watts], self.finder.longest_gap_ns)
+        if None not in watts:  # one knot alone tells no energy
+            self.published = Published(knot.time_ns, totals, joules[:], [w or 0.0 for w in watts], self.finder.longest_gap_ns)
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules
-        early = [*self._totals, *[0.0] * (len(totals) - len(self._totals))]
-        seconds = {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}
+        seconds = _passed(self._totals, totals)
         if not seconds:
             return
         variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
         longest = max(seconds, key=seconds.__getitem__)
         self._fit.add(seconds, energy, variances, timeline.group(longest))
-        weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
-        whole = sum(weights.values())
-        if whole <= 0.0:
-            weights, whole = seconds, sum(seconds.values())
         if len(seconds) == 1:
             before_s, before_joules = self._alone.get(longest, (0.0, 0.0))
             self._alone[longest] = before_s + seconds[longest], before_joules + energy
-        self._resolve_marks(knot, early, weights, seconds, energy / whole)
-        for b, weight in weights.items():
-            self.joules[b] += energy * weight / whole
+        self._divide(before, knot, self._totals, seconds, self.joules)
+
+    def _divide(self, before: Knot, knot: Knot, early: list[float], seconds: Mapping[int, float], joules: list[float]) -> None:
+        """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
+        weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
+        whole = sum(weights.values())
+        if whole <= 0.0:
+            weights, whole = dict(seconds), sum(seconds.values())
+        shares = {b: (knot.joules - before.joules) * weight / whole for b, weight in weights.items()}
+        self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
+        for b, share in shares.items():
+            joules[b] += share
 
     def _resolve_marks(
-        self, knot: Knot, early: list[float], weights: dict[int, float], seconds: dict[int, float], scale: float
+        self, knot: Knot, early: list[float], shares: Mapping[int, float], seconds: Mapping[int, float], base: float
     ) -> None:
         due = [mark for mark in self._marks if mark.time_ns <= knot.time_ns]
         if not due:
             return
         self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
-        base = sum(self.joules) - self.joules[OUTSIDE]
         for mark in due:
             joules = base
-            for b, weight in weights.items():
+            for b, energy in shares.items():
                 if b != OUTSIDE and b < len(mark.totals):
-                    share = (mark.totals[b] - early[b]) / NS_PER_S / seconds[b]
-                    joules += weight * scale * min(1.0, max(0.0, share))
+                    began = early[b] if b < len(early) else 0.0
+                    share = (mark.totals[b] - began) / NS_PER_S / seconds[b]
+                    joules += energy * min(1.0, max(0.0, share))
             mark.joules[self.device.id] = joules
 
     def split(self, buckets: Sequence[int], seconds: Sequence[float], joules: Sequence[float]) -> list[Split]:
@@ -259,3 +287,9 @@ class Ledger:
             half_width = 0.0 if half is None or single else half * time
             splits.append(Split(energy + estimate * scale, half_width + sum(doubts), resolved=doubt == 0.0))
         return splits
+
+
+def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:
+    """Return the seconds that passed in each bucket between two instants, by their totals in ns."""
+    early = [*early, *[0.0] * (len(totals) - len(early))]
+    return {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}

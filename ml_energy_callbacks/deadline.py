@@ -1,11 +1,19 @@
 """Calls into drivers that may never come back, and how long they are waited for."""
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
+from ml_energy_callbacks.readings import Source
+
 _Result = TypeVar("_Result")
+
+_CLOSE_S = 1.0
+
+
+class LateError(Exception):
+    """A call did not end in time."""
 
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
@@ -18,14 +26,25 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="ml-energy-start", daemon=True).start()
+    threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
     return outcome
 
 
-def within(seconds: float, work: Callable[[], _Result]) -> _Result:
+def within(seconds: float, outcome: Future[_Result]) -> _Result:
     """Return what a call returns, as long as it ends within so many seconds.
 
     Raises:
-        TimeoutError: It did not, and is left to itself.
+        LateError: It did not, and is left to itself.
+        Exception: What the call raised; what is no ``Exception`` is the cause of a ``RuntimeError``.
     """
-    return in_background(work).result(seconds)
+    if not wait([outcome], seconds).done:
+        raise LateError
+    error = outcome.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise RuntimeError(repr(error)) from error
+    return outcome.result()
+
+
+def close(sources: Iterable[Source]) -> None:
+    """Give devices' handles back, whatever their drivers make of it, and wait a second for that at most."""
+    wait([in_background(source.close) for source in sources], _CLOSE_S)

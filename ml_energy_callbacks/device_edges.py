@@ -4,9 +4,9 @@ An event is put into the device's queue at each edge, and asked now and then, wi
 it. So the loop never stalls, as it would if it synchronised at each batch, and the window is the device's own.
 """
 
-import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from time import sleep
 from typing import Any, Protocol
@@ -34,20 +34,21 @@ class Event(Protocol):
 
 
 class DeviceEdges:
-    """Edges by events that a framework records; used by the training loop's thread alone.
+    """Edges by events that a framework records; made and used in the training loop's thread.
+
+    No other thread asks for an event, since that would spoil a CUDA graph that the loop's thread may be capturing.
 
     How far the device's time is from ours is known within bounds that each answer narrows: what had not passed when it was
-    asked for passed later, and what had passed, before. Where the device has nothing to do, an event passes at once, and the
-    bounds meet.
+    asked for passed later, and what had passed, before. The lower bound is what is reckoned with: it is off by the least time
+    that any event took to pass after it was recorded or last asked for, which is microseconds where the device had nothing to
+    do. The upper one, off by the least time until a look, tells when the clocks have parted.
     """
 
     def __init__(self, record: Callable[[], Event | None], clock: Clock = monotonic_clock) -> None:
         """Make edges by ``record``, which puts an event into the device's queue; None where that cannot be done just now."""
         self._record = record
         self._clock = clock
-        self._begin()
-
-    def _begin(self) -> None:
+        self._thread = threading.get_ident()
         self._broken = False
         self._pending: deque[tuple[Event, Edge]] = deque()
         self._last: Event | None = None
@@ -56,63 +57,73 @@ class DeviceEdges:
 
     def __call__(self) -> Edge | None:
         """Return the edge that is here in the device's queue; None where there is none, and the host's time serves."""
-        if self._broken:
+        if self._broken or len(self._pending) >= _MOST:
+            self.resolve()
             return None
+        now = self._clock()
         try:
-            self._resolve()
-            if len(self._pending) >= _MOST:
-                return None
-            now = self._clock()
             event = self._record()
-            if event is None:
-                return None
-            edge = Edge(now, now)
-            self._pending.append((event, edge))
-            self._resolve()
         except Exception:  # noqa: BLE001 - whatever a driver raises, training goes on, by the host's time
             self._give_up()
-            self._broken = True
             return None
+        if event is None:  # nothing may be asked now, either
+            return None
+        edge = Edge(now, now)
+        self._pending.append((event, edge))
+        self.resolve()
         return edge
 
-    def settle(self) -> None:
-        """Wait for the device to pass all edges, for a quarter of a second at most; what is left goes by the host's time."""
-        end = self._clock() + _LAST_WAIT_NS
-        with contextlib.suppress(Exception):  # as above
-            self._resolve()
-            while self._pending and self._clock() < end:
-                sleep(_STEP_S)
-                self._resolve()
-        self._give_up()
-        self._begin()
+    def resolve(self) -> None:
+        """Learn what has passed since the last look; in any other thread than the loop's, do nothing."""
+        if self._broken or not self._pending or threading.get_ident() != self._thread:
+            return
+        try:
+            self._place(self._passed())
+        except Exception:  # noqa: BLE001 - as above
+            self._give_up()
 
-    def _resolve(self) -> None:
-        """Learn what has passed since the last look."""
+    def settle(self) -> None:
+        """Wait for the device to pass all edges, for a quarter of a second at most."""
+        end = self._clock() + _LAST_WAIT_NS
+        self.resolve()
+        while self._pending and not self._broken and threading.get_ident() == self._thread and self._clock() < end:
+            sleep(_STEP_S)
+            self.resolve()
+
+    def _passed(self) -> Sequence[tuple[Event, Edge, int]]:
+        """Return the events that have passed, their edges, and when they were seen to have passed (ns)."""
+        passed = []
         while self._pending:
             event, edge = self._pending[0]
             asked = self._clock()
             if not event.query():
                 edge.after_ns = asked
-                return
-            seen = self._clock()
+                break
+            passed.append((event, edge, self._clock()))
             self._pending.popleft()
-            edge.time_ns = self._place(event, edge.after_ns, seen)
+        return passed
 
-    def _place(self, event: Event, after_ns: int, seen_ns: int) -> int:
-        """Return when an event passed by our clock, which was between these two instants (ns)."""
-        if self._last is not None:
-            passed = self._last.elapsed_time(event) * _NS_PER_MS
-            self._device_ns += passed
-            self._low -= _DRIFT * passed
-            self._high += _DRIFT * passed
-        self._last = event
-        low, high = after_ns - self._device_ns, seen_ns - self._device_ns
-        self._low, self._high = max(low, self._low), min(high, self._high)
-        if self._low > self._high:  # the clocks have parted further than they should
-            self._low, self._high = low, high
-        return round(self._device_ns + (self._low + self._high) / 2)
+    def _place(self, passed: Sequence[tuple[Event, Edge, int]]) -> None:
+        """Give edges their times by our clock, by all that is known of them together."""
+        times = []
+        for event, edge, seen_ns in passed:
+            if self._last is not None:
+                elapsed = self._last.elapsed_time(event) * _NS_PER_MS
+                self._device_ns += elapsed
+                self._low -= _DRIFT * elapsed
+                self._high += _DRIFT * elapsed
+            self._last = event
+            times.append(self._device_ns)
+            low, high = edge.after_ns - self._device_ns, seen_ns - self._device_ns
+            self._low, self._high = max(low, self._low), min(high, self._high)
+            if self._low > self._high:  # the clocks have parted further than they should
+                self._low, self._high = low, high
+        for (_, edge, seen_ns), device_ns in zip(passed, times, strict=True):
+            edge.time_ns = min(max(round(device_ns + self._low), edge.after_ns), seen_ns)
 
     def _give_up(self) -> None:
+        """Go by the host's time from now on."""
+        self._broken = True
         for _, edge in self._pending:
             edge.time_ns = edge.host_ns
         self._pending.clear()

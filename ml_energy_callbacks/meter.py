@@ -23,11 +23,12 @@ from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
+from ml_energy_callbacks.deadline import close
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.process import BACKEND, open_shares
-from ml_energy_callbacks.readings import Backend, Source, close
+from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
@@ -36,6 +37,9 @@ from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
 _log = logging.getLogger("ml_energy_callbacks")
 
 _LONGEST_INTERVAL_S = 10.0
+
+_LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
+"""A device that could not be read for longer, in s and as a share of the run, is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,25 +269,13 @@ class EnergyMeter:
                     world_size=world_size,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
-            if not self._sources:
-                self.warn("No device can be read here, so that every energy is unknown.")
-            if self._rates.intensity.assumed:
-                average = self._rates.intensity.g_per_kwh
-                self.warn(
-                    f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
-                    "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
-                )
-            for reason in self._discovery.refused.values():
-                self.warn(reason)
-            if self._devices == "auto":
-                for error in self._discovery.unavailable.values():
-                    if error.present:
-                        self.warn(" ".join(filter(None, (error.reason, "It is not measured.", error.fix))))
+            self._tell_what_was_found()
             pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
             self._ended = False
             self._pid = os.getpid()
             self._loop = loop
+            self._timeline.forget_edges()
             self._edges = None if record_event is None else DeviceEdges(record_event, self._timeline.clock)
             watch = None if loop is None else partial(self._watch, loop)
             self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
@@ -299,25 +291,47 @@ class EnergyMeter:
             status: How the run ended.
             reason: Why it stopped or failed.
         """
+        if os.getpid() != self._pid:  # a fork has neither the threads nor the run
+            return
         with self._stopping:
             sampler = self._sampler
             if sampler is None or self._run is None:
                 return
             if self._edges is not None:
                 self._edges.settle()
+                self._timeline.forget_edges()
             end = self._end()
             self._sampler = self._loop = self._edges = None
             hanging = sampler.stop(end)
-            for source in self._sources:
-                if not any(source is other for other in hanging):
-                    close(source)
+            close(source for source in self._sources if not any(source is other for other in hanging))
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
             self._doubt()
+            self._tell_gaps(end)
             self._run.status, self._run.reason = status, reason
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             self._write()
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
+
+    def _tell_what_was_found(self) -> None:
+        """Tell the user what is missing, and what is assumed."""
+        if not self._sources:
+            self.warn("No device can be read here, so that every energy is unknown.")
+        if self._rates.intensity.assumed:
+            average = self._rates.intensity.g_per_kwh
+            self.warn(
+                f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
+                "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
+            )
+        for reason in self._discovery.refused.values():
+            self.warn(reason)
+        for source in self._sources:
+            if source.device.missing is not None:
+                self.warn(source.device.missing)
+        if self._devices == "auto":
+            for error in self._discovery.unavailable.values():
+                if error.present:
+                    self.warn(f"Not measured: {error}")
 
     def _open_ledgers(self) -> Sequence[tuple[Source, Ledger]]:
         """Return each source with its ledger, the job's shares of devices among them."""
@@ -363,6 +377,16 @@ class EnergyMeter:
                     "the record); its uncertainty was raised."
                 )
 
+    def _tell_gaps(self, end: int) -> None:
+        """Tell the user of devices whose energy is missing for much of the run."""
+        seconds = sum(self._timeline.look().totals[1:]) / NS_PER_S
+        for name, ledger in [*self._ledgers.items(), *self._beside.items()]:
+            missing = ledger.finder.missing_at(end) / NS_PER_S
+            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in self.silent
+            share = name.startswith(f"{BACKEND}:")  # where it is not told, that is normal
+            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not share:
+                self.warn(f"{name} could not be read for {missing:.3g} of {seconds:.3g} s; what it used then is missing.")
+
     def _end(self) -> int:
         """Let what passes from now on count nowhere, and return the clock in ns."""
         self._ended = True
@@ -390,8 +414,6 @@ class EnergyMeter:
         self.stop(*ending(error))
 
     def _stop_at_exit(self) -> None:
-        if os.getpid() != self._pid:  # a fork inherits the handler, but not the thread
-            return
         error = last_exception()
         self.stop(*(ending(error) if error else ("stopped", "The interpreter ended before the meter was stopped.")))
 
@@ -421,6 +443,7 @@ class EnergyMeter:
         if self._ended:  # what passes after the end counts nowhere
             frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
+        self._resolve_edges()
         buckets = frame.tally.buckets
         self._during, self._between = buckets[frame.during], buckets[frame.between]
         self._timeline.switch(buckets[phase])
@@ -453,7 +476,12 @@ class EnergyMeter:
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
+        self._resolve_edges()
         self._timeline.switch(self._current.tally.buckets[phase])
+
+    def _resolve_edges(self) -> None:
+        if self._edges is not None:
+            self._edges.resolve()
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -499,6 +527,7 @@ class EnergyMeter:
 
     def point(self) -> Point:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
+        self._resolve_edges()
         look = self._timeline.look()
         totals = look.totals
         known, beside = (
@@ -629,6 +658,7 @@ class EnergyMeter:
             window.end = self._mark()
 
     def _mark(self) -> Mark:
+        self._resolve_edges()
         with self._lock:
             look = self._timeline.look()
             read = {source.device.id for source in self._sources} if self.running else set()
@@ -724,8 +754,7 @@ class EnergyMeter:
             if self._output_dir is None:
                 self.warn(msg)
                 return
-            for source in self._sources:
-                close(source)
+            close(self._sources)
             raise ConfigurationError(msg) from None
         self._path = path
 

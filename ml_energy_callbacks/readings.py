@@ -1,6 +1,5 @@
 """What a device is and what one look at it yields; plain frozen values."""
 
-import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -26,6 +25,8 @@ class Device:
         wrap_joules: Modulus of the counter in joules; None where it does not wrap.
         update_period_s: Period of refresh in seconds where it is known beforehand; None where it must be learned.
         note: One sentence on how the figure comes about, where that is not plain; else None.
+        missing: A sentence on hardware of this sort that is here too and cannot be read, so that its energy is missing and the
+            user has to be told; else None.
         covers: Kinds whose energy is inside this device's (a superchip's counter holds its processor too): other backends'
             devices of these kinds are not counted beside it.
         node: NUMA node that it is attached to, where that is known: what ``covers`` names is then inside it on this node alone.
@@ -45,6 +46,7 @@ class Device:
     wrap_joules: float | None = None
     update_period_s: float | None = None
     note: str | None = None
+    missing: str | None = None
     covers: tuple[Kind, ...] = ()
     node: int | None = None
     shared: bool = False
@@ -110,12 +112,6 @@ class Backend(Protocol):
         Raises:
             BackendUnavailableError: There is none, or none that can be read, with the reason and the fix.
         """
-
-
-def close(source: Source) -> None:
-    """Give a device's handle back, whatever a third party's source makes of it."""
-    with contextlib.suppress(Exception):
-        source.close()
 
 
 @dataclass(frozen=True, slots=True)

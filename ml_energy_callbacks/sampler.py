@@ -125,15 +125,15 @@ class Poller:
             for _, ledger in self._pairs
         )
 
-    def close(self) -> None:
-        """End every device's chain of readings; a second call does nothing."""
+    def close(self, end: int | None = None) -> None:
+        """End every device's chain of readings, as of the ``end`` (ns) or of now; a second call does nothing."""
         with self._lock:
             if self.closed:
                 return
             self.closed = True
             now = self._reader.refresh()
             for _, ledger in self._pairs:
-                ledger.pause(self._reader, now)
+                ledger.pause(self._reader, now if end is None else min(now, end))
 
 
 def read(source: Source, clock: Clock) -> Reading:
@@ -208,7 +208,7 @@ class Sampler:
             thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
             if thread.is_alive():
                 hanging += poller.sources
-                poller.close()
+                poller.close(end)
         if threading.current_thread() is not self._reviewer:
             self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
         return hanging

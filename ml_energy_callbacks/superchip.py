@@ -63,12 +63,14 @@ class _Tally:
         return abs(count - module) <= abs(count - own)
 
 
-def told_as_modules(gpus: Sequence[Gpu], found: Sequence[Gpu]) -> set[str]:
-    """Return the UUIDs of those GPUs whose figure is to be their module's.
+def told_as_modules(gpus: Sequence[Gpu], found: Sequence[Gpu]) -> tuple[set[str], set[str]]:
+    """Return the UUIDs of the GPUs whose figure is to be their module's, and of those whose counter is not their own.
 
     NVIDIA's documentation does not say whether the energy counter covers the module. On Grace Hopper it does (ml-energy/zeus,
     pull request 172); here each is watched for a moment. Where there is no counter, or it stands still, the module's power is
     taken, unless another GPU may be on the same module.
+
+    Where the counters of two GPUs on one node follow the module, neither can be counted: both are told by their own power.
 
     Args:
         gpus: Those that are asked about.
@@ -82,7 +84,10 @@ def told_as_modules(gpus: Sequence[Gpu], found: Sequence[Gpu]) -> set[str]:
                 tally.add(time.monotonic(), joules(gpu.handle), *_own_and_module_watts(gpu.handle))
         time.sleep(_COMPARISON_STEP_S)
     alone = {gpu.uuid for gpu in found if [other.node for other in found].count(gpu.node) == 1}
-    return {gpu.uuid for gpu, tally in tallies if tally.counts_module(otherwise=gpu.uuid in alone)}
+    modules = [gpu for gpu, tally in tallies if tally.counts_module(otherwise=gpu.uuid in alone)]
+    nodes = [gpu.node for gpu in modules]
+    sharing = {gpu.uuid for gpu in modules if gpu.node is not None and nodes.count(gpu.node) > 1}
+    return {gpu.uuid for gpu in modules} - sharing, sharing
 
 
 def _tells_module(handle: Any) -> bool:  # noqa: ANN401 - an opaque handle

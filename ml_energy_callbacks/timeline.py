@@ -156,7 +156,9 @@ class Timeline:
         """End the running bucket, begin this one, and count so many batches in its group."""
         self._append((self.clock() if edge is None else edge, bucket, batches, samples))
         if len(self._queue) > _LONGEST_QUEUE:
-            self.look()
+            with self._lock:
+                if not self._working:
+                    self._work_off(max(self.clock(), self._state.since))
 
     def add_samples(self, group: int, samples: int, unsized: int) -> None:
         """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
@@ -164,6 +166,12 @@ class Timeline:
             counts = self._state.counts[group]
             counts.samples += samples
             counts.unsized += unsized
+
+    def forget_edges(self) -> None:
+        """Take the host's time for all edges that no device was seen to pass: nobody asks for them any more."""
+        for event in list(self._queue):
+            if isinstance(event[0], Edge) and event[0].time_ns is None:
+                event[0].time_ns = event[0].host_ns
 
     def look(self) -> "Look":
         """Return the state as of now."""

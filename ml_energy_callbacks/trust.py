@@ -7,8 +7,8 @@ from itertools import combinations
 from time import sleep
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
-from ml_energy_callbacks.deadline import in_background, within
-from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source, close
+from ml_energy_callbacks.deadline import LateError, close, in_background, within
+from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source
 
 _LONGEST_NS = NS_PER_S
 """The slowest counters that are known refresh every 0.1 s; one that has not moved for so long stands still."""
@@ -69,26 +69,28 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
         clock: Monotonic clock.
     """
     hanging = _hanging([source for source in sources if not source.device.min_interval_s])
-    refused = {name: f"{name} does not answer; it is not counted." for name in hanging}
+    refused = {
+        name: f"{name} does not answer, so that it is not counted: see what `sudo dmesg` says of its driver."
+        for name in hanging
+    }
     answering = [source for source in sources if source.device.id not in hanging]
     counters = [source for source in answering if _counts(source.device)]
     try:
-        still, twins = within(_CHECK_S, lambda: _doubts(counters, clock))
-    except TimeoutError:  # it answered once and hangs now: a gap of the run
+        doubts = within(_CHECK_S, in_background(lambda: _doubt(counters, clock)))
+    except LateError:  # it answered once and hangs now: a gap of the run
         return Verdict(answering, refused)
     kept: list[Source] = []
     for source in answering:
         name = source.device.id
-        if name in still and isinstance(source, PowerSource) and _tells_power(source):
+        if name in doubts.by_power and isinstance(source, PowerSource):
             kept.append(_ByPower(source))
-        elif name in still:
+        elif name in doubts.still:
             refused[name] = f"The energy counter of {name} stands still; it is not counted."
-        elif name in twins:
-            refused[name] = f"{name} shows the counter of {twins[name]} once more; it is not counted."
+        elif name in doubts.twins:
+            refused[name] = f"{name} shows the counter of {doubts.twins[name]} once more; it is not counted."
         else:
             kept.append(source)
-        if name in refused:
-            close(source)
+    close(source for source in answering if source.device.id in refused)
     return Verdict(kept, refused)
 
 
@@ -98,10 +100,29 @@ def _hanging(sources: Sequence[Source]) -> set[str]:
     return {answers[late] for late in wait(answers, timeout=_ANSWER_S).not_done}
 
 
-def _doubts(counters: Sequence[Source], clock: Clock) -> tuple[Collection[str], Mapping[str, str]]:
-    """Return the ids of the counters that stand still, and of those that show another's, with the other's."""
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """Which counters cannot be believed, by the ids of their devices.
+
+    Attributes:
+        still: Those that stand still.
+        by_power: Those of them whose device tells its power.
+        twins: Those that show another's, with the other's id.
+    """
+
+    still: Collection[str]
+    by_power: Collection[str]
+    twins: Mapping[str, str]
+
+
+def _doubt(counters: Sequence[Source], clock: Clock) -> _Doubts:
     still = _standing_still(counters, clock)
-    return still, _twins([source for source in counters if source.device.id not in still])
+    by_power = {
+        source.device.id
+        for source in counters
+        if source.device.id in still and isinstance(source, PowerSource) and _tells_power(source)
+    }
+    return _Doubts(still, by_power, _twins([source for source in counters if source.device.id not in still]))
 
 
 def _counts(device: Device) -> bool:

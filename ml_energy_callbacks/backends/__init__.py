@@ -1,6 +1,7 @@
 """Every kind of hardware that can be read, and the search for what this machine has."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
@@ -18,9 +19,9 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
-from ml_energy_callbacks.deadline import within
+from ml_energy_callbacks.deadline import LateError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Backend, Device, Kind, Source, close
+from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 from ml_energy_callbacks.trust import verify
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
@@ -120,33 +121,55 @@ def discover(
     found: list[Source] = []
     unavailable: dict[str, BackendUnavailableError] = {}
     try:
-        for backend in default_backends() if backends is None else backends:
-            name = getattr(backend, "name", type(backend).__name__)
+        for name, backend in _asked(devices, default_backends() if backends is None else backends):
             try:
-                _take(within(_OPEN_S, backend.open), found)
+                _take(_open(name, backend), found)
             except BackendUnavailableError as error:
                 unavailable[name] = error
             except ConfigurationError:
                 raise
             except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve
-                reason = f"did not answer within {_OPEN_S:g} s" if isinstance(error, TimeoutError) else f"failed: {error!r}"
-                unavailable[name] = BackendUnavailableError(f"The backend {name} {reason}.", present=True)
+                unavailable[name] = BackendUnavailableError(f"The backend {name} failed: {error!r}.", present=True)
         left_out = _unused(found, gpus) if devices == "auto" else _unchosen(found, devices, unavailable)
     except ConfigurationError:
-        for source in found:
-            close(source)
+        close(found)
         raise
     verdict = verify([source for source in found if source.device.id not in left_out])
     left_out |= _counted_twice([source.device for source in verdict.sources])
-    for source in found:
-        if source.device.id in left_out:
-            close(source)
+    close(source for source in found if source.device.id in left_out)
     return Discovery(
         [source for source in verdict.sources if source.device.id not in left_out],
         unavailable,
         verdict.refused,
         {name: reason for name, reason in left_out.items() if reason},
     )
+
+
+def _asked(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend]) -> Sequence[tuple[str, Backend]]:
+    """Return the backends, by their names, that may have the chosen devices; all where one of these is nobody's."""
+    named = [(getattr(backend, "name", type(backend).__name__), backend) for backend in backends]
+    if devices == "auto":
+        return named
+    asked = {pattern: [pair for pair in named if fnmatchcase(pair[0], pattern.partition(":")[0])] for pattern in devices}
+    return [pair for pair in named if any(pair in pairs for pairs in asked.values())] if all(asked.values()) else named
+
+
+_hung: dict[str, Future[Sequence[Source]]] = {}
+"""Backends that did not open in time, by their names: while one still tries, it is not asked again."""
+
+
+def _open(name: str, backend: Backend) -> Sequence[Source]:
+    opening = _hung.get(name)
+    seconds = 0.0
+    if opening is None or opening.done():
+        opening, seconds = in_background(backend.open), _OPEN_S
+    try:
+        return within(seconds, opening)
+    except LateError:
+        _hung[name] = opening
+        msg = f"The backend {name} did not answer within {_OPEN_S:g} s."
+        fix = "See what `sudo dmesg` says of its driver, or name the devices to be measured, such as devices=['rapl:*']."
+        raise BackendUnavailableError(msg, fix, present=True) from None
 
 
 def _take(opened: Sequence[Source], found: list[Source]) -> None:
@@ -158,7 +181,7 @@ def _take(opened: Sequence[Source], found: list[Source]) -> None:
             raise ValueError(msg)
     for source in opened:
         if any(source.device.id == other.device.id for other in found):
-            close(source)
+            close([source])
         else:
             found.append(source)
 
@@ -186,7 +209,12 @@ def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, 
 def _counted_twice(devices: Sequence[Device]) -> dict[str, str]:
     """Return the devices whose energy another device's figure holds, and the models of what is measured."""
     parts = [device for device in devices if not device.whole_machine]
-    inside = {device.id: other.id for device in parts for other in parts if _holds(other, device)}
+    inside = {
+        device.id: other.id
+        for i, device in enumerate(parts)
+        for j, other in enumerate(parts)
+        if _holds(other, device) and not (i < j and _holds(device, other))  # of two that hold each other, the first
+    }
     counted = [device for device in parts if device.method != "model" and device.id not in inside]
     told = {kind for device in counted for kind in (device.kind, *device.covers)}
     models = [device.id for device in parts if device.method == "model" and device.kind in told]

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib
-import io
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -340,10 +339,12 @@ class AmdBackend:
             msg = "No AMD GPU here tells its energy or its power; those of virtual machines do not."
             raise BackendUnavailableError(msg, present=present)
         silent = [card.gpus[0].place for card in cards if card.teller is None and not card.gpus[0].apu]
-        notes += [f"The GPU at {place} tells neither energy nor power: its energy is missing." for place in silent]
-        return [self._open_card(card, library, visible, notes) for card in telling]
+        missing = " ".join(f"The GPU at {place} tells neither energy nor power: its energy is missing." for place in silent)
+        return [self._open_card(card, library, visible, notes, missing or None) for card in telling]
 
-    def _open_card(self, card: _Card, library: _Library, visible: Sequence[_Gpu], notes: Sequence[str]) -> _PowerGpu:
+    def _open_card(
+        self, card: _Card, library: _Library, visible: Sequence[_Gpu], notes: Sequence[str], missing: str | None
+    ) -> _PowerGpu:
         gpu = next(gpu for gpu in card.gpus if gpu.place == card.teller)
         own = []
         if gpu.apu:
@@ -360,6 +361,7 @@ class AmdBackend:
             relative_uncertainty=RELATIVE_UNCERTAINTY,
             wrap_joules=card.wrap,
             note=" ".join([*own, *notes]) or None,
+            missing=missing,
             covers=gpu.covers,
             shared=not all(member in visible for member in card.gpus),
         )
@@ -439,9 +441,7 @@ def _rocm_nodes(root: Path) -> Mapping[str, Node]:
 
 def _load(*, present: bool) -> ModuleType:
     try:
-        # Where it does not find the library it prints so, and then fails for another reason.
-        with contextlib.redirect_stdout(io.StringIO()):
-            return importlib.import_module("amdsmi")
+        return importlib.import_module("amdsmi")
     except ModuleNotFoundError as error:
         if error.name != "amdsmi":
             raise BackendUnavailableError(_cannot_load(error), _INSTALL, present=present) from error

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
@@ -88,6 +88,13 @@ class ArmPowerBackend:
         devices = [(device, path) for device, path in found if not device.whole_machine or machines == 1]
         meters = [meter for device, path in devices if (meter := _open_meter(device, path)) is not None]
         if meters:
+            silent = {device.name for device, _ in devices if not device.whole_machine} - {
+                meter.device.name for meter in meters
+            }
+            if silent:
+                missing = f"The power meter of {', '.join(sorted(silent))} does not answer: that energy is missing."
+                for meter in meters:
+                    meter.device = replace(meter.device, missing=missing)
             return sorted(meters, key=lambda meter: meter.device.id)
         if found and not devices:
             msg = f"This machine has {machines} ACPI power meters, and none says what it measures."

@@ -1,7 +1,7 @@
 """Intel's discrete GPUs through the energy counters that their Linux drivers show as hwmon."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml_energy_callbacks.exceptions import BackendUnavailableError
@@ -64,6 +64,11 @@ class IntelGpuBackend:
         chips = [chip for chip in self.root.glob("hwmon*") if read_text(chip / "name") in _DRIVERS]
         found = [gpu for chip in chips if (gpu := self._open_chip(chip)) is not None]
         if found:
+            if len(found) < len(chips):
+                count = len(chips) - len(found)
+                missing = f"{count} of {len(chips)} Intel GPUs show no counter that can be read: their energy is missing."
+                for gpu in found:
+                    gpu.device = replace(gpu.device, missing=missing)
             return sorted(found, key=lambda gpu: gpu.device.id)
         if chips:
             closed = sorted(str(path) for chip in chips for path in chip.glob("energy[12]_input"))

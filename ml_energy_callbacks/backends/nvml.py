@@ -31,8 +31,11 @@ _MOST_PERCENT = 100
 
 _MODULE_NOTE = "The figure covers the whole superchip: GPU, processor and memory."
 _MIG_NOTE = "MIG is on, and a slice cannot be measured: the figure is the whole GPU's, which others may use as well."
-_INSTANT_NOTE = "It has no energy counter: readings of its instant power are integrated."
-_AVERAGE_NOTE = "It has no energy counter: readings of its power, an average over 1 s on most GPUs, are integrated."
+_INSTANT_NOTE = "It has no energy counter of its own: readings of its instant power are integrated."
+_AVERAGE_NOTE = "It has no energy counter of its own: readings of its power, an average over 1 s on most GPUs, are integrated."
+
+_CONTAINER_VARIABLE, _NONE_IN_CONTAINER = "NVIDIA_VISIBLE_DEVICES", {"", "none", "void"}
+"""Of NVIDIA's container runtime: a container on a machine with GPUs that is to have none."""
 
 _HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU."
 
@@ -229,7 +232,7 @@ class NvmlBackend:
             finally:
                 driver.release()
         except pynvml.NVMLError as error:
-            gpu = _has_gpu(self.pci)
+            gpu = _has_gpu(self.pci) and self.environ.get(_CONTAINER_VARIABLE, "all") not in _NONE_IN_CONTAINER
             reason, fix = (None if gpu else _WITHOUT_GPU.get(error.value)) or _why(error, "NVML cannot be used")
             raise BackendUnavailableError(reason, fix, present=gpu or error.value in _ONLY_WITH_GPU) from error
 
@@ -244,25 +247,26 @@ class NvmlBackend:
         if not visible:
             # What it shows may be the GPU that does not open.
             raise _nothing_opens(refusals, unread) if unread else BackendUnavailableError(_HIDDEN)
-        modules = told_as_modules(visible, found)
+        modules, sharing = told_as_modules(visible, found)
         ways: list[tuple[_Found, Sequence[_Way]]] = []
         for gpu in visible:
             try:
-                ways.append((gpu, _ways_that_work(gpu.handle, SCOPE_MODULE if gpu.uuid in modules else SCOPE_GPU)))
+                scope = SCOPE_MODULE if gpu.uuid in modules else SCOPE_GPU
+                ways.append((gpu, _ways_that_work(gpu.handle, scope, counter=gpu.uuid not in sharing)))
             except pynvml.NVMLError as error:
                 unread.append(error)
         if not ways:
             reason, fix = _why(unread[-1], "No GPU here tells its energy or its power through NVML")
             # A Jetson's is measured with its board, by another backend.
             raise BackendUnavailableError(reason, fix, present=not _is_jetson(self.proc))
-        notes = (note, _missing(unread))
-        return [self._open_one(driver, gpu, ways, notes, module=gpu.uuid in modules) for gpu, ways in ways]
+        missing = _missing(unread)
+        return [self._open_one(driver, gpu, ways, note, missing, module=gpu.uuid in modules) for gpu, ways in ways]
 
     def _open_one(
-        self, driver: Driver, gpu: _Found, ways: Sequence[_Way], notes: Sequence[str | None], *, module: bool
+        self, driver: Driver, gpu: _Found, ways: Sequence[_Way], note: str | None, missing: str | None, *, module: bool
     ) -> _Gpu:
         counts = ways[0].query is joules
-        sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, *notes)
+        sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
         device = Device(
             id=f"nvml:{gpu.uuid}",
             name=gpu.name,
@@ -272,6 +276,7 @@ class NvmlBackend:
             provenance="measured",
             relative_uncertainty=RELATIVE_UNCERTAINTY,
             note=" ".join(sentence for sentence in sentences if sentence) or None,
+            missing=missing,
             covers=("cpu", "dram") if module else (),
             node=gpu.node,
             shared=gpu.mig,
@@ -362,8 +367,13 @@ def _in_initial_pid_namespace(proc: Path) -> bool:
         return False
 
 
-def _ways_that_work(handle: Any, scope: int) -> Sequence[_Way]:  # noqa: ANN401 - an opaque handle
+def _ways_that_work(handle: Any, scope: int, *, counter: bool) -> Sequence[_Way]:  # noqa: ANN401 - an opaque handle
     """Return the ways to read a GPU, the best first; on some boards each says that it is not supported.
+
+    Args:
+        handle: NVML's.
+        scope: Of the power.
+        counter: Whether its energy counter is its own.
 
     Raises:
         NVMLError: None works.
@@ -372,7 +382,7 @@ def _ways_that_work(handle: Any, scope: int) -> Sequence[_Way]:  # noqa: ANN401 
     average = average_watts if scope == SCOPE_GPU else partial(field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
     working: list[_Way] = []
     refusal: pynvml.NVMLError | None = None
-    for way in (_Way(joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE)):
+    for way in (_Way(joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE))[not counter :]:
         try:
             way.query(handle)
         except pynvml.NVMLError as error:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -168,7 +168,7 @@ class RaplBackend:
         """
         cpuinfo = read_text(self.proc / "cpuinfo") or ""
         refusals = [_HIDDEN] if None in self._names() else []
-        for plans, refusal in ((self._powercap(), _DENIED_BY_POWERCAP), (self._perf(cpuinfo), _DENIED_BY_PERF)):
+        for plans, refusal in ((self._powercap(cpuinfo), _DENIED_BY_POWERCAP), (self._perf(cpuinfo), _DENIED_BY_PERF)):
             try:
                 zones = self._open_all(plans, cpuinfo)
             except PermissionError:
@@ -187,6 +187,7 @@ class RaplBackend:
             PermissionError: A package may not be read.
         """
         zones: list[_Zone] = []
+        silent: list[str] = []
         with contextlib.ExitStack() as opened:
             for plan in plans:
                 try:
@@ -196,15 +197,22 @@ class RaplBackend:
                         continue
                     raise
                 except OSError:
+                    silent.append(plan.package)
                     continue
                 opened.callback(zone.close)
                 try:
                     zone.read()
                 except ReadError:
                     zone.close()
+                    silent.append(plan.package)
                 else:
                     zones.append(zone)
             opened.pop_all()
+        if silent:
+            # Of a package that tells nothing, or of its memory.
+            missing = f"RAPL's counters of {', '.join(dict.fromkeys(silent))} tell nothing: that energy is missing."
+            for zone in zones:
+                zone.device = replace(zone.device, missing=missing)
         return zones
 
     def _zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
@@ -230,13 +238,15 @@ class RaplBackend:
         """Return the names of the zones, None for one that is there by its link alone."""
         return [read_text(folder / "name") for folder in self.root.glob("intel-rapl:*")]
 
-    def _powercap(self) -> Iterator[_Plan]:
+    def _powercap(self, cpuinfo: str) -> Iterator[_Plan]:
+        one_counter = _one_counter(cpuinfo)
         seen = set()
         for folder in sorted(self.root.glob("intel-rapl:*"), key=lambda folder: (len(folder.name), folder.name)):
             package = read_text(folder / "name") or ""
-            if _PACKAGE.fullmatch(package) is None or package in seen:
+            counted = package.partition("-die-")[0] if one_counter else package
+            if _PACKAGE.fullmatch(package) is None or counted in seen:
                 continue
-            seen.add(package)
+            seen.add(counted)
             yield _powercap_plan(folder, package, "cpu")
             memories = (zone for zone in folder.glob(f"{folder.name}:*") if read_text(zone / "name") == "dram")
             for memory in sorted(memories)[:1]:
@@ -259,7 +269,7 @@ class RaplBackend:
         """Yield the CPUs that count, each with the name of its package."""
         places = {cpu: [self._place(cpu, what) for what in ("physical_package_id", "die_id")] for cpu in _numbers(mask)}
         packages = [package for package, _ in places.values()]
-        one_counter = any(vendor in cpuinfo for vendor in _ONE_COUNTER_VENDORS)
+        one_counter = _one_counter(cpuinfo)
         seen = set()
         for cpu, (package, die) in places.items():
             if one_counter or packages.count(package) == 1:
@@ -281,6 +291,10 @@ class RaplBackend:
         if any(vendor in cpuinfo for vendor in _VENDORS):
             return BackendUnavailableError(_NOTHING, _LOAD_MODULE, present=True)
         return BackendUnavailableError(_NOTHING)
+
+
+def _one_counter(cpuinfo: str) -> bool:
+    return any(vendor in cpuinfo for vendor in _ONE_COUNTER_VENDORS)
 
 
 def _powercap_plan(folder: Path, package: str, part: _Part) -> _Plan:

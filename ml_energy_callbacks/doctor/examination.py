@@ -95,7 +95,7 @@ def examine(
             for device, whole in found
         ],
         unmeasured=unmeasured,
-        notes=[warning for warning in record.warnings if not any(warning.startswith(entry.reason) for entry in unmeasured)],
+        notes=[warning for warning in record.warnings if not any(entry.reason in warning for entry in unmeasured)],
     )
 
 

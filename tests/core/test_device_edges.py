@@ -2,15 +2,20 @@
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.device_edges import DeviceEdges
 from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.timeline import Timeline, TimelineReader
+
+LATENCY_NS = 20_000
+"""From the record of an event to its passing, at least."""
 
 
 @dataclass
@@ -29,7 +34,7 @@ class Device:
     def record(self) -> "Event | None":
         if self.refuses:
             return None
-        self.events.append(Event(self, max(self.free_ns, self.clock())))
+        self.events.append(Event(self, max(self.free_ns, self.clock()) + LATENCY_NS))
         return self.events[-1]
 
 
@@ -107,6 +112,7 @@ def test_clocks_that_part_over_a_day_are_tied_again() -> None:
     clock = ManualClock()
     device = Device(clock, rate=1 + 15e-6)
     edges = DeviceEdges(device.record, clock)
+    edges()
     for _ in range(24 * 60):
         clock.advance(60)
         device.launch(0.01)
@@ -142,6 +148,7 @@ def test_a_driver_that_fails_leaves_the_loop_to_the_hosts_time(failing: str) -> 
         timeline.switch(wait, edges())
         clock.advance(0.1)
     edges.settle()
+    timeline.forget_edges()
     look = timeline.look()
     assert look.settled == look.now
     assert look.totals[compute] == pytest.approx(2 * NS_PER_S, rel=0.2)
@@ -163,7 +170,7 @@ class RealDevice:
         self.busy_ns.append((begin, begin + round(seconds * NS_PER_S)))
 
     def record(self) -> "RealEvent":
-        return RealEvent(max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock()))
+        return RealEvent(max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock()) + LATENCY_NS)
 
     def watts(self, time_ns: int) -> float:
         return 420 if any(begin <= time_ns < end for begin, end in self.busy_ns) else 90
@@ -203,6 +210,78 @@ def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with
     assert wait.joules == pytest.approx(90 * (train.seconds - 80 * 0.03), rel=0.1)
 
 
+def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: Path) -> None:
+    device = RealDevice()
+    counter = ScriptedCounter(device, monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False, output_dir=tmp_path)
+    meter.start(record_event=device.record)
+    meter.begin_stage("train")
+    start, true_start = meter.point(), device.joules(monotonic_clock())
+    with meter.window() as window:
+        for _ in range(10):
+            with meter.batch(samples=4):
+                device.launch(0.03)
+            time.sleep(0.05)
+        # The last batch is still under way when the loop begins to wait.
+        with meter.batch(samples=4):
+            device.launch(0.2)
+    true_window = device.joules(monotonic_clock()) - true_start
+    time.sleep(3)
+    assert window.joules == pytest.approx(true_window, rel=0.05)
+    written = load_record(tmp_path).total
+    assert written.seconds > 2
+    assert written.joules == pytest.approx(90 * written.seconds + 330 * 0.5, rel=0.05)
+    true = device.joules(monotonic_clock()) - true_start
+    assert sum(meter.record.stages["train"].devices.values()) == pytest.approx(true, rel=0.03)
+    point = meter.point()
+    # Here the last edge is resolved, and the moment since the last refresh may for once be told by the batch's power.
+    assert sum(point.devices.values()) - sum(start.devices.values()) == pytest.approx(true, abs=330 * 0.2)
+    meter.stop()
+    assert meter.record.stages["train"].phases["compute"].seconds == pytest.approx(0.5, rel=0.05)
+
+
+def test_the_first_batch_may_take_long() -> None:
+    clock = ManualClock()
+    device, timeline = Device(clock), Timeline(clock)
+    edges = DeviceEdges(device.record, clock)
+    compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
+    for seconds in (10.0, *[0.1] * 10):
+        timeline.switch(compute, edges())
+        device.launch(seconds)
+        clock.advance(seconds + 0.001)
+        timeline.end_batches(wait, 1, 4, edges())
+        clock.advance(0.05)
+    edges()
+    true = sum(end.time_ns - start.time_ns for start, end in zip(device.events[:-1:2], device.events[1::2], strict=True))
+    assert timeline.look().totals[compute] == pytest.approx(true, rel=0.0001)
+
+
+def test_nothing_is_asked_while_no_event_can_be_recorded() -> None:
+    """As during the capture of a CUDA graph, which a question would spoil."""
+    clock = ManualClock()
+    device = Device(clock)
+    edges = DeviceEdges(device.record, clock)
+    device.launch(1.0)
+    edges()
+    asked = clock()
+    device.refuses = True
+    assert edges() is None
+    assert clock() == asked
+
+
+def test_another_thread_asks_nothing() -> None:
+    clock = ManualClock()
+    device = Device(clock)
+    edges = DeviceEdges(device.record, clock)
+    edges()
+    clock.advance(1.0)
+    asked = clock()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(edges.resolve).result()
+        pool.submit(edges.settle).result()
+    assert clock() == asked
+
+
 def test_a_device_that_never_comes_back_holds_up_the_end_for_a_moment_alone() -> None:
     class Never:
         def query(self) -> bool:
@@ -212,9 +291,33 @@ def test_a_device_that_never_comes_back_holds_up_the_end_for_a_moment_alone() ->
             raise AssertionError
 
     edges = DeviceEdges(Never)
-    edge = edges()
+    timeline = Timeline(monotonic_clock)
+    timeline.switch(timeline.add_bucket(1), edges())
     start = time.monotonic()
     edges.settle()
     assert time.monotonic() - start < 1
-    assert edge is not None
-    assert edge.time_ns == edge.host_ns
+    timeline.forget_edges()
+    look = timeline.look()
+    assert look.settled == look.now
+
+
+def test_batches_whose_edges_never_pass_neither_pile_up_nor_slow_the_loop() -> None:
+    class Never:
+        def query(self) -> bool:
+            return False
+
+        def elapsed_time(self, end_event: object, /) -> float:
+            raise AssertionError
+
+    edges, timeline = DeviceEdges(Never), Timeline(monotonic_clock)
+    compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
+    times = []
+    for _ in range(6000):
+        start = time.perf_counter()
+        timeline.switch(compute, edges())
+        timeline.end_batches(wait, 1, 1, edges())
+        times.append(time.perf_counter() - start)
+    assert len(timeline._queue) <= 4001
+    assert timeline.look().counts[1].samples == 6000
+    assert sorted(times)[3000] < 0.0001
+    assert sorted(times[-1000:])[500] < 0.0001

@@ -43,7 +43,9 @@ def source(name: str, **changes: object) -> Closing:
 
 
 def ids(*sources: Closing, **options: object) -> list[str]:
-    found = discover(backends=[ScriptedBackend(list(sources))], **options)
+    names = dict.fromkeys(one.device.backend for one in sources)
+    backends = [ScriptedBackend([one for one in sources if one.device.backend == name], name=name) for name in names]
+    found = discover(backends=backends, **options)
     for one in sources:
         assert one.closed is (one not in found.sources)
     return [one.device.id for one in found.sources]
@@ -69,6 +71,10 @@ def test_what_a_superchips_counter_covers_is_on_its_own_node_alone() -> None:
     assert ids(*modules, *sockets, model) == ["nvml:GPU-0", "nvml:GPU-2", "arm-power:socket-1", "arm-power:socket-3"]
     # Where one does not say where it is, it may be anywhere.
     assert ids(source("nvml:GPU-0", covers=("cpu",)), source("arm-power:socket-1", kind="cpu", node=1)) == ["nvml:GPU-0"]
+
+
+def test_of_two_that_hold_each_other_the_first_counts() -> None:
+    assert ids(source("a:0", kind="cpu", covers=("cpu",)), source("b:0", kind="cpu", covers=("cpu",))) == ["a:0"]
 
 
 def test_a_vendors_own_estimate_goes_before_a_model() -> None:
@@ -113,8 +119,8 @@ def test_hardware_that_is_here_and_cannot_be_read_is_told_at_the_start_unless_th
             msg = "The counter is closed to this user."
             raise BackendUnavailableError(msg, "Open it with `sudo chmod a+r`.", present=True)
 
-    backends = [Locked(), ScriptedBackend([source("a:0")])]
-    told = "The counter is closed to this user. It is not measured. Open it with `sudo chmod a+r`."
+    backends = [Locked(), ScriptedBackend([source("a:0")], name="a")]
+    told = "Not measured: The counter is closed to this user. Open it with `sudo chmod a+r`."
     for devices, expected in (("auto", True), (["a:*"], False)):
         with EnergyMeter(devices=devices, backends=backends, carbon_intensity=1, verbose=False) as meter:
             pass

@@ -307,6 +307,17 @@ def test_the_counter_itself_shows_whether_it_covers_the_module(driver: Simulated
     assert gpus[2].watts() == 90
 
 
+def test_two_gpus_whose_counters_both_follow_the_module_that_they_share_are_told_by_their_own_power(
+    driver: SimulatedDriver, tmp_path: Path
+) -> None:
+    driver.start(gpus=2)
+    for gpu in range(2):
+        driver.set_module(SineCurve(150, 50, 2.0), gpu)
+        plug_in(tmp_path, gpu + 1, node=1)
+    gpus = NvmlBackend(NO_VARIABLES, pci=tmp_path).open()
+    assert [(gpu.device.method, gpu.device.covers, gpu.read()) for gpu in gpus] == [("power_integration", (), 90.0)] * 2
+
+
 @pytest.mark.parametrize("broken", ["none", "still"])
 @pytest.mark.parametrize(("nodes", "modules"), [([0, 1], 2), ([0, 0], 0), ([-1, -1], 0)])
 def test_without_a_counter_a_module_of_several_gpus_is_none_of_theirs(
@@ -604,8 +615,8 @@ def test_no_gpu_and_hidden_gpus_are_not_missed(driver: SimulatedDriver) -> None:
     assert not caught.value.present
 
 
-def notes_of_gpus(gpus: Sequence[Any]) -> set[str | None]:
-    return {gpu.device.note for gpu in gpus}
+def told_missing(gpus: Sequence[Any]) -> set[str | None]:
+    return {gpu.device.missing for gpu in gpus}
 
 
 def test_a_gpu_that_cannot_be_read_does_not_hide_the_others_and_is_told_of(driver: SimulatedDriver) -> None:
@@ -613,11 +624,11 @@ def test_a_gpu_that_cannot_be_read_does_not_hide_the_others_and_is_told_of(drive
     driver.set_error(GPU_IS_LOST, 0)
     assert shown() == [1, 2, 3]
     note = "1 GPU of this machine cannot be read (GPU is lost): its energy is missing."
-    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {note}
+    assert told_missing(NvmlBackend(NO_VARIABLES).open()) == {note}
     driver.set_error(NOT_SUPPORTED, 2)  # it is found, and tells nothing
     assert shown() == [1, 3]
     note = "2 GPUs of this machine cannot be read (GPU is lost, Not Supported): their energy is missing."
-    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {note}
+    assert told_missing(NvmlBackend(NO_VARIABLES).open()) == {note}
 
 
 def test_a_lost_gpu_that_cuda_visible_devices_shows_is_missed(driver: SimulatedDriver) -> None:
@@ -635,7 +646,7 @@ def test_another_jobs_gpu_is_passed_over_in_silence_and_cuda_does_not_number_it(
     driver.start(gpus=3)
     driver.set_error(NO_PERMISSION, 0)
     assert shown() == [1, 2]
-    assert notes_of_gpus(NvmlBackend(NO_VARIABLES).open()) == {None}
+    assert told_missing(NvmlBackend(NO_VARIABLES).open()) == {None}
     assert shown(CUDA_VISIBLE_DEVICES="0") == [1]
 
 

@@ -197,6 +197,28 @@ def test_a_counter_that_several_dies_show_is_counted_once(tmp_path: Path) -> Non
     assert len(found.refused) == 4
 
 
+def test_where_it_is_known_that_dies_show_one_counter_only_one_is_read(tmp_path: Path) -> None:
+    tree = SimulatedPowercap(tmp_path / "powercap", monotonic_clock)
+    die = tree.package(CURVE, number=0, die=0)
+    tree.twin(die, "package-0-die-1")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("vendor_id : AuthenticAMD\n")
+    with tree.files.live():
+        found = discover(backends=[backend(tmp_path)])
+    assert [source.device.id for source in found.sources] == ["rapl:package-0-die-0"]
+    assert not found.refused
+
+
+def test_a_package_that_tells_nothing_is_told(tmp_path: Path) -> None:
+    tree = SimulatedPowercap(tmp_path / "powercap", monotonic_clock)
+    tree.package(CURVE, number=0)
+    tree.package(CURVE, number=1).spoil()
+    with tree.files.live(), EnergyMeter(backends=[backend(tmp_path)], carbon_intensity=1, verbose=False) as meter:
+        pass
+    assert [device.id for device in meter.record.devices] == ["rapl:package-0"]
+    assert meter.record.warnings == ["RAPL's counters of package-1 tell nothing: that energy is missing."]
+
+
 def test_a_counter_that_wraps_several_times_in_a_run_gives_the_exact_total(tmp_path: Path) -> None:
     tree = SimulatedPowercap(tmp_path / "powercap", monotonic_clock, wrap_joules=50)
     curve = PowerCurve(monotonic_clock, 10)

@@ -326,6 +326,21 @@ def test_each_grace_socket_is_a_node_so_that_a_gpus_module_holds_its_own_alone(
         }
 
 
+def test_a_socket_or_a_card_that_tells_nothing_is_told(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
+    meters = SimulatedPowerMeters(tmp_path / "meters", clock)
+    meters.grace(curve, socket=0)
+    meters.grace(PowerCurve(clock, 0), socket=1)
+    with opened(ArmPowerBackend(meters.root)) as sources:
+        assert ids(sources) == ["arm-power:socket-0"]
+        told = "The power meter of Processor socket 1 does not answer: that energy is missing."
+        assert sources[0].device.missing == told
+    gpu = SimulatedIntelGpu(tmp_path / "gpu", clock, curve)
+    gpu.card(curve, address="0000:05:00.0", channels={})
+    with opened(IntelGpuBackend(gpu.root)) as sources:
+        told = "1 of 2 Intel GPUs show no counter that can be read: their energy is missing."
+        assert sources[0].device.missing == told
+
+
 def test_the_names_of_graces_successor_are_known(tmp_path: Path, clock: ManualClock, curve: SquareCurve) -> None:
     meters = SimulatedPowerMeters(tmp_path, clock)
     for label in ("Total Power in uW socket 0", "CPU Rail Power in uW socket 0", "Total CPU Energy In uJ socket 0"):
