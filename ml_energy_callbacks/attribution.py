@@ -32,13 +32,15 @@ class Mark:
         totals: Time in each bucket at that instant, in ns.
         expected: Ids of the devices that are asked.
         joules: Energy of each device inside the run up to the instant, by id, in J; filled in as the devices' refreshes
-            pass the instant.
+            pass the instant, and never where a device's energy at the instant is not known.
+        gaps: How often each device's energy had been unknown for a while by then, by id.
     """
 
     time_ns: int
     totals: Sequence[float]
     expected: frozenset[str] = frozenset()
     joules: dict[str, float] = field(default_factory=dict)
+    gaps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Ledger:
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
         self._alone: dict[int, tuple[float, float]] = {}
         self._marks: list[Mark] = []
+        self._gaps = 0
         # Knots that lie where a device's edges are not known yet.
         self._waiting: deque[Knot] = deque()
         self._knot: Knot | None = None
@@ -179,8 +182,9 @@ class Ledger:
             self._add(self._waiting.popleft(), timeline)
         if self.published is not None:
             for mark in self._marks:
-                joules = self.published.at(mark.time_ns, mark.totals)
-                mark.joules[self.device.id] = sum(joules) - joules[OUTSIDE]
+                if mark.time_ns <= end:
+                    joules = self.published.at(mark.time_ns, mark.totals)
+                    self._resolve(mark, sum(joules) - joules[OUTSIDE])
             if self._knot is not None and end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
@@ -194,7 +198,10 @@ class Ledger:
         before = self._knot
         if before is not None and knot.time_ns <= before.time_ns:
             return  # two estimates of one refresh: its energy comes with the next
-        if before is not None and not knot.starts:
+        if before is not None and knot.starts:
+            self._gaps += 1
+            self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+        elif before is not None:
             self._spread(before, knot, totals, bucket, timeline)
         self._knot, self._totals, self._bucket = knot, totals, bucket
         self._publish(knot, totals, self.joules)
@@ -235,10 +242,14 @@ class Ledger:
     def _divide(self, before: Knot, knot: Knot, early: list[float], seconds: Mapping[int, float], joules: list[float]) -> None:
         """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
         weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
+        energy = knot.joules - before.joules
+        if OUTSIDE in weights and len(weights) > 1:
+            # Of what is drawn before and after the run hardly anything is seen: it is what the run leaves.
+            weights[OUTSIDE] = max(0.0, energy - (sum(weights.values()) - weights[OUTSIDE]))
         whole = sum(weights.values())
         if whole <= 0.0:
             weights, whole = dict(seconds), sum(seconds.values())
-        shares = {b: (knot.joules - before.joules) * weight / whole for b, weight in weights.items()}
+        shares = {b: energy * weight / whole for b, weight in weights.items()}
         self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
         for b, share in shares.items():
             joules[b] += share
@@ -257,7 +268,11 @@ class Ledger:
                     began = early[b] if b < len(early) else 0.0
                     share = (mark.totals[b] - began) / NS_PER_S / seconds[b]
                     joules += energy * min(1.0, max(0.0, share))
-            mark.joules[self.device.id] = joules
+            self._resolve(mark, joules)
+
+    def _resolve(self, mark: Mark, joules: float) -> None:
+        mark.joules[self.device.id] = joules
+        mark.gaps[self.device.id] = self._gaps
 
     def split(self, buckets: Sequence[int], seconds: Sequence[float], joules: Sequence[float]) -> list[Split]:
         """Divide the energy of a stage among its phases.

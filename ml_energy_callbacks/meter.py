@@ -29,7 +29,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, write_record
+from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, merge_epochs, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
 from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
@@ -37,6 +37,9 @@ from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
 _log = logging.getLogger("ml_energy_callbacks")
 
 _LONGEST_INTERVAL_S = 10.0
+
+_MOST_EPOCHS = 4096
+"""Of more, neighbours are told together: the record is rewritten all the time, and stays below a megabyte."""
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, is told."""
@@ -88,10 +91,16 @@ class Window:
 
     @property
     def joules(self) -> float | None:
-        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s)."""
-        if self.end is None or self.end.joules.keys() != self.end.expected:
+        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
+
+        It stays None where a device's energy is not known at one of its edges, or for a while between them.
+        """
+        end, start = self.end, self.start
+        if end is None or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
             return None
-        return sum(joules - self.start.joules.get(device, 0.0) for device, joules in self.end.joules.items())
+        if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
+            return None
+        return sum(joules - start.joules.get(device, 0.0) for device, joules in end.joules.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -638,6 +647,8 @@ class EnergyMeter:
                 co2e_grams=self._rates.grams(joules),
             )
         )
+        if len(self._epochs) > _MOST_EPOCHS:
+            self._epochs = merge_epochs(self._epochs)
 
     @staticmethod
     def _phase_joules(tally: Tally, since: Point | None, until: Point) -> dict[Phase, float] | None:
@@ -662,7 +673,7 @@ class EnergyMeter:
         with self._lock:
             look = self._timeline.look()
             read = {source.device.id for source in self._sources} if self.running else set()
-            ledgers = [ledger for name, ledger in self._ledgers.items() if name in read and not ledger.finder.silent]
+            ledgers = [ledger for name, ledger in self._ledgers.items() if name in read]
             mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
             for ledger in ledgers:
                 ledger.mark(mark)

@@ -1,8 +1,10 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
 import os
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -12,6 +14,8 @@ from ml_energy_callbacks.readings import Kind, Method, Provenance
 
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
+
+_Number = TypeVar("_Number", int, float)
 
 Status = Literal["running", "completed", "stopped", "failed"]
 
@@ -151,7 +155,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):
-    """One epoch of a stage; units as in :class:`StageRecord`."""
+    """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`."""
 
     stage: str
     index: int
@@ -159,6 +163,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     seconds: float
     samples: int | None
     co2e_grams: float | None
+    epochs: int = 1
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
@@ -222,6 +227,28 @@ class _Head(msgspec.Struct):
 def dump_json(facts: msgspec.Struct) -> str:
     """Return a record, or any other structure of facts, as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+
+
+def merge_epochs(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
+    """Return half as many epochs: each two of a stage that follow each other as one; what is unknown of one is of both."""
+    merged: list[EpochRecord] = []
+    waiting: dict[str, EpochRecord] = {}
+    for epoch in epochs:
+        first = waiting.pop(epoch.stage, None)
+        if first is None:
+            waiting[epoch.stage] = first = copy(epoch)
+            merged.append(first)
+            continue
+        first.joules = _sum(first.joules, epoch.joules)
+        first.seconds += epoch.seconds
+        first.samples = _sum(first.samples, epoch.samples)
+        first.co2e_grams = _sum(first.co2e_grams, epoch.co2e_grams)
+        first.epochs += epoch.epochs
+    return merged
+
+
+def _sum(a: _Number | None, b: _Number | None) -> _Number | None:
+    return None if a is None or b is None else a + b
 
 
 def write_record(record: RunRecord, path: Path) -> None:

@@ -34,6 +34,8 @@ _LONGEST_READ_NS = NS_PER_S
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
+_REVIEW_RATIO = 50
+"""The pause after a review is at least so many times what it took: on a slow disk, with a long record."""
 
 
 class Poller:
@@ -51,6 +53,8 @@ class Poller:
         The lock is held while ledgers change, never while a device is read. Once ``closed``, nothing changes any more.
         """
         self._pairs = pairs
+        # Asked once: what a protocol checks takes longer than a read.
+        self._powers = {i: source for i, (source, _) in enumerate(pairs) if isinstance(source, PowerSource)}
         self._clock: Clock = timeline.clock
         self._reader = TimelineReader(timeline)
         self._interval_ns = interval_s * NS_PER_S
@@ -87,7 +91,8 @@ class Poller:
         ]
         readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
         regular = now >= self._next_round
-        powers = {i: _power(self._pairs[i][0], self._clock) for i, reading in readings if regular and reading.value is not None}
+        told = [i for i, reading in readings if regular and reading.value is not None and i in self._powers]
+        powers = {i: _power(self._powers[i], self._clock) for i in told}
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was given up
@@ -147,10 +152,8 @@ def read(source: Source, clock: Clock) -> Reading:
     return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
 
 
-def _power(source: Source, clock: Clock) -> tuple[int, float] | None:
-    """Read the power that a counter is held against, and when; None where the source does not tell it."""
-    if not isinstance(source, PowerSource):
-        return None
+def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
+    """Read the power that a counter is held against, and when; None where the source does not tell it now."""
     try:
         watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
@@ -219,10 +222,12 @@ class Sampler:
         while not self._stopping.wait(min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)):
             if self._watch is not None:
                 self._watch()
-            if self._clock() >= review and not self._stopping.is_set():
+            begun = self._clock()
+            if begun >= review and not self._stopping.is_set():
                 self._review()
+                now = self._clock()
                 pause = min(2 * pause, REVIEW_NS)
-                review = self._clock() + pause
+                review = now + max(pause, _REVIEW_RATIO * (now - begun))
 
     def _read(self, poller: Poller) -> None:
         while self._end is None:

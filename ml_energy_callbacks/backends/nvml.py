@@ -24,6 +24,9 @@ _REACQUIRE_AFTER = 20
 """Failed reads until the first attempt to get hold of a lost GPU, about a second; then twice as many each time, for starting
 NVML anew takes a while, in which no other GPU is read."""
 
+_LOOK_EVERY = 10
+"""Failed reads between two looks for a lost GPU, about half a second."""
+
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """``PROC_PID_INIT_INO`` of Linux's include/linux/proc_ns.h: the inode of the namespace whose pids the driver tells."""
 
@@ -142,12 +145,16 @@ class _Gpu:
             raise ReadError(msg)
         try:
             if self._failures >= self._patience:
-                self._patience *= 2
+                self._patience = 2 * self._failures
                 self._driver.restart(self._generation)
+            elif self._failures and self._failures % _LOOK_EVERY == 0:
+                self._driver.find()  # where a restart did not find it, as it was lost then
             self._generation = self._driver.generation
             value = self._driver.ask(self._uuid, query)
         except pynvml.NVMLError as error:
             self._failures += 1
+            if error.value == pynvml.NVML_ERROR_UNINITIALIZED and self._failures == 1:
+                self._patience = 1  # the driver was loaded anew: there is nothing to wait for
             raise ReadError(str(error)) from error
         self._failures, self._patience = 0, _REACQUIRE_AFTER
         return value

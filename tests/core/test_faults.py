@@ -112,6 +112,33 @@ def test_two_meters_in_one_process_measure_the_same_and_do_not_disturb_each_othe
     assert "train" not in one.record.stages
 
 
+def test_a_windows_energy_bridges_an_outage_of_a_counter_and_is_unknown_where_power_was_not_seen() -> None:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
+
+    def windows(source: ScriptedCounter | ScriptedPower) -> list[float | None]:
+        with meter(source) as m, m.stage("train"):
+            time.sleep(0.3)
+            with m.window() as begins_before:
+                time.sleep(0.2)
+                source.failing = True
+                time.sleep(0.2)
+            with m.window() as inside:
+                time.sleep(0.3)
+            assert inside.joules is None
+            with m.window() as ends_after:
+                time.sleep(0.2)
+                source.failing = False
+                time.sleep(0.2)
+            with m.window() as beyond:
+                time.sleep(0.3)
+            time.sleep(0.2)
+            return [window.joules for window in (begins_before, inside, ends_after, beyond)]
+
+    assert windows(counter) == [pytest.approx(joules, rel=0.15) for joules in (40, 30, 40, 30)]
+    assert windows(power) == [None, None, None, pytest.approx(15, rel=0.15)]
+
+
 def test_a_fork_in_the_middle_neither_stops_nor_doubles_the_measurement(tmp_path: Path) -> None:
     with meter(ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02), output_dir=tmp_path) as m:
         time.sleep(0.3)

@@ -7,6 +7,26 @@ import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.records import EpochRecord, merge_epochs
+
+
+def epoch(stage: str, index: int, joules: float | None = 1.5) -> EpochRecord:
+    return EpochRecord(stage=stage, index=index, joules=joules, seconds=2.0, samples=10, co2e_grams=0.5)
+
+
+def test_neighbouring_epochs_of_a_stage_are_told_together_and_nothing_is_lost() -> None:
+    epochs = [epoch(stage, i) for i in range(5) for stage in ("validate", "train")]
+    epochs[3].joules = None  # train 1
+    merged = merge_epochs(epochs)
+    assert [(e.stage, e.index, e.epochs, e.joules, e.seconds, e.samples) for e in merged] == [
+        ("validate", 0, 2, 3.0, 4.0, 20),
+        ("train", 0, 2, None, 4.0, 20),
+        ("validate", 2, 2, 3.0, 4.0, 20),
+        ("train", 2, 2, 3.0, 4.0, 20),
+        ("validate", 4, 1, 1.5, 2.0, 10),
+        ("train", 4, 1, 1.5, 2.0, 10),
+    ]
+    assert epochs[0].epochs == 1
 
 
 @pytest.fixture
