@@ -1,9 +1,9 @@
 """Whether the sampling slows a training loop: blocks with the meter against blocks without, and these against each other.
 
-Short blocks of one CPU-bound training loop take turns in random order: A and A' without a meter, B with one that reads eight
-devices at the default interval. The devices are files of a simulated powercap tree, kept up to date by a process of its own,
-that runs all the time. A'/A tells the noise. Run it on an idle machine: `python benchmarks/sampling.py`, or
-`python benchmarks/sampling.py --rounds 5 --block 0.3` for a short look.
+Short blocks of one CPU-bound training loop take turns in random order: A and A' without a meter, B with one that reads four
+devices, those of a server with two processors, at the default interval, and has done so for some blocks. The devices are files
+of a simulated powercap tree, kept up to date by a process of its own that runs all the time. A'/A tells the noise. Run it on an
+idle machine: `python benchmarks/sampling.py`, or `python benchmarks/sampling.py --rounds 5 --block 0.3` for a short look.
 """
 
 import argparse
@@ -27,7 +27,9 @@ from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.testing import SquareCurve
 from ml_energy_callbacks.testing.powercap import SimulatedPowercap
 
-PACKAGES = 4
+PACKAGES = 2
+WARM_UP = 3
+"""Blocks before the one that is timed: in its first seconds a meter learns the refreshes and the phases' powers."""
 RESAMPLES = 10_000
 BLOCKS = ("A", "A'", "B")
 WIDEST_NOISE = 0.05
@@ -74,9 +76,10 @@ def train(steps) -> float:
 
 
 def train_measured(steps, root) -> float:
-    """Return the time of so many steps in s while a meter runs; opening and closing it is not in it."""
+    """Return the time of so many steps in s while a meter runs, which has been doing so for some blocks before."""
     meter = EnergyMeter(backends=[RaplBackend(root)], carbon_intensity=1, verbose=False)
     with meter, meter.stage("train"):
+        train(WARM_UP * steps)
         seconds = train(steps)
     if len(meter.record.devices) != 2 * PACKAGES or not all(device.joules for device in meter.record.devices):
         msg = "The meter did not measure; the comparison would be worth nothing."

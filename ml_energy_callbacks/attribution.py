@@ -13,7 +13,7 @@ from ml_energy_callbacks.cross_check import CrossCheck
 from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.knots import Knot, KnotFinder
 from ml_energy_callbacks.readings import Device, Reading
-from ml_energy_callbacks.regression import PowerFit
+from ml_energy_callbacks.regression import PowerFit, Powers
 from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
 
 WIDEST = 0.5
@@ -66,14 +66,14 @@ class Published:
         time_ns: Instant of the last knot.
         totals: Time in each bucket there, in ns.
         joules: Energy of each bucket there, in J.
-        watts: Power of each bucket in W, for the time since.
+        powers: Power of each bucket, for the time since; None where nothing passes any more.
         stale_ns: Beyond its last knot, the energy is extrapolated for this long at most.
     """
 
     time_ns: int
     totals: Sequence[float]
     joules: Sequence[float]
-    watts: Sequence[float]
+    powers: Powers | None
     stale_ns: int
 
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
@@ -84,12 +84,12 @@ class Published:
         """
         joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
         elapsed = now - self.time_ns
-        if elapsed > 0:
+        if elapsed > 0 and self.powers is not None:
             passed = _passed(self.totals, totals)
             # What a device turns out to have done before the last knot moves time from one bucket to another, and adds none.
             share = min(elapsed, self.stale_ns) / NS_PER_S / (sum(passed.values()) or 1.0)
-            for bucket, watts in enumerate(self.watts):
-                joules[bucket] += passed.get(bucket, 0.0) * share * watts
+            for bucket, seconds in passed.items():
+                joules[bucket] += seconds * share * self.powers(bucket)
         return joules
 
 
@@ -159,6 +159,11 @@ class Ledger:
         """Instant of the last knot of this chain in ns, or None."""
         return self._knot.time_ns if self._knot else None
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for the next reading, or nobody knows yet what to expect of it."""
+        return self.published is None or bool(self._marks) or self.finder.silent
+
     def mark(self, mark: Mark) -> None:
         """Ask for the energy at an instant not before the last knot."""
         self._marks.append(mark)
@@ -188,7 +193,7 @@ class Ledger:
             if self._knot is not None and end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
-            self.published = Published(now, timeline.totals, self.joules[:], [], 0)
+            self.published = Published(now, timeline.totals, self.joules[:], None, 0)
         self._marks.clear()
         self._knot = None
 
@@ -197,7 +202,10 @@ class Ledger:
         self.joules += [0.0] * (len(totals) - len(self.joules))
         before = self._knot
         if before is not None and knot.time_ns <= before.time_ns:
-            return  # two estimates of one refresh: its energy comes with the next
+            if not knot.starts:
+                return  # two estimates of one refresh: its energy comes with the next
+            # A counter that began anew was refreshed, as far as one can tell, before the last refresh of the old one.
+            knot = knot._replace(time_ns=before.time_ns)
         if before is not None and knot.starts:
             self._gaps += 1
             self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
@@ -212,7 +220,7 @@ class Ledger:
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
             joules += [0.0] * (len(totals) - len(joules))
-            if before is not None and knot.time_ns <= before.time_ns:
+            if before is not None and knot.time_ns <= before.time_ns and not knot.starts:
                 continue
             seconds = _passed(early, totals)
             if before is not None and not knot.starts and seconds:
@@ -222,9 +230,9 @@ class Ledger:
             self._publish(before, early, joules)
 
     def _publish(self, knot: Knot, totals: list[float], joules: list[float]) -> None:
-        watts = [self._fit.watts(b) for b in range(len(totals))]
-        if None not in watts:  # one knot alone tells no energy
-            self.published = Published(knot.time_ns, totals, joules[:], [w or 0.0 for w in watts], self.finder.longest_gap_ns)
+        powers = self._fit.powers()
+        if powers is not None:  # one knot alone tells no energy
+            self.published = Published(knot.time_ns, totals, joules[:], powers, self.finder.longest_gap_ns)
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules
@@ -241,7 +249,8 @@ class Ledger:
 
     def _divide(self, before: Knot, knot: Knot, early: list[float], seconds: Mapping[int, float], joules: list[float]) -> None:
         """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
-        weights = {b: (self._fit.watts(b) or 0.0) * time for b, time in seconds.items()}
+        powers = self._fit.powers()
+        weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         energy = knot.joules - before.joules
         if OUTSIDE in weights and len(weights) > 1:
             # Of what is drawn before and after the run hardly anything is seen: it is what the run leaves.
@@ -250,7 +259,8 @@ class Ledger:
         if whole <= 0.0:
             weights, whole = dict(seconds), sum(seconds.values())
         shares = {b: energy * weight / whole for b, weight in weights.items()}
-        self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
+        if self._marks:
+            self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
         for b, share in shares.items():
             joules[b] += share
 
@@ -306,5 +316,6 @@ class Ledger:
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:
     """Return the seconds that passed in each bucket between two instants, by their totals in ns."""
-    early = [*early, *[0.0] * (len(totals) - len(early))]
+    if len(early) < len(totals):
+        early = [*early, *[0.0] * (len(totals) - len(early))]
     return {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}

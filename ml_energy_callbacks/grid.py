@@ -6,9 +6,8 @@ old value says that none does. Intersected with where the period puts the next r
 polling interval, and stay true.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 MILLISECOND = 1_000_000
 
@@ -28,8 +27,7 @@ _FORGET = 0.999
 Regularity = Literal["unknown", "continuous", "regular", "irregular"]
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(NamedTuple):
     """An instant at which the counter's value was true.
 
     Attributes:

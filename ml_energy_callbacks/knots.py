@@ -1,7 +1,7 @@
 """Readings of one device -> knots of its cumulative energy; pure."""
 
-from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.counters import MAX_WATTS, EnergyCounter, PowerIntegral
@@ -9,8 +9,7 @@ from ml_energy_callbacks.grid import RefreshGrid
 from ml_energy_callbacks.readings import Device, Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Knot:
+class Knot(NamedTuple):
     """A point of the curve of cumulative energy.
 
     Attributes:

@@ -29,7 +29,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, load_record, merge_epochs, write_record
+from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, add_epoch, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
 from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
@@ -37,9 +37,6 @@ from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
 _log = logging.getLogger("ml_energy_callbacks")
 
 _LONGEST_INTERVAL_S = 10.0
-
-_MOST_EPOCHS = 4096
-"""Of more, neighbours are told together: the record is rewritten all the time, and stays below a megabyte."""
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, is told."""
@@ -637,7 +634,8 @@ class EnergyMeter:
         tally = self._tally(stage)
         phases = self._phase_joules(tally, since, until)
         joules = None if phases is None else sum(phases.values())
-        self._epochs.append(
+        self._epochs = add_epoch(
+            self._epochs,
             EpochRecord(
                 stage=stage,
                 index=index,
@@ -645,10 +643,8 @@ class EnergyMeter:
                 seconds=_seconds(tally, since, until),
                 samples=self.counts(stage, since, until).known_samples,
                 co2e_grams=self._rates.grams(joules),
-            )
+            ),
         )
-        if len(self._epochs) > _MOST_EPOCHS:
-            self._epochs = merge_epochs(self._epochs)
 
     @staticmethod
     def _phase_joules(tally: Tally, since: Point | None, until: Point) -> dict[Phase, float] | None:

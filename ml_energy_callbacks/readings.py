@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 Kind = Literal["gpu", "cpu", "dram", "tpu", "soc", "board"]
 Method = Literal["energy_counter", "power_integration", "model"]
@@ -114,8 +114,7 @@ class Backend(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One reading of a device, bracketed by the clock.
 
     Attributes:

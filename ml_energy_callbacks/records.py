@@ -15,6 +15,9 @@ from ml_energy_callbacks.readings import Kind, Method, Provenance
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
 
+_MOST_EPOCHS = 4096
+"""The record is rewritten all the time, and stays below a megabyte."""
+
 _Number = TypeVar("_Number", int, float)
 
 Status = Literal["running", "completed", "stopped", "failed"]
@@ -229,8 +232,15 @@ def dump_json(facts: msgspec.Struct) -> str:
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
 
 
-def merge_epochs(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
-    """Return half as many epochs: each two of a stage that follow each other as one; what is unknown of one is of both."""
+def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
+    """Return the epochs with one more.
+
+    Of too many, each two of a stage that follow each other are told as one; what is unknown of one is unknown of both.
+    """
+    return [*epochs, epoch] if len(epochs) < _MOST_EPOCHS else [*_merged(epochs), epoch]
+
+
+def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
     merged: list[EpochRecord] = []
     waiting: dict[str, EpochRecord] = {}
     for epoch in epochs:

@@ -10,7 +10,7 @@ Memory is constant.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 Vector = list[float]
 _Key = TypeVar("_Key", int, tuple[int, int])
@@ -82,6 +82,22 @@ class Fit:
     half_widths: dict[int, float | None]
 
 
+class Powers(NamedTuple):
+    """Best guesses of the buckets' mean powers; never changed once made.
+
+    Attributes:
+        watts: Power of the buckets that were seen, in W.
+        mean: That of any other, in W.
+    """
+
+    watts: Mapping[int, float]
+    mean: float
+
+    def __call__(self, bucket: int) -> float:
+        """Return a bucket's power in W."""
+        return self.watts.get(bucket, self.mean)
+
+
 class PowerFit:
     """Mean power of each bucket of one device."""
 
@@ -93,7 +109,8 @@ class PowerFit:
         self._seconds = 0.0
         self._squares = 0.0
         self._solved_at = 0
-        self._watts: dict[int, float] = {}
+        self._watts: Mapping[int, float] = {}
+        self._positive: Mapping[int, float] = {}
 
     def add(self, seconds: Mapping[int, float], joules: float, errors: Sequence[tuple[int, float]], group: int = 0) -> None:
         """Add one interval.
@@ -125,8 +142,8 @@ class PowerFit:
     def _blocks(self) -> list[_Block]:
         return [block for series in self._groups.values() for block in series.blocks]
 
-    def watts(self, bucket: int) -> float | None:
-        """Return the best guess of a bucket's mean power in W, drawn towards the device's mean where little is known.
+    def powers(self) -> Powers | None:
+        """Return the best guess of each bucket's mean power, drawn towards the device's mean where little is known.
 
         Good for spreading a known energy; :meth:`fit` says how sure it is. None before the first interval.
         """
@@ -135,7 +152,8 @@ class PowerFit:
         if self._count >= _RESOLVE * self._solved_at:
             self._solved_at = self._count
             self._watts = self._solve().watts
-        return max(0.0, self._watts.get(bucket, self._joules / self._seconds))
+            self._positive = {bucket: max(0.0, watts) for bucket, watts in self._watts.items()}
+        return Powers(self._positive, max(0.0, self._joules / self._seconds))
 
     def fit(self) -> Fit:
         """Return each bucket's mean power with its error."""

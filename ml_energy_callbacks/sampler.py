@@ -3,7 +3,6 @@
 :class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the threads.
 """
 
-import contextlib
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,8 @@ _WATCH_S = 0.05
 _THREAD = "ml-energy-sampler"
 _LONGEST_READ_NS = NS_PER_S
 """When a read took longer, nobody knows at which instant its value was true."""
+_LONGEST_HOLD_NS = 200_000_000
+"""Readings wait to be worked off for so long, where nobody asks for them and the device's refreshes are known."""
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
@@ -63,6 +64,7 @@ class Poller:
         self._next_round = now
         self._due = [now] * len(self._pairs)
         self._read_ns = [0] * len(self._pairs)
+        self._held: list[list[tuple[Reading, tuple[int, float] | None]]] = [[] for _ in self._pairs]
         self._lock = lock
         self.closed = False
 
@@ -91,24 +93,43 @@ class Poller:
         ]
         readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
         regular = now >= self._next_round
-        told = [i for i, reading in readings if regular and reading.value is not None and i in self._powers]
-        powers = {i: _power(self._powers[i], self._clock) for i in told}
+        for i, reading in readings:
+            tells = regular and reading.value is not None and i in self._powers
+            self._held[i].append((reading, _power(self._powers[i], self._clock) if tells else None))
+            self._read_ns[i] = reading.ended_ns
+        now = self._clock()
+        if now >= self._next_round:
+            spread = 1 + _DITHER * (2 * self._random.random() - 1)
+            self._next_round = now + round(self._interval_ns * spread)
+        if end is not None or any(self._wanted(i, now) for i in due):
+            self._work_off()
+        for i in due:
+            self._due[i] = self._next(self._pairs[i][1], now)
+
+    def _wanted(self, i: int, now: int) -> bool:
+        """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
+        ledger, held = self._pairs[i][1], self._held[i]
+        return (
+            held[-1][0].started_ns - held[0][0].started_ns >= _LONGEST_HOLD_NS
+            or held[-1][0].value is None
+            or ledger.device.min_interval_s > 0
+            or ledger.urgent
+            or ledger.finder.grid.next_poll(now) is not None
+        )
+
+    def _work_off(self) -> None:
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was given up
-            now = self._reader.refresh()
-            if now >= self._next_round:
-                spread = 1 + _DITHER * (2 * self._random.random() - 1)
-                self._next_round = now + round(self._interval_ns * spread)
-            for i, reading in readings:
-                ledger = self._pairs[i][1]
-                ledger.take(reading, self._reader)
-                if ledger.finder.silent:
-                    ledger.check.pause()
-                elif (power := powers.get(i)) is not None:
-                    ledger.check.take(power[0], ledger.finder.joules, power[1], ledger.finder.resets)
-                self._due[i] = self._next(ledger, now)
-                self._read_ns[i] = reading.ended_ns
+            self._reader.refresh()
+            for (_, ledger), held in zip(self._pairs, self._held, strict=True):
+                for reading, power in held:
+                    ledger.take(reading, self._reader)
+                    if ledger.finder.silent:
+                        ledger.check.pause()
+                    elif power is not None:
+                        ledger.check.take(power[0], ledger.finder.joules, power[1], ledger.finder.resets)
+                held.clear()
 
     def _next(self, ledger: Ledger, now: int) -> int:
         """Return when to read a device again, in ns."""
@@ -135,6 +156,7 @@ class Poller:
         with self._lock:
             if self.closed:
                 return
+            self._work_off()
             self.closed = True
             now = self._reader.refresh()
             for _, ledger in self._pairs:
@@ -144,10 +166,11 @@ class Poller:
 def read(source: Source, clock: Clock) -> Reading:
     """Read a source once; whatever it raises becomes a reading without a value."""
     started = clock()
-    value: float | None = None
-    # A third party's backend may raise anything; nothing of it may end the thread that all devices share.
-    with contextlib.suppress(Exception):
+    value: float | None
+    try:
         value = float(source.read())
+    except Exception:  # noqa: BLE001 - a third party's backend may raise anything; nothing of it may end the thread
+        value = None
     ended = clock()
     return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
 

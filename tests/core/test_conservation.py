@@ -48,6 +48,7 @@ def test_buckets_sum_to_the_counters_difference(seed: int, period_s: float, inte
     ended = timeline.switch(OUTSIDE)
     curve.set(REST_WATTS)
     run_for(2.0)
+    poller.poll(ended)
     assert poller.known_until(ended)
     spread = sum(ledger.joules)
     assert ledger._knot is not None

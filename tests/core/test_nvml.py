@@ -169,7 +169,7 @@ def test_a_reload_of_the_driver_is_survived_by_every_gpu(driver: SimulatedDriver
     for device in m.record.devices:
         assert device.joules is not None
         known = m.record.total.seconds - device.missing_s
-        assert 0.05 < device.missing_s < 2.0
+        assert 0 < device.missing_s < 2.0
         assert device.joules == pytest.approx(90 * known, rel=0.15)
     assert driver.users == 0
 

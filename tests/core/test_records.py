@@ -7,26 +7,28 @@ import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.records import EpochRecord, merge_epochs
+from ml_energy_callbacks.records import EpochRecord, add_epoch
 
 
 def epoch(stage: str, index: int, joules: float | None = 1.5) -> EpochRecord:
     return EpochRecord(stage=stage, index=index, joules=joules, seconds=2.0, samples=10, co2e_grams=0.5)
 
 
-def test_neighbouring_epochs_of_a_stage_are_told_together_and_nothing_is_lost() -> None:
-    epochs = [epoch(stage, i) for i in range(5) for stage in ("validate", "train")]
-    epochs[3].joules = None  # train 1
-    merged = merge_epochs(epochs)
-    assert [(e.stage, e.index, e.epochs, e.joules, e.seconds, e.samples) for e in merged] == [
-        ("validate", 0, 2, 3.0, 4.0, 20),
-        ("train", 0, 2, None, 4.0, 20),
-        ("validate", 2, 2, 3.0, 4.0, 20),
-        ("train", 2, 2, 3.0, 4.0, 20),
-        ("validate", 4, 1, 1.5, 2.0, 10),
-        ("train", 4, 1, 1.5, 2.0, 10),
-    ]
-    assert epochs[0].epochs == 1
+def test_of_many_epochs_those_of_a_stage_that_follow_each_other_are_told_together_and_nothing_is_lost() -> None:
+    epochs: list[EpochRecord] = []
+    for i in range(10_000):
+        for stage in ("validate", "train"):
+            epochs = add_epoch(epochs, epoch(stage, i, None if (stage, i) == ("train", 1) else 1.5))
+    assert 2048 <= len(epochs) <= 4096
+    for stage in ("validate", "train"):
+        own = [e for e in epochs if e.stage == stage]
+        assert sum(e.epochs for e in own) == 10_000
+        assert sum(e.samples or 0 for e in own) == 100_000
+        assert sum(e.seconds for e in own) == 20_000
+        ends = [e.index + e.epochs for e in own]
+        assert [e.index for e in own] == [0, *ends[:-1]]
+        assert [e.joules is None for e in own] == [stage == "train", *[False] * (len(own) - 1)]
+        assert sum(e.joules or 0 for e in own[1:]) == 1.5 * (10_000 - own[0].epochs)
 
 
 @pytest.fixture

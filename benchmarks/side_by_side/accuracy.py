@@ -1,0 +1,432 @@
+"""How wrong each tool is where the truth is known: the run, an epoch, a single batch, compute against data wait, with faults.
+
+Each tool runs in real time in a process of its own (`trial`); the tools take turns. How often our stated intervals hold is
+counted in many seeded worlds under a manual clock, those of the package's own tests.
+"""
+
+import importlib.util
+import os
+import random
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .jobs import estimate, quantile, run_jobs
+from .results import Bar, Cell, Plot, Progress, Scale, Section, Table
+from .tools import TOOLS, Question
+from .worlds import OUTAGE_S, Spec
+
+NAMES = ("ours", "zeus", "codecarbon", "carbontracker")
+COMMAND = "python -m side_by_side --only accuracy"
+AT_ONCE = 4 * (os.cpu_count() or 1)
+"""The processes sleep nearly all the time."""
+SKIPPED = 5
+"""So many first batches are left out, as in the package's own tests."""
+LATER = slice(SKIPPED, None)
+P95 = partial(quantile, share=0.95)
+
+TOTAL_BAR, P50_BAR, P95_BAR, HOLD_BAR, WIDTH_BAR = 0.1, 2.0, 6.0, 90.0, 10.0
+"""All in percent."""
+BAR_BATCH = Spec()
+"""60 ms batches at a counter that refreshes every 100 ms."""
+
+WORLDS = ((0.1, 0.1, 0.4), (0.1, 0.05, 0.2), (0.1, 0.03, 0.06), (0.1, 0.02, 0.04), (0.1, 0.005, 0.02), (0.02, 0.05, 0.2))
+WORLDS += ((0.001, 0.02, 0.04),)
+"""Refresh, wait and compute in s."""
+SHORTEST_S = 0.06
+"""Batches, their wait included, for which the width of the intervals is promised."""
+MINUTE_S = 60
+LEARNT_S = 6
+"""A shorter run does not show how a tool does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        seeds: Runs of each kind.
+        total_s: Length of a run whose total is asked for.
+        epoch_s: Length of a run of four epochs.
+        batch_s: Length of a run of single batches.
+        fault_s: Length of a run with a fault: at 7 to 11 s, the end of an epoch falls into an outage.
+        places: GPUs and refresh periods of the runs whose total and epochs are asked for.
+        batches: Length of batches, refresh period and number of GPUs.
+        faults: What goes wrong.
+        seeded: Worlds under the manual clock, and their length in s.
+    """
+
+    seeds: int
+    total_s: float
+    epoch_s: float
+    batch_s: float
+    fault_s: float
+    places: Sequence[tuple[int, float]]
+    batches: Sequence[tuple[float, float, int]]
+    faults: Sequence[str]
+    seeded: tuple[int, float]
+
+
+_LENGTHS, _PERIODS = (0.01, 0.05, 0.06, 0.25), (0.1, 0.02, 0.001)
+_FAULTS = ("wrap", "outage", "reload")
+PLANS: dict[Scale, Plan] = {
+    "smoke": Plan(1, 1, 1, 2, 0, [(1, 0.1)], [(0.06, 0.1, 1)], [], (7, 5)),
+    "quick": Plan(
+        1,
+        20,
+        6,
+        8,
+        7,
+        [(1, 0.1), (8, 0.1)],
+        [(0.01, 0.1, 1), (0.06, 0.1, 1), (0.25, 0.1, 1), (0.06, 0.001, 1), (0.06, 0.1, 8)],
+        _FAULTS,
+        (70, 60),
+    ),
+    "full": Plan(
+        3,
+        30,
+        12,
+        20,
+        9,
+        [(gpus, period) for gpus in (1, 8) for period in _PERIODS],
+        [*((length, period, 1) for period in _PERIODS for length in _LENGTHS), (0.06, 0.1, 8)],
+        _FAULTS,
+        (350, 60),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A tool in a world, asked a question."""
+
+    tool: str
+    spec: Spec
+    question: Question
+
+
+Found = dict[tuple[str, Spec, Question], list[dict[str, Any]]]
+"""What the seeds of a run gave; the spec is that of seed 0."""
+
+
+def planned(plan: Plan) -> list[Run]:
+    """Return the runs of one seed."""
+    specs: list[tuple[Question, Spec]] = []
+    for gpus, refresh_s in plan.places:
+        specs.append(("total", Spec(gpus, refresh_s, seconds=plan.total_s)))
+        specs.append(("epoch", Spec(gpus, refresh_s, seconds=plan.epoch_s)))
+    for batch_s, refresh_s, gpus in plan.batches:
+        specs.append(("split", Spec(gpus, refresh_s, batch_s, plan.batch_s)))
+    for fault in plan.faults:
+        specs += [(question, Spec(seconds=plan.fault_s, fault=fault)) for question in ("total", "epoch")]
+    return [Run(name, spec, q) for q, spec in specs for name in NAMES if q not in TOOLS[name].cannot]
+
+
+def in_real_time(plan: Plan, progress: Progress) -> Found:
+    """Run everything, in an order that mixes the tools, seed after seed."""
+    order = random.Random(0)  # noqa: S311 - no secret
+    runs: list[tuple[Run, int]] = []
+    for seed in range(plan.seeds):
+        some = planned(plan)
+        order.shuffle(some)
+        runs += [(run, seed) for run in some]
+    jobs = [
+        ({"tool": run.tool, "question": run.question, "spec": asdict(run.spec) | {"seed": seed}}, run.spec.seconds)
+        for run, seed in runs
+    ]
+    found: Found = {}
+    for (run, _), result in zip(runs, run_jobs("trial", jobs, AT_ONCE, progress, "accuracy"), strict=True):
+        found.setdefault((run.tool, run.spec, run.question), []).append(result)
+    return found
+
+
+def error(pair: Sequence[float | None]) -> float:
+    """Return how far off a figure is, in percent of the truth; one that a tool did not give is wholly off."""
+    said, true = pair[0], pair[1]
+    return abs((said or 0.0) / true - 1) * 100
+
+
+def cell(results: Sequence[dict[str, Any]], errors: Sequence[float], of=median, note: str = "") -> Cell:
+    """Return the cell of some runs: the statistic of their errors, or why there are none."""
+    failed = [result["error"] for result in results if "error" in result]
+    if failed and not errors:
+        return Cell(None, unit="%", note=f"It raised: {failed[0]}")
+    if failed:
+        note = f"{len(failed)} of {len(results)} runs raised: {failed[0]}"
+    return estimate(errors, "%", of, note)
+
+
+def totals(results: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the errors of the runs' totals in percent."""
+    return [error(result["total"]) for result in results if result.get("total", [None])[0] is not None]
+
+
+def windows(results: Sequence[dict[str, Any]], part: slice = slice(None)) -> list[float]:
+    """Return the errors in percent of a part of each run's windows."""
+    return [error(pair) for result in results for pair in result.get("windows", [])[part]]
+
+
+def worst_windows(results: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the error of each run's worst window in percent, of those that the tool gives a figure for."""
+    known = [[pair for pair in result.get("windows", []) if pair[0] is not None] for result in results]
+    return [max(error(pair) for pair in pairs) for pairs in known if pairs]
+
+
+def waits(results: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the errors of the runs' energy of data waits in percent."""
+    return [error(result["wait"]) for result in results if result.get("wait", [None])[0] is not None]
+
+
+def refusal(name: str, question: Question) -> Cell:
+    """Return the cell that says why a tool cannot answer."""
+    return Cell(None, unit="%", note=TOOLS[name].cannot[question])
+
+
+def place_name(spec: Spec) -> str:
+    """Return the words for the GPUs of a world."""
+    return f"{spec.gpus} GPU{'s' * (spec.gpus > 1)}, counter every {spec.refresh_s * 1000:g} ms"
+
+
+def batch_name(spec: Spec) -> str:
+    """Return the words for the batches of a world."""
+    return f"{spec.batch_s * 1000:g} ms, {place_name(spec)}"
+
+
+def specs_of(found: Found, question: Question, *, faulty: bool = False) -> list[Spec]:
+    """Return the worlds in which a question was asked, in a fixed order."""
+    specs = {spec for _, spec, asked in found if asked == question and bool(spec.fault) == faulty}
+    return sorted(specs, key=lambda spec: (spec.fault, spec.gpus, -spec.refresh_s, spec.batch_s))
+
+
+def whole_table(found: Found, question: Question, title: str, of_runs, about: str) -> Table:
+    """Return a table of worlds by tools with one figure for each."""
+    rows = {}
+    for spec in specs_of(found, question):
+        cells = []
+        for name in NAMES:
+            results = found.get((name, spec, question))
+            if results is None:
+                cells.append(refusal(name, question))
+                continue
+            note = next((result["note"] for result in results if result.get("note")), "")
+            cells.append(cell(results, of_runs(results), note=note))
+        rows[batch_name(spec) if question == "split" else place_name(spec)] = cells
+    return Table(title, NAMES, rows, COMMAND, about)
+
+
+def batch_cells(found: Found, spec: Spec, part: slice) -> list[Cell]:
+    """Return each tool's median of the errors of single batches, and what 95 % of them are below."""
+    cells = []
+    for name in NAMES:
+        results = found.get((name, spec, "split"))
+        if results is None:
+            cells.append(refusal(name, "batch"))
+            continue
+        errors = windows(results, part)
+        cells += [cell(results, errors), cell(results, errors, P95)]
+    return cells
+
+
+def batch_table(found: Found) -> Table:
+    """Return the table of single batches."""
+    rows = {}
+    for spec in specs_of(found, "split"):
+        rows[batch_name(spec)] = batch_cells(found, spec, LATER)
+        if (spec.batch_s, spec.refresh_s, spec.gpus) == (BAR_BATCH.batch_s, BAR_BATCH.refresh_s, BAR_BATCH.gpus):
+            first_second = slice(round(1 / (spec.batch_s + spec.wait_s)))
+            rows[f"{batch_name(spec)}: the first second"] = batch_cells(found, spec, first_second)
+    columns = []
+    for name in NAMES:
+        columns += [name] if "batch" in TOOLS[name].cannot else [f"{name}, p50", f"{name}, p95"]
+    about = (
+        "Error of the energy of one batch's computing (420 W; the wait for its data, at 90 W, takes half as long; lengths vary "
+        f"by ±20 %, powers by ±3 %). The first {SKIPPED} batches of a run are left out but where the first second is shown. A "
+        "batch that a tool gives no figure for counts as 100 % off."
+    )
+    return Table("Error of a single batch", columns, rows, COMMAND, about)
+
+
+def admitted(results: Sequence[dict[str, Any]]) -> str:
+    """Return in words what a tool itself says that it does not know."""
+    notes = []
+    missing = [result["missing_s"] for result in results if "missing_s" in result]
+    if missing and median(missing):
+        notes.append(f"It says that {median(missing):.1f} s are missing.")
+    unknown = sum(pair[0] is None for result in results for pair in result.get("windows", []))
+    if unknown:
+        notes.append(f"It gives no figure for {unknown} epochs.")
+    return " ".join(notes)
+
+
+def fault_table(found: Found) -> Table:
+    """Return the table of what a fault does to the total and to epochs."""
+    words_of = {"wrap": "counter wraps (processor)", "outage": f"no answer for {OUTAGE_S:g} s", "reload": "driver reloaded"}
+    rows = {}
+    for question, of_runs in (("total", totals), ("epoch", worst_windows)):
+        for spec in specs_of(found, question, faulty=True):
+            cells = []
+            for name in NAMES:
+                results = found[name, spec, question]
+                cells.append(cell(results, of_runs(results), note=admitted(results)))
+            rows[f"{words_of[spec.fault]}: {'total' if question == 'total' else 'worst epoch'}"] = cells
+    about = (
+        "Runs of four epochs. The wrap is that of a processor, in a simulated powercap tree that each peer's own constant is "
+        "pointed to: the counter of NVML does not wrap. In the outage every query fails, while the GPU goes on drawing and "
+        "counting; the end of an epoch falls into it. After the reload the counter begins at 0, and nothing works before "
+        "everybody has shut NVML down."
+    )
+    return Table("Through faults", NAMES, rows, COMMAND, about)
+
+
+def play_world(seed: int, seconds: float) -> tuple[int, bool, float | None, float]:
+    """Play a seeded world of the tests; return its row, whether the interval holds, its half-width and the error in percent."""
+    path = Path(__file__).parents[2] / "tests" / "simulation.py"
+    simulation = sys.modules.get("simulation")
+    if simulation is None:
+        spec = importlib.util.spec_from_file_location("simulation", path)
+        simulation = sys.modules["simulation"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(simulation)
+    row = seed % len(WORLDS)
+    refresh_s, wait_s, compute_s = WORLDS[row]
+    run = simulation.simulate(refresh_s=refresh_s, wait_s=wait_s, compute_s=compute_s, seed=5000 + seed, duration_s=seconds)
+    width = run.wait_half_width / run.wait_joules * 100 if run.wait_resolved else None
+    return row, run.holds, width, abs(run.wait_error) * 100
+
+
+def interval_section(plan: Plan, progress: Progress) -> tuple[Table, list[Bar]]:
+    """Return how often stated intervals of the waits' energy hold, and how wide they are."""
+    count, seconds = plan.seeded
+    progress(f"accuracy: {count} seeded worlds")
+    with ProcessPoolExecutor() as pool:
+        worlds = list(pool.map(partial(play_world, seconds=seconds), range(count), chunksize=4))
+    rows = {}
+    widest = {}
+    for row, (refresh_s, wait_s, compute_s) in enumerate(WORLDS):
+        mine = [world for world in worlds if world[0] == row]
+        widths = [width for _, _, width, _ in mine if width is not None]
+        unresolved = len(mine) - len(widths)
+        note = f"{unresolved} of {len(mine)} were not told apart." if unresolved else ""
+        name = f"wait {wait_s * 1000:g} ms, compute {compute_s * 1000:g} ms, counter every {refresh_s * 1000:g} ms"
+        rows[name] = [
+            Cell(len(mine)),
+            estimate([100.0 * holds for _, holds, _, _ in mine], "%", lambda v: sum(v) / len(v)),
+            estimate(widths, "%", note=note),
+            estimate([found for *_, found in mine], "%"),
+        ]
+        if wait_s + compute_s >= SHORTEST_S and widths:
+            widest[name] = (median(widths), unresolved)
+    held = 100 * sum(holds for _, holds, _, _ in worlds) / count
+    worst = max(widest, key=lambda name: widest[name])
+    width, unresolved = widest[worst]
+    bars = [
+        Bar(
+            "stated intervals of wait energy hold the truth",
+            f"in at least {HOLD_BAR:g} % of seeded worlds",
+            f"{held:.1f} % of {count} worlds",
+            held >= HOLD_BAR,
+        ),
+        Bar(
+            "width of the intervals for batches of 60 ms and more, over a minute",
+            f"at most ±{WIDTH_BAR:g} %",
+            f"±{width:.1f} % at most, in the median ({worst}; {seconds:g} s)",
+            None if seconds < MINUTE_S else width <= WIDTH_BAR and not any(left for _, left in widest.values()),
+        ),
+    ]
+    about = (
+        f"{count} worlds of {seconds:g} s under a manual clock. The interval is the 95 % interval that we state for the energy "
+        "of the data waits; its half-width is in percent of that energy. `hold` is the share of worlds whose interval holds "
+        "the truth."
+    )
+    columns = ["worlds", "hold", "half-width", "error of wait energy"]
+    return Table("Stated intervals of the split", columns, rows, COMMAND, about), bars
+
+
+def real_time_bars(found: Found, plan: Plan) -> list[Bar]:
+    """Return the bars of what was measured in real time."""
+    all_totals = [
+        error for (name, spec, asked), runs in found.items() if name == "ours" and asked == "total" and not spec.fault
+        for error in totals(runs)
+    ]  # fmt: skip
+    worst = max(all_totals, default=None)
+    key = ("ours", Spec(seconds=plan.batch_s), "split")
+    errors = windows(found[key], LATER)
+    p50, p95 = cell(found[key], errors), cell(found[key], errors, P95)
+    too_short = plan.batch_s < LEARNT_S
+    return [
+        Bar(
+            "total of a run",
+            f"within {TOTAL_BAR:g} %",
+            "no run gave a total"
+            if worst is None
+            else f"{worst:.3f} % at worst of {len(all_totals)} runs of {plan.total_s:g} s",
+            None if worst is None or plan.total_s < LEARNT_S else worst <= TOTAL_BAR,
+        ),
+        Bar(
+            "a single 60 ms batch at a 100 ms counter: median error",
+            f"at most {P50_BAR:g} %",
+            words(p50),
+            None if too_short else below(p50, P50_BAR),
+        ),
+        Bar(
+            "a single 60 ms batch at a 100 ms counter: 95 % of them",
+            f"at most {P95_BAR:g} %",
+            words(p95),
+            None if too_short else below(p95, P95_BAR),
+        ),
+    ]
+
+
+def words(found: Cell) -> str:
+    """Return a cell in words."""
+    if found.value is None:
+        return found.note
+    interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+    return f"{found.value:.2f} %{interval}"
+
+
+def below(found: Cell, bar: float) -> bool | None:
+    """Return whether a figure is within its bar; None where there is none."""
+    return None if found.value is None else found.value <= bar
+
+
+def batch_plot(found: Found) -> Plot:
+    """Return the median error over the length of a batch, at a counter that refreshes every 100 ms."""
+    lines: dict[str, list[tuple[float, float | None]]] = {}
+    for name in NAMES:
+        for spec in specs_of(found, "split"):
+            results = found.get((name, spec, "split"))
+            if results and spec.gpus == 1 and spec.refresh_s == BAR_BATCH.refresh_s:
+                errors = windows(results, LATER)
+                lines.setdefault(name, []).append((spec.batch_s * 1000, median(errors) if errors else None))
+    title = "Median error of a single batch at a counter that refreshes every 100 ms"
+    return Plot("batch-error", title, "length of the batch in ms", "error in %", lines)
+
+
+def measure(scale: Scale, progress: Progress) -> Section:
+    """Measure all of it."""
+    plan = PLANS[scale]
+    found = in_real_time(plan, progress)
+    intervals, interval_bars = interval_section(plan, progress)
+    loop = "Batches of 60 ms. "
+    tables = [
+        whole_table(found, "total", "Error of a run's total", totals, f"{loop}Runs of {plan.total_s:g} s."),
+        whole_table(found, "epoch", "Error of an epoch", windows, f"{loop}Epochs of {plan.epoch_s / 4:g} s, four in a run."),
+        batch_table(found),
+        whole_table(
+            found,
+            "split",
+            "Error of the energy of data waits",
+            waits,
+            "Ours is the record's phase. Of Zeus it is the window around the run less those of the batches; of CodeCarbon the "
+            "sum of the tasks around the waits, as its tasks cannot nest in a run.",
+        ),
+        intervals,
+    ]
+    if plan.faults:
+        tables.insert(4, fault_table(found))
+    return Section(tables, [*real_time_bars(found, plan), *interval_bars], [batch_plot(found)])

@@ -1,0 +1,239 @@
+"""What measuring costs the training: time of a batch's hooks, slow-down of a real run, start and stop, threads, memory."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sampling import WIDEST_NOISE, ratio
+
+from .hardware import simulated_hardware
+from .jobs import estimate, run_job, run_jobs
+from .marks import WINDOWS
+from .results import Bar, Cell, Progress, Scale, Section, Table
+from .tools import TOOLS
+
+COMMAND = "python -m side_by_side --only overhead"
+LOOPS = {"lightning": "Lightning", "keras": "Keras on TensorFlow", "bare": "bare loop"}
+KINDS = ("none", "ours", WINDOWS, "zeus", "codecarbon", "carbontracker")
+PEERS = ("zeus", "codecarbon", "carbontracker")
+MOST_US = 3.0
+SHARE_OF = {"zeus": 6, "codecarbon": 300}
+MILLION = 1_000_000
+EPOCH_S = 0.05
+"""An epoch of the training run takes about so long, or half of it."""
+TWIN = "none again"
+
+EPOCH_ALONE = "It samples power in a thread and has no call for a batch."
+NO_WINDOW = "The callback marks batches; a window is opened on the meter: see the bare loop."
+TOO_SLOW = "A million of its tasks take too long, and it keeps each of them."
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        processes: Processes for each loop.
+        rounds: Rounds in each of them.
+        batches: Batches of a round.
+        runs: Training runs of each kind.
+        epochs: Epochs of a training run; 45 batches each.
+        lives: Processes for each tool's start and stop.
+        million: Batches over which the memory is watched.
+        at_once: Processes at a time, where their figures are compared.
+    """
+
+    processes: int
+    rounds: int
+    batches: int
+    runs: int
+    epochs: int
+    lives: int
+    million: int
+    at_once: int = 1
+
+
+SIZES: Mapping[Scale, Size] = {
+    "smoke": Size(processes=1, rounds=1, batches=30, runs=1, epochs=1, lives=1, million=1000, at_once=3),
+    "quick": Size(processes=1, rounds=3, batches=600, runs=6, epochs=40, lives=2, million=MILLION),
+    "full": Size(processes=5, rounds=5, batches=2000, runs=40, epochs=100, lives=9, million=MILLION),
+}
+
+
+def measure(scale: Scale, progress: Progress) -> Section:
+    """Measure all of it."""
+    size = SIZES[scale]
+    with simulated_hardware() as powercap:
+        hooks, hook_bars = hook_times(size, progress)
+        slow, slow_bar = slow_down(size, powercap, progress)
+        return Section([hooks, slow, lives(size, powercap, progress), memory(size, progress)], [*hook_bars, slow_bar])
+
+
+# -------------------------------------------------------------------------------------------------------- hooks
+
+
+def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
+    """Return what the hooks of a batch take above empty ones, and the bars on it."""
+    loops = [loop for _ in range(size.processes) for loop in random.sample(list(LOOPS), len(LOOPS))]
+    kinds = {
+        loop: [kind for kind in KINDS if kind != "carbontracker" and (kind != WINDOWS or loop == "bare")] for loop in LOOPS
+    }
+    options = {"job": "hooks", "rounds": size.rounds, "batches": size.batches}
+    seconds = 20 + size.rounds * size.batches * 0.02
+    jobs = [(options | {"loop": loop, "kinds": kinds[loop]}, seconds) for loop in loops]
+    above = {loop: {kind: [] for kind in KINDS} for loop in LOOPS}
+    errors = {loop: {} for loop in LOOPS}
+    for loop, found in zip(loops, run_jobs("work", jobs, size.at_once, progress, "time of the hooks"), strict=True):
+        for kind in kinds[loop]:
+            figures = found.get(kind, [found.get("error", "")])
+            errors[loop].update((kind, figure) for figure in figures if isinstance(figure, str))
+            pairs = zip(figures, found.get("none", []), strict=False)
+            above[loop][kind] += [(a - b) / 1000 for a, b in pairs if not isinstance(a, str) and not isinstance(b, str)]
+
+    def cell(kind, loop):
+        if kind == "carbontracker":
+            return Cell(None, note=EPOCH_ALONE)
+        if kind == WINDOWS and loop != "bare":
+            return Cell(None, note=NO_WINDOW)
+        return estimate(above[loop][kind], "µs", note=errors[loop].get(kind, ""))
+
+    rows = {kind: [cell(kind, loop) for loop in LOOPS] for kind in KINDS if kind != "none"}
+    about = (
+        "The two hooks of a batch together, above those of an empty callback in the same process; medians over the batches, "
+        "then over the rounds. One simulated GPU whose driver answers at once; so is answered what the peers ask and it does "
+        "not know. Ours mark the batch: its energy is known by "
+        "phase; a window tells the energy of this very batch. Zeus begins and ends a window without approximation, CodeCarbon "
+        "starts and stops a task."
+    )
+    table = Table("Time that the hooks add to a batch", list(LOOPS.values()), rows, COMMAND, about)
+    return table, hook_bars({kind: dict(zip(LOOPS, row, strict=True)) for kind, row in rows.items()})
+
+
+def hook_bars(rows: Mapping[str, Mapping[str, Cell]]) -> Sequence[Bar]:
+    """Return the bars on the hooks; each holds where it holds in every loop."""
+    ours = {loop: cell.value for loop, cell in rows["ours"].items()}
+    bars = [
+        Bar(
+            "Hooks of a batch above an empty callback",
+            f"at most {MOST_US:g} µs",
+            in_each({loop: f"{figure:.2f} µs" for loop, figure in ours.items() if figure is not None}),
+            None if None in ours.values() else max(ours.values()) <= MOST_US,
+        )
+    ]
+    for peer, share in SHARE_OF.items():
+        times = {
+            loop: cell.value / max(ours[loop], 1e-3)
+            for loop, cell in rows[peer].items()
+            if cell.value is not None and ours[loop] is not None
+        }
+        bars.append(
+            Bar(
+                f"Hooks of a batch against {peer}'s",
+                f"at most 1/{share}",
+                in_each({loop: f"1/{times[loop]:.1f}" for loop in times}) or rows[peer]["bare"].note,
+                min(times.values()) >= share if len(times) == len(LOOPS) else None,
+            )
+        )
+    return bars
+
+
+def in_each(figures: Mapping[str, str]) -> str:
+    """Return the loops' figures in words."""
+    return ", ".join(f"{LOOPS[loop]} {figure}" for loop, figure in figures.items())
+
+
+# -------------------------------------------------------------------------------------------------------- slow-down
+
+
+def percent(times: Sequence[float], base: Sequence[float]) -> Cell:
+    """Return by how much the medians differ; a single run has no interval."""
+    value, low, high = (100 * (figure - 1) for figure in ratio(times, base))
+    return Cell(value, low, high, "%") if len(base) > 1 else Cell(value, unit="%")
+
+
+def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar]:
+    """Return by how much a training run takes longer, and the bar on it."""
+    progress("slow-down of a training run")
+    kinds = ["none", TWIN, "ours", *PEERS]
+    job = {"job": "training", "kinds": kinds, "rounds": size.runs, "epochs": size.epochs, "powercap": powercap}
+    found = run_job("work", job, 20 + size.runs * len(kinds) * size.epochs * EPOCH_S)
+    base = found.get("none", [])
+
+    def cell(kind):
+        times = found.get(kind, [found.get("error", "It gave no figure.")])
+        error = next((figure for figure in times if isinstance(figure, str)), None)
+        return Cell(None, unit="%", note=error) if error else percent(times, base)
+
+    rows = {kind: [cell(kind)] for kind in kinds[1:]}
+    about = (
+        "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) against one with "
+        "no tool, in turns of random order in one process; start and stop of the tool are not in it. One GPU and one "
+        f"processor. `{TWIN}` tells the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and "
+        "carbontracker measure the run alone: a task of the one takes longer than one of these batches, and the other has no "
+        "call for it. "
+        f"{size.runs} runs of each."
+    )
+    table = Table("Slow-down of a small training run", ["slow-down"], rows, COMMAND, about)
+    ours, twin = rows["ours"][0], rows[TWIN][0]
+    asked = "inside the interval of none against none"
+    if ours.low is None or twin.low is None:
+        return table, Bar("Slow-down of a small training run", asked, ours.note or twin.note or "One run tells nothing.", None)
+    got = f"{ours.value:+.2f} % ({ours.low:+.2f} to {ours.high:+.2f}); none: {twin.low:+.2f} to {twin.high:+.2f}"
+    if twin.high - twin.low > 100 * WIDEST_NOISE:
+        return table, Bar("Slow-down of a small training run", asked, f"{got}; this machine is too noisy now to tell", None)
+    return table, Bar("Slow-down of a small training run", asked, got, twin.low <= ours.value <= twin.high)
+
+
+# -------------------------------------------------------------------------------------------------------- start, stop, memory
+
+
+FIGURES = {
+    "import_ms": ("import", "ms"),
+    "start_ms": ("start", "ms"),
+    "ready_ms": ("both", "ms"),
+    "stop_ms": ("stop", "ms"),
+    "threads": ("threads", ""),
+    "processes": ("processes", ""),
+    "grown_mb": ("memory", "MB"),
+    "peak_mb": ("peak of the process", "MB"),
+}
+
+
+def lives(size: Size, powercap: str, progress: Progress) -> Table:
+    """Return what a tool takes to start and stop, and what it starts."""
+    names = [name for _ in range(size.lives) for name in random.sample(list(TOOLS), len(TOOLS))]
+    options = {"job": "life", "powercap": powercap, "settle_s": 0.5, "hold_s": 0.5}
+    jobs = [(options | {"tool": name}, 10.0) for name in names]
+    ended = run_jobs("work", jobs, size.at_once, progress, "start and stop")
+    found = {name: [life for other, life in zip(names, ended, strict=True) if other == name] for name in TOOLS}
+
+    def cell(name, figure, unit):
+        errors = [life["error"] for life in found[name] if "error" in life]
+        return estimate([life[figure] for life in found[name] if figure in life], unit, note=errors[0] if errors else "")
+
+    rows = {name: [cell(name, figure, unit) for figure, (_, unit) in FIGURES.items()] for name in TOOLS}
+    about = (
+        "A fresh interpreter for each figure: the import that the tool's documentation begins with; the start, from its "
+        "options to its first reading (ours waits for a refresh), with all that it imports then; what runs and is resident "
+        "while it measures one GPU and one processor, its processes included; the stop. carbontracker may not ask the network "
+        "for its place."
+    )
+    return Table("Start, stop, and what is started", [name for name, _ in FIGURES.values()], rows, COMMAND, about)
+
+
+def memory(size: Size, progress: Progress) -> Table:
+    """Return by how much memory grows with the batches."""
+    jobs = [({"job": "memory", "tool": name, "batches": size.million}, 60.0) for name in ("ours", "zeus")]
+    ours, zeus = run_jobs("work", jobs, 2, progress, f"memory of {size.million:,} batches")
+
+    def cell(found):
+        return Cell(found.get("grown_mb"), unit="MB", note=found.get("error", ""))
+
+    rows = {
+        "ours": [cell(ours)],
+        "zeus": [cell(zeus)],
+        "codecarbon": [Cell(None, unit="MB", note=TOO_SLOW)],
+        "carbontracker": [Cell(None, unit="MB", note=EPOCH_ALONE)],
+    }
+    about = "Growth of the resident memory while batches follow each other in a bare loop, after 10,000 of them."
+    return Table(f"Memory after {size.million:,} batches", ["growth"], rows, COMMAND, about)

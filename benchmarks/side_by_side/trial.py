@@ -1,0 +1,138 @@
+"""One tool in one world, in real time: `python -m side_by_side.trial '<job as JSON>'`, in a process of its own.
+
+It prints what the tool said and what was true, as JSON.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from .tools import CodeCarbon, Ours, Question, Tool, make
+from .worlds import ASLEEP_WATTS, COMPUTE_WATTS, SPREAD, WAIT_WATTS, Spec, World
+
+SETTLE_S = 0.3
+"""Wait after the last window, so that every tool can tell it; it belongs to the run."""
+
+
+class Loop:
+    """A training loop, and what it truly drew.
+
+    Attributes:
+        total: True energy of the run in J.
+        wait: That of the waits for data.
+        windows: That of each batch's computing and of each epoch.
+    """
+
+    def __init__(self, spec: Spec, world: World, tool: Tool, question: Question) -> None:
+        """Have a tool measure the windows that a question is about."""
+        self.total = self.wait = 0.0
+        self.windows: dict[str, float] = {}
+        self._spec = spec
+        self._world = world
+        self._tool = tool
+        self._question = question
+        self._single = question in {"batch", "split"}
+        # Ours is told of every batch, as its documentation says. A tool whose tasks leave gaps between them gets one for each
+        # wait, too.
+        self._meter = tool.meter if isinstance(tool, Ours) and not self._single else None
+        self._waits = self._single and isinstance(tool, CodeCarbon)
+        self._batches = 0
+        self._wait_began = 0.0
+
+    def play(self) -> None:
+        """Play the run."""
+        spec = self._spec
+        began = self._wait_began = self._world.draw(WAIT_WATTS)
+        start = monotonic()
+        for epoch in range(spec.epochs):
+            epoch_began = self._world.draw(WAIT_WATTS)
+            if self._question == "epoch":
+                self._tool.begin(f"epoch {epoch}")
+            while monotonic() < start + spec.seconds * (epoch + 1) / spec.epochs:
+                self._play_batch()
+            if self._question == "epoch":
+                self._tool.end(f"epoch {epoch}")
+            self.windows[f"epoch {epoch}"] = self._world.draw(WAIT_WATTS) - epoch_began
+        if self._question != "total":
+            sleep(SETTLE_S)
+        ended = self._world.draw(ASLEEP_WATTS)
+        self.wait += ended - self._wait_began
+        self.total = ended - began
+
+    def _play_batch(self) -> None:
+        spec, world, key = self._spec, self._world, f"batch {self._batches}"
+        self._batches += 1
+        wait_key = f"wait for {key}"
+        if self._waits:
+            self._tool.begin(wait_key)
+        sleep(spec.wait_s * world.vary(SPREAD))
+        if self._waits:
+            self._tool.end(wait_key)
+        if self._single:
+            self._tool.begin(key)
+        elif self._meter:
+            self._meter.batch_start()
+        began = world.draw(COMPUTE_WATTS)
+        sleep(spec.batch_s * world.vary(SPREAD))
+        ended = world.draw(WAIT_WATTS)
+        if self._single:
+            self._tool.end(key)
+        elif self._meter:
+            self._meter.batch_end()
+        self.windows[key] = ended - began
+        self.wait += began - self._wait_began
+        self._wait_began = ended
+
+
+def wait_joules(tool: Tool, windows: dict[str, float | None]) -> tuple[float | None, float | None, str]:
+    """Return the energy of the waits that a tool tells, the half-width that it states, and why there is none."""
+    if isinstance(tool, Ours):
+        phase = tool.meter.record.stages["train"].phases["data_wait"]
+        half = None if phase.joules is None else phase.joules * (phase.relative_uncertainty or 0.0)
+        return phase.joules, half, phase.reason or ""
+    waits = [joules or 0.0 for key, joules in windows.items() if key.startswith("wait")]
+    if waits:
+        return sum(waits), None, ""
+    total = tool.total_joules()
+    return None if total is None else total - sum(joules or 0.0 for joules in windows.values()), None, ""
+
+
+def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run a tool, and return pairs of what it said and what was true."""
+    spec, question = Spec(**job["spec"]), job["question"]
+    world = World(spec, folder)
+    with world.alive():
+        tool = make(job["tool"], world.place, question)
+        tool.start()
+        world.schedule_fault()
+        loop = Loop(spec, world, tool, question)
+        loop.play()
+        tool.stop()
+    windows = tool.windows()
+    found: dict[str, Any] = {
+        "total": [tool.total_joules(), loop.total],
+        "windows": [[joules, loop.windows[key]] for key, joules in windows.items() if key in loop.windows],
+        "note": "",
+    }
+    if question == "split":
+        said, half, found["note"] = wait_joules(tool, windows)
+        found["wait"] = [said, loop.wait, half]
+    if isinstance(tool, Ours):
+        if not tool.meter.record.devices:
+            msg = f"No device was found: {tool.meter.discovery.unavailable} {tool.meter.record.warnings}"
+            raise RuntimeError(msg)
+        found["missing_s"] = max(device.missing_s for device in tool.meter.record.devices)
+    return found
+
+
+def main() -> None:
+    """Run the job that the command line names, and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(run(json.loads(sys.argv[1]), Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A long run under a manual clock: the core as the meter drives it, with an epoch each minute, and the run file at its end."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_energy_callbacks.attribution import Ledger
+from ml_energy_callbacks.carbon import resolve_intensity
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.metrics import PHASES
+from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, load_record, write_record
+from ml_energy_callbacks.sampler import REVIEW_NS, Poller
+from ml_energy_callbacks.summary import Rates, State, Tally, build_record
+from ml_energy_callbacks.testing import ManualClock, ScriptedCounter, SquareCurve
+from ml_energy_callbacks.timeline import OUTSIDE, Timeline
+
+EPOCH_S = 60.0
+CYCLE_S, DUTY = 0.97, 2 / 3
+"""A batch and the wait for its data; the share of computing in it."""
+WATTS = (90.0, 420.0)
+SAMPLES = 32
+LAST_STEP_S = 0.005
+"""So often a meter that stops looks whether the counter was refreshed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    joules: float
+    seconds: float
+    samples: int
+
+
+class _Run:
+    """The core, with one GPU."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.clock = ManualClock()
+        self.start_ns = self.clock()
+        self.curve = SquareCurve(*WATTS, CYCLE_S, DUTY)
+        counter = ScriptedCounter(self.curve, self.clock, offset_s=0.037)
+        self.timeline = Timeline(self.clock)
+        self.tally = Tally("train", 1, {phase: self.timeline.add_bucket(1) for phase in PHASES})
+        self.ledger = Ledger(counter.device, interval_s)
+        self.poller = Poller([(counter, self.ledger)], self.timeline, interval_s)
+        self.rates = Rates(resolve_intensity(None, 400.0), None, "USD", 1.0)
+        self.epochs: list[EpochRecord] = []
+        self._before = _Point(0.0, 0.0, 0)
+
+    def start(self) -> None:
+        """Wait for the first refreshes, as the meter does, so that there is a figure to tell."""
+        self.start_ns = self.timeline.switch(self.tally.buckets["other"])
+        while not self.poller.ready:
+            self.poll_until(self.poller.next_poll + 1)
+
+    def stop(self) -> int:
+        """Wait for the refresh that follows the end, as the meter does; return the end in ns."""
+        ended = self.timeline.switch(OUTSIDE)
+        while not self.poller.known_until(ended):
+            self.clock.advance(LAST_STEP_S)
+            self.poller.poll(ended)
+        self.poller.close()
+        return ended
+
+    def poll_until(self, instant: int) -> None:
+        """Poll whenever it is due, up to an instant in ns."""
+        while self.poller.next_poll < instant:
+            self.clock.now_ns = max(self.clock.now_ns, self.poller.next_poll)
+            self.poller.poll()
+        self.clock.now_ns = max(self.clock.now_ns, instant)
+
+    def end_epoch(self) -> None:
+        """Note an epoch as the meter does."""
+        look = self.timeline.look()
+        buckets = list(self.tally.buckets.values())
+        known = self.ledger.published.at(look.now, look.totals)
+        point = _Point(
+            sum(known[b] for b in buckets),
+            sum(look.totals[b] for b in buckets) / NS_PER_S,
+            look.counts[self.tally.group].samples,
+        )
+        joules = point.joules - self._before.joules
+        self.epochs = add_epoch(
+            self.epochs,
+            EpochRecord(
+                stage="train",
+                index=sum(epoch.epochs for epoch in self.epochs),
+                joules=joules,
+                seconds=point.seconds - self._before.seconds,
+                samples=point.samples - self._before.samples,
+                co2e_grams=self.rates.grams(joules),
+            ),
+        )
+        self._before = point
+
+    def record(self) -> RunRecord:
+        """Return the record as of now."""
+        look = self.timeline.look()
+        state = State(look.now, look.totals, look.counts, [self.ledger], [self.tally], self.epochs)
+        run = Run(id="week", started_at="2026-01-01T00:00:00+00:00", status="completed", framework="none", hostnames=["host"])
+        return build_record(run, state, self.rates)
+
+
+def play_week(folder: Path, seconds: float, interval_s: float) -> dict[str, Any]:
+    """Play a run of this length, polled this often; return the size of its file, its errors, and what a review of it takes."""
+    run = _Run(interval_s)
+    run.start()
+    wait, compute = run.tally.buckets["data_wait"], run.tally.buckets["compute"]
+    next_epoch = run.start_ns + round(EPOCH_S * NS_PER_S)
+    first = int(run.clock() / NS_PER_S / CYCLE_S) + 1
+    batches = round(seconds / CYCLE_S)
+    for cycle in range(first, first + batches):
+        began = round(cycle * CYCLE_S * NS_PER_S)
+        run.poll_until(began)
+        run.timeline.switch(compute)
+        run.poll_until(began + round(DUTY * CYCLE_S * NS_PER_S))
+        run.timeline.end_batches(wait, 1, SAMPLES)
+        if run.clock() >= next_epoch:
+            run.end_epoch()
+            next_epoch += round(EPOCH_S * NS_PER_S)
+    ended = run.stop()
+    begun = time.perf_counter()
+    record = run.record()
+    write_record(record, folder / FILE_NAME)
+    review_s = time.perf_counter() - begun
+    load_record(folder)
+    true = run.curve.joules(ended) - run.curve.joules(run.start_ns)
+    true_seconds = (ended - run.start_ns) / NS_PER_S
+    stage = record.stages["train"]
+    return {
+        "bytes": (folder / FILE_NAME).stat().st_size,
+        "epochs": sum(epoch.epochs for epoch in record.epochs),
+        "joules": record.total.joules,
+        "error_joules": record.total.joules - true,
+        "error_seconds": record.total.seconds - true_seconds,
+        "missing_batches": batches - stage.batches,
+        "review_percent": 100 * review_s * NS_PER_S / REVIEW_NS,
+    }
