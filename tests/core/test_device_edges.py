@@ -227,7 +227,7 @@ def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: 
             device.launch(0.2)
     true_window = device.joules(monotonic_clock()) - true_start
     time.sleep(3)
-    assert window.joules == pytest.approx(true_window, rel=0.05)
+    assert window.joules == pytest.approx(true_window, abs=330 * 0.06)  # the device is read every 50 ms
     written = load_record(tmp_path).total
     assert written.seconds > 2
     assert written.joules == pytest.approx(90 * written.seconds + 330 * 0.5, rel=0.05)
