@@ -449,7 +449,6 @@ class EnergyMeter:
         if self._ended:  # what passes after the end counts nowhere
             frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
-        self._resolve_edges()
         buckets = frame.tally.buckets
         self._during, self._between = buckets[frame.during], buckets[frame.between]
         self._timeline.switch(buckets[phase])
@@ -482,12 +481,7 @@ class EnergyMeter:
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
-        self._resolve_edges()
         self._timeline.switch(self._current.tally.buckets[phase])
-
-    def _resolve_edges(self) -> None:
-        if self._edges is not None:
-            self._edges.resolve()
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -533,7 +527,6 @@ class EnergyMeter:
 
     def point(self) -> Point:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
-        self._resolve_edges()
         look = self._timeline.look()
         totals = look.totals
         known, beside = (
@@ -665,7 +658,6 @@ class EnergyMeter:
             window.end = self._mark()
 
     def _mark(self) -> Mark:
-        self._resolve_edges()
         with self._lock:
             look = self._timeline.look()
             read = {source.device.id for source in self._sources} if self.running else set()
