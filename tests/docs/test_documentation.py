@@ -56,4 +56,4 @@ def test_the_new_backend_of_the_page_passes_the_suite_and_is_short(tmp_path: Pat
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 passed" in done.stdout
+    assert "12 passed" in done.stdout
