@@ -19,6 +19,9 @@ from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
 WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
 
+_LEARNED = 100
+"""After so many intervals between refreshes, some seconds, a reading more changes little of what is known."""
+
 _MOST_WAITING = 64
 """So many knots wait for a device to pass its edges; some seconds of readings."""
 
@@ -162,7 +165,7 @@ class Ledger:
     @property
     def urgent(self) -> bool:
         """Whether somebody waits for the next reading, or nobody knows yet what to expect of it."""
-        return self.published is None or bool(self._marks) or self.finder.silent
+        return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent
 
     def mark(self, mark: Mark) -> None:
         """Ask for the energy at an instant not before the last knot."""

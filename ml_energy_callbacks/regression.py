@@ -139,6 +139,11 @@ class PowerFit:
         self._squares += joules * joules / length
 
     @property
+    def count(self) -> int:
+        """Number of intervals so far."""
+        return self._count
+
+    @property
     def _blocks(self) -> list[_Block]:
         return [block for series in self._groups.values() for block in series.blocks]
 
