@@ -28,7 +28,7 @@ from ml_energy_callbacks.testing import SquareCurve
 from ml_energy_callbacks.testing.powercap import SimulatedPowercap
 
 PACKAGES = 2
-WARM_UP = 3
+WARM_UP = 6
 """Blocks before the one that is timed: in its first seconds a meter learns the refreshes and the phases' powers."""
 RESAMPLES = 10_000
 BLOCKS = ("A", "A'", "B")
