@@ -12,7 +12,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import tracemalloc
 import warnings
@@ -21,12 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from hooks import BATCHES, ROUNDS, above_empty, timed
+from hooks import BATCHES, ROUNDS, above_empty
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, TensorDataset
+from side_by_side.loop_lightning import Empty, fit
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.lightning import EnergyCallback
@@ -35,48 +32,12 @@ BACKENDS = ("tensorflow", "jax", "torch")
 MILLION = 1_000_000
 
 
-class Empty(pl.Callback):
-    """Overrides the two hooks and does nothing."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        """Do nothing."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        """Do nothing."""
-
-
-class Tiny(pl.LightningModule):
-    """The least that can be trained."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 1)
-
-    def training_step(self, batch, batch_idx):
-        """Return the loss."""
-        return self.layer(batch[0]).mean()
-
-    def configure_optimizers(self):
-        """Use plain descent."""
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-def fit(callback, folder) -> list[int]:
-    """Return the times of the two hooks of each batch of a fit, in ns."""
-    times = timed(callback, "on_train_batch_start", "on_train_batch_end")
-    data = DataLoader(TensorDataset(torch.randn(BATCHES * 4, 4)), batch_size=4)
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], default_root_dir=folder, **options).fit(Tiny(), data)
-    return times
-
-
 def lightning_hooks() -> list[float]:
     """Return what the hooks take above empty ones in a fit of Lightning, in µs."""
     for name in ("pytorch_lightning", "lightning.pytorch"):  # the two share a logger, that of the last one imported
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        return above_empty(partial(fit, folder=folder), Empty, partial(EnergyCallback, verbose=False))
+    return above_empty(partial(fit, batches=BATCHES), Empty, partial(EnergyCallback, verbose=False))
 
 
 def keras_hooks(backend) -> dict[str, Any]:

@@ -385,10 +385,10 @@ class EnergyMeter:
 
     def _tell_gaps(self, end: int) -> None:
         """Tell the user of devices whose energy is missing for much of the run."""
-        seconds = sum(self._timeline.look().totals[1:]) / NS_PER_S
+        seconds, silent = sum(self._timeline.look().totals[1:]) / NS_PER_S, self.silent
         for name, ledger in [*self._ledgers.items(), *self._beside.items()]:
             missing = ledger.finder.missing_at(end) / NS_PER_S
-            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in self.silent
+            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
             share = name.startswith(f"{BACKEND}:")  # where it is not told, that is normal
             if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not share:
                 self.warn(f"{name} could not be read for {missing:.3g} of {seconds:.3g} s; what it used then is missing.")

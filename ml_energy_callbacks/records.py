@@ -249,15 +249,15 @@ def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
             waiting[epoch.stage] = first = copy(epoch)
             merged.append(first)
             continue
-        first.joules = _sum(first.joules, epoch.joules)
+        first.joules = _sum_of_known(first.joules, epoch.joules)
         first.seconds += epoch.seconds
-        first.samples = _sum(first.samples, epoch.samples)
-        first.co2e_grams = _sum(first.co2e_grams, epoch.co2e_grams)
+        first.samples = _sum_of_known(first.samples, epoch.samples)
+        first.co2e_grams = _sum_of_known(first.co2e_grams, epoch.co2e_grams)
         first.epochs += epoch.epochs
     return merged
 
 
-def _sum(a: _Number | None, b: _Number | None) -> _Number | None:
+def _sum_of_known(a: _Number | None, b: _Number | None) -> _Number | None:
     return None if a is None or b is None else a + b
 
 

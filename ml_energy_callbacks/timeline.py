@@ -187,7 +187,7 @@ class Timeline:
                     stamp = event[0]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
                 state.advance(max(now, state.since))
-            return Look(state.since, state.running, state.totals, list(state.switches), state.counts, state.forgot, settled)
+            return Look(state.since, state.running, state.totals, state.switches, state.counts, state.forgot, settled)
 
     def _work_off(self, now: int) -> None:
         """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""

@@ -5,22 +5,11 @@ from functools import cache
 import keras
 import numpy as np
 from hooks import timed
+from overhead_keras import Empty
 
-from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.keras import EnergyCallback
 
-from .marks import Marks, batches_for, marking
-from .tools import Place
-
-
-class Empty(keras.callbacks.Callback):
-    """Overrides the two hooks and does nothing; Keras calls it as it calls ours, in the loop's own thread."""
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Do nothing."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Do nothing."""
+from .marks import Marks, hook_times
 
 
 class Marking(keras.callbacks.Callback):
@@ -58,9 +47,4 @@ def fit(callback, batches) -> list[int]:
 
 def run(kind, batches) -> list[int]:
     """Return the time of a tool's hooks of each batch in ns; ours are those of the callback."""
-    if kind == "none":
-        return fit(Empty(), batches)
-    if kind == "ours":
-        return fit(EnergyCallback(backends=[NvmlBackend()], carbon_intensity=400, verbose=False), batches)
-    with marking(kind, Place()) as marks:
-        return fit(Marking(marks), batches_for(kind, batches))
+    return hook_times(kind, batches, fit, Empty, EnergyCallback, Marking)

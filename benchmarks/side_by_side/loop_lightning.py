@@ -8,11 +8,9 @@ import torch
 from hooks import timed
 from torch.utils.data import DataLoader, TensorDataset
 
-from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.lightning import EnergyCallback
 
-from .marks import Marks, batches_for, marking
-from .tools import Place
+from .marks import Marks, hook_times
 
 OFF = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
@@ -71,9 +69,4 @@ def fit(callback, batches) -> list[int]:
 
 def run(kind, batches) -> list[int]:
     """Return the time of a tool's hooks of each batch in ns; ours are those of the callback."""
-    if kind == "none":
-        return fit(Empty(), batches)
-    if kind == "ours":
-        return fit(EnergyCallback(backends=[NvmlBackend()], carbon_intensity=400, verbose=False), batches)
-    with marking(kind, Place()) as marks:
-        return fit(Marking(marks), batches_for(kind, batches))
+    return hook_times(kind, batches, fit, Empty, EnergyCallback, Marking)

@@ -6,6 +6,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from ml_energy_callbacks.backends.nvml import NvmlBackend
+
 from .tools import Place, Tool, make
 
 WINDOWS = "ours, a window per batch"
@@ -70,3 +72,29 @@ def marking(kind: str, place: Place, *, batches: bool = True) -> Iterator[Marks]
         yield marks_of(kind, tool, batches=batches)
     finally:
         tool.stop()
+
+
+def hook_times(
+    kind: str,
+    batches: int,
+    fit: Callable[[Any, int], list[int]],
+    empty: Callable[[], Any],
+    ours: Callable[..., Any],
+    marked: Callable[[Marks], Any],
+) -> list[int]:
+    """Return the time of a tool's hooks of each batch in ns; ours are those of the callback.
+
+    Args:
+        kind: Name of the tool.
+        batches: So many, but fewer where a tool takes long.
+        fit: Runs a loop of a framework with a callback and so many batches, and returns their times.
+        empty: Makes the framework's callback that does nothing.
+        ours: Makes our callback.
+        marked: Makes a callback that marks the batches for a tool.
+    """
+    if kind == "none":
+        return fit(empty(), batches)
+    if kind == "ours":
+        return fit(ours(backends=[NvmlBackend()], carbon_intensity=400, verbose=False), batches)
+    with marking(kind, Place()) as marks:
+        return fit(marked(marks), batches_for(kind, batches))
