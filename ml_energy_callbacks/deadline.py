@@ -17,7 +17,7 @@ class LateError(Exception):
 
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
-    """Call in a thread of its own, which does not keep the interpreter from ending."""
+    """Call in a thread of its own, which does not keep the interpreter from ending, or here where no thread can start."""
     outcome: Future[_Result] = Future()
 
     def run() -> None:
@@ -26,7 +26,10 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
+    except RuntimeError:  # Python 3.12 starts no thread once the interpreter ends
+        run()
     return outcome
 
 

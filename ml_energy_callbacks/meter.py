@@ -309,7 +309,6 @@ class EnergyMeter:
             end = self._end()
             self._sampler = self._loop = self._edges = None
             hanging = sampler.stop(end)
-            close(source for source in self._sources if not any(source is other for other in hanging))
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
             self._doubt()
@@ -317,6 +316,7 @@ class EnergyMeter:
             self._run.status, self._run.reason = status, reason
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             self._write()
+            close(source for source in self._sources if not any(source is other for other in hanging))
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _tell_what_was_found(self) -> None:
