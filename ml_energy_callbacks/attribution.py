@@ -5,7 +5,7 @@ fitted power x time, and so conserves every joule.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_energy_callbacks.clock import NS_PER_S
@@ -171,13 +171,17 @@ class Ledger:
         """Ask for the energy at an instant not before the last knot."""
         self._marks.append(mark)
 
-    def take(self, reading: Reading, timeline: TimelineReader) -> None:
-        """Take a reading; the timeline must have been looked at since."""
-        self._waiting += self.finder.take(reading)
+    def take(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
+        """Take readings, oldest first, each with the power that was told then, and when; look at the timeline before."""
+        for reading, power in held:
+            self._waiting += self.finder.take(reading)
+            if self.finder.silent:
+                self.check.pause()
+            elif power is not None:
+                self.check.take(power[0], self.finder.joules, power[1], self.finder.resets)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        if self._waiting:
-            self._look_ahead(timeline)
+        self._publish(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: what the device draws until the next reading is nobody's."""
@@ -188,6 +192,7 @@ class Ledger:
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
+        self._publish(timeline)
         if self.published is not None:
             for mark in self._marks:
                 if mark.time_ns <= end:
@@ -215,10 +220,9 @@ class Ledger:
         elif before is not None:
             self._spread(before, knot, totals, bucket, timeline)
         self._knot, self._totals, self._bucket = knot, totals, bucket
-        self._publish(knot, totals, self.joules)
 
-    def _look_ahead(self, timeline: TimelineReader) -> None:
-        """Publish what is known up to the last knot, though what ran in between may yet turn out to be otherwise."""
+    def _publish(self, timeline: TimelineReader) -> None:
+        """Tell what is known up to the last knot, though what ran before one that waits may yet turn out to be otherwise."""
         before, early, joules = self._knot, self._totals, self.joules[:]
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
@@ -229,13 +233,9 @@ class Ledger:
             if before is not None and not knot.starts and seconds:
                 self._divide(before, knot, early, seconds, joules)
             before, early = knot, totals
-        if before is not None:
-            self._publish(before, early, joules)
-
-    def _publish(self, knot: Knot, totals: list[float], joules: list[float]) -> None:
         powers = self._fit.powers()
-        if powers is not None:  # one knot alone tells no energy
-            self.published = Published(knot.time_ns, totals, joules[:], powers, self.finder.longest_gap_ns)
+        if before is not None and powers is not None:  # one knot alone tells no energy
+            self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules
@@ -253,8 +253,8 @@ class Ledger:
     def _divide(self, before: Knot, knot: Knot, early: list[float], seconds: Mapping[int, float], joules: list[float]) -> None:
         """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
         powers = self._fit.powers()
-        weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         energy = knot.joules - before.joules
+        weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         if OUTSIDE in weights and len(weights) > 1:
             # Of what is drawn before and after the run hardly anything is seen: it is what the run leaves.
             weights[OUTSIDE] = max(0.0, energy - (sum(weights.values()) - weights[OUTSIDE]))

@@ -8,9 +8,10 @@ and when powers drift. Uncertain refresh instants are errors in variables: their
 Memory is constant.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Vector = list[float]
 _Key = TypeVar("_Key", int, tuple[int, int])
@@ -33,14 +34,18 @@ _T95 = (
 )  # fmt: skip
 
 
+def _sums() -> dict[Any, float]:
+    return defaultdict(float)
+
+
 @dataclass(slots=True)
 class _Block:
     """Sums over consecutive intervals: weighted second moments, by pairs of buckets."""
 
     count: int = 0
-    seconds: dict[tuple[int, int], float] = field(default_factory=dict)
-    joules: dict[int, float] = field(default_factory=dict)
-    errors: dict[int, float] = field(default_factory=dict)
+    seconds: dict[tuple[int, int], float] = field(default_factory=_sums)
+    joules: dict[int, float] = field(default_factory=_sums)
+    errors: dict[int, float] = field(default_factory=_sums)
 
     def merge(self, other: "_Block") -> None:
         self.count += other.count
@@ -125,14 +130,15 @@ class PowerFit:
         length = sum(seconds.values())
         block = self._groups.setdefault(group, _Series()).current()
         block.count += 1
+        watts = joules / length
         for bucket, time in seconds.items():
-            block.joules[bucket] = block.joules.get(bucket, 0.0) + time * joules / length
+            block.joules[bucket] += time * watts
+            share = time / length
             for other, other_time in seconds.items():
                 if bucket <= other:
-                    pair = (bucket, other)
-                    block.seconds[pair] = block.seconds.get(pair, 0.0) + time * other_time / length
+                    block.seconds[bucket, other] += share * other_time
         for bucket, variance in errors:
-            block.errors[bucket] = block.errors.get(bucket, 0.0) + variance / length
+            block.errors[bucket] += variance / length
         self._count += 1
         self._joules += joules
         self._seconds += length
@@ -239,7 +245,7 @@ def _score(block: _Block, solution: _Solution) -> dict[int, float]:
 
 def _add_to(mine: dict[_Key, float], theirs: Mapping[_Key, float]) -> None:
     for key, value in theirs.items():
-        mine[key] = mine.get(key, 0.0) + value
+        mine[key] += value
 
 
 def _dense(block: _Block, buckets: Sequence[int]) -> Matrix:

@@ -103,8 +103,11 @@ class Poller:
             self._next_round = now + round(self._interval_ns * spread)
         if end is not None or any(self._wanted(i, now) for i in due):
             self._work_off()
-        for i in due:
-            self._due[i] = self._next(self._pairs[i][1], now)
+            for i in due:
+                self._due[i] = self._next(self._pairs[i][1], now)
+        else:
+            for i in due:
+                self._due[i] = self._next_round
 
     def _wanted(self, i: int, now: int) -> bool:
         """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
@@ -123,13 +126,9 @@ class Poller:
                 return  # this thread hung in a read and was given up
             self._reader.refresh()
             for (_, ledger), held in zip(self._pairs, self._held, strict=True):
-                for reading, power in held:
-                    ledger.take(reading, self._reader)
-                    if ledger.finder.silent:
-                        ledger.check.pause()
-                    elif power is not None:
-                        ledger.check.take(power[0], ledger.finder.joules, power[1], ledger.finder.resets)
-                held.clear()
+                if held:
+                    ledger.take(held, self._reader)
+                    held.clear()
 
     def _next(self, ledger: Ledger, now: int) -> int:
         """Return when to read a device again, in ns."""
@@ -184,6 +183,28 @@ def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
     return (clock(), watts) if 0 <= watts <= MAX_WATTS[source.device.kind] else None
 
 
+class _Stop:
+    """An event for threads that wait most of the time: where ``threading.Event`` runs Python code, this waits in one call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._set = False
+
+    def set(self) -> None:
+        if not self._set:
+            self._set = True
+            self._lock.release()
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        if self._lock.acquire(timeout=max(0.0, seconds)):
+            self._lock.release()
+        return self._set
+
+
 class Sampler:
     """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else."""
 
@@ -202,7 +223,7 @@ class Sampler:
         self._clock = clock
         self._review = review
         self._watch = watch
-        self._stopping = threading.Event()
+        self._stopping = _Stop()
         self._end: int | None = None
         self._pollers = list(pollers.values())
         self._readers = [
@@ -255,7 +276,7 @@ class Sampler:
     def _read(self, poller: Poller) -> None:
         while self._end is None:
             poller.poll()
-            self._stopping.wait(max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
+            self._stopping.wait((poller.next_poll - self._clock()) / NS_PER_S)
         while not poller.closed and not poller.known_until(self._end) and self._clock() < self._end + _LAST_WAIT_NS:
             poller.poll(self._end)
             sleep(min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S)))
