@@ -12,7 +12,7 @@ from time import sleep
 from typing import Any, Protocol
 
 from ml_energy_callbacks.clock import Clock, monotonic_clock
-from ml_energy_callbacks.timeline import Edge
+from ml_energy_callbacks.timeline import Edge, Stamp
 
 _NS_PER_MS = 1_000_000
 _MOST = 1024
@@ -55,19 +55,19 @@ class DeviceEdges:
         self._device_ns = 0.0  # of the last event, by the device's time since the first one
         self._low, self._high = -inf, inf  # bounds of our time less the device's, in ns
 
-    def __call__(self) -> Edge | None:
-        """Return the edge that is here in the device's queue; None where there is none, and the host's time serves."""
+    def __call__(self) -> Stamp:
+        """Return the edge that is here in the device's queue, or the host's time where there is none."""
+        now = self._clock()
         if self._broken or len(self._pending) >= _MOST:
             self.resolve()
-            return None
-        now = self._clock()
+            return now
         try:
             event = self._record()
         except Exception:  # noqa: BLE001 - whatever a driver raises, training goes on, by the host's time
             self._give_up()
-            return None
+            return now
         if event is None:  # nothing may be asked now, either
-            return None
+            return now
         edge = Edge(now, now)
         self._pending.append((event, edge))
         self.resolve()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import torch
+from torch.utils.data import BatchSampler, DataLoader, default_collate
 
 from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
@@ -106,8 +107,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._starts: dict[str, Point] = {}
         self._every = 0
         self._logged_step = -1
-        self._expected: int | None = None
-        self._size: int | None = None
+        self._train_sizes = self._eval_sizes = _Sizes(None)
 
     # ---------------------------------------------------------------------------------------------------- life
 
@@ -205,8 +205,7 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
-        self._expected = _loader_batch_size(trainer.train_dataloader)
-        self._size = None
+        self._train_sizes = _Sizes(trainer.train_dataloader)
         self._starts["train"] = self._meter.point()
         self._meter.enter("data_wait")
 
@@ -229,10 +228,13 @@ class EnergyCallback(MeteredCallback, Callback):
         batch_idx: int,
     ) -> None:
         """End the computation, count the samples, and log every so many steps."""
-        length = first_length(batch)
-        if length is None or length != self._size:
-            self._meter.batch_end(self._samples(batch, batch_idx == trainer.num_training_batches - 1))
+        sizes = self._train_sizes
+        if batch_idx < sizes.sure:
+            self._meter.batch_end(sizes.usual)
         else:
+            length = first_length(batch)
+            if length is None or length != sizes.usual:
+                length = self._samples(sizes, batch, batch_idx, trainer.num_training_batches)
             self._meter.batch_end(length)
         every = self._every
         if every:
@@ -311,24 +313,30 @@ class EnergyCallback(MeteredCallback, Callback):
         if batch_idx == 0:
             loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
             loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-            self._expected = _loader_batch_size(loaders[dataloader_idx]) if dataloader_idx < len(loaders) else None
-            self._size = None
-        length = first_length(batch)
-        if length is None or length != self._size:
-            counts = _eval_counts(trainer)
-            length = self._samples(batch, dataloader_idx < len(counts) and batch_idx == counts[dataloader_idx] - 1)
-        self._meter.batch_end(length)
+            self._eval_sizes = _Sizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
+        sizes = self._eval_sizes
+        if batch_idx < sizes.sure:
+            self._meter.batch_end(sizes.usual)
+        else:
+            length = first_length(batch)
+            if length is None or length != sizes.usual:
+                counts = _eval_counts(trainer)
+                length = self._samples(sizes, batch, batch_idx, counts[dataloader_idx] if dataloader_idx < len(counts) else 0)
+            self._meter.batch_end(length)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _eval_batch_end
 
     # ---------------------------------------------------------------------------------------------------- figures
 
-    def _samples(self, batch: Any, last: bool) -> int | None:  # noqa: ANN401, FBT001
+    def _samples(self, sizes: "_Sizes", batch: Any, index: int, count: float) -> int | None:  # noqa: ANN401
+        """Return the number of samples in a batch of which there are so many in all."""
         if self._batch_size_fn is not None:
             return self._ask(self._batch_size_fn, batch)
-        samples = infer_batch_size(batch, self._expected, last=last)
+        samples = infer_batch_size(batch, sizes.expected, last=index == count - 1)
         # Batches like this one need no second look.
-        self._size = samples if samples == first_length(batch) else None
+        sizes.usual = samples if samples == first_length(batch) else None
+        if sizes.uniform and samples == sizes.expected:
+            sizes.sure = int(count) - 1
         if samples is None:
             self._meter.warn(
                 "The number of samples in a batch is not plain from its shapes, so that energy per sample is unknown: "
@@ -415,9 +423,31 @@ def _eval_counts(trainer: "Trainer") -> Sequence[float]:
     return counts if isinstance(counts, list) else [counts]
 
 
-def _loader_batch_size(loader: Any) -> int | None:  # noqa: ANN401
-    size = getattr(loader, "batch_size", None)
-    return size if isinstance(size, int) else None
+class _Sizes:
+    """What is known of the sizes of a loader's batches.
+
+    Attributes:
+        expected: What the loader was set to; None where it does not tell.
+        uniform: Whether torch's own sampling and collation give every batch but the last that size, whatever is in it.
+        usual: The size of the batches whose first array is as long as that; None where that tells nothing.
+        sure: The batches before this one have the usual size, and need not be looked at.
+    """
+
+    __slots__ = ("expected", "sure", "uniform", "usual")
+
+    def __init__(self, loader: Any) -> None:  # noqa: ANN401
+        size = getattr(loader, "batch_size", None)
+        self.expected = size if isinstance(size, int) else None
+        self.uniform = (
+            self.expected is not None
+            and type(loader) is DataLoader
+            and type(loader.batch_sampler) is BatchSampler
+            and type(loader.sampler).__module__.startswith("torch.utils.data.")
+            and loader.collate_fn is default_collate
+            and not hasattr(loader.dataset, "__getitems__")
+        )
+        self.usual: int | None = None
+        self.sure = 0
 
 
 def _gpus(trainer: "Trainer") -> Sequence[str] | None:

@@ -32,7 +32,7 @@ from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, add_epoch, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
-from ml_energy_callbacks.timeline import OUTSIDE, Counts, Timeline
+from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _log = logging.getLogger("ml_energy_callbacks")
 
@@ -182,6 +182,8 @@ class EnergyMeter:
         self._scope = scope
         self._backends = backends
         self._timeline = Timeline(monotonic_clock)
+        self._queue = self._timeline.queue
+        self._stamp: Callable[[], Stamp] = monotonic_clock
         self._tallies: dict[str, Tally] = {}
         self._stack: list[_Frame] = []
         self._ledgers: dict[str, Ledger] = {}
@@ -282,7 +284,8 @@ class EnergyMeter:
             self._pid = os.getpid()
             self._loop = loop
             self._timeline.forget_edges()
-            self._edges = None if record_event is None else DeviceEdges(record_event, self._timeline.clock)
+            self._edges = None if record_event is None else DeviceEdges(record_event, monotonic_clock)
+            self._stamp = self._edges or monotonic_clock
             watch = None if loop is None else partial(self._watch, loop)
             self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
@@ -308,6 +311,7 @@ class EnergyMeter:
                 self._timeline.forget_edges()
             end = self._end()
             self._sampler = self._loop = self._edges = None
+            self._stamp = monotonic_clock
             hanging = sampler.stop(end)
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
@@ -494,8 +498,7 @@ class EnergyMeter:
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        edges = self._edges
-        self._timeline.switch(self._during, None if edges is None else edges())
+        self._queue.append((self._stamp(), self._during))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch of so many samples, or of a number that is not known, and wait for data.
@@ -504,8 +507,10 @@ class EnergyMeter:
             samples: Number of samples.
             batches: Number of batches, where the framework runs several as one.
         """
-        edges = self._edges
-        self._timeline.end_batches(self._between, batches, samples, None if edges is None else edges())
+        queue = self._queue
+        queue.append((self._stamp(), self._between, batches, samples))
+        if len(queue) > LONGEST_QUEUE:
+            self._timeline.shorten()
 
     def batch(self, samples: int | None = None) -> _Batch:
         """Return the context of a batch of so many samples."""

@@ -21,7 +21,7 @@ _REMEMBERED = 1024
 _LOOKS = 32
 """Earlier looks that are remembered."""
 
-_LONGEST_QUEUE = 4000
+LONGEST_QUEUE = 4000
 """What nobody looked at for so long is worked off by the training loop itself, so that memory is bounded."""
 
 
@@ -71,8 +71,10 @@ class Edge:
     time_ns: int | None = None
 
 
-_Stamp = int | Edge
-_Event = tuple[_Stamp, int] | tuple[_Stamp, int, int, int | None]
+Stamp = int | Edge
+"""When something happened: the monotonic clock in ns, or an edge that tells it later."""
+
+Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None]
 """What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
 
 
@@ -111,14 +113,15 @@ class Timeline:
     Attributes:
         clock: Monotonic clock in ns.
         groups: Group of each bucket.
+        queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
+            between, and calls :meth:`shorten` where it holds more than :data:`LONGEST_QUEUE`.
     """
 
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, with no other."""
         self.clock = clock
         self.groups = [0]
-        self._queue: deque[_Event] = deque()
-        self._append = self._queue.append
+        self.queue: deque[Event] = deque()
         # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
         self._lock = threading.RLock()
         self._working = False
@@ -143,22 +146,17 @@ class Timeline:
                 self._compiling.add(bucket)
         return bucket
 
-    def switch(self, bucket: int, edge: Edge | None = None) -> int:
-        """End the running bucket and begin this one, now or when a device passes the edge; return the clock in ns."""
-        if edge is None:
-            now = self.clock()
-            self._append((now, bucket))
-            return now
-        self._append((edge, bucket))
-        return edge.host_ns
+    def switch(self, bucket: int) -> int:
+        """End the running bucket and begin this one; return the clock in ns."""
+        now = self.clock()
+        self.queue.append((now, bucket))
+        return now
 
-    def end_batches(self, bucket: int, batches: int, samples: int | None, edge: Edge | None = None) -> None:
-        """End the running bucket, begin this one, and count so many batches in its group."""
-        self._append((self.clock() if edge is None else edge, bucket, batches, samples))
-        if len(self._queue) > _LONGEST_QUEUE:
-            with self._lock:
-                if not self._working:
-                    self._work_off(max(self.clock(), self._state.since))
+    def shorten(self) -> None:
+        """Work a long queue off in the training loop itself."""
+        with self._lock:
+            if not self._working:
+                self._work_off(max(self.clock(), self._state.since))
 
     def add_samples(self, group: int, samples: int, unsized: int) -> None:
         """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
@@ -169,7 +167,7 @@ class Timeline:
 
     def forget_edges(self) -> None:
         """Take the host's time for all edges that no device was seen to pass: nobody asks for them any more."""
-        for event in list(self._queue):
+        for event in list(self.queue):
             if isinstance(event[0], Edge) and event[0].time_ns is None:
                 event[0].time_ns = event[0].host_ns
 
@@ -183,7 +181,7 @@ class Timeline:
             settled = self._state.since
             state = self._state.copy()
             if settled < now:  # edges that lie ahead: for the time being, what the host has done
-                for event in list(self._queue):
+                for event in list(self.queue):
                     stamp = event[0]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
                 state.advance(max(now, state.since))
@@ -193,22 +191,22 @@ class Timeline:
         """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""
         self._working = True
         try:
-            while self._queue:
-                stamp = self._queue[0][0]
+            while self.queue:
+                stamp = self.queue[0][0]
                 instant = stamp.time_ns if isinstance(stamp, Edge) else stamp
                 if isinstance(stamp, Edge) and instant is None:
-                    if len(self._queue) <= _LONGEST_QUEUE:
+                    if len(self.queue) <= LONGEST_QUEUE:
                         self._state.advance(max(self._state.since, min(stamp.after_ns, now)))
                         return
                     instant = stamp.host_ns  # it will not be known any more
                 if instant is None or instant > now:
                     break
-                self._apply(self._state, instant, self._queue.popleft())
+                self._apply(self._state, instant, self.queue.popleft())
             self._state.advance(now)
         finally:
             self._working = False
 
-    def _apply(self, state: _State, instant: int, event: _Event) -> None:
+    def _apply(self, state: _State, instant: int, event: Event) -> None:
         # One that was stamped before the last look, and appended after it, happened at that look.
         state.advance(max(instant, state.since))
         bucket = event[1]

@@ -64,7 +64,7 @@ def test_a_signal_that_looks_in_the_middle_of_a_look_breaks_nothing() -> None:
         while monotonic_clock() < begun + 500_000_000:
             for _ in range(50):
                 timeline.switch(a)
-                timeline.end_batches(b, 1, 2)
+                timeline.queue.append((timeline.clock(), b, 1, 2))
                 batches += 1
             timeline.look()
     finally:

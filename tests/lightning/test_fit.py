@@ -1,6 +1,7 @@
 """The callback in real trainers of both packages."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,49 @@ def test_several_dataloaders_are_counted_together(tmp_path: Path) -> None:
     trainer(tmp_path, [energy], max_epochs=1).fit(module(), loader(), [loader(10, 5), loader(7, 3)])
     validate = energy.record.stages["validate"]
     assert (validate.batches, validate.samples) == (5, 17)
+
+
+def test_a_validation_of_another_batch_size_leaves_the_training_batches_known(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False)
+    trainer(tmp_path, [energy], max_epochs=1, val_check_interval=3).fit(module(), loader(38, 4), loader(13, 6))
+    stages = energy.record.stages
+    assert (stages["train"].batches, stages["train"].samples) == (10, 38)
+    assert (stages["validate"].batches, stages["validate"].samples) == (9, 39)
+    assert energy.record.warnings == [text for text in energy.record.warnings if "batch_size_fn" not in text]
+
+
+class TooLong(torch.utils.data.Sampler[int]):
+    """Says that there is more than there is."""
+
+    def __init__(self, said: float) -> None:
+        self._said = said
+
+    def __len__(self) -> int:
+        return int(self._said)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10))
+
+
+def test_a_sampler_that_promises_too_much_is_not_believed(tmp_path: Path) -> None:
+    data = torch.utils.data.TensorDataset(torch.randn(40, 8), torch.randn(40, 1))
+    energy = EnergyCallback(verbose=False)
+    batches = torch.utils.data.DataLoader(data, batch_size=4, sampler=TooLong(40))
+    trainer(tmp_path, [energy], max_epochs=1).fit(module(), batches)
+    # The batch of 2 came where a whole one was due.
+    assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (3, None)
+
+
+def test_a_collation_that_leaves_samples_out_is_not_taken_for_whole_batches(tmp_path: Path) -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(80.0).reshape(10, 8), torch.randn(10, 1))
+
+    def collate(items: list[Any]) -> Any:
+        return torch.utils.data.default_collate([item for item in items if item[0][0] != 40])
+
+    energy = EnergyCallback(verbose=False)
+    batches = torch.utils.data.DataLoader(data, batch_size=5, collate_fn=collate)
+    trainer(tmp_path, [energy], max_epochs=1).fit(module(), batches, None)
+    assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (2, 9)
 
 
 def test_limit_0_in_test_and_predict_measures_nothing_and_breaks_nothing(tmp_path: Path) -> None:
