@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple
 
 MILLISECOND = 1_000_000
 
-_BURST_CHANGES = 5
+_BURST_CHANGES = 4
 _BURST_NS = 500 * MILLISECOND
 _BURST_STEP_NS = MILLISECOND
-_WIDE_NS = 2 * MILLISECOND
+_BURST_SHARE = 12
+"""While nothing is known yet, the next poll comes after this part of the time since the last refresh."""
+_WIDE_NS = MILLISECOND
 _PROBE_POLLS = 12
 _DRIFT = 2e-6
 """Two clocks' rates wander against each other by about this share."""
@@ -111,7 +113,10 @@ class RefreshGrid:
         if self._began is None:
             return now
         if self.regularity == "unknown":
-            return now + _BURST_STEP_NS if now - self._began < _BURST_NS else None
+            if now - self._began >= _BURST_NS:
+                return None
+            last = self._brackets[-1][1] if self._brackets else self._began
+            return now + max(_BURST_STEP_NS, (now - last) // _BURST_SHARE)
         if self.regularity != "regular":
             return None
         low, high = self._predict_after(now)

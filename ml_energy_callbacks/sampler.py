@@ -64,6 +64,7 @@ class Poller:
         self._next_round = now
         self._due = [now] * len(self._pairs)
         self._read_ns = [0] * len(self._pairs)
+        self._values: list[float | None] = [None] * len(self._pairs)
         self._held: list[list[tuple[Reading, tuple[int, float] | None]]] = [[] for _ in self._pairs]
         self._lock = lock
         self.closed = False
@@ -93,31 +94,30 @@ class Poller:
         ]
         readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
         regular = now >= self._next_round
+        wanted = end is not None
         for i, reading in readings:
             tells = regular and reading.value is not None and i in self._powers
             self._held[i].append((reading, _power(self._powers[i], self._clock) if tells else None))
             self._read_ns[i] = reading.ended_ns
+            wanted = wanted or self._wanted(i, now, changed=reading.value != self._values[i])
+            self._values[i] = reading.value
         now = self._clock()
         if now >= self._next_round:
             spread = 1 + _DITHER * (2 * self._random.random() - 1)
             self._next_round = now + round(self._interval_ns * spread)
-        if end is not None or any(self._wanted(i, now) for i in due):
+        if wanted:
             self._work_off()
-            for i in due:
-                self._due[i] = self._next(self._pairs[i][1], now)
-        else:
-            for i in due:
-                self._due[i] = self._next_round
+        for i in due:
+            self._due[i] = self._next(self._pairs[i][1], now)
 
-    def _wanted(self, i: int, now: int) -> bool:
+    def _wanted(self, i: int, now: int, *, changed: bool) -> bool:
         """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
         ledger, held = self._pairs[i][1], self._held[i]
         return (
-            held[-1][0].started_ns - held[0][0].started_ns >= _LONGEST_HOLD_NS
+            (changed and (ledger.urgent or ledger.finder.grid.next_poll(now) is not None))
+            or held[-1][0].started_ns - held[0][0].started_ns >= _LONGEST_HOLD_NS
             or held[-1][0].value is None
             or ledger.device.min_interval_s > 0
-            or ledger.urgent
-            or ledger.finder.grid.next_poll(now) is not None
         )
 
     def _work_off(self) -> None:

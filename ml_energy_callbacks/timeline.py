@@ -8,7 +8,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ml_energy_callbacks.clock import Clock
 
@@ -88,7 +88,6 @@ class _State:
         totals: Time in each bucket until then, in ns.
         counts: What passed in each group.
         switches: The recent switches.
-        forgot: Whether there were earlier ones.
     """
 
     since: int
@@ -96,11 +95,10 @@ class _State:
     totals: list[int]
     counts: list[Counts]
     switches: deque[tuple[int, int]]
-    forgot: bool = False
 
     def copy(self) -> "_State":
-        counts = [replace(counts) for counts in self.counts]
-        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy(), self.forgot)
+        counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
+        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy())
 
     def advance(self, now: int) -> None:
         self.totals[self.running] += now - self.since
@@ -185,30 +183,36 @@ class Timeline:
                     stamp = event[0]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
                 state.advance(max(now, state.since))
-            return Look(state.since, state.running, state.totals, state.switches, state.counts, state.forgot, settled)
+            return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
 
     def _work_off(self, now: int) -> None:
         """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""
+        queue, state = self.queue, self._state
         self._working = True
         try:
-            while self.queue:
-                stamp = self.queue[0][0]
-                instant = stamp.time_ns if isinstance(stamp, Edge) else stamp
-                if isinstance(stamp, Edge) and instant is None:
-                    if len(self.queue) <= LONGEST_QUEUE:
-                        self._state.advance(max(self._state.since, min(stamp.after_ns, now)))
-                        return
-                    instant = stamp.host_ns  # it will not be known any more
-                if instant is None or instant > now:
+            while queue:
+                stamp = queue[0][0]
+                if isinstance(stamp, Edge):
+                    instant = stamp.time_ns
+                    if instant is None:
+                        if len(queue) <= LONGEST_QUEUE:
+                            state.advance(max(state.since, min(stamp.after_ns, now)))
+                            return
+                        instant = stamp.host_ns  # it will not be known any more
+                else:
+                    instant = stamp
+                if instant > now:
                     break
-                self._apply(self._state, instant, self.queue.popleft())
-            self._state.advance(now)
+                self._apply(state, instant, queue.popleft())
+            state.advance(now)
         finally:
             self._working = False
 
     def _apply(self, state: _State, instant: int, event: Event) -> None:
         # One that was stamped before the last look, and appended after it, happened at that look.
-        state.advance(max(instant, state.since))
+        if instant > state.since:
+            state.totals[state.running] += instant - state.since
+            state.since = instant
         bucket = event[1]
         if len(event) > 2:  # noqa: PLR2004 - batches ended
             counts = state.counts[self.groups[bucket]]
@@ -218,9 +222,9 @@ class Timeline:
                 counts.unsized += batches
             else:
                 counts.samples += samples
-                counts.compiled += samples if state.running in self._compiling else 0
+                if state.running in self._compiling:
+                    counts.compiled += samples
         state.running = bucket
-        state.forgot = state.forgot or len(state.switches) == _REMEMBERED
         state.switches.append((state.since, bucket))
 
 
@@ -232,9 +236,9 @@ class Look:
         now: Clock in ns.
         running: The running bucket.
         totals: Time in each bucket in ns.
-        switches: The recent switches, oldest first: clock in ns, and the bucket that began.
+        switches: The recent switches, oldest first: clock in ns, and the bucket that began. Where there are
+            :data:`_REMEMBERED`, there may have been earlier ones.
         counts: What passed in each group.
-        forgot: Whether there were earlier switches.
         settled: Up to this instant nothing will change any more; later only where a device has yet to pass an edge.
     """
 
@@ -243,7 +247,6 @@ class Look:
     totals: list[int]
     switches: Sequence[tuple[int, int]]
     counts: Sequence[Counts]
-    forgot: bool
     settled: int
 
     def rewind(self, instant: int) -> tuple[int, list[int], int]:
@@ -264,7 +267,7 @@ class Look:
                 return instant, totals, bucket
             totals[bucket] -= reached - began
             reached = began
-        if not self.forgot:
+        if len(self.switches) < _REMEMBERED:
             totals[OUTSIDE] -= reached - instant
             return instant, totals, OUTSIDE
         return reached, totals, bucket
