@@ -88,10 +88,10 @@ PLANS: dict[Scale, Plan] = {
         (70, 60),
     ),
     "full": Plan(
-        3,
-        30,
-        12,
+        2,
         20,
+        10,
+        12,
         9,
         [(gpus, period) for gpus in (1, 8) for period in _PERIODS],
         [*((length, period, 1) for period in _PERIODS for length in _LENGTHS), (0.06, 0.1, 8)],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from time import perf_counter_ns
 from typing import Any
 
 from ml_energy_callbacks.backends.nvml import NvmlBackend
@@ -11,6 +12,7 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from .tools import Place, Tool, make
 
 WINDOWS = "ours, a window per batch"
+EDGES = "ours, edges by a GPU's events"
 
 NO_CALL = ("none", "carbontracker")
 """These have no call for a batch."""
@@ -27,6 +29,25 @@ class Marks:
         self.end = end
 
 
+LATENCY_NS = 20_000
+NS_PER_MS = 1e6
+
+
+class ScriptedEvent:
+    """An event of a GPU that comes past it a little later, and whose driver takes no time to say so."""
+
+    def __init__(self):
+        self.time_ns = perf_counter_ns() + LATENCY_NS
+
+    def query(self) -> bool:
+        """Return whether the GPU has come past it."""
+        return perf_counter_ns() >= self.time_ns
+
+    def elapsed_time(self, end_event: "ScriptedEvent") -> float:
+        """Return the time from this event to another in ms."""
+        return (end_event.time_ns - self.time_ns) / NS_PER_MS
+
+
 def batches_for(kind: str, batches: int) -> int:
     """Return how many batches a tool is given."""
     return min(batches, CODECARBON_BATCHES) if kind == "codecarbon" else batches
@@ -40,12 +61,15 @@ def open_tool(kind: str, place: Place, *, batches: bool = True) -> Tool:
     """Return a tool that measures a run, and its batches where it has a call for them.
 
     Args:
-        kind: Name of the tool, or :data:`WINDOWS`.
+        kind: Name of the tool, :data:`WINDOWS` or :data:`EDGES`.
         place: What is measured.
         batches: Whether its batches are to be marked.
     """
-    single = batches and kind not in {"ours", *NO_CALL}
-    return make("ours" if kind == WINDOWS else kind, place, "batch" if single else "total", cheap=True)
+    single = batches and kind not in {"ours", EDGES, *NO_CALL}
+    tool = make("ours" if kind in {WINDOWS, EDGES} else kind, place, "batch" if single else "total", cheap=True)
+    if kind == EDGES:
+        tool.record_event = ScriptedEvent
+    return tool
 
 
 def marks_of(kind: str, tool: Any, *, batches: bool = True) -> Marks:
@@ -54,7 +78,7 @@ def marks_of(kind: str, tool: Any, *, batches: bool = True) -> Marks:
         return Marks(nothing, nothing)
     if kind == WINDOWS:
         return Marks(partial(tool.begin, "batch"), partial(tool.end, "batch"))
-    if kind == "ours":
+    if kind in {"ours", EDGES}:
         return Marks(tool.meter.batch_start, tool.meter.batch_end)
     if kind == "zeus":
         begin, end = tool.monitor.begin_window, tool.monitor.end_window

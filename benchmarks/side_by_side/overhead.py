@@ -8,13 +8,13 @@ from sampling import WIDEST_NOISE, ratio
 
 from .hardware import simulated_hardware
 from .jobs import estimate, run_job, run_jobs
-from .marks import WINDOWS
+from .marks import EDGES, WINDOWS
 from .results import Bar, Cell, Progress, Scale, Section, Table
 from .tools import TOOLS
 
 COMMAND = "python -m side_by_side --only overhead"
 LOOPS = {"lightning": "Lightning", "keras": "Keras on TensorFlow", "bare": "bare loop"}
-KINDS = ("none", "ours", WINDOWS, "zeus", "codecarbon", "carbontracker")
+KINDS = ("none", "ours", WINDOWS, EDGES, "zeus", "codecarbon", "carbontracker")
 PEERS = ("zeus", "codecarbon", "carbontracker")
 MOST_US = 3.0
 SHARE_OF = {"zeus": 6, "codecarbon": 300}
@@ -24,7 +24,9 @@ EPOCH_S = 0.05
 TWIN = "none again"
 
 EPOCH_ALONE = "It samples power in a thread and has no call for a batch."
-NO_WINDOW = "The callback marks batches; a window is opened on the meter: see the bare loop."
+BARE_ALONE = "It is asked of the meter, not of the callback: see the bare loop."
+NO_GPU = "The callback takes the events of a CUDA device, and this loop has none: see the bare loop."
+ONLY_BARE = {WINDOWS: BARE_ALONE, EDGES: NO_GPU}
 TOO_SLOW = "A million of its tasks take too long, and it keeps each of them."
 
 
@@ -55,8 +57,8 @@ class Size:
 
 SIZES: Mapping[Scale, Size] = {
     "smoke": Size(processes=1, rounds=1, batches=30, runs=1, epochs=1, lives=1, million=1000, at_once=3),
-    "quick": Size(processes=1, rounds=3, batches=600, runs=6, epochs=40, lives=2, million=MILLION),
-    "full": Size(processes=5, rounds=5, batches=2000, runs=40, epochs=100, lives=9, million=MILLION),
+    "quick": Size(processes=1, rounds=3, batches=600, runs=6, epochs=80, lives=2, million=MILLION),
+    "full": Size(processes=3, rounds=5, batches=2000, runs=8, epochs=400, lives=7, million=MILLION),
 }
 
 
@@ -76,7 +78,8 @@ def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
     """Return what the hooks of a batch take above empty ones, and the bars on it."""
     loops = [loop for _ in range(size.processes) for loop in random.sample(list(LOOPS), len(LOOPS))]
     kinds = {
-        loop: [kind for kind in KINDS if kind != "carbontracker" and (kind != WINDOWS or loop == "bare")] for loop in LOOPS
+        loop: [kind for kind in KINDS if kind != "carbontracker" and (kind not in ONLY_BARE or loop == "bare")]
+        for loop in LOOPS
     }
     options = {"job": "hooks", "rounds": size.rounds, "batches": size.batches}
     seconds = 20 + size.rounds * size.batches * 0.02
@@ -93,17 +96,17 @@ def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
     def cell(kind, loop):
         if kind == "carbontracker":
             return Cell(None, note=EPOCH_ALONE)
-        if kind == WINDOWS and loop != "bare":
-            return Cell(None, note=NO_WINDOW)
+        if kind in ONLY_BARE and loop != "bare":
+            return Cell(None, note=ONLY_BARE[kind])
         return estimate(above[loop][kind], "µs", note=errors[loop].get(kind, ""))
 
     rows = {kind: [cell(kind, loop) for loop in LOOPS] for kind in KINDS if kind != "none"}
     about = (
         "The two hooks of a batch together, above those of an empty callback in the same process; medians over the batches, "
         "then over the rounds. One simulated GPU whose driver answers at once; so is answered what the peers ask and it does "
-        "not know. Ours mark the batch: its energy is known by "
-        "phase; a window tells the energy of this very batch. Zeus begins and ends a window without approximation, CodeCarbon "
-        "starts and stops a task."
+        "not know. Ours mark the batch: its energy is known by phase; a window tells the energy of this very batch; the events "
+        "are those of a scripted GPU that answers at once, so that the figure is our own part. Zeus begins and ends a window "
+        "without approximation, CodeCarbon starts and stops a task."
     )
     table = Table("Time that the hooks add to a batch", list(LOOPS.values()), rows, COMMAND, about)
     return table, hook_bars({kind: dict(zip(LOOPS, row, strict=True)) for kind, row in rows.items()})

@@ -13,7 +13,7 @@ WATTS_PER_CORE = 7.0
 SECONDS_PER_HOUR = 3600
 SETTLE_S: Mapping[Scale, float] = {"smoke": 0.1, "quick": 4.0, "full": 10.0}
 HOLD_S: Mapping[Scale, float] = {"smoke": 0.3, "quick": 8.0, "full": 60.0}
-ROUNDS: Mapping[Scale, int] = {"smoke": 1, "quick": 1, "full": 5}
+ROUNDS: Mapping[Scale, int] = {"smoke": 1, "quick": 1, "full": 3}
 
 
 def measure(scale: Scale, progress: Progress) -> Section:
