@@ -16,6 +16,7 @@ from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.timeline import LONGEST_QUEUE
 
 
 def scripted(watts: float = 100.0) -> tuple[PowerCurve, ScriptedCounter, ScriptedBackend]:
@@ -282,6 +283,6 @@ def test_batches_leave_nothing_behind_in_the_timeline() -> None:
         for _ in range(100_000):
             meter.batch_start()
             meter.batch_end(1)
-        assert len(meter._timeline._queue) <= 4001
+        assert len(meter._timeline.queue) <= LONGEST_QUEUE
         assert len(meter._timeline._state.switches) <= 1024
     assert meter.record.stages["train"].samples == 100_000
