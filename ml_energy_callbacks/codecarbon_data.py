@@ -37,6 +37,56 @@ def world_average() -> tuple[float, str]:
 
 
 @cache
+def source_intensities() -> dict[str, float]:
+    """Return the intensity of each source of electricity in g CO2e per kWh by its name, such as ``natural_gas``."""
+    table = json.loads(_read("private_infra", "carbon_intensity_per_source.json"))
+    return {name: float(value) for name, value in table.items() if isinstance(value, int | float)}
+
+
+@cache
+def us_states() -> dict[str, Any]:
+    """Return each US state by its name in lower case, with ``regionCode`` and ``emissions`` in lb CO2e per MWh; ``_source``."""
+    return _latest("usa_emissions.json")[0]
+
+
+@cache
+def canadian_provinces() -> tuple[dict[str, dict[str, float]], int]:
+    """Return the shares of the sources of each province's electricity in percent, by its name in lower case, and their year."""
+    return _latest("canada_energy_mix.json")
+
+
+@cache
+def chinese_provinces() -> dict[str, Any]:
+    """Return ``data``, the provinces by ISO 3166-2 code with ``emission_factor`` in g CO2 per kWh, and ``metadata``."""
+    return _latest("china_provincial_emissions.json")[0]
+
+
+@cache
+def nordic_zones() -> dict[str, Any]:
+    """Return ``data``, the bidding zones by name with ``emission_factor`` in g CO2e per kWh, and ``metadata``."""
+    zones: dict[str, Any] = json.loads(_read("private_infra", "nordic_emissions.json"))
+    return zones
+
+
+@cache
+def cloud_regions() -> list[dict[str, str]]:
+    """Return the regions of clouds: ``provider``, ``region``, ``country_name``, ``source``, ``impact`` in g CO2e per kWh."""
+    return list(csv.DictReader(_read("cloud", "impact.csv").removeprefix("\ufeff").splitlines()))
+
+
+def _latest(name: str) -> tuple[dict[str, Any], int]:
+    """Return what the latest year's folder holds under a name, and the year.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    found = sorted(path for path in _folder().glob(f"private_infra/*/{name}") if path.parent.name.isdigit())
+    if not found:
+        raise FileNotFoundError(name)
+    return json.loads(found[-1].read_text(encoding="utf-8")), int(found[-1].parent.name)
+
+
+@cache
 def processor_tdps() -> dict[str, float]:
     """Return the thermal design power of processors in W by name; rows without a plain positive number are left out."""
     tdps: dict[str, float] = {}

@@ -49,7 +49,8 @@ class EnergyCallback(MeteredCallback, Callback):
         devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
             such as ``["nvml:*", "rapl:package-0"]``.
         sample_interval: Mean time between two reads of a device, in s.
-        location: Country (ISO 3166 code or English name) whose electricity is used.
+        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
+            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
         carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
         electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
         currency: Three-letter code.

@@ -11,6 +11,10 @@ from typing import Final, Literal, get_args
 Stage = Literal["train", "validate", "test", "predict", "sanity_check", "other"]
 Phase = Literal["compute", "data_wait", "step", "compile", "other"]
 
+# What a carbon intensity counts: all from the well and the factory on, what the power stations emit, some of each, or it is not
+# said.
+Basis = Literal["lifecycle", "direct", "mixed", "unknown"]
+
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.grid import Regularity
+from ml_energy_callbacks.metrics import Basis
 from ml_energy_callbacks.readings import Kind, Method, Provenance
 
 SCHEMA_VERSION = 1
@@ -194,6 +195,10 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         assumed: True where nobody named a place or an intensity.
         pue: Power usage effectiveness of the data centre; it is *not* inside any joules of this record, and is inside the
             grams and the cost.
+        basis: What the intensity counts: ``lifecycle``, ``direct`` (what the power stations emit), ``mixed``, or ``unknown``.
+        renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
+        low_carbon_share: The same with nuclear power.
+        note: How another place's figure was taken for this one's, or None.
     """
 
     intensity_g_per_kwh: float
@@ -202,6 +207,10 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
     data_year: int | None
     assumed: bool
     pue: float
+    basis: Basis = "unknown"
+    renewable_share: float | None = None
+    low_carbon_share: float | None = None
+    note: str | None = None
 
 
 class RunRecord(msgspec.Struct, kw_only=True):

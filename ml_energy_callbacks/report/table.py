@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
-from ml_energy_callbacks.records import DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.records import CarbonRecord, DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
 _SHOWN_STATUS = {
@@ -16,6 +16,12 @@ _SHOWN_STATUS = {
     "completed": "completed",
     "stopped": "stopped",
     "failed": "failed",
+}
+
+_BASES = {
+    "lifecycle": "lifecycle emissions",
+    "direct": "what the power stations emit",
+    "mixed": "lifecycle and direct factors mixed",
 }
 
 
@@ -131,13 +137,23 @@ def _share(part: float | None, whole: float | None) -> str:
     return UNKNOWN if part is None or not whole else f"{part / whole:.0%}".replace("%", " %")
 
 
-def _footer(record: RunRecord) -> Iterator[str]:
-    carbon = record.carbon
+def _origin(carbon: CarbonRecord) -> Iterator[str]:
+    """Say where the grams come from."""
     place = carbon.location or "no place named"
     year = f", {carbon.data_year}" if carbon.data_year else ""
-    yield f"Carbon: {quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')} ({place}; {carbon.source}{year})."
+    basis = "" if carbon.basis == "unknown" else f"; {_BASES[carbon.basis]}"
+    yield f"Carbon: {quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')} ({place}; {carbon.source}{year}{basis})."
+    if carbon.note is not None:
+        yield carbon.note
+    if carbon.renewable_share is not None and carbon.low_carbon_share is not None:
+        renewable, low = _share(carbon.renewable_share, 1), _share(carbon.low_carbon_share, 1)
+        yield f"Of the electricity there, {renewable} is renewable and {low} low in carbon (nuclear power included)."
     if carbon.pue != 1:
         yield f"Grams and cost include the data centre's PUE of {carbon.pue:g}; joules do not."
+
+
+def _footer(record: RunRecord) -> Iterator[str]:
+    yield from _origin(record.carbon)
     reasons: dict[str, list[str]] = {}
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():
