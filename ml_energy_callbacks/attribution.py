@@ -193,14 +193,15 @@ class Ledger:
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
         self._publish(timeline)
-        if self.published is not None:
+        if self.published is not None and self._knot is not None:
             for mark in self._marks:
                 if mark.time_ns <= end:
                     joules = self.published.at(mark.time_ns, mark.totals)
                     self._resolve(mark, sum(joules) - joules[OUTSIDE])
-            if self._knot is not None and end > self._knot.time_ns:
+            if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
+        if self.published is not None:
             self.published = Published(now, timeline.totals, self.joules[:], None, 0)
         self._marks.clear()
         self._knot = None
@@ -224,6 +225,7 @@ class Ledger:
     def _publish(self, timeline: TimelineReader) -> None:
         """Tell what is known up to the last knot, though what ran before one that waits may yet turn out to be otherwise."""
         before, early, joules = self._knot, self._totals, self.joules[:]
+        unbroken = True  # beyond a gap, marks wait until it is known which of them lie in it
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
             joules += [0.0] * (len(totals) - len(joules))
@@ -231,7 +233,8 @@ class Ledger:
                 continue
             seconds = _passed(early, totals)
             if before is not None and not knot.starts and seconds:
-                self._divide(before, knot, early, seconds, joules)
+                self._divide(before, knot, early, seconds, joules, resolve=unbroken)
+            unbroken = unbroken and (before is None or not knot.starts)
             before, early = knot, totals
         powers = self._fit.powers()
         if before is not None and powers is not None:  # one knot alone tells no energy
@@ -250,7 +253,16 @@ class Ledger:
             self._alone[longest] = before_s + seconds[longest], before_joules + energy
         self._divide(before, knot, self._totals, seconds, self.joules)
 
-    def _divide(self, before: Knot, knot: Knot, early: list[float], seconds: Mapping[int, float], joules: list[float]) -> None:
+    def _divide(
+        self,
+        before: Knot,
+        knot: Knot,
+        early: list[float],
+        seconds: Mapping[int, float],
+        joules: list[float],
+        *,
+        resolve: bool = True,
+    ) -> None:
         """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
         powers = self._fit.powers()
         energy = knot.joules - before.joules
@@ -262,7 +274,7 @@ class Ledger:
         if whole <= 0.0:
             weights, whole = dict(seconds), sum(seconds.values())
         shares = {b: energy * weight / whole for b, weight in weights.items()}
-        if self._marks:
+        if resolve and self._marks:
             self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
         for b, share in shares.items():
             joules[b] += share

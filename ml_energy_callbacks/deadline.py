@@ -17,7 +17,10 @@ class LateError(Exception):
 
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
-    """Call in a thread of its own, which does not keep the interpreter from ending, or here where no thread can start."""
+    """Call in a thread of its own, which does not keep the interpreter from ending.
+
+    Where no thread can start (none is left; or Python 3.12 ends, which takes all handles with it), that is how it ends.
+    """
     outcome: Future[_Result] = Future()
 
     def run() -> None:
@@ -28,8 +31,8 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
 
     try:
         threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
-    except RuntimeError:  # Python 3.12 starts no thread once the interpreter ends
-        run()
+    except RuntimeError as error:
+        outcome.set_exception(error)
     return outcome
 
 

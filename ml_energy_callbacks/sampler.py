@@ -64,6 +64,7 @@ class Poller:
         self._next_round = now
         self._due = [now] * len(self._pairs)
         self._read_ns = [0] * len(self._pairs)
+        self._held_ns = [now] * len(self._pairs)
         self._values: list[float | None] = [None] * len(self._pairs)
         self._held: list[list[tuple[Reading, tuple[int, float] | None]]] = [[] for _ in self._pairs]
         self._lock = lock
@@ -99,7 +100,7 @@ class Poller:
             tells = regular and reading.value is not None and i in self._powers
             self._held[i].append((reading, _power(self._powers[i], self._clock) if tells else None))
             self._read_ns[i] = reading.ended_ns
-            wanted = wanted or self._wanted(i, now, changed=reading.value != self._values[i])
+            wanted = wanted or self._wanted(i, reading)
             self._values[i] = reading.value
         now = self._clock()
         if now >= self._next_round:
@@ -110,14 +111,16 @@ class Poller:
         for i in due:
             self._due[i] = self._next(self._pairs[i][1], now)
 
-    def _wanted(self, i: int, now: int, *, changed: bool) -> bool:
+    def _wanted(self, i: int, reading: Reading) -> bool:
         """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
-        ledger, held = self._pairs[i][1], self._held[i]
+        source, ledger = self._pairs[i]
+        fresh = source.device.method == "power_integration" or source.device.update_period_s is not None
+        news = fresh or reading.value != self._values[i]
         return (
-            (changed and (ledger.urgent or ledger.finder.grid.next_poll(now) is not None))
-            or held[-1][0].started_ns - held[0][0].started_ns >= _LONGEST_HOLD_NS
-            or held[-1][0].value is None
-            or ledger.device.min_interval_s > 0
+            reading.value is None
+            or source.device.min_interval_s > 0
+            or self._held_ns[i] + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
+            or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
     def _work_off(self) -> None:
@@ -125,10 +128,11 @@ class Poller:
             if self.closed:
                 return  # this thread hung in a read and was given up
             self._reader.refresh()
-            for (_, ledger), held in zip(self._pairs, self._held, strict=True):
+            for i, (_, ledger) in enumerate(self._pairs):
+                held, self._held[i] = self._held[i], []
                 if held:
                     ledger.take(held, self._reader)
-                    held.clear()
+                    self._held_ns[i] = held[-1][0].started_ns
 
     def _next(self, ledger: Ledger, now: int) -> int:
         """Return when to read a device again, in ns."""

@@ -117,6 +117,54 @@ def test_a_sampler_that_promises_too_much_is_not_believed(tmp_path: Path) -> Non
     assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (3, None)
 
 
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Yields samples, each worker its own part."""
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = torch.utils.data.get_worker_info()
+        for _ in range(10 if worker is None else 5):
+            yield torch.randn(8), torch.randn(1)
+
+
+class Measured(Stream):
+    """Says how many there are."""
+
+    def __len__(self) -> int:
+        return 40
+
+
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined", "ignore:Length of IterableDataset")
+@pytest.mark.parametrize(("data", "workers"), [(Stream(), 0), (Measured(), 0), (Measured(), 2)])
+def test_a_streams_batches_are_looked_at_one_by_one(tmp_path: Path, data: Any, workers: int) -> None:
+    """A small one in mid-stream, where nobody knows whether it is the last, is in doubt."""
+    energy = EnergyCallback(verbose=False)
+    batches = torch.utils.data.DataLoader(data, batch_size=4, num_workers=workers)
+    t, m = trainer(tmp_path, [energy], max_epochs=1, limit_val_batches=3), module()
+    t.fit(m, batches, batches)
+    t.predict(m, batches)
+    for stage in ("train", "predict"):
+        assert energy.record.stages[stage].batches == (3 if workers == 0 else 4)
+        assert energy.record.stages[stage].samples is None
+
+
+def test_batches_of_nested_arrays_are_counted(tmp_path: Path) -> None:
+    class Nested(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 22
+
+        def __getitem__(self, index: int) -> Any:
+            return {"inputs": {"a": torch.randn(8), "b": torch.randn(3)}, "target": torch.randn(1)}
+
+    def training_step(batch: Any, batch_idx: int) -> torch.Tensor:
+        return pl_module.layer(batch["inputs"]["a"]).mean()  # type: ignore[no-any-return]
+
+    pl_module = module()
+    pl_module.training_step = training_step
+    energy = EnergyCallback(verbose=False)
+    trainer(tmp_path, [energy], max_epochs=2).fit(pl_module, torch.utils.data.DataLoader(Nested(), batch_size=4))
+    assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (12, 44)
+
+
 def test_a_collation_that_leaves_samples_out_is_not_taken_for_whole_batches(tmp_path: Path) -> None:
     data = torch.utils.data.TensorDataset(torch.arange(80.0).reshape(10, 8), torch.randn(10, 1))
 
