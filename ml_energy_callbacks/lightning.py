@@ -3,16 +3,18 @@
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import torch
-from torch.utils.data import BatchSampler, DataLoader, default_collate
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
 from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
+from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
@@ -51,8 +53,11 @@ class EnergyCallback(MeteredCallback, Callback):
         sample_interval: Mean time between two reads of a device, in s.
         location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
             name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
-        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
-        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
+            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
+            ``g_per_kwh``, each row of which holds until the next.
+        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
+            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
         batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
@@ -73,8 +78,8 @@ class EnergyCallback(MeteredCallback, Callback):
         devices: Literal["auto"] | Sequence[str] = "auto",
         sample_interval: float = 0.05,
         location: str | None = None,
-        carbon_intensity: float | None = None,
-        electricity_price: float | None = None,
+        carbon_intensity: Intensity | None = None,
+        electricity_price: float | Mapping[str, float] | None = None,
         currency: str = "USD",
         pue: float = 1.0,
         batch_size_fn: Callable[[Any], int] | None = None,
@@ -231,7 +236,7 @@ class EnergyCallback(MeteredCallback, Callback):
         """End the computation, count the samples, and log every so many steps."""
         sizes = self._train_sizes
         if batch_idx < sizes.sure:
-            self._meter.batch_end(sizes.usual)
+            self._meter.batch_end(sizes.expected)
         else:
             length = first_length(batch)
             if length is None or length != sizes.usual:
@@ -317,7 +322,7 @@ class EnergyCallback(MeteredCallback, Callback):
             self._eval_sizes = _Sizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
         sizes = self._eval_sizes
         if batch_idx < sizes.sure:
-            self._meter.batch_end(sizes.usual)
+            self._meter.batch_end(sizes.expected)
         else:
             length = first_length(batch)
             if length is None or length != sizes.usual:
@@ -336,7 +341,7 @@ class EnergyCallback(MeteredCallback, Callback):
         samples = infer_batch_size(batch, sizes.expected, last=index == count - 1)
         # Batches like this one need no second look.
         sizes.usual = samples if samples == first_length(batch) else None
-        if sizes.uniform and samples == sizes.expected:
+        if sizes.uniform and samples == sizes.expected and isfinite(count):
             sizes.sure = int(count) - 1
         if samples is None:
             self._meter.warn(
@@ -431,7 +436,7 @@ class _Sizes:
         expected: What the loader was set to; None where it does not tell.
         uniform: Whether torch's own sampling and collation give every batch but the last that size, whatever is in it.
         usual: The size of the batches whose first array is as long as that; None where that tells nothing.
-        sure: The batches before this one have the usual size, and need not be looked at.
+        sure: The batches before this one have the expected size, and need not be looked at.
     """
 
     __slots__ = ("expected", "sure", "uniform", "usual")
@@ -445,6 +450,7 @@ class _Sizes:
             and type(loader.batch_sampler) is BatchSampler
             and type(loader.sampler).__module__.startswith("torch.utils.data.")
             and loader.collate_fn is default_collate
+            and not isinstance(loader.dataset, IterableDataset)
             and not hasattr(loader.dataset, "__getitems__")
         )
         self.usual: int | None = None

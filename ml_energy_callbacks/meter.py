@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.backends import Discovery, check_devices, discover
-from ml_energy_callbacks.carbon import check_currency, check_price, check_pue, resolve_intensity
+from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, check_currency, check_pue, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
@@ -31,7 +31,7 @@ from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, add_epoch, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import Rates, State, Tally, add_records, build_record, relative_uncertainty
+from ml_energy_callbacks.summary import State, Tally, add_records, build_record, relative_uncertainty
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _log = logging.getLogger("ml_energy_callbacks")
@@ -53,6 +53,7 @@ class Point:
         devices: Energy inside the run in J by device.
         beside: The same of what is not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
+        amounts: What the energy of each bucket amounts to; None before the first reading.
     """
 
     time_ns: int
@@ -61,6 +62,7 @@ class Point:
     devices: dict[str, float]
     beside: dict[str, float]
     counts: Sequence[Counts]
+    amounts: Amounts | None
 
 
 class Loop(Protocol):
@@ -135,8 +137,11 @@ class EnergyMeter:
         sample_interval: Mean time between two reads of a device, in s.
         location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
             name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
-        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
-        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
+            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
+            ``g_per_kwh``, each row of which holds until the next.
+        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
+            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
         output_dir: Directory for ``energy.json``; None keeps the record in memory alone.
@@ -155,8 +160,8 @@ class EnergyMeter:
         devices: Literal["auto"] | Sequence[str] = "auto",
         sample_interval: float = 0.05,
         location: str | None = None,
-        carbon_intensity: float | None = None,
-        electricity_price: float | None = None,
+        carbon_intensity: Intensity | None = None,
+        electricity_price: float | Mapping[str, float] | None = None,
         currency: str = "USD",
         pue: float = 1.0,
         output_dir: str | os.PathLike[str] | None = None,
@@ -172,10 +177,9 @@ class EnergyMeter:
             msg = f"scope is {scope!r}; give 'machine' or 'process'."
             raise ConfigurationError(msg)
         check_devices(devices)
-        check_price(electricity_price)
         check_currency(currency)
         check_pue(pue)
-        self._rates = Rates(resolve_intensity(location, carbon_intensity), electricity_price, currency, pue)
+        self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, pue)
         self._devices = devices
         self._interval = sample_interval
         self._output_dir = None if output_dir is None else Path(output_dir)
@@ -290,6 +294,7 @@ class EnergyMeter:
             watch = None if loop is None else partial(self._watch, loop)
             self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
+            self._rates.begin(self.point().joules or [], datetime.now(UTC))
             self._sampler.start()
             atexit.register(self._stop_at_exit)
             return self
@@ -316,6 +321,7 @@ class EnergyMeter:
             hanging = sampler.stop(end)
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+            self._follow_rates()
             self._doubt()
             self._tell_gaps(end)
             self._run.status, self._run.reason = status, reason
@@ -543,13 +549,15 @@ class EnergyMeter:
             }
             for ledgers in (self._ledgers, self._beside)
         )
+        whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
         return Point(
             look.now,
             totals,
-            [sum(column) for column in zip(*known.values(), strict=True)] if known else None,
+            whole,
             {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
             {name: sum(joules) - joules[OUTSIDE] for name, joules in beside.items()},
             look.counts,
+            None if whole is None else self._rates.amounts(whole),
         )
 
     def metrics(
@@ -575,8 +583,8 @@ class EnergyMeter:
             joules_per_sample=_joules_per_sample(phases, self.counts(stage, since, until)),
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
-            co2e_grams=self._rates.grams(joules),
-            cost=self._rates.cost(joules),
+            co2e_grams=_grams(tally, since, until),
+            cost=_cost(tally, since, until),
             currency=self._rates.currency,
             suffix=suffix,
         )
@@ -591,7 +599,9 @@ class EnergyMeter:
         """Return the running totals by their full names, those of a run that this one resumes included."""
         until = until or self.point()
         joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
-        grams, cost = self._rates.grams(joules), self._rates.cost(joules)
+        amounts = until.amounts
+        grams = None if amounts is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
+        cost = None if amounts is None or amounts.cost is None else sum(amounts.cost) - amounts.cost[OUTSIDE]
         if self._earlier is not None and joules is not None:
             before = self._earlier.total
             joules += before.joules or 0.0
@@ -641,7 +651,7 @@ class EnergyMeter:
                 joules=joules,
                 seconds=_seconds(tally, since, until),
                 samples=self.counts(stage, since, until).known_samples,
-                co2e_grams=self._rates.grams(joules),
+                co2e_grams=_grams(tally, since, until),
             ),
         )
 
@@ -736,12 +746,22 @@ class EnergyMeter:
             for phase in PHASES
             if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
         )
-        return record if self._earlier is None else add_records(self._earlier, record, self._rates)
+        return record if self._earlier is None else add_records(self._earlier, record)
 
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
+        self._follow_rates()
         self._doubt()
         self._write()
+
+    def _follow_rates(self) -> None:
+        """Settle what the energy so far amounts to, where an intensity ended."""
+        joules = self.point().joules
+        if joules is not None:
+            with self._lock:
+                self._rates.follow(joules, datetime.now(UTC))
+        for reason in self._rates.fallbacks:
+            self.warn(f"The place's usual carbon intensity is taken: {reason}")
 
     def _prepare_file(self, framework_dir: Path | None) -> None:
         """Write the first record; a directory that the user named has to be writable, the framework's need not."""
@@ -804,6 +824,22 @@ def _at(values: Sequence[float] | None, bucket: int) -> float:
 
 def _seconds(tally: Tally, since: Point | None, until: Point) -> float:
     return sum(until.totals[b] - _at(since.totals if since else None, b) for b in tally.buckets.values()) / NS_PER_S
+
+
+def _grams(tally: Tally, since: Point | None, until: Point) -> float | None:
+    """Return a stage's emissions between two points in g CO2e."""
+    if until.amounts is None:
+        return None
+    before = None if since is None or since.amounts is None else since.amounts.grams
+    return sum(until.amounts.grams[b] - _at(before, b) for b in tally.buckets.values())
+
+
+def _cost(tally: Tally, since: Point | None, until: Point) -> float | None:
+    """Return a stage's cost between two points."""
+    if until.amounts is None or until.amounts.cost is None:
+        return None
+    before = None if since is None or since.amounts is None else since.amounts.cost
+    return sum(until.amounts.cost[b] - _at(before, b) for b in tally.buckets.values())
 
 
 def _joules_per_sample(phases: dict[Phase, float] | None, counts: Counts) -> float | None:

@@ -184,11 +184,31 @@ class TotalRecord(msgspec.Struct, kw_only=True):
     scope: Literal["machine"] = "machine"
 
 
+class IntervalRecord(msgspec.Struct, kw_only=True):
+    """A time in which one intensity held, or in a long run several, whose mean is weighted by energy.
+
+    Attributes:
+        began: ISO 8601 with offset.
+        ended: The same.
+        joules: Energy of the run in it, in J.
+        intensity_g_per_kwh: Grams CO2e for each kWh.
+        source: Who publishes the figure.
+        fallback: Why it stands in for one that is not known, or None.
+    """
+
+    began: str
+    ended: str
+    joules: float
+    intensity_g_per_kwh: float
+    source: str
+    fallback: str | None = None
+
+
 class CarbonRecord(msgspec.Struct, kw_only=True):
     """Where the grams come from.
 
     Attributes:
-        intensity_g_per_kwh: Grams CO2e for each kWh.
+        intensity_g_per_kwh: Grams CO2e for each kWh; where it changed, the mean, weighted by energy.
         location: The place as resolved, or None.
         source: Who publishes the figure.
         data_year: Year that it stands for, or None where the source does not say.
@@ -199,6 +219,7 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
         low_carbon_share: The same with nuclear power.
         note: How another place's figure was taken for this one's, or None.
+        intervals: The times of each intensity, where it changed or one stood in for another.
     """
 
     intensity_g_per_kwh: float
@@ -211,6 +232,7 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
     renewable_share: float | None = None
     low_carbon_share: float | None = None
     note: str | None = None
+    intervals: list[IntervalRecord] = []
 
 
 class RunRecord(msgspec.Struct, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec.structs import asdict, replace
 
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
-from ml_energy_callbacks.carbon import CarbonIntensity, electricity_cost, grams
+from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, ratio
 from ml_energy_callbacks.readings import Provenance
@@ -17,6 +17,7 @@ from ml_energy_callbacks.records import (
     CarbonRecord,
     DeviceRecord,
     EpochRecord,
+    IntervalRecord,
     PhaseRecord,
     ProcessRecord,
     Run,
@@ -45,31 +46,6 @@ class Tally:
     name: Stage
     group: int
     buckets: Mapping[Phase, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What a joule means in grams and money.
-
-    Attributes:
-        intensity: Carbon intensity of the electricity.
-        price: Price of a kWh in ``currency``, or None.
-        currency: Currency code.
-        pue: Power usage effectiveness; inside grams and cost, never inside joules.
-    """
-
-    intensity: CarbonIntensity
-    price: float | None
-    currency: str
-    pue: float
-
-    def grams(self, joules: float | None) -> float | None:
-        """Return the emissions of so many joules in g CO2e."""
-        return None if joules is None else grams(joules, self.intensity, self.pue)
-
-    def cost(self, joules: float | None) -> float | None:
-        """Return the cost of so many joules in ``currency``."""
-        return None if joules is None or self.price is None else electricity_cost(joules, self.price, self.pue)
 
 
 @dataclass(slots=True)
@@ -104,29 +80,52 @@ class State:
 def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     """Return the record of a run as it stands."""
     joules = {ledger.device.id: (ledger, known) for ledger in state.ledgers if (known := _known(ledger, state)) is not None}
-    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, rates) for tally in state.tallies}
+    whole = [sum(column) for column in zip(*(known for _, known in joules.values()), strict=True)]
+    amounts = rates.amounts(whole) if joules else None
+    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
     return RunRecord(
         run=run,
         devices=devices,
         stages=stages,
         epochs=list(state.epochs),
-        total=_total(stages, devices, rates),
-        carbon=CarbonRecord(
-            intensity_g_per_kwh=rates.intensity.g_per_kwh,
-            location=rates.intensity.location,
-            source=rates.intensity.source,
-            data_year=rates.intensity.data_year,
-            assumed=rates.intensity.assumed,
-            pue=rates.pue,
-            basis=rates.intensity.basis,
-            renewable_share=rates.intensity.renewable_share,
-            low_carbon_share=rates.intensity.low_carbon_share,
-            note=rates.intensity.note,
-        ),
+        total=_total(stages, devices, rates.currency),
+        carbon=_carbon(rates, whole),
         warnings=list(state.warnings),
         whole_machine=[_beside(ledger, state) for ledger in state.whole_machine],
         process=None if state.shares is None else _process([_beside(ledger, state) for ledger in state.shares], state.unshared),
+    )
+
+
+def _carbon(rates: Rates, joules: Sequence[float]) -> CarbonRecord:
+    intensity, intervals = rates.intensity, rates.intervals(joules)
+    changed = len(intervals) > 1 or any(interval.rate.fallback is not None for interval in intervals)
+    whole = sum(interval.joules for interval in intervals)
+    weighted = sum(interval.joules * interval.rate.intensity.g_per_kwh for interval in intervals)
+    return CarbonRecord(
+        intensity_g_per_kwh=weighted / whole if changed and whole > 0 else intensity.g_per_kwh,
+        location=intensity.location,
+        source=intensity.source,
+        data_year=intensity.data_year,
+        assumed=intensity.assumed,
+        pue=rates.pue,
+        basis=intensity.basis,
+        renewable_share=intensity.renewable_share,
+        low_carbon_share=intensity.low_carbon_share,
+        note=intensity.note,
+        intervals=[
+            IntervalRecord(
+                began=interval.began.isoformat(timespec="seconds"),
+                ended=interval.ended.isoformat(timespec="seconds"),
+                joules=interval.joules,
+                intensity_g_per_kwh=interval.rate.intensity.g_per_kwh,
+                source=interval.rate.intensity.source,
+                fallback=interval.rate.fallback,
+            )
+            for interval in intervals
+        ]
+        if changed
+        else [],
     )
 
 
@@ -181,7 +180,9 @@ def _add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], rates: Rates) -> StageRecord:
+def _stage(
+    tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], amounts: Amounts | None
+) -> StageRecord:
     buckets = [tally.buckets[phase] for phase in PHASES]
     counts = state.counts[tally.group]
     seconds = [state.totals[b] / NS_PER_S for b in buckets]
@@ -200,7 +201,8 @@ def _stage(tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequen
         devices=devices,
         uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
-        rates=rates,
+        co2e_grams=None if amounts is None else sum(amounts.grams[b] for b in buckets),
+        cost=None if amounts is None or amounts.cost is None else sum(amounts.cost[b] for b in buckets),
     )
 
 
@@ -215,7 +217,8 @@ def _stage_record(
     devices: dict[str, float],
     uncertainties: Mapping[str, float],
     estimated: set[str],
-    rates: Rates,
+    co2e_grams: float | None,
+    cost: float | None,
 ) -> StageRecord:
     total = sum(devices.values()) if devices else None
     return StageRecord(
@@ -229,8 +232,8 @@ def _stage_record(
         provenance=_provenance(devices, estimated),
         phases=phases,
         devices=devices,
-        co2e_grams=rates.grams(total),
-        cost=rates.cost(total),
+        co2e_grams=co2e_grams,
+        cost=cost,
         compile_samples=compiled,
     )
 
@@ -284,7 +287,7 @@ def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance
     return "estimated" if any(name in estimated for name in devices) else "measured"
 
 
-def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], rates: Rates) -> TotalRecord:
+def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
     known = {device.id: device.joules for device in devices if device.joules is not None}
     joules = sum(stage.joules or 0.0 for stage in stages.values()) if known else None
     return TotalRecord(
@@ -293,13 +296,13 @@ def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], r
         seconds=sum(stage.seconds for stage in stages.values()),
         relative_uncertainty=relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
         provenance=_provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
-        co2e_grams=rates.grams(joules),
-        cost=rates.cost(joules),
-        currency=rates.currency,
+        co2e_grams=_sum_of([stage.co2e_grams for stage in stages.values()]) if known else None,
+        cost=_sum_of([stage.cost for stage in stages.values()]) if known else None,
+        currency=currency,
     )
 
 
-def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord:
+def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
     """Return the record of a run that was interrupted and went on: stages, devices and time add up.
 
     Grams and cost of both parts are those that each was measured with. The later part's settings stand.
@@ -307,8 +310,8 @@ def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord
     all_devices = _add_devices(earlier.devices, later.devices)
     stages = dict(earlier.stages)
     for name, stage in later.stages.items():
-        stages[name] = _add_stages(stages[name], stage, all_devices, rates) if name in stages else stage
-    total = _total(stages, all_devices, rates)
+        stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
+    total = _total(stages, all_devices, later.total.currency)
     total.co2e_grams = _sum(earlier.total.co2e_grams, later.total.co2e_grams)
     total.cost = _sum(earlier.total.cost, later.total.cost)
     return RunRecord(
@@ -322,7 +325,7 @@ def add_records(earlier: RunRecord, later: RunRecord, rates: Rates) -> RunRecord
         stages=stages,
         epochs=[*earlier.epochs, *later.epochs],
         total=total,
-        carbon=later.carbon,
+        carbon=replace(later.carbon, intervals=[*earlier.carbon.intervals, *later.carbon.intervals]),
         warnings=list(dict.fromkeys([*earlier.warnings, *later.warnings])),
         whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
         process=_add_processes(earlier.process, later.process),
@@ -365,10 +368,10 @@ def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -
     return _process(_add_besides(earlier.devices, later.devices), later.unknown)
 
 
-def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord], rates: Rates) -> StageRecord:
+def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
     names = [*a.devices, *(name for name in b.devices if name not in a.devices)]
     unsized = any(stage.samples is None and stage.batches for stage in (a, b))
-    record = _stage_record(
+    return _stage_record(
         seconds=a.seconds + b.seconds,
         batches=a.batches + b.batches,
         samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
@@ -384,11 +387,9 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord],
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
         uncertainties={device.id: device.relative_uncertainty for device in devices},
         estimated={device.id for device in devices if device.provenance == "estimated"},
-        rates=rates,
+        co2e_grams=_sum(a.co2e_grams, b.co2e_grams),
+        cost=_sum(a.cost, b.cost),
     )
-    record.co2e_grams = _sum(a.co2e_grams, b.co2e_grams)
-    record.cost = _sum(a.cost, b.cost)
-    return record
 
 
 def _sampled_joules(stage: StageRecord) -> float:
@@ -406,6 +407,11 @@ def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
     joules = sum(phase.joules or 0.0 for phase in phases)
     half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
     return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
+
+
+def _sum_of(parts: Sequence[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

@@ -1,15 +1,23 @@
 """Joules -> grams of CO2e and money."""
 
-from ml_energy_callbacks.carbon.choice import resolve_intensity
-from ml_energy_callbacks.carbon.intensity import CarbonIntensity, grams
-from ml_energy_callbacks.carbon.price import check_currency, check_price, check_pue, electricity_cost
+from ml_energy_callbacks.carbon.choice import Intensity, choose_provider
+from ml_energy_callbacks.carbon.intensity import CarbonIntensity
+from ml_energy_callbacks.carbon.price import check_currency, check_pue, price_table
+from ml_energy_callbacks.carbon.provider import Constant, IntensityProvider, Quote
+from ml_energy_callbacks.carbon.rates import Amounts, Rates
+from ml_energy_callbacks.carbon.series import IntensitySeries
 
 __all__ = [
+    "Amounts",
     "CarbonIntensity",
+    "Constant",
+    "Intensity",
+    "IntensityProvider",
+    "IntensitySeries",
+    "Quote",
+    "Rates",
     "check_currency",
-    "check_price",
     "check_pue",
-    "electricity_cost",
-    "grams",
-    "resolve_intensity",
+    "choose_provider",
+    "price_table",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis
+from ml_energy_callbacks.metrics import Basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,3 @@ class CarbonIntensity:
     renewable_share: float | None = None
     low_carbon_share: float | None = None
     note: str | None = None
-
-
-def grams(joules: float, intensity: CarbonIntensity, pue: float) -> float:
-    """Return the emissions of so many joules of IT energy in g CO2e.
-
-    Args:
-        joules: Energy of the devices in J.
-        intensity: Of the electricity.
-        pue: Power usage effectiveness: the data centre's energy over its IT energy.
-    """
-    return joules / JOULES_PER_KWH * pue * intensity.g_per_kwh

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import keras
 
 from ml_energy_callbacks.callback import MeteredCallback
+from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.keras import traits
 from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
@@ -98,8 +99,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         sample_interval: Mean time between two reads of a device, in s.
         location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
             name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
-        carbon_intensity: Intensity of the electricity in g CO2e per kWh; goes before ``location``.
-        electricity_price: Price of one kWh in ``currency``; None leaves the cost unknown.
+        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
+            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
+            ``g_per_kwh``, each row of which holds until the next.
+        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
+            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
         batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
@@ -121,8 +125,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         devices: Literal["auto"] | Sequence[str] = "auto",
         sample_interval: float = 0.05,
         location: str | None = None,
-        carbon_intensity: float | None = None,
-        electricity_price: float | None = None,
+        carbon_intensity: Intensity | None = None,
+        electricity_price: float | Mapping[str, float] | None = None,
         currency: str = "USD",
         pue: float = 1.0,
         batch_size_fn: Callable[[Any], int] | None = None,

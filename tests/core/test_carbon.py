@@ -5,15 +5,21 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ml_energy_callbacks.codecarbon_data as tables
-from ml_energy_callbacks.carbon import electricity_cost, grams, places, resolve_intensity
+from ml_energy_callbacks.carbon import CarbonIntensity, choose_provider, places
 from ml_energy_callbacks.carbon.cloud_regions import AWS, AZURE
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
+
+
+def resolve_intensity(location: str | None, carbon_intensity: float | None) -> CarbonIntensity:
+    """Return the intensity of now."""
+    return choose_provider(location, carbon_intensity).quote(datetime.now(UTC)).intensity
 
 
 @pytest.mark.parametrize("place", ["FRA", "FR", "fr", "France", " france "])
@@ -30,6 +36,13 @@ def test_nobody_named_a_place_so_the_world_is_assumed() -> None:
 
 def test_an_explicit_intensity_goes_before_the_place() -> None:
     assert resolve_intensity("our own roof", 12.5).g_per_kwh == 12.5
+
+
+def test_a_constant_keeps_its_users_source() -> None:
+    contract = CarbonIntensity(12.0, "Lyon", "our supply contract of 2026", 2026)
+    assert choose_provider("FRA", contract).quote(datetime.now(UTC)) == (contract, None, None)
+    with pytest.raises(ConfigurationError, match=r"carbon_intensity is -1.0; give grams"):
+        choose_provider(None, CarbonIntensity(-1.0, None, "nobody", None))
 
 
 @pytest.mark.parametrize(
@@ -203,8 +216,3 @@ class TestCodecarbonsTables:
 def test_an_impossible_intensity_is_refused(value: float) -> None:
     with pytest.raises(ConfigurationError, match="carbon_intensity"):
         resolve_intensity(None, value)
-
-
-def test_grams_and_cost_include_pue() -> None:
-    assert grams(3.6e6, resolve_intensity(None, 100), 1.5) == pytest.approx(150)
-    assert electricity_cost(7.2e6, 0.25, 1.2) == pytest.approx(0.6)

@@ -1,0 +1,92 @@
+"""Grams and money of joules, while the electricity's intensity and its price change."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ml_energy_callbacks.carbon.account import Account, Interval
+from ml_energy_callbacks.carbon.intensity import CarbonIntensity
+from ml_energy_callbacks.carbon.price import PriceTable
+from ml_energy_callbacks.carbon.provider import IntensityProvider, Quote
+
+MOST_INTERVALS = 1024
+"""The record is rewritten all the time, and stays below a megabyte."""
+
+
+class Amounts(NamedTuple):
+    """What the energy of each bucket amounts to.
+
+    Attributes:
+        grams: Emissions of each bucket in g CO2e.
+        cost: Cost of each bucket in the price's currency, or None.
+    """
+
+    grams: Sequence[float]
+    cost: Sequence[float] | None
+
+
+class Rates:
+    """Grams and money: each joule counts with the intensity and the price at which it passed.
+
+    Attributes:
+        currency: Currency code.
+        pue: Power usage effectiveness; inside grams and cost, never inside joules.
+    """
+
+    def __init__(self, provider: IntensityProvider, prices: PriceTable | None, currency: str, pue: float) -> None:
+        """Begin without a joule, at the rates of now."""
+        now = datetime.now(UTC)
+        self.currency = currency
+        self.pue = pue
+        self._carbon = Account(provider.quote, now, pue)
+        self._money = None if prices is None else Account(prices.at, now, pue)
+        self._ended: list[Interval[Quote]] = []
+
+    @property
+    def intensity(self) -> CarbonIntensity:
+        """The intensity that holds now."""
+        return self._carbon.rate.intensity
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """Why intensities stand in for others, each reason once."""
+        rates = [*(interval.rate for interval in self._ended), self._carbon.rate]
+        return list(dict.fromkeys(rate.fallback for rate in rates if rate.fallback is not None))
+
+    def begin(self, joules: Sequence[float], now: datetime) -> None:
+        """Begin, or go on after a pause, with so many joules in each bucket."""
+        self._keep(self._carbon.begin(joules, now))
+        if self._money is not None:
+            self._money.begin(joules, now)
+
+    def follow(self, joules: Sequence[float], now: datetime) -> None:
+        """Note the joules of each bucket up to now, and the rates that began since the last look."""
+        self._keep(self._carbon.follow(joules, now))
+        if self._money is not None:
+            self._money.follow(joules, now)
+
+    def amounts(self, joules: Sequence[float]) -> Amounts:
+        """Return what so many joules in each bucket amount to, as of the last look."""
+        return Amounts(self._carbon.amounts(joules), None if self._money is None else self._money.amounts(joules))
+
+    def intervals(self, joules: Sequence[float]) -> list[Interval[Quote]]:
+        """Return the times in which one intensity held, oldest first, the last with what is left of the joules."""
+        return [*self._ended, self._carbon.last(joules)]
+
+    def _keep(self, ended: Sequence[Interval[Quote]]) -> None:
+        for interval in ended:
+            self._ended = [*(self._ended if len(self._ended) < MOST_INTERVALS else _merged(self._ended)), interval]
+
+
+def _merged(intervals: Sequence[Interval[Quote]]) -> list[Interval[Quote]]:
+    """Tell each two neighbours as one, with the intensity that gives the same grams."""
+    merged = []
+    for first, second in zip(intervals[::2], intervals[1::2], strict=True):
+        joules = first.joules + second.joules
+        weight = first.joules / joules if joules > 0 else 0.5
+        a, b = first.rate.intensity, second.rate.intensity
+        mean = replace(b, g_per_kwh=a.g_per_kwh * weight + b.g_per_kwh * (1 - weight))
+        rate = Quote(mean, second.rate.until, first.rate.fallback or second.rate.fallback)
+        merged.append(Interval(first.began, second.ended, joules, rate))
+    return merged

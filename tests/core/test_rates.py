@@ -1,0 +1,270 @@
+"""Grams and money while the intensity changes: each joule counts with the rate at which it passed."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.carbon import CarbonIntensity, Constant, IntensitySeries, Rates, choose_provider, price_table
+from ml_energy_callbacks.carbon.rates import MOST_INTERVALS
+from ml_energy_callbacks.carbon.series import load_series
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+START = datetime(2026, 11, 25, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+KWH = 3.6e6
+WORLD = CarbonIntensity(475.0, None, "world", None, assumed=True)
+
+
+def series(values: Sequence[float], step: timedelta = HOUR) -> IntensitySeries:
+    return IntensitySeries([START + i * step for i in range(len(values))], values, "here", "contract.csv", WORLD)
+
+
+def rates(values: Sequence[float], pue: float = 1.0) -> Rates:
+    found = Rates(series(values), None, "EUR", pue)
+    found.begin([], START)
+    return found
+
+
+def total(found: Rates, joules: Sequence[float]) -> float:
+    return sum(found.amounts(joules).grams)
+
+
+def test_a_constant_is_joules_times_intensity_and_pue() -> None:
+    found = Rates(Constant(CarbonIntensity(100.0, None, "x", None)), price_table(0.25), "EUR", 1.5)
+    found.begin([], START)
+    found.follow([0.0, KWH, 2 * KWH], START + 5 * HOUR)
+    assert found.amounts([0.0, KWH, 2 * KWH]) == ([0.0, pytest.approx(150), pytest.approx(300)], [0.0, 0.375, 0.75])
+    assert len(found.intervals([0.0, KWH, 2 * KWH])) == 1
+
+
+def test_each_joule_counts_with_the_rate_at_which_it_passed() -> None:
+    found = rates([100, 500])
+    found.follow([0.0, 1 * KWH], START + HOUR)
+    found.follow([0.0, 1 * KWH, 2 * KWH], START + 2 * HOUR - timedelta(seconds=1))
+    assert found.amounts([0.0, 1 * KWH, 2 * KWH]).grams == [0.0, pytest.approx(100), pytest.approx(1000)]
+    assert [(i.joules, i.rate.intensity.g_per_kwh) for i in found.intervals([0.0, 1 * KWH, 2 * KWH])] == [
+        (1 * KWH, 100),
+        (2 * KWH, 500),
+    ]
+
+
+def test_between_two_looks_the_energy_passed_evenly() -> None:
+    found = rates([100, 500, 100])
+    found.follow([0.0, 3 * KWH], START + timedelta(hours=2.5))
+    assert total(found, [0.0, 3 * KWH]) == pytest.approx(1.2 * 100 + 1.2 * 500 + 0.6 * 100)
+
+
+def test_a_price_goes_by_the_time_of_day() -> None:
+    prices = price_table({"22:00": 0.2, "06:00": 0.4})
+    assert prices is not None
+    found = Rates(Constant(WORLD), replace(prices, zone=timezone(HOUR)), "EUR", 1.0)
+    found.begin([], START + 4 * HOUR)  # five o'clock there
+    found.follow([0.0, 4 * KWH], START + 8 * HOUR)
+    cost = found.amounts([0.0, 4 * KWH]).cost
+    assert cost == [0.0, pytest.approx(0.2 + 3 * 0.4)]
+    assert len(found.intervals([0.0, 4 * KWH])) == 1  # the intensity is one and the same
+
+
+def test_a_price_holds_across_midnight_and_through_days() -> None:
+    prices = price_table({"22:00": 0.2, "06:00": 0.4})
+    assert prices is not None
+    found = Rates(Constant(WORLD), replace(prices, zone=UTC), "EUR", 1.0)
+    found.begin([], START)
+    found.follow([0.0, 72 * KWH], START + 72 * HOUR)
+    assert found.amounts([0.0, 72 * KWH]).cost == [0.0, pytest.approx(3 * (8 * 0.2 + 16 * 0.4))]
+
+
+def test_a_price_of_this_machines_time_lives_through_a_change_of_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        prices = price_table({"02:30": 0.2, "06:00": 0.4})
+        assert prices is not None
+        for day in (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)):
+            when = day
+            while when < day + 24 * HOUR:
+                price = prices.at(when)
+                assert price.until is not None
+                assert when < price.until <= when + 24 * HOUR
+                when = price.until
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("price", "says"),
+    [
+        (-0.1, "electricity_price is -0.1; give the price of a kWh"),
+        (float("nan"), "electricity_price is nan"),
+        ({}, "electricity_price holds no price"),
+        ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
+        ({"06:00": -1}, "electricity_price is -1"),
+        ({"06:00": "cheap"}, "electricity_price is cheap"),
+    ],
+)
+def test_a_price_that_is_none_is_refused(price: object, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        price_table(price)  # type: ignore[arg-type]
+
+
+def test_what_lies_outside_the_series_takes_the_usual_intensity_and_says_so() -> None:
+    found = rates([100])
+    found.follow([0.0, 2 * KWH], START + 2 * HOUR)
+    assert total(found, [0.0, 2 * KWH]) == pytest.approx(100 + 475)
+    assert found.fallbacks == ["contract.csv says nothing from 2026-11-25T01:00:00+00:00 on."]
+
+
+def test_a_pause_of_the_meter_uses_nothing() -> None:
+    found = rates([100, 500])
+    found.follow([0.0, KWH], START + HOUR / 2)
+    found.begin([0.0, KWH], START + HOUR * 1.5)
+    found.follow([0.0, 2 * KWH], START + HOUR * 1.9)
+    assert total(found, [0.0, 2 * KWH]) == pytest.approx(600)
+
+
+@given(
+    values=st.lists(st.floats(0, 2000), min_size=2, max_size=30),
+    energies=st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)), min_size=1, max_size=40),
+    scale=st.floats(0.1, 10),
+)
+def test_grams_are_linear_and_intervals_add_up(values: list[float], energies: list[tuple[float, float]], scale: float) -> None:
+    once, scaled = rates(values, pue=1.2), rates(values, pue=1.2)
+    joules = [0.0, 0.0, 0.0]
+    for i, (a, b) in enumerate(energies, 1):
+        joules = [0.0, joules[1] + a, joules[2] + b]
+        now = START + i * timedelta(minutes=20)
+        once.follow(joules, now)
+        scaled.follow([scale * value for value in joules], now)
+    grams = total(once, joules)
+    assert total(scaled, [scale * value for value in joules]) == pytest.approx(scale * grams, rel=1e-9, abs=1e-9)
+    intervals = once.intervals(joules)
+    assert math.fsum(i.joules for i in intervals) == pytest.approx(sum(joules), rel=1e-9, abs=1e-6)
+    weighted = math.fsum(i.joules / KWH * 1.2 * i.rate.intensity.g_per_kwh for i in intervals)
+    assert weighted == pytest.approx(grams, rel=1e-9, abs=1e-6)
+    assert all(first.ended <= second.began for first, second in pairwise(intervals))
+
+
+def test_weighting_by_energy_beats_the_plain_mean_on_a_made_up_day() -> None:
+    """A run that works while the sun shines: the mean over time is far off."""
+    values = [600 - 500 * max(0.0, math.sin(math.pi * (hour - 6) / 12)) for hour in range(24)]
+    power = [50 + 950 * max(0.0, math.sin(math.pi * (hour - 6) / 12)) for hour in range(24)]  # W
+    found, joules = rates(values), 0.0
+    for hour in range(24):
+        for _ in range(60):
+            joules += power[hour] * 60
+            found.follow([0.0, joules], START + hour * HOUR + timedelta(minutes=_ + 1))
+    truth = sum(watts * 3600 / KWH * value for watts, value in zip(power, values, strict=True))
+    plain = joules / KWH * sum(values) / 24
+    assert total(found, [0.0, joules]) == pytest.approx(truth, rel=1e-6)
+    assert abs(plain / truth - 1) > 0.5
+
+
+def test_many_intervals_are_told_together_and_lose_no_gram() -> None:
+    values = [float(i % 700) for i in range(5 * MOST_INTERVALS)]
+    found = Rates(series(values, timedelta(seconds=1)), None, "EUR", 1.0)
+    found.begin([], START)
+    joules = 1000.0 * len(values)
+    found.follow([0.0, joules], START + timedelta(seconds=len(values)))
+    intervals = found.intervals([0.0, joules])
+    assert len(intervals) <= MOST_INTERVALS + 1
+    weighted = math.fsum(i.joules / KWH * i.rate.intensity.g_per_kwh for i in intervals)
+    assert weighted == pytest.approx(1000 / KWH * sum(values), rel=1e-9)
+    assert total(found, [0.0, joules]) == pytest.approx(weighted, rel=1e-9)
+
+
+def write(path: Path, rows: Sequence[tuple[object, object]], head: str = "time,g_per_kwh") -> Path:
+    path.write_text("\n".join([head, *(f"{time},{value}" for time, value in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_csv_file_and_a_parquet_file_tell_the_same(tmp_path: Path) -> None:
+    berlin = timezone(HOUR)
+    times = [datetime(2026, 11, 25, hour, tzinfo=berlin) for hour in range(4)]
+    write(tmp_path / "a.csv", [(time.isoformat(), 100 + i) for i, time in enumerate(times)])
+    table = pa.table({"time": times, "g_per_kwh": [100.0, 101.0, 102.0, 103.0]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    now = datetime(2026, 11, 25, tzinfo=UTC)
+    for name in ("a.csv", "a.parquet"):
+        found = load_series(tmp_path / name, "DEU", WORLD, now)
+        quote = found.quote(now)
+        assert (quote.intensity.g_per_kwh, quote.until, quote.fallback) == (101, now + HOUR, None)
+        assert (quote.intensity.source, quote.intensity.location) == (name, "DEU")
+        assert found.end == now + 3 * HOUR
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("time,g_per_kwh\n", "holds no value"),
+        ("time,grams\n2026-01-01T00:00:00Z,3\n", "has no column g_per_kwh; it needs time and g_per_kwh"),
+        ("when,co2\n1,3\n", "has no column g_per_kwh and no column time"),
+        ("", "has no column"),
+        ("time,g_per_kwh\nyesterday,3\n", "value 1: 'yesterday' is no time; write it as"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00,3\n", "value 1: 2026-01-01T00:00:00 has no offset from UTC"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,3\n2026-01-01T01:00:00Z,-3\n", "value 2: '-3' is no intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,nan\n", "value 1: 'nan' is no intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z\n", "value 1: None is no intensity"),
+        ("time,g_per_kwh\n2026-01-01T01:00:00Z,3\n2026-01-01T01:00:00Z,3\n", "value 2: .* does not come after .*sort the rows"),
+        ("time,g_per_kwh\n2020-01-01T00:00:00Z,3\n", "covers 2020-01-01T00:00:00.00:00 to 2020-01-01T01:.*, and not now, "),
+    ],
+)
+def test_a_series_that_cannot_be_used_is_refused_with_the_place_in_it(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "series.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=says):
+        choose_provider("FRA", str(path))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file or directory"):
+        choose_provider("FRA", tmp_path / "missing.csv")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(ConfigurationError, match=r"broken.parquet cannot be read: "):
+        choose_provider("FRA", tmp_path / "broken.parquet")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigurationError, match=r"binary.csv cannot be read: "):
+        choose_provider("FRA", tmp_path / "binary.csv")
+
+
+def test_a_run_through_a_change_weighs_each_part_by_its_energy(tmp_path: Path) -> None:
+    began = datetime.now(UTC)
+    change = began + timedelta(seconds=2)
+    rows = [(began - HOUR, 0), (change, 1000), (change + timedelta(seconds=1.5), 0)]
+    path = write(tmp_path / "contract.csv", [(time.isoformat(), value) for time, value in rows])
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(
+        backends=[ScriptedBackend([counter])], carbon_intensity=path, location="FRA", output_dir=tmp_path, verbose=False
+    )
+    with meter:
+        for stage in ("train", "validate"):
+            with meter.stage(stage):  # type: ignore[arg-type]
+                while datetime.now(UTC) < change + timedelta(seconds=0 if stage == "train" else 2.5):
+                    with meter.batch(1):
+                        sum(range(10_000))
+    record = load_record(tmp_path)
+    carbon = record.carbon
+    assert [interval.intensity_g_per_kwh for interval in carbon.intervals] == [0, 1000, 0]
+    # 100 W for 1.5 s at 1000 g/kWh; the looks are up to some seconds apart, and between them energy passes evenly here.
+    assert record.total.co2e_grams == pytest.approx(150 / KWH * 1000, rel=0.02)
+    stages = [stage.co2e_grams for stage in record.stages.values()]
+    assert sum(grams for grams in stages if grams is not None) == pytest.approx(record.total.co2e_grams, rel=1e-9)
+    assert sum(interval.joules for interval in carbon.intervals) == pytest.approx(record.total.joules, rel=1e-6)
+    assert carbon.intensity_g_per_kwh == pytest.approx(record.total.co2e_grams / record.total.joules * KWH)  # type: ignore[operator]
+    assert carbon.source == "contract.csv"
