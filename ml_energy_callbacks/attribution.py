@@ -19,8 +19,8 @@ from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
 WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
 
-_LEARNED = 20
-"""After so many intervals between refreshes, a second or two, a reading more changes little of what is known."""
+_LEARNED = 100
+"""After so many intervals between refreshes, some seconds, a reading more changes little of what is known."""
 
 _MOST_WAITING = 64
 """So many knots wait for a device to pass its edges; some seconds of readings."""

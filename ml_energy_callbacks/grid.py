@@ -16,7 +16,7 @@ _BURST_NS = 500 * MILLISECOND
 _BURST_STEP_NS = MILLISECOND
 _BURST_SHARE = 12
 """While nothing is known yet, the next poll comes after this part of the time since the last refresh."""
-_WIDE_NS = MILLISECOND
+_WIDE_NS = 2 * MILLISECOND
 _PROBE_POLLS = 12
 _DRIFT = 2e-6
 """Two clocks' rates wander against each other by about this share."""

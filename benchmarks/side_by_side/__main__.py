@@ -30,6 +30,8 @@ def options() -> argparse.Namespace:
     found.only = tuple(found.only.split(",")) if found.only else SECTIONS
     if unknown := set(found.only) - set(SECTIONS):
         parser.error(f"no section is called {', '.join(sorted(unknown))}")
+    if found.write and (found.only != SECTIONS or found.scale == "smoke"):
+        parser.error("--write writes the whole page: leave out --only and --smoke")
     return found
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from .results import Cell, Progress
 
 RESAMPLES = 1000
+FEW = 6
+"""Of fewer values no 95 % interval can be told."""
 START_S = 60.0
 """Longest that a process may take beside the run in it."""
 BENCHMARKS = Path(__file__).parents[1]
@@ -80,10 +83,14 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def estimate(values: Sequence[float], unit: str = "", of: Callable[[Sequence[float]], float] = median, note: str = "") -> Cell:
-    """Return a statistic, the median unless told, with its 95 % interval by bootstrap."""
+    """Return a statistic, the median unless told, with its 95 % interval by bootstrap; of few values, with their range."""
+    values = [value for value in values if isfinite(value)]
     if not values:
         return Cell(None, unit=unit, note=note or "It gave no figure.")
     draw = random.Random(0)  # noqa: S311 - no secret
-    found = sorted(of(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)) if len(values) > 1 else []
-    low, high = (quantile(found, 0.025), quantile(found, 0.975)) if found else (None, None)
-    return Cell(of(values), low, high, unit, note)
+    if len(values) < FEW:
+        low, high = (min(values), max(values)) if len(values) > 1 else (None, None)
+    else:
+        found = sorted(of(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
+        low, high = quantile(found, 0.025), quantile(found, 0.975)
+    return Cell(of(values), low, high, unit, note, len(values))

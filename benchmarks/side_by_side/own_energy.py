@@ -26,9 +26,11 @@ def measure(scale: Scale, progress: Progress) -> Section:
         lives = run_jobs("work", jobs, len(TOOLS), progress, "energy of its own")
     found = {name: [life for other, life in zip(names, lives, strict=True) if other == name] for name in TOOLS}
     idle = [life["cpu_share"] for life in found["none"] if "cpu_share" in life]
-    floor = sum(idle) / len(idle) if idle else 0.0
+    floor = sum(idle) / len(idle) if idle else None
 
     def row(name) -> list[Cell]:
+        if floor is None:
+            return [Cell(None, unit=unit, note="The loop alone gave no figure.") for unit in ("ms/s", "J/h")]
         errors = next((life["error"] for life in found[name] if "error" in life), "")
         shares = [life["cpu_share"] - floor for life in found[name] if "cpu_share" in life]
         joules = [max(0.0, share) * WATTS_PER_CORE * SECONDS_PER_HOUR for share in shares]
@@ -38,7 +40,8 @@ def measure(scale: Scale, progress: Progress) -> Section:
         "CPU time while a tool measures one GPU and one processor of a loop that sleeps 0.1 s a batch, above that of the loop "
         f"alone, after {SETTLE_S[scale]:g} s to settle; times {WATTS_PER_CORE:g} W for a busy core, which is an assumption: a "
         "server's 270 W over its 40 cores. Each at its default interval: 0.05 s for ours, 15 s for CodeCarbon (its monitor "
-        "1 s), 1 s for carbontracker; Zeus reads at the edges of a window, here of each batch. What it costs to wake a core is "
+        "1 s; in a look that is shorter there is none of its readings), 1 s for carbontracker; CodeCarbon's batches are not "
+        "marked; Zeus reads at the edges of a window, here of each batch. What it costs to wake a core is "
         "not in it."
     )
     rows = {name: row(name) for name in TOOLS if name != "none"}

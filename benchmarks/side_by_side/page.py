@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from .jobs import FEW
 from .results import Cell, Plot, Section, Table
 from .tools import TOOLS, version_of
 
@@ -27,8 +28,16 @@ INTRODUCTION = """\
 # Side by side
 
 Zeus, CodeCarbon and carbontracker beside `ml_energy_callbacks`, on the same work and the same simulated hardware, whose true
-energy is known. Each peer is used as its own documentation says, in the configuration that is best for the question. Where one
-cannot do it, the table says why. Figures are medians, with their 95 % interval in parentheses.
+energy is known. Each peer is used as its own documentation says, in the configuration that is best for the question. Where
+one cannot do it, the table says why.
+
+Figures are medians, but where a column says otherwise, with their 95 % interval by bootstrap in parentheses, or the range of
+fewer than six values; a figure without parentheses was measured once. Cost is measured with each tool at its cheapest for the
+question, error with each at its most exact: CodeCarbon then reads each second, carbontracker every 10 ms, Zeus approximates
+short windows by the power, and ours has a window for each batch.
+
+The simulated driver answers at once. A real one takes from tens of microseconds to milliseconds: whoever asks more often then
+pays more. Ours asks some 20 times a second in a thread of its own, Zeus at both ends of each window in the loop's.
 
 This page is written by the benchmark. To repeat it, from a clone:
 
@@ -55,7 +64,8 @@ def words(cell: Cell) -> str:
     """Return a figure, its interval and what is remarked on it."""
     figure = f"{number(cell.value)} {cell.unit}".rstrip()
     if cell.low is not None and cell.high is not None and cell.low < cell.high:
-        figure += f" ({number(cell.low)} to {number(cell.high)})"
+        figure += f" ({number(cell.low)} to {number(cell.high)}"
+        figure += f", range of {cell.count})" if cell.count is not None and cell.count < FEW else ")"
     return f"{figure}: {cell.note}" if cell.note else figure
 
 
@@ -125,10 +135,11 @@ def write(sections: Mapping[str, Section], scale: str, page: Path) -> None:
     """Write the page, and its plots into a folder of the same name."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
+    option = "" if scale == "full" else f" --{scale}"
     parts = [
         INTRODUCTION,
         f"Measured on {datetime.now(UTC):%Y-%m-%d} at the scale `{scale}`, on {machine()}; {versions()}.\n",
-        f"## Bars\n\n{markdown_table(BAR_HEAD, bars_of(sections))}\n",
+        f"## Bars\n\n{markdown_table(BAR_HEAD, bars_of(sections))}\n\n`python -m side_by_side{option}`\n",
     ]
     for section in sections.values():
         for table in section.tables:
@@ -138,7 +149,7 @@ def write(sections: Mapping[str, Section], scale: str, page: Path) -> None:
                 table.about,
                 markdown_table(["", *table.columns], rows),
                 *reasons,
-                f"`{table.command}`",
+                f"`{table.command}{option}`",
             ]
             parts.append("\n\n".join(filter(None, blocks)) + "\n")
         for plot in section.plots:

@@ -22,6 +22,7 @@ from ml_energy_callbacks.testing.nvml import SimulatedDriver
 from .marks import NO_CALL, Marks, marks_of, open_tool
 from .tools import Place, Tool
 from .week import play_week
+from .work import cpu_seconds
 
 WARM_UP = {"ours": 20_000, "zeus": 1000, "codecarbon": 5}
 """Batches before the memory is looked at: buffers of fixed size fill up meanwhile."""
@@ -94,11 +95,11 @@ def measure_period(folder: Path, interval_s: float, seconds: float) -> dict[str,
 
 
 def core_share(seconds: float) -> float:
-    """Sleep, and return the share of a core in percent that this process took meanwhile."""
+    """Sleep, and return the share of a core in percent that this process and its children took meanwhile."""
     time.sleep(SETTLE_S)
-    cpu, begun = time.process_time(), time.perf_counter()
+    cpu, begun = cpu_seconds(), time.perf_counter()
     time.sleep(seconds)
-    return 100 * (time.process_time() - cpu) / (time.perf_counter() - begun)
+    return 100 * (cpu_seconds() - cpu) / (time.perf_counter() - begun)
 
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -20,10 +20,11 @@ class Cell:
 
     Attributes:
         value: The figure, most often a median; None where there is none, and then `note` says why.
-        low: Lower end of its 95 % interval; None where it has none.
+        low: Lower end of its 95 % interval, or of the range of few values; None where it has none.
         high: Upper end.
         unit: Such as `µs`; empty for a plain number.
         note: The reason of a missing figure in a sentence, or a remark on it.
+        count: Of how many values it is made; None where it is no statistic.
     """
 
     value: float | None
@@ -31,6 +32,7 @@ class Cell:
     high: float | None = None
     unit: str = ""
     note: str = ""
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

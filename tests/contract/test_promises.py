@@ -128,7 +128,7 @@ def test_a_copy_and_a_pickle_start_afresh_with_the_same_options(tmp_path: Path) 
     ("options", "message"),
     [
         ({"sample_interval": -0.1}, "sample_interval is -0.1 s; give seconds above 0"),
-        ({"location": "Nowhere"}, "no country 'Nowhere'"),
+        ({"location": "Nowhere"}, "no place 'Nowhere'"),
         ({"electricity_price": math.nan}, "electricity_price is nan"),
         ({"carbon_intensity": -1}, "carbon_intensity is -1"),
         ({"pue": 0.3}, "pue is 0.3"),
