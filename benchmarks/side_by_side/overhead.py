@@ -186,7 +186,7 @@ def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar
     if ours.low is None or twin.low is None:
         return table, Bar("Slow-down of a small training run", asked, ours.note or twin.note or "One run tells nothing.", None)
     got = f"{ours.value:+.2f} % ({ours.low:+.2f} to {ours.high:+.2f}); none: {twin.low:+.2f} to {twin.high:+.2f}"
-    if twin.high - twin.low > QUIETEST:
+    if twin.high - twin.low > QUIETEST and ours.low <= twin.high:
         return table, Bar("Slow-down of a small training run", asked, f"{got}; this machine is too noisy now to tell", None)
     return table, Bar("Slow-down of a small training run", asked, got, ours.value <= twin.high)
 

@@ -88,7 +88,7 @@ class _Run:
                 joules=joules,
                 seconds=point.seconds - self._before.seconds,
                 samples=point.samples - self._before.samples,
-                co2e_grams=self.rates.grams(joules),
+                co2e_grams=sum(self.rates.amounts([joules]).grams),
             ),
         )
         self._before = point
