@@ -99,7 +99,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
 
 def _carbon(rates: Rates, joules: Sequence[float]) -> CarbonRecord:
     intensity, intervals = rates.intensity, rates.intervals(joules)
-    changed = len(intervals) > 1 or any(interval.rate.fallback is not None for interval in intervals)
+    changed = any(interval.rate.intensity != intensity or interval.rate.fallback is not None for interval in intervals)
     whole = sum(interval.joules for interval in intervals)
     weighted = sum(interval.joules * interval.rate.intensity.g_per_kwh for interval in intervals)
     return CarbonRecord(

@@ -143,8 +143,8 @@ def _origin(carbon: CarbonRecord) -> Iterator[str]:
     year = f", {carbon.data_year}" if carbon.data_year else ""
     basis = "" if carbon.basis == "unknown" else f"; {_BASES[carbon.basis]}"
     yield f"Carbon: {quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')} ({place}; {carbon.source}{year}{basis})."
-    if len(carbon.intervals) > 1:
-        values = [interval.intensity_g_per_kwh for interval in carbon.intervals]
+    values = {interval.intensity_g_per_kwh for interval in carbon.intervals}
+    if len(values) > 1:
         low, high = quantity(min(values), "g"), quantity(max(values), "g")
         yield f"It changed between {low} and {high}: the mean is weighted by energy."
     if carbon.note is not None:

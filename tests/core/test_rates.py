@@ -243,6 +243,19 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         choose_provider("FRA", tmp_path / "binary.csv")
 
 
+def test_a_meter_that_is_started_again_has_one_intensity_all_the_same() -> None:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=100, verbose=False)
+    for _ in range(3):
+        with meter, meter.stage("train"):
+            time.sleep(0.3)
+    record = meter.record
+    assert record.carbon.intervals == []
+    assert record.carbon.intensity_g_per_kwh == 100
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 100)
+
+
 def test_a_run_through_a_change_weighs_each_part_by_its_energy(tmp_path: Path) -> None:
     began = datetime.now(UTC)
     change = began + timedelta(seconds=2)
