@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,12 +13,16 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from ml_energy_callbacks.carbon import check_currency, forecast, plan, price_table
 from ml_energy_callbacks.demo import Framework, run_demo
 from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render_watts
 from ml_energy_callbacks.doctor import render as render_diagnosis
-from ml_energy_callbacks.exceptions import EnergyError
+from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
+from ml_energy_callbacks.export import Format
+from ml_energy_callbacks.export import export as write
 from ml_energy_callbacks.records import dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
+from ml_energy_callbacks.report.schedule import render_plan
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -52,6 +57,53 @@ def report(
         typer.echo(dump_json(record))
     else:
         Console().print(render(record))
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="An energy.json, or the directory that holds one.")],
+    *,
+    form: Annotated[Format, typer.Option("--format", help="What to write.")],
+) -> None:
+    """Write a run in another program's format: codecarbon's CSV, a model card's block, or an SCI statement."""
+    typer.echo(write(load_record(path), form), nl=False)
+
+
+@app.command()
+def when(
+    *,
+    location: Annotated[
+        str | None, typer.Option(help="A live forecast's place: GBR (NESO), or a zone of Electricity Maps.")
+    ] = None,
+    series: Annotated[Path | None, typer.Option(help="A CSV or Parquet file with the columns time and g_per_kwh.")] = None,
+    kwh: Annotated[float, typer.Option(help="Energy of the run.")] = 1.0,
+    run_hours: Annotated[float, typer.Option(help="Length of the run.")] = 1.0,
+    hours: Annotated[float, typer.Option(help="It begins within so many hours.")] = 24.0,
+    price: Annotated[
+        list[str] | None, typer.Option(help="Price of a kWh from a time of day on, as 06:00=0.32; several.")
+    ] = None,
+    currency: Annotated[str, typer.Option(help="Of the price, a three-letter code.")] = "USD",
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell at which hour a run emits least, and costs least, and what that saves."""
+    check_currency(currency)
+    now = datetime.now().astimezone()
+    prices = price_table(dict(_pair(text) for text in price) if price else None)
+    ahead = forecast(location, series, now)
+    found = plan(ahead, prices, kwh=kwh, duration=timedelta(hours=run_hours), now=now, within=timedelta(hours=hours))
+    if json:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        Console().print(render_plan(found, ahead.source, currency))
+
+
+def _pair(text: str) -> tuple[str, float]:
+    time, _, value = text.partition("=")
+    try:
+        return time, float(value)
+    except ValueError:
+        msg = f"--price {text!r} is none; write it as 06:00=0.32."
+        raise ConfigurationError(msg) from None
 
 
 @app.command()

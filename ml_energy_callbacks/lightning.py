@@ -52,7 +52,8 @@ class EnergyCallback(MeteredCallback, Callback):
             such as ``["nvml:*", "rapl:package-0"]``.
         sample_interval: Mean time between two reads of a device, in s.
         location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
+            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
+            for the place of this machine's address, which nothing else does.
         carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
             which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
             ``g_per_kwh``, each row of which holds until the next.
@@ -60,6 +61,10 @@ class EnergyCallback(MeteredCallback, Callback):
             holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
+        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
+        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
+        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
         batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
         log_every_n_steps: Steps between two logs of a training step's energy; None for the trainer's own setting, 0 for
             none.
@@ -82,6 +87,10 @@ class EnergyCallback(MeteredCallback, Callback):
         electricity_price: float | Mapping[str, float] | None = None,
         currency: str = "USD",
         pue: float = 1.0,
+        wue: float | None = None,
+        embodied_kg: float | None = None,
+        lifetime_years: float | None = None,
+        offset_grams: float | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         log_every_n_steps: int | None = None,
         output_dir: str | os.PathLike[str] | None = None,
@@ -98,6 +107,10 @@ class EnergyCallback(MeteredCallback, Callback):
             electricity_price=electricity_price,
             currency=currency,
             pue=pue,
+            wue=wue,
+            embodied_kg=embodied_kg,
+            lifetime_years=lifetime_years,
+            offset_grams=offset_grams,
             batch_size_fn=batch_size_fn,
             log_every_n_steps=log_every_n_steps,
             output_dir=output_dir,

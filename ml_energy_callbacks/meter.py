@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.backends import Discovery, check_devices, discover
-from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, check_currency, check_pue, choose_provider, price_table
+from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
@@ -136,7 +136,8 @@ class EnergyMeter:
             such as ``["nvml:*", "rapl:package-0"]``.
         sample_interval: Mean time between two reads of a device, in s.
         location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud.
+            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
+            for the place of this machine's address, which nothing else does.
         carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
             which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
             ``g_per_kwh``, each row of which holds until the next.
@@ -144,6 +145,10 @@ class EnergyMeter:
             holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
+        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
+        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
+        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
         output_dir: Directory for ``energy.json``; None keeps the record in memory alone.
         verbose: Whether to say on the log what the user should know.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
@@ -164,6 +169,10 @@ class EnergyMeter:
         electricity_price: float | Mapping[str, float] | None = None,
         currency: str = "USD",
         pue: float = 1.0,
+        wue: float | None = None,
+        embodied_kg: float | None = None,
+        lifetime_years: float | None = None,
+        offset_grams: float | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
@@ -178,8 +187,8 @@ class EnergyMeter:
             raise ConfigurationError(msg)
         check_devices(devices)
         check_currency(currency)
-        check_pue(pue)
-        self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, pue)
+        site = Site(pue, wue, embodied_kg, lifetime_years, offset_grams)
+        self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, site)
         self._devices = devices
         self._interval = sample_interval
         self._output_dir = None if output_dir is None else Path(output_dir)
@@ -334,7 +343,7 @@ class EnergyMeter:
         """Tell the user what is missing, and what is assumed."""
         if not self._sources:
             self.warn("No device can be read here, so that every energy is unknown.")
-        if self._rates.intensity.assumed:
+        if self._rates.intensity.assumed and not self._rates.pending:
             average = self._rates.intensity.g_per_kwh
             self.warn(
                 f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
@@ -619,6 +628,7 @@ class EnergyMeter:
             currency=self._rates.currency,
             relative_uncertainty=relative_uncertainty(by_device, uncertainties),
             measured_share=measured / whole if whole > 0 else None,
+            intensity_assumed=self._rates.intensity.assumed,
             whole_machine_joules=max(self._whole_machine_joules(until).values(), default=None),
             process_joules=self._process_joules(until),
         )

@@ -72,6 +72,7 @@ def total_metrics(
     currency: str,
     relative_uncertainty: float | None,
     measured_share: float | None,
+    intensity_assumed: bool,
     whole_machine_joules: float | None = None,
     process_joules: float | None = None,
 ) -> dict[str, float]:
@@ -84,6 +85,7 @@ def total_metrics(
         currency: Currency code.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, or None.
         measured_share: Share of ``joules`` that was measured (the rest is estimated), 0 to 1, or None.
+        intensity_assumed: Whether the grams are by the world's average, as nobody named a place; the key is there only then.
         whole_machine_joules: What the meters of the whole machine say, in J, or None; it is not part of ``joules``.
         process_joules: Estimate of this job's share of ``joules``, in J, or None.
     """
@@ -94,6 +96,7 @@ def total_metrics(
         f"cost_{currency.lower()}": cost,
         "relative_uncertainty": relative_uncertainty,
         "measured_share": measured_share,
+        "intensity_assumed": 1.0 if intensity_assumed and co2e_grams is not None else None,
         "whole_machine_joules": whole_machine_joules,
         "process_joules": process_joules,
     }

@@ -220,6 +220,11 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         low_carbon_share: The same with nuclear power.
         note: How another place's figure was taken for this one's, or None.
         intervals: The times of each intensity, where it changed or one stood in for another.
+        wue: Water usage effectiveness of the data centre in litres per kWh of IT energy, or None.
+        water_litres: Water that the run took by it, or None.
+        embodied_grams: The share of the machine's making that falls to the run's time, in g CO2e, or None; it is not part of
+            any grams of this record.
+        offset_grams: Emissions that were compensated, in g CO2e, or None; they are never subtracted.
     """
 
     intensity_g_per_kwh: float
@@ -233,6 +238,10 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
     low_carbon_share: float | None = None
     note: str | None = None
     intervals: list[IntervalRecord] = []
+    wue: float | None = None
+    water_litres: float | None = None
+    embodied_grams: float | None = None
+    offset_grams: float | None = None
 
 
 class RunRecord(msgspec.Struct, kw_only=True):

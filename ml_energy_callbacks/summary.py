@@ -84,20 +84,21 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     amounts = rates.amounts(whole) if joules else None
     stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
+    total = _total(stages, devices, rates.currency)
     return RunRecord(
         run=run,
         devices=devices,
         stages=stages,
         epochs=list(state.epochs),
-        total=_total(stages, devices, rates.currency),
-        carbon=_carbon(rates, whole),
+        total=total,
+        carbon=_carbon(rates, whole, total),
         warnings=list(state.warnings),
         whole_machine=[_beside(ledger, state) for ledger in state.whole_machine],
         process=None if state.shares is None else _process([_beside(ledger, state) for ledger in state.shares], state.unshared),
     )
 
 
-def _carbon(rates: Rates, joules: Sequence[float]) -> CarbonRecord:
+def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> CarbonRecord:
     intensity, intervals = rates.intensity, rates.intervals(joules)
     changed = any(interval.rate.intensity != intensity or interval.rate.fallback is not None for interval in intervals)
     whole = sum(interval.joules for interval in intervals)
@@ -108,7 +109,11 @@ def _carbon(rates: Rates, joules: Sequence[float]) -> CarbonRecord:
         source=intensity.source,
         data_year=intensity.data_year,
         assumed=intensity.assumed,
-        pue=rates.pue,
+        pue=rates.site.pue,
+        wue=rates.site.wue,
+        water_litres=rates.site.water_litres(total.joules),
+        embodied_grams=rates.site.embodied_grams(total.seconds),
+        offset_grams=rates.site.offset_grams,
         basis=intensity.basis,
         renewable_share=intensity.renewable_share,
         low_carbon_share=intensity.low_carbon_share,
@@ -325,7 +330,12 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         stages=stages,
         epochs=[*earlier.epochs, *later.epochs],
         total=total,
-        carbon=replace(later.carbon, intervals=[*earlier.carbon.intervals, *later.carbon.intervals]),
+        carbon=replace(
+            later.carbon,
+            intervals=[*earlier.carbon.intervals, *later.carbon.intervals],
+            water_litres=_sum(earlier.carbon.water_litres, later.carbon.water_litres),
+            embodied_grams=_sum(earlier.carbon.embodied_grams, later.carbon.embodied_grams),
+        ),
         warnings=list(dict.fromkeys([*earlier.warnings, *later.warnings])),
         whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
         process=_add_processes(earlier.process, later.process),

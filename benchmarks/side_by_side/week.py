@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_energy_callbacks.attribution import Ledger
-from ml_energy_callbacks.carbon import Rates, choose_provider
+from ml_energy_callbacks.carbon import Rates, Site, choose_provider
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import PHASES
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, load_record, write_record
@@ -43,7 +43,7 @@ class _Run:
         self.tally = Tally("train", 1, {phase: self.timeline.add_bucket(1) for phase in PHASES})
         self.ledger = Ledger(counter.device, interval_s)
         self.poller = Poller([(counter, self.ledger)], self.timeline, interval_s)
-        self.rates = Rates(choose_provider(None, 400.0), None, "USD", 1.0)
+        self.rates = Rates(choose_provider(None, 400.0), None, "USD", Site())
         self.epochs: list[EpochRecord] = []
         self._before = _Point(0.0, 0.0, 0)
 

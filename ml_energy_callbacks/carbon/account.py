@@ -20,6 +20,10 @@ class Rate(Protocol):
     def until(self) -> datetime | None:
         """It holds until then; None where no end is in sight."""
 
+    @property
+    def provisional(self) -> bool:
+        """Whether the right one may yet come: it then counts for this time, too."""
+
 
 _Rate = TypeVar("_Rate", bound=Rate)
 
@@ -79,8 +83,10 @@ class Account(Generic[_Rate]):
 
         Between two looks the energy is taken to have passed evenly.
         """
+        if self._state.rate.provisional:
+            self._state = self._state._replace(rate=self._rate_at(now))
         ended = []
-        while (until := self._state.rate.until) is not None and until <= now:
+        while not self._state.rate.provisional and (until := self._state.rate.until) is not None and until <= now:
             change = max(until, self._seen_at)
             share = (change - self._seen_at) / (now - self._seen_at) if now > self._seen_at else 1.0
             there = [a + (b - a) * share for a, b in zip_longest(self._seen, joules, fillvalue=0.0)]

@@ -6,9 +6,11 @@ from math import isfinite
 from pathlib import Path
 
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
+from ml_energy_callbacks.carbon.live import Here, LiveIntensity, forecast_great_britain, forecast_zone
 from ml_energy_callbacks.carbon.places import find_place, world
 from ml_energy_callbacks.carbon.provider import Constant, IntensityProvider
-from ml_energy_callbacks.carbon.series import load_series
+from ml_energy_callbacks.carbon.series import IntensitySeries, load_series
+from ml_energy_callbacks.carbon.third_party import ThirdParty
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 Intensity = float | CarbonIntensity | str | os.PathLike[str] | IntensityProvider
@@ -19,29 +21,48 @@ def choose_provider(location: str | None, carbon_intensity: Intensity | None) ->
     """Return what tells the intensity to reckon with.
 
     Args:
-        location: Country, state, province, bidding zone or cloud's region: see :func:`find_place`.
+        location: Country, state, province, bidding zone or cloud's region: see :func:`find_place`; ``"auto"`` to ask a service
+            on the network for the place of this machine's address.
         carbon_intensity: Goes before the place's: grams of CO2e per kWh; a :class:`CarbonIntensity`, which names its source; a
-            CSV or Parquet file of a time series; or a provider. ``location`` then is a mere label of a constant.
+            CSV or Parquet file of a time series; or a provider, also one of your own. ``location`` then is a mere label of a
+            constant, and names the place whose figure stands in where the others tell nothing.
 
     Raises:
         LocationError: The place is not known.
         ConfigurationError: The intensity is no number from 0 upwards, or the file cannot be used.
     """
-    if isinstance(carbon_intensity, IntensityProvider):
+    if carbon_intensity is None:
+        return Here() if location == "auto" else Constant(_usual(location))
+    if isinstance(carbon_intensity, Constant | IntensitySeries | LiveIntensity):
         return carbon_intensity
+    if isinstance(carbon_intensity, IntensityProvider):
+        return ThirdParty(carbon_intensity, _usual(location))
     if isinstance(carbon_intensity, str | os.PathLike):
-        fallback = world() if location is None else find_place(location)
-        return load_series(Path(carbon_intensity), location, fallback, datetime.now(UTC))
-    if isinstance(carbon_intensity, CarbonIntensity):
-        _check(carbon_intensity.g_per_kwh)
-        return Constant(carbon_intensity)
-    if carbon_intensity is not None:
-        _check(carbon_intensity)
-        return Constant(CarbonIntensity(float(carbon_intensity), location, "given by the user", None))
-    return Constant(world() if location is None else find_place(location))
-
-
-def _check(grams_per_kwh: float) -> None:
-    if not (isfinite(grams_per_kwh) and grams_per_kwh >= 0):
-        msg = f"carbon_intensity is {grams_per_kwh}; give grams of CO2e per kWh, from 0 upwards."
+        return load_series(Path(carbon_intensity), location, _usual(location), datetime.now(UTC))
+    if not isinstance(carbon_intensity, CarbonIntensity):
+        carbon_intensity = CarbonIntensity(float(carbon_intensity), location, "given by the user", None)
+    if not (isfinite(carbon_intensity.g_per_kwh) and carbon_intensity.g_per_kwh >= 0):
+        msg = f"carbon_intensity is {carbon_intensity.g_per_kwh}; give grams of CO2e per kWh, from 0 upwards."
         raise ConfigurationError(msg)
+    return Constant(carbon_intensity)
+
+
+def forecast(location: str | None, path: Path | None, now: datetime) -> IntensitySeries:
+    """Return the intensities ahead: those of a file, or a service's forecast for a place, which is waited for.
+
+    Raises:
+        ConfigurationError: Neither is named, or it tells nothing.
+        LocationError: The place is not known.
+    """
+    if path is not None:
+        return load_series(path, location, _usual(location), now)
+    if location is None:
+        msg = "Name what is ahead: --location GBR, a zone of Electricity Maps such as --location DE, or --series FILE."
+        raise ConfigurationError(msg)
+    if location.upper() in {"GB", "GBR"}:
+        return forecast_great_britain(now)
+    return forecast_zone(location)
+
+
+def _usual(location: str | None) -> CarbonIntensity:
+    return world() if location is None else find_place(location)

@@ -123,7 +123,7 @@ def _places() -> Mapping[str, _Place]:
             continue
     for provider, regions in (("aws", AWS), ("azure", AZURE)):
         for region, code in regions.items():
-            inside = places.get(code) or places[_country_of(code)]
+            inside = places.get(code) or places[country_of(code)]
             name = f"{provider}:{region}"
             note = f"{name} is taken for {inside.name} ({inside.intensity.location}): the cloud publishes no intensity of it."
             places[name] = _Place(name, replace(inside.intensity, location=name, note=note))
@@ -141,7 +141,7 @@ def _index() -> Mapping[str, list[str]]:
     return index
 
 
-def _country_of(code: str) -> str:
+def country_of(code: str) -> str:
     """Return the ISO-3 code of the country that a part of it belongs to."""
     return {"US": "USA", "CA": "CAN", "CN": "CHN", "SE": "SWE", "NO": "NOR"}.get(code[:2], code)
 

@@ -17,10 +17,12 @@ class Price(NamedTuple):
     Attributes:
         per_kwh: Of one kWh.
         until: It holds until then; None where no end is in sight.
+        provisional: Never.
     """
 
     per_kwh: float
     until: datetime | None = None
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,4 @@ def check_currency(currency: str) -> None:
     """
     if not re.fullmatch("[A-Za-z]{3}", currency):
         msg = f"currency is {currency!r}; give a three-letter code such as 'EUR'."
-        raise ConfigurationError(msg)
-
-
-def check_pue(pue: float) -> None:
-    """Refuse an impossible power usage effectiveness.
-
-    Raises:
-        ConfigurationError: It is below 1 or no finite number.
-    """
-    if not (isfinite(pue) and pue >= 1):
-        msg = f"pue is {pue}; it is the data centre's energy over its IT energy, 1.0 or more."
         raise ConfigurationError(msg)

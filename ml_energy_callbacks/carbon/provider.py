@@ -14,11 +14,13 @@ class Quote(NamedTuple):
         intensity: Of the electricity.
         until: It holds until then; None where no end is in sight.
         fallback: Why it stands in for one that is not known; None where it does not.
+        provisional: Whether the right one may yet come: it then counts for this time, too.
     """
 
     intensity: CarbonIntensity
     until: datetime | None = None
     fallback: str | None = None
+    provisional: bool = False
 
     @property
     def per_kwh(self) -> float:

@@ -9,6 +9,7 @@ from ml_energy_callbacks.carbon.account import Account, Interval
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 from ml_energy_callbacks.carbon.price import PriceTable
 from ml_energy_callbacks.carbon.provider import IntensityProvider, Quote
+from ml_energy_callbacks.carbon.site import Site
 
 MOST_INTERVALS = 1024
 """The record is rewritten all the time, and stays below a megabyte."""
@@ -31,22 +32,27 @@ class Rates:
 
     Attributes:
         currency: Currency code.
-        pue: Power usage effectiveness; inside grams and cost, never inside joules.
+        site: The data centre and the machine.
     """
 
-    def __init__(self, provider: IntensityProvider, prices: PriceTable | None, currency: str, pue: float) -> None:
+    def __init__(self, provider: IntensityProvider, prices: PriceTable | None, currency: str, site: Site) -> None:
         """Begin without a joule, at the rates of now."""
         now = datetime.now(UTC)
         self.currency = currency
-        self.pue = pue
-        self._carbon = Account(provider.quote, now, pue)
-        self._money = None if prices is None else Account(prices.at, now, pue)
+        self.site = site
+        self._carbon = Account(provider.quote, now, site.pue)
+        self._money = None if prices is None else Account(prices.at, now, site.pue)
         self._ended: list[Interval[Quote]] = []
 
     @property
     def intensity(self) -> CarbonIntensity:
         """The intensity that holds now."""
         return self._carbon.rate.intensity
+
+    @property
+    def pending(self) -> bool:
+        """Whether the intensity that holds now stands in for one that may yet come."""
+        return self._carbon.rate.provisional
 
     @property
     def fallbacks(self) -> list[str]:

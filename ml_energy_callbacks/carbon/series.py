@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class IntensitySeries:
     location: str | None
     source: str
     fallback: CarbonIntensity
+
+    def __post_init__(self) -> None:
+        """Refuse what is no series.
+
+        Raises:
+            ConfigurationError: It is empty, or its times do not rise.
+        """
+        if not self.times or len(self.times) != len(self.values) or any(b <= a for a, b in pairwise(self.times)):
+            msg = f"The intensities of {self.source} are no series: give as many values as times, each time after the last."
+            raise ConfigurationError(msg)
 
     @property
     def end(self) -> datetime:

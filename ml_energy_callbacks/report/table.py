@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
 from ml_energy_callbacks.records import CarbonRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.report.people import for_people
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
 _SHOWN_STATUS = {
@@ -152,12 +153,19 @@ def _origin(carbon: CarbonRecord) -> Iterator[str]:
     if carbon.renewable_share is not None and carbon.low_carbon_share is not None:
         renewable, low = _share(carbon.renewable_share, 1), _share(carbon.low_carbon_share, 1)
         yield f"Of the electricity there, {renewable} is renewable and {low} low in carbon (nuclear power included)."
+    if carbon.water_litres is not None:
+        yield f"Water: {quantity(carbon.water_litres, 'litres')} at {quantity(carbon.wue, 'litres per kWh')}."
+    if carbon.embodied_grams is not None:
+        yield f"Beside that, {quantity(carbon.embodied_grams, 'g CO2e')} of the machine's making fall to the run's time."
+    if carbon.offset_grams is not None:
+        yield f"Offsets of {quantity(carbon.offset_grams, 'g CO2e')} were named; nothing is subtracted for them."
     if carbon.pue != 1:
         yield f"Grams and cost include the data centre's PUE of {carbon.pue:g}; joules do not."
 
 
 def _footer(record: RunRecord) -> Iterator[str]:
     yield from _origin(record.carbon)
+    yield from for_people(record)
     reasons: dict[str, list[str]] = {}
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():

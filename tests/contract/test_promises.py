@@ -2,17 +2,21 @@
 
 import copy
 import inspect
+import json
 import math
 import pickle
 import re
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import frameworks
 import pytest
+from service import Service
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.carbon import CarbonIntensity, ElectricityMaps, NationalGrid
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 framework = frameworks.load()
@@ -26,6 +30,10 @@ OPTIONS = {
     "electricity_price": None,
     "currency": "USD",
     "pue": 1.0,
+    "wue": None,
+    "embodied_kg": None,
+    "lifetime_years": None,
+    "offset_grams": None,
     "batch_size_fn": None,
     "log_every_n_steps": None,
     "output_dir": None,
@@ -84,6 +92,41 @@ def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path) -> 
     assert energy.record_path == tmp_path / "energy.json"
     assert load_record(tmp_path) == record
     assert no_thread_lives()
+
+
+def _provider(kind: str, folder: Path, service: Service) -> Any:
+    """Return an intensity of 320 g CO2e/kWh of some kind, and who says so."""
+    now = datetime.now(UTC)
+    if kind == "a constant":
+        return CarbonIntensity(320.0, "here", "our contract", 2026), "our contract"
+    if kind == "a series":
+        file = folder / "contract.csv"
+        hours = [(now + timedelta(hours=i)).isoformat() for i in (-1, 0, 1)]
+        file.write_text("\n".join(["time,g_per_kwh", *(f"{hour},320" for hour in hours)]), encoding="utf-8")
+        return file, "contract.csv"
+    if kind == "Electricity Maps":
+        service.body = json.dumps({"carbonIntensity": 320})
+        return ElectricityMaps("FR", token="secret", url=service.url), kind  # noqa: S106 - made up
+    half_hour = {"to": (now + timedelta(minutes=20)).strftime("%Y-%m-%dT%H:%MZ"), "intensity": {"actual": 320}}
+    service.body = json.dumps({"data": [half_hour]})
+    return NationalGrid(url=service.url), kind
+
+
+@pytest.mark.parametrize("kind", ["a constant", "a series", "Electricity Maps", "NESO Carbon Intensity API"])
+def test_each_kind_of_intensity_serves_a_run(tmp_path: Path, kind: str) -> None:
+    service = Service()
+    try:
+        provider, source = _provider(kind, tmp_path, service)
+        energy = energy_callback(tmp_path, carbon_intensity=provider)
+        framework.Loops(tmp_path).fit([energy], epochs=1)
+    finally:
+        service.close()
+    record = load_record(tmp_path)
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / 3.6e6 * 320, rel=1e-6)
+    assert (record.carbon.source, record.carbon.assumed) == (source, False)
+    assert record.carbon.intensity_g_per_kwh == pytest.approx(320)
+    assert "secret" not in (tmp_path / "energy.json").read_text(encoding="utf-8")
 
 
 def test_several_fits_with_one_callback_go_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_an_explicit_intensity_goes_before_the_place() -> None:
 
 def test_a_constant_keeps_its_users_source() -> None:
     contract = CarbonIntensity(12.0, "Lyon", "our supply contract of 2026", 2026)
-    assert choose_provider("FRA", contract).quote(datetime.now(UTC)) == (contract, None, None)
+    assert choose_provider("FRA", contract).quote(datetime.now(UTC)) == (contract, None, None, False)
     with pytest.raises(ConfigurationError, match=r"carbon_intensity is -1.0; give grams"):
         choose_provider(None, CarbonIntensity(-1.0, None, "nobody", None))
 
@@ -184,6 +185,7 @@ class TestCodecarbonsTables:
         shutil.copytree(SOURCE.parent, tmp_path / "codecarbon", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         (tmp_path / "codecarbon" / "__init__.py").touch()
         monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
         cached = [value for module in (tables, places) for value in vars(module).values() if hasattr(value, "cache_clear")]
         for function in cached:
             function.cache_clear()

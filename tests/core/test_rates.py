@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.carbon import CarbonIntensity, Constant, IntensitySeries, Rates, choose_provider, price_table
+from ml_energy_callbacks.carbon import CarbonIntensity, Constant, IntensitySeries, Rates, Site, choose_provider, price_table
 from ml_energy_callbacks.carbon.rates import MOST_INTERVALS
 from ml_energy_callbacks.carbon.series import load_series
 from ml_energy_callbacks.clock import monotonic_clock
@@ -33,7 +33,7 @@ def series(values: Sequence[float], step: timedelta = HOUR) -> IntensitySeries:
 
 
 def rates(values: Sequence[float], pue: float = 1.0) -> Rates:
-    found = Rates(series(values), None, "EUR", pue)
+    found = Rates(series(values), None, "EUR", Site(pue))
     found.begin([], START)
     return found
 
@@ -43,7 +43,7 @@ def total(found: Rates, joules: Sequence[float]) -> float:
 
 
 def test_a_constant_is_joules_times_intensity_and_pue() -> None:
-    found = Rates(Constant(CarbonIntensity(100.0, None, "x", None)), price_table(0.25), "EUR", 1.5)
+    found = Rates(Constant(CarbonIntensity(100.0, None, "x", None)), price_table(0.25), "EUR", Site(1.5))
     found.begin([], START)
     found.follow([0.0, KWH, 2 * KWH], START + 5 * HOUR)
     assert found.amounts([0.0, KWH, 2 * KWH]) == ([0.0, pytest.approx(150), pytest.approx(300)], [0.0, 0.375, 0.75])
@@ -70,7 +70,7 @@ def test_between_two_looks_the_energy_passed_evenly() -> None:
 def test_a_price_goes_by_the_time_of_day() -> None:
     prices = price_table({"22:00": 0.2, "06:00": 0.4})
     assert prices is not None
-    found = Rates(Constant(WORLD), replace(prices, zone=timezone(HOUR)), "EUR", 1.0)
+    found = Rates(Constant(WORLD), replace(prices, zone=timezone(HOUR)), "EUR", Site())
     found.begin([], START + 4 * HOUR)  # five o'clock there
     found.follow([0.0, 4 * KWH], START + 8 * HOUR)
     cost = found.amounts([0.0, 4 * KWH]).cost
@@ -81,7 +81,7 @@ def test_a_price_goes_by_the_time_of_day() -> None:
 def test_a_price_holds_across_midnight_and_through_days() -> None:
     prices = price_table({"22:00": 0.2, "06:00": 0.4})
     assert prices is not None
-    found = Rates(Constant(WORLD), replace(prices, zone=UTC), "EUR", 1.0)
+    found = Rates(Constant(WORLD), replace(prices, zone=UTC), "EUR", Site())
     found.begin([], START)
     found.follow([0.0, 72 * KWH], START + 72 * HOUR)
     assert found.amounts([0.0, 72 * KWH]).cost == [0.0, pytest.approx(3 * (8 * 0.2 + 16 * 0.4))]
@@ -175,7 +175,7 @@ def test_weighting_by_energy_beats_the_plain_mean_on_a_made_up_day() -> None:
 
 def test_many_intervals_are_told_together_and_lose_no_gram() -> None:
     values = [float(i % 700) for i in range(5 * MOST_INTERVALS)]
-    found = Rates(series(values, timedelta(seconds=1)), None, "EUR", 1.0)
+    found = Rates(series(values, timedelta(seconds=1)), None, "EUR", Site())
     found.begin([], START)
     joules = 1000.0 * len(values)
     found.follow([0.0, joules], START + timedelta(seconds=len(values)))

@@ -1,0 +1,64 @@
+"""Emissions as people read them: between what and what they lie, and what they are like."""
+
+from collections.abc import Iterator
+from math import hypot
+
+from ml_energy_callbacks.codecarbon_data import energy_mixes
+from ml_energy_callbacks.metrics import JOULES_PER_WH, Basis
+from ml_energy_callbacks.records import CarbonRecord, RunRecord
+from ml_energy_callbacks.report.quantities import quantity
+
+_DOUBT: dict[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
+"""How far a place's mean of a year may be off the hours of a run, as a share; our assumption."""
+
+_GRAMS_PER_KM = 400 / 1.609344
+"""EPA, "Greenhouse Gas Emissions from a Typical Passenger Vehicle" (EPA-420-F-23-014): about 400 g CO2 a mile."""
+
+_LAMP_WATTS = 9.0
+"""An LED lamp as bright as a 60 W bulb; US Department of Energy, "Lumens and the Lighting Facts Label": 800 lumens."""
+
+_KILOMETRE = 1000.0
+
+
+def carbon_range(record: RunRecord) -> tuple[float, float] | None:
+    """Return between which grams of CO2e the run's emissions lie, by the doubts about its energy and its intensity.
+
+    Where nobody named a place, the intensity may be that of nine countries in ten.
+    """
+    total, carbon = record.total, record.carbon
+    if total.co2e_grams is None:
+        return None
+    energy = total.relative_uncertainty or 0.0
+    if carbon.assumed:
+        values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
+        low, high = (values[round(share * (len(values) - 1))] / carbon.intensity_g_per_kwh for share in (0.05, 0.95))
+        return total.co2e_grams * low * max(0.0, 1 - energy), total.co2e_grams * high * (1 + energy)
+    share = hypot(energy, _intensity_doubt(carbon))
+    return total.co2e_grams * max(0.0, 1 - share), total.co2e_grams * (1 + share)
+
+
+def _intensity_doubt(carbon: CarbonRecord) -> float:
+    """Return the doubt about an intensity; one that the user gave, or that is told hour by hour, is taken as it is."""
+    given = carbon.data_year is None and carbon.basis == "unknown" and not carbon.source.startswith("http")
+    return 0.0 if given or carbon.intervals else _DOUBT[carbon.basis]
+
+
+def for_people(record: RunRecord) -> Iterator[str]:
+    """Say between what and what the emissions lie, and what they and the energy are like."""
+    limits = carbon_range(record)
+    if limits is None or record.total.joules is None or not record.total.co2e_grams:
+        return
+    doubts = (
+        "the doubt about the energy; nine countries in ten"
+        if record.carbon.assumed
+        else "the doubts about energy and intensity"
+    )
+    yield f"Emissions between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({doubts})."
+    metres = record.total.co2e_grams / _GRAMS_PER_KM * _KILOMETRE
+    way = quantity(metres, "m") if metres < _KILOMETRE else quantity(metres / _KILOMETRE, "km")
+    hours = record.total.joules / JOULES_PER_WH / _LAMP_WATTS
+    yield (f"That is like {way} in an average car (249 g/km, EPA), and its energy like {_time(hours)} of a 9 W LED lamp.")
+
+
+def _time(hours: float) -> str:
+    return quantity(hours * 3600, "s") if hours < 1 / 60 else quantity(hours * 60, "min") if hours < 1 else quantity(hours, "h")

@@ -1,0 +1,272 @@
+"""Live intensities from a real HTTP server on this machine, which answers well, badly or not at all."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from service import Service
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.carbon import ElectricityMaps, NationalGrid, Rates, Site
+from ml_energy_callbacks.carbon.live import Here, LiveIntensity, forecast_great_britain, forecast_zone
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+KWH = 3.6e6
+TOKEN = "s3cret-t0ken"  # noqa: S105 - made up
+FRANCE = 56.039
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    found = Service()
+    yield found
+    found.close()
+
+
+def maps(service: Service) -> ElectricityMaps:
+    return ElectricityMaps("FR", token=TOKEN, url=service.url)
+
+
+def settled(live: LiveIntensity, when: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Any:
+    """Return the quote once the service has answered."""
+    end = time.monotonic() + 15
+    while (quote := live.quote(when())).provisional and time.monotonic() < end:
+        time.sleep(0.01)
+    return quote
+
+
+def test_electricity_maps_tells_the_zones_intensity(service: Service) -> None:
+    service.tell(41)
+    quote = settled(maps(service))
+    assert (quote.per_kwh, quote.fallback) == (41, None)
+    assert (quote.intensity.source, quote.intensity.location, quote.intensity.basis) == ("Electricity Maps", "FR", "lifecycle")
+    assert quote.until > datetime.now(UTC) + timedelta(minutes=14)
+    ((path, headers),) = service.asked
+    assert path == "/carbon-intensity/latest?zone=FR"
+    assert headers["auth-token"] == TOKEN
+
+
+def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Service) -> None:
+    now = datetime.now(UTC)
+    for told, found in (({"forecast": 266, "actual": 263}, 263), ({"forecast": 266, "actual": None}, 266)):
+        period = {"from": now.isoformat(), "to": (now + timedelta(minutes=20)).strftime("%Y-%m-%dT%H:%MZ"), "intensity": told}
+        service.body = json.dumps({"data": [period]})
+        quote = settled(NationalGrid(url=service.url))
+        assert (quote.per_kwh, quote.fallback) == (found, None)
+        assert now + timedelta(minutes=18) < quote.until <= now + timedelta(minutes=20)
+    assert all("auth-token" not in headers for _, headers in service.asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (401, "{}", "Electricity Maps refuses the token: check the option token."),
+        (403, "no", "Electricity Maps refuses the token: check the option token."),
+        (500, "oops", "Electricity Maps answered with status 500."),
+        (302, "", "Electricity Maps answered with status 302."),
+        (200, "<html>Please log in</html>", "Electricity Maps answered in an unknown form."),
+        (200, "[1]", "Electricity Maps answered in an unknown form."),
+        (200, "{}", "Electricity Maps told no intensity."),
+        (200, '{"carbonIntensity": -3}', "Electricity Maps told no intensity."),
+        (200, '{"carbonIntensity": NaN}', "Electricity Maps told no intensity."),
+        (200, '{"carbonIntensity": "56"}', "Electricity Maps told no intensity."),
+    ],
+)
+def test_what_a_service_cannot_tell_is_the_places_usual_intensity(service: Service, status: int, body: str, says: str) -> None:
+    service.status, service.body = status, body
+    quote = settled(maps(service))
+    assert (quote.per_kwh, quote.fallback) == (FRANCE, says)
+    assert quote.until is not None
+    assert TOKEN not in repr(quote)
+    assert len(service.asked) == 1
+
+
+def test_a_service_that_is_not_there_is_told(service: Service) -> None:
+    live = ElectricityMaps("FR", token=TOKEN, url="http://127.0.0.1:1")
+    assert settled(live).fallback == "Electricity Maps cannot be reached."
+    assert not service.asked
+
+
+def test_a_service_that_is_silent_holds_nothing_up(service: Service) -> None:
+    service.silence_s = 30
+    begun = time.monotonic()
+    live = maps(service)
+    quote = live.quote(datetime.now(UTC))
+    assert time.monotonic() - begun < 0.2
+    assert (quote.per_kwh, quote.fallback, quote.provisional) == (FRANCE, "Electricity Maps has not answered yet.", True)
+    assert settled(live).fallback == "Electricity Maps did not answer within 10 s."
+
+
+def test_a_failure_is_asked_again_ever_more_rarely(service: Service) -> None:
+    service.status = 500
+    live = maps(service)
+    now = datetime.now(UTC)
+    for minutes in (1, 2, 4, 8, 16, 32, 60, 60):
+        quote = settled(live, lambda now=now: now)  # type: ignore[misc]
+        assert quote.until == now + timedelta(minutes=minutes)
+        asked = len(service.asked)
+        live.quote(now + timedelta(minutes=minutes) - timedelta(seconds=1))
+        assert len(service.asked) == asked
+        now = quote.until
+        live.quote(now)
+    service.status = 200
+    service.tell(30)
+    now = settled(live, lambda: now).until or now
+    live.quote(now)
+    assert settled(live, lambda: now).per_kwh == 30
+
+
+def test_a_new_value_counts_from_when_it_was_told_and_the_first_from_the_start(service: Service) -> None:
+    service.tell(100)
+    live = maps(service)
+    now = datetime.now(UTC)
+    rates = Rates(live, None, "EUR", Site())
+    rates.begin([], now)
+    settled(live)
+    rates.follow([0.0, KWH], now + timedelta(minutes=10))
+    assert sum(rates.amounts([0.0, KWH]).grams) == pytest.approx(100)
+    service.tell(300)
+    later = now + timedelta(minutes=20)
+    rates.follow([0.0, 2 * KWH], later)
+    settled(live, lambda: later)
+    rates.follow([0.0, 2 * KWH], later)
+    grams = sum(rates.amounts([0.0, 2 * KWH]).grams)
+    assert 100 + 50 < grams < 100 + 50 + 160  # half of the second kWh at 100, half at 300, but for a moment
+    assert grams == pytest.approx(100 + 50 + 150, abs=2)
+
+
+def test_no_token_and_no_place_are_refused_before_anything_is_asked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELECTRICITY_MAPS_TOKEN", raising=False)
+    with pytest.raises(ConfigurationError, match=r"give ElectricityMaps\(token=...\), or set ELECTRICITY_MAPS_TOKEN"):
+        ElectricityMaps("FR", url=service.url)
+    with pytest.raises(LocationError, match="There is no place 'XX'"):
+        ElectricityMaps("XX-1", token=TOKEN, url=service.url)
+    assert not service.asked
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
+    service.tell(41)
+    assert settled(ElectricityMaps("US-CAL-CISO", location="California", url=service.url)).per_kwh == 41
+    assert service.asked[0][1]["auth-token"] == TOKEN
+
+
+def test_a_copy_asks_for_itself(service: Service) -> None:
+    service.tell(41)
+    live = maps(service)
+    settled(live)
+    for other in (copy.deepcopy(live), pickle.loads(pickle.dumps(live))):  # noqa: S301 - our own
+        assert settled(other).per_kwh == 41
+    assert TOKEN not in repr(live)
+
+
+def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
+    service.tell(400)
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    with meter, meter.stage("train"):
+        time.sleep(1.5)
+    record = meter.record
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 400, rel=1e-6)
+    assert (record.carbon.source, record.carbon.location, record.carbon.intervals) == ("Electricity Maps", "FR", [])
+    assert not any("usual carbon intensity" in warning for warning in record.warnings)
+
+
+def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None:
+    service.status = 500
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    with meter, meter.stage("train"):
+        time.sleep(1.5)
+    record = meter.record
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * FRANCE, rel=1e-6)
+    assert [interval.fallback for interval in record.carbon.intervals] == ["Electricity Maps answered with status 500."]
+    assert any("status 500" in warning for warning in record.warnings)
+
+
+def test_a_forecast_is_a_series(service: Service) -> None:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [now + timedelta(hours=i) for i in range(3)]
+    service.body = json.dumps(
+        {
+            "forecast": [
+                {"datetime": hour.strftime("%Y-%m-%dT%H:%M:%S.000Z"), "carbonIntensity": 50 + i} for i, hour in enumerate(hours)
+            ]
+        }
+    )
+    found = forecast_zone("DE", token=TOKEN, url=service.url)
+    assert (found.times, found.values, found.source) == (hours, [50, 51, 52], "Electricity Maps")
+    service.body = json.dumps(
+        {
+            "data": [
+                {"from": hour.strftime("%Y-%m-%dT%H:%MZ"), "to": "", "intensity": {"forecast": 9 + i}}
+                for i, hour in enumerate(hours)
+            ]
+        }
+    )
+    found = forecast_great_britain(now, url=service.url)
+    assert (found.times, found.values) == (hours, [9, 10, 11])
+    assert service.asked[-1][0] == f"/intensity/{now.strftime('%Y-%m-%dT%H:%MZ')}/fw48h"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, ""), (401, ""), (200, "<html>"), (200, "{}"), (200, '{"forecast": [], "data": []}')]
+)
+def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int, body: str) -> None:
+    service.status, service.body = status, body
+    with pytest.raises(ConfigurationError, match=r"^Electricity Maps (answered|refuses)") as error:
+        forecast_zone("DE", token=TOKEN, url=service.url)
+    assert TOKEN not in str(error.value)
+    with pytest.raises(ConfigurationError, match=r"^NESO Carbon Intensity API answered"):
+        forecast_great_britain(datetime.now(UTC), url=service.url)
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"country_code3": "FRA", "country_code": "FR", "region": "Ile-de-France"}, "FRA"),
+        ({"country_code3": "USA", "country_code": "US", "region": "Virginia"}, "US-VA"),
+        ({"country_code3": "CAN", "country_code": "CA", "region": "Quebec"}, "CA-QC"),
+        ({"country_code3": "GEO", "country_code": "GE", "region": "Tbilisi"}, "GEO"),
+        ({"country_code3": "ESP", "country_code": "ES", "region": "Virginia"}, "ESP"),
+        ({"country_code": "FR"}, "FRA"),
+    ],
+)
+def test_the_place_of_the_address_is_told_with_a_note(service: Service, told: dict[str, str], code: str) -> None:
+    service.body = json.dumps(told)
+    quote = settled(Here(url=service.url))
+    assert (quote.intensity.location, quote.fallback, quote.intensity.assumed) == (code, None, False)
+    assert "network address" in quote.intensity.note
+
+
+def test_an_address_without_a_place_leaves_the_worlds_average_assumed(service: Service) -> None:
+    service.body = json.dumps({"country_code3": "ATA", "region": None})
+    quote = settled(Here(url=service.url))
+    assert (quote.per_kwh, quote.intensity.assumed) == (475, True)
+    assert quote.fallback == "GeoJS told no place with a known intensity."
+
+
+def test_nothing_is_asked_of_the_network_unless_it_is_asked_for() -> None:
+    """A whole run, its report and its export without a socket."""
+    program = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.export import Format, export
+for location in (None, "FRA", "aws:eu-west-3", "Virginia"):
+    with EnergyMeter(location=location, verbose=False) as meter, meter.stage("predict"), meter.batch(samples=3):
+        sum(range(1000000))
+    export(meter.record, Format.CODECARBON_CSV)
+assert "requests" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,45 @@
+"""Emissions as people read them."""
+
+import pytest
+from msgspec.structs import replace
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.report.people import carbon_range, for_people
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    with EnergyMeter(backends=[], location="FRA", verbose=False) as meter:
+        pass
+    record = meter.record
+    record.total = replace(record.total, joules=3.6e6, kwh=1.0, co2e_grams=56.0, relative_uncertainty=0.15)
+    return record
+
+
+def test_the_range_joins_both_doubts(record: RunRecord) -> None:
+    assert carbon_range(record) == (pytest.approx(56 * 0.75), pytest.approx(56 * 1.25))
+
+
+def test_an_intensity_that_the_user_gave_is_taken_as_it_is(record: RunRecord) -> None:
+    record.carbon = replace(record.carbon, source="our contract", basis="unknown", data_year=None)
+    assert carbon_range(record) == (pytest.approx(56 * 0.85), pytest.approx(56 * 1.15))
+
+
+def test_an_assumed_place_may_be_nine_countries_in_ten(record: RunRecord) -> None:
+    record.carbon = replace(record.carbon, assumed=True, intensity_g_per_kwh=475.0)
+    record.total = replace(record.total, co2e_grams=475.0, relative_uncertainty=0.0)
+    low, high = carbon_range(record) or (0, 0)
+    assert 10 < low < 60
+    assert 650 < high < 900
+
+
+def test_the_report_says_what_it_is_like(record: RunRecord) -> None:
+    range_line, like = for_people(record)
+    assert range_line == "Emissions between 42 g and 70 g CO2e (the doubts about energy and intensity)."
+    assert like == "That is like 225 m in an average car (249 g/km, EPA), and its energy like 111 h of a 9 W LED lamp."
+
+
+def test_what_is_not_known_is_like_nothing(record: RunRecord) -> None:
+    record.total = replace(record.total, co2e_grams=None)
+    assert list(for_people(record)) == []

@@ -1,0 +1,41 @@
+"""A web service on this machine, for the tests to script."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Service:
+    """A server whose answers are set: status, body, and how long it is silent before."""
+
+    def __init__(self) -> None:
+        self.status, self.body, self.silence_s = 200, "{}", 0.0
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.ended = threading.Event()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.asked.append((self.path, dict(self.headers)))
+                service.ended.wait(service.silence_s)
+                self.send_response(service.status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(service.body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def tell(self, value: object) -> None:
+        self.body = json.dumps({"zone": "FR", "carbonIntensity": value})
+
+    def close(self) -> None:
+        self.ended.set()
+        self.server.shutdown()
+        self.server.server_close()
