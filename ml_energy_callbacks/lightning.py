@@ -71,6 +71,8 @@ class EnergyCallback(MeteredCallback, Callback):
         output_dir: Directory for ``energy.json`` in place of the trainer's log directory.
         verbose: Whether to say what the user should know, and a line at the end of each run.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
+        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
+            sample is told beside the whole; 0 for not at all.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -96,6 +98,7 @@ class EnergyCallback(MeteredCallback, Callback):
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
+        idle_seconds: float = 0.0,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a trainer starts."""
@@ -116,6 +119,7 @@ class EnergyCallback(MeteredCallback, Callback):
             output_dir=output_dir,
             verbose=verbose,
             scope=scope,
+            idle_seconds=idle_seconds,
             backends=backends,
         )
 

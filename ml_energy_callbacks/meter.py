@@ -7,19 +7,22 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.backends import Discovery, check_devices, discover
+from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.cross_check import LIMIT
@@ -31,12 +34,20 @@ from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, add_epoch, load_record, write_record
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import State, Tally, add_records, build_record, relative_uncertainty
+from ml_energy_callbacks.summary import State, Tally, add_records, build_record, idle_joules, relative_uncertainty
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _log = logging.getLogger("ml_energy_callbacks")
 
 _LONGEST_INTERVAL_S = 10.0
+
+_SETTLED_S = 0.2
+"""By then each quick device has been read and, as a rule, has refreshed."""
+
+_TIMED: Collection[Stage] = ("test", "predict")
+"""Stages whose batches' times are kept: what a user of the model waits for."""
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, is told."""
@@ -111,20 +122,6 @@ class _Frame:
     between: Phase
 
 
-class _Batch:
-    """The context of one batch; reused for all, so that a batch allocates nothing."""
-
-    def __init__(self, meter: "EnergyMeter") -> None:
-        self._meter = meter
-        self.samples: int | None = None
-
-    def __enter__(self) -> None:
-        self._meter.batch_start()
-
-    def __exit__(self, *_: object) -> None:
-        self._meter.batch_end(self.samples)
-
-
 class EnergyMeter:
     """Measure the energy of a loop, split by stage and phase.
 
@@ -153,6 +150,8 @@ class EnergyMeter:
         verbose: Whether to say on the log what the user should know.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
+        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
+            sample is told beside the whole; 0 for not at all.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -176,6 +175,7 @@ class EnergyMeter:
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
+        idle_seconds: float = 0.0,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
@@ -189,6 +189,10 @@ class EnergyMeter:
         check_currency(currency)
         site = Site(pue, wue, embodied_kg, lifetime_years, offset_grams)
         self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, site)
+        if not (isfinite(idle_seconds) and idle_seconds >= 0):
+            msg = f"idle_seconds is {idle_seconds}; give seconds to measure idle power for, such as 3, or 0 for none."
+            raise ConfigurationError(msg)
+        self._idle_seconds = idle_seconds
         self._devices = devices
         self._interval = sample_interval
         self._output_dir = None if output_dir is None else Path(output_dir)
@@ -215,11 +219,11 @@ class EnergyMeter:
         self._resolved: frozenset[int] = frozenset()
         self._run: Run | None = None
         self._ended = False
+        self._idle_watts: Mapping[str, float] = {}
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
         self._writing = threading.RLock()
-        self._batch = _Batch(self)
         self._current = _Frame(self._tally("other"), "other", "other")
         self._during = self._between = OUTSIDE
         self._path: Path | None = None
@@ -306,7 +310,28 @@ class EnergyMeter:
             self._rates.begin(self.point().joules or [], datetime.now(UTC))
             self._sampler.start()
             atexit.register(self._stop_at_exit)
+            if self._idle_seconds and not self._idle_watts:
+                self._measure_idle(self._idle_seconds)
             return self
+
+    def _measure_idle(self, seconds: float) -> None:
+        """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
+        frame = self._current
+        self._timeline.switch(OUTSIDE)
+        time.sleep(_SETTLED_S)
+        begun, before = self._outside()
+        time.sleep(seconds)
+        ended, after = self._outside()
+        self._idle_watts = {
+            name: (joules - before[name]) / (ended - begun) * NS_PER_S for name, joules in after.items() if name in before
+        }
+        self._begin(frame, frame.between)
+
+    def _outside(self) -> tuple[int, dict[str, float]]:
+        """Return the clock in ns, and each device's energy outside the run so far in J."""
+        look = self._timeline.look()
+        known = {name: ledger.published for name, ledger in self._ledgers.items()}
+        return look.now, {name: p.at(look.now, look.totals)[OUTSIDE] for name, p in known.items() if p is not None}
 
     def stop(self, status: Status = "completed", reason: str | None = None) -> None:
         """Stop measuring, close the devices and write the record; a second call does nothing.
@@ -462,6 +487,8 @@ class EnergyMeter:
                 raise ConfigurationError(msg)
             group = len(self._tallies) + 1
             buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
+            if name in _TIMED:
+                self._timeline.time_batches(group)
             tally = self._tallies[name] = Tally(name, group, buckets)
         return tally
 
@@ -528,11 +555,49 @@ class EnergyMeter:
         if len(queue) > LONGEST_QUEUE:
             self._timeline.shorten()
 
-    def batch(self, samples: int | None = None) -> _Batch:
-        """Return the context of a batch of so many samples."""
-        batch = self._batch
-        batch.samples = samples
-        return batch
+    def batch(self, samples: int | None = None) -> Batch:
+        """Return the context of a batch of so many samples.
+
+        Any thread and any asyncio task may use it. While batches overlap, the machine's energy is counted once, and their
+        samples share it.
+        """
+        return Batch(self._timeline, self._stamp, samples, self._during, self._between)
+
+    def measure(
+        self, samples: int | Callable[..., int] | None = 1, *, stage: Stage = "predict"
+    ) -> Callable[[_Function], _Function]:
+        """Return a decorator: each call of the function, or of the coroutine function, is a batch of this stage.
+
+        Calls in several threads or tasks may overlap, as in :meth:`batch`. What passes between them belongs to the stage around
+        them: inside ``with meter.stage("predict"):`` the time that a server waits is among the cost of its predictions.
+
+        Args:
+            samples: Number of samples of a call; a function of its arguments that returns that; or None where it is not known.
+            stage: The stage.
+
+        Raises:
+            ConfigurationError: There is no such stage, or the number of samples is none.
+        """
+        if isinstance(samples, int) and samples < 1:
+            msg = f"A call of {samples} samples is none; give a number above 0, a function of the arguments, or None."
+            raise ConfigurationError(msg)
+        during = self._tally(stage).buckets["compute"]
+
+        def batch(args: Any, kwargs: Any) -> AbstractContextManager[None]:  # noqa: ANN401
+            if self._ended or not self.running:
+                return contextlib.nullcontext()
+            number = self._ask(samples, args, kwargs) if callable(samples) else samples
+            return Batch(self._timeline, self._stamp, number, during, self._between)
+
+        return each_call(batch)
+
+    def _ask(self, samples: Callable[..., int], args: Any, kwargs: Any) -> int | None:  # noqa: ANN401
+        """Return the number of samples of a call, or None where the user's function fails."""
+        try:
+            return int(samples(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
+            self.warn(f"The function that counts samples failed ({error!r}), so that energy per sample is unknown.")
+            return None
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
         """Count samples that passed elsewhere, or that are known only now.
@@ -584,12 +649,14 @@ class EnergyMeter:
         tally = self._tally(stage)
         phases = self._phase_joules(tally, since, until)
         joules = None if phases is None else sum(phases.values())
+        counts = self.counts(stage, since, until)
         split = phases if phases is not None and self._resolved.issuperset(_pair(tally)) else {}
         return stage_metrics(
             stage,
             joules=joules,
             seconds=_seconds(tally, since, until),
-            joules_per_sample=_joules_per_sample(phases, self.counts(stage, since, until)),
+            joules_per_sample=_joules_per_sample(phases, counts),
+            joules_per_sample_above_idle=_joules_per_sample(self._above_idle(tally, phases, since, until), counts),
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
             co2e_grams=_grams(tally, since, until),
@@ -664,6 +731,20 @@ class EnergyMeter:
                 co2e_grams=_grams(tally, since, until),
             ),
         )
+
+    def _above_idle(
+        self, tally: Tally, phases: dict[Phase, float] | None, since: Point | None, until: Point
+    ) -> dict[Phase, float] | None:
+        """Return the phases' energy without what the devices draw idle; None where that was not measured."""
+        if phases is None:
+            return None
+        before = since.totals if since else None
+        idle = {
+            phase: idle_joules(until.devices, self._idle_watts, (until.totals[bucket] - _at(before, bucket)) / NS_PER_S)
+            for phase, bucket in tally.buckets.items()
+        }
+        known = {phase: joules for phase, joules in idle.items() if joules is not None}
+        return {phase: phases[phase] - joules for phase, joules in known.items()} if len(known) == len(phases) else None
 
     @staticmethod
     def _phase_joules(tally: Tally, since: Point | None, until: Point) -> dict[Phase, float] | None:
@@ -748,6 +829,8 @@ class EnergyMeter:
                 whole_machine=[ledger for ledger in beside if ledger.device.whole_machine],
                 shares=[ledger for ledger in beside if not ledger.device.whole_machine] if self._scope == "process" else None,
                 unshared=self._unshared,
+                idle_watts=self._idle_watts,
+                latencies={t.group: times for t in tallies if (times := self._timeline.latencies(t.group)) is not None},
             )
             record = build_record(replace(self._run), state, self._rates)
         self._resolved = frozenset(

@@ -30,6 +30,7 @@ def stage_metrics(
     joules: float | None,
     seconds: float,
     joules_per_sample: float | None,
+    joules_per_sample_above_idle: float | None,
     compute_joules: float | None,
     data_wait_joules: float | None,
     co2e_grams: float | None,
@@ -44,6 +45,7 @@ def stage_metrics(
         joules: Energy in J.
         seconds: Length in s.
         joules_per_sample: Energy of a sample in J, compiling left out, or None.
+        joules_per_sample_above_idle: The same without what the devices draw idle, in J, or None.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         co2e_grams: Emissions in g CO2e, or None.
@@ -56,6 +58,7 @@ def stage_metrics(
         "watts": ratio(joules, seconds),
         "joules_per_sample": joules_per_sample,
         "wh_per_1000_samples": None if joules_per_sample is None else joules_per_sample / JOULES_PER_WH * 1000,
+        "joules_per_sample_above_idle": joules_per_sample_above_idle,
         "compute_joules": compute_joules,
         "data_wait_joules": data_wait_joules,
         "co2e_grams": co2e_grams,

@@ -62,6 +62,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
         refresh_jitter_s: How far a regular refresh strays from its grid, in s.
         cross_check: The counter's energy over the integral of the device's own power, less 1; None where it does not tell both.
         shared: Whether others may use the device, too.
+        idle_watts: Power that was measured before the run began, while nothing of it worked, in W; None where it was not.
     """
 
     id: str
@@ -79,6 +80,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     refresh_jitter_s: float | None = None
     cross_check: float | None = None
     shared: bool = False
+    idle_watts: float | None = None
 
 
 class BesideRecord(DeviceRecord, kw_only=True):
@@ -123,6 +125,22 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
     reason: str | None = None
 
 
+class LatencyRecord(msgspec.Struct, kw_only=True):
+    """How long the batches of a stage took, from start to end, compiling left out; to 1 %.
+
+    Attributes:
+        batches: Number of batches.
+        p50_s: Half of them took so many seconds or less.
+        p95_s: The same of 95 %.
+        p99_s: The same of 99 %.
+    """
+
+    batches: int
+    p50_s: float
+    p95_s: float
+    p99_s: float
+
+
 class StageRecord(msgspec.Struct, kw_only=True):
     """A stage.
 
@@ -134,6 +152,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
         compile_samples: Samples of the batches that passed while the framework compiled; they are among ``samples``.
         joules_per_sample: Energy of a sample in J, with the phase ``compile`` and its samples left out; None where the
             number of samples is not known, or all of them passed while the framework compiled.
+        joules_per_sample_above_idle: What is left of it without the power that the devices draw idle, in J; None where that was
+            not measured.
+        latency: Of the stages ``test`` and ``predict``; None where no batch passed, or of a run that was resumed.
         mean_watts: ``joules / seconds`` or None.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
         provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.
@@ -156,6 +177,8 @@ class StageRecord(msgspec.Struct, kw_only=True):
     co2e_grams: float | None
     cost: float | None
     compile_samples: int = 0
+    joules_per_sample_above_idle: float | None = None
+    latency: LatencyRecord | None = None
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):

@@ -1,7 +1,7 @@
 """Ledgers + tallies -> the run record; pure. Also the sum of two records of one run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, ratio
+from ml_energy_callbacks.quantiles import Quantiles
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
     BesideRecord,
@@ -18,6 +19,7 @@ from ml_energy_callbacks.records import (
     DeviceRecord,
     EpochRecord,
     IntervalRecord,
+    LatencyRecord,
     PhaseRecord,
     ProcessRecord,
     Run,
@@ -63,6 +65,8 @@ class State:
         whole_machine: The meters of the machine as a whole.
         shares: The job's shares of devices; None where they were not asked for.
         unshared: Why the job's share of a device is not known, by its id.
+        idle_watts: What each device draws idle, where that was measured, by its id.
+        latencies: Times in ns that batches took, by the timeline's group, where they are kept.
     """
 
     now: int
@@ -75,6 +79,8 @@ class State:
     whole_machine: Sequence[Ledger] = ()
     shares: Sequence[Ledger] | None = None
     unshared: Mapping[str, str] = field(default_factory=dict)
+    idle_watts: Mapping[str, float] = field(default_factory=dict)
+    latencies: Mapping[int, Quantiles] = field(default_factory=dict)
 
 
 def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
@@ -158,6 +164,7 @@ def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> Devi
         refresh_jitter_s=ledger.jitter_s,
         cross_check=ledger.check.difference,
         shared=device.shared,
+        idle_watts=state.idle_watts.get(device.id),
     )
 
 
@@ -194,12 +201,17 @@ def _stage(
     shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
     devices = {name: sum(share) for name, share in shares.items()}
     splits = [ledger.split(buckets, seconds, shares[name]) for name, (ledger, _) in joules.items()]
+    compiling = PHASES.index("compile")
+    sampled = sum(devices.values()) - sum(share[compiling] for share in shares.values())
+    idle = idle_joules(devices, state.idle_watts, sum(seconds) - seconds[compiling])
     return _stage_record(
         seconds=sum(seconds),
         batches=counts.batches,
         samples=counts.known_samples,
         compiled=counts.compiled,
-        sampled_joules=sum(devices.values()) - sum(share[PHASES.index("compile")] for share in shares.values()),
+        sampled_joules=sampled,
+        above_idle=None if idle is None else sampled - idle,
+        latency=_latency(state.latencies.get(tally.group)),
         phases=_apart(
             {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
         ),
@@ -218,6 +230,8 @@ def _stage_record(
     samples: int | None,
     compiled: int,
     sampled_joules: float,
+    above_idle: float | None,
+    latency: LatencyRecord | None,
     phases: dict[str, PhaseRecord],
     devices: dict[str, float],
     uncertainties: Mapping[str, float],
@@ -226,12 +240,15 @@ def _stage_record(
     cost: float | None,
 ) -> StageRecord:
     total = sum(devices.values()) if devices else None
+    sampled = None if samples is None else samples - compiled
     return StageRecord(
         joules=total,
         seconds=seconds,
         batches=batches,
         samples=samples,
-        joules_per_sample=ratio(None if total is None else sampled_joules, None if samples is None else samples - compiled),
+        joules_per_sample=ratio(None if total is None else sampled_joules, sampled),
+        joules_per_sample_above_idle=ratio(None if total is None else above_idle, sampled),
+        latency=latency,
         mean_watts=ratio(total, seconds),
         relative_uncertainty=relative_uncertainty(devices, uncertainties),
         provenance=_provenance(devices, estimated),
@@ -241,6 +258,20 @@ def _stage_record(
         cost=cost,
         compile_samples=compiled,
     )
+
+
+def idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seconds: float) -> float | None:
+    """Return what the devices would have used idle, in J; None where the idle power of one of them was not measured."""
+    if not devices or any(name not in idle_watts for name in devices):
+        return None
+    return sum(idle_watts[name] for name in devices) * seconds
+
+
+def _latency(times: Quantiles | None) -> LatencyRecord | None:
+    if times is None or not times.count:
+        return None
+    p50, p95, p99 = (times.at(share) / NS_PER_S for share in (0.5, 0.95, 0.99))
+    return LatencyRecord(batches=times.count, p50_s=p50, p95_s=p95, p99_s=p99)
 
 
 def _apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
@@ -387,6 +418,8 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
         compiled=a.compile_samples + b.compile_samples,
         sampled_joules=_sampled_joules(a) + _sampled_joules(b),
+        above_idle=_above_idle(a, b),
+        latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
         phases=_apart(
             {
                 phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
@@ -407,6 +440,16 @@ def _sampled_joules(stage: StageRecord) -> float:
     if stage.joules_per_sample is None or stage.samples is None:
         return stage.joules or 0.0
     return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+
+
+def _above_idle(*stages: StageRecord) -> float | None:
+    """Return the energy above idle of all samples, or None where it is not known of some."""
+    parts = [
+        stage.joules_per_sample_above_idle * ((stage.samples or 0) - stage.compile_samples)
+        for stage in stages
+        if stage.joules_per_sample_above_idle is not None
+    ]
+    return sum(parts) if len(parts) == len(stages) else None
 
 
 def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:

@@ -9,8 +9,10 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ml_energy_callbacks.clock import Clock
+from ml_energy_callbacks.quantiles import Quantiles
 
 OUTSIDE = 0
 """Index of the bucket that holds the time outside the run."""
@@ -74,7 +76,13 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge that tells it later."""
 
-Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None]
+Begin = tuple[Stamp, int, None]
+"""(stamp, bucket, None): a batch of those that may overlap begins; the bucket runs while there is one."""
+
+End = tuple[Stamp, int, int, int | None, Stamp, int]
+"""(stamp, bucket, batches, samples or None, stamp and bucket of its begin): it ends; the first bucket runs after the last."""
+
+Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None] | Begin | End
 """What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
 
 
@@ -88,6 +96,7 @@ class _State:
         totals: Time in each bucket until then, in ns.
         counts: What passed in each group.
         switches: The recent switches.
+        overlapping: Number of batches that run now, of those that may overlap.
     """
 
     since: int
@@ -95,10 +104,11 @@ class _State:
     totals: list[int]
     counts: list[Counts]
     switches: deque[tuple[int, int]]
+    overlapping: int = 0
 
     def copy(self) -> "_State":
         counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
-        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy())
+        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy(), self.overlapping)
 
     def advance(self, now: int) -> None:
         self.totals[self.running] += now - self.since
@@ -124,15 +134,26 @@ class Timeline:
         self._lock = threading.RLock()
         self._working = False
         self._compiling: set[int] = set()
+        self._latencies: dict[int, Quantiles] = {}
         now = clock()
         self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
+
+    def time_batches(self, group: int) -> None:
+        """Keep the quantiles of the times that a group's batches take."""
+        self._latencies[group] = Quantiles()
+
+    def latencies(self, group: int) -> Quantiles | None:
+        """Return the times in ns that a group's batches took, as of the last look; None where they are not kept."""
+        with self._lock:
+            kept = self._latencies.get(group)
+            return None if kept is None else kept.copy()
 
     def add_bucket(self, group: int = 0, *, compiling: bool = False) -> int:
         """Add a bucket to a group of buckets that belong together, and return its index.
 
         Args:
             group: The group; groups are numbered from 0 without a gap.
-            compiling: Whether batches that end in this bucket are counted apart.
+            compiling: Whether batches that end in this bucket are counted apart, and not timed.
         """
         with self._lock:
             self.groups.append(group)
@@ -214,18 +235,47 @@ class Timeline:
             state.totals[state.running] += instant - state.since
             state.since = instant
         bucket = event[1]
-        if len(event) > 2:  # noqa: PLR2004 - batches ended
-            counts = state.counts[self.groups[bucket]]
-            batches, samples = event[2], event[3]
-            counts.batches += batches
-            if samples is None:
-                counts.unsized += batches
+        if len(event) > 2:  # noqa: PLR2004 - more than a switch
+            if event[2] is None:
+                state.overlapping += 1
             else:
-                counts.samples += samples
-                if state.running in self._compiling:
-                    counts.compiled += samples
+                bucket = self._end_batches(state, instant, event)
+        elif state.overlapping and self.groups[bucket] == self.groups[state.running]:
+            bucket = state.running  # somebody else enters or leaves the stage
         state.running = bucket
         state.switches.append((state.since, bucket))
+
+    def _end_batches(self, state: _State, instant: int, event: Any) -> int:  # noqa: ANN401 - one of three tuples
+        """Count batches that end, and return the bucket that runs from now on."""
+        bucket: int = event[1]
+        batches, samples = event[2:4]
+        overlaps = len(event) > 4  # noqa: PLR2004 - it tells its own begin
+        group = self.groups[event[5] if overlaps else bucket]
+        counts = state.counts[group]
+        compiling = state.running in self._compiling
+        counts.batches += batches
+        if samples is None:
+            counts.unsized += batches
+        else:
+            counts.samples += samples
+            if compiling:
+                counts.compiled += samples
+        if group in self._latencies and not compiling and state is self._state:
+            begun = _instant(event[4]) if overlaps else state.switches[-1][0]
+            self._latencies[group].add(max(0, instant - begun) // max(1, batches), batches)
+        if overlaps:
+            state.overlapping = max(0, state.overlapping - 1)
+            # Others go on; or another stage has begun meanwhile, to which the time belongs.
+            if state.overlapping or self.groups[state.running] != group:
+                return state.running
+        return bucket
+
+
+def _instant(stamp: Stamp) -> int:
+    """Return when a batch began whose end is known; of an edge that no device was seen to pass, when the host came to it."""
+    if isinstance(stamp, Edge):
+        return stamp.host_ns if stamp.time_ns is None else stamp.time_ns
+    return stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         output_dir: Directory for ``energy.json`` in place of the TensorBoard callback's.
         verbose: Whether to say what the user should know, and a line at the end of each run.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
+        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
+            sample is told beside the whole; 0 for not at all.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -143,6 +145,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         output_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
+        idle_seconds: float = 0.0,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a model starts."""
@@ -164,6 +167,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             output_dir=output_dir,
             verbose=verbose,
             scope=scope,
+            idle_seconds=idle_seconds,
             backends=backends,
         )
 

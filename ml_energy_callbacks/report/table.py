@@ -76,9 +76,12 @@ def _table(title: str, *columns: str) -> Table:
 
 def _stage_table(record: RunRecord) -> Table:
     money = record.total.cost is not None
+    idle = any(stage.joules_per_sample_above_idle is not None for stage in record.stages.values())
     table = _table(
         "Stages",
-        *("stage", "time s", "joules", "share", "J per\nsample", "Wh/1000\nsamples", "gCO2e"),
+        *("stage", "time s", "joules", "share", "J per\nsample"),
+        *(("above\nidle",) if idle else ()),
+        *("Wh/1000\nsamples", "gCO2e"),
         *((record.total.currency,) if money else ()),
         "how",
     )
@@ -90,6 +93,7 @@ def _stage_table(record: RunRecord) -> Table:
             quantity(stage.joules),
             _share(stage.joules, record.total.joules),
             quantity(per_sample),
+            *((quantity(stage.joules_per_sample_above_idle),) if idle else ()),
             quantity(None if per_sample is None else per_sample / JOULES_PER_WH * 1000),
             quantity(stage.co2e_grams),
             *((quantity(stage.cost),) if money else ()),
@@ -102,7 +106,7 @@ def _stage_table(record: RunRecord) -> Table:
         quantity(total.seconds),
         quantity(total.joules),
         _share(total.joules, total.joules),
-        *("", ""),
+        *([""] * (3 if idle else 2)),
         quantity(total.co2e_grams),
         *((quantity(total.cost),) if money else ()),
         uncertainty(total.provenance, total.relative_uncertainty),
@@ -163,7 +167,15 @@ def _origin(carbon: CarbonRecord) -> Iterator[str]:
         yield f"Grams and cost include the data centre's PUE of {carbon.pue:g}; joules do not."
 
 
+def _latencies(record: RunRecord) -> Iterator[str]:
+    for name, stage in _stages(record):
+        if (told := stage.latency) is not None:
+            times = [quantity(value * 1000, "ms") for value in (told.p50_s, told.p95_s, told.p99_s)]
+            yield f"Batches of {name} took {times[0]} at the median, 95 % of them up to {times[1]}, 99 % up to {times[2]}."
+
+
 def _footer(record: RunRecord) -> Iterator[str]:
+    yield from _latencies(record)
     yield from _origin(record.carbon)
     yield from for_people(record)
     reasons: dict[str, list[str]] = {}

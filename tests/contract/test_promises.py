@@ -39,6 +39,7 @@ OPTIONS = {
     "output_dir": None,
     "verbose": True,
     "scope": "machine",
+    "idle_seconds": 0.0,
     "backends": None,
 }
 
