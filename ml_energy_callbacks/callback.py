@@ -1,11 +1,15 @@
 """What the callbacks of all frameworks share: options that survive a copy, one meter, the run's record."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.control import Forecaster, Spent
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter import EnergyMeter, Point
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
 from ml_energy_callbacks.records import RunRecord
 
 
@@ -37,6 +41,7 @@ class MeteredCallback:
 
     def _reset(self) -> None:
         self._meter = EnergyMeter(**self._options)
+        self._forecaster: Forecaster | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork."""
@@ -60,6 +65,59 @@ class MeteredCallback:
     def record_path(self) -> Path | None:
         """Where the record is written, or None where it is not."""
         return self._meter.record_path
+
+    @property
+    def meter(self) -> EnergyMeter:
+        """The meter that measures for it; another one after a copy or a pickle."""
+        return self._meter
+
+    def _begin_forecast(self, done: float | None) -> None:
+        """Begin a training of which such a share has passed; None where its end is not known."""
+        self._meter.forecast = None
+        spent = None if done is None else self._spent(done, self._meter.point())
+        self._forecaster = None if spent is None else Forecaster(spent)
+
+    def _forecast(self, done: float | None, point: Point) -> dict[str, float]:
+        """Return the metrics of what the training is expected to take, once such a share of it has passed."""
+        spent = None if done is None or self._forecaster is None else self._spent(done, point)
+        found = (
+            None if spent is None or self._forecaster is None else self._forecaster.expect(spent, datetime.now().astimezone())
+        )
+        if found is None:
+            return {}
+        self._meter.forecast = self._meter.forecast or found
+        return forecast_metrics(
+            kwh=found.kwh,
+            kwh_low=found.kwh_low,
+            kwh_high=found.kwh_high,
+            co2e_grams=found.co2e_grams,
+            cost=found.cost,
+            currency=self._meter.currency or "",
+            seconds_left=found.seconds_left,
+        )
+
+    def _end_forecast(self) -> None:
+        """Note in the record how far the forecast was off."""
+        found, kwh = self._meter.forecast, self._meter.totals().get("energy/total/kwh")
+        self._forecaster = None
+        if found is not None and found.error is None and kwh:
+            found.error = found.kwh / kwh - 1
+
+    def _spent(self, done: float, point: Point) -> Spent | None:
+        totals = self._meter.totals(point)
+        kwh = totals.get("energy/total/kwh")
+        joules, seconds = self._meter.compiling(point)
+        if kwh is None:
+            return None
+        return Spent(
+            done=done,
+            kwh=kwh,
+            seconds=point.time_ns / NS_PER_S,
+            compile_kwh=joules / JOULES_PER_KWH,
+            compile_seconds=seconds,
+            co2e_grams=totals.get("energy/total/co2e_grams"),
+            cost=totals.get(f"energy/total/cost_{(self._meter.currency or '').lower()}"),
+        )
 
     def _ask(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401
         """Return the user's number of samples of a batch, or None where the user's function fails."""

@@ -32,7 +32,18 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, Status, add_epoch, load_record, write_record
+from ml_energy_callbacks.records import (
+    FILE_NAME,
+    EpochRecord,
+    ForecastRecord,
+    Run,
+    RunRecord,
+    Status,
+    StoppingRecord,
+    add_epoch,
+    load_record,
+    write_record,
+)
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.summary import State, Tally, add_records, build_record, idle_joules, relative_uncertainty
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
@@ -158,6 +169,10 @@ class EnergyMeter:
         ConfigurationError: An option cannot work; the message says what to do.
     """
 
+    # What a callback puts into the record.
+    forecast: ForecastRecord | None = None
+    early_stopping: StoppingRecord | None = None
+
     def __init__(
         self,
         *,
@@ -220,6 +235,7 @@ class EnergyMeter:
         self._run: Run | None = None
         self._ended = False
         self._idle_watts: Mapping[str, float] = {}
+        self._early_end: str | None = None
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
@@ -252,6 +268,20 @@ class EnergyMeter:
     def running(self) -> bool:
         """Whether it measures now."""
         return self._sampler is not None
+
+    @property
+    def currency(self) -> str | None:
+        """Currency of the cost, or None where no price is known."""
+        return self._rates.currency if self._rates.priced else None
+
+    @property
+    def earlier(self) -> RunRecord | None:
+        """The record of the run that this one resumes, or None."""
+        return self._earlier
+
+    def end_early(self, reason: str) -> None:
+        """Let the run end as ``stopped``, with this reason, where it would end as ``completed``."""
+        self._early_end = reason
 
     def start(
         self,
@@ -295,6 +325,7 @@ class EnergyMeter:
                     world_size=world_size,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
+            self._early_end = None
             self._tell_what_was_found()
             pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
@@ -358,7 +389,8 @@ class EnergyMeter:
             self._follow_rates()
             self._doubt()
             self._tell_gaps(end)
-            self._run.status, self._run.reason = status, reason
+            early = status == "completed" and self._early_end is not None
+            self._run.status, self._run.reason = ("stopped", self._early_end) if early else (status, reason)
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             self._write()
             close(source for source in self._sources if not any(source is other for other in hanging))
@@ -665,6 +697,11 @@ class EnergyMeter:
             suffix=suffix,
         )
 
+    def compiling(self, until: Point) -> tuple[float, float]:
+        """Return the energy in J and the time in s that went into compiling up to a point."""
+        buckets = [tally.buckets["compile"] for tally in list(self._tallies.values())]
+        return sum(_at(until.joules, b) for b in buckets), sum(_at(until.totals, b) for b in buckets) / NS_PER_S
+
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage between two points; None for the start and for now."""
         group = self._tally(stage).group
@@ -839,6 +876,7 @@ class EnergyMeter:
             for phase in PHASES
             if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
         )
+        record.forecast, record.early_stopping = self.forecast, self.early_stopping
         return record if self._earlier is None else add_records(self._earlier, record)
 
     def _review(self) -> None:

@@ -106,6 +106,28 @@ def total_metrics(
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 
 
+def forecast_metrics(
+    *,
+    kwh: float,
+    kwh_low: float,
+    kwh_high: float,
+    co2e_grams: float | None,
+    cost: float | None,
+    currency: str,
+    seconds_left: float,
+) -> dict[str, float]:
+    """Return what a training is expected to take in all, by full names; ``seconds_left`` is the time to come in s."""
+    quantities = {
+        "kwh": kwh,
+        "kwh_low": kwh_low,
+        "kwh_high": kwh_high,
+        "co2e_grams": co2e_grams,
+        f"cost_{currency.lower()}": cost,
+        "seconds_left": seconds_left,
+    }
+    return {f"energy/forecast/{name}": value for name, value in quantities.items() if value is not None}
+
+
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
     """Return the quotient, or None where either is not known or the denominator is zero."""
     return numerator / denominator if numerator is not None and denominator else None

@@ -267,11 +267,60 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
     offset_grams: float | None = None
 
 
+class ForecastRecord(msgspec.Struct, kw_only=True):
+    """What a training was expected to take in all once its first epoch had ended; sums up to then included.
+
+    Attributes:
+        after_epochs: Epochs that it is based on.
+        kwh: Energy in kWh.
+        kwh_low: Lower end of its 95 % interval; what the devices themselves are uncertain by is not in it.
+        kwh_high: Upper end.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost in ``total.currency``, or None.
+        seconds_left: Time to come, in s.
+        ends_at: Wall-clock end of the training, ISO 8601 with offset.
+        error: By how much ``kwh`` was more than the energy at the end of the training, as a share of that; None before.
+    """
+
+    after_epochs: int
+    kwh: float
+    kwh_low: float
+    kwh_high: float
+    co2e_grams: float | None
+    cost: float | None
+    seconds_left: float
+    ends_at: str
+    error: float | None = None
+
+
+class StoppingRecord(msgspec.Struct, kw_only=True):
+    """Where early stopping by energy stands.
+
+    Attributes:
+        monitor: Name of the metric.
+        mode: Whether less or more of it is better.
+        min_gain_per_kwh: What a kWh has to buy.
+        patience: Checks in a row that may be too poor.
+        best: The metric's last value that was worth its energy, or None.
+        best_kwh: Energy of the run at that check in kWh, or None.
+        waited: Checks since then.
+    """
+
+    monitor: str
+    mode: Literal["min", "max"]
+    min_gain_per_kwh: float
+    patience: int
+    best: float | None = None
+    best_kwh: float | None = None
+    waited: int = 0
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """All that is known of a run.
 
     ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
-    together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``.
+    together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
+    epoch of training has ended, and ``early_stopping`` where energy decides about that.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -284,6 +333,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     warnings: list[str] = []
     whole_machine: list[BesideRecord] = []
     process: ProcessRecord | None = None
+    forecast: ForecastRecord | None = None
+    early_stopping: StoppingRecord | None = None
 
 
 class _Head(msgspec.Struct):

@@ -50,6 +50,11 @@ class Rates:
         return self._carbon.rate.intensity
 
     @property
+    def priced(self) -> bool:
+        """Whether a price is known."""
+        return self._money is not None
+
+    @property
     def pending(self) -> bool:
         """Whether the intensity that holds now stands in for one that may yet come."""
         return self._carbon.rate.provisional

@@ -1,4 +1,4 @@
-"""EnergyCallback for Keras 3, on the backends TensorFlow, JAX and torch."""
+"""Callbacks for Keras 3, on the backends TensorFlow, JAX and torch."""
 
 import importlib.util
 
@@ -9,6 +9,7 @@ if importlib.util.find_spec("keras") is None:
     )
     raise ImportError(_msg)
 
+from ml_energy_callbacks.keras.control import EnergyBudget, EnergyEarlyStopping
 from ml_energy_callbacks.keras.energy import EnergyCallback
 
-__all__ = ["EnergyCallback"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]

@@ -31,7 +31,7 @@ from ml_energy_callbacks.report import summary_line
 
 _NEVER = sys.maxsize
 
-_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample")
+_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
 
 
 @dataclass(slots=True)
@@ -179,6 +179,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._loop: KerasLoop | None = None
         self._passes = [_Pass("other", self._meter.point())]
         self._epoch = 0
+        self._first_epoch = True
         self._every = 0
         self._step_point: Point | None = None
         self._validated: dict[str, float] = {}
@@ -221,7 +222,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         Raises:
             ConfigurationError: It is no model of Keras 3.
         """
-        if not isinstance(_unwrapped(model), keras.Model):
+        if not isinstance(unwrapped(model), keras.Model):
             msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
             raise ConfigurationError(msg)
         super().set_model(model)
@@ -229,7 +230,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     @property
     def _keras_model(self) -> Any:
         """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
-        return _unwrapped(self._model)
+        return unwrapped(self._model)
 
     def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
         """Start to measure, unless this loop runs inside one that is measured already."""
@@ -303,14 +304,18 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Start to measure, and enter the stage ``train``."""
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
         self._keys.clear()
+        self._first_epoch = True
         self._begin(loop, "train")
         self._step_point = self._meter.point()
         self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
-        self._keep()
+        self.keep()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch of training."""
         self._epoch = epoch
+        if self._first_epoch:
+            self._first_epoch = False
+            self._begin_forecast(self._done(epoch))
         self._begin_epoch(self._training())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -320,11 +325,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._add(logs, "train", metrics)
             self._add(logs, "validate", self._validated)
         self._validated = {}
-        self._keep()
+        self.keep()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
         self._training()
+        self._end_forecast()
         self._end()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -358,7 +364,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._end_epoch(self._passes[-1], None)
         self._end()
 
-    def _keep(self) -> None:
+    def _done(self, epochs: int) -> float | None:
+        """Return the share of the training that has passed after so many epochs; None where no end is set."""
+        planned = self.params.get("epochs")
+        return min(1.0, epochs / planned) if planned else None
+
+    def keep(self) -> None:
         """Keep the record beside a backup of the weights."""
         if self._backup is not None and self._meter.running:
             self._backup.save(self._meter.record, self._meter.warn)
@@ -411,7 +422,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _begin_epoch(self, run: _Pass) -> None:
         run.since = self._meter.point()
-        run.function = new_function(_unwrapped(run.model), run.stage) if run.model is not None else None
+        run.function = new_function(unwrapped(run.model), run.stage) if run.model is not None else None
         run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width, partial=run.partial)
         run.watched, run.uncounted = 0, False
         run.plain = not run.compiling and run.source is None and run.width == 1
@@ -432,6 +443,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
         metrics = self._meter.metrics(run.stage, run.since, point)
         totals = self._meter.totals(point)
+        if run.stage == "train":
+            totals |= self._forecast(self._done(self._epoch + 1), point)
         self._scalars.add({**metrics, **totals}, self._epoch)
         return {**metrics, **totals} if run.stage == "train" else metrics
 
@@ -595,7 +608,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         own = self._meter.counts(run.stage, run.since)
         if not own.unsized or (self._batch_size_fn is not None and run.source is not None):
             return
-        seen = self._seen(run, own.batches) if loss_agrees(_unwrapped(run.model), logs) else None
+        seen = self._seen(run, own.batches) if loss_agrees(unwrapped(run.model), logs) else None
         if seen is not None and seen < own.samples + own.unsized:
             run.uncounted, seen = True, None  # it went back: somebody reset the metrics
         if seen is not None:
@@ -617,10 +630,10 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return None
         if self._loop is not None and threading.get_ident() != self._loop.thread:
             return None  # the loop may be further
-        return samples_seen(_unwrapped(run.model), batches)
+        return samples_seen(unwrapped(run.model), batches)
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Return the model itself, where torch's DistributedDataParallel is around it."""
     return model if isinstance(model, keras.Model) else getattr(model, "module", model)
 

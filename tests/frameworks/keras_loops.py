@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from ml_energy_callbacks.keras import EnergyCallback
+from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "keras"
 MODULES = ("keras", keras.backend.backend())
 REFUSES_TWO = "two EnergyCallbacks"
 
-__all__ = ["EnergyCallback"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]
 
 
 class Net(keras.Sequential):
@@ -43,6 +43,17 @@ class AroundBatch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.after(batch)
+
+
+class OnEpoch(keras.callbacks.Callback):
+    """Calls a function with what is logged at the end of each epoch of training."""
+
+    def __init__(self, seen: Callable[[dict[str, float]], None]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen(dict(logs or {}))
 
 
 def nothing(*_: Any) -> None:

@@ -9,13 +9,13 @@ from lightning_models import module, trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "pytorch_lightning"
 MODULES = ("pytorch_lightning", "torch")
 REFUSES_TWO = "more than one stateful callback|two EnergyCallbacks"
 
-__all__ = ["EnergyCallback"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]
 
 
 class Waiting(Dataset[Any]):
@@ -45,6 +45,16 @@ class AroundBatch(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.after(args[-1])
+
+
+class OnEpoch(Callback):
+    """Calls a function with what is logged at the end of each epoch of training."""
+
+    def __init__(self, seen: Callable[[dict[str, float]], None]) -> None:
+        self.seen = seen
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.seen({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def nothing(*_: Any) -> None:

@@ -1,7 +1,6 @@
-"""EnergyCallback for PyTorch Lightning, in trainers of ``pytorch_lightning`` and of ``lightning.pytorch``."""
+"""The callback: Lightning's hooks -> meter calls, the meter's figures -> loggers and the record."""
 
 import importlib
-import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
@@ -16,6 +15,7 @@ from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
 from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
@@ -24,19 +24,7 @@ from ml_energy_callbacks.report import quantity, summary_line
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback, LightningModule, Trainer
-    from pytorch_lightning.utilities import rank_zero_info
-else:
-    # Each package's trainer accepts callbacks of its own class; one that is both serves both.
-    _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
-    _found = [importlib.import_module(name) for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])]
-    if not _found:
-        _msg = "ml_energy_callbacks.lightning needs PyTorch Lightning: pip install 'ml-energy-callbacks[lightning]'"
-        raise ImportError(_msg)
-    Callback = type("Callback", tuple(package.Callback for package in _found), {})
-    rank_zero_info = importlib.import_module(f"{_found[0].__name__}.utilities").rank_zero_info
-
-__all__ = ["EnergyCallback"]
+    from pytorch_lightning import LightningModule, Trainer
 
 
 class EnergyCallback(MeteredCallback, Callback):
@@ -225,6 +213,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
         self._logged_step = -1
         self._step_point = self._meter.point()
+        self._begin_forecast(_done(trainer, trainer.current_epoch))
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
@@ -272,6 +261,7 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
+        self._end_forecast()
         self._meter.end_stage()
 
     # ---------------------------------------------------------------------------------------------------- evaluate
@@ -383,9 +373,14 @@ class EnergyCallback(MeteredCallback, Callback):
 
     @staticmethod
     def _show(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
-        """Put watts and J/sample into the progress bar."""
-        for short, name in (("W", "watts"), ("J/sample", "joules_per_sample")):
-            value = metrics.get(f"energy/train/{name}{suffix}")
+        """Put watts, J/sample and what the training will take into the progress bar."""
+        shown = {
+            "W": f"energy/train/watts{suffix}",
+            "J/sample": f"energy/train/joules_per_sample{suffix}",
+            "kWh expected": "energy/forecast/kwh",
+        }
+        for short, name in shown.items():
+            value = metrics.get(name)
             if value is not None:
                 # As text: a bar would round a number to three decimals, and a sample may take less than that.
                 trainer.progress_bar_metrics[short] = quantity(value)  # type: ignore[assignment]
@@ -402,6 +397,8 @@ class EnergyCallback(MeteredCallback, Callback):
             point = self._meter.point()
             self._meter.add_epoch(stage, trainer.current_epoch, start, point)
             metrics = {**self._meter.metrics(stage, start, point), **self._meter.totals(point)}
+            if stage == "train":
+                metrics |= self._forecast(_done(trainer, trainer.current_epoch + 1), point)
         if trainer.world_size > 1:
             metrics = trainer.strategy.broadcast(metrics)
         if stage == "train":
@@ -421,6 +418,16 @@ class EnergyCallback(MeteredCallback, Callback):
         total, unknown = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
         if trainer.is_global_zero:
             self._meter.add_samples(stage, None if unknown else total - own.samples)
+
+
+def _done(trainer: "Trainer", epochs: int) -> float | None:
+    """Return the share of the training that has passed after so many epochs; None where no end is set."""
+    shares = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        shares.append(epochs / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    return min(1.0, max(shares)) if shares else None
 
 
 def _step(trainer: "Trainer") -> int:

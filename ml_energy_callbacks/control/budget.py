@@ -1,0 +1,97 @@
+"""How much of a budget of energy, emissions or money is spent."""
+
+from math import isfinite
+from typing import Literal
+
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.report import quantity
+
+Action = Literal["stop", "warn"]
+
+_NEARLY = 0.8
+_PAUSE_NS = round(0.05 * NS_PER_S)
+"""Energy is read about every 50 ms; looking more often would tell nothing new."""
+
+
+class Budget:
+    """Limits to what a run may use, as its record tells: a run that is resumed has spent what it had before.
+
+    Attributes:
+        reason: Which limit was reached, once one is.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        *,
+        kwh: float | None = None,
+        co2e_grams: float | None = None,
+        cost: float | None = None,
+        action: Action = "stop",
+    ) -> None:
+        """Set the limits.
+
+        Args:
+            owner: What errors call it.
+            kwh: Energy in kWh.
+            co2e_grams: Emissions in g CO2e.
+            cost: Money in the currency of the callback's ``electricity_price``.
+            action: Whether to stop the training, or merely to say that a limit was reached.
+
+        Raises:
+            ConfigurationError: There is no limit, or one that is not above zero.
+        """
+        limits = {"kwh": kwh, "co2e_grams": co2e_grams, "cost": cost}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        if not self._limits:
+            msg = f"{owner} has no limit: give kwh, co2e_grams or cost, such as {owner}(kwh=2.5)."
+            raise ConfigurationError(msg)
+        for name, limit in self._limits.items():
+            if not (isfinite(limit) and limit > 0):
+                msg = f"{owner} has {name}={limit}; give a limit above 0."
+                raise ConfigurationError(msg)
+        if action not in ("stop", "warn"):
+            msg = f"{owner} has action={action!r}; it is 'stop' or 'warn'."
+            raise ConfigurationError(msg)
+        self._owner = owner
+        self._stops = action == "stop"
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a training."""
+        self.reason: str | None = None
+        self._next_look = 0
+
+    def check(self, meter: EnergyMeter) -> None:
+        """Refuse a limit that cannot be watched.
+
+        Raises:
+            ConfigurationError: It is one of money, and no price is known.
+        """
+        if "cost" in self._limits and meter.currency is None:
+            msg = f"{self._owner}(cost=...) needs a price: give EnergyCallback an electricity_price."
+            raise ConfigurationError(msg)
+
+    def spent(self, meter: EnergyMeter) -> bool:
+        """Return whether the training is to be stopped; say once what is nearly or wholly spent."""
+        now = monotonic_clock()
+        if now < self._next_look or not meter.running:
+            return False
+        self._next_look = now + _PAUSE_NS
+        totals = meter.totals()
+        units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.currency or ""}
+        keys = {"cost": f"cost_{units['cost'].lower()}"}
+        for name, limit in self._limits.items():
+            value = totals.get(f"energy/total/{keys.get(name, name)}")
+            if value is None:
+                continue
+            told = f"the budget of {quantity(limit, units[name])}"
+            if value >= limit:
+                self.reason = f"{told[0].upper()}{told[1:]} is spent."
+                meter.warn(self.reason if self._stops else f"{self.reason} The training goes on, as action='warn' says.")
+                return self._stops
+            if value >= _NEARLY * limit:
+                meter.warn(f"{_NEARLY:.0%} of {told} is spent.".replace("%", " %"))
+        return False

@@ -1,0 +1,106 @@
+"""What a training will take, from its epochs so far; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import NormalDist, fmean
+
+from ml_energy_callbacks.records import ForecastRecord
+
+_FIRST_SPREAD, _FIRST_WEIGHT = 0.1, 4
+"""Before an epoch was compared with another, they are taken to differ by 10 %, which counts like four comparisons; assumed."""
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was used up to an instant.
+
+    Attributes:
+        done: Share of the training that has passed, 0 to 1.
+        kwh: Energy in kWh.
+        seconds: Time in s.
+        compile_kwh: Part of the energy that went into compiling, which does not come again.
+        compile_seconds: Part of the time that did.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost, or None.
+    """
+
+    done: float
+    kwh: float
+    seconds: float
+    compile_kwh: float
+    compile_seconds: float
+    co2e_grams: float | None
+    cost: float | None
+
+
+class Forecaster:
+    """Expects of the epochs to come what those so far took on average."""
+
+    def __init__(self, start: Spent) -> None:
+        """Begin where the first epoch begins."""
+        self._epochs = [start]
+
+    def expect(self, spent: Spent, now: datetime) -> ForecastRecord | None:
+        """Take what was used up to the end of an epoch, and return what is expected of the whole.
+
+        The interval is that of the sum of the epochs to come, normally distributed about a mean that is not known, with a
+        scaled inverse chi-squared prior of their variance (Gelman et al., Bayesian Data Analysis, 3rd ed., 3.3 and 3.9).
+        """
+        before = self._epochs[-1]
+        if spent.done <= before.done:
+            return None
+        self._epochs.append(spent)
+        kwh_rates = _rates(self._epochs, [each.kwh - each.compile_kwh for each in self._epochs])
+        second_rates = _rates(self._epochs, [each.seconds - each.compile_seconds for each in self._epochs])
+        left = max(0.0, 1 - spent.done)
+        mean = fmean(kwh_rates)
+        count = len(kwh_rates)
+        epoch = (spent.done - self._epochs[0].done) / count
+        variance = sum((rate - mean) ** 2 for rate in kwh_rates) + _FIRST_WEIGHT * (_FIRST_SPREAD * mean) ** 2
+        freedom = count - 1 + _FIRST_WEIGHT
+        spread = (variance / freedom) ** 0.5 * epoch  # of one epoch
+        coming = left / epoch
+        half = student_t(freedom) * spread * (coming + coming**2 / count) ** 0.5
+        expected = mean * left
+        per_kwh = [_per_kwh(before, spent, name) for name in ("co2e_grams", "cost")]
+        grams, cost = (None if price is None else so_far + price * expected for so_far, price in per_kwh)
+        return ForecastRecord(
+            after_epochs=count,
+            kwh=spent.kwh + expected,
+            kwh_low=spent.kwh + max(0.0, expected - half),
+            kwh_high=spent.kwh + expected + half,
+            co2e_grams=grams,
+            cost=cost,
+            seconds_left=fmean(second_rates) * left,
+            ends_at=(now + timedelta(seconds=fmean(second_rates) * left)).isoformat(timespec="seconds"),
+        )
+
+
+def _rates(epochs: Sequence[Spent], used: Sequence[float]) -> list[float]:
+    """Return what the whole training would take by each epoch."""
+    return [(used[i] - used[i - 1]) / (epochs[i].done - epochs[i - 1].done) for i in range(1, len(epochs))]
+
+
+def _per_kwh(before: Spent, spent: Spent, name: str) -> tuple[float, float | None]:
+    """Return an amount so far, and what a kWh of the last epoch came to."""
+    early, late = getattr(before, name), getattr(spent, name)
+    if late is None or early is None or spent.kwh <= before.kwh:
+        return late or 0.0, None
+    return late, (late - early) / (spent.kwh - before.kwh)
+
+
+def student_t(freedom: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t with four or more degrees of freedom, to 0.3 %.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )

@@ -1,0 +1,159 @@
+"""Callbacks that stop a training by its energy; they go by the EnergyCallback in the same list."""
+
+import sys
+from copy import copy
+from types import FrameType
+from typing import Any, Literal
+
+import keras
+
+from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.keras.energy import EnergyCallback, unwrapped
+from ml_energy_callbacks.keras.loop import KerasLoop
+
+_MODES: dict[str | None, Mode] = {"up": "max", "down": "min"}
+"""What Keras's metrics call their better direction; private, but what its own EarlyStopping goes by."""
+
+
+class EnergyBudget(keras.callbacks.Callback):
+    """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
+
+    The epoch's end comes as ever, so that a ``ModelCheckpoint`` saves it. The record's status then is ``stopped``, and its
+    reason says why. At 80 % the user is warned.
+
+    Args:
+        kwh: Energy in kWh, of the whole record: a fit that resumes has spent what it had before.
+        co2e_grams: Emissions in g CO2e.
+        cost: Money in the currency of the callback's ``electricity_price``.
+        action: ``"stop"``, or ``"warn"`` to say it and go on.
+
+    Raises:
+        ConfigurationError: There is no limit, or one that is not above zero; or, once a fit begins, there is no EnergyCallback.
+    """
+
+    def __init__(
+        self,
+        *,
+        kwh: float | None = None,
+        co2e_grams: float | None = None,
+        cost: float | None = None,
+        action: Action = "stop",
+    ) -> None:
+        """Check the limits."""
+        super().__init__()
+        self._budget = Budget("EnergyBudget", kwh=kwh, co2e_grams=co2e_grams, cost=cost, action=action)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the EnergyCallback."""
+        del logs
+        self._energy = _energy(sys._getframe(), self._model, "EnergyBudget")  # noqa: SLF001 - the caller is not to be had otherwise
+        self._budget.check(self._energy.meter)
+        self._budget.begin()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look whether the budget is spent."""
+        del batch, logs
+        if self._budget.spent(self._energy.meter) and self._budget.reason is not None:
+            unwrapped(self._model).stop_training = True
+            self._energy.meter.end_early(self._budget.reason)
+
+
+class EnergyEarlyStopping(keras.callbacks.Callback):
+    """Stop the training when the next kilowatt-hour buys too little of a metric.
+
+    It checks after each epoch. A value counts as the new best where it gained, since the best before it, ``min_gain_per_kwh``
+    for each kWh that was used in between. A fit that ``BackupAndRestore`` resumes goes on from what was known.
+
+    Args:
+        monitor: Name of a metric in the epoch's logs.
+        min_gain_per_kwh: What a kWh has to buy, in the metric's own unit, above 0.
+        patience: So many checks in a row may be too poor before the training stops.
+        mode: ``"min"`` where less is better, ``"max"``, or ``"auto"`` to go by the metric, as Keras does.
+
+    Raises:
+        ConfigurationError: A value is impossible; or, once a fit begins, there is no EnergyCallback.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        min_gain_per_kwh: float,
+        patience: int = 0,
+        mode: Mode | Literal["auto"] = "auto",
+    ) -> None:
+        """Check the options."""
+        super().__init__()
+        self._options: dict[str, Any] = {
+            "monitor": monitor,
+            "min_gain_per_kwh": min_gain_per_kwh,
+            "patience": patience,
+        }
+        self._mode = mode
+        self._rule: GainRule | None = None
+        GainRule("EnergyEarlyStopping", **self._options, mode="min" if mode == "auto" else mode)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Find the EnergyCallback."""
+        del logs
+        self._energy = _energy(sys._getframe(), self._model, "EnergyEarlyStopping")  # noqa: SLF001 - as above
+        self._rule = None
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Check."""
+        del epoch
+        meter, monitor = self._energy.meter, self._options["monitor"]
+        value, kwh = (logs or {}).get(monitor), meter.totals().get("energy/total/kwh")
+        mode = self._direction()
+        if value is None or mode is None:
+            why = (
+                f"finds no metric {monitor!r}"
+                if value is None
+                else f"cannot tell whether less of {monitor!r} is better: give mode"
+            )
+            meter.warn(f"EnergyEarlyStopping {why}, so that it never stops the training.")
+            return
+        if kwh is None or not meter.running:
+            return
+        if self._rule is None:
+            self._rule = GainRule("EnergyEarlyStopping", **self._options, mode=mode)
+            if meter.earlier is not None and meter.earlier.early_stopping is not None:
+                self._rule.restore(meter.earlier.early_stopping)
+        reason = self._rule.stops(float(value), kwh)
+        meter.early_stopping = copy(self._rule.state)
+        self._energy.keep()
+        if reason is not None:
+            unwrapped(self._model).stop_training = True
+            meter.end_early(reason)
+            meter.warn(reason)
+
+    def _direction(self) -> Mode | None:
+        """Return which way the metric is better; None where neither its name nor Keras tells."""
+        if self._mode != "auto":
+            return self._mode
+        name = self._options["monitor"].removeprefix("val_")
+        if name == "loss" or name.endswith("_loss"):
+            return "min"
+        for metric in _metrics(unwrapped(self._model)):
+            if metric.name == name:
+                return _MODES.get(getattr(metric, "_direction", None))
+        return None
+
+
+def _metrics(model: Any) -> list[Any]:
+    """Return the model's metrics one by one, those of ``compile`` too."""
+    return [inner for metric in model.metrics for inner in (getattr(metric, "metrics", None) or [metric])]
+
+
+def _energy(hook: FrameType, model: Any, owner: str) -> EnergyCallback:
+    """Return the EnergyCallback of the list that called a hook.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    for callback in KerasLoop(hook, unwrapped(model)).callbacks:
+        if isinstance(callback, EnergyCallback):
+            return callback
+    msg = f"{owner} goes by an EnergyCallback: add one to the same list of callbacks, before it."
+    raise ConfigurationError(msg)

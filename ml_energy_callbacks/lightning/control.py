@@ -1,0 +1,154 @@
+"""Callbacks that stop a training by its energy; they go by the EnergyCallback beside them."""
+
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.lightning.base import Callback
+from ml_energy_callbacks.lightning.energy import EnergyCallback
+from ml_energy_callbacks.meter import EnergyMeter
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+_CHECKPOINT = "energy-budget.ckpt"
+
+
+class EnergyBudget(Callback):
+    """Stop the training at the end of the batch in which a budget is spent, as ``trainer.should_stop`` does, and save it.
+
+    The record's status then is ``stopped``, and its reason says why. The last checkpoint is the trainer's own where that saves
+    one at the end, else ``energy-budget.ckpt`` beside it; a trainer without checkpoints saves none. At 80 % the user is warned.
+    In a job of several processes it looks every ``log_every_n_steps`` batches, as all of them have to stop at the same one.
+
+    Args:
+        kwh: Energy in kWh, of the whole record: a fit that resumes has spent what it had before.
+        co2e_grams: Emissions in g CO2e.
+        cost: Money in the currency of the callback's ``electricity_price``.
+        action: ``"stop"``, or ``"warn"`` to say it and go on.
+
+    Raises:
+        ConfigurationError: There is no limit, or one that is not above zero; or, once a fit begins, there is no EnergyCallback.
+    """
+
+    def __init__(
+        self,
+        *,
+        kwh: float | None = None,
+        co2e_grams: float | None = None,
+        cost: float | None = None,
+        action: Action = "stop",
+    ) -> None:
+        """Check the limits."""
+        self._budget = Budget("EnergyBudget", kwh=kwh, co2e_grams=co2e_grams, cost=cost, action=action)
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Find the EnergyCallback."""
+        if stage == "fit":
+            self._meter = _meter(trainer, "EnergyBudget")
+            self._budget.check(self._meter)
+            self._budget.begin()
+
+    def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
+        """Look whether the budget is spent."""
+        if trainer.world_size == 1:
+            stop = self._budget.spent(self._meter)
+        elif (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            stop = trainer.strategy.reduce_boolean_decision(self._budget.spent(self._meter), all=False)
+        else:
+            return
+        if stop:
+            trainer.should_stop = True
+            if self._budget.reason is not None:
+                self._meter.end_early(self._budget.reason)
+
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
+        keepers = trainer.checkpoint_callbacks
+        spent = trainer.strategy.reduce_boolean_decision(self._budget.reason is not None and trainer.should_stop, all=False)
+        if not spent or not keepers:
+            return
+        # Private, but what Lightning itself knows it by; where it is not there, one checkpoint more does no harm.
+        if not any(getattr(keeper, "_last_global_step_saved", None) == trainer.global_step for keeper in keepers):
+            folder = getattr(keepers[0], "dirpath", None) or trainer.default_root_dir
+            trainer.save_checkpoint(Path(folder) / _CHECKPOINT)
+
+
+class EnergyEarlyStopping(Callback):
+    """Stop the training when the next kilowatt-hour buys too little of a metric.
+
+    It checks after each validation, or after each epoch where there is none. A value counts as the new best where it gained,
+    since the best before it, ``min_gain_per_kwh`` for each kWh that was used in between.
+
+    Args:
+        monitor: Name of a logged metric.
+        min_gain_per_kwh: What a kWh has to buy, in the metric's own unit, above 0.
+        patience: So many checks in a row may be too poor before the training stops.
+        mode: ``"min"`` where less is better, or ``"max"``.
+
+    Raises:
+        ConfigurationError: A value is impossible; or, once a fit begins, there is no EnergyCallback.
+    """
+
+    def __init__(self, monitor: str = "val_loss", *, min_gain_per_kwh: float, patience: int = 3, mode: Mode = "min") -> None:
+        """Check the options."""
+        self._options: dict[str, Any] = {
+            "monitor": monitor,
+            "min_gain_per_kwh": min_gain_per_kwh,
+            "patience": patience,
+            "mode": mode,
+        }
+        self._rule = GainRule("EnergyEarlyStopping", **self._options)
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        """Find the EnergyCallback."""
+        if stage == "fit":
+            self._meter = _meter(trainer, "EnergyEarlyStopping")
+            self._rule = GainRule("EnergyEarlyStopping", **self._options)
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Go on from where the checkpoint was: its energy record knows that."""
+        earlier = self._meter.earlier
+        if earlier is not None and earlier.early_stopping is not None:
+            self._rule.restore(earlier.early_stopping)
+
+    def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Check after a validation."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Check after an epoch without validation."""
+        if not trainer.enable_validation:
+            self._check(trainer)
+
+    def _check(self, trainer: "Trainer") -> None:
+        monitor = self._options["monitor"]
+        value = trainer.callback_metrics.get(monitor)
+        reason = None
+        if value is None:
+            self._meter.warn(f"EnergyEarlyStopping finds no metric {monitor!r}, so that it never stops the training.")
+        elif self._meter.running:
+            kwh = self._meter.totals().get("energy/total/kwh")
+            reason = None if kwh is None else self._rule.stops(float(value), kwh)
+            self._meter.early_stopping = copy(self._rule.state)
+        if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
+            trainer.should_stop = True
+            if reason is not None:
+                self._meter.end_early(reason)
+                self._meter.warn(reason)
+
+
+def _meter(trainer: "Trainer", owner: str) -> EnergyMeter:
+    """Return the meter of the trainer's EnergyCallback.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EnergyCallback):
+            return callback.meter
+    msg = f"{owner} goes by an EnergyCallback: add one to the trainer's callbacks, too."
+    raise ConfigurationError(msg)

@@ -1,0 +1,211 @@
+"""Budgets, early stopping by energy and forecasts through real fits of each framework, on a device of constant power."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import frameworks
+import pytest
+
+from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+framework = frameworks.load()
+EnergyBudget, EnergyEarlyStopping = framework.EnergyBudget, framework.EnergyEarlyStopping
+
+WATTS = 360.0
+BATCH_S = 0.02
+BATCHES = 10  # of an epoch
+KWH = 3.6e6
+
+
+def energy_callback(folder: Path, **options: Any) -> Any:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02)
+    defaults = {"verbose": False, "backends": [ScriptedBackend([counter])], **framework.record_folder(folder)}
+    return framework.EnergyCallback(**{**defaults, **options})
+
+
+def work(_: int) -> None:
+    time.sleep(BATCH_S)
+
+
+def fit(
+    folder: Path, callbacks: list[Any], *, epochs: int, on_batch: Callable[[int], None] = work, **options: Any
+) -> RunRecord:
+    framework.Loops(folder).fit(callbacks, epochs=epochs, on_batch=on_batch, **options)
+    return callbacks[0].record
+
+
+def test_a_budget_stops_the_training_at_the_end_of_a_batch(tmp_path: Path) -> None:
+    energy, joules = energy_callback(tmp_path), 180.0
+    used: list[float] = []
+    record = fit(
+        tmp_path,
+        [energy, EnergyBudget(kwh=joules / KWH)],
+        epochs=20,
+        after_batch=lambda _: used.append(energy.meter.totals()["energy/total/joules"]),
+    )
+    assert (record.run.status, record.run.reason) == ("stopped", "The budget of 5.0e-5 kWh is spent.")
+    assert record.stages["train"].batches == len(used) < 20 * BATCHES
+    # It is looked at every 50 ms, and a batch goes on to its end.
+    assert used[-1] >= joules
+    assert all(value < joules for value in used[: -1 - round(0.2 / BATCH_S)])
+    assert record.total.joules == pytest.approx(used[-1], abs=WATTS * 0.3)
+    assert "80 % of the budget of 5.0e-5 kWh is spent." in record.warnings
+    assert sum(epoch.stage == "train" for epoch in record.epochs) == -(-len(used) // BATCHES)
+
+
+def test_a_budget_that_only_warns_lets_the_training_go_on(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, carbon_intensity=100.0)
+    record = fit(tmp_path, [energy, EnergyBudget(co2e_grams=60.0 / KWH * 100, action="warn")], epochs=3)
+    assert record.run.status == "completed"
+    assert record.stages["train"].batches == 3 * BATCHES
+    assert any(warning.endswith("is spent. The training goes on, as action='warn' says.") for warning in record.warnings)
+
+
+def test_a_budget_of_money_goes_by_the_price(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, electricity_price=0.5, currency="EUR")
+    record = fit(tmp_path, [EnergyBudget(cost=100 / KWH * 0.5), energy][::-1], epochs=20)
+    assert record.run.status == "stopped"
+    assert record.total.cost == pytest.approx(100 / KWH * 0.5, rel=1.2)
+    assert record.total.cost >= 100 / KWH * 0.5
+
+
+def test_another_fit_has_its_own_end(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path)
+    assert fit(tmp_path, [energy, EnergyBudget(kwh=60 / KWH)], epochs=20).run.status == "stopped"
+    record = fit(tmp_path, [energy], epochs=1)
+    assert (record.run.status, record.run.reason) == ("completed", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, r"EnergyBudget has no limit: give kwh, co2e_grams or cost"),
+        ({"kwh": 0}, "EnergyBudget has kwh=0; give a limit above 0"),
+        ({"cost": float("nan")}, "EnergyBudget has cost=nan; give a limit above 0"),
+        ({"kwh": 1, "action": "halt"}, "action='halt'; it is 'stop' or 'warn'"),
+    ],
+)
+def test_an_impossible_budget_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        EnergyBudget(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"min_gain_per_kwh": 0.0}, "give what a kWh has to gain, above 0"),
+        ({"min_gain_per_kwh": 1.0, "patience": -1}, "give a number of checks from 0 upwards"),
+        ({"min_gain_per_kwh": 1.0, "mode": "least"}, "mode='least'; it is 'min' or 'max'"),
+    ],
+)
+def test_impossible_early_stopping_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        EnergyEarlyStopping("loss", **options)
+
+
+@pytest.mark.parametrize("make", [lambda: EnergyBudget(kwh=1), lambda: EnergyEarlyStopping("loss", min_gain_per_kwh=1)])
+def test_without_an_energy_callback_nothing_begins(make: Callable[[], Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="goes by an EnergyCallback: add one"):
+        framework.Loops(tmp_path).fit([make()])
+
+
+def test_a_budget_of_money_without_a_price_is_refused_before_training(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(ConfigurationError, match="give EnergyCallback an electricity_price"):
+        fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(cost=1)], epochs=1, after_batch=seen.append)
+    assert not seen
+
+
+def test_early_stopping_ends_a_training_that_gains_too_little(tmp_path: Path) -> None:
+    stopping = EnergyEarlyStopping("loss", min_gain_per_kwh=1e12, patience=2)
+    record = fit(tmp_path, [energy_callback(tmp_path), stopping], epochs=9, validation=10)
+    assert record.stages["train"].batches == 3 * BATCHES
+    assert record.run.status == "stopped"
+    assert record.run.reason is not None
+    assert record.run.reason.startswith("loss gained less than 1e+12 per kWh since its best")
+    state = record.early_stopping
+    assert state is not None
+    assert (state.monitor, state.mode, state.waited) == ("loss", "min", 2)
+    assert state.best_kwh is not None
+    assert 0.1 < state.best_kwh * KWH / record.total.joules < 0.6  # the end of the first of three epochs
+
+
+def test_a_metric_that_is_not_there_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    stopping = EnergyEarlyStopping("val_accuracy", min_gain_per_kwh=1)
+    record = fit(tmp_path, [energy_callback(tmp_path), stopping], epochs=2, validation=10)
+    assert record.stages["train"].batches == 2 * BATCHES
+    assert any("finds no metric 'val_accuracy'" in warning for warning in record.warnings)
+
+
+def test_an_interrupted_training_goes_on_with_its_budget_and_its_patience(tmp_path: Path) -> None:
+    def fail(index: int) -> None:
+        work(index)
+        if seen and len(seen) == 2 * BATCHES + 3:
+            message = "power cut"
+            raise RuntimeError(message)
+
+    seen: list[int] = []
+    options: dict[str, Any] = {"epochs": 9, "validation": 10, "backup": True, "after_batch": seen.append}
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(
+            tmp_path,
+            [energy_callback(tmp_path), EnergyEarlyStopping("loss", min_gain_per_kwh=1e12, patience=4)],
+            on_batch=fail,
+            **options,
+        )
+    assert len(seen) == 2 * BATCHES + 3
+    seen.clear()
+    # One check was too poor before the cut; three more are to come.
+    budget = EnergyBudget(kwh=1.0)
+    energy = energy_callback(tmp_path)
+    record = fit(tmp_path, [energy, EnergyEarlyStopping("loss", min_gain_per_kwh=1e12, patience=4), budget], **options)
+    assert len(seen) == 3 * BATCHES
+    assert record.early_stopping is not None
+    assert record.early_stopping.waited == 4
+    assert record.stages["train"].batches >= 5 * BATCHES
+    assert record.run.status == "stopped"
+
+
+def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None:
+    def fail(index: int) -> None:
+        work(index)
+        if len(seen) == BATCHES + 2:
+            message = "power cut"
+            raise RuntimeError(message)
+
+    seen: list[int] = []
+    options: dict[str, Any] = {"epochs": 9, "backup": True, "after_batch": seen.append}
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, [energy_callback(tmp_path)], on_batch=fail, **options)
+    seen.clear()
+    joules = WATTS * BATCH_S * BATCHES * 2.5
+    record = fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(kwh=joules / KWH)], **options)
+    assert record.run.status == "stopped"
+    assert len(seen) < 2 * BATCHES
+    assert joules <= record.total.joules < joules + WATTS * 0.6
+
+
+def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, electricity_price=0.5, currency="EUR", carbon_intensity=100.0)
+    seen: list[dict[str, float]] = []
+    record = fit(tmp_path, [energy, framework.OnEpoch(seen.append)], epochs=6, validation=10)
+    forecast = record.forecast
+    assert forecast is not None
+    assert forecast.after_epochs == 1
+    actual = record.total.kwh
+    assert forecast.kwh == pytest.approx(actual, rel=0.15)
+    assert forecast.error == pytest.approx(forecast.kwh / actual - 1, abs=0.05)
+    assert forecast.kwh_low < actual < forecast.kwh_high
+    assert forecast.cost == pytest.approx(forecast.kwh * 0.5, rel=1e-6)
+    assert forecast.co2e_grams == pytest.approx(forecast.kwh * 100, rel=1e-6)
+    assert len(seen) == 6
+    assert seen[0]["energy/forecast/kwh"] == pytest.approx(forecast.kwh, rel=1e-5)
+    assert seen[0]["energy/forecast/cost_eur"] == pytest.approx(forecast.cost, rel=1e-5)
+    assert seen[-1]["energy/forecast/kwh"] == pytest.approx(seen[-1]["energy/total/kwh"], rel=1e-5)
+    widths = [each["energy/forecast/kwh_high"] - each["energy/forecast/kwh_low"] for each in seen]
+    assert widths[0] > widths[3] > widths[5]

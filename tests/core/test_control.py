@@ -1,0 +1,95 @@
+"""Early stopping by gain per kWh, and forecasts: the rules alone."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ml_energy_callbacks.control import Forecaster, GainRule, Spent
+from ml_energy_callbacks.control.forecast import student_t
+from ml_energy_callbacks.records import StoppingRecord
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+def rule(**options: object) -> GainRule:
+    return GainRule("Stop", **{"monitor": "val_loss", "min_gain_per_kwh": 0.1, "patience": 2, "mode": "min", **options})  # type: ignore[arg-type]
+
+
+def test_a_gain_has_to_pay_for_the_energy_since_the_best() -> None:
+    stop = rule()
+    assert stop.stops(1.0, 1.0) is None
+    assert stop.stops(0.8, 2.0) is None  # 0.2 for 1 kWh
+    assert stop.state.best == 0.8
+    assert stop.stops(0.75, 3.0) is None  # 0.05 for 1 kWh: the first poor one
+    assert (stop.state.best, stop.state.waited) == (0.8, 1)
+    assert stop.stops(0.59, 4.0) is None  # 0.21 for 2 kWh
+    assert (stop.state.best, stop.state.waited) == (0.59, 0)
+    assert stop.stops(0.58, 5.0) is None
+    assert stop.stops(0.57, 6.0) == "val_loss gained less than 0.1 per kWh since its best, 0.59, 2 times in a row."
+
+
+def test_more_may_be_better_and_what_is_no_number_is_no_gain() -> None:
+    stop = rule(mode="max", patience=3, min_gain_per_kwh=1.0)
+    for value, kwh in ((0.2, 0.1), (0.5, 0.2), (float("nan"), 0.3), (float("inf"), 0.4)):
+        assert stop.stops(value, kwh) is None
+    assert (stop.state.best, stop.state.waited) == (0.5, 2)
+    assert stop.stops(0.4, 0.5) is not None
+    first = rule(patience=1)
+    assert first.stops(float("nan"), 0.1) == "val_loss gained less than 0.1 per kWh, 1 times in a row."
+
+
+def test_a_restored_rule_goes_on_and_another_metrics_state_is_left() -> None:
+    kept = StoppingRecord(monitor="val_loss", mode="min", min_gain_per_kwh=9.0, patience=9, best=0.5, best_kwh=2.0, waited=1)
+    stop = rule()
+    stop.restore(kept)
+    assert stop.stops(0.5, 3.0) is not None
+    assert stop.state.patience == 2
+    other = rule(monitor="accuracy", mode="max")
+    other.restore(kept)
+    assert other.state.best is None
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)])
+def test_students_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
+    assert student_t(freedom) == pytest.approx(quantile, rel=3e-3)
+
+
+def spent(done: float, kwh: float, seconds: float, compile_kwh: float = 0.0, compile_seconds: float = 0.0) -> Spent:
+    return Spent(done, kwh, seconds, compile_kwh, compile_seconds, 100 * kwh, 0.5 * kwh)
+
+
+def test_a_forecast_leaves_out_compiling_and_what_was_before() -> None:
+    forecaster = Forecaster(spent(0.0, 5.0, 100.0))
+    found = forecaster.expect(spent(0.1, 8.0, 400.0, compile_kwh=1.0, compile_seconds=100.0), NOW)
+    assert found is not None
+    assert found.kwh == pytest.approx(8 + 9 * 2)
+    assert found.seconds_left == pytest.approx(9 * 200)
+    assert found.ends_at == (NOW + timedelta(seconds=1800)).isoformat()
+    assert (found.co2e_grams, found.cost) == (pytest.approx(2600), pytest.approx(13))
+    assert 0 < found.kwh_low < found.kwh < found.kwh_high
+    assert forecaster.expect(spent(0.1, 8.0, 400.0), NOW) is None
+
+
+def test_at_the_end_a_forecast_is_what_was_used() -> None:
+    forecaster = Forecaster(spent(0.0, 0.0, 0.0))
+    forecaster.expect(spent(0.5, 3.0, 10.0), NOW)
+    found = forecaster.expect(spent(1.0, 7.0, 20.0), NOW)
+    assert found is not None
+    assert (found.kwh_low, found.kwh, found.kwh_high, found.seconds_left) == (7.0, 7.0, 7.0, 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.2])
+def test_the_interval_holds_the_truth_as_often_as_it_says(spread: float) -> None:
+    """Epochs of a random length each; the first forecasts lean on an assumed spread, the later ones on what was seen."""
+    source, inside = random.Random(7), {1: 0, 5: 0, 15: 0}
+    runs = 400
+    for _ in range(runs):
+        epochs = [source.gauss(1.0, spread) for _ in range(20)]
+        forecaster, so_far = Forecaster(spent(0.0, 0.0, 0.0)), 0.0
+        for index, kwh in enumerate(epochs, 1):
+            so_far += kwh
+            found = forecaster.expect(spent(index / 20, so_far, float(index)), NOW)
+            if index in inside and found is not None:
+                inside[index] += found.kwh_low <= sum(epochs) <= found.kwh_high
+    assert all(count >= 0.9 * runs for after, count in inside.items() if after > 5 or spread <= 0.1), inside
