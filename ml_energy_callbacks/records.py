@@ -235,7 +235,11 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         location: The place as resolved, or None.
         source: Who publishes the figure.
         data_year: Year that it stands for, or None where the source does not say.
-        assumed: True where nobody named a place or an intensity.
+        assumed: True where nobody named a place or an intensity, for the whole run or a part of it.
+        assumed_share: Share of the grams that are by the world's average for that reason.
+        fallback_share: Share of the grams that are by a figure that stands in for one that could not be had.
+        relative_uncertainty: How far the intensity may be off, as a share of it: that of a table's mean of a year is our
+            assumption; 0 where it was given by the user, or told for the very time. What is assumed has none here.
         pue: Power usage effectiveness of the data centre; it is *not* inside any joules of this record, and is inside the
             grams and the cost.
         basis: What the intensity counts: ``lifecycle``, ``direct`` (what the power stations emit), ``mixed``, or ``unknown``.
@@ -265,6 +269,9 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
     water_litres: float | None = None
     embodied_grams: float | None = None
     offset_grams: float | None = None
+    assumed_share: float = 0.0
+    fallback_share: float = 0.0
+    relative_uncertainty: float = 0.0
 
 
 class ForecastRecord(msgspec.Struct, kw_only=True):

@@ -53,7 +53,7 @@ def test_a_budget_stops_the_training_at_the_end_of_a_batch(tmp_path: Path) -> No
     # It is looked at every 50 ms, and a batch goes on to its end.
     assert used[-1] >= joules
     assert all(value < joules for value in used[: -1 - round(0.2 / BATCH_S)])
-    assert record.total.joules == pytest.approx(used[-1], abs=WATTS * 0.3)
+    assert record.total.joules > 0.98 * used[-1]
     assert "80 % of the budget of 5.0e-5 kWh is spent." in record.warnings
     assert sum(epoch.stage == "train" for epoch in record.epochs) == -(-len(used) // BATCHES)
 
