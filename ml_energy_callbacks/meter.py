@@ -45,7 +45,7 @@ from ml_energy_callbacks.records import (
     write_record,
 )
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import State, Tally, add_records, build_record, idle_joules, relative_uncertainty
+from ml_energy_callbacks.summary import State, Tally, add, add_records, build_record, idle_joules, relative_uncertainty
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -53,6 +53,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _log = logging.getLogger("ml_energy_callbacks")
 
 _LONGEST_INTERVAL_S = 10.0
+
+_FIRST_READ_S = 1.0
+"""A run has been read by then, if it ever is."""
 
 _SETTLED_S = 0.2
 """By then each quick device has been read and, as a rule, has refreshed."""
@@ -386,6 +389,7 @@ class EnergyMeter:
             hanging = sampler.stop(end)
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+            self._rates.conclude()
             self._follow_rates()
             self._doubt()
             self._tell_gaps(end)
@@ -400,12 +404,7 @@ class EnergyMeter:
         """Tell the user what is missing, and what is assumed."""
         if not self._sources:
             self.warn("No device can be read here, so that every energy is unknown.")
-        if self._rates.intensity.assumed and not self._rates.pending:
-            average = self._rates.intensity.g_per_kwh
-            self.warn(
-                f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
-                "Set location='FRA' (a country code) or carbon_intensity=<g per kWh>."
-            )
+        self._tell_intensity()
         for reason in self._discovery.refused.values():
             self.warn(reason)
         for source in self._sources:
@@ -415,6 +414,17 @@ class EnergyMeter:
             for error in self._discovery.unavailable.values():
                 if error.present:
                     self.warn(f"Not measured: {error}")
+
+    def _tell_intensity(self) -> None:
+        """Tell the user what the grams are by where that is not what was asked for."""
+        if self._rates.intensity.assumed and not self._rates.pending:
+            average = self._rates.intensity.g_per_kwh
+            self.warn(
+                f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
+                "Set location='FRA' (a country code, or 'US-VA' for a state) or carbon_intensity=<g per kWh>."
+            )
+        for reason in self._rates.fallbacks:
+            self.warn(reason)
 
     def _open_ledgers(self) -> Sequence[tuple[Source, Ledger]]:
         """Return each source with its ledger, the job's shares of devices among them."""
@@ -713,13 +723,13 @@ class EnergyMeter:
         until = until or self.point()
         joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
         amounts = until.amounts
-        grams = None if amounts is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
+        grams = None if amounts is None or amounts.grams is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
         cost = None if amounts is None or amounts.cost is None else sum(amounts.cost) - amounts.cost[OUTSIDE]
-        if self._earlier is not None and joules is not None:
+        if self._earlier is not None:
             before = self._earlier.total
-            joules += before.joules or 0.0
-            grams = None if grams is None else grams + (before.co2e_grams or 0.0)
-            cost = None if cost is None or before.cost is None else cost + before.cost
+            joules = add(before.joules, joules)
+            grams = add(before.co2e_grams, grams)
+            cost = add(before.cost, cost) if before.currency == self._rates.currency else None
         uncertainties = {name: ledger.relative_uncertainty for name, ledger in self._ledgers.items()}
         measured_ids = {name for name, ledger in self._ledgers.items() if ledger.device.provenance == "measured"}
         by_device = until.devices
@@ -830,9 +840,11 @@ class EnergyMeter:
     def resume(self, earlier: RunRecord) -> None:
         """Go on from the record of an interrupted run: its stages, devices and totals add to this one's.
 
-        A record of this very run is ignored: its joules are in here already.
+        A record of this very run is ignored: its joules are in here already. So is one that was killed before its devices were
+        read for the first time.
         """
-        if earlier.run.id not in self._own_ids():
+        unread = earlier.total.joules is None and earlier.total.seconds < _FIRST_READ_S
+        if earlier.run.id not in self._own_ids() and not unread:
             self._earlier = earlier
 
     def _own_ids(self) -> set[str]:
@@ -886,13 +898,12 @@ class EnergyMeter:
         self._write()
 
     def _follow_rates(self) -> None:
-        """Settle what the energy so far amounts to, where an intensity ended."""
+        """Settle what the energy so far amounts to, where an intensity ended, and tell what the grams are by."""
         joules = self.point().joules
         if joules is not None:
             with self._lock:
                 self._rates.follow(joules, datetime.now(UTC))
-        for reason in self._rates.fallbacks:
-            self.warn(f"The place's usual carbon intensity is taken: {reason}")
+        self._tell_intensity()
 
     def _prepare_file(self, framework_dir: Path | None) -> None:
         """Write the first record; a directory that the user named has to be writable, the framework's need not."""
@@ -959,10 +970,12 @@ def _seconds(tally: Tally, since: Point | None, until: Point) -> float:
 
 def _grams(tally: Tally, since: Point | None, until: Point) -> float | None:
     """Return a stage's emissions between two points in g CO2e."""
-    if until.amounts is None:
+    if until.amounts is None or until.amounts.grams is None:
         return None
-    before = None if since is None or since.amounts is None else since.amounts.grams
-    return sum(until.amounts.grams[b] - _at(before, b) for b in tally.buckets.values())
+    if since is None or since.amounts is None:
+        return sum(until.amounts.grams[b] for b in tally.buckets.values())
+    before = since.amounts.grams
+    return None if before is None else sum(until.amounts.grams[b] - _at(before, b) for b in tally.buckets.values())
 
 
 def _cost(tally: Tally, since: Point | None, until: Point) -> float | None:

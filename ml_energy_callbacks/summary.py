@@ -35,6 +35,9 @@ _ONE_STEP = (
 )
 
 
+_Value = TypeVar("_Value")
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Where a stage's time and batches are found.
@@ -105,24 +108,31 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
 
 
 def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> CarbonRecord:
-    intensity, intervals = rates.intensity, rates.intervals(joules)
-    changed = any(interval.rate.intensity != intensity or interval.rate.fallback is not None for interval in intervals)
-    whole = sum(interval.joules for interval in intervals)
-    weighted = sum(interval.joules * interval.rate.intensity.g_per_kwh for interval in intervals)
+    intervals = rates.intervals(joules)
+    used = [interval for interval in intervals if interval.joules > 0] or intervals[-1:]
+    energies = [interval.joules for interval in used]
+    each = [interval.rate.intensity for interval in used]
+    grams = [energy * intensity.g_per_kwh for energy, intensity in zip(energies, each, strict=True)]
+    changed = any(interval.rate.fallback is not None or not interval.rate.alike(used[-1].rate) for interval in used)
+    # What is said of the whole is said of the figure that most of the energy was reckoned with.
+    intensity = each[energies.index(max(energies))]
     return CarbonRecord(
-        intensity_g_per_kwh=weighted / whole if changed and whole > 0 else intensity.g_per_kwh,
+        intensity_g_per_kwh=weighted_mean([i.g_per_kwh for i in each], energies),
         location=intensity.location,
-        source=intensity.source,
-        data_year=intensity.data_year,
-        assumed=intensity.assumed,
+        source="; ".join(dict.fromkeys(i.source for i in each)),
+        data_year=_common([i.data_year for i in each]),
+        assumed=any(i.assumed for i in each),
+        assumed_share=weighted_mean([float(i.assumed) for i in each], grams),
+        fallback_share=weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
+        relative_uncertainty=weighted_mean([i.relative_uncertainty for i in each], grams),
         pue=rates.site.pue,
         wue=rates.site.wue,
         water_litres=rates.site.water_litres(total.joules),
         embodied_grams=rates.site.embodied_grams(total.seconds),
         offset_grams=rates.site.offset_grams,
-        basis=intensity.basis,
-        renewable_share=intensity.renewable_share,
-        low_carbon_share=intensity.low_carbon_share,
+        basis=_common([i.basis for i in each]) or "mixed",
+        renewable_share=_known_mean([i.renewable_share for i in each], energies),
+        low_carbon_share=_known_mean([i.low_carbon_share for i in each], energies),
         note=intensity.note,
         intervals=[
             IntervalRecord(
@@ -138,6 +148,23 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
         if changed
         else [],
     )
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the mean of values by their weights; where those are all zero, the last value."""
+    if len(set(values)) == 1 or not sum(weights) > 0:
+        return values[-1]
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _known_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return weighted_mean(known, weights) if len(known) == len(values) else None
+
+
+def _common(values: Sequence[_Value]) -> _Value | None:
+    """Return what all values are, or None."""
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def _known(ledger: Ledger, state: State) -> Sequence[float] | None:
@@ -218,7 +245,7 @@ def _stage(
         devices=devices,
         uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
-        co2e_grams=None if amounts is None else sum(amounts.grams[b] for b in buckets),
+        co2e_grams=None if amounts is None or amounts.grams is None else sum(amounts.grams[b] for b in buckets),
         cost=None if amounts is None or amounts.cost is None else sum(amounts.cost[b] for b in buckets),
     )
 
@@ -325,13 +352,15 @@ def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance
 
 def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
     known = {device.id: device.joules for device in devices if device.joules is not None}
-    joules = sum(stage.joules or 0.0 for stage in stages.values()) if known else None
+    joules = _sum_of([stage.joules for stage in stages.values()]) if known else None
     return TotalRecord(
         joules=joules,
         kwh=None if joules is None else joules / JOULES_PER_KWH,
         seconds=sum(stage.seconds for stage in stages.values()),
-        relative_uncertainty=relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
-        provenance=_provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
+        relative_uncertainty=None
+        if joules is None
+        else relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
+        provenance=None if joules is None else _provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
         co2e_grams=_sum_of([stage.co2e_grams for stage in stages.values()]) if known else None,
         cost=_sum_of([stage.cost for stage in stages.values()]) if known else None,
         currency=currency,
@@ -348,8 +377,12 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
     for name, stage in later.stages.items():
         stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
     total = _total(stages, all_devices, later.total.currency)
-    total.co2e_grams = _sum(earlier.total.co2e_grams, later.total.co2e_grams)
-    total.cost = _sum(earlier.total.cost, later.total.cost)
+    warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
+    if earlier.total.currency != total.currency and earlier.total.cost is not None:
+        total.cost = None
+        for stage in stages.values():
+            stage.cost = None
+        warnings.append(f"The run began in {earlier.total.currency} and went on in {total.currency}: its cost is not known.")
     return RunRecord(
         run=replace(
             later.run,
@@ -361,18 +394,54 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         stages=stages,
         epochs=[*earlier.epochs, *later.epochs],
         total=total,
-        carbon=replace(
-            later.carbon,
-            intervals=[*earlier.carbon.intervals, *later.carbon.intervals],
-            water_litres=_sum(earlier.carbon.water_litres, later.carbon.water_litres),
-            embodied_grams=_sum(earlier.carbon.embodied_grams, later.carbon.embodied_grams),
-        ),
-        warnings=list(dict.fromkeys([*earlier.warnings, *later.warnings])),
+        carbon=_add_carbon(earlier, later),
+        warnings=warnings,
         whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
         process=_add_processes(earlier.process, later.process),
         forecast=later.forecast or earlier.forecast,
         early_stopping=later.early_stopping or earlier.early_stopping,
     )
+
+
+def _add_carbon(earlier: RunRecord, later: RunRecord) -> CarbonRecord:
+    parts = [record for record in (earlier, later) if record.total.joules] or [later]
+    each = [record.carbon for record in parts]
+    energies = [record.total.joules or 0.0 for record in parts]
+    grams = [record.total.co2e_grams or 0.0 for record in parts]
+    changed = len(parts) > 1 and each[0].intensity_g_per_kwh != each[1].intensity_g_per_kwh
+    return replace(
+        later.carbon,
+        intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
+        source="; ".join(dict.fromkeys(carbon.source for carbon in each)),
+        data_year=_common([carbon.data_year for carbon in each]),
+        assumed=any(carbon.assumed for carbon in each),
+        assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
+        fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
+        relative_uncertainty=weighted_mean([carbon.relative_uncertainty for carbon in each], grams),
+        basis=_common([carbon.basis for carbon in each]) or "mixed",
+        renewable_share=_known_mean([carbon.renewable_share for carbon in each], energies),
+        low_carbon_share=_known_mean([carbon.low_carbon_share for carbon in each], energies),
+        intervals=[
+            interval
+            for record in (earlier, later)
+            for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
+        ],
+        water_litres=add(earlier.carbon.water_litres, later.carbon.water_litres),
+        embodied_grams=add(earlier.carbon.embodied_grams, later.carbon.embodied_grams),
+    )
+
+
+def _whole(record: RunRecord) -> list[IntervalRecord]:
+    """Return the one interval of a record with one intensity."""
+    return [
+        IntervalRecord(
+            began=record.run.started_at,
+            ended=record.run.ended_at or record.run.started_at,
+            joules=record.total.joules or 0.0,
+            intensity_g_per_kwh=record.carbon.intensity_g_per_kwh,
+            source=record.carbon.source,
+        )
+    ]
 
 
 _AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
@@ -391,7 +460,7 @@ def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> 
             devices[device.id] = replace(
                 device,
                 relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
-                joules=_sum(before.joules, device.joules),
+                joules=add(before.joules, device.joules),
                 missing_s=before.missing_s + device.missing_s,
             )
     return list(devices.values())
@@ -412,7 +481,9 @@ def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -
 
 
 def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
-    names = [*a.devices, *(name for name in b.devices if name not in a.devices)]
+    # What is unknown of one part is unknown of both.
+    known = a.joules is not None and b.joules is not None
+    names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
     unsized = any(stage.samples is None and stage.batches for stage in (a, b))
     return _stage_record(
         seconds=a.seconds + b.seconds,
@@ -432,8 +503,8 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
         uncertainties={device.id: device.relative_uncertainty for device in devices},
         estimated={device.id for device in devices if device.provenance == "estimated"},
-        co2e_grams=_sum(a.co2e_grams, b.co2e_grams),
-        cost=_sum(a.cost, b.cost),
+        co2e_grams=add(a.co2e_grams, b.co2e_grams),
+        cost=add(a.cost, b.cost),
     )
 
 
@@ -465,9 +536,11 @@ def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
 
 
 def _sum_of(parts: Sequence[float | None]) -> float | None:
+    """Return the sum; None where a part is not known, or there is none."""
     known = [part for part in parts if part is not None]
-    return sum(known) if known else None
+    return sum(known) if known and len(known) == len(parts) else None
 
 
-def _sum(a: float | None, b: float | None) -> float | None:
-    return a if b is None else b if a is None else a + b
+def add(a: float | None, b: float | None) -> float | None:
+    """Return the sum; what is unknown of one part is unknown of the whole."""
+    return None if a is None or b is None else a + b

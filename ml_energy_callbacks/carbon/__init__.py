@@ -3,6 +3,7 @@
 from ml_energy_callbacks.carbon.choice import Intensity, choose_provider, forecast
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 from ml_energy_callbacks.carbon.live import ElectricityMaps, NationalGrid
+from ml_energy_callbacks.carbon.places import world
 from ml_energy_callbacks.carbon.planning import Plan, Start, plan
 from ml_energy_callbacks.carbon.price import check_currency, price_table
 from ml_energy_callbacks.carbon.provider import Constant, IntensityProvider, Quote
@@ -29,4 +30,5 @@ __all__ = [
     "forecast",
     "plan",
     "price_table",
+    "world",
 ]

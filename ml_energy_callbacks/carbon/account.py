@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.timeline import OUTSIDE
@@ -22,10 +22,19 @@ class Rate(Protocol):
 
     @property
     def provisional(self) -> bool:
-        """Whether the right one may yet come: it then counts for this time, too."""
+        """Whether nothing is known yet: what comes then counts for this time, too."""
+
+    def alike(self, other: Self) -> bool:
+        """Return whether another one is the same but for the time that it holds."""
+
+    def settled(self) -> Self:
+        """Return it as one that nothing better comes for."""
 
 
 _Rate = TypeVar("_Rate", bound=Rate)
+
+_MOST_CHANGES = 10_000
+"""So many changes are followed in one look; the next look goes on from there."""
 
 
 class Interval(NamedTuple, Generic[_Rate]):
@@ -73,7 +82,7 @@ class Account(Generic[_Rate]):
 
     def begin(self, joules: Sequence[float], now: datetime) -> list[Interval[_Rate]]:
         """Begin with so many joules in each bucket, or go on after a pause; return the interval that this ends."""
-        ended = [self._settle(joules, self._seen_at, now)] if _inside(joules) > 0 else []
+        ended = [self._settle(joules, self._seen_at, self._rate_at(now))] if _inside(joules) > 0 else []
         self._state = self._state._replace(rate=self._rate_at(now))
         self._began, self._seen_at, self._seen = now, now, joules
         return ended
@@ -86,14 +95,26 @@ class Account(Generic[_Rate]):
         if self._state.rate.provisional:
             self._state = self._state._replace(rate=self._rate_at(now))
         ended = []
-        while not self._state.rate.provisional and (until := self._state.rate.until) is not None and until <= now:
-            change = max(until, self._seen_at)
+        for _ in range(_MOST_CHANGES):
+            rate = self._state.rate
+            if rate.provisional or rate.until is None or rate.until > now:
+                self._seen_at, self._seen = max(now, self._seen_at), joules
+                break
+            change = max(rate.until, self._seen_at)
+            following = self._rate_at(change)
             share = (change - self._seen_at) / (now - self._seen_at) if now > self._seen_at else 1.0
-            there = [a + (b - a) * share for a, b in zip_longest(self._seen, joules, fillvalue=0.0)]
-            ended.append(self._settle(there, change, change))
-            self._began, self._seen_at, self._seen = change, change, there
-        self._seen_at, self._seen = max(now, self._seen_at), joules
+            self._seen = [a + (b - a) * share for a, b in zip_longest(self._seen, joules, fillvalue=0.0)]
+            self._seen_at = change
+            if following.alike(rate):
+                self._state = self._state._replace(rate=following)
+            else:
+                ended.append(self._settle(self._seen, change, following))
+                self._began = change
         return ended
+
+    def conclude(self) -> None:
+        """Take a rate that was to stand in for a while for good: nobody waits for the right one any more."""
+        self._state = self._state._replace(rate=self._state.rate.settled())
 
     def amounts(self, joules: Sequence[float]) -> list[float]:
         """Return what so many joules in each bucket amount to, as of the last look."""
@@ -107,10 +128,10 @@ class Account(Generic[_Rate]):
         state = self._state
         return Interval(self._began, self._seen_at, _inside(joules) - _inside(state.joules), state.rate)
 
-    def _settle(self, joules: Sequence[float], ended: datetime, following: datetime) -> Interval[_Rate]:
+    def _settle(self, joules: Sequence[float], ended: datetime, following: _Rate) -> Interval[_Rate]:
         """End the rate's time with so many joules in each bucket, and begin that of the one that follows."""
         interval = self.last(joules)._replace(ended=ended)
-        self._state = _Settled(joules, self.amounts(joules), self._rate_at(following))
+        self._state = _Settled(joules, self.amounts(joules), following)
         return interval
 
 

@@ -2,7 +2,6 @@
 
 import os
 from datetime import UTC, datetime
-from math import isfinite
 from pathlib import Path
 
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
@@ -35,15 +34,15 @@ def choose_provider(location: str | None, carbon_intensity: Intensity | None) ->
         return Here() if location == "auto" else Constant(_usual(location))
     if isinstance(carbon_intensity, Constant | IntensitySeries | LiveIntensity):
         return carbon_intensity
+    if isinstance(carbon_intensity, type):
+        msg = f"carbon_intensity is the class {carbon_intensity.__name__}; give an instance of it."
+        raise ConfigurationError(msg)
     if isinstance(carbon_intensity, IntensityProvider):
         return ThirdParty(carbon_intensity, _usual(location))
     if isinstance(carbon_intensity, str | os.PathLike):
         return load_series(Path(carbon_intensity), location, _usual(location), datetime.now(UTC))
     if not isinstance(carbon_intensity, CarbonIntensity):
-        carbon_intensity = CarbonIntensity(float(carbon_intensity), location, "given by the user", None)
-    if not (isfinite(carbon_intensity.g_per_kwh) and carbon_intensity.g_per_kwh >= 0):
-        msg = f"carbon_intensity is {carbon_intensity.g_per_kwh}; give grams of CO2e per kWh, from 0 upwards."
-        raise ConfigurationError(msg)
+        carbon_intensity = CarbonIntensity(carbon_intensity, location, "given by the user", None)
     return Constant(carbon_intensity)
 
 
@@ -65,4 +64,13 @@ def forecast(location: str | None, path: Path | None, now: datetime) -> Intensit
 
 
 def _usual(location: str | None) -> CarbonIntensity:
+    """Return the place's figure, or the world's where nobody named one.
+
+    Raises:
+        LocationError: The place is not known.
+        ConfigurationError: It is to be asked for, although an intensity is given.
+    """
+    if location == "auto":
+        msg = "location='auto' asks a service for the place's intensity, and goes with no carbon_intensity: name the place."
+        raise ConfigurationError(msg)
     return world() if location is None else find_place(location)

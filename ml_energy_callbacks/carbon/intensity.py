@@ -1,7 +1,10 @@
 """How many grams of CO2e a kilowatt-hour stands for, and where that figure comes from."""
 
 from dataclasses import dataclass
+from math import isfinite
+from typing import get_args
 
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Basis
 
 
@@ -19,6 +22,10 @@ class CarbonIntensity:
         renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
         low_carbon_share: The same with nuclear power.
         note: How another place's figure was taken for this one's, or None.
+        relative_uncertainty: How far it may be off for the time of a run, as a share of it; 0 where it is the run's own.
+
+    Raises:
+        ConfigurationError: The intensity is no number from 0 upwards, or another value has not its type.
     """
 
     g_per_kwh: float
@@ -30,3 +37,25 @@ class CarbonIntensity:
     renewable_share: float | None = None
     low_carbon_share: float | None = None
     note: str | None = None
+    relative_uncertainty: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is none, and make plain numbers of numbers of other libraries."""
+        try:
+            object.__setattr__(self, "g_per_kwh", float(self.g_per_kwh))
+            object.__setattr__(self, "data_year", None if self.data_year is None else int(self.data_year))
+        except (TypeError, ValueError):
+            msg = (
+                f"carbon_intensity is {self.g_per_kwh!r} of {self.data_year!r}; give grams of CO2e per kWh, and a year or None."
+            )
+            raise ConfigurationError(msg) from None
+        if not (isfinite(self.g_per_kwh) and self.g_per_kwh >= 0):
+            msg = f"carbon_intensity is {self.g_per_kwh}; give grams of CO2e per kWh, from 0 upwards."
+            raise ConfigurationError(msg)
+        texts: list[object] = [self.source, self.location or "", self.note or ""]
+        if not all(isinstance(text, str) for text in texts) or self.basis not in get_args(Basis):
+            msg = (
+                f"carbon_intensity has source={self.source!r}, location={self.location!r} and basis={self.basis!r}; give "
+                f"texts, and one of {', '.join(get_args(Basis))}."
+            )
+            raise ConfigurationError(msg)

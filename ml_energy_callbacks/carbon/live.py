@@ -24,6 +24,8 @@ _ANSWER_S = 10.0
 """A service has so long to answer; meanwhile the run goes on."""
 _SOONEST = timedelta(minutes=5)
 """A service is not asked again before, though the time of its last answer has passed."""
+_MOMENT = timedelta(seconds=1)
+"""What is being asked for is looked for again after it."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _FIRST_RETRY = timedelta(minutes=1)
 _LONGEST_RETRY = timedelta(hours=1)
@@ -47,6 +49,7 @@ class LiveIntensity(ABC):
         self._fallback = fallback
         self._answer: Future[Quote] | None = in_background(partial(self.ask, datetime.now(UTC)))
         self._told: Quote | None = None
+        self._answered = self._failed = False
         self._reason = f"{self.source} has not answered yet."
         self._retry = _FIRST_RETRY
         self._next = _NEVER
@@ -73,11 +76,15 @@ class LiveIntensity(ABC):
         self._take(when)
         if self._answer is None and when >= self._next:
             self._answer = in_background(partial(self.ask, when))
-        if self._told is not None and (self._told.until is None or when < self._told.until):
-            return self._told
-        if self._answer is not None:
-            return Quote(self._fallback, None, self._reason, provisional=True)
-        return Quote(self._fallback, self._next, self._reason)
+        told = self._told
+        if told is not None and (told.until is None or when < told.until):
+            return told
+        if self._answer is None:
+            return Quote(self._fallback, self._next, self._reason)
+        soon = max(when, datetime.now(UTC)) + _MOMENT
+        if told is not None and not self._failed:  # it goes on until the next is there
+            return told._replace(until=soon)
+        return Quote(self._fallback, soon, self._reason, provisional=not self._answered)
 
     def _take(self, when: datetime) -> None:
         """Take an answer that has come."""
@@ -85,6 +92,7 @@ class LiveIntensity(ABC):
             return
         answer, self._answer = self._answer, None
         error = answer.exception()
+        self._answered, self._failed = True, error is not None
         if error is None:
             self._told = answer.result()
             self._retry, self._next = _FIRST_RETRY, self._told.until or _NEVER

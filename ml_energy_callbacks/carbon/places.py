@@ -23,6 +23,7 @@ from ml_energy_callbacks.codecarbon_data import (
     world_average,
 )
 from ml_energy_callbacks.exceptions import LocationError
+from ml_energy_callbacks.metrics import Basis
 
 GRAMS_PER_POUND = 453.59237
 """Exact, by the international yard and pound agreement of 1959."""
@@ -62,6 +63,10 @@ _RENEWABLE = ("biomass", "solar", "tidal", "wind", "hydro")
 
 _MISSPELT = {"me-cenrtal1": "me-central1"}
 """In codecarbon's table of Google's regions."""
+
+
+_DOUBT: Mapping[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
+"""How far a place's mean of a year may be off the hours of a run, as a share; our assumption."""
 
 
 class _Place(NamedTuple):
@@ -127,7 +132,10 @@ def _places() -> Mapping[str, _Place]:
             name = f"{provider}:{region}"
             note = f"{name} is taken for {inside.name} ({inside.intensity.location}): the cloud publishes no intensity of it."
             places[name] = _Place(name, replace(inside.intensity, location=name, note=note))
-    return places
+    return {
+        code: place._replace(intensity=replace(place.intensity, relative_uncertainty=_DOUBT[place.intensity.basis]))
+        for code, place in places.items()
+    }
 
 
 @cache

@@ -24,6 +24,14 @@ class Price(NamedTuple):
     until: datetime | None = None
     provisional: bool = False
 
+    def alike(self, other: "Price") -> bool:
+        """Return whether another one is the same but for the time that it holds."""
+        return self.per_kwh == other.per_kwh
+
+    def settled(self) -> "Price":
+        """Return it: a price is always known."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:

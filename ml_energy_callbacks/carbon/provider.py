@@ -14,7 +14,7 @@ class Quote(NamedTuple):
         intensity: Of the electricity.
         until: It holds until then; None where no end is in sight.
         fallback: Why it stands in for one that is not known; None where it does not.
-        provisional: Whether the right one may yet come: it then counts for this time, too.
+        provisional: Whether nothing is known yet: what comes then counts for this time, too.
     """
 
     intensity: CarbonIntensity
@@ -26,6 +26,14 @@ class Quote(NamedTuple):
     def per_kwh(self) -> float:
         """Grams of CO2e for each kWh."""
         return self.intensity.g_per_kwh
+
+    def alike(self, other: "Quote") -> bool:
+        """Return whether another one is the same but for the time that it holds."""
+        return (self.intensity, self.fallback) == (other.intensity, other.fallback)
+
+    def settled(self) -> "Quote":
+        """Return it as one that nothing better comes for."""
+        return self._replace(provisional=False)
 
 
 @runtime_checkable

@@ -19,11 +19,11 @@ class Amounts(NamedTuple):
     """What the energy of each bucket amounts to.
 
     Attributes:
-        grams: Emissions of each bucket in g CO2e.
+        grams: Emissions of each bucket in g CO2e; None while no intensity is known.
         cost: Cost of each bucket in the price's currency, or None.
     """
 
-    grams: Sequence[float]
+    grams: Sequence[float] | None
     cost: Sequence[float] | None
 
 
@@ -56,14 +56,15 @@ class Rates:
 
     @property
     def pending(self) -> bool:
-        """Whether the intensity that holds now stands in for one that may yet come."""
+        """Whether no intensity is known yet, so that no grams are either."""
         return self._carbon.rate.provisional
 
     @property
     def fallbacks(self) -> list[str]:
-        """Why intensities stand in for others, each reason once."""
+        """Whose intensity stands in for another one, and why, each reason once."""
         rates = [*(interval.rate for interval in self._ended), self._carbon.rate]
-        return list(dict.fromkeys(rate.fallback for rate in rates if rate.fallback is not None))
+        told = [(rate.intensity.location or "the world", rate.fallback) for rate in rates if not rate.provisional]
+        return list(dict.fromkeys(f"The usual intensity of {place} is taken: {why}" for place, why in told if why is not None))
 
     def begin(self, joules: Sequence[float], now: datetime) -> None:
         """Begin, or go on after a pause, with so many joules in each bucket."""
@@ -77,9 +78,15 @@ class Rates:
         if self._money is not None:
             self._money.follow(joules, now)
 
+    def conclude(self) -> None:
+        """Wait no longer for an intensity that is not known yet."""
+        self._carbon.conclude()
+
     def amounts(self, joules: Sequence[float]) -> Amounts:
         """Return what so many joules in each bucket amount to, as of the last look."""
-        return Amounts(self._carbon.amounts(joules), None if self._money is None else self._money.amounts(joules))
+        return Amounts(
+            None if self.pending else self._carbon.amounts(joules), None if self._money is None else self._money.amounts(joules)
+        )
 
     def intervals(self, joules: Sequence[float]) -> list[Interval[Quote]]:
         """Return the times in which one intensity held, oldest first, the last with what is left of the joules."""

@@ -39,8 +39,11 @@ class IntensitySeries:
         """Refuse what is no series.
 
         Raises:
-            ConfigurationError: It is empty, or its times do not rise.
+            ConfigurationError: It is empty, its times do not rise or have no offset, or a value is no number from 0 upwards.
         """
+        if any(time.tzinfo is None for time in self.times) or not all(isfinite(v) and v >= 0 for v in self.values):
+            msg = f"The intensities of {self.source} need times with an offset from UTC, and numbers from 0 upwards."
+            raise ConfigurationError(msg)
         if not self.times or len(self.times) != len(self.values) or any(b <= a for a, b in pairwise(self.times)):
             msg = f"The intensities of {self.source} are no series: give as many values as times, each time after the last."
             raise ConfigurationError(msg)

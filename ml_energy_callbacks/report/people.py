@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from math import hypot
 
+from ml_energy_callbacks.carbon import world
 from ml_energy_callbacks.codecarbon_data import energy_mixes
-from ml_energy_callbacks.metrics import JOULES_PER_WH, Basis
-from ml_energy_callbacks.records import CarbonRecord, RunRecord
+from ml_energy_callbacks.metrics import JOULES_PER_WH
+from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report.quantities import quantity
-
-_DOUBT: dict[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
-"""How far a place's mean of a year may be off the hours of a run, as a share; our assumption."""
 
 _GRAMS_PER_KM = 400 / 1.609344
 """EPA, "Greenhouse Gas Emissions from a Typical Passenger Vehicle" (EPA-420-F-23-014): about 400 g CO2 a mile."""
@@ -29,18 +27,14 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     if total.co2e_grams is None:
         return None
     energy = total.relative_uncertainty or 0.0
-    if carbon.assumed:
-        values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
-        low, high = (values[round(share * (len(values) - 1))] / carbon.intensity_g_per_kwh for share in (0.05, 0.95))
-        return total.co2e_grams * low * max(0.0, 1 - energy), total.co2e_grams * high * (1 + energy)
-    share = hypot(energy, _intensity_doubt(carbon))
-    return total.co2e_grams * max(0.0, 1 - share), total.co2e_grams * (1 + share)
-
-
-def _intensity_doubt(carbon: CarbonRecord) -> float:
-    """Return the doubt about an intensity; one that the user gave, or that is told hour by hour, is taken as it is."""
-    given = carbon.data_year is None and carbon.basis == "unknown" and not carbon.source.startswith("http")
-    return 0.0 if given or carbon.intervals else _DOUBT[carbon.basis]
+    both = hypot(energy, carbon.relative_uncertainty)
+    assumed = carbon.assumed_share if carbon.assumed else 0.0
+    values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
+    low, high = (values[round(share * (len(values) - 1))] / world().g_per_kwh for share in (0.05, 0.95))
+    return (
+        total.co2e_grams * ((1 - assumed) * max(0.0, 1 - both) + assumed * low * max(0.0, 1 - energy)),
+        total.co2e_grams * ((1 - assumed) * (1 + both) + assumed * high * (1 + energy)),
+    )
 
 
 def for_people(record: RunRecord) -> Iterator[str]:

@@ -21,6 +21,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
+SECOND = timedelta(seconds=1)
 TOKEN = "s3cret-t0ken"  # noqa: S105 - made up
 FRANCE = 56.039
 
@@ -39,9 +40,13 @@ def maps(service: Service) -> ElectricityMaps:
 def settled(live: LiveIntensity, when: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Any:
     """Return the quote once the service has answered."""
     end = time.monotonic() + 15
-    while (quote := live.quote(when())).provisional and time.monotonic() < end:
+    while time.monotonic() < end:
+        now = when()
+        quote = live.quote(now)
+        if not quote.provisional and (quote.until is None or quote.until > max(now, datetime.now(UTC)) + 2 * SECOND):
+            return quote
         time.sleep(0.01)
-    return quote
+    return None
 
 
 def test_electricity_maps_tells_the_zones_intensity(service: Service) -> None:
@@ -136,12 +141,13 @@ def test_a_new_value_counts_from_when_it_was_told_and_the_first_from_the_start(s
     assert sum(rates.amounts([0.0, KWH]).grams) == pytest.approx(100)
     service.tell(300)
     later = now + timedelta(minutes=20)
-    rates.follow([0.0, 2 * KWH], later)
-    settled(live, lambda: later)
-    rates.follow([0.0, 2 * KWH], later)
-    grams = sum(rates.amounts([0.0, 2 * KWH]).grams)
-    assert 100 + 50 < grams < 100 + 50 + 160  # half of the second kWh at 100, half at 300, but for a moment
-    assert grams == pytest.approx(100 + 50 + 150, abs=2)
+    rates.follow([0.0, 2 * KWH], later)  # the old one goes on until the new one is there
+    settled(live, lambda: later + 2 * SECOND)
+    assert sum(rates.amounts([0.0, 2 * KWH]).grams) == pytest.approx(200)
+    rates.follow([0.0, 3 * KWH], later + timedelta(minutes=10))
+    assert sum(rates.amounts([0.0, 3 * KWH]).grams) == pytest.approx(500, abs=1)
+    assert rates.fallbacks == []
+    assert [i.rate.intensity.g_per_kwh for i in rates.intervals([0.0, 3 * KWH])] == [100, 300]
 
 
 def test_no_token_and_no_place_are_refused_before_anything_is_asked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +182,7 @@ def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
     assert record.total.joules is not None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 400, rel=1e-6)
     assert (record.carbon.source, record.carbon.location, record.carbon.intervals) == ("Electricity Maps", "FR", [])
-    assert not any("usual carbon intensity" in warning for warning in record.warnings)
+    assert not any("usual intensity" in warning for warning in record.warnings)
 
 
 def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None:
@@ -190,6 +196,65 @@ def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * FRANCE, rel=1e-6)
     assert [interval.fallback for interval in record.carbon.intervals] == ["Electricity Maps answered with status 500."]
     assert any("status 500" in warning for warning in record.warnings)
+
+
+def test_while_nothing_is_known_no_grams_are_told_and_no_window_loses_any(service: Service) -> None:
+    service.silence_s = 1.0
+    service.tell(5)
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    live = ElectricityMaps("PL", token=TOKEN, url=service.url)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=live, verbose=False)
+    windows: list[float | None] = []
+    totals: list[float] = []
+    with meter, meter.stage("train"):
+        since = meter.point()
+        while len(windows) < 12:
+            time.sleep(0.3)
+            until = meter.point()
+            windows.append(meter.metrics("train", since, until).get("energy/train/co2e_grams"))
+            totals += [grams for grams in [meter.totals(until).get("energy/total/co2e_grams")] if grams is not None]
+            meter.add_epoch("train", len(windows), since, until)
+            since = until
+    record = meter.record
+    assert windows[0] is None
+    known = [grams for grams in windows if grams is not None]
+    assert known
+    assert all(grams == pytest.approx(30 / KWH * 5, rel=0.5) for grams in known)
+    assert totals == sorted(totals)
+    assert all(epoch.co2e_grams is None or epoch.co2e_grams > 0 for epoch in record.epochs)
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 5, rel=1e-6)
+    assert (record.carbon.intervals, record.carbon.fallback_share) == ([], 0.0)
+    assert not any("usual intensity" in warning for warning in record.warnings)
+
+
+def test_a_run_that_ends_before_the_answer_takes_the_places_figure(service: Service) -> None:
+    service.silence_s = 5
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    with meter, meter.stage("train"):
+        time.sleep(0.3)
+        assert meter.record.total.co2e_grams is None
+    record = meter.record
+    assert record.total.joules is not None
+    assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * FRANCE, rel=1e-6)
+    assert (record.carbon.fallback_share, record.carbon.relative_uncertainty) == (1.0, 0.2)
+    assert record.warnings == ["The usual intensity of FRA is taken: Electricity Maps has not answered yet."]
+
+
+def test_a_renewal_that_fails_is_told_from_then_on(service: Service) -> None:
+    service.tell(100)
+    live = maps(service)
+    now = datetime.now(UTC)
+    rates = Rates(live, None, "EUR", Site())
+    settled(live)
+    rates.begin([], now)
+    service.status = 500
+    rates.follow([0.0, KWH], now + timedelta(minutes=20))
+    assert settled(live, lambda: now + timedelta(minutes=20) + 2 * SECOND).fallback is not None
+    rates.follow([0.0, 2 * KWH], now + timedelta(minutes=40))
+    assert sum(rates.amounts([0.0, 2 * KWH]).grams or []) == pytest.approx(100 + FRANCE, abs=1)
+    assert rates.fallbacks == ["The usual intensity of FRA is taken: Electricity Maps answered with status 500."]
 
 
 def test_a_forecast_is_a_series(service: Service) -> None:

@@ -22,12 +22,12 @@ def test_the_range_joins_both_doubts(record: RunRecord) -> None:
 
 
 def test_an_intensity_that_the_user_gave_is_taken_as_it_is(record: RunRecord) -> None:
-    record.carbon = replace(record.carbon, source="our contract", basis="unknown", data_year=None)
+    record.carbon = replace(record.carbon, relative_uncertainty=0.0)
     assert carbon_range(record) == (pytest.approx(56 * 0.85), pytest.approx(56 * 1.15))
 
 
 def test_an_assumed_place_may_be_nine_countries_in_ten(record: RunRecord) -> None:
-    record.carbon = replace(record.carbon, assumed=True, intensity_g_per_kwh=475.0)
+    record.carbon = replace(record.carbon, assumed=True, assumed_share=1.0, intensity_g_per_kwh=475.0)
     record.total = replace(record.total, co2e_grams=475.0, relative_uncertainty=0.0)
     low, high = carbon_range(record) or (0, 0)
     assert 10 < low < 60

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,12 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.carbon import CarbonIntensity, Constant, IntensitySeries, Rates, Site, choose_provider, price_table
+from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks.carbon import (
+    CarbonIntensity,
+    Constant,
+    IntensitySeries,
+    Rates,
+    Site,
+    choose_provider,
+    price_table,
+    world,
+)
 from ml_energy_callbacks.carbon.rates import MOST_INTERVALS
 from ml_energy_callbacks.carbon.series import load_series
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.report.people import carbon_range
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
@@ -125,7 +136,9 @@ def test_what_lies_outside_the_series_takes_the_usual_intensity_and_says_so() ->
     found = rates([100])
     found.follow([0.0, 2 * KWH], START + 2 * HOUR)
     assert total(found, [0.0, 2 * KWH]) == pytest.approx(100 + 475)
-    assert found.fallbacks == ["contract.csv says nothing from 2026-11-25T01:00:00+00:00 on."]
+    assert found.fallbacks == [
+        "The usual intensity of the world is taken: contract.csv says nothing from 2026-11-25T01:00:00+00:00 on."
+    ]
 
 
 def test_a_pause_of_the_meter_uses_nothing() -> None:
@@ -281,3 +294,92 @@ def test_a_run_through_a_change_weighs_each_part_by_its_energy(tmp_path: Path) -
     assert sum(interval.joules for interval in carbon.intervals) == pytest.approx(record.total.joules, rel=1e-6)
     assert carbon.intensity_g_per_kwh == pytest.approx(record.total.co2e_grams / record.total.joules * KWH)  # type: ignore[operator]
     assert carbon.source == "contract.csv"
+
+
+def test_a_record_says_what_each_part_of_its_grams_is_by() -> None:
+    now = datetime.now(UTC)
+    times = [now - HOUR, now - HOUR + timedelta(seconds=1800.5)]  # it ends in a second
+    ends = IntensitySeries(times, [20.0, 20.0], None, "contract.csv", world())
+    record = scripted_run(carbon_intensity=ends, seconds=2.0)
+    carbon = record.carbon
+    assert record.total.co2e_grams is not None
+    assert (carbon.assumed, carbon.intervals[0].fallback is None, carbon.intervals[-1].fallback is None) == (True, True, False)
+    assert "contract.csv" in carbon.source
+    assert "world average" in carbon.source
+    assert 0 < carbon.fallback_share == carbon.assumed_share < 1
+    assumed = sum(i.joules * i.intensity_g_per_kwh for i in carbon.intervals if i.fallback is not None) / KWH
+    assert carbon.assumed_share == pytest.approx(assumed / record.total.co2e_grams, rel=1e-6)
+    low, high = carbon_range(record) or (0.0, 0.0)
+    assert low < record.total.co2e_grams < high
+
+
+def test_what_is_given_or_told_for_the_time_has_no_doubt_and_a_table_has() -> None:
+    lyon = CarbonIntensity(12.0, "Lyon", "our supply contract", 2026)
+    for intensity, doubt in ((12.0, 0.0), (lyon, 0.0), ("FRA", 0.2), ("CA-QC", 0.3)):
+        place = intensity if isinstance(intensity, str) else None
+        given = None if isinstance(intensity, str) else intensity
+        with EnergyMeter(backends=[], location=place, carbon_intensity=given, verbose=False) as meter:
+            pass
+        assert meter.record.carbon.relative_uncertainty == doubt
+
+
+@pytest.mark.parametrize(
+    ("times", "values"),
+    [([START, START], [1.0, 2.0]), ([START], [-5.0]), ([START.replace(tzinfo=None)], [1.0]), ([], []), ([START], [math.nan])],
+)
+def test_what_is_no_series_is_refused(times: list[datetime], values: list[float]) -> None:
+    with pytest.raises(ConfigurationError, match=r"The intensities of x\.csv"):
+        IntensitySeries(times, values, None, "x.csv", WORLD)
+
+
+def scripted_run(seconds: float = 0.3, earlier: RunRecord | None = None, **options: Any) -> RunRecord:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    meter = EnergyMeter(backends=[ScriptedBackend([counter])], verbose=False, **options)
+    if earlier is not None:
+        meter.resume(earlier)
+    with meter, meter.stage("train"), meter.batch(10):
+        time.sleep(seconds)
+    record = meter.record
+    for name, total in (("co2e_grams", record.total.co2e_grams), (f"cost_{record.total.currency.lower()}", record.total.cost)):
+        logged = meter.totals().get(f"energy/total/{name}")
+        assert logged == (total and pytest.approx(total))  # logger and record say the same
+    return record
+
+
+def test_a_resumed_run_has_the_intensity_of_both_parts() -> None:
+    first = scripted_run(carbon_intensity=100.0)
+    both = scripted_run(carbon_intensity=300.0, earlier=first)
+    assert both.total.kwh is not None
+    assert both.total.co2e_grams == pytest.approx(both.total.kwh * both.carbon.intensity_g_per_kwh)
+    assert 150 < both.carbon.intensity_g_per_kwh < 250
+    assert [i.intensity_g_per_kwh for i in both.carbon.intervals] == [100, 300]
+    assumed = scripted_run(earlier=first)
+    assert assumed.carbon.assumed
+    assert 0.5 < assumed.carbon.assumed_share < 1
+    assert not scripted_run(carbon_intensity=300.0, earlier=first).carbon.assumed
+
+
+def test_what_is_unknown_of_one_part_of_a_resumed_run_is_unknown_of_the_whole() -> None:
+    site = {"wue": 1.0, "embodied_kg": 1000, "lifetime_years": 4}
+    whole = scripted_run(electricity_price=0.5, **site, earlier=scripted_run(electricity_price=0.5, **site))
+    assert None not in {whole.total.cost, whole.carbon.water_litres, whole.carbon.embodied_grams, whole.stages["train"].cost}
+    part = scripted_run(electricity_price=0.5, **site, earlier=scripted_run())
+    assert (part.total.cost, part.carbon.water_litres, part.carbon.embodied_grams) == (None, None, None)
+    mixed = scripted_run(electricity_price=0.5, currency="EUR", earlier=scripted_run(electricity_price=0.5))
+    assert mixed.total.cost is None
+    assert any("began in USD and went on in EUR" in warning for warning in mixed.warnings)
+
+
+def test_a_part_whose_energy_is_unknown_leaves_the_whole_unknown() -> None:
+    with EnergyMeter(backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1000):
+        time.sleep(1.1)
+    both = scripted_run(earlier=meter.record)
+    assert both.stages["train"].samples == 1010
+    assert (both.stages["train"].joules, both.stages["train"].joules_per_sample) == (None, None)
+    assert both.total.joules is None
+
+
+def test_a_part_that_was_killed_before_it_was_read_is_none() -> None:
+    with EnergyMeter(backends=[], verbose=False) as meter:
+        pass
+    assert scripted_run(earlier=meter.record).total.joules is not None

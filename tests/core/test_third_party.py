@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter, RunRecord
+from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.carbon import CarbonIntensity, Quote
 from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
@@ -69,10 +72,11 @@ def _hang(when: datetime) -> Quote:
         (_hang, "Panels has not answered yet."),
         (lambda when: Quote(CLEAN, when - timedelta(hours=1)), "Panels told an intensity that had ended."),
         (lambda when: Quote(CLEAN, when.replace(tzinfo=None)), "Panels gave no intensity."),
-        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels told no intensity."),
-        (lambda _: None, "Panels gave no intensity."),
+        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels gave no intensity."),
+        (lambda _: None, "Panels told no intensity."),
+        (lambda _: Quote(50.0), "Panels told no intensity."),
     ],
-    ids=["raises", "hangs", "ended", "naive", "nan", "nothing"],
+    ids=["raises", "hangs", "ended", "naive", "nan", "nothing", "number"],
 )
 def test_what_one_does_wrong_is_the_places_figure_and_told(tell: Callable[[datetime], Quote], says: str) -> None:
     record = run(tell)
@@ -81,3 +85,39 @@ def test_what_one_does_wrong_is_the_places_figure_and_told(tell: Callable[[datet
     assert [interval.fallback for interval in record.carbon.intervals] == [says]
     assert any(says in warning for warning in record.warnings)
     assert not any("s3cret" in warning for warning in record.warnings)
+
+
+def test_numbers_of_other_libraries_become_plain_ones(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    intensity = CarbonIntensity(numpy.float32(50), None, "a frame", numpy.int64(2024))
+    meter = EnergyMeter(backends=[], carbon_intensity=Panels(lambda _: Quote(intensity)), output_dir=tmp_path, verbose=False)
+    with meter:
+        pass
+    assert load_record(tmp_path).carbon.data_year == 2024
+
+
+@pytest.mark.parametrize("text", [{"source": None}, {"basis": "LCA"}, {"location": 5}, {"data_year": "x"}, {"g_per_kwh": "y"}])
+def test_an_intensity_that_no_record_can_hold_is_refused(text: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="carbon_intensity"):
+        CarbonIntensity(**{"g_per_kwh": 1.0, "location": None, "source": "x", "data_year": None, **text})
+
+
+@pytest.mark.parametrize("wrong", [Panels, {"g": 50}, -1, float("nan")])
+def test_what_is_no_provider_is_refused_before_anything_begins(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="carbon_intensity is"):
+        EnergyMeter(carbon_intensity=wrong)
+    with pytest.raises(ConfigurationError, match="goes with no carbon_intensity: name the place"):
+        EnergyMeter(location="auto", carbon_intensity=Panels(lambda _: Quote(CLEAN)))
+
+
+def test_one_that_changes_all_the_time_holds_nothing_up() -> None:
+    asked: list[datetime] = []
+
+    def tell(when: datetime) -> Quote:
+        asked.append(when)
+        return Quote(CLEAN if len(asked) % 2 else CarbonIntensity(30.0, None, "x", None), when + timedelta(microseconds=1))
+
+    record = run(tell, 1.5)
+    assert record.run.status == "completed"
+    assert 2 <= len(asked) < 8
+    assert 20 <= record.carbon.intensity_g_per_kwh <= 30
