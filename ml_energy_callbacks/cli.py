@@ -20,8 +20,11 @@ from ml_energy_callbacks.doctor import render as render_diagnosis
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.export import Format
 from ml_energy_callbacks.export import export as write
+from ml_energy_callbacks.lifecycle import lifecycle as over_the_life
+from ml_energy_callbacks.lifecycle import load_records
 from ml_energy_callbacks.records import dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
+from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.report.schedule import render_plan
 
 app = typer.Typer(
@@ -95,6 +98,28 @@ def when(
         typer.echo(msgspec.json.encode(found).decode())
     else:
         Console().print(render_plan(found, ahead.source, currency))
+
+
+@app.command()
+def lifecycle(
+    *,
+    train: Annotated[
+        list[Path], typer.Option(help="A training run's energy.json, or a directory above some: all of them count; several.")
+    ],
+    predict: Annotated[Path, typer.Option(help="The record, or its directory, that tells what a prediction takes.")],
+    per_day: Annotated[float, typer.Option(help="Predictions a day.")],
+    days: Annotated[float, typer.Option(help="Length of the model's life.")],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into this file, such as life.png.")] = None,
+) -> None:
+    """Tell what training and inference take over the life of a model, and when inference overtakes training."""
+    found = over_the_life(load_records(train), load_record(predict), per_day=per_day, days=days)
+    if plot is not None:
+        plot_lifecycle(found, plot)
+    if json:
+        typer.echo(dump_json(found))
+    else:
+        Console().print(render_lifecycle(found))
 
 
 def _pair(text: str) -> tuple[str, float]:

@@ -27,7 +27,7 @@ from ml_energy_callbacks.meter import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.report import summary_line
+from ml_energy_callbacks.report import summary
 
 _NEVER = sys.maxsize
 
@@ -296,7 +296,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._leave()
         if self._verbose and self.params.get("verbose") != 0:
             # A new line, since the bar of an evaluation or a prediction is not at its end yet.
-            sys.stdout.write(f"\n{summary_line(self._meter.record)}\n")
+            sys.stdout.write(f"\n{summary(self._meter.record)}\n")
 
     # ---------------------------------------------------------------------------------------------------- stages
 

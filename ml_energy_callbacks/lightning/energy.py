@@ -20,7 +20,7 @@ from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.report import quantity, summary_line
+from ml_energy_callbacks.report import quantity, summary
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         self._meter.stop(*ending(exception))
         if self._verbose:
-            rank_zero_info(summary_line(self._meter.record))
+            rank_zero_info(summary(self._meter.record))
 
     def _write_panels(self, trainer: "Trainer") -> None:
         """Put the energy panels beside each TensorBoard logger's scalars."""

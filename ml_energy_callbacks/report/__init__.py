@@ -1,6 +1,6 @@
 """A run record -> what a person reads."""
 
 from ml_energy_callbacks.report.quantities import quantity, uncertainty
-from ml_energy_callbacks.report.table import render, summary_line
+from ml_energy_callbacks.report.table import render, summary
 
-__all__ = ["quantity", "render", "summary_line", "uncertainty"]
+__all__ = ["quantity", "render", "summary", "uncertainty"]

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
 from ml_energy_callbacks.records import CarbonRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.report.hints import hints
 from ml_energy_callbacks.report.people import for_people
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
@@ -19,6 +20,8 @@ _SHOWN_STATUS = {
     "failed": "failed",
 }
 
+_MOST_HINTS = 3
+
 _BASES = {
     "lifecycle": "lifecycle emissions",
     "direct": "what the power stations emit",
@@ -26,8 +29,17 @@ _BASES = {
 }
 
 
-def summary_line(record: RunRecord) -> str:
-    """Return the run in one sentence."""
+def summary(record: RunRecord) -> str:
+    """Return the run in one line, and what would have saved energy in one line each."""
+    return "\n".join([_sentence(record), *_hints(record)])
+
+
+def _hints(record: RunRecord) -> Iterator[str]:
+    for hint in hints(record)[:_MOST_HINTS]:
+        yield f"Hint: {hint.text}"
+
+
+def _sentence(record: RunRecord) -> str:
     total = record.total
     energy = "unknown energy" if total.joules is None else f"{quantity(total.joules, 'J')}"
     if total.joules is not None:
@@ -178,6 +190,7 @@ def _footer(record: RunRecord) -> Iterator[str]:
     yield from _latencies(record)
     yield from _origin(record.carbon)
     yield from for_people(record)
+    yield from _hints(record)
     reasons: dict[str, list[str]] = {}
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():

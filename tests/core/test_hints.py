@@ -1,0 +1,167 @@
+"""What a run could have saved."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from rich.console import Console
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.records import DeviceRecord, PhaseRecord, RunRecord, StageRecord
+from ml_energy_callbacks.report import render, summary
+from ml_energy_callbacks.report.hints import hints
+
+
+def a_device(device_id: str, joules: float | None = 1000.0, **more: Any) -> DeviceRecord:
+    facts: dict[str, Any] = {
+        "name": "H100",
+        "kind": "gpu",
+        "backend": "nvml",
+        "method": "energy_counter",
+        "provenance": "measured",
+        "relative_uncertainty": 0.05,
+        "update_period_s": 0.1,
+        "missing_s": 0.0,
+    }
+    return DeviceRecord(id=device_id, joules=joules, **{**facts, **more})
+
+
+def a_stage(joules: float | None, device: str = "nvml:a", **phases: tuple[float | None, float | None]) -> StageRecord:
+    """Return a stage whose phases have such joules and uncertainties."""
+    return StageRecord(
+        joules=joules,
+        seconds=100.0,
+        batches=100,
+        samples=1000,
+        joules_per_sample=None,
+        mean_watts=None,
+        relative_uncertainty=0.05,
+        provenance="measured",
+        phases={
+            name: PhaseRecord(joules=energy, seconds=10.0, relative_uncertainty=doubt)
+            for name, (energy, doubt) in phases.items()
+        },
+        devices={} if joules is None else {device: joules},
+        co2e_grams=None,
+        cost=None,
+    )
+
+
+def a_run(*devices: DeviceRecord, provenance: str = "measured", **stages: StageRecord) -> RunRecord:
+    with EnergyMeter(backends=[], location="FRA", verbose=False) as meter:
+        pass
+    record = meter.record
+    record.devices = list(devices) or [a_device("nvml:a")]
+    record.stages = dict(stages)
+    joules = sum(stage.joules or 0.0 for stage in stages.values())
+    record.total = replace(record.total, joules=joules, seconds=100.0, relative_uncertainty=0.05, provenance=provenance)
+    return record
+
+
+def test_waiting_for_data() -> None:
+    (hint,) = hints(a_run(train=a_stage(1000.0, data_wait=(310.0, 0.05), compute=(690.0, 0.05))))
+    assert (hint.joules, hint.share) == (310, 0.31)
+    assert (
+        hint.text == "31 % of the energy of train went into waiting for data: more workers or caching would save up to 310 J."
+    )
+
+
+@pytest.mark.parametrize("stage", ["train", "validate", "test", "predict"])
+def test_waiting_in_any_stage(stage: str) -> None:
+    (hint,) = hints(a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))}))
+    assert f"31 % of the energy of {stage} went into waiting for data" in hint.text
+
+
+@pytest.mark.parametrize(
+    ("wait", "doubt"),
+    [
+        (95.0, 0.01),  # below the threshold
+        (150.0, 0.4),  # its interval reaches below
+        (None, None),  # not told apart
+    ],
+)
+def test_evidence_that_does_not_carry_it_gives_no_hint(wait: float | None, doubt: float | None) -> None:
+    assert hints(a_run(train=a_stage(1000.0, data_wait=(wait, doubt)))) == []
+
+
+def test_a_model_of_constant_power_tells_no_phases() -> None:
+    memory = a_device("memory-model:0", kind="dram", method="model", provenance="estimated")
+    train = a_stage(1000.0, "memory-model:0", data_wait=(310.0, 0.0))
+    assert hints(a_run(memory, provenance="estimated", train=train)) == []
+
+
+def test_what_is_estimated_is_said_to_be() -> None:
+    cpu = a_device("cpu-model:0", kind="cpu", method="model", provenance="estimated")
+    train = a_stage(1000.0, "cpu-model:0", data_wait=(310.0, 0.05))
+    (hint,) = hints(a_run(cpu, provenance="estimated", train=train))
+    assert hint.text.startswith("31 % (estimated) of the energy of train went into waiting for data")
+
+
+def test_compiling() -> None:
+    (hint,) = hints(a_run(train=a_stage(1000.0, compile=(200.0, 0.05))))
+    assert (hint.joules, hint.share) == (200, 0.2)
+    assert "20 % of the energy of train went into compiling: " in hint.text
+    assert "jax_compilation_cache_dir" in hint.text
+
+
+def test_validating() -> None:
+    (hint,) = hints(a_run(train=a_stage(1000.0), validate=a_stage(400.0)))
+    assert (hint.joules, hint.share) == (400, 0.4)
+    assert hint.text.startswith("Validation took 40 % as much energy as training: validating less often")
+    assert hints(a_run(train=a_stage(1000.0), validate=a_stage(240.0))) == []
+    assert hints(a_run(validate=a_stage(400.0))) == []  # it never came to train
+
+
+def test_an_idle_gpu() -> None:
+    busy, idle = a_device("nvml:a", 30_000.0), a_device("nvml:b", 6_000.0)
+    (hint,) = hints(a_run(busy, idle, train=a_stage(36_000.0)))
+    assert (hint.joules, hint.share) == (6000, pytest.approx(1 / 6))
+    assert hint.text.startswith("17 % of the energy went into nvml:b (60 W) with little to do while nvml:a drew 300 W: ")
+    assert hint.text.endswith("would save up to 6,000 J.")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        a_device("nvml:b", 11_500.0),  # below 40 %, but not surely
+        a_device("nvml:b", 6_000.0, name="T4"),  # another name
+        a_device("nvml:b", None),
+        a_device("rapl:b", 6_000.0, kind="cpu"),
+        a_device("amd:b", 6_000.0, method="power_integration", missing_s=80.0),  # 300 W while it was read
+        a_device("amd:b", 6_000.0, method="power_integration", missing_s=100.0),
+    ],
+)
+def test_what_is_no_idle_gpu(other: DeviceRecord) -> None:
+    assert hints(a_run(a_device("nvml:a", 30_000.0), other, train=a_stage(36_000.0))) == []
+
+
+def test_a_run_that_measured_nothing_gives_no_hint() -> None:
+    record = a_run(train=a_stage(None, data_wait=(None, None)))
+    record.devices = []
+    record.total = replace(record.total, joules=None, seconds=0.0)
+    assert hints(record) == []
+
+
+def shown(record: RunRecord) -> str:
+    console = Console(width=300)
+    with console.capture() as caught:
+        console.print(render(record))
+    return caught.get()
+
+
+def test_the_three_greatest_are_shown_the_greatest_first() -> None:
+    record = a_run(
+        train=a_stage(1000.0, data_wait=(310.0, 0.05), compile=(150.0, 0.05)),
+        validate=a_stage(400.0),
+        test=a_stage(500.0, data_wait=(100.0, 0.01)),
+    )
+    assert [hint.joules for hint in hints(record)] == [400, 310, 150, 100]
+    lines = [line.rstrip() for line in shown(record).splitlines() if line.startswith("Hint: ")]
+    assert lines == [f"Hint: {hint.text}" for hint in hints(record)[:3]]
+    first, *rest = summary(record).splitlines()
+    assert first.startswith("Energy: ")
+    assert rest == lines
+
+
+def test_without_hints_a_run_is_one_line() -> None:
+    assert len(summary(a_run(train=a_stage(1000.0))).splitlines()) == 1

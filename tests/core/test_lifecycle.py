@@ -1,0 +1,254 @@
+"""Training against inference over the life of a model."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from rich.console import Console
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.lifecycle import Lifecycle, lifecycle, load_records
+from ml_energy_callbacks.records import RunRecord, StageRecord, write_record
+from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
+
+COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()"]
+
+
+def a_run(name: str, joules: float | None, doubt: float | None = 0.1, **total: Any) -> RunRecord:
+    """Return a run of 450 g CO2e per kWh."""
+    with EnergyMeter(backends=[], carbon_intensity=450, verbose=False) as meter:
+        pass
+    record = meter.record
+    record.run = replace(record.run, id=name)
+    figures = {
+        "joules": joules,
+        "relative_uncertainty": None if joules is None else doubt,
+        "provenance": None if joules is None else "measured",
+        "co2e_grams": None if joules is None else joules / 3.6e6 * 450,
+        "cost": None if joules is None else joules / 3.6e6 * 0.3,
+    }
+    record.total = replace(record.total, **{**figures, **total})
+    return record
+
+
+def a_prediction(joules_per_sample: float | None, doubt: float = 0.05, *, stage: str = "predict", **total: Any) -> RunRecord:
+    """Return a run of 100 predictions."""
+    joules = None if joules_per_sample is None else joules_per_sample * 100
+    record = a_run("prediction", joules, doubt, **total)
+    record.stages[stage] = StageRecord(
+        joules=joules,
+        seconds=10.0,
+        batches=10,
+        samples=100,
+        joules_per_sample=joules_per_sample,
+        mean_watts=None,
+        relative_uncertainty=doubt,
+        provenance=record.total.provenance,
+        phases={},
+        devices={},
+        co2e_grams=record.total.co2e_grams,
+        cost=record.total.cost,
+    )
+    return record
+
+
+def text_of(found: Lifecycle) -> str:
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(render_lifecycle(found))
+    return shown.get()
+
+
+def test_training_and_inference_over_the_life() -> None:
+    runs = [a_run("a", 3.6e6), replace(a_run("b", 7.2e6), run=replace(a_run("b", 1.0).run, status="failed"))]
+    found = lifecycle(runs, a_prediction(0.36), per_day=1e5, days=300)
+    assert (found.runs, found.stage, found.lower_bound, found.notes) == (2, "predict", False, [])
+    assert (found.training.kwh, found.inference.kwh) == (pytest.approx(3), pytest.approx(3))
+    assert (found.training.co2e_grams, found.inference.co2e_grams) == (pytest.approx(1350), pytest.approx(1350))
+    assert (found.training.cost, found.inference.cost) == (pytest.approx(0.9), pytest.approx(0.9))
+    shares = found.training_share
+    assert (shares.joules, shares.co2e_grams, shares.cost) == (pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5))
+    assert found.break_even is not None
+    assert (found.break_even.predictions, found.break_even.day) == (pytest.approx(3e7), pytest.approx(300))
+    assert found.provenance == "measured"
+
+
+def test_errors_of_training_runs_add_up() -> None:
+    found = lifecycle([a_run("a", 100.0, 0.1), a_run("b", 300.0, 0.2)], a_prediction(1), per_day=1, days=1)
+    assert found.training.relative_uncertainty == pytest.approx((10 + 60) / 400)
+
+
+@pytest.mark.parametrize(("trained", "predicted"), [(0.1, 0.05), (0.5, 0.5), (0.0, 0.3), (0.3, 0.0)])
+def test_the_interval_of_the_break_even_holds_95_percent(trained: float, predicted: float) -> None:
+    """The truth lies in it for 95 of 100 measurements, where a half-width is 1.96 standard deviations."""
+    rng = random.Random(1)
+    held, tries = 0, 2000
+    for _ in range(tries):
+        # The half-widths are absolute, known beforehand: as a share of what is measured they vary with it.
+        joules, each = 1000 + rng.gauss(0, 1000 * trained / 1.96), 2 + rng.gauss(0, 2 * predicted / 1.96)
+        run, prediction = (1000 * trained / joules, 2 * predicted / each)
+        even = lifecycle([a_run("a", joules, run)], a_prediction(each, prediction), per_day=10, days=1).break_even
+        assert even is not None
+        held += even.low <= 500 and (even.high is None or even.high >= 500)
+    assert held / tries == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_prediction_that_may_take_nothing_sets_no_upper_limit() -> None:
+    found = lifecycle([a_run("a", 1000.0)], a_prediction(1, 1.2), per_day=1, days=10)
+    assert found.break_even is not None
+    assert found.break_even.high is None
+    assert 0 < found.break_even.low < 1000
+    assert found.training_share.joules_high == 1
+    assert "or more" in text_of(found)
+
+
+def test_the_share_lies_where_the_ratio_does() -> None:
+    found = lifecycle([a_run("a", 1000.0, 0.1)], a_prediction(1, 0.0), per_day=1000, days=1)
+    shares = found.training_share
+    assert (shares.joules_low, shares.joules_high) == (pytest.approx(900 / 1900), pytest.approx(1100 / 2100))
+
+
+def test_an_unknown_training_run_is_named_and_makes_lower_bounds() -> None:
+    found = lifecycle([a_run("known", 1000.0), a_run("dark", None)], a_prediction(1), per_day=1, days=10)
+    assert (found.runs, found.lower_bound, found.training.joules) == (2, True, 1000)
+    assert found.break_even is not None
+    assert found.break_even.high is None
+    assert "The energy of run dark is unknown: training, its share and the break-even are lower bounds." in found.notes
+    assert "at least 1,000 predictions" in text_of(found)
+    assert "≥" in text_of(found)
+
+
+def test_all_of_training_unknown_is_unknown() -> None:
+    found = lifecycle([a_run("dark", None)], a_prediction(1), per_day=1, days=10)
+    assert (found.training.joules, found.training_share.joules, found.break_even) == (None, None, None)
+    assert "When inference overtakes training is unknown." in text_of(found)
+
+
+def test_several_currencies_leave_the_cost_unknown() -> None:
+    found = lifecycle([a_run("a", 1000.0, currency="EUR")], a_prediction(1), per_day=1, days=1)
+    assert (found.currency, found.training.cost, found.inference.cost, found.training_share.cost) == (None, None, None, None)
+    assert found.notes == ["The cost is unknown: the records are in several currencies (EUR, USD)."]
+
+
+def test_a_run_without_a_price_is_named() -> None:
+    found = lifecycle([a_run("a", 1000.0), a_run("gratis", 10.0, cost=None)], a_prediction(1), per_day=1, days=1)
+    assert (found.training.cost, found.training_share.cost) == (None, None)
+    assert found.notes == ["The cost is unknown where no price was named: run gratis."]
+
+
+def test_no_price_anywhere_is_not_worth_a_word() -> None:
+    found = lifecycle([a_run("a", 1000.0, cost=None)], a_prediction(1, cost=None), per_day=1, days=1)
+    assert found.notes == []
+    assert "USD" not in text_of(found)
+
+
+def test_a_run_named_twice_counts_once_and_as_the_longest() -> None:
+    early, late = a_run("a", 500.0, seconds=1.0), a_run("a", 1000.0, seconds=2.0)
+    found = lifecycle([late, early], a_prediction(1), per_day=1, days=1)
+    assert (found.runs, found.training.joules) == (1, 1000)
+    assert found.notes == ["Run a is there 2 times; it is counted once."]
+
+
+def test_a_run_that_is_on_both_sides_is_told() -> None:
+    both = a_prediction(1)
+    found = lifecycle([both], both, per_day=1, days=1)
+    assert found.training.joules == 100
+    assert found.notes == ["Run predicti, which tells what a prediction takes, is among the training runs: it counts as one."]
+
+
+def test_a_running_run_counts_as_of_now() -> None:
+    run = a_run("a", 1000.0)
+    run.run = replace(run.run, status="running")
+    found = lifecycle([run], a_prediction(1), per_day=1, days=1)
+    assert found.notes == ["Run a is still running, or was killed: it counts as of now."]
+
+
+def test_the_test_stage_stands_in_for_predict() -> None:
+    assert lifecycle([a_run("a", 1.0)], a_prediction(1, stage="test"), per_day=1, days=1).stage == "test"
+
+
+def test_what_is_estimated_anywhere_is_estimated() -> None:
+    found = lifecycle([a_run("a", 1.0), a_run("b", 1.0, provenance="estimated")], a_prediction(1), per_day=1, days=1)
+    assert (found.training.provenance, found.inference.provenance, found.provenance) == ("estimated", "measured", "estimated")
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_numbers_have_to_be_above_0(bad: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"number of predictions a day is .*; give one above 0"):
+        lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=bad, days=1)
+    with pytest.raises(ConfigurationError, match=r"number of days is .*; give one above 0"):
+        lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=1, days=bad)
+
+
+def test_a_record_without_predictions_is_refused() -> None:
+    with pytest.raises(RecordError, match=r"Run predicti tells no energy of a prediction: name a record whose stage predict"):
+        lifecycle([a_run("a", 1.0)], a_prediction(None), per_day=1, days=1)
+    with pytest.raises(ConfigurationError, match="No training run is given"):
+        lifecycle([], a_prediction(1), per_day=1, days=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two training runs in one directory, the first of them renamed by the second, and another one's predictions."""
+    for name, joules in (("tuning/a/energy-12345678.json", 1000.0), ("tuning/a/energy.json", 2000.0)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(a_run(name, joules), path)
+    (tmp_path / "tuning" / "a" / "energy-broken.json").write_text("{")  # so is what was no record renamed
+    (tmp_path / "serving").mkdir()
+    write_record(a_prediction(1), tmp_path / "serving" / "energy.json")
+    return tmp_path
+
+
+def ml_energy(*args: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_directories_are_searched(folder: Path) -> None:
+    assert sorted(run.total.joules or 0 for run in load_records([folder / "tuning"])) == [1000, 2000]
+    (folder / "empty").mkdir()
+    with pytest.raises(RecordError, match=r"There is no run record below .*empty: name an energy\.json"):
+        load_records([folder / "empty"])
+    with pytest.raises(RecordError, match="There is no run record at"):
+        load_records([folder / "nowhere.json"])
+
+
+def test_the_command(folder: Path) -> None:
+    args = ("lifecycle", "--train", folder / "tuning", "--predict", folder / "serving", "--per-day", 100, "--days", 60)
+    done = ml_energy(*args)
+    assert done.returncode == 0, done.stderr
+    assert "Inference overtakes training after 3,000 predictions" in " ".join(done.stdout.split())
+    assert json.loads(ml_energy(*args, "--json").stdout)["break_even"]["day"] == pytest.approx(30)
+    wrong = ml_energy(*args[:-1], 0)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "ml-energy: The number of days is 0; give one above 0.\n"
+
+
+@pytest.mark.parametrize("days", [1, 60])
+def test_the_picture(tmp_path: Path, days: int) -> None:
+    for training in ([a_run("a", 3000.0)], [a_run("dark", None)], [a_run("a", 3000.0), a_run("dark", None)]):
+        picture = tmp_path / "life.png"
+        plot_lifecycle(lifecycle(training, a_prediction(1), per_day=100, days=days), picture)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.unlink()
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    found = lifecycle([a_run("a", 3000.0)], a_prediction(1), per_day=100, days=1)
+    for path in (tmp_path / "nowhere" / "life.png", tmp_path / "life.strange"):
+        with pytest.raises(ConfigurationError, match=r"cannot be written: .*; name a file such as life\.png"):
+            plot_lifecycle(found, path)
+
+
+def test_a_picture_without_matplotlib_names_the_extra(tmp_path: Path) -> None:
+    found = lifecycle([a_run("a", 3000.0)], a_prediction(1), per_day=100, days=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'ml-energy-callbacks\[plot\]'"):
+            plot_lifecycle(found, tmp_path / "life.png")
