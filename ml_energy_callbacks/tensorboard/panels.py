@@ -21,6 +21,7 @@ _CHARTS = {
     "Energy per sample, by stage (J)": ["energy/[a-z_]+/joules_per_sample$", "energy/[a-z_]+/joules_per_sample_step$"],
     "Compute against data wait (J)": ["energy/[a-z_]+/compute_joules$", "energy/[a-z_]+/data_wait_joules$"],
     "Cumulative energy (J)": ["energy/total/joules$"],
+    "Expected energy of the training (kWh)": [f"energy/forecast/{name}$" for name in ("kwh", "kwh_low", "kwh_high")],
     "Cumulative CO2e (g)": ["energy/total/co2e_grams$"],
 }
 

@@ -96,6 +96,7 @@ def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(tmp_
                 "Energy per sample, by stage (J)",
                 "Compute against data wait (J)",
                 "Cumulative energy (J)",
+                "Expected energy of the training (kWh)",
                 "Cumulative CO2e (g)",
             ]
             query = urllib.parse.urlencode({"run": "run/version_0", "tag": "energy/.*/watts$"})
