@@ -3,8 +3,9 @@
 import contextlib
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,6 +27,8 @@ from ml_energy_callbacks.records import dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.report.schedule import render_plan
+
+_HOURS_OF_A_YEAR = 8784.0
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -76,12 +79,13 @@ def export(
 def when(
     *,
     location: Annotated[
-        str | None, typer.Option(help="A live forecast's place: GBR (NESO), or a zone of Electricity Maps.")
+        str | None,
+        typer.Option(help="A live forecast's place: Great Britain (NESO), or a country or zone of Electricity Maps."),
     ] = None,
     series: Annotated[Path | None, typer.Option(help="A CSV or Parquet file with the columns time and g_per_kwh.")] = None,
     kwh: Annotated[float, typer.Option(help="Energy of the run.")] = 1.0,
-    run_hours: Annotated[float, typer.Option(help="Length of the run.")] = 1.0,
-    hours: Annotated[float, typer.Option(help="It begins within so many hours.")] = 24.0,
+    run_hours: Annotated[float, typer.Option(help="Length of the run; a year at most.")] = 1.0,
+    hours: Annotated[float, typer.Option(help="It begins within so many hours; a year at most.")] = 24.0,
     price: Annotated[
         list[str] | None, typer.Option(help="Price of a kWh from a time of day on, as 06:00=0.32; several.")
     ] = None,
@@ -90,14 +94,26 @@ def when(
 ) -> None:
     """Tell at which hour a run emits least, and costs least, and what that saves."""
     check_currency(currency)
-    now = datetime.now().astimezone()
+    kwh = _above_zero("--kwh", kwh)
+    duration = timedelta(hours=_above_zero("--run-hours", run_hours, _HOURS_OF_A_YEAR))
+    within = timedelta(hours=_above_zero("--hours", hours, _HOURS_OF_A_YEAR))
+    now = datetime.now(UTC)
     prices = price_table(dict(_pair(text) for text in price) if price else None)
     ahead = forecast(location, series, now)
-    found = plan(ahead, prices, kwh=kwh, duration=timedelta(hours=run_hours), now=now, within=timedelta(hours=hours))
+    found = plan(ahead, prices, kwh=kwh, duration=duration, now=now, within=within)
     if json:
-        typer.echo(msgspec.json.encode(found).decode())
+        facts = {"source": ahead.source, "currency": None if prices is None else currency, **msgspec.to_builtins(found)}
+        typer.echo(msgspec.json.encode(facts).decode())
     else:
         Console().print(render_plan(found, ahead.source, currency))
+
+
+def _above_zero(option: str, value: float, most: float | None = None) -> float:
+    if not (isfinite(value) and 0 < value <= (most or value)):
+        limit = "" if most is None else f", {most:g} at most"
+        msg = f"{option} is {value:g}; give a number above 0{limit}."
+        raise ConfigurationError(msg)
+    return value
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Which intensity a run is reckoned with."""
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from ml_energy_callbacks.carbon.places import find_place, world
 from ml_energy_callbacks.carbon.provider import Constant, IntensityProvider
 from ml_energy_callbacks.carbon.series import IntensitySeries, load_series
 from ml_energy_callbacks.carbon.third_party import ThirdParty
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 
 Intensity = float | CarbonIntensity | str | os.PathLike[str] | IntensityProvider
 """What the option ``carbon_intensity`` takes."""
+_BELOW_A_COUNTRY = re.compile("[A-Z]{2}(-[A-Z0-9]+)+")
 
 
 def choose_provider(location: str | None, carbon_intensity: Intensity | None) -> IntensityProvider:
@@ -51,16 +53,36 @@ def forecast(location: str | None, path: Path | None, now: datetime) -> Intensit
 
     Raises:
         ConfigurationError: Neither is named, or it tells nothing.
-        LocationError: The place is not known.
+        LocationError: The place is not known, or it is a cloud's region.
     """
     if path is not None:
-        return load_series(path, location, _usual(location), now)
+        return load_series(path, location, _usual(location), None)
     if location is None:
         msg = "Name what is ahead: --location GBR, a zone of Electricity Maps such as --location DE, or --series FILE."
         raise ConfigurationError(msg)
-    if location.upper() in {"GB", "GBR"}:
-        return forecast_great_britain(now)
-    return forecast_zone(location)
+    zone = _zone(location)
+    return forecast_great_britain(now) if zone == "GB" else forecast_zone(zone)
+
+
+def _zone(location: str) -> str:
+    """Return Electricity Maps' name of a place: ISO 3166-1's two letters for a country, and what is below one as it is.
+
+    Raises:
+        LocationError: The place is not known, or is a cloud's region.
+    """
+    import pycountry  # noqa: PLC0415 - 40 ms, wanted only where somebody names a place
+
+    if _BELOW_A_COUNTRY.fullmatch(location):
+        return location
+    code = find_place(location).location or location
+    if _BELOW_A_COUNTRY.fullmatch(code):
+        return code
+    if country := pycountry.countries.get(alpha_3=code):
+        return str(country.alpha_2)
+    if code[:2] in {"SE", "NO"}:
+        return f"{code[:2]}-{code}"
+    msg = f"{location!r} is a cloud's region; name the country, or the zone of https://app.electricitymaps.com that it is in."
+    raise LocationError(msg)
 
 
 def _usual(location: str | None) -> CarbonIntensity:

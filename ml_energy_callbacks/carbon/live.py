@@ -125,13 +125,10 @@ class ElectricityMaps(LiveIntensity):
             url: Where the service is.
 
         Raises:
-            ConfigurationError: There is no token.
+            ConfigurationError: There is no token, or none that can be sent.
             LocationError: The place is not known.
         """
-        self._token = token or os.environ.get(TOKEN_VARIABLE, "")
-        if not self._token:
-            msg = f"Electricity Maps wants a token: give ElectricityMaps(token=...), or set {TOKEN_VARIABLE}."
-            raise ConfigurationError(msg)
+        self._token, self._told_by = _token(token)
         self._zone = zone
         self._url = url
         super().__init__(find_place(location or zone.partition("-")[0]))
@@ -139,7 +136,7 @@ class ElectricityMaps(LiveIntensity):
     def ask(self, when: datetime) -> Quote:
         """Ask for the latest hour."""
         url = f"{self._url}/carbon-intensity/latest"
-        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, "token")
+        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._told_by)
         value = _number(self.source, found.get("carbonIntensity"))
         return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._every)
 
@@ -200,17 +197,15 @@ def forecast_zone(zone: str, *, token: str | None = None, url: str = "https://ap
 
     Raises:
         ConfigurationError: There is no token, or the service gave no forecast.
-        LocationError: The zone's country is not known.
+        LocationError: The zone's country is not known; nothing is asked then.
     """
-    token = token or os.environ.get(TOKEN_VARIABLE, "")
-    if not token:
-        msg = f"Electricity Maps wants a token: give one, or set {TOKEN_VARIABLE}."
-        raise ConfigurationError(msg)
+    usual = find_place(zone.partition("-")[0])
+    sent, told_by = _token(token)
     source = ElectricityMaps.source
     try:
-        found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": token}, "token")
+        found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, told_by)
         rows = [(row["datetime"], _number(source, row["carbonIntensity"])) for row in found["forecast"]]
-        return _series(rows, zone, source)
+        return _series(rows, zone, source, usual)
     except ServiceError as error:
         raise ConfigurationError(str(error)) from None
     except (KeyError, TypeError, ValueError):
@@ -228,7 +223,8 @@ def forecast_great_britain(now: datetime, *, url: str = "https://api.carboninten
     begins = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
     try:
         found = _get(source, f"{url}/intensity/{begins}/fw48h", {}, {}, None)
-        return _series([(row["from"], _number(source, row["intensity"]["forecast"])) for row in found["data"]], "GBR", source)
+        rows = [(row["from"], _number(source, row["intensity"]["forecast"])) for row in found["data"]]
+        return _series(rows, "GBR", source, find_place("GBR"))
     except ServiceError as error:
         raise ConfigurationError(str(error)) from None
     except (KeyError, TypeError, ValueError):
@@ -236,23 +232,42 @@ def forecast_great_britain(now: datetime, *, url: str = "https://api.carboninten
         raise ConfigurationError(msg) from None
 
 
-def _series(rows: Sequence[tuple[str, float]], location: str, source: str) -> IntensitySeries:
+def _series(rows: Sequence[tuple[str, float]], location: str, source: str, usual: CarbonIntensity) -> IntensitySeries:
     """Return a forecast as a series, without what comes twice.
 
     Raises:
+        ServiceError: A time has no offset from UTC.
         ValueError: It is empty, or a time is none.
     """
     table = {datetime.fromisoformat(text): value for text, value in rows}
+    if any(time.tzinfo is None for time in table):
+        msg = f"{source} told times without an offset from UTC."
+        raise ServiceError(msg)
     times = sorted(table)
     if not times:
         raise ValueError(source)
-    return IntensitySeries(times, [table[time] for time in times], location, source, find_place(location.partition("-")[0]))
+    return IntensitySeries(times, [table[time] for time in times], location, source, usual)
 
 
-def _get(
-    source: str, url: str, query: Mapping[str, str], headers: Mapping[str, str], token_option: str | None
-) -> Mapping[str, Any]:
-    """Return the JSON object that a service answers with.
+def _token(option: str | None) -> tuple[str, str]:
+    """Return the token for Electricity Maps, and where it comes from in words.
+
+    Raises:
+        ConfigurationError: There is none, or none that can be sent; the message does not hold it.
+    """
+    told_by = "the option token" if option else f"the environment variable {TOKEN_VARIABLE}"
+    token = (option or os.environ.get(TOKEN_VARIABLE, "")).strip()
+    if not token:
+        msg = f"Electricity Maps wants a token: set {TOKEN_VARIABLE} in the environment, or give ElectricityMaps(token=...)."
+        raise ConfigurationError(msg)
+    if not (token.isascii() and token.isprintable()):
+        msg = f"The token for Electricity Maps holds a character that no HTTP header can carry: check {told_by}."
+        raise ConfigurationError(msg)
+    return token, told_by
+
+
+def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, str], told_by: str | None) -> Mapping[str, Any]:
+    """Return the JSON object that a service answers with; ``told_by`` says where its token comes from.
 
     Raises:
         ServiceError: There is none; the message holds neither the query nor a header.
@@ -267,15 +282,15 @@ def _get(
     except requests.RequestException:
         msg = f"{source} cannot be reached."
         raise ServiceError(msg) from None
-    if answer.status_code in {401, 403} and token_option is not None:
-        msg = f"{source} refuses the {token_option}: check the option {token_option}."
+    if answer.status_code in {401, 403} and told_by is not None:
+        msg = f"{source} refuses the token: check {told_by}."
         raise ServiceError(msg)
     if answer.status_code != requests.codes.ok:
         msg = f"{source} answered with status {answer.status_code}."
         raise ServiceError(msg)
     try:
         found = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         msg = f"{source} answered in an unknown form."

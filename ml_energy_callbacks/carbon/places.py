@@ -61,6 +61,9 @@ _CANADIAN_SOURCES = {
 
 _RENEWABLE = ("biomass", "solar", "tidal", "wind", "hydro")
 
+_COUNTRIES = {"US": "USA", "CA": "CAN", "CN": "CHN", "SE": "SWE", "NO": "NOR"}
+"""Of the places that are a part of one, by the first two letters of their codes."""
+
 _MISSPELT = {"me-cenrtal1": "me-central1"}
 """In codecarbon's table of Google's regions."""
 
@@ -128,7 +131,7 @@ def _places() -> Mapping[str, _Place]:
             continue
     for provider, regions in (("aws", AWS), ("azure", AZURE)):
         for region, code in regions.items():
-            inside = places.get(code) or places[country_of(code)]
+            inside = places.get(code) or places[_COUNTRIES.get(code[:2], code)]
             name = f"{provider}:{region}"
             note = f"{name} is taken for {inside.name} ({inside.intensity.location}): the cloud publishes no intensity of it."
             places[name] = _Place(name, replace(inside.intensity, location=name, note=note))
@@ -149,9 +152,18 @@ def _index() -> Mapping[str, list[str]]:
     return index
 
 
-def country_of(code: str) -> str:
-    """Return the ISO-3 code of the country that a part of it belongs to."""
-    return {"US": "USA", "CA": "CAN", "CN": "CHN", "SE": "SWE", "NO": "NOR"}.get(code[:2], code)
+def country_of(code: str) -> str | None:
+    """Return the ISO-3 code of a place's country, by the place's whole code or the country's two letters; else None."""
+    import pycountry  # noqa: PLC0415 - as above
+
+    provider, _, region = code.partition(":")
+    code = {"aws": AWS, "azure": AZURE, "gcp": _google_countries()}.get(provider, {}).get(region, code)
+    if code in energy_mixes():
+        return code
+    if code in _places():
+        return _COUNTRIES.get(code[:2])
+    country = pycountry.countries.get(alpha_2=code) if code.isupper() else None
+    return country.alpha_3 if country and country.alpha_3 in energy_mixes() else None
 
 
 def _countries() -> Iterator[tuple[str, _Place]]:
@@ -229,12 +241,20 @@ def _nordic() -> Iterator[tuple[str, _Place]]:
 def _google() -> Iterator[tuple[str, _Place]]:
     for row in cloud_regions():
         if row["provider"] == "gcp":
-            code = f"gcp:{_MISSPELT.get(row['region'], row['region'])}"
+            code = f"gcp:{_google_region(row)}"
             source = f"{row['source']}; codecarbon's table"
             yield (
                 code,
                 _Place(f"Google Cloud in {row['country_name']}", CarbonIntensity(float(row["impact"]), code, source, None)),
             )
+
+
+def _google_countries() -> Mapping[str, str]:
+    return {_google_region(row): row["countryIsoCode"] for row in cloud_regions() if row["provider"] == "gcp"}
+
+
+def _google_region(row: Mapping[str, str]) -> str:
+    return _MISSPELT.get(row["region"], row["region"])
 
 
 def world() -> CarbonIntensity:

@@ -1,11 +1,11 @@
 """What electricity costs."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, tzinfo
-from math import isfinite
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from math import ceil, floor, isfinite
 from typing import Any, NamedTuple
 
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -48,24 +48,41 @@ class PriceTable:
     zone: tzinfo | None = None
 
     def at(self, when: datetime) -> Price:
-        """Return the price at an instant, and how long it holds; before the day's first, it is the last one's."""
+        """Return the price at an instant, by what the wall clock reads then, and until when it holds, in UTC.
+
+        Before the day's first time it is the last one's. A time that the clocks leave out in spring begins as they are put
+        forward; in the hour that they repeat in autumn, the wall clock's times pass twice.
+        """
         if len(self.prices) == 1:
             return Price(self.prices[0])
         local = when.astimezone(self.zone)
-        place = bisect_right(self.times, local.time()) - 1
-        after = place + 1
-        day = local.date() if after < len(self.times) else local.date() + timedelta(days=1)
-        begins = datetime.combine(day, self.times[after % len(self.times)])
-        # A naive time is this machine's; of one that a change of the clocks leaves out or repeats, the first is meant.
-        until = (begins if self.zone is None else begins.replace(tzinfo=self.zone)).astimezone(when.tzinfo)
-        return Price(self.prices[place], until if until > when else when + timedelta(hours=1))
+        passed = bisect_right(self.times, local.time())
+        day = local.date() + timedelta(days=passed // len(self.times))
+        begins = datetime.combine(day, self.times[passed % len(self.times)])
+        until = when.astimezone(UTC) + (begins - local.replace(tzinfo=None))
+        if until.astimezone(self.zone).utcoffset() != local.utcoffset():
+            change = _clock_change(when, until, self.zone)
+            there = bisect_right(self.times, change.astimezone(self.zone).time())
+            same = (there - passed) % len(self.times) == 0
+            until = (self.at(change).until or change) if same else change
+        return Price(self.prices[passed - 1], until)
+
+
+def _clock_change(before: datetime, after: datetime, zone: tzinfo | None) -> datetime:
+    """Return when the clocks were changed between two instants of different offsets from UTC, which is at a full second."""
+    offset = before.astimezone(zone).utcoffset()
+    seconds = range(floor(before.timestamp()), ceil(after.timestamp()))
+    passed = bisect_left(
+        seconds, True, key=lambda second: datetime.fromtimestamp(second, UTC).astimezone(zone).utcoffset() != offset
+    )
+    return datetime.fromtimestamp(seconds.start + passed, UTC)
 
 
 def price_table(price: float | Mapping[str, float] | None) -> PriceTable | None:
     """Return the prices that the option ``electricity_price`` tells: one number, or one for each time of day.
 
     Raises:
-        ConfigurationError: A price is no finite number from 0 upwards, or a time is none.
+        ConfigurationError: A price is no finite number from 0 upwards, or a time is none or has an offset.
     """
     if price is None:
         return None
@@ -78,16 +95,27 @@ def price_table(price: float | Mapping[str, float] | None) -> PriceTable | None:
     table: dict[time, float] = {}
     for text, value in price.items():
         _check(value)
-        try:
-            table[time.fromisoformat(text)] = float(value)
-        except (TypeError, ValueError):
-            msg = f"electricity_price has the time {text!r}; write it as '06:00'."
-            raise ConfigurationError(msg) from None
+        table[_time(text)] = float(value)
     times = sorted(table)
     return PriceTable(times, [table[begin] for begin in times])
 
 
+def _time(text: str) -> time:
+    try:
+        begins = time.fromisoformat(text)
+    except (TypeError, ValueError):
+        msg = f"electricity_price has the time {text!r}; write it as '06:00'."
+        raise ConfigurationError(msg) from None
+    if begins.tzinfo is not None:
+        msg = f"electricity_price has the time {text!r} with an offset; it goes by this machine's clock: write it as '06:00'."
+        raise ConfigurationError(msg)
+    return begins
+
+
 def _check(price: Any) -> None:  # noqa: ANN401 - as the user gives it
+    if isinstance(price, str):
+        msg = f"electricity_price is the text {price!r}; give the price of a kWh as a number, or leave it out."
+        raise ConfigurationError(msg)
     if not (isinstance(price, int | float) and isfinite(price) and price >= 0):
         msg = f"electricity_price is {price}; give the price of a kWh, from 0 upwards, or leave it out."
         raise ConfigurationError(msg)

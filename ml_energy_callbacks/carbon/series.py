@@ -65,14 +65,14 @@ class IntensitySeries:
         return Quote(CarbonIntensity(self.values[place], self.location, self.source, self.times[place].year), until)
 
 
-def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now: datetime) -> IntensitySeries:
+def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now: datetime | None) -> IntensitySeries:
     """Read a series from a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and ``g_per_kwh``.
 
     Args:
         path: The file.
         location: What the place is called.
         fallback: What holds where the series says nothing.
-        now: The series has to say something then.
+        now: The series has to say something then; None where it may be all ahead.
 
     Raises:
         ConfigurationError: It cannot be read, is malformed, or says nothing about now; the message names the line.
@@ -91,7 +91,7 @@ def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now
         msg = f"{path} holds no value; give rows of {TIME} and {INTENSITY}."
         raise ConfigurationError(msg)
     series = IntensitySeries(times, values, location, path.name, fallback)
-    if not times[0] <= now < series.end:
+    if now is not None and not times[0] <= now < series.end:
         msg = (
             f"{path} covers {times[0].isoformat()} to {series.end.isoformat()}, and not now, "
             f"{now.isoformat(timespec='seconds')}: give a series that covers the run."

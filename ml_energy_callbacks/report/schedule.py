@@ -7,24 +7,38 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ml_energy_callbacks.carbon import Plan, Start
-from ml_energy_callbacks.report.quantities import UNKNOWN, quantity
+from ml_energy_callbacks.report.quantities import quantity
 
 
 def render_plan(plan: Plan, source: str, currency: str) -> RenderableType:
-    """Return when a run begins best, and what that saves against now."""
-    table = Table("", "begins", "CO2e", "saves", "cost", "saves", box=SIMPLE_HEAD)
-    rows = {"now": plan.now, "greenest": plan.greenest, "cheapest": plan.cheapest}
+    """Return when a run begins best, by this machine's wall clock, and what that saves against now."""
+    best = {"greenest": plan.greenest, "cheapest": plan.cheapest}
+    rows = {"now": plan.now, **{name: start for name, start in best.items() if start != plan.now}}
+    table = Table("", "begins", *(title for title, _ in _figures(plan.greenest, currency)), box=SIMPLE_HEAD)
     for name, start in rows.items():
         if start is not None:
-            table.add_row(name, _hour(start.begins), *_row(start, plan.now, currency))
-    return Group(table, f"Intensity ahead: {source}.")
+            table.add_row(name, _hour(start.begins), *(text for _, text in _figures(start, currency)))
+    return Group(table, *_remarks(plan), f"Intensity ahead: {source}.")
+
+
+def _figures(start: Start, currency: str) -> list[tuple[str, str]]:
+    """Return the titles and the figures of what is known."""
+    figures = [
+        ("CO2e", start.grams, "g"),
+        ("saves", start.saved_grams, "g"),
+        ("cost", start.cost, currency),
+        ("saves", start.saved_cost, currency),
+    ]
+    return [(title, quantity(value, unit)) for title, value, unit in figures if value is not None]
+
+
+def _remarks(plan: Plan) -> list[str]:
+    if plan.now is None:
+        return ["The intensity of a run that begins now is not known."]
+    best = [name for name, start in (("emissions", plan.greenest), ("price", plan.cheapest)) if start == plan.now]
+    return [f"By {' and by '.join(best)} now is best."] if best else []
 
 
 def _hour(when: datetime) -> str:
-    return when.strftime("%a %d %b, %H:%M")
-
-
-def _row(start: Start, now: Start, currency: str) -> tuple[str, str, str, str]:
-    cost = UNKNOWN if start.cost is None else quantity(start.cost, currency)
-    saved = UNKNOWN if start.cost is None or now.cost is None else quantity(now.cost - start.cost, currency)
-    return quantity(start.grams, "g"), quantity(now.grams - start.grams, "g"), cost, saved
+    """Return an instant as the wall clock here reads then."""
+    return when.astimezone().strftime("%a %d %b, %H:%M %Z")

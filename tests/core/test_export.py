@@ -5,12 +5,15 @@ import csv
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import monotonic_clock
@@ -62,17 +65,79 @@ def test_codecarbons_csv_tells_the_runs_figures(record: RunRecord) -> None:
     total, kind = record.total, record.devices[0].kind
     assert len(table) == 1
     assert row["emissions"] * 1000 == pytest.approx(total.co2e_grams)
-    assert row["energy_consumed"] == pytest.approx(total.kwh)
+    # codecarbon multiplies energy and power by the PUE, so that emissions over energy are the intensity.
+    assert row["energy_consumed"] == pytest.approx(total.kwh * 1.2)  # type: ignore[operator]
+    assert row["emissions"] / row["energy_consumed"] * 1000 == pytest.approx(record.carbon.intensity_g_per_kwh)
     assert row["duration"] == pytest.approx(total.seconds)
     assert row["emissions_rate"] == pytest.approx(row["emissions"] / row["duration"])
-    assert row[f"{kind}_energy"] * KWH == pytest.approx(total.joules)
-    assert row[f"{kind}_power"] == pytest.approx(100, rel=0.1)
+    assert row[f"{kind}_energy"] * KWH == pytest.approx(total.joules * 1.2)  # type: ignore[operator]
+    assert row[f"{kind}_power"] == pytest.approx(120, rel=0.1)
     assert (row["on_cloud"], row["cloud_provider"], row["cloud_region"], row["pue"]) == ("Y", "aws", "eu-west-3", 1.2)
     assert (row["country_iso_code"], row["country_name"]) == ("FRA", "France")
     # What is not known is empty, never 0.
     other = "gpu" if kind == "cpu" else "cpu"
-    for column in (f"{other}_energy", f"{other}_power", "ram_energy", "water_consumed", "longitude", "wue"):
+    for column in ("cpu_count", f"{other}_energy", f"{other}_power", "ram_energy", "water_consumed", "longitude", "wue"):
         assert pd.isna(row[column]), column
+
+
+def test_codecarbons_own_file_has_the_same_relations(tmp_path: Path) -> None:
+    """Of a run of codecarbon's with a constant 10 W of memory: what the PUE is in, and what its water is reckoned from."""
+    program = f"""
+from codecarbon import OfflineEmissionsTracker
+options = {{"country_iso_code": "POL", "pue": 1.5, "wue": 2.0, "force_cpu_power": 100, "force_ram_power": 10}}
+tracker = OfflineEmissionsTracker(
+    **options, measure_power_secs=0.2, output_dir={str(tmp_path)!r}, log_level="error", allow_multiple_runs=True
+)
+tracker.start()
+sum(range(20_000_000))
+tracker.stop()
+"""
+    subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path, timeout=120)
+    theirs = pd.read_csv(tmp_path / "emissions.csv").iloc[0]
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 10.0), monotonic_clock, period_s=0.02)
+    backend = ScriptedBackend([counter])
+    with EnergyMeter(backends=[backend], location="POL", pue=1.5, wue=2, verbose=False) as meter, meter.stage("train"):
+        sum(range(20_000_000))
+    ours = pd.read_csv(io.StringIO(export(meter.record, Format.CODECARBON_CSV))).iloc[0]
+    kind = meter.record.devices[0].kind
+    assert theirs["ram_power"] == pytest.approx(15)
+    assert ours[f"{kind}_power"] == pytest.approx(15, rel=0.1)
+    for of, by in (("emissions", "energy_consumed"), ("water_consumed", "energy_consumed"), ("emissions_rate", "emissions")):
+        scale = 1 if of != "emissions_rate" else theirs["duration"] / ours["duration"]
+        assert ours[of] / ours[by] == pytest.approx(theirs[of] / theirs[by] * scale), of
+    assert ours[f"{kind}_energy"] == pytest.approx(ours["energy_consumed"])
+
+
+@pytest.mark.parametrize(
+    ("location", "country", "region", "on_cloud"),
+    [
+        ("CNRS Jean Zay", "", "", ""),
+        ("SEATTLE lab", "", "", ""),
+        ("USTC", "", "", ""),
+        ("NOTRE DAME", "", "", ""),
+        ("CAMBRIDGE", "", "", ""),
+        ("lab:basement", "", "", ""),
+        (None, "", "", ""),
+        ("fr", "", "", ""),
+        ("FR", "FRA", "", "N"),
+        ("SEN", "SEN", "", "N"),
+        ("CA-QC", "CAN", "CA-QC", "N"),
+        ("CN-BJ", "CHN", "CN-BJ", "N"),
+        ("NO1", "NOR", "NO1", "N"),
+        ("gcp:us-east1", "USA", "", "Y"),
+        ("gcp:me-central1", "QAT", "", "Y"),
+        ("aws:us-east-1", "USA", "", "Y"),
+        ("azure:swedencentral", "SWE", "", "Y"),
+        ("aws:mars-north-1", "", "", "Y"),
+    ],
+)
+def test_a_country_is_told_by_a_whole_code_alone(location: str | None, country: str, region: str, on_cloud: str) -> None:
+    with EnergyMeter(backends=[], location=location, carbon_intensity=50, verbose=False) as meter:
+        pass
+    (row,) = csv.DictReader(io.StringIO(export(meter.record, Format.CODECARBON_CSV)))
+    cloud = location.partition(":") if location and on_cloud == "Y" else ("", "", "")
+    assert (row["country_iso_code"], row["region"], row["on_cloud"]) == (country, region, on_cloud)
+    assert (row["cloud_provider"], row["cloud_region"]) == (cloud[0], cloud[2])
 
 
 @pytest.mark.parametrize(
@@ -97,6 +162,34 @@ def test_a_model_card_holds_grams_and_where_they_come_from(record: RunRecord) ->
     assert block["hardware_used"] == record.devices[0].name
 
 
+@pytest.mark.parametrize("grams", [2e-5, 1e-9, 0.0, 1.0, 12.3456789, 123_456_789.0])
+def test_a_model_cards_grams_are_a_number_in_yaml(record: RunRecord, grams: float) -> None:
+    text = export(replace(record, total=replace(record.total, co2e_grams=grams)), Format.MODEL_CARD)
+    (number,) = re.findall("emissions: (.*)", text)
+    assert re.fullmatch(r"\d+\.\d+", number)  # a float in YAML 1.1 and 1.2
+    assert float(number) == pytest.approx(grams, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("run", "carbon", "says"),
+    [
+        ({"status": "failed"}, {}, "; the run failed"),
+        ({"status": "running"}, {}, "; the run has not ended"),
+        ({}, {"fallback_share": 0.25}, "; 25 % of it by a figure that stands in)"),
+        ({}, {"assumed": True, "assumed_share": 0.4}, "; 40 % of it by the world average, as nobody named a place)"),
+        ({}, {"assumed": True, "assumed_share": 1.0}, "g CO2e/kWh (world average, as nobody named a place)"),
+    ],
+)
+def test_a_model_card_says_what_its_grams_rest_on(
+    record: RunRecord, run: dict[str, Any], carbon: dict[str, Any], says: str
+) -> None:
+    told = replace(record, run=replace(record.run, **run), carbon=replace(record.carbon, **carbon))
+    assert says in export(told, Format.MODEL_CARD)
+    if run or carbon.keys() == {"fallback_share"}:
+        assert says not in export(record, Format.MODEL_CARD)
+        assert record.carbon.source in export(told, Format.MODEL_CARD)
+
+
 def test_a_score_is_energy_times_intensity_for_each_sample(record: RunRecord) -> None:
     (found,) = json.loads(export(record, Format.SCI_JSON))
     stage = record.stages["predict"]
@@ -105,6 +198,37 @@ def test_a_score_is_energy_times_intensity_for_each_sample(record: RunRecord) ->
     assert found["operational_g"] == pytest.approx(found["energy_kwh"] * found["intensity_g_per_kwh"])
     assert found["intensity_g_per_kwh"] == pytest.approx(record.carbon.intensity_g_per_kwh)
     assert found["sci_g_per_1000_units"] == pytest.approx(stage.co2e_grams / 160 * 1000)  # type: ignore[operator]
+    assert (found["provenance"], found["relative_uncertainty"]) == (stage.provenance, stage.relative_uncertainty)
+    assert stage.relative_uncertainty is not None
+    assert (found["intensity_assumed"], found["intensity_fallback_share"]) == (False, 0)
+    assert found["boundary"].endswith("; embodied emissions are not known, and not included")
+
+
+def test_a_score_says_that_its_intensity_is_assumed_or_stands_in(record: RunRecord) -> None:
+    told = replace(record, carbon=replace(record.carbon, assumed=True, fallback_share=0.3))
+    (found,) = json.loads(export(told, Format.SCI_JSON))
+    assert (found["intensity_assumed"], found["intensity_fallback_share"]) == (True, 0.3)
+
+
+def test_the_stages_shares_of_the_machines_making_add_up_to_the_runs() -> None:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+    options = {"carbon_intensity": 100, "embodied_kg": 1000, "lifetime_years": 4, "verbose": False}
+    with EnergyMeter(backends=[ScriptedBackend([counter])], **options) as meter:  # type: ignore[arg-type]
+        for name in ("train", "predict"):
+            sum(range(3_000_000))  # outside all stages
+            with meter.stage(name), meter.batch(samples=10):
+                sum(range(3_000_000))
+    record = meter.record
+    assert record.stages["other"].seconds > 0.01 * record.total.seconds
+    train, predict = json.loads(export(record, Format.SCI_JSON))
+    assert train["embodied_g"] + predict["embodied_g"] == pytest.approx(record.carbon.embodied_grams)
+    ratio = record.stages["train"].seconds / record.stages["predict"].seconds
+    assert train["embodied_g"] / predict["embodied_g"] == pytest.approx(ratio)
+    # A stage whose samples nobody knows keeps its own share: it is not predict's.
+    record.stages["train"].samples = None
+    (alone,) = json.loads(export(record, Format.SCI_JSON))
+    assert alone["embodied_g"] == pytest.approx(predict["embodied_g"])
+    assert "embodied" not in alone["boundary"]
 
 
 def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
@@ -128,7 +252,8 @@ def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
     assert carbon.water_litres == pytest.approx(record.total.joules / KWH * 1.8)  # type: ignore[operator]
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 100)  # type: ignore[operator]
     (found,) = json.loads(export(record, Format.SCI_JSON))
-    assert found["embodied_g"] == pytest.approx(per_second * stage.seconds)
+    assert stage.samples == 10
+    assert found["embodied_g"] == pytest.approx(carbon.embodied_grams)  # the only stage
     assert found["sci_g_per_unit"] == pytest.approx((found["operational_g"] + found["embodied_g"]) / 10)
     (row,) = csv.DictReader(io.StringIO(export(record, Format.CODECARBON_CSV)))
     assert float(row["water_consumed"]) == pytest.approx(carbon.water_litres)

@@ -152,12 +152,14 @@ def test_a_new_value_counts_from_when_it_was_told_and_the_first_from_the_start(s
 
 def test_no_token_and_no_place_are_refused_before_anything_is_asked(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ELECTRICITY_MAPS_TOKEN", raising=False)
-    with pytest.raises(ConfigurationError, match=r"give ElectricityMaps\(token=...\), or set ELECTRICITY_MAPS_TOKEN"):
+    with pytest.raises(
+        ConfigurationError, match=r"set ELECTRICITY_MAPS_TOKEN in the environment, or give ElectricityMaps\(token=...\)"
+    ):
         ElectricityMaps("FR", url=service.url)
     with pytest.raises(LocationError, match="There is no place 'XX'"):
         ElectricityMaps("XX-1", token=TOKEN, url=service.url)
     assert not service.asked
-    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", f"{TOKEN}\n")
     service.tell(41)
     assert settled(ElectricityMaps("US-CAL-CISO", location="California", url=service.url)).per_kwh == 41
     assert service.asked[0][1]["auth-token"] == TOKEN
@@ -294,6 +296,60 @@ def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int
         forecast_great_britain(datetime.now(UTC), url=service.url)
 
 
+def test_a_forecast_whose_times_have_no_offset_is_refused(service: Service) -> None:
+    service.body = json.dumps({"forecast": [{"datetime": "2026-11-25T12:00:00", "carbonIntensity": 50}]})
+    with pytest.raises(ConfigurationError, match=r"^Electricity Maps told times without an offset from UTC\.$"):
+        forecast_zone("DE", token=TOKEN, url=service.url)
+
+
+def test_a_token_that_is_refused_is_looked_for_where_it_came_from(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.status = 401
+    with pytest.raises(ConfigurationError, match=r"check the option token\.$"):
+        forecast_zone("DE", token=TOKEN, url=service.url)
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
+    with pytest.raises(ConfigurationError, match=r"check the environment variable ELECTRICITY_MAPS_TOKEN\.$"):
+        forecast_zone("DE", url=service.url)
+
+
+def test_the_line_end_of_a_token_is_left_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.body = json.dumps({"forecast": [{"datetime": "2026-11-25T12:00:00Z", "carbonIntensity": 50}]})
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", f"{TOKEN}\n")
+    assert forecast_zone("DE", url=service.url).values == [50]
+    service.tell(41)
+    assert settled(ElectricityMaps("FR", url=service.url)).per_kwh == 41
+    assert [headers["auth-token"] for _, headers in service.asked] == [TOKEN, TOKEN]
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", "\n")
+    with pytest.raises(ConfigurationError, match="wants a token"):
+        forecast_zone("DE", url=service.url)
+
+
+@pytest.mark.parametrize("token", ["s3cret\nt0ken", "s3cret-t\u00f6ken", "s3cret-\u0142"])
+def test_a_token_that_no_header_can_carry_is_told(service: Service, token: str) -> None:
+    says = "The token for Electricity Maps holds a character that no HTTP header can carry: check the option token."
+    with pytest.raises(ConfigurationError) as error:
+        forecast_zone("DE", token=token, url=service.url)
+    assert str(error.value) == says
+    with pytest.raises(ConfigurationError) as error:
+        ElectricityMaps("FR", token=token, url=service.url)
+    assert str(error.value) == says
+    assert not service.asked
+
+
+def test_an_answer_that_is_nested_without_end_is_of_an_unknown_form(service: Service) -> None:
+    service.body = "[" * 100_000
+    with pytest.raises(ConfigurationError, match="answered in an unknown form"):
+        forecast_zone("DE", token=TOKEN, url=service.url)
+    with pytest.raises(ConfigurationError, match="answered in an unknown form"):
+        forecast_great_britain(datetime.now(UTC), url=service.url)
+    assert settled(maps(service)).fallback == "Electricity Maps answered in an unknown form."
+
+
+def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:
+    with pytest.raises(LocationError, match="There is no place 'XX'"):
+        forecast_zone("XX-1", token=TOKEN, url=service.url)
+    assert not service.asked
+
+
 @pytest.mark.parametrize(
     ("told", "code"),
     [
@@ -303,6 +359,7 @@ def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int
         ({"country_code3": "GEO", "country_code": "GE", "region": "Tbilisi"}, "GEO"),
         ({"country_code3": "ESP", "country_code": "ES", "region": "Virginia"}, "ESP"),
         ({"country_code": "FR"}, "FRA"),
+        ({"country_code3": "SEN", "country_code": "SN", "region": "Dakar"}, "SEN"),
     ],
 )
 def test_the_place_of_the_address_is_told_with_a_note(service: Service, told: dict[str, str], code: str) -> None:

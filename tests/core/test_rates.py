@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -116,6 +117,46 @@ def test_a_price_of_this_machines_time_lives_through_a_change_of_the_clocks(monk
         time.tzset()
 
 
+@pytest.mark.parametrize("day", [datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)])
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"02:30": 1, "06:00": 0},
+        {"02:00": 1, "03:00": 0},
+        {"02:10": 1, "02:20": 2, "02:50": 3},
+        {"01:59": 1, "03:01": 2, "12:00": 0},
+        {"00:00": 1, "02:59": 2},
+    ],
+)
+def test_a_price_goes_by_what_the_wall_clock_reads_and_not_by_when_somebody_looked(
+    day: datetime, table: dict[str, float]
+) -> None:
+    prices = price_table(table)
+    assert prices is not None
+    prices = replace(prices, zone=ZoneInfo("Europe/Berlin"))
+    minutes = [day + timedelta(minutes=i) for i in range(40 * 60)]
+    expected = [
+        max((text, price) for text, price in ({"": [*table.values()][-1]} | table).items() if text <= f"{at:%H:%M}")[1]
+        for at in (minute.astimezone(prices.zone) for minute in minutes)
+    ]
+    assert [prices.at(minute).per_kwh for minute in minutes] == expected
+    changes = [i for i in range(1, len(minutes)) if expected[i] != expected[i - 1]]
+    for first, minute in enumerate(minutes[: changes[-1]]):
+        assert prices.at(minute).until == minutes[next(i for i in changes if i > first)], minute
+
+
+@pytest.mark.parametrize(("day", "kwh"), [(datetime(2026, 3, 29, tzinfo=UTC), 3.0), (datetime(2026, 10, 25, tzinfo=UTC), 4.0)])
+def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day: datetime, kwh: float) -> None:
+    prices = price_table({"02:30": 1, "06:00": 0})
+    assert prices is not None
+    for begins in (day - 2 * HOUR, day + HOUR / 4):  # and from 2:15 on, the first time
+        found = Rates(Constant(WORLD), replace(prices, zone=ZoneInfo("Europe/Berlin")), "EUR", Site())
+        found.begin([], begins)
+        end = day + 12 * HOUR
+        found.follow([0.0, (end - begins) / HOUR * KWH], end)
+        assert found.amounts([0.0, (end - begins) / HOUR * KWH]).cost == [0.0, pytest.approx(kwh)]
+
+
 @pytest.mark.parametrize(
     ("price", "says"),
     [
@@ -124,7 +165,10 @@ def test_a_price_of_this_machines_time_lives_through_a_change_of_the_clocks(monk
         ({}, "electricity_price holds no price"),
         ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
         ({"06:00": -1}, "electricity_price is -1"),
-        ({"06:00": "cheap"}, "electricity_price is cheap"),
+        ({"06:00": "cheap"}, "electricity_price is the text 'cheap'; give the price of a kWh as a number"),
+        ("0.3", "electricity_price is the text '0.3'; give the price of a kWh as a number"),
+        ({"06:00+01:00": 0.3, "22:00+01:00": 0.2}, r"electricity_price has the time '06:00\+01:00' with an offset"),
+        ({"06:00Z": 0.3}, "write it as '06:00'"),
     ],
 )
 def test_a_price_that_is_none_is_refused(price: object, says: str) -> None:
