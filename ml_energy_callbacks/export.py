@@ -199,7 +199,7 @@ def sci_json(record: RunRecord) -> str:
                 provenance=stage.provenance,
                 relative_uncertainty=stage.relative_uncertainty,
                 intensity_g_per_kwh=stage.co2e_grams / (stage.joules / JOULES_PER_KWH * carbon.pue)
-                if stage.joules
+                if stage.joules and carbon.intervals
                 else carbon.intensity_g_per_kwh,
                 operational_g=stage.co2e_grams,
                 embodied_g=embodied,

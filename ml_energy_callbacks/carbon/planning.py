@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from math import isfinite
+from math import isclose, isfinite
 from typing import NamedTuple
 
 from ml_energy_callbacks.carbon.price import PriceTable
@@ -158,11 +158,16 @@ def _start(begins: datetime, run: _Amount, now: _Amount | None, *, priced: bool)
         begins=begins,
         grams=run.grams,
         cost=run.cost if priced else None,
-        saved_grams=None if now is None else now.grams - run.grams,
-        saved_cost=now.cost - run.cost if priced and now is not None else None,
+        saved_grams=None if now is None else _less(now.grams, run.grams),
+        saved_cost=_less(now.cost, run.cost) if priced and now is not None else None,
     )
 
 
 def _rounded(amount: float) -> float:
     """Leave out the digits in which sums that are equal may differ."""
     return float(f"{amount:.9g}")
+
+
+def _less(now: float, then: float) -> float:
+    """Return by how much the second is less; nothing where rounding alone tells them apart."""
+    return 0.0 if isclose(now, then, rel_tol=1e-9) else now - then
