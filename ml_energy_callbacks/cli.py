@@ -21,11 +21,16 @@ from ml_energy_callbacks.doctor import render as render_diagnosis
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.export import Format
 from ml_energy_callbacks.export import export as write
+from ml_energy_callbacks.inference import compare_models, profile_inference
+from ml_energy_callbacks.inference.plot import plot_comparison, plot_profile
+from ml_energy_callbacks.inference.table import render_comparison, render_profile
+from ml_energy_callbacks.inference.target import load
 from ml_energy_callbacks.lifecycle import lifecycle as over_the_life
 from ml_energy_callbacks.lifecycle import load_records
 from ml_energy_callbacks.records import dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
+from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.report.schedule import render_plan
 
 _HOURS_OF_A_YEAR = 8784.0
@@ -199,6 +204,84 @@ def demo(
     console.print(render(outcome.record))
     console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)
     console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)
+
+
+_Width = Annotated[float, typer.Option(help="Half-width of the 95 % intervals of J/sample, as a share.")]
+_Seconds = Annotated[float, typer.Option(help="No block of calls begins after so many seconds.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+_Plot = Annotated[Path | None, typer.Option(help="Draw it into this file, such as cost.png.")]
+
+
+@app.command()
+def profile(
+    target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
+    *,
+    batch_sizes: Annotated[str, typer.Option(help="Numbers of samples.")] = "1,2,4,8,16,32",
+    width: _Width = 0.05,
+    latency_limit: Annotated[float | None, typer.Option(help="Longest p95 latency of the best batch size, in s.")] = None,
+    seconds: _Seconds = 120.0,
+    json: _Json = False,
+    plot: _Plot = None,
+) -> None:
+    """Measure what a prediction costs at each batch size, and name the best one."""
+    sizes = _whole_numbers(batch_sizes)
+    if plot is not None:
+        check_picture(plot)
+    fn, make_batch = load(target, "fn", "make_batch")
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+        found = profile_inference(
+            fn,
+            make_batch,
+            sizes,
+            relative_width=width,
+            max_seconds=seconds,
+            latency_limit=latency_limit,
+            progress=lambda known: live.update(render_profile(known), refresh=True),
+        )
+    if plot is not None:
+        plot_profile(found, plot)
+    if json:
+        typer.echo(dump_json(found))
+    else:
+        Console().print(render_profile(found))
+
+
+@app.command()
+def compare(
+    target: Annotated[str, typer.Argument(help="module:function; the function returns (models, data, metric).")],
+    *,
+    width: _Width = 0.05,
+    seconds: _Seconds = 120.0,
+    json: _Json = False,
+    plot: _Plot = None,
+) -> None:
+    """Measure what the predictions of several models cost, and how good they are on the same data."""
+    if plot is not None:
+        check_picture(plot)
+    models, data, metric = load(target, "models", "data", "metric")
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+        found = compare_models(
+            models,
+            data,
+            metric,
+            relative_width=width,
+            max_seconds=seconds,
+            progress=lambda known: live.update(render_comparison(known), refresh=True),
+        )
+    if plot is not None:
+        plot_comparison(found, plot)
+    if json:
+        typer.echo(dump_json(found))
+    else:
+        Console().print(render_comparison(found))
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        msg = f"--batch-sizes {text!r} are none; write them as 1,8,64."
+        raise ConfigurationError(msg) from None
 
 
 def main() -> None:

@@ -117,10 +117,11 @@ class Window:
     def joules(self) -> float | None:
         """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
 
-        It stays None where a device's energy is not known at one of its edges, or for a while between them.
+        It stays None where a device's energy is not known at one of its edges, or for a while between them;
+        and without devices.
         """
         end, start = self.end, self.start
-        if end is None or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
+        if end is None or not end.expected or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
             return None
         if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
             return None

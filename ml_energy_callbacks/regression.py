@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from ml_energy_callbacks.student_t import quantile
+
 Vector = list[float]
 _Key = TypeVar("_Key", int, tuple[int, int])
 Matrix = list[Vector]
@@ -26,12 +28,6 @@ _NOISE = 0.05
 _LEAST_PRIOR = 1e-6
 _RESOLVE = 1.05
 """The powers used for spreading are solved anew when the equations have grown by this factor."""
-
-# Two-sided 95 % quantiles of Student's t for 1 to 31 degrees of freedom.
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042, 2.040,
-)  # fmt: skip
 
 
 def _sums() -> dict[Any, float]:
@@ -179,8 +175,8 @@ class PowerFit:
             if bucket in solution.reliable and count >= MIN_BLOCKS:
                 row = dict(zip(buckets, solution.inverse[i], strict=True))
                 squares = sum(sum(row[b] * pull for b, pull in score.items()) ** 2 for score in scores)
-                quantile = _T95[min(count - 2, len(_T95) - 1)] * (count / (count - 1)) ** 0.5
-                half_widths[bucket] = quantile * squares**0.5
+                factor = quantile(count - 1) * (count / (count - 1)) ** 0.5
+                half_widths[bucket] = factor * squares**0.5
         return Fit({b: max(0.0, w) for b, w in solution.watts.items()}, half_widths)
 
     def _solve(self) -> "_Solution":

@@ -238,7 +238,7 @@ def _stage(
         compiled=counts.compiled,
         sampled_joules=sampled,
         above_idle=None if idle is None else sampled - idle,
-        latency=_latency(state.latencies.get(tally.group)),
+        latency=latency_record(state.latencies.get(tally.group)),
         phases=_apart(
             {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
         ),
@@ -294,7 +294,8 @@ def idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], secon
     return sum(idle_watts[name] for name in devices) * seconds
 
 
-def _latency(times: Quantiles | None) -> LatencyRecord | None:
+def latency_record(times: Quantiles | None) -> LatencyRecord | None:
+    """Return the quantiles of times in ns; None where there are none."""
     if times is None or not times.count:
         return None
     p50, p95, p99 = (times.at(share) / NS_PER_S for share in (0.5, 0.95, 0.99))

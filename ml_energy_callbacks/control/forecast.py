@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 from ml_energy_callbacks.records import ForecastRecord
+from ml_energy_callbacks.student_t import quantile
 
 _FIRST_SPREAD, _FIRST_WEIGHT = 0.1, 4
 """Before an epoch was compared with another, they are taken to differ by 10 %, which counts like four comparisons; assumed."""
-
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Forecaster:
         freedom = count - 1 + _FIRST_WEIGHT
         spread = (variance / freedom) ** 0.5 * epoch  # of one epoch
         coming = left / epoch
-        half = student_t(freedom) * spread * (coming + coming**2 / count) ** 0.5
+        half = quantile(freedom) * spread * (coming + coming**2 / count) ** 0.5
         expected = mean * left
         per_kwh = [_per_kwh(before, spent, name) for name in ("co2e_grams", "cost")]
         grams, cost = (None if price is None else so_far + price * expected for so_far, price in per_kwh)
@@ -90,17 +89,3 @@ def _per_kwh(before: Spent, spent: Spent, name: str) -> tuple[float, float | Non
     if late is None or early is None or spent.kwh <= before.kwh:
         return late or 0.0, None
     return late, (late - early) / (spent.kwh - before.kwh)
-
-
-def student_t(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t with four or more degrees of freedom, to 0.3 %.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
-    """
-    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
-    return (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.lifecycle import Lifecycle, Part
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
+from ml_energy_callbacks.report.picture import new_figure, save
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
 
@@ -73,12 +73,7 @@ def plot_lifecycle(found: Lifecycle, path: Path) -> None:
     Raises:
         ConfigurationError: matplotlib is missing, or the picture cannot be written there.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
-    except ImportError:
-        msg = "A picture needs matplotlib: pip install 'ml-energy-callbacks[plot]', or leave out --plot."
-        raise ConfigurationError(msg) from None
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     even = found.break_even
     end = found.days if even is None else max(found.days, min(even.day * 1.2, 3 * found.days))
@@ -98,8 +93,4 @@ def plot_lifecycle(found: Lifecycle, path: Path) -> None:
         axes.axvline(found.days, color="0.7", label="end of the life")
     axes.set(xlabel="days", ylabel="kWh", xlim=(0, end), ylim=(0, None))
     axes.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        msg = f"The picture {path} cannot be written: {error}; name a file such as life.png in a directory that is there."
-        raise ConfigurationError(msg) from None
+    save(figure, path)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ml_energy_callbacks.control import Forecaster, GainRule, Spent
-from ml_energy_callbacks.control.forecast import student_t
 from ml_energy_callbacks.records import StoppingRecord
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -48,11 +47,6 @@ def test_a_restored_rule_goes_on_and_another_metrics_state_is_left() -> None:
     other = rule(monitor="accuracy", mode="max")
     other.restore(kept)
     assert other.state.best is None
-
-
-@pytest.mark.parametrize(("freedom", "quantile"), [(4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (1000, 1.962)])
-def test_students_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
-    assert student_t(freedom) == pytest.approx(quantile, rel=3e-3)
 
 
 def spent(done: float, kwh: float, seconds: float, compile_kwh: float = 0.0, compile_seconds: float = 0.0) -> Spent:

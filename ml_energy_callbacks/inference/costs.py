@@ -1,0 +1,89 @@
+"""What was measured -> what it costs; pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ml_energy_callbacks.inference.engine import MIN_REPEATS, Measured, Series
+from ml_energy_callbacks.inference.results import Cost, Interval, State
+from ml_energy_callbacks.inference.student import differences, interval
+from ml_energy_callbacks.metrics import JOULES_PER_WH, ratio
+from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.report.quantities import quantity
+from ml_energy_callbacks.summary import latency_record
+
+
+def cost_fields(series: Series, idle_watts: Interval | None, relative_width: float) -> dict[str, Any]:
+    """Return the fields of a :class:`Cost`."""
+    joules = interval(list(series.joules_per_sample.values()))
+    state, note = _state(series, joules, relative_width)
+    return {
+        "joules_per_sample": joules,
+        "joules_per_sample_above_idle": _above_idle(series, idle_watts),
+        "wh_per_1000_samples": None if joules is None else joules.mean / JOULES_PER_WH * 1000,
+        "samples_per_second": interval([1 / seconds for seconds in series.seconds_per_sample.values()]),
+        "latency": latency_record(series.latencies),
+        "repeats": len(series.blocks),
+        "state": state,
+        "note": note,
+    }
+
+
+def finding_fields(measured: Measured, record: RunRecord, relative_width: float) -> dict[str, Any]:
+    """Return the fields of :class:`Findings`."""
+    return {
+        "idle_watts": measured.idle_watts,
+        "relative_uncertainty": record.total.relative_uncertainty,
+        "provenance": record.total.provenance,
+        "devices": [device.id for device in record.devices],
+        "relative_width": relative_width,
+        "seconds": measured.seconds,
+        "differences": differences({series.case.name: series.joules_per_sample for series in measured.series}),
+        "warnings": record.warnings,
+    }
+
+
+def works(cost: Cost) -> bool:
+    """Return whether this can be used: it never raised."""
+    return cost.state in {"measured", "undecided"}
+
+
+def first_failure(all_series: Sequence[Series]) -> str | None:
+    """Return what the first case died of, where none could be measured, and died of more than a lack of time; else None."""
+    failed = [f"{series.case.name}: {series.error}" for series in all_series if series.error is not None and not series.blocks]
+    return failed[0] if len(failed) == len(all_series) else None
+
+
+def _above_idle(series: Series, idle_watts: Interval | None) -> Interval | None:
+    """Return the energy of a sample without the idle power of its time; the two errors are independent."""
+    if idle_watts is None:
+        return None
+    seconds, joules = series.seconds_per_sample, series.joules_per_sample
+    left = interval([joules[i] - idle_watts.mean * seconds[i] for i in joules])
+    if left is None or left.half_width is None or idle_watts.half_width is None:
+        return left
+    mean_seconds = sum(seconds[i] for i in joules) / len(joules)
+    return Interval(mean=left.mean, half_width=math.hypot(left.half_width, idle_watts.half_width * mean_seconds))
+
+
+def _state(series: Series, joules: Interval | None, relative_width: float) -> tuple[State, str | None]:
+    if series.error is not None:
+        kept = f"; {len(series.blocks)} repeats before it are kept" if series.blocks else ""
+        if series.too_large:
+            return "out_of_memory", f"It does not fit in memory ({series.error}){kept}."
+        return "failed", f"It raised {series.error}{kept}."
+    if series.decided:
+        return "measured", None
+    return "undecided", f"The time was over after {_so_far(series, joules, relative_width)}"
+
+
+def _so_far(series: Series, joules: Interval | None, relative_width: float) -> str:
+    repeats = len(series.blocks)
+    if repeats < MIN_REPEATS:
+        return f"{repeats} of at least {MIN_REPEATS} repeats; give more seconds."
+    what = joules or interval(list(series.seconds_per_sample.values()))
+    share = None if what is None else ratio(what.half_width, what.mean / 100)
+    return (
+        f"{repeats} repeats: its interval is ±{quantity(share, '%')}, and ±{quantity(100 * relative_width, '%')} were asked; "
+        "give more seconds or a wider interval, or quiet the machine."
+    )

@@ -1,0 +1,116 @@
+"""What differs between torch modules, Keras models and plain callables; no framework is imported that is not here already."""
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+
+_TOO_LARGE = {"OutOfMemoryError", "ResourceExhaustedError"}
+"""What torch and TensorFlow raise; JAX and torch on a processor say it in words alone."""
+_TOO_LARGE_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory", "not enough memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether this exception says that the memory did not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ in _TOO_LARGE:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TOO_LARGE_WORDS)
+
+
+def wait_for(outputs: object) -> None:
+    """Wait until the accelerator has done what torch or JAX handed to it."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if jax is not None:
+        jax.block_until_ready(outputs)
+
+
+def is_keras(model: object) -> bool:
+    """Return whether this is a Keras model; on the backend torch it is a torch module, too."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.Model)
+
+
+def is_torch(model: object) -> bool:
+    """Return whether this is a torch module, and no Keras model."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module) and not is_keras(model)
+
+
+def predictor(name: str, model: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - of any framework
+    """Return the function that takes inputs and returns outputs.
+
+    Raises:
+        ConfigurationError: It is no model.
+    """
+    if is_keras(model):
+        return model.predict_on_batch  # type: ignore[no-any-return]
+    if is_torch(model):
+        return partial(_without_gradients, model)
+    if not callable(model):
+        msg = f"The model {name!r} is a {type(model).__name__}; give a torch module, a Keras model, or a callable."
+        raise ConfigurationError(msg)
+    return model  # type: ignore[no-any-return]
+
+
+def _without_gradients(model: Any, inputs: Any) -> Any:  # noqa: ANN401 - of any framework
+    with sys.modules["torch"].inference_mode():
+        return model(inputs)
+
+
+@contextlib.contextmanager
+def evaluating(models: Iterable[Any]) -> Iterator[None]:
+    """Have torch modules in eval mode; afterwards each part of them is in the mode that it was in."""
+    modules = [model for model in models if is_torch(model)]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def size_on_disk(model: Any) -> int | None:  # noqa: ANN401 - of any framework
+    """Return the bytes of torch's saved state_dict, or of Keras's .keras file; None of others, and of what cannot be saved."""
+    try:
+        if is_keras(model):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.keras"
+                model.save(path)
+                return path.stat().st_size
+        if is_torch(model):
+            file = io.BytesIO()
+            sys.modules["torch"].save(model.state_dict(), file)
+            return file.tell()
+    except Exception:  # noqa: BLE001 - a custom layer may fail in any way; the size is then unknown
+        return None
+    return None
+
+
+def joined(parts: Sequence[Any]) -> Any:  # noqa: ANN401 - of any framework
+    """Return the outputs or targets of all batches as one: a torch tensor, a NumPy array, or a list.
+
+    Args:
+        parts: Of each batch, an array of shape (samples, ...) or a sequence.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(parts[0], torch.Tensor):
+        return torch.cat([part.detach().cpu() for part in parts])
+    if hasattr(parts[0], "__array__"):
+        numpy = sys.modules["numpy"]
+        return numpy.concatenate([numpy.asarray(part) for part in parts])
+    return [value for part in parts for value in part]
+
+
+def shape_of_sample(outputs: Any) -> tuple[int, ...]:  # noqa: ANN401 - of any framework
+    """Return the shape of one sample's output; () of a plain sequence."""
+    return tuple(getattr(outputs, "shape", ()))[1:]

@@ -1,0 +1,35 @@
+"""Options, and the meter, that both measurements share."""
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Literal
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.readings import Backend
+
+
+def check_bounds(relative_width: float, max_seconds: float) -> None:
+    """Check how narrow the intervals shall be, and how long it may take.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
+    """
+    if not 0 < relative_width < 1:
+        msg = f"relative_width is {relative_width}; give a share between 0 and 1, such as 0.05 for ±5 %."
+        raise ConfigurationError(msg)
+    if not (isfinite(max_seconds) and max_seconds > 0):
+        msg = f"max_seconds is {max_seconds}; give seconds above 0, such as 120."
+        raise ConfigurationError(msg)
+
+
+def slowest_refresh_s(meter: EnergyMeter) -> float:
+    """Return the period in s, as far as it is known by now, at which the slowest of the devices that count refreshes."""
+    learned = [device.update_period_s or 0.0 for device in meter.record.devices]
+    devices = [source.device for source in meter.discovery.sources]
+    return max([0.0, *learned, *(device.min_interval_s for device in devices if not device.whole_machine)])
+
+
+def quiet_meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
+    """Return a meter of joules alone; any intensity keeps it from asking for one."""
+    return EnergyMeter(devices=devices, carbon_intensity=0.0, verbose=False, backends=backends)

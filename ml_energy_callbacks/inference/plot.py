@@ -1,0 +1,83 @@
+"""A profile or a comparison -> a picture; it needs the extra ``plot``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_energy_callbacks.inference.results import Comparison, Interval, Profile
+from ml_energy_callbacks.report.picture import new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PANEL_INCHES = (4.6, 3.6)
+
+
+def plot_profile(profile: Profile, path: Path) -> None:
+    """Draw joules per sample, throughput and latency against the batch size.
+
+    Raises:
+        ConfigurationError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = _figure(3)
+    energy, throughput, latency = figure.subplots(1, 3)
+    sizes = [size for size in profile.sizes if size.repeats]
+    for label, points in (
+        ("gross", [(size.batch_size, size.joules_per_sample) for size in sizes]),
+        ("above idle", [(size.batch_size, size.joules_per_sample_above_idle) for size in sizes]),
+    ):
+        _intervals(energy, points, label)
+    _intervals(throughput, [(size.batch_size, size.samples_per_second) for size in sizes], None)
+    for name in ("p50_s", "p95_s", "p99_s"):
+        timed = [(size.batch_size, 1000 * getattr(size.latency, name)) for size in sizes if size.latency is not None]
+        latency.plot(*zip(*timed, strict=True), marker="o", label=name.removesuffix("_s"))
+    if profile.latency_limit_s is not None:
+        latency.axhline(1000 * profile.latency_limit_s, color="grey", linestyle="--", label="limit (p95)")
+    for axes, label in (
+        (energy, f"J per sample, {profile.provenance or 'unknown'}"),
+        (throughput, "samples per s"),
+        (latency, "latency of a batch, ms"),
+    ):
+        axes.set(xscale="log", xlabel="batch size", ylabel=label)
+        axes.set_xticks([size.batch_size for size in sizes], [str(size.batch_size) for size in sizes])
+        axes.minorticks_off()
+    energy.legend()
+    latency.legend()
+    save(figure, path)
+
+
+def plot_comparison(comparison: Comparison, path: Path) -> None:
+    """Draw accuracy against joules per sample, the models of the Pareto front filled.
+
+    Raises:
+        ConfigurationError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = _figure(1)
+    axes = figure.subplots()
+    for model in comparison.models:
+        joules = model.joules_per_sample
+        if joules is None or model.accuracy is None:
+            continue
+        axes.errorbar(
+            joules.mean,
+            model.accuracy,
+            xerr=joules.half_width,
+            marker="o",
+            capsize=3,
+            markerfacecolor=None if model.pareto else "white",
+        )
+        axes.annotate(model.name, (joules.mean, model.accuracy), textcoords="offset points", xytext=(6, 6))
+    axes.set(xlabel=f"J per sample, {comparison.provenance or 'unknown'}", ylabel="accuracy")
+    axes.set_title("filled: Pareto front", fontsize="medium")
+    save(figure, path)
+
+
+def _figure(panels: int) -> "Figure":
+    width, height = _PANEL_INCHES
+    return new_figure(panels * width, height)
+
+
+def _intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None) -> None:  # noqa: ANN401 - matplotlib's
+    known = [(x, found.mean, found.half_width or 0.0) for x, found in points if found is not None]
+    if known:
+        x, y, half = zip(*known, strict=True)
+        axes.errorbar(x, y, yerr=half, marker="o", capsize=3, label=label)

@@ -1,0 +1,111 @@
+"""A profile or a comparison -> tables for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, Profile
+from ml_energy_callbacks.report import quantity, uncertainty
+
+_ENERGY = ("J/sample", "±", "above idle", "±", "Wh/1000", "repeats", "")
+_SPEED = ("samples/s", "p50 ms", "p95 ms", "p99 ms")
+_BYTES_PER_MB = 1e6
+_STATES = {"measured": "", "undecided": "undecided", "failed": "failed", "out_of_memory": "out of memory"}
+
+
+def render_profile(profile: Profile) -> Group:
+    """Return the tables of batch sizes, with what the reader should know below them."""
+    energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
+    speed = _table("Throughput, and latency of a batch", "batch size", *_SPEED)
+    for size in profile.sizes:
+        best = "best" if size.batch_size == profile.best else "no difference" if size.batch_size in profile.alike else ""
+        energy.add_row(str(size.batch_size), *_energy(size), _told_state(size, best))
+        speed.add_row(str(size.batch_size), *_speed(size))
+    notes = [f"Batch size {size.batch_size}: {size.note}" for size in profile.sizes if size.note is not None]
+    return _group(energy, speed, [*_verdict(profile), *notes, *_common(profile)])
+
+
+def render_comparison(comparison: Comparison) -> Group:
+    """Return the tables of models, with what the reader should know below them."""
+    energy = _table("Energy of a prediction by model", "model", *_ENERGY)
+    rest = _table("Accuracy, throughput, latency of a batch, and size", "model", "accuracy", *_SPEED, "size MB")
+    for model in comparison.models:
+        energy.add_row(model.name, *_energy(model), _told_state(model, "Pareto" if model.pareto else ""))
+        accuracy = quantity(None) if model.accuracy is None else f"{model.accuracy:.4g}"
+        size = None if model.size_bytes is None else model.size_bytes / _BYTES_PER_MB
+        rest.add_row(model.name, accuracy, *_speed(model), quantity(size))
+    first = comparison.models[0].name
+    differences = [_told(pair) for pair in comparison.differences if pair.a == first]
+    notes = [f"{model.name}: {model.note}" for model in comparison.models if model.note is not None]
+    return _group(energy, rest, [*differences, *notes, *_common(comparison)])
+
+
+def _group(energy: Table, rest: Table, lines: Sequence[str]) -> Group:
+    return Group(energy, rest, *(Text(line) for line in lines))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"model", ""} else "right", overflow="fold")
+    return table
+
+
+def _energy(cost: Cost) -> list[str]:
+    return [
+        *_interval(cost.joules_per_sample),
+        *_interval(cost.joules_per_sample_above_idle),
+        quantity(cost.wh_per_1000_samples),
+        str(cost.repeats),
+    ]
+
+
+def _speed(cost: Cost) -> list[str]:
+    latency = cost.latency
+    times = [None] * 3 if latency is None else [1000 * seconds for seconds in (latency.p50_s, latency.p95_s, latency.p99_s)]
+    throughput = None if cost.samples_per_second is None else cost.samples_per_second.mean
+    return [quantity(value) for value in (throughput, *times)]
+
+
+def _told_state(cost: Cost, mark: str) -> str:
+    return ", ".join(part for part in (mark, _STATES[cost.state]) if part)
+
+
+def _interval(found: Interval | None) -> tuple[str, str]:
+    if found is None:
+        return quantity(None), quantity(None)
+    share = found.half_width / abs(found.mean) if found.half_width is not None and found.mean else None
+    return quantity(found.mean), quantity(None) if share is None else _percent(share)
+
+
+def _percent(share: float) -> str:
+    return quantity(float(f"{100 * share:.2g}"), "%")
+
+
+def _told(pair: Difference) -> str:
+    if pair.verdict == "no difference":
+        return f"{pair.b} against {pair.a}: no difference in energy (inside ±{_percent(pair.half_width)})."
+    return f"{pair.b} takes {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
+
+
+def _verdict(profile: Profile) -> Iterator[str]:
+    limit = profile.latency_limit_s
+    below = "" if limit is None else f" with a p95 latency up to {quantity(1000 * limit, 'ms')}"
+    if profile.best is not None:
+        alike = ", ".join(str(size) for size in profile.alike)
+        yield f"Least energy per sample{below}: batch size {profile.best}." + (f" No difference: {alike}." if alike else "")
+    elif limit is not None and any(size.joules_per_sample is not None for size in profile.sizes):
+        yield f"No batch size was measured{below}."
+
+
+def _common(findings: Findings) -> Iterator[str]:
+    if findings.idle_watts is not None:
+        half = findings.idle_watts.half_width
+        yield f"Idle: {quantity(findings.idle_watts.mean, 'W')}" + ("." if half is None else f" ±{quantity(half, 'W')}.")
+    if findings.provenance is not None:
+        sure = uncertainty(findings.provenance, findings.relative_uncertainty)
+        yield f"Joules are {sure} by {', '.join(findings.devices)}; the intervals above are of the repeats alone."
+    yield from findings.warnings

@@ -1,0 +1,80 @@
+"""A machine whose power is known, in virtual time: the real bench and the real ledger, over a simulated meter."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ml_energy_callbacks.attribution import Ledger, Mark
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.inference.engine import Case, Measured, MeterBench, measure
+from ml_energy_callbacks.meter import Window
+from ml_energy_callbacks.sampler import Poller
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
+from ml_energy_callbacks.timeline import Timeline
+
+IDLE_WATTS, BUSY_WATTS = 90.0, 400.0
+CALL_S = 0.04
+
+
+class World:
+    """One device, its counter refreshed on a grid; the calls draw power that varies from block to block and call to call."""
+
+    def __init__(self, seed: int, *, noise: float = 0.03, refresh_s: float = 0.1) -> None:
+        self._rng = random.Random(seed)
+        self._noise = noise
+        self._level = 1.0
+        self.clock = ManualClock()
+        self._curve = PowerCurve(self.clock, IDLE_WATTS)
+        counter = ScriptedCounter(self._curve, self.clock, period_s=refresh_s, offset_s=self._rng.random() * refresh_s)
+        self._timeline = Timeline(self.clock)
+        bucket = self._timeline.add_bucket()
+        self._ledger = Ledger(counter.device)
+        self._poller = Poller([(counter, self._ledger)], self._timeline, 0.05)
+        self._poller._random.seed(seed)
+        self._timeline.switch(bucket)
+        self.bench = MeterBench(self, lambda: refresh_s, self.clock, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        """Rest; the block that follows draws a little more or less than the last one."""
+        self._level = self._rng.gauss(1, self._noise)
+        self._spend(seconds, IDLE_WATTS)
+
+    def call(self, samples: int, cost: float) -> Callable[[], int]:
+        """Return a call that takes, on the average, ``cost`` times as much energy as one whose cost is 1."""
+
+        def call() -> int:
+            self._spend(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost * self._level)
+            return samples
+
+        return call
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        window = Window(self._mark())
+        try:
+            yield window
+        finally:
+            window.end = self._mark()
+
+    def _mark(self) -> Mark:
+        look = self._timeline.look()
+        mark = Mark(look.now, look.totals, frozenset([self._ledger.device.id]))
+        self._ledger.mark(mark)
+        return mark
+
+    def _spend(self, seconds: float, watts: float) -> None:
+        self._curve.set(watts)
+        end = self.clock.now_ns + round(seconds * NS_PER_S)
+        while self._poller.next_poll < end:
+            self.clock.now_ns = max(self.clock.now_ns, self._poller.next_poll)
+            self._poller.poll()
+        self.clock.now_ns = max(self.clock.now_ns, end)
+        self._curve.set(IDLE_WATTS)
+
+
+def measured(
+    world: World, costs: dict[str, float], *, samples: int = 4, relative_width: float = 0.05, max_seconds: float = 600.0
+) -> Measured:
+    """Measure calls of these costs."""
+    cases = [Case(name, lambda cost=cost: world.call(samples, cost)) for name, cost in costs.items()]
+    return measure(cases, world.bench, relative_width=relative_width, max_seconds=max_seconds, seed=0, progress=lambda _: None)

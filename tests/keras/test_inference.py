@@ -1,0 +1,45 @@
+"""The cost of predictions of Keras models."""
+
+import keras
+import numpy as np
+import pytest
+
+from ml_energy_callbacks.inference import compare_models, profile_inference
+from ml_energy_callbacks.inference.frameworks import is_keras, is_torch
+
+
+def small(width: int) -> keras.Model:
+    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(width, "relu"), keras.layers.Dense(3)])
+    model.compile(loss="mse")
+    return model
+
+
+def accuracy(outputs: np.ndarray, targets: np.ndarray) -> float:
+    return float((outputs.argmax(1) == targets).mean())
+
+
+def test_models_are_compared_and_their_files_weighed() -> None:
+    rng = np.random.default_rng(0)
+    data = [(rng.normal(size=(8, 16)).astype("float32"), rng.integers(0, 3, 8)) for _ in range(2)]
+    models = {"wide": small(256), "narrow": small(8)}
+    assert all(is_keras(model) and not is_torch(model) for model in models.values())
+    comparison = compare_models(models, data, accuracy, max_seconds=6)
+    wide, narrow = comparison.models
+    inputs, targets = (np.concatenate(part) for part in zip(*data, strict=True))
+    assert wide.accuracy == pytest.approx(accuracy(models["wide"].predict_on_batch(inputs), targets))
+    assert wide.size_bytes is not None
+    assert narrow.size_bytes is not None
+    assert wide.size_bytes > narrow.size_bytes > 1000
+    for model in (wide, narrow):
+        assert model.note is None or "time was over" in model.note
+        assert model.repeats >= 1
+        assert model.joules_per_sample is not None
+        assert model.joules_per_sample.mean > 0
+
+
+def test_a_model_is_profiled() -> None:
+    profile = profile_inference(small(8), lambda size: np.zeros((size, 16), "float32"), (1, 32), max_seconds=5)
+    for size in profile.sizes:
+        assert size.repeats >= 1
+        assert size.latency is not None
+        assert 0 < size.latency.p50_s < 1
