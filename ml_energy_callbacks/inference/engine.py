@@ -117,7 +117,7 @@ class MeterBench:
                 self._sleep(min(length, longest))
                 windows.append((window, self.now() - begun))
         self._wait_for(windows[-1][0], lambda: self._sleep(self._period / 10))
-        return [Block(_joules(window), seconds) for window, seconds in windows]
+        return [Block(window.joules, seconds) for window, seconds in windows]
 
     def run(self, call: Call) -> Block:
         """Cool down, and measure the calls of five refreshes, at least one, amid more of the same."""
@@ -135,7 +135,7 @@ class MeterBench:
                 before_ns, called_ns = called_ns, self._clock()
                 latencies.append(called_ns - before_ns)
         self._wait_for(window, call)
-        return Block(_joules(window), (called_ns - begun_ns) / NS_PER_S, samples, latencies)
+        return Block(window.joules, (called_ns - begun_ns) / NS_PER_S, samples, latencies)
 
     def _wait_for(self, window: Window, meanwhile: Callable[[], object]) -> None:
         ended = self.now()
@@ -145,10 +145,6 @@ class MeterBench:
 
 def _expected(window: Window) -> bool:
     return window.end is not None and bool(window.end.expected)
-
-
-def _joules(window: Window) -> float | None:
-    return window.joules
 
 
 @dataclass(frozen=True, slots=True)
