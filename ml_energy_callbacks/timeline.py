@@ -85,6 +85,9 @@ End = tuple[Stamp, int, int, int | None, Stamp, int]
 Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None] | Begin | End
 """What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
 
+_SWITCH, _BATCHES, _BEGIN = 2, 4, 3
+"""Lengths of the first three."""
+
 
 @dataclass(slots=True)
 class _State:
@@ -229,46 +232,44 @@ class Timeline:
         finally:
             self._working = False
 
-    def _apply(self, state: _State, instant: int, event: Event) -> None:
+    def _apply(self, state: _State, instant: int, event: Any) -> None:  # noqa: ANN401 - one of the Events, told apart by length
         # One that was stamped before the last look, and appended after it, happened at that look.
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
-        bucket = event[1]
-        if len(event) > 2:  # noqa: PLR2004 - more than a switch
-            if event[2] is None:
-                state.overlapping += 1
+        bucket, running = event[1], state.running
+        length = len(event)
+        if length == _SWITCH:
+            if state.overlapping and self.groups[bucket] == self.groups[running]:
+                bucket = running  # somebody else enters or leaves the stage
+        elif length == _BEGIN:
+            state.overlapping += 1
+        else:
+            batches, samples = event[2], event[3]
+            group = self.groups[bucket if length == _BATCHES else event[5]]
+            counts = state.counts[group]
+            counts.batches += batches
+            if samples is None:
+                counts.unsized += batches
             else:
-                bucket = self._end_batches(state, instant, event)
-        elif state.overlapping and self.groups[bucket] == self.groups[state.running]:
-            bucket = state.running  # somebody else enters or leaves the stage
+                counts.samples += samples
+                if running in self._compiling:
+                    counts.compiled += samples
+            if group in self._latencies:
+                self._time(state, instant, event, group)
+            if length != _BATCHES:
+                state.overlapping = max(0, state.overlapping - 1)
+                # Others go on; or another stage has begun meanwhile, to which the time belongs.
+                if state.overlapping or self.groups[running] != group:
+                    bucket = running
         state.running = bucket
         state.switches.append((state.since, bucket))
 
-    def _end_batches(self, state: _State, instant: int, event: Any) -> int:  # noqa: ANN401 - one of three tuples
-        """Count batches that end, and return the bucket that runs from now on."""
-        bucket: int = event[1]
-        batches, samples = event[2:4]
-        overlaps = len(event) > 4  # noqa: PLR2004 - it tells its own begin
-        group = self.groups[event[5] if overlaps else bucket]
-        counts = state.counts[group]
-        compiling = state.running in self._compiling
-        counts.batches += batches
-        if samples is None:
-            counts.unsized += batches
-        else:
-            counts.samples += samples
-            if compiling:
-                counts.compiled += samples
-        if group in self._latencies and not compiling and state is self._state:
-            begun = _instant(event[4]) if overlaps else state.switches[-1][0]
-            self._latencies[group].add(max(0, instant - begun) // max(1, batches), batches)
-        if overlaps:
-            state.overlapping = max(0, state.overlapping - 1)
-            # Others go on; or another stage has begun meanwhile, to which the time belongs.
-            if state.overlapping or self.groups[state.running] != group:
-                return state.running
-        return bucket
+    def _time(self, state: _State, instant: int, event: Any, group: int) -> None:  # noqa: ANN401 - one of two tuples
+        """Note how long batches took that end; what is looked at for the time being is noted once it is settled."""
+        if state is self._state and state.running not in self._compiling:
+            began = state.switches[-1][0] if len(event) == _BATCHES else _instant(event[4])
+            self._latencies[group].add(max(0, instant - began) // max(1, event[2]), event[2])
 
 
 def _instant(stamp: Stamp) -> int:
