@@ -38,9 +38,15 @@ class Batch:
 
 
 def each_call(context: Callable[[Any, Any], AbstractContextManager[None]]) -> Callable[[_Function], _Function]:
-    """Return a decorator that runs each call of a function, or of a coroutine function, in a context of its arguments."""
+    """Return a decorator that runs each call of a function in a context of its arguments.
+
+    A coroutine function's call lasts until it has returned; a generator's, also an asynchronous one's, from its first item to
+    its end.
+    """
 
     def decorate(function: _Function) -> _Function:
+        called: Any = function if inspect.isroutine(function) else getattr(function, "__call__", None)  # noqa: B004 - an object with an asynchronous __call__
+
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - what the function takes and returns
             with context(args, kwargs):
@@ -51,6 +57,22 @@ def each_call(context: Callable[[Any, Any], AbstractContextManager[None]]) -> Ca
             with context(args, kwargs):
                 return await function(*args, **kwargs)
 
-        return cast("_Function", call_async if inspect.iscoroutinefunction(function) else call)
+        @functools.wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
+            with context(args, kwargs):
+                return (yield from function(*args, **kwargs))
+
+        @functools.wraps(function)
+        async def generate_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
+            with context(args, kwargs):
+                async for item in function(*args, **kwargs):
+                    yield item
+
+        kinds = (
+            (inspect.iscoroutinefunction, call_async),
+            (inspect.isgeneratorfunction, generate),
+            (inspect.isasyncgenfunction, generate_async),
+        )
+        return cast("_Function", next((wrapper for is_kind, wrapper in kinds if is_kind(function) or is_kind(called)), call))
 
     return decorate

@@ -71,18 +71,29 @@ class MeteredCallback:
         """The meter that measures for it; another one after a copy or a pickle."""
         return self._meter
 
-    def _begin_forecast(self, done: float | None) -> None:
-        """Begin a training of which such a share has passed; None where its end is not known."""
+    def _begin_forecast(self) -> None:
+        """Begin a training."""
+        self._meter.end_early(None)
         self._meter.forecast = None
-        spent = None if done is None else self._spent(done, self._meter.point())
-        self._forecaster = None if spent is None else Forecaster(spent)
+        self._forecaster = None
 
-    def _forecast(self, done: float | None, point: Point) -> dict[str, float]:
-        """Return the metrics of what the training is expected to take, once such a share of it has passed."""
-        spent = None if done is None or self._forecaster is None else self._spent(done, point)
-        found = (
-            None if spent is None or self._forecaster is None else self._forecaster.expect(spent, datetime.now().astimezone())
-        )
+    def _forecast(
+        self, began: tuple[float, Point], ended: tuple[float, Point], validations: tuple[int, int]
+    ) -> dict[str, float]:
+        """Return the metrics of what the training is expected to take, after an epoch.
+
+        Args:
+            began: Share of the training that had passed when the epoch began, and the state then.
+            ended: The same of its end.
+            validations: How many validations that are not part of every epoch have passed, and how many are to come.
+        """
+        if self._forecaster is None:
+            start = self._spent(*began, validations[0])
+            self._forecaster = None if start is None else Forecaster(start)
+        spent = self._spent(*ended, validations[0])
+        if self._forecaster is None or spent is None:
+            return {}
+        found = self._forecaster.expect(spent, datetime.now().astimezone(), validations[1])
         if found is None:
             return {}
         self._meter.forecast = self._meter.forecast or found
@@ -96,25 +107,31 @@ class MeteredCallback:
             seconds_left=found.seconds_left,
         )
 
-    def _end_forecast(self) -> None:
-        """Note in the record how far the forecast was off."""
+    def _end_forecast(self, *, finished: bool) -> None:
+        """Note in the record how far the forecast was off, where the training came to its planned end."""
         found, kwh = self._meter.forecast, self._meter.totals().get("energy/total/kwh")
-        self._forecaster = None
+        if not finished:
+            return
+        self._meter.end_early(None)
         if found is not None and found.error is None and kwh:
             found.error = found.kwh / kwh - 1
 
-    def _spent(self, done: float, point: Point) -> Spent | None:
+    def _spent(self, done: float, point: Point, validations: int) -> Spent | None:
         totals = self._meter.totals(point)
         kwh = totals.get("energy/total/kwh")
-        joules, seconds = self._meter.compiling(point)
         if kwh is None:
             return None
+        compiling, compiling_s = self._meter.spent(point, phase="compile")
+        validating, validating_s = self._meter.spent(point, stage="validate") if validations else (0.0, 0.0)
         return Spent(
             done=done,
             kwh=kwh,
             seconds=point.time_ns / NS_PER_S,
-            compile_kwh=joules / JOULES_PER_KWH,
-            compile_seconds=seconds,
+            apart_kwh=(compiling + validating) / JOULES_PER_KWH,
+            apart_seconds=compiling_s + validating_s,
+            validations=validations,
+            validation_kwh=validating / JOULES_PER_KWH,
+            validation_seconds=validating_s,
             co2e_grams=totals.get("energy/total/co2e_grams"),
             cost=totals.get(f"energy/total/cost_{(self._meter.currency or '').lower()}"),
         )

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import logging
+import operator
 import os
 import socket
 import sys
@@ -56,6 +57,9 @@ _LONGEST_INTERVAL_S = 10.0
 
 _FIRST_READ_S = 1.0
 """A run has been read by then, if it ever is."""
+
+_LONGEST_SETTLING_NS = 3 * NS_PER_S
+"""A device that has not been read by then has no idle power."""
 
 _SETTLED_S = 0.2
 """By then each quick device has been read and, as a rule, has refreshed."""
@@ -283,9 +287,13 @@ class EnergyMeter:
         """The record of the run that this one resumes, or None."""
         return self._earlier
 
-    def end_early(self, reason: str) -> None:
-        """Let the run end as ``stopped``, with this reason, where it would end as ``completed``."""
-        self._early_end = reason
+    def end_early(self, reason: str | None) -> None:
+        """Let the run end as ``stopped``, with the first reason that is given, where it would end as ``completed``.
+
+        Args:
+            reason: Why; None takes it back, as when another training begins.
+        """
+        self._early_end = reason and (self._early_end or reason)
 
     def start(
         self,
@@ -329,7 +337,6 @@ class EnergyMeter:
                     world_size=world_size,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
-            self._early_end = None
             self._tell_what_was_found()
             pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
@@ -346,27 +353,42 @@ class EnergyMeter:
             self._sampler.start()
             atexit.register(self._stop_at_exit)
             if self._idle_seconds and not self._idle_watts:
-                self._measure_idle(self._idle_seconds)
+                try:
+                    self._measure_idle(self._idle_seconds)
+                except BaseException as error:  # Ctrl-C while it waits: nobody would stop what has started
+                    self.stop(*ending(error))
+                    raise
             return self
 
     def _measure_idle(self, seconds: float) -> None:
         """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
         frame = self._current
         self._timeline.switch(OUTSIDE)
+        latest = monotonic_clock() + _LONGEST_SETTLING_NS
         time.sleep(_SETTLED_S)
+        while any(ledger.published is None for ledger in self._ledgers.values()) and monotonic_clock() < latest:
+            time.sleep(_SETTLED_S)
         begun, before = self._outside()
         time.sleep(seconds)
         ended, after = self._outside()
-        self._idle_watts = {
-            name: (joules - before[name]) / (ended - begun) * NS_PER_S for name, joules in after.items() if name in before
-        }
+        watts = {}
+        for name in self._ledgers:
+            if name in before and after[name][1] == before[name][1]:
+                watts[name] = (after[name][0] - before[name][0]) / (ended - begun) * NS_PER_S
+            else:
+                self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
+        self._idle_watts = watts
         self._begin(frame, frame.between)
 
-    def _outside(self) -> tuple[int, dict[str, float]]:
-        """Return the clock in ns, and each device's energy outside the run so far in J."""
+    def _outside(self) -> tuple[int, dict[str, tuple[float, float]]]:
+        """Return the clock in ns, and each device's energy outside the run so far in J, and for how long it was missing."""
         look = self._timeline.look()
-        known = {name: ledger.published for name, ledger in self._ledgers.items()}
-        return look.now, {name: p.at(look.now, look.totals)[OUTSIDE] for name, p in known.items() if p is not None}
+        known = [(name, ledger, ledger.published) for name, ledger in self._ledgers.items()]
+        return look.now, {
+            name: (published.at(look.now, look.totals)[OUTSIDE], ledger.finder.missing_at(look.now))
+            for name, ledger, published in known
+            if published is not None
+        }
 
     def stop(self, status: Status = "completed", reason: str | None = None) -> None:
         """Stop measuring, close the devices and write the record; a second call does nothing.
@@ -604,10 +626,12 @@ class EnergyMeter:
         Any thread and any asyncio task may use it. While batches overlap, the machine's energy is counted once, and their
         samples share it.
         """
+        if samples is not None and (samples.__class__ is not int or samples < 0):
+            samples = self._whole(samples)
         return Batch(self._timeline, self._stamp, samples, self._during, self._between)
 
     def measure(
-        self, samples: int | Callable[..., int] | None = 1, *, stage: Stage = "predict"
+        self, *, samples: int | Callable[..., int] | None = 1, stage: Stage = "predict"
     ) -> Callable[[_Function], _Function]:
         """Return a decorator: each call of the function, or of the coroutine function, is a batch of this stage.
 
@@ -621,8 +645,8 @@ class EnergyMeter:
         Raises:
             ConfigurationError: There is no such stage, or the number of samples is none.
         """
-        if isinstance(samples, int) and samples < 1:
-            msg = f"A call of {samples} samples is none; give a number above 0, a function of the arguments, or None."
+        if samples is not None and not callable(samples) and (type(samples) is not int or samples < 1):
+            msg = f"A call of {samples!r} samples is none; give a number above 0, a function of the arguments, or None."
             raise ConfigurationError(msg)
         during = self._tally(stage).buckets["compute"]
 
@@ -637,10 +661,21 @@ class EnergyMeter:
     def _ask(self, samples: Callable[..., int], args: Any, kwargs: Any) -> int | None:  # noqa: ANN401
         """Return the number of samples of a call, or None where the user's function fails."""
         try:
-            return int(samples(*args, **kwargs))
+            return self._whole(samples(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
             self.warn(f"The function that counts samples failed ({error!r}), so that energy per sample is unknown.")
             return None
+
+    def _whole(self, samples: Any) -> int | None:  # noqa: ANN401 - as the user gives it
+        """Return a number of samples as a plain one, or None where it is none."""
+        try:
+            whole = operator.index(samples)
+        except TypeError:
+            whole = -1
+        if whole >= 0:
+            return whole
+        self.warn(f"{samples!r} is no number of samples, so that energy per sample is unknown.")
+        return None
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
         """Count samples that passed elsewhere, or that are known only now.
@@ -708,9 +743,14 @@ class EnergyMeter:
             suffix=suffix,
         )
 
-    def compiling(self, until: Point) -> tuple[float, float]:
-        """Return the energy in J and the time in s that went into compiling up to a point."""
-        buckets = [tally.buckets["compile"] for tally in list(self._tallies.values())]
+    def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
+        """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all."""
+        buckets = [
+            bucket
+            for tally in list(self._tallies.values())
+            for name, bucket in tally.buckets.items()
+            if stage in {None, tally.name} and phase in {None, name}
+        ]
         return sum(_at(until.joules, b) for b in buckets), sum(_at(until.totals, b) for b in buckets) / NS_PER_S
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
@@ -943,8 +983,9 @@ class EnergyMeter:
         try:
             with self._writing:  # a review that is late must not put an older record in the last one's place
                 write_record(self._build(), self._path)
-        except OSError as error:
-            self.warn(f"The run file {self._path} could not be written ({error.strerror}); the record is in memory.")
+        except (OSError, TypeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.warn(f"The run file {self._path} could not be written ({reason}); the record is in memory.")
 
 
 def last_exception() -> BaseException | None:

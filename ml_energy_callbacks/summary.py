@@ -399,7 +399,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         warnings=warnings,
         whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
         process=_add_processes(earlier.process, later.process),
-        forecast=later.forecast or earlier.forecast,
+        forecast=later.forecast,
         early_stopping=later.early_stopping or earlier.early_stopping,
     )
 

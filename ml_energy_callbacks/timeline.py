@@ -8,7 +8,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ml_energy_callbacks.clock import Clock
@@ -99,7 +99,8 @@ class _State:
         totals: Time in each bucket until then, in ns.
         counts: What passed in each group.
         switches: The recent switches.
-        overlapping: Number of batches that run now, of those that may overlap.
+        overlapping: Number of batches that run now, of those that may overlap, by the bucket that runs meanwhile.
+        outside: When the time outside the run began last; what began before is of a run that is over.
     """
 
     since: int
@@ -107,11 +108,14 @@ class _State:
     totals: list[int]
     counts: list[Counts]
     switches: deque[tuple[int, int]]
-    overlapping: int = 0
+    overlapping: dict[int, int] = field(default_factory=dict)
+    outside: int = 0
 
     def copy(self) -> "_State":
         counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
-        return _State(self.since, self.running, self.totals[:], counts, self.switches.copy(), self.overlapping)
+        return _State(
+            self.since, self.running, self.totals[:], counts, self.switches.copy(), dict(self.overlapping), self.outside
+        )
 
     def advance(self, now: int) -> None:
         self.totals[self.running] += now - self.since
@@ -240,30 +244,49 @@ class Timeline:
         bucket, running = event[1], state.running
         length = len(event)
         if length == _SWITCH:
-            if state.overlapping and self.groups[bucket] == self.groups[running]:
-                bucket = running  # somebody else enters or leaves the stage
+            if state.overlapping or bucket == OUTSIDE:
+                bucket = self._switched(state, bucket)
         elif length == _BEGIN:
-            state.overlapping += 1
+            state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
+        elif length != _BATCHES and _instant(event[4]) < state.outside:
+            bucket = running  # its run is over
         else:
             batches, samples = event[2], event[3]
             group = self.groups[bucket if length == _BATCHES else event[5]]
             counts = state.counts[group]
             counts.batches += batches
-            if samples is None:
-                counts.unsized += batches
-            else:
+            if samples.__class__ is int and samples >= 0:
                 counts.samples += samples
                 if running in self._compiling:
                     counts.compiled += samples
+            else:  # not known, or no number
+                counts.unsized += batches
             if group in self._latencies:
                 self._time(state, instant, event, group)
             if length != _BATCHES:
-                state.overlapping = max(0, state.overlapping - 1)
-                # Others go on; or another stage has begun meanwhile, to which the time belongs.
-                if state.overlapping or self.groups[running] != group:
-                    bucket = running
+                bucket = self._after(state, event[5], bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))
+
+    def _switched(self, state: _State, bucket: int) -> int:
+        """Return the bucket that runs after a switch."""
+        if bucket == OUTSIDE:
+            state.overlapping.clear()
+            state.outside = state.since
+        elif self.groups[bucket] == self.groups[state.running]:
+            return state.running  # somebody else enters or leaves the stage
+        return bucket
+
+    def _after(self, state: _State, during: int, bucket: int) -> int:
+        """Return the bucket that runs after a batch that may have overlapped others: this one only where it is the last."""
+        others = state.overlapping
+        left = others.pop(during, 1) - 1
+        if left > 0:
+            others[during] = left
+        # Others go on; or another stage has begun meanwhile, to which the time belongs.
+        if left > 0 or self.groups[state.running] != self.groups[during]:
+            return state.running
+        return next(iter(others), bucket)
 
     def _time(self, state: _State, instant: int, event: Any, group: int) -> None:  # noqa: ANN401 - one of two tuples
         """Note how long batches took that end; what is looked at for the time being is noted once it is settled."""

@@ -11,6 +11,8 @@ from ml_energy_callbacks.report import quantity
 Action = Literal["stop", "warn"]
 
 _NEARLY = 0.8
+_PATIENCE_NS = 30 * NS_PER_S
+"""The first reading, or a service's first answer, has come by then."""
 _PAUSE_NS = round(0.05 * NS_PER_S)
 """Energy is read about every 50 ms; looking more often would tell nothing new."""
 
@@ -19,7 +21,7 @@ class Budget:
     """Limits to what a run may use, as its record tells: a run that is resumed has spent what it had before.
 
     Attributes:
-        reason: Which limit was reached, once one is.
+        reason: Which limit ends the training, once one is reached.
     """
 
     def __init__(
@@ -49,8 +51,8 @@ class Budget:
             msg = f"{owner} has no limit: give kwh, co2e_grams or cost, such as {owner}(kwh=2.5)."
             raise ConfigurationError(msg)
         for name, limit in self._limits.items():
-            if not (isfinite(limit) and limit > 0):
-                msg = f"{owner} has {name}={limit}; give a limit above 0."
+            if not (type(limit) in (int, float) and isfinite(limit) and limit > 0):
+                msg = f"{owner} has {name}={limit!r}; give a limit above 0."
                 raise ConfigurationError(msg)
         if action not in ("stop", "warn"):
             msg = f"{owner} has action={action!r}; it is 'stop' or 'warn'."
@@ -63,6 +65,8 @@ class Budget:
         """Begin a training."""
         self.reason: str | None = None
         self._next_look = 0
+        self._begun = monotonic_clock()
+        self._seen: set[str] = set()
 
     def check(self, meter: EnergyMeter) -> None:
         """Refuse a limit that cannot be watched.
@@ -85,13 +89,25 @@ class Budget:
         keys = {"cost": f"cost_{units['cost'].lower()}"}
         for name, limit in self._limits.items():
             value = totals.get(f"energy/total/{keys.get(name, name)}")
+            budget = f"budget of {quantity(limit, units[name])}"
             if value is None:
+                if name not in self._seen and now - self._begun > _PATIENCE_NS:
+                    meter.warn(f"The {budget} cannot be watched, as what it limits is not known in this run.")
                 continue
-            told = f"the budget of {quantity(limit, units[name])}"
+            self._seen.add(name)
+            if value >= limit and self._stops:
+                self.reason = f"The {budget} is spent."
+                meter.warn(self.reason)
+                return True
             if value >= limit:
-                self.reason = f"{told[0].upper()}{told[1:]} is spent."
-                meter.warn(self.reason if self._stops else f"{self.reason} The training goes on, as action='warn' says.")
-                return self._stops
-            if value >= _NEARLY * limit:
-                meter.warn(f"{_NEARLY:.0%} of {told} is spent.".replace("%", " %"))
+                meter.warn(f"The {budget} is spent. The training goes on, as action='warn' says.")
+            elif value >= _NEARLY * limit:
+                meter.warn(f"{_NEARLY:.0%} of the {budget} is spent.".replace("%", " %"))
         return False
+
+    def end(self, meter: EnergyMeter) -> None:
+        """End a training: tell of limits that could not be watched at all."""
+        self._begun -= _PATIENCE_NS
+        self._next_look = 0
+        if self.reason is None:
+            self.spent(meter)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import hypot
 from statistics import fmean
 
 from ml_energy_callbacks.records import ForecastRecord
@@ -20,8 +21,12 @@ class Spent:
         done: Share of the training that has passed, 0 to 1.
         kwh: Energy in kWh.
         seconds: Time in s.
-        compile_kwh: Part of the energy that went into compiling, which does not come again.
-        compile_seconds: Part of the time that did.
+        apart_kwh: Part of the energy that does not come again with each epoch: compiling, and validations that are not part of
+            every epoch.
+        apart_seconds: The same of the time.
+        validations: How many validations that are not part of every epoch have passed.
+        validation_kwh: What they took together.
+        validation_seconds: The same in s.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost, or None.
     """
@@ -29,10 +34,13 @@ class Spent:
     done: float
     kwh: float
     seconds: float
-    compile_kwh: float
-    compile_seconds: float
-    co2e_grams: float | None
-    cost: float | None
+    apart_kwh: float = 0.0
+    apart_seconds: float = 0.0
+    validations: int = 0
+    validation_kwh: float = 0.0
+    validation_seconds: float = 0.0
+    co2e_grams: float | None = None
+    cost: float | None = None
 
 
 class Forecaster:
@@ -42,18 +50,28 @@ class Forecaster:
         """Begin where the first epoch begins."""
         self._epochs = [start]
 
-    def expect(self, spent: Spent, now: datetime) -> ForecastRecord | None:
+    def expect(self, spent: Spent, now: datetime, validations: int = 0) -> ForecastRecord | None:
         """Take what was used up to the end of an epoch, and return what is expected of the whole.
 
         The interval is that of the sum of the epochs to come, normally distributed about a mean that is not known, with a
         scaled inverse chi-squared prior of their variance (Gelman et al., Bayesian Data Analysis, 3rd ed., 3.3 and 3.9).
+
+        Args:
+            spent: What was used.
+            now: The time on the wall.
+            validations: So many validations that are not part of every epoch are to come.
+
+        Returns:
+            None where nothing can be expected: no time passed, or no validation was seen of those to come.
         """
         before = self._epochs[-1]
         if spent.done <= before.done:
             return None
         self._epochs.append(spent)
-        kwh_rates = _rates(self._epochs, [each.kwh - each.compile_kwh for each in self._epochs])
-        second_rates = _rates(self._epochs, [each.seconds - each.compile_seconds for each in self._epochs])
+        if validations and not spent.validations:
+            return None
+        kwh_rates = _rates(self._epochs, [each.kwh - each.apart_kwh for each in self._epochs])
+        second_rates = _rates(self._epochs, [each.seconds - each.apart_seconds for each in self._epochs])
         left = max(0.0, 1 - spent.done)
         mean = fmean(kwh_rates)
         count = len(kwh_rates)
@@ -62,8 +80,12 @@ class Forecaster:
         freedom = count - 1 + _FIRST_WEIGHT
         spread = (variance / freedom) ** 0.5 * epoch  # of one epoch
         coming = left / epoch
-        half = quantile(freedom) * spread * (coming + coming**2 / count) ** 0.5
-        expected = mean * left
+        validating = validations / (spent.validations or 1)
+        expected = mean * left + validating * spent.validation_kwh
+        seconds = fmean(second_rates) * left + validating * spent.validation_seconds
+        half = quantile(freedom) * hypot(
+            spread * (coming + coming**2 / count) ** 0.5, _FIRST_SPREAD * validating * spent.validation_kwh
+        )
         per_kwh = [_per_kwh(before, spent, name) for name in ("co2e_grams", "cost")]
         grams, cost = (None if price is None else so_far + price * expected for so_far, price in per_kwh)
         return ForecastRecord(
@@ -73,8 +95,8 @@ class Forecaster:
             kwh_high=spent.kwh + expected + half,
             co2e_grams=grams,
             cost=cost,
-            seconds_left=fmean(second_rates) * left,
-            ends_at=(now + timedelta(seconds=fmean(second_rates) * left)).isoformat(timespec="seconds"),
+            seconds_left=seconds,
+            ends_at=(now + timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         )
 
 

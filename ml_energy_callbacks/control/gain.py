@@ -29,11 +29,11 @@ class GainRule:
         Raises:
             ConfigurationError: A value is impossible.
         """
-        if not (isfinite(min_gain_per_kwh) and min_gain_per_kwh > 0):
-            msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh}; give what a kWh has to gain, above 0."
+        if not (type(min_gain_per_kwh) in (int, float) and isfinite(min_gain_per_kwh) and min_gain_per_kwh > 0):
+            msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh!r}; give what a kWh has to gain, above 0."
             raise ConfigurationError(msg)
-        if patience < 0:
-            msg = f"{owner} has patience={patience}; give a number of checks from 0 upwards."
+        if type(patience) is not int or patience < 0:
+            msg = f"{owner} has patience={patience!r}; give a number of checks from 0 upwards."
             raise ConfigurationError(msg)
         if mode not in ("min", "max"):
             msg = f"{owner} has mode={mode!r}; it is 'min' or 'max'."

@@ -51,6 +51,14 @@ class EnergyBudget(keras.callbacks.Callback):
         self._budget.check(self._energy.meter)
         self._budget.begin()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the callback beside it: the next fit finds one."""
+        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Tell of limits that could not be watched."""
+        self._budget.end(self._energy.meter)
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look whether the budget is spent."""
         del batch, logs
@@ -99,6 +107,10 @@ class EnergyEarlyStopping(keras.callbacks.Callback):
         del logs
         self._energy = _energy(sys._getframe(), self._model, "EnergyEarlyStopping")  # noqa: SLF001 - as above
         self._rule = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the callback beside it: the next fit finds one."""
+        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check."""

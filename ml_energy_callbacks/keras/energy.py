@@ -179,7 +179,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._loop: KerasLoop | None = None
         self._passes = [_Pass("other", self._meter.point())]
         self._epoch = 0
-        self._first_epoch = True
         self._every = 0
         self._step_point: Point | None = None
         self._validated: dict[str, float] = {}
@@ -304,7 +303,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Start to measure, and enter the stage ``train``."""
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
         self._keys.clear()
-        self._first_epoch = True
+        self._begin_forecast()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
         self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
@@ -313,9 +312,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch of training."""
         self._epoch = epoch
-        if self._first_epoch:
-            self._first_epoch = False
-            self._begin_forecast(self._done(epoch))
         self._begin_epoch(self._training())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -329,8 +325,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
-        self._training()
-        self._end_forecast()
+        run = self._training()
+        self._end_forecast(finished=not self._cut(run) and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
         self._end()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -364,10 +360,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._end_epoch(self._passes[-1], None)
         self._end()
 
-    def _done(self, epochs: int) -> float | None:
-        """Return the share of the training that has passed after so many epochs; None where no end is set."""
-        planned = self.params.get("epochs")
-        return min(1.0, epochs / planned) if planned else None
+    def _expect(self, run: _Pass, point: Point) -> dict[str, float]:
+        """Return what the training is expected to take; nothing after an epoch that was cut."""
+        planned, epochs = self.params.get("epochs"), self._epoch + 1
+        if not planned or self._keras_model.stop_training:
+            return {}
+        past, planned_ones = 0, 0
+        if self._loop is not None and self._loop.validates_at(epochs) != epochs:
+            past, planned_ones = self._loop.validates_at(epochs), self._loop.validates_at(planned)
+        return self._forecast((self._epoch / planned, run.since), (epochs / planned, point), (past, planned_ones - past))
+
+    def _cut(self, run: _Pass) -> bool:
+        """Return whether the last epoch ended before its last batch."""
+        return run.steps is not None and self._meter.counts("train", run.since).batches < run.steps
 
     def keep(self) -> None:
         """Keep the record beside a backup of the weights."""
@@ -444,7 +449,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         metrics = self._meter.metrics(run.stage, run.since, point)
         totals = self._meter.totals(point)
         if run.stage == "train":
-            totals |= self._forecast(self._done(self._epoch + 1), point)
+            totals |= self._expect(run, point)
         self._scalars.add({**metrics, **totals}, self._epoch)
         return {**metrics, **totals} if run.stage == "train" else metrics
 

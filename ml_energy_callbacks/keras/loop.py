@@ -46,8 +46,18 @@ class KerasLoop:
         iterator = own.get("epoch_iterator")
         self.steps: int | None = _fact(iterator, "num_batches")
         self.has_partial_batch: bool | None = _fact(_fact(iterator, "data_adapter"), "has_partial_batch")
+        self._validates = own.get("validation_freq", 1) if self.is_keras and own.get("validation_data") is not None else None
         self.thread = threading.get_ident()
         self._seen = self._exception()
+
+    def validates_at(self, epochs: int) -> int:
+        """Return how many of the first so many epochs have a validation."""
+        often = self._validates
+        if often is None:
+            return 0
+        if isinstance(often, int):
+            return epochs // often
+        return sum(epoch <= epochs for epoch in often)
 
     def running(self) -> bool:
         """Return whether its frame is on its thread's stack still; of a user's own loop, True."""

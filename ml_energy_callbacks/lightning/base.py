@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
+    from pytorch_lightning.callbacks import Timer
     from pytorch_lightning.utilities import rank_zero_info
 else:
     # Each package's trainer accepts callbacks of its own class; one that is both serves both.
@@ -15,6 +16,7 @@ else:
         _msg = "ml_energy_callbacks.lightning needs PyTorch Lightning: pip install 'ml-energy-callbacks[lightning]'"
         raise ImportError(_msg)
     Callback = type("Callback", tuple(package.Callback for package in _found), {})
+    Timer = tuple(package.callbacks.Timer for package in _found)
     rank_zero_info = importlib.import_module(f"{_found[0].__name__}.utilities").rank_zero_info
 
-__all__ = ["Callback", "rank_zero_info"]
+__all__ = ["Callback", "Timer", "rank_zero_info"]

@@ -50,15 +50,30 @@ class EnergyBudget(Callback):
             self._meter = _meter(trainer, "EnergyBudget")
             self._budget.check(self._meter)
             self._budget.begin()
+            self._batches = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the meter, which survives no pickle: the next fit finds one."""
+        return {name: value for name, value in self.__dict__.items() if name != "_meter"}
 
     def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
         """Look whether the budget is spent."""
+        self._batches += 1
         if trainer.world_size == 1:
-            stop = self._budget.spent(self._meter)
-        elif (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            stop = trainer.strategy.reduce_boolean_decision(self._budget.spent(self._meter), all=False)
-        else:
-            return
+            self._stop(trainer, stop=self._budget.spent(self._meter))
+        elif self._batches % (trainer.log_every_n_steps or 1) == 0:  # type: ignore[attr-defined]
+            self._stop_all(trainer)
+
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Look once more, in a job whose epochs are short."""
+        if trainer.world_size > 1:
+            self._stop_all(trainer)
+
+    def _stop_all(self, trainer: "Trainer") -> None:
+        """Stop every process where the one that measures says so; all of them come here at the same batch."""
+        self._stop(trainer, stop=trainer.strategy.reduce_boolean_decision(self._budget.spent(self._meter), all=False))
+
+    def _stop(self, trainer: "Trainer", *, stop: bool) -> None:
         if stop:
             trainer.should_stop = True
             if self._budget.reason is not None:
@@ -66,12 +81,13 @@ class EnergyBudget(Callback):
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
+        self._budget.end(self._meter)
         keepers = trainer.checkpoint_callbacks
         spent = trainer.strategy.reduce_boolean_decision(self._budget.reason is not None and trainer.should_stop, all=False)
-        if not spent or not keepers:
+        if not spent or not keepers or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # Private, but what Lightning itself knows it by; where it is not there, one checkpoint more does no harm.
-        if not any(getattr(keeper, "_last_global_step_saved", None) == trainer.global_step for keeper in keepers):
+        if not any(getattr(keeper, "_last_global_step_saved", 0) == trainer.global_step > 0 for keeper in keepers):
             folder = getattr(keepers[0], "dirpath", None) or trainer.default_root_dir
             trainer.save_checkpoint(Path(folder) / _CHECKPOINT)
 
@@ -107,6 +123,10 @@ class EnergyEarlyStopping(Callback):
         if stage == "fit":
             self._meter = _meter(trainer, "EnergyEarlyStopping")
             self._rule = GainRule("EnergyEarlyStopping", **self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the meter, which survives no pickle: the next fit finds one."""
+        return {name: value for name, value in self.__dict__.items() if name != "_meter"}
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Go on from where the checkpoint was: its energy record knows that."""

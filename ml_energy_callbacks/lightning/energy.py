@@ -15,7 +15,7 @@ from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
+from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
 from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
@@ -118,6 +118,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._starts: dict[str, Point] = {}
         self._every = 0
         self._logged_step = -1
+        self._began_at: dict[str, float] = {}
         self._train_sizes = self._eval_sizes = _Sizes(None)
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -213,7 +214,8 @@ class EnergyCallback(MeteredCallback, Callback):
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
         self._logged_step = -1
         self._step_point = self._meter.point()
-        self._begin_forecast(_done(trainer, trainer.current_epoch))
+        self._begin_forecast()
+        self._began_at = _shares(trainer, 0)
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
@@ -261,7 +263,7 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
-        self._end_forecast()
+        self._end_forecast(finished=_finished(trainer))
         self._meter.end_stage()
 
     # ---------------------------------------------------------------------------------------------------- evaluate
@@ -398,7 +400,7 @@ class EnergyCallback(MeteredCallback, Callback):
             self._meter.add_epoch(stage, trainer.current_epoch, start, point)
             metrics = {**self._meter.metrics(stage, start, point), **self._meter.totals(point)}
             if stage == "train":
-                metrics |= self._forecast(_done(trainer, trainer.current_epoch + 1), point)
+                metrics |= self._expect(trainer, start, point)
         if trainer.world_size > 1:
             metrics = trainer.strategy.broadcast(metrics)
         if stage == "train":
@@ -411,6 +413,26 @@ class EnergyCallback(MeteredCallback, Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=_step(trainer))
 
+    def _expect(self, trainer: "Trainer", start: Point, point: Point) -> dict[str, float]:
+        """Return what the training is expected to take; nothing after an epoch that was cut, or where no end is set."""
+        epochs = trainer.current_epoch + 1
+        shares = _shares(trainer, epochs)
+        if trainer.should_stop or not shares:
+            return {}
+        by = max(shares, key=lambda name: shares[name])
+        done = min(1.0, shares[by])
+        began = self._began_at.get(by, 0.0)
+        if by == "epochs":  # a checkpoint may have been taken in the middle of this one
+            whole = trainer.num_training_batches
+            ran = self._meter.counts("train", start, point).batches
+            began = done - (ran / whole if isfinite(whole) and whole else 1.0) / (trainer.max_epochs or 1)
+        every = trainer.check_val_every_n_epoch
+        validations = (0, 0)
+        if trainer.enable_validation and every is not None and every > 1:
+            past = epochs // every
+            validations = (past, round(epochs / done) // every - past)
+        return self._forecast((began, start), (done, point), validations)
+
     def _share_samples(self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Add the other processes' samples of this epoch to rank 0's."""
         own = self._meter.counts(stage, start)
@@ -420,14 +442,26 @@ class EnergyCallback(MeteredCallback, Callback):
             self._meter.add_samples(stage, None if unknown else total - own.samples)
 
 
-def _done(trainer: "Trainer", epochs: int) -> float | None:
-    """Return the share of the training that has passed after so many epochs; None where no end is set."""
-    shares = []
+def _shares(trainer: "Trainer", epochs: int) -> dict[str, float]:
+    """Return the share of the training that has passed after so many epochs, by each of the ends that are set."""
+    shares: dict[str, float] = {}
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        shares.append(epochs / trainer.max_epochs)
+        shares["epochs"] = epochs / trainer.max_epochs
     if trainer.max_steps > 0:
-        shares.append(trainer.global_step / trainer.max_steps)
-    return min(1.0, max(shares)) if shares else None
+        shares["steps"] = trainer.global_step / trainer.max_steps
+    for timer in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None:  # as max_time makes one
+            passed = timer.time_elapsed()
+            shares["time"] = passed / (passed + max(left, 0.0)) if passed else 0.0
+    return shares
+
+
+def _finished(trainer: "Trainer") -> bool:
+    """Return whether the training came to the end that was set, and not to one before."""
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch and whole
 
 
 def _step(trainer: "Trainer") -> int:

@@ -50,7 +50,7 @@ def test_a_restored_rule_goes_on_and_another_metrics_state_is_left() -> None:
 
 
 def spent(done: float, kwh: float, seconds: float, compile_kwh: float = 0.0, compile_seconds: float = 0.0) -> Spent:
-    return Spent(done, kwh, seconds, compile_kwh, compile_seconds, 100 * kwh, 0.5 * kwh)
+    return Spent(done, kwh, seconds, apart_kwh=compile_kwh, apart_seconds=compile_seconds, co2e_grams=100 * kwh, cost=0.5 * kwh)
 
 
 def test_a_forecast_leaves_out_compiling_and_what_was_before() -> None:
@@ -63,6 +63,17 @@ def test_a_forecast_leaves_out_compiling_and_what_was_before() -> None:
     assert (found.co2e_grams, found.cost) == (pytest.approx(2600), pytest.approx(13))
     assert 0 < found.kwh_low < found.kwh < found.kwh_high
     assert forecaster.expect(spent(0.1, 8.0, 400.0), NOW) is None
+
+
+def test_validations_that_are_not_part_of_every_epoch_are_expected_as_often_as_they_come() -> None:
+    forecaster = Forecaster(spent(0.0, 0.0, 0.0))
+    assert forecaster.expect(spent(1 / 6, 1.0, 10.0), NOW, validations=2) is None  # what one takes is not known yet
+    assert forecaster.expect(spent(2 / 6, 2.0, 20.0), NOW, validations=2) is None
+    seen = Spent(0.5, 8.0, 80.0, apart_kwh=5.0, apart_seconds=50.0, validations=1, validation_kwh=5.0, validation_seconds=50.0)
+    found = forecaster.expect(seen, NOW, validations=1)
+    assert found is not None
+    assert found.kwh == pytest.approx(8 + 3 * 1 + 5)
+    assert found.seconds_left == pytest.approx(3 * 10 + 50)
 
 
 def test_at_the_end_a_forecast_is_what_was_used() -> None:

@@ -2,14 +2,20 @@
 
 import asyncio
 import io
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.quantiles import Quantiles
@@ -147,7 +153,126 @@ def test_a_request_that_outlives_its_stage_or_the_run_takes_nobodys_time() -> No
     now = 100
     look = timeline.look()
     assert [look.totals[bucket] for bucket in (outside, during, between, other)] == [10 + 50, 10 + 10, 0, 20]
-    assert (look.counts[1].batches, look.counts[1].samples) == (2, 8)
+    assert (look.counts[1].batches, look.counts[1].samples) == (1, 4)  # what ends after the run is not the run's
+
+
+def test_a_request_that_hangs_is_forgotten_with_its_run() -> None:
+    now = 0
+    timeline = Timeline(lambda: now)
+    outside, during, between = 0, timeline.add_bucket(1), timeline.add_bucket(1)
+    timeline.queue += [(10, during, None), (20, outside), (30, between), (40, during, None), (50, between, 1, 1, 40, during)]
+    timeline.queue.append((60, between, 1, 100, 10, during))
+    now = 100
+    look = timeline.look()
+    assert [look.totals[bucket] for bucket in (outside, during, between)] == [10 + 10, 10 + 10, 10 + 50]
+    assert (look.counts[1].batches, look.counts[1].samples) == (1, 1)
+
+
+def test_two_stages_at_once_give_their_time_back() -> None:
+    now = 0
+    timeline = Timeline(lambda: now)
+    test, predict, other = timeline.add_bucket(1), timeline.add_bucket(2), timeline.add_bucket(3)
+    timeline.queue += [(0, other), (10, test, None), (20, predict, None), (30, other, 1, 1, 20, predict)]
+    timeline.queue += [(60, other, 1, 1, 10, test), (70, test, None), (75, predict, None), (80, other, 1, 1, 70, test)]
+    timeline.queue.append((90, other, 1, 1, 75, predict))
+    now = 100
+    look = timeline.look()
+    assert [look.totals[bucket] for bucket in (test, predict, other)] == [10 + 30 + 5, 10 + 15, 10 + 10 + 10]
+
+
+@pytest.mark.parametrize("samples", ["8", -5, 1.5, object()])
+def test_what_is_no_number_of_samples_is_told_and_hurts_nothing(samples: Any, tmp_path: Path) -> None:
+    _, backend = scripted()
+    with EnergyMeter(backends=[backend], verbose=False, output_dir=tmp_path) as meter, meter.stage("predict"):
+        with meter.batch(samples):
+            time.sleep(0.05)
+        meter.batch_start()
+        meter.batch_end(samples)
+    assert load_record(tmp_path).stages["predict"].samples is None
+    assert any("is no number of samples" in warning for warning in meter.record.warnings)
+    if not isinstance(samples, str):
+        return
+    with pytest.raises(ConfigurationError, match="A call of '8' samples is none"):
+        meter.measure(samples=samples)
+
+
+def test_numbers_of_numpy_are_numbers_of_samples(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    _, backend = scripted()
+    with EnergyMeter(backends=[backend], verbose=False, output_dir=tmp_path) as meter, meter.stage("predict"):
+        with meter.batch(numpy.int64(8)):
+            time.sleep(0.05)
+        meter.measure(samples=lambda: numpy.int32(2))(lambda: None)()
+    assert load_record(tmp_path).stages["predict"].samples == 10
+
+
+def test_generators_and_objects_with_an_asynchronous_call_are_measured_to_their_end() -> None:
+    _, backend = scripted()
+    meter = EnergyMeter(backends=[backend], verbose=False)
+
+    @meter.measure()
+    def tokens() -> Iterator[int]:
+        for i in range(5):
+            time.sleep(0.02)
+            yield i
+
+    @meter.measure()
+    async def stream() -> AsyncIterator[int]:
+        for i in range(5):
+            await asyncio.sleep(0.02)
+            yield i
+
+    class Model:
+        async def __call__(self) -> int:
+            await asyncio.sleep(0.1)
+            return 7
+
+    model = meter.measure()(Model())
+
+    async def main() -> list[int]:
+        return [item async for item in stream()] + [await model()]
+
+    with meter:
+        assert list(tokens()) == [0, 1, 2, 3, 4]
+        assert asyncio.run(main()) == [0, 1, 2, 3, 4, 7]
+    predict = meter.record.stages["predict"]
+    assert (predict.batches, predict.samples) == (3, 3)
+    assert predict.phases["compute"].seconds == pytest.approx(0.3, abs=0.06)
+    assert predict.latency is not None
+    assert predict.latency.p50_s > 0.09
+
+
+def test_ctrl_c_while_idle_power_is_measured_stops_the_meter() -> None:
+    program = """
+import os, signal, threading, time
+from ml_energy_callbacks import EnergyMeter
+meter = EnergyMeter(backends=[], verbose=False, idle_seconds=20)
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+begun = time.monotonic()
+try:
+    meter.start()
+except KeyboardInterrupt:
+    assert not meter.running, "still running"
+    assert meter.record.run.status == "stopped"
+    print("stopped", time.monotonic() - begun < 15)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "stopped True\n", done.stderr
+
+
+def test_idle_power_of_a_device_that_cannot_be_read_all_the_time_is_unknown_and_told() -> None:
+    curve = PowerCurve(monotonic_clock, 40.0)
+    counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
+    other = PowerCurve(monotonic_clock, 70.0)
+    fails = ScriptedCounter(other, monotonic_clock, period_s=0.03, device=replace(counter.device, id="scripted:b"))
+    for seconds, failing in ((0.6, True), (1.0, False)):
+        threading.Timer(seconds, setattr, (fails, "failing", failing)).start()
+    with EnergyMeter(backends=[ScriptedBackend([counter, fails])], verbose=False, idle_seconds=1.0) as meter:
+        pass
+    watts = {device.id: device.idle_watts for device in meter.record.devices}
+    assert watts[counter.device.id] == pytest.approx(40, rel=0.05)
+    assert watts[fails.device.id] is None
+    assert any("could not be measured: it was not read all the time" in warning for warning in meter.record.warnings)
 
 
 def test_idle_power_is_measured_first_and_told_apart() -> None:
