@@ -84,6 +84,14 @@ class Budget:
         if now < self._next_look or not meter.running:
             return False
         self._next_look = now + _PAUSE_NS
+        return self._look(meter, patient=now - self._begun <= _PATIENCE_NS)
+
+    def end(self, meter: EnergyMeter) -> None:
+        """End a training: tell of limits that could not be watched at all."""
+        if self.reason is None:
+            self._look(meter, patient=False)
+
+    def _look(self, meter: EnergyMeter, *, patient: bool) -> bool:
         totals = meter.totals()
         units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.currency or ""}
         keys = {"cost": f"cost_{units['cost'].lower()}"}
@@ -91,7 +99,7 @@ class Budget:
             value = totals.get(f"energy/total/{keys.get(name, name)}")
             budget = f"budget of {quantity(limit, units[name])}"
             if value is None:
-                if name not in self._seen and now - self._begun > _PATIENCE_NS:
+                if name not in self._seen and not patient:
                     meter.warn(f"The {budget} cannot be watched, as what it limits is not known in this run.")
                 continue
             self._seen.add(name)
@@ -104,10 +112,3 @@ class Budget:
             elif value >= _NEARLY * limit:
                 meter.warn(f"{_NEARLY:.0%} of the {budget} is spent.".replace("%", " %"))
         return False
-
-    def end(self, meter: EnergyMeter) -> None:
-        """End a training: tell of limits that could not be watched at all."""
-        self._begun -= _PATIENCE_NS
-        self._next_look = 0
-        if self.reason is None:
-            self.spent(meter)

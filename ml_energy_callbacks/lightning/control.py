@@ -53,8 +53,8 @@ class EnergyBudget(Callback):
             self._batches = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the meter, which survives no pickle: the next fit finds one."""
-        return {name: value for name, value in self.__dict__.items() if name != "_meter"}
+        """Leave out the meter, and what Lightning hangs on a callback: the next fit finds them anew."""
+        return {"_budget": self._budget}
 
     def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
         """Look whether the budget is spent."""
@@ -125,8 +125,8 @@ class EnergyEarlyStopping(Callback):
             self._rule = GainRule("EnergyEarlyStopping", **self._options)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the meter, which survives no pickle: the next fit finds one."""
-        return {name: value for name, value in self.__dict__.items() if name != "_meter"}
+        """Leave out the meter, and what Lightning hangs on a callback: the next fit finds them anew."""
+        return {"_options": self._options, "_rule": self._rule}
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Go on from where the checkpoint was: its energy record knows that."""

@@ -1,5 +1,6 @@
 """Budgets, early stopping by energy and forecasts through real fits of each framework, on a device of constant power."""
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_a_budget_stops_the_training_at_the_end_of_a_batch(tmp_path: Path) -> No
     assert record.total.joules > 0.98 * used[-1]
     assert "80 % of the budget of 1.5e-4 kWh is spent." in record.warnings
     assert sum(epoch.stage == "train" for epoch in record.epochs) == -(-len(used) // BATCHES)
+    assert record.forecast is None or record.forecast.error is None  # it was of a whole training
 
 
 def test_a_budget_that_only_warns_lets_the_training_go_on(tmp_path: Path) -> None:
@@ -64,6 +66,20 @@ def test_a_budget_that_only_warns_lets_the_training_go_on(tmp_path: Path) -> Non
     assert record.run.status == "completed"
     assert record.stages["train"].batches == 3 * BATCHES
     assert any(warning.endswith("is spent. The training goes on, as action='warn' says.") for warning in record.warnings)
+
+
+def test_each_limit_is_told_and_one_that_cannot_be_watched_too(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, electricity_price=0.5)
+    record = fit(tmp_path, [energy, EnergyBudget(kwh=30 / KWH, cost=30 / KWH * 0.5, action="warn")], epochs=2)
+    assert sum("The training goes on" in warning for warning in record.warnings) == 2
+    record = fit(tmp_path, [energy_callback(tmp_path, backends=[]), EnergyBudget(kwh=1.0)], epochs=1)
+    assert any(warning.startswith("The budget of 1 kWh cannot be watched") for warning in record.warnings)
+
+
+def test_used_callbacks_can_be_copied(tmp_path: Path) -> None:
+    used = [EnergyBudget(kwh=1.0), EnergyEarlyStopping("loss", min_gain_per_kwh=1e-9)]
+    fit(tmp_path, [energy_callback(tmp_path), *used], epochs=1, validation=10)
+    assert fit(tmp_path, [energy_callback(tmp_path), *map(copy.copy, used)], epochs=1, validation=10).run.status == "completed"
 
 
 def test_a_budget_of_money_goes_by_the_price(tmp_path: Path) -> None:
@@ -87,6 +103,7 @@ def test_another_fit_has_its_own_end(tmp_path: Path) -> None:
         ({}, r"EnergyBudget has no limit: give kwh, co2e_grams or cost"),
         ({"kwh": 0}, "EnergyBudget has kwh=0; give a limit above 0"),
         ({"cost": float("nan")}, "EnergyBudget has cost=nan; give a limit above 0"),
+        ({"kwh": "1"}, "EnergyBudget has kwh='1'; give a limit above 0"),
         ({"kwh": 1, "action": "halt"}, "action='halt'; it is 'stop' or 'warn'"),
     ],
 )

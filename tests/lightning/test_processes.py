@@ -83,3 +83,15 @@ def test_two_processes_count_their_host_once_and_their_samples_together(tmp_path
     assert record.stages["train"].samples == 2 * 200
     assert record.stages["train"].batches == 2 * 25
     assert [epoch.samples for epoch in record.epochs if epoch.stage == "train"] == [200, 200]
+
+
+@pytest.mark.parametrize("log_every", [1000, 0])
+def test_a_budget_stops_all_processes_of_a_job_also_with_epochs_shorter_than_a_log(tmp_path: Path, log_every: int) -> None:
+    options = ("--epochs", "20", "--pause", "0.01", "--devices", "2", "--budget", "2e-6", "--log-every", str(log_every))
+    with start(tmp_path, *options) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    record = load_record(tmp_path)
+    assert (record.run.status, record.run.world_size) == ("stopped", 2)
+    assert record.run.reason == "The budget of 2.0e-6 kWh is spent."
+    assert len([epoch for epoch in record.epochs if epoch.stage == "train"]) < 20

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_models import loader, module, trainer
 
-from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback
 
 
 class Pace(pl.Callback):
@@ -33,13 +33,17 @@ def main() -> None:
     parser.add_argument("--resume")
     parser.add_argument("--test", action="store_true")
     parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--budget", type=float)
+    parser.add_argument("--log-every", type=int, default=2)
     options = parser.parse_args()
     keeping = pl.callbacks.ModelCheckpoint(options.folder, save_last=True)
     energy = EnergyCallback(devices=["cpu-model:0", "memory-model:0"], verbose=False)
     parallel = {"strategy": "ddp"} if options.devices > 1 else {}
+    budget = [] if options.budget is None else [EnergyBudget(kwh=options.budget)]
     t = trainer(
         options.folder,
-        [energy, Pace(options.pause), keeping],
+        [energy, Pace(options.pause), keeping, *budget],
+        log_every_n_steps=options.log_every,
         max_epochs=options.epochs,
         enable_checkpointing=True,
         devices=options.devices,
