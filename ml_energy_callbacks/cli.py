@@ -13,6 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress
 
 from ml_energy_callbacks.carbon import check_currency, forecast, plan, price_table
 from ml_energy_callbacks.demo import Framework, run_demo
@@ -21,13 +22,14 @@ from ml_energy_callbacks.doctor import render as render_diagnosis
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.export import Format
 from ml_energy_callbacks.export import export as write
+from ml_energy_callbacks.fleet import Fleet, RunTable, check_by, check_output, find_files, is_run, read_runs, render_fleet
 from ml_energy_callbacks.inference import compare_models, profile_inference
 from ml_energy_callbacks.inference.plot import plot_comparison, plot_profile
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
 from ml_energy_callbacks.inference.target import load
 from ml_energy_callbacks.lifecycle import lifecycle as over_the_life
 from ml_energy_callbacks.lifecycle import load_records
-from ml_energy_callbacks.records import dump_json, load_record
+from ml_energy_callbacks.records import RunRecord, dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.report.picture import check_picture
@@ -58,12 +60,61 @@ def _options(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="An energy.json, or the directory that holds one.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="An energy.json, a directory that holds one or many below it, a pattern, or a URL of these; several."
+        ),
+    ],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Group runs by tag, tag:NAME, model, host, month, framework or status; several; month, if none."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a row for each run into this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write them into this Parquet file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
 ) -> None:
-    """Show what a run used."""
-    record = load_record(path)
+    """Show what a run used, or what groups of many runs used."""
+    single = len(paths) == 1 and not (by or csv or parquet)
+    if single and is_run(paths[0]):
+        _show_run(load_record(paths[0]), json=json)
+        return
+    words = check_by(by or ["month"])
+    for output in (csv, parquet):
+        if output is not None:
+            check_output(output)
+    console = Console(stderr=True)
+    unlisted: list[str] = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Looking for run records", total=None)
+        files = find_files(paths, unlisted.append)
+        if single and len(files) == 1:
+            _show_run(files[0].load(), json=json)
+            return
+        table = RunTable()
+        bar.update(task, description="Reading run records", total=len(files))
+        runs = read_runs(files, lambda done: bar.update(task, completed=done))
+    table.load(runs.rows)
+    fleet = Fleet(
+        groups=table.groups(words),
+        total=table.groups([])[0],
+        repeated=runs.repeated,
+        other_versions=runs.other_versions,
+        broken=runs.broken,
+        unlisted=unlisted,
+    )
+    if csv is not None:
+        table.write_csv(csv)
+    if parquet is not None:
+        table.write_parquet(parquet)
+    if json:
+        typer.echo(dump_json(fleet))
+    else:
+        Console().print(render_fleet(fleet))
+
+
+def _show_run(record: RunRecord, *, json: bool) -> None:
     if json:
         typer.echo(dump_json(record))
     else:

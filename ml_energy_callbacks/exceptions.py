@@ -34,5 +34,9 @@ class RecordError(EnergyError, ValueError):
     """A run record that cannot be read: missing, broken, foreign or of an unknown version."""
 
 
+class VersionError(RecordError):
+    """A run record of a schema version that this release does not read."""
+
+
 class LocationError(ConfigurationError):
     """A place for which no carbon intensity is known."""

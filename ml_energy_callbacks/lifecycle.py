@@ -9,10 +9,7 @@ import msgspec
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Provenance
-from ml_energy_callbacks.records import FILE_NAME, RunRecord, StageRecord, load_record
-
-_KEPT_FILES = "energy-????????.json"
-"""What an earlier run's record is renamed to by the next one in its directory."""
+from ml_energy_callbacks.records import FILE_NAME, RunRecord, StageRecord, find_records, load_record
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True):
@@ -120,12 +117,17 @@ def load_records(paths: Sequence[Path]) -> list[RunRecord]:
         if not path.is_dir():
             records.append(load_record(path))
             continue
-        found = sorted([*path.rglob(FILE_NAME), *path.rglob(_KEPT_FILES)])
+        found = find_records(path, _refuse)
         if not found:
             msg = f"There is no run record below {path}: name an {FILE_NAME} or a directory above some."
             raise RecordError(msg)
         records.extend(load_record(file) for file in found)
     return records
+
+
+def _refuse(error: OSError) -> None:
+    msg = f"{error.filename} cannot be listed: {error.strerror}; name directories that can be read."
+    raise RecordError(msg) from None
 
 
 def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: float, days: float) -> Lifecycle:

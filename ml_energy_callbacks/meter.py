@@ -42,6 +42,7 @@ from ml_energy_callbacks.records import (
     Status,
     StoppingRecord,
     add_epoch,
+    check_tags,
     load_record,
     write_record,
 )
@@ -171,6 +172,7 @@ class EnergyMeter:
             uses it. It is reported beside the machine's energy and never in its place.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
             sample is told beside the whole; 0 for not at all.
+        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -199,6 +201,7 @@ class EnergyMeter:
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
         idle_seconds: float = 0.0,
+        tags: Mapping[str, str] | None = None,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
@@ -216,6 +219,7 @@ class EnergyMeter:
             msg = f"idle_seconds is {idle_seconds}; give seconds to measure idle power for, such as 3, or 0 for none."
             raise ConfigurationError(msg)
         self._idle_seconds = idle_seconds
+        self._tags = check_tags(tags)
         self._devices = devices
         self._interval = sample_interval
         self._output_dir = None if output_dir is None else Path(output_dir)
@@ -299,6 +303,7 @@ class EnergyMeter:
         self,
         *,
         framework: str = "none",
+        model: str | None = None,
         world_size: int = 1,
         output_dir: str | os.PathLike[str] | None = None,
         loop: Loop | None = None,
@@ -309,6 +314,7 @@ class EnergyMeter:
 
         Args:
             framework: Name and version of the framework whose loop this is.
+            model: Name of the model, or None; that of a run's first start stands in its record.
             world_size: Number of processes of the job.
             output_dir: Directory for the run file where the option of that name was not given.
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
@@ -335,6 +341,8 @@ class EnergyMeter:
                     framework=framework,
                     hostnames=[socket.gethostname()],
                     world_size=world_size,
+                    model=model,
+                    tags=self._tags,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
             self._tell_what_was_found()

@@ -1,20 +1,24 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
-from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError, VersionError
 from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.metrics import Basis
 from ml_energy_callbacks.readings import Kind, Method, Provenance
 
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
+
+_KEPT_FILES = "energy-????????.json"
+"""What an earlier run's record is renamed to by the next one in its directory."""
 
 _MOST_EPOCHS = 4096
 """The record is rewritten all the time, and stays below a megabyte."""
@@ -36,6 +40,8 @@ class Run(msgspec.Struct, kw_only=True):
         hostnames: Hosts whose devices are counted.
         world_size: Number of processes of the job.
         reason: Why the run stopped or failed, or None.
+        model: Name of the model (Lightning: its class; Keras: its name), or None where nobody told it.
+        tags: The user's own names and texts, to group runs by.
     """
 
     id: str
@@ -46,6 +52,8 @@ class Run(msgspec.Struct, kw_only=True):
     hostnames: list[str]
     world_size: int = 1
     reason: str | None = None
+    model: str | None = None
+    tags: dict[str, str] = {}
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):
@@ -353,6 +361,20 @@ def dump_json(facts: msgspec.Struct) -> str:
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
 
 
+def check_tags(tags: object) -> dict[str, str]:
+    """Return a run's tags; none for None.
+
+    Raises:
+        ConfigurationError: They are no names with texts.
+    """
+    if tags is None:
+        return {}
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        msg = f"tags is {tags!r}; give names with texts, such as {{'team': 'vision'}}."
+        raise ConfigurationError(msg)
+    return dict(tags)
+
+
 def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
     """Return the epochs with one more.
 
@@ -396,6 +418,17 @@ def write_record(record: RunRecord, path: Path) -> None:
     partial.replace(path)
 
 
+def is_record_name(name: str) -> bool:
+    """Return whether a file of this name, without its directory, is a run record by its name."""
+    return name == FILE_NAME or fnmatchcase(name, _KEPT_FILES)
+
+
+def find_records(folder: Path, unlisted: Callable[[OSError], None]) -> list[Path]:
+    """Return the run records below a directory, in the order of their names; a directory that cannot be listed is told."""
+    found = os.walk(folder, onerror=unlisted)
+    return sorted(Path(parent, name) for parent, _, names in found for name in names if is_record_name(name))
+
+
 def load_record(path: str | os.PathLike[str]) -> RunRecord:
     """Load a run record.
 
@@ -416,16 +449,30 @@ def load_record(path: str | os.PathLike[str]) -> RunRecord:
     except OSError as error:
         msg = f"The run record {path} cannot be read: {error.strerror}."
         raise RecordError(msg) from None
+    return decode_record(data, str(path))
+
+
+def decode_record(data: bytes, name: str) -> RunRecord:
+    """Return the run record that a file holds.
+
+    Args:
+        data: All of the file.
+        name: What an error calls it.
+
+    Raises:
+        VersionError: It is of a version that we do not know.
+        RecordError: It is no complete run record.
+    """
     try:
         version = msgspec.json.decode(data, type=_Head).schema_version
     except (msgspec.DecodeError, UnicodeDecodeError):
-        msg = f"{path} is not a run record: it is broken, or another program wrote it."
+        msg = f"{name} is not a run record: it is broken, or another program wrote it."
         raise RecordError(msg) from None
     if version != SCHEMA_VERSION:
-        msg = f"{path} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
-        raise RecordError(msg)
+        msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
+        raise VersionError(msg)
     try:
         return msgspec.json.decode(data, type=RunRecord)
     except msgspec.DecodeError as error:
-        msg = f"{path} is not a complete run record: {error}."
+        msg = f"{name} is not a complete run record: {error}."
         raise RecordError(msg) from None

@@ -120,6 +120,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
             sample is told beside the whole; 0 for not at all.
+        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -146,6 +147,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
         idle_seconds: float = 0.0,
+        tags: Mapping[str, str] | None = None,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a model starts."""
@@ -168,6 +170,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             verbose=verbose,
             scope=scope,
             idle_seconds=idle_seconds,
+            tags=tags,
             backends=backends,
         )
 
@@ -253,6 +256,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
                 self._meter.resume(earlier)
         self._meter.start(
             framework=f"keras {keras.version()} ({traits.name()})",
+            model=self._keras_model.name,
             world_size=traits.processes(),
             output_dir=shown,
             loop=loop if loop.is_keras else None,

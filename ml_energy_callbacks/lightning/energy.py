@@ -61,6 +61,7 @@ class EnergyCallback(MeteredCallback, Callback):
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
             sample is told beside the whole; 0 for not at all.
+        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
 
     Raises:
@@ -87,6 +88,7 @@ class EnergyCallback(MeteredCallback, Callback):
         verbose: bool = True,
         scope: Literal["machine", "process"] = "machine",
         idle_seconds: float = 0.0,
+        tags: Mapping[str, str] | None = None,
         backends: Sequence[Backend] | None = None,
     ) -> None:
         """Check the options; hardware is not touched before a trainer starts."""
@@ -108,6 +110,7 @@ class EnergyCallback(MeteredCallback, Callback):
             verbose=verbose,
             scope=scope,
             idle_seconds=idle_seconds,
+            tags=tags,
             backends=backends,
         )
 
@@ -137,6 +140,7 @@ class EnergyCallback(MeteredCallback, Callback):
         version = importlib.import_module(package).__version__
         self._meter.start(
             framework=f"{package} {version}",
+            model=type(pl_module).__name__,
             world_size=trainer.world_size,
             output_dir=directory,
             gpus=_gpus(trainer),

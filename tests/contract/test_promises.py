@@ -41,6 +41,7 @@ OPTIONS = {
     "verbose": True,
     "scope": "machine",
     "idle_seconds": 0.0,
+    "tags": None,
     "backends": None,
 }
 
@@ -133,6 +134,14 @@ def test_each_kind_of_intensity_serves_a_run(tmp_path: Path, kind: str) -> None:
     assert "secret" not in (tmp_path / "energy.json").read_text(encoding="utf-8")
 
 
+def test_tags_and_the_models_name_are_in_the_record(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, tags={"team": "vision"})
+    framework.Loops(tmp_path).fit([energy], epochs=1)
+    run = load_record(tmp_path).run
+    assert run.tags == {"team": "vision"}
+    assert re.fullmatch(framework.MODEL, run.model or "")
+
+
 def test_several_fits_with_one_callback_go_on(tmp_path: Path) -> None:
     energy = energy_callback(tmp_path)
     loops = framework.Loops(tmp_path)
@@ -183,6 +192,7 @@ def test_a_copy_and_a_pickle_start_afresh_with_the_same_options(tmp_path: Path) 
         ({"devices": "nvml:0"}, "devices is 'nvml:0'"),
         ({"log_every_n_steps": -1}, "log_every_n_steps is -1"),
         ({"batch_size_fn": 4}, "batch_size_fn is 4"),
+        ({"tags": {"team": 7}}, "tags is {'team': 7}; give names with texts"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -1,6 +1,7 @@
 """Training against inference over the life of a model."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -252,3 +253,10 @@ def test_a_picture_without_matplotlib_names_the_extra(tmp_path: Path) -> None:
         patch.setitem(sys.modules, "matplotlib.figure", None)
         with pytest.raises(ConfigurationError, match=r"pip install 'ml-energy-callbacks\[plot\]'"):
             plot_lifecycle(found, tmp_path / "life.png")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_directory_that_cannot_be_listed_is_no_sum_without_it(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(RecordError, match="closed cannot be listed: Permission denied; name directories that can be read"):
+        load_records([tmp_path])

@@ -185,6 +185,8 @@ def test_on_a_machine_without_counters_every_number_says_estimated() -> None:
         ({"carbon_intensity": -3}, "carbon_intensity is -3"),
         ({"devices": "nvml:0"}, "devices is 'nvml:0'; give 'auto' or a list"),
         ({"devices": []}, "devices is"),
+        ({"tags": ["vision"]}, "tags is ..vision..; give names with texts"),
+        ({"tags": {"team": 7}}, "tags is {'team': 7}; give names with texts"),
     ],
 )
 def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.records import EpochRecord, add_epoch
+from ml_energy_callbacks.records import EpochRecord, add_epoch, find_records
 
 
 def epoch(stage: str, index: int, joules: float | None = 1.5) -> EpochRecord:
@@ -52,6 +52,18 @@ def test_the_contracts_fields_are_there(file: Path) -> None:
     assert load_record(file) == load_record(file.parent)
 
 
+def test_tags_and_model_are_recorded_and_a_record_without_them_is_read(tmp_path: Path) -> None:
+    meter = EnergyMeter(backends=[], tags={"team": "vision"}, output_dir=tmp_path, verbose=False).start(model="Net")
+    meter.stop()
+    run = load_record(tmp_path).run
+    assert (run.tags, run.model) == ({"team": "vision"}, "Net")
+    found = json.loads((tmp_path / "energy.json").read_text())
+    del found["run"]["tags"], found["run"]["model"]
+    (tmp_path / "energy.json").write_text(json.dumps(found))
+    run = load_record(tmp_path).run
+    assert (run.tags, run.model) == ({}, None)
+
+
 def test_fields_of_a_later_release_are_no_obstacle(file: Path) -> None:
     found = json.loads(file.read_text())
     found["news"] = 1
@@ -86,3 +98,9 @@ def test_a_torn_file_is_refused(file: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no run record at"):
         load_record(tmp_path / "nothing")
+
+
+def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    told: list[OSError] = []
+    assert find_records(tmp_path / "gone", told.append) == []
+    assert [error.filename for error in told] == [str(tmp_path / "gone")]

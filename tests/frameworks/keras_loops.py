@@ -11,6 +11,7 @@ import numpy as np
 from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "keras"
+MODEL = r"net(_\d+)?"
 MODULES = ("keras", keras.backend.backend())
 REFUSES_TWO = "two EnergyCallbacks"
 

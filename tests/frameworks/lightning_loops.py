@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "pytorch_lightning"
+MODEL = "Linear"
 MODULES = ("pytorch_lightning", "torch")
 REFUSES_TWO = "more than one stateful callback|two EnergyCallbacks"
 

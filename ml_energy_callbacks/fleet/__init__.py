@@ -1,0 +1,23 @@
+"""Many run records -> what groups of runs used."""
+
+from ml_energy_callbacks.fleet.files import RecordFile, find_files, is_run
+from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
+from ml_energy_callbacks.fleet.output import check_output
+from ml_energy_callbacks.fleet.reading import Runs, read_runs
+from ml_energy_callbacks.fleet.rows import Row
+from ml_energy_callbacks.fleet.table import render_fleet
+
+__all__ = [
+    "Fleet",
+    "Group",
+    "RecordFile",
+    "Row",
+    "RunTable",
+    "Runs",
+    "check_by",
+    "check_output",
+    "find_files",
+    "is_run",
+    "read_runs",
+    "render_fleet",
+]

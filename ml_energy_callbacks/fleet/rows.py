@@ -1,0 +1,115 @@
+"""A run record -> a flat row."""
+
+from datetime import datetime
+
+import msgspec
+
+from ml_energy_callbacks.records import RunRecord, StageRecord
+
+
+class Row(msgspec.Struct, kw_only=True, frozen=True):
+    """A run as one row of flat columns; None for what is not known.
+
+    Attributes:
+        file: Path or URL of its record.
+        run_id: Random identifier of the run.
+        started_at: Wall-clock start, ISO 8601 with offset.
+        month: Year and month of the start by that wall clock, such as ``2026-11``.
+        status: ``running`` (or killed), ``completed``, ``stopped`` or ``failed``.
+        framework: Name and version.
+        host: Hosts whose devices are counted, with commas between.
+        world_size: Number of processes of the job.
+        model: Name of the model.
+        tags: The user's tags as a JSON object, sorted by name; None where there are none.
+        seconds: Time of all stages in s.
+        joules: Energy of all stages in J.
+        relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it.
+        estimated_joules: Part of ``joules`` that a model estimated, in J; the rest is measured.
+        co2e_grams: Emissions in g CO2e.
+        intensity_assumed: Whether they are, at least in part, by the world's average, as nobody named a place.
+        cost: Cost of the electricity in ``currency``.
+        currency: Three-letter code; None where the cost is not known.
+        train_joules: Energy of the training's samples in J, compiling left out as in ``joules_per_sample``.
+        train_samples: Number of those samples; known where ``train_joules`` is.
+        train_relative_uncertainty: Half-width of the 95 % interval of ``train_joules`` as a share of it.
+        predict_joules: The same of the stage ``predict``.
+        predict_samples: The same.
+        predict_relative_uncertainty: The same.
+    """
+
+    file: str
+    run_id: str
+    started_at: str
+    month: str | None
+    status: str
+    framework: str
+    host: str
+    world_size: int
+    model: str | None
+    tags: str | None
+    seconds: float
+    joules: float | None
+    relative_uncertainty: float | None
+    estimated_joules: float | None
+    co2e_grams: float | None
+    intensity_assumed: bool
+    cost: float | None
+    currency: str | None
+    train_joules: float | None
+    train_samples: int | None
+    train_relative_uncertainty: float | None
+    predict_joules: float | None
+    predict_samples: int | None
+    predict_relative_uncertainty: float | None
+
+
+def row(record: RunRecord, file: str) -> Row:
+    """Return a run as a row."""
+    run, total = record.run, record.total
+    train_joules, train_samples, train_doubt = _samples(record.stages.get("train"))
+    predict_joules, predict_samples, predict_doubt = _samples(record.stages.get("predict"))
+    return Row(
+        file=file,
+        run_id=run.id,
+        started_at=run.started_at,
+        month=_month(run.started_at),
+        status=run.status,
+        framework=run.framework,
+        host=", ".join(run.hostnames),
+        world_size=run.world_size,
+        model=run.model,
+        tags=msgspec.json.encode(run.tags, order="sorted").decode() if run.tags else None,
+        seconds=total.seconds,
+        joules=total.joules,
+        relative_uncertainty=total.relative_uncertainty,
+        estimated_joules=None if total.joules is None else _estimated(record),
+        co2e_grams=total.co2e_grams,
+        intensity_assumed=record.carbon.assumed,
+        cost=total.cost,
+        currency=None if total.cost is None else total.currency,
+        train_joules=train_joules,
+        train_samples=train_samples,
+        train_relative_uncertainty=train_doubt,
+        predict_joules=predict_joules,
+        predict_samples=predict_samples,
+        predict_relative_uncertainty=predict_doubt,
+    )
+
+
+def _estimated(record: RunRecord) -> float:
+    return sum(device.joules or 0.0 for device in record.devices if device.provenance == "estimated")
+
+
+def _samples(stage: StageRecord | None) -> tuple[float | None, int | None, float | None]:
+    """Return the energy of a stage's samples, their number and the energy's uncertainty, where all is told."""
+    if stage is None or stage.samples is None or stage.joules_per_sample is None:
+        return None, None, None
+    samples = stage.samples - stage.compile_samples
+    return stage.joules_per_sample * samples, samples, stage.relative_uncertainty
+
+
+def _month(started_at: str) -> str | None:
+    try:
+        return datetime.fromisoformat(started_at).strftime("%Y-%m")
+    except ValueError:
+        return None

@@ -1,0 +1,88 @@
+"""Groups of runs -> a table for a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ml_energy_callbacks.fleet.groups import Fleet, Group
+from ml_energy_callbacks.report.quantities import UNKNOWN, quantity
+
+_MOST_NAMED = 3
+
+
+def render_fleet(fleet: Fleet) -> RenderableType:
+    """Return a row for each group and one for all, and what the reader should know below them."""
+    total = fleet.total
+    by = list(fleet.groups[0].by)
+    stages = [stage for stage in ("train", "predict") if getattr(total, f"{stage}_joules_per_sample") is not None]
+    (currency,) = total.cost if len(total.cost) == 1 else ("cost",)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for word in by:
+        table.add_column(word, overflow="fold", min_width=len("2026-11"))
+    columns = (
+        "runs",
+        *(("energy\nunknown",) if total.kwh_unknown else ()),
+        "kWh",
+        "esti-\nmated",
+        "g CO2e",
+        *((currency,) if total.cost else ()),
+        *(f"J/sample\n{stage}" for stage in stages),
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    for group in fleet.groups:
+        table.add_row(*(Text(value or UNKNOWN) for value in group.by.values()), *_cells(group, total, stages))
+    table.add_section()
+    table.add_row("total", *[""] * (len(by) - 1), *_cells(total, total, stages))
+    return Lines(table, *(Text(line) for line in _lines(fleet)))
+
+
+def _cells(group: Group, total: Group, stages: Sequence[str]) -> Iterator[str]:
+    yield f"{group.runs:,}"
+    if total.kwh_unknown:
+        yield f"{group.kwh_unknown:,}"
+    yield _sum(group.kwh, group.kwh_unknown) + _doubt(group.kwh, group.relative_uncertainty)
+    yield UNKNOWN if group.estimated_share is None else f"{group.estimated_share * 100:.0f} %"
+    yield _sum(group.co2e_grams, group.co2e_unknown)
+    if total.cost:
+        unit = len(total.cost) > 1
+        yield "\n".join(_sum(cost, group.cost_unknown, name if unit else "") for name, cost in group.cost.items()) or UNKNOWN
+    for stage in stages:
+        each = getattr(group, f"{stage}_joules_per_sample")
+        yield quantity(each) + _doubt(each, getattr(group, f"{stage}_relative_uncertainty"))
+
+
+def _sum(value: float | None, unknown: int, unit: str = "") -> str:
+    """Return a sum, which is a lower bound where it is unknown of some runs."""
+    least = "≥" if unknown and value is not None else ""
+    return f"{least}{quantity(value, unit)}"
+
+
+def _doubt(value: float | None, relative: float | None) -> str:
+    return "" if value is None or relative is None else f" ±{relative:.0%}"
+
+
+def _lines(fleet: Fleet) -> Iterator[str]:
+    total = fleet.total
+    if total.kwh_unknown or total.co2e_unknown or (total.cost and total.cost_unknown):
+        yield "≥: it is unknown of some runs, which are not in the sum."
+    if total.co2e_assumed:
+        yield f"The grams of {_runs(total.co2e_assumed)} are, at least in part, by the world's average: nobody named a place."
+    if fleet.repeated:
+        yield f"Records of a run that another one tells, too: {fleet.repeated:,}; each run counts once, as its longest."
+    for files, what in (
+        (fleet.other_versions, "Not shown, as this release does not read their schema version"),
+        (fleet.broken, "Not shown, as they are broken or no run records"),
+        (fleet.unlisted, "Not looked into, as they cannot be listed"),
+    ):
+        if files:
+            more = ", ..." if len(files) > _MOST_NAMED else ""
+            yield f"{what}: {len(files):,} ({', '.join(files[:_MOST_NAMED])}{more})."
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number:,} runs"

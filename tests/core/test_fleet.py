@@ -1,0 +1,448 @@
+"""Many run records, grouped."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+import msgspec
+import pytest
+from msgspec.structs import replace
+from rich.console import Console
+
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.fleet import Fleet, Group, Row, RunTable, check_by, find_files, read_runs, render_fleet
+from ml_energy_callbacks.records import DeviceRecord, RunRecord, StageRecord, dump_json
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "report"]
+KWH = 3.6e6
+
+
+def report(*args: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, timeout=60)
+
+
+def a_device(joules: float, *, estimated: bool) -> DeviceRecord:
+    return DeviceRecord(
+        id="model:0" if estimated else "counter:0",
+        name="a device",
+        kind="cpu",
+        backend="scripted",
+        method="model" if estimated else "energy_counter",
+        provenance="estimated" if estimated else "measured",
+        relative_uncertainty=0.1,
+        update_period_s=None,
+        joules=joules,
+        missing_s=0.0,
+    )
+
+
+def a_stage(joules: float, samples: int | None, *, compiling: float = 0.0, compile_samples: int = 0) -> StageRecord:
+    return StageRecord(
+        joules=joules,
+        seconds=1.0,
+        batches=1,
+        samples=samples,
+        joules_per_sample=None if samples is None else (joules - compiling) / (samples - compile_samples),
+        mean_watts=joules,
+        relative_uncertainty=0.1,
+        provenance="measured",
+        phases={},
+        devices={},
+        co2e_grams=None,
+        cost=None,
+        compile_samples=compile_samples,
+    )
+
+
+@pytest.fixture(scope="module")
+def empty() -> RunRecord:
+    with EnergyMeter(backends=[], carbon_intensity=100, verbose=False) as meter:
+        pass
+    return meter.record
+
+
+class Folder:
+    """A directory of run records."""
+
+    def __init__(self, path: Path, empty: RunRecord) -> None:
+        self.path, self.empty, self.count = path, empty, 0
+
+    def add(
+        self,
+        kwh: float | None,
+        *,
+        estimated: float = 0.0,
+        doubt: float | None = 0.1,
+        cost: float | None = None,
+        currency: str = "USD",
+        stages: dict[str, StageRecord] | None = None,
+        seconds: float = 10.0,
+        assumed: bool = False,
+        folder: Path | None = None,
+        **run: Any,
+    ) -> Path:
+        """Write a run of so many kWh, a share of it estimated, into a directory of its own."""
+        self.count += 1
+        record = self.empty
+        joules = None if kwh is None else kwh * KWH
+        run = {"id": f"{self.count:032x}", "started_at": "2026-11-25T10:00:00+01:00", **run}
+        found = replace(
+            record,
+            run=replace(record.run, **run),
+            stages=stages or {},
+            devices=[]
+            if joules is None
+            else [a_device(joules * (1 - estimated), estimated=False), a_device(joules * estimated, estimated=True)],
+            total=replace(
+                record.total,
+                joules=joules,
+                seconds=seconds,
+                relative_uncertainty=None if joules is None else doubt,
+                co2e_grams=None if kwh is None else kwh * 100,
+                cost=cost,
+                currency=currency,
+            ),
+            carbon=replace(record.carbon, assumed=assumed),
+        )
+        file = (folder or self.path / f"run{self.count}") / "energy.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dump_json(found))
+        return file
+
+
+@pytest.fixture
+def runs(tmp_path: Path, empty: RunRecord) -> Folder:
+    return Folder(tmp_path / "runs", empty)
+
+
+def groups(runs: Folder, *by: str) -> dict[Any, Group]:
+    """Return the groups by their values, and the group of all runs by None."""
+    table = RunTable()
+    table.load(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
+    found = {tuple(group.by.values()): group for group in table.groups(check_by(by))}
+    return {(key[0] if len(key) == 1 else key): group for key, group in found.items()} | {None: table.groups([])[0]}
+
+
+def test_sums_are_over_the_runs_that_know_and_say_how_many_do_not(runs: Folder) -> None:
+    runs.add(1.0, status="completed")
+    runs.add(3.0, estimated=0.5, doubt=0.5, status="completed", assumed=True)
+    runs.add(None, status="completed")
+    runs.add(None, status="failed")
+    found = groups(runs, "status")
+    assert list(found) == ["completed", "failed", None]
+    group = found["completed"]
+    assert (group.runs, group.kwh, group.kwh_unknown) == (3, pytest.approx(4.0), 1)
+    # The errors of runs add up: 0.1 kWh and 1.5 kWh.
+    assert group.relative_uncertainty == pytest.approx(1.6 / 4)
+    assert group.estimated_share == pytest.approx(1.5 / 4)
+    assert (group.co2e_grams, group.co2e_unknown, group.co2e_assumed) == (pytest.approx(400), 1, 1)
+    assert (group.cost, group.cost_unknown) == ({}, 3)
+    nothing = found["failed"]
+    assert (nothing.kwh, nothing.relative_uncertainty, nothing.estimated_share, nothing.co2e_grams) == (None,) * 4
+    assert (found[None].runs, found[None].kwh, found[None].kwh_unknown) == (4, pytest.approx(4.0), 2)
+
+
+def test_an_unknown_uncertainty_of_a_run_is_unknown_of_its_group_but_not_where_it_used_nothing(runs: Folder) -> None:
+    runs.add(1.0, model="A")
+    runs.add(0.0, doubt=None, model="A")
+    runs.add(1.0, doubt=None, model="B")
+    found = groups(runs, "model")
+    assert found["A"].relative_uncertainty == pytest.approx(0.1)
+    assert found["B"].relative_uncertainty is None
+
+
+def test_costs_are_kept_apart_by_currency(runs: Folder) -> None:
+    runs.add(1.0, cost=0.3, currency="EUR", model="A")
+    runs.add(1.0, cost=0.2, currency="USD", model="A")
+    runs.add(1.0, cost=0.5, currency="EUR", model="A")
+    runs.add(1.0, cost=0.7, currency="EUR", model="B")
+    runs.add(1.0, currency="EUR", model="B")
+    found = groups(runs, "model")
+    assert (found["A"].cost, found["A"].cost_unknown) == ({"EUR": pytest.approx(0.8), "USD": pytest.approx(0.2)}, 0)
+    assert (found["B"].cost, found["B"].cost_unknown) == ({"EUR": pytest.approx(0.7)}, 1)
+    assert found[None].cost == {"EUR": pytest.approx(1.5), "USD": pytest.approx(0.2)}
+
+
+def test_joules_per_sample_is_the_sum_of_joules_over_the_sum_of_samples_with_compiling_left_out(runs: Folder) -> None:
+    runs.add(1.0, stages={"train": a_stage(1000.0, 100), "predict": a_stage(10.0, 10)})
+    runs.add(1.0, stages={"train": a_stage(1500.0, 320, compiling=500.0, compile_samples=20), "test": a_stage(7.0, 1)})
+    runs.add(1.0, stages={"train": a_stage(9999.0, None)})
+    total = groups(runs, "month")[None]
+    assert total.train_joules_per_sample == pytest.approx((1000 + 1000) / (100 + 300))
+    assert total.train_relative_uncertainty == pytest.approx(0.1)
+    assert total.predict_joules_per_sample == pytest.approx(1.0)
+
+
+def test_months_are_in_order_by_the_runs_own_clock_and_what_is_not_told_comes_last(runs: Folder) -> None:
+    runs.add(1.0, started_at="2026-02-01T00:30:00+02:00")  # January by UTC
+    runs.add(1.0, started_at="2025-12-31T10:00:00+01:00")
+    runs.add(1.0, started_at="some day")
+    table = RunTable()
+    table.load(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
+    assert [group.by["month"] for group in table.groups(["month"])] == ["2025-12", "2026-02", None]
+
+
+def test_groups_by_tags_and_by_the_value_of_one(runs: Folder) -> None:
+    odd = "a/b~'x'"
+    runs.add(1.0, tags={"team": "vision", odd: "1"})
+    runs.add(2.0, tags={odd: "1", "team": "vision"})
+    runs.add(4.0, tags={"team": "text", "Team": "other"})
+    runs.add(8.0)
+    found = groups(runs, "tag:team")
+    assert (found["vision"].kwh, found["text"].kwh) == (pytest.approx(3), pytest.approx(4))
+    assert groups(runs, f"tag:{odd}")["1"].kwh == pytest.approx(3)
+    assert groups(runs, "tag:Team")["other"].kwh == pytest.approx(4)
+    assert groups(runs, "tag")['{"a/b~\'x\'":"1","team":"vision"}'].runs == 2
+    with pytest.raises(ConfigurationError, match="No run has the tag 'tem'; there are: Team, a/b~'x', team"):
+        groups(runs, "tag:tem")
+
+
+def test_several_things_to_group_by(runs: Folder) -> None:
+    runs.add(1.0, hostnames=["a", "b"], framework="keras 3")
+    runs.add(2.0, hostnames=["a", "b"], framework="none")
+    found = groups(runs, "host", "framework")
+    assert found["a, b", "keras 3"].kwh == pytest.approx(1)
+    assert found["a, b", "none"].kwh == pytest.approx(2)
+
+
+def test_a_run_that_is_there_twice_counts_once_as_its_longest(runs: Folder) -> None:
+    runs.add(1.0, id="same", seconds=5)
+    runs.add(3.0, id="same", seconds=50)
+    runs.add(2.0, id="same", seconds=20)
+    found = read_runs(find_files([str(runs.path), str(runs.path / "run1")], pytest.fail))
+    assert [row.joules for row in found.rows] == [pytest.approx(3 * KWH)]
+    assert found.repeated == 2
+
+
+def test_what_cannot_be_read_is_counted_and_named_and_the_others_are_shown(runs: Folder) -> None:
+    runs.add(1.0)
+    runs.add(2.0)
+    for i in range(5):
+        runs.add(1.0).write_text('{"schema_version": 2}' if i == 0 else "{")
+    done = report(runs.path)
+    shown = "".join(done.stdout.split())  # a long path is folded
+    assert done.returncode == 0, done.stderr
+    assert "doesnotreadtheirschemaversion:1(" in shown
+    assert "theyarebrokenornorunrecords:4(" in shown
+    assert "run3/energy.json" in shown
+    assert ",...)" in shown
+    found = json.loads(report(runs.path, "--json").stdout)
+    assert (found["total"]["runs"], len(found["broken"]), len(found["other_versions"])) == (2, 4, 1)
+
+
+def test_the_table_shows_groups_total_and_what_is_unknown(runs: Folder) -> None:
+    runs.add(1.0, estimated=0.25, cost=0.3, currency="EUR", model="Net", stages={"train": a_stage(50.0, 100)}, assumed=True)
+    runs.add(None, model="Net")
+    done = report(runs.path, "--by", "model", "--by", "status")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "model status runs unknown kWh mated g CO2e EUR train" in lines
+    assert "Net completed 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines, done.stdout
+    assert "total 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines
+    assert "≥: it is unknown of some runs, which are not in the sum." in lines
+    assert "The grams of 1 run are" in " ".join(lines)
+    assert done.stderr == ""
+
+
+def test_the_table_shows_each_currency_and_no_column_of_what_no_run_knows(runs: Folder) -> None:
+    runs.add(1.0, cost=0.3, currency="EUR")
+    runs.add(1.0, cost=0.2)
+    shown = " ".join(report(runs.path).stdout.split())
+    assert "month runs kWh mated g CO2e cost ─" in shown
+    assert "total 2 2 ±10% 0 % 200 0.3 EUR 0.2 USD" in shown
+    assert "≥" not in shown
+
+
+def test_rows_are_written_flat_as_csv_and_parquet(runs: Folder, tmp_path: Path) -> None:
+    runs.add(1.0, estimated=0.25, model="Net", tags={"team": "vision"}, stages={"train": a_stage(50.0, 100)})
+    runs.add(None)
+    done = report(runs.path, "--csv", tmp_path / "it's.csv", "--parquet", tmp_path / "runs.parquet")
+    assert done.returncode == 0, done.stderr
+    names = [field.name for field in msgspec.structs.fields(Row)]
+    with (tmp_path / "it's.csv").open(encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    assert list(first) == names
+    assert (float(first["joules"]), float(first["estimated_joules"])) == (pytest.approx(KWH), pytest.approx(KWH / 4))
+    assert (first["model"], json.loads(first["tags"]), first["train_samples"]) == ("Net", {"team": "vision"}, "100")
+    assert (second["joules"], second["model"], second["tags"], second["currency"]) == ("", "", "", "")
+    table = duckdb.read_parquet(str(tmp_path / "runs.parquet")).order("file")
+    assert table.columns == names
+    assert table.fetchall()[1][names.index("joules")] is None
+
+
+def test_each_column_of_a_row_is_documented() -> None:
+    page = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+    assert [field.name for field in msgspec.structs.fields(Row) if f"`{field.name}`" not in page] == []
+
+
+def test_one_record_is_shown_as_a_run_wherever_it_is(runs: Folder) -> None:
+    file = runs.add(1.0)
+    expected = report(file)
+    assert "Stages" in expected.stdout
+    assert report(runs.path).stdout == expected.stdout
+    assert report(f"{runs.path}/*").stdout == report(f"file://{file}").stdout == expected.stdout
+    assert json.loads(report(runs.path, "--json").stdout) == json.loads(file.read_text())
+    assert json.loads(report(file, "--by", "host", "--json").stdout)["total"]["runs"] == 1
+
+
+def test_a_directory_with_a_record_of_its_own_is_that_run_and_with_by_all_that_it_holds(runs: Folder) -> None:
+    own = runs.add(1.0, folder=runs.path)
+    own.with_name("energy-00000000.json").write_text(runs.add(2.0, folder=runs.path / "x").read_text())
+    runs.add(4.0)
+    assert "Stages" in report(runs.path).stdout
+    assert json.loads(report(runs.path, "--by", "month", "--json").stdout)["total"]["kwh"] == pytest.approx(7)
+
+
+def test_patterns_and_several_paths(runs: Folder) -> None:
+    first, second, third = (runs.add(kwh) for kwh in (1.0, 2.0, 4.0))
+    for places, kwh in (
+        ([first, third.parent], 5),
+        ([f"{runs.path}/run[12]"], 3),
+        ([f"{runs.path}/**/energy.json"], 7),
+        ([f"file://{runs.path}"], 7),
+        ([f"file://{runs.path}/run?", second], 7),
+    ):
+        assert json.loads(report(*places, "--json").stdout)["total"]["kwh"] == pytest.approx(kwh), places
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/bucket", recursive=True)
+
+
+def test_records_of_another_file_system(runs: Folder, memory: Any) -> None:
+    for i in range(3):
+        memory.pipe(f"/bucket/team/run{i}/energy.json", runs.add(2.0**i).read_bytes())
+    memory.pipe("/bucket/team/notes.json", b"{}")
+    for url, joules in (("memory://bucket", 7), ("memory://bucket/team/run[01]", 3), ("memory://bucket/*/*/energy.json", 7)):
+        found = read_runs(find_files([url], pytest.fail))
+        assert sum(row.joules or 0 for row in found.rows) == pytest.approx(joules * KWH)
+        assert found.rows[0].file.startswith("memory:///bucket/team/run0"), found.rows[0].file
+    with pytest.raises(RecordError, match="no run record at memory://bucket/none"):
+        find_files(["memory://bucket/none"], pytest.fail)
+    with pytest.raises(ConfigurationError, match=r"nosuch://x cannot be listed: .*nosuch"):
+        find_files(["nosuch://x"], pytest.fail)
+
+
+def test_odd_texts_of_a_record_are_kept_as_they_are(runs: Folder) -> None:
+    odd = ["a\"b\\c'd", "é\n\t", "nul \0", "{}[]$1?", "\U0001f600"]
+    for text in odd:
+        runs.add(1.0, model=text, tags={text: text})
+    assert set(groups(runs, "model")) == {*odd, None}
+    for text in odd:
+        assert groups(runs, f"tag:{text}")[text].runs == 1
+
+
+def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(runs: Folder) -> None:
+    runs.add(1.0)
+    runs.add(2.0)
+    ours, theirs = os.openpty()
+    command = [*COMMAND, str(runs.path), "--json"]
+    env = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=env, check=True, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert json.loads(done.stdout)["total"]["runs"] == 2
+    assert "Reading run records" in shown
+    assert shown.endswith("\x1b[2K")
+
+
+def test_a_file_that_goes_before_it_is_read_is_broken_and_not_the_end(runs: Folder) -> None:
+    runs.add(1.0)
+    gone = runs.add(1.0)
+    files = find_files([str(runs.path)], pytest.fail)
+    gone.unlink()
+    found = read_runs(files)
+    assert (len(found.rows), found.broken) == (1, [str(gone)])
+
+
+def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> None:
+    runs.add(1.0)
+    group = groups(runs, "month")[None]
+    console = Console(width=200)
+    with console.capture() as shown:
+        fleet = Fleet(
+            groups=[replace(group, by={"month": None})], total=group, repeated=2, other_versions=[], broken=[], unlisted=["/x"]
+        )
+        console.print(render_fleet(fleet))
+    assert "Not looked into, as they cannot be listed: 1 (/x)." in shown.get()
+    assert "too: 2; each run counts once" in shown.get()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["{}", "--by", "week"], "--by is 'week'; give tag, model, host, month, framework, status, or tag:NAME"),
+        (["{}", "--by", "tag:"], "--by is 'tag:'; give"),
+        (["{}", "--by", "tag:team"], "No run has the tag 'team'; no run has any."),
+        (["{}/none", "{}"], "There is no run record at"),
+        (["{}/none*"], "There is no run record at"),
+        (["{}", "--csv", "{}"], "it is a directory"),
+        (["{}", "--csv", "{}/none/a.csv"], "there is no folder"),
+        (["{}", "--parquet", "{}/run1/energy.json/a.parquet"], "there is no folder"),
+        (["{}", "--parquet", "/proc/runs.parquet"], "cannot be written to /proc/runs.parquet"),
+        (["s3x://bucket/*"], "s3x://bucket/* cannot be listed"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(runs: Folder, args: list[str], message: str) -> None:
+    runs.add(1.0)
+    runs.add(2.0)
+    done = report(*(arg.replace("{}", str(runs.path)) for arg in args))
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("ml-energy: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_files_of_which_none_is_a_record_are_one_sentence(runs: Folder) -> None:
+    for _ in range(3):
+        runs.add(1.0).write_text("{")
+    done = report(runs.path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "None of the 3 files is a run record that can be shown: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "place", "message"),
+    [
+        ("duckdb", "{}", "pip install 'ml-energy-callbacks[fleet]'"),
+        ("fsspec", "file://{}", "pip install 'ml-energy-callbacks[remote]'"),
+    ],
+)
+def test_a_missing_extra_is_named(runs: Folder, package: str, place: str, message: str) -> None:
+    runs.add(1.0)
+    runs.add(2.0)
+    code = f"import sys; sys.modules[{package!r}] = None; from ml_energy_callbacks.cli import main; main()"
+    command = [sys.executable, "-c", code, "report", place.replace("{}", str(runs.path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_imports_neither_extra_before_it_needs_it() -> None:
+    code = "import sys, ml_energy_callbacks.cli; print(*{'duckdb', 'fsspec'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []
+
+
+def test_ten_thousand_records_are_quick_and_small() -> None:
+    """It takes 2.4 s and 154 MB on two cores; the bars are 10 s and 500 MB, and a busy machine has four times as long."""
+    script = ROOT / "benchmarks" / "fleet.py"
+    done = subprocess.run([sys.executable, script, "--json"], capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["runs"] == 10_000
+    assert found["seconds"] < 40
+    assert found["peak_bytes"] < 500e6
