@@ -38,7 +38,7 @@ class Shares(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         joules: Of the energy.
         joules_low: Lower end of its 95 % interval.
-        joules_high: Upper end; 1 where a training run's energy is unknown.
+        joules_high: Upper end; 1 where training is a lower bound.
         co2e_grams: Of the emissions.
         cost: Of the cost.
     """
@@ -56,7 +56,7 @@ class BreakEven(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         predictions: Number of predictions.
         low: Lower end of its 95 % interval.
-        high: Upper end, or None where there is none: a prediction's energy may be nothing, or a training run's is unknown.
+        high: Upper end, or None where there is none: a prediction's energy may be nothing, or training is a lower bound.
         day: Day of the life on which it comes, counted from 0 at its begin; it may be after its end.
         day_low: Day of ``low``.
         day_high: Day of ``high``, or None.
@@ -74,7 +74,7 @@ class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
     """The life of a model.
 
     Attributes:
-        runs: Number of training runs that are counted.
+        runs: Number of training runs that are counted, each once.
         per_day: Predictions a day.
         days: Length of the life in days.
         predictions: ``per_day`` times ``days``.
@@ -83,7 +83,8 @@ class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
         training: All that the training runs took, in all of their stages.
         inference: What the predictions of the life take.
         training_share: The share of training in the two.
-        lower_bound: Whether training, its share and the break-even are lower bounds, as a training run's energy is unknown.
+        lower_bound: Whether training, its share and the break-even are lower bounds, as a training run's energy is unknown, or
+            its several records differ.
         break_even: Where inference overtakes training, or None where that is unknown or never comes.
         provenance: ``estimated`` where any part is.
         currency: Of the costs; None where the records' differ.
@@ -138,13 +139,15 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     break-even is their ratio, and its interval that of E. C. Fieller, "Some Problems in Interval Estimation", 1954.
 
     Args:
-        training: Records of the training runs; one run's several records count once, as the longest.
+        training: Records of the training runs. One run's several records count once, as the longest: a run that is resumed from
+            a checkpoint holds what came before it, and not what others of its records spent after it. Unless they are all
+            alike, training is a lower bound.
         prediction: The record whose stage ``predict``, or else ``test``, tells the energy of a prediction.
         per_day: Predictions a day.
         days: Length of the life in days.
 
     Raises:
-        ConfigurationError: A number is not above 0, or no training run is given.
+        ConfigurationError: A number is not above 0, the two make too many predictions, or no training run is given.
         RecordError: The record tells no energy of a prediction.
     """
     for name, value in (("predictions a day", per_day), ("days", days)):
@@ -157,10 +160,13 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     runs = _distinct(training)
     name, stage, per_sample = _predicting(prediction)
     predictions = per_day * days
+    if not math.isfinite(predictions * per_sample):
+        msg = f"{per_day:g} predictions a day for {days:g} days are too many to reckon with; give fewer."
+        raise ConfigurationError(msg)
     currency = prediction.total.currency if {run.total.currency for run in runs} == {prediction.total.currency} else None
     trained = _training(runs, currency)
     inferred = _inference(stage, per_sample, predictions, currency)
-    lower_bound = any(run.total.joules is None for run in runs)
+    lower_bound = any(run.total.joules is None or _differs(run, training) for run in runs)
     even = _break_even(trained, per_sample, stage.relative_uncertainty, per_day, lower_bound=lower_bound)
     return Lifecycle(
         runs=len(runs),
@@ -187,6 +193,14 @@ def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
         if known is None or record.total.seconds > known.total.seconds:
             runs[record.run.id] = record
     return list(runs.values())
+
+
+def _differs(run: RunRecord, records: Sequence[RunRecord]) -> bool:
+    """Return whether another record of this run may hold energy that it does not hold.
+
+    Nothing in the records tells a branch of a run, resumed from its checkpoint, from an early copy of the file.
+    """
+    return any(record.run.id == run.run.id and record != run for record in records)
 
 
 def _predicting(record: RunRecord) -> tuple[str, StageRecord, float]:
@@ -308,11 +322,7 @@ def _notes(
     if both:
         yield f"Run {prediction.run.id[:8]}, which tells what a prediction takes, is among the training runs: it counts as one."
     for run in runs:
-        name = run.run.id[:8]
-        if (times := sum(record.run.id == run.run.id for record in training)) > 1:
-            yield f"Run {name} is there {times} times; it is counted once."
-        if run.total.joules is None:
-            yield f"The energy of run {name} is unknown: training, its share and the break-even are lower bounds."
+        yield from _notes_of(run, training)
     for run in everything:
         if run.run.status == "running":
             yield f"Run {run.run.id[:8]} is still running, or was killed: it counts as of now."
@@ -325,3 +335,17 @@ def _notes(
         yield f"The cost is unknown where no price was named: run {', '.join(unpriced)}."
     if any(run.carbon.assumed for run in everything):
         yield "The grams are, at least in part, by the world's average intensity: nobody named a place."
+
+
+def _notes_of(run: RunRecord, training: Sequence[RunRecord]) -> Iterator[str]:
+    name = run.run.id[:8]
+    times = sum(record.run.id == run.run.id for record in training)
+    if _differs(run, training):
+        yield (
+            f"Run {name} is there {times} times, and its records differ: the longest is counted, and the others may hold "
+            "energy that it does not; training, its share and the break-even are lower bounds."
+        )
+    elif times > 1:
+        yield f"Run {name} is there {times} times; it is counted once."
+    if run.total.joules is None:
+        yield f"The energy of run {name} is unknown: training, its share and the break-even are lower bounds."

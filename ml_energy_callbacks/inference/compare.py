@@ -8,9 +8,17 @@ from math import isfinite
 from typing import Any, Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, works
+from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
-from ml_energy_callbacks.inference.frameworks import evaluating, joined, predictor, shape_of_sample, size_on_disk, wait_for
+from ml_energy_callbacks.inference.frameworks import (
+    check_outputs,
+    evaluating,
+    joined,
+    predictor,
+    shape_of_sample,
+    size_on_disk,
+    wait_for,
+)
 from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import Comparison, Difference, ModelCost
 from ml_energy_callbacks.readings import Backend
@@ -59,8 +67,8 @@ def compare_models(
         progress: Is told what is known after each block.
 
     Raises:
-        ConfigurationError: An option, the data or the metric cannot work, or the models' outputs differ in shape; the message
-            says what to do.
+        ConfigurationError: An option, the data or the metric cannot work, a model's outputs are no array or sequence with one
+            output for each sample, or the models' differ in shape; the message says what to do.
         EnergyError: No model could be measured, as each raised.
     """
     check_bounds(relative_width, max_seconds)
@@ -136,9 +144,13 @@ def _judge(
     for name, predict in predictors.items():
         try:
             parts = [predict(inputs) for inputs, _ in batches]
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001 - the user's model; the others go on
             qualities[name] = _Quality(None, None, error.with_traceback(None))  # its frames hold what fills the memory
             continue
+        for part, (_, of_batch) in zip(parts, batches, strict=True):
+            check_outputs(name, models[name], part, len(of_batch))
         shape = shape_of_sample(parts[0])
         first = first or (name, shape)
         if shape != first[1]:
@@ -199,15 +211,15 @@ def _comparison(measured: Measured, record: RunRecord, relative_width: float, qu
 
 
 def _mark_pareto(models: Sequence[ModelCost], differences: Sequence[Difference]) -> None:
-    """Mark those whom no other model beats: at least as accurate, for an energy that is less by more than the noise."""
-    known = {m.name: m.accuracy for m in models if m.accuracy is not None and m.joules_per_sample is not None and works(m)}
-    beaten = set()
-    for pair in differences:
-        if pair.verdict == "no difference":
-            continue
-        frugal, other = (pair.b, pair.a) if pair.verdict == "less" else (pair.a, pair.b)
-        if frugal in known and other in known and known[frugal] >= known[other]:
-            beaten.add(other)
+    """Mark those whom provably no other model beats, or provably one does: at least as accurate, and less energy."""
+    usable = {model.name: model.accuracy for model in models if model.accuracy is not None and works(model)}
     for model in models:
-        if model.name in known:
-            model.pareto = model.name not in beaten
+        joules = model.joules_per_sample
+        if model.name not in usable or joules is None or joules.half_width is None:
+            continue
+        takes = verdicts_against(model.name, differences)
+        rivals = [name for name in usable if name != model.name and usable[name] >= usable[model.name]]
+        if any(takes.get(rival) == "less" for rival in rivals):
+            model.pareto = False
+        elif all(takes.get(rival) in {"more", "no difference"} for rival in rivals):
+            model.pareto = True

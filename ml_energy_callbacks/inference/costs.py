@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_energy_callbacks.inference.engine import MIN_REPEATS, Measured, Series
-from ml_energy_callbacks.inference.results import Cost, Interval, State
+from ml_energy_callbacks.inference.results import Cost, Difference, Interval, State, Verdict
 from ml_energy_callbacks.inference.student import differences, interval
 from ml_energy_callbacks.metrics import JOULES_PER_WH, ratio
 from ml_energy_callbacks.records import RunRecord
@@ -38,7 +38,7 @@ def finding_fields(measured: Measured, record: RunRecord, relative_width: float)
         "devices": [device.id for device in record.devices],
         "relative_width": relative_width,
         "seconds": measured.seconds,
-        "differences": differences({series.case.name: series.joules_per_sample for series in measured.series}),
+        "differences": differences({one.case.name: one.joules_per_sample for one in measured.series}, relative_width),
         "warnings": record.warnings,
     }
 
@@ -46,6 +46,13 @@ def finding_fields(measured: Measured, record: RunRecord, relative_width: float)
 def works(cost: Cost) -> bool:
     """Return whether this can be used: it never raised."""
     return cost.state in {"measured", "undecided"}
+
+
+def verdicts_against(name: str, pairs: Sequence[Difference]) -> dict[str, Verdict]:
+    """Return by name what the others take compared with this one; those that were not compared with it are absent."""
+    turned: dict[Verdict, Verdict] = {"more": "less", "less": "more"}
+    taken = {pair.b: pair.verdict for pair in pairs if pair.a == name}
+    return taken | {pair.a: turned.get(pair.verdict, pair.verdict) for pair in pairs if pair.b == name}
 
 
 def first_failure(all_series: Sequence[Series]) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference.frameworks import out_of_memory
 from ml_energy_callbacks.inference.results import Interval
 from ml_energy_callbacks.inference.student import interval
@@ -242,6 +243,9 @@ def measure(
         max_seconds: No block begins after so many seconds.
         seed: Of the order within the rounds.
         progress: Is told what is known after each block.
+
+    Raises:
+        ConfigurationError: A call says that it cannot be measured at all.
     """
     begun = bench.now()
     shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, no secret
@@ -256,6 +260,8 @@ def measure(
                 return Measured(idle_watts, series, bench.now() - begun)
             try:
                 block = bench.run(one.case.prepare())
+            except ConfigurationError:
+                raise
             except Exception as error:  # noqa: BLE001 - the user's function; the others go on
                 one.fail(error)
             else:

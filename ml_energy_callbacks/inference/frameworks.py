@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -47,17 +48,31 @@ def is_torch(model: object) -> bool:
 def predictor(name: str, model: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - of any framework
     """Return the function that takes inputs and returns outputs.
 
+    It raises a ConfigurationError where the model returns before it has predicted.
+
     Raises:
         ConfigurationError: It is no model.
     """
     if is_keras(model):
         return model.predict_on_batch  # type: ignore[no-any-return]
     if is_torch(model):
-        return partial(_without_gradients, model)
+        return partial(_predicted, name, partial(_without_gradients, model))
     if not callable(model):
         msg = f"The model {name!r} is a {type(model).__name__}; give a torch module, a Keras model, or a callable."
         raise ConfigurationError(msg)
-    return model  # type: ignore[no-any-return]
+    return partial(_predicted, name, model)
+
+
+def _predicted(name: str, model: Callable[[Any], Any], inputs: Any) -> Any:  # noqa: ANN401 - of any framework
+    outputs = model(inputs)
+    if isinstance(outputs, CoroutineType):
+        outputs.close()  # else Python warns that it never ran
+        msg = f"The model {name!r} returns a coroutine, which has not run; give a function that runs it, by asyncio.run."
+        raise ConfigurationError(msg)
+    if isinstance(outputs, GeneratorType | AsyncGeneratorType):
+        msg = f"The model {name!r} returns a generator, which has not run; give a function that returns all predictions."
+        raise ConfigurationError(msg)
+    return outputs
 
 
 def _without_gradients(model: Any, inputs: Any) -> Any:  # noqa: ANN401 - of any framework
@@ -94,6 +109,24 @@ def size_on_disk(model: Any) -> int | None:  # noqa: ANN401 - of any framework
     except Exception:  # noqa: BLE001 - a custom layer may fail in any way; the size is then unknown
         return None
     return None
+
+
+def check_outputs(name: str, model: object, outputs: Any, samples: int) -> None:  # noqa: ANN401 - of any framework
+    """Check that this is one array, or a sequence, of one output for each sample.
+
+    Raises:
+        ConfigurationError: It is something else, such as several outputs.
+    """
+    shape = getattr(outputs, "shape", None)
+    sequence = isinstance(outputs, Sequence) and not isinstance(outputs, tuple | str | bytes) and not is_keras(model)
+    if shape is None and not sequence:
+        msg = f"The model {name!r} returns a {type(outputs).__name__}; wrap it to return the predictions."
+        raise ConfigurationError(msg)
+    count = len(outputs) if shape is None else shape[0] if len(shape) else None
+    if count != samples:
+        found = "a single number" if count is None else f"{count} outputs"
+        msg = f"The model {name!r} returns {found} for a batch of {samples} samples; wrap it to return one for each."
+        raise ConfigurationError(msg)
 
 
 def joined(parts: Sequence[Any]) -> Any:  # noqa: ANN401 - of any framework

@@ -1,7 +1,8 @@
 """Options, and the meter, that both measurements share."""
 
 from collections.abc import Sequence
-from math import isfinite
+from math import inf
+from numbers import Real
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -15,12 +16,27 @@ def check_bounds(relative_width: float, max_seconds: float) -> None:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    if not 0 < relative_width < 1:
-        msg = f"relative_width is {relative_width}; give a share between 0 and 1, such as 0.05 for ±5 %."
+    if not _is_positive(relative_width) or relative_width >= 1:
+        msg = f"relative_width is {relative_width!r}; give a share between 0 and 1, such as 0.05 for ±5 %."
         raise ConfigurationError(msg)
-    if not (isfinite(max_seconds) and max_seconds > 0):
-        msg = f"max_seconds is {max_seconds}; give seconds above 0, such as 120."
+    if not _is_positive(max_seconds):
+        msg = f"max_seconds is {max_seconds!r}; give seconds above 0, such as 120."
         raise ConfigurationError(msg)
+
+
+def check_latency_limit(latency_limit: float | None) -> None:
+    """Check the longest latency that is asked for.
+
+    Raises:
+        ConfigurationError: It cannot work.
+    """
+    if latency_limit is not None and not _is_positive(latency_limit):
+        msg = f"latency_limit is {latency_limit!r}; give seconds above 0, or None for no limit."
+        raise ConfigurationError(msg)
+
+
+def _is_positive(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < inf
 
 
 def slowest_refresh_s(meter: EnergyMeter) -> float:

@@ -31,7 +31,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
         timed = [(size.batch_size, 1000 * getattr(size.latency, name)) for size in sizes if size.latency is not None]
         latency.plot(*zip(*timed, strict=True), marker="o", label=name.removesuffix("_s"))
     if profile.latency_limit_s is not None:
-        latency.axhline(1000 * profile.latency_limit_s, color="grey", linestyle="--", label="limit (p95)")
+        _draw_limit(latency, 1000 * profile.latency_limit_s)
     for axes, label in (
         (energy, f"J per sample, {profile.provenance or 'unknown'}"),
         (throughput, "samples per s"),
@@ -40,13 +40,14 @@ def plot_profile(profile: Profile, path: Path) -> None:
         axes.set(xscale="log", xlabel="batch size", ylabel=label)
         axes.set_xticks([size.batch_size for size in sizes], [str(size.batch_size) for size in sizes])
         axes.minorticks_off()
-    energy.legend()
-    latency.legend()
+    for axes in (energy, latency):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     save(figure, path)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw accuracy against joules per sample, the models of the Pareto front filled.
+    """Draw accuracy against joules per sample, the models that are provably on the Pareto front filled.
 
     Raises:
         ConfigurationError: matplotlib is missing, or the file cannot be written.
@@ -69,6 +70,13 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     axes.set(xlabel=f"J per sample, {comparison.provenance or 'unknown'}", ylabel="accuracy")
     axes.set_title("filled: Pareto front", fontsize="medium")
     save(figure, path)
+
+
+def _draw_limit(axes: Any, limit: float) -> None:  # noqa: ANN401 - matplotlib's
+    """Draw the limit where it is in the panel or near it; one far off would squash all that was measured."""
+    low, high = axes.get_ylim()
+    if low - (high - low) <= limit <= high + (high - low):
+        axes.axhline(limit, color="grey", linestyle="--", label="limit (p95)")
 
 
 def _figure(panels: int) -> "Figure":

@@ -1,29 +1,26 @@
 """What a prediction costs at each batch size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, works
+from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
 from ml_energy_callbacks.inference.frameworks import evaluating, predictor, wait_for
-from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
-from ml_energy_callbacks.inference.results import BatchCost, Profile
+from ml_energy_callbacks.inference.options import check_bounds, check_latency_limit, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 
 _Batch = TypeVar("_Batch")
 
-_LEAST_TO_COMPARE = 2
-"""A single repeat has no interval, so that nothing can be said of its differences."""
-
 
 def profile_inference(
     fn: Callable[[_Batch], object],
     make_batch: Callable[[int], _Batch],
-    batch_sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    batch_sizes: Iterable[int] = (1, 2, 4, 8, 16, 32),
     *,
     relative_width: float = 0.05,
     max_seconds: float = 120.0,
@@ -33,13 +30,14 @@ def profile_inference(
     seed: int = 0,
     progress: Callable[[Profile], None] | None = None,
 ) -> Profile:
-    """Measure what a prediction costs at each batch size, and name the best one.
+    """Measure what a prediction costs at each batch size, and name the best one, where it can be told.
 
     Idle power is measured first. Then each size is visited in shuffled rounds, a block of calls at a time, until the interval
     of its mean is narrow enough. Each call is waited for.
 
     Args:
-        fn: Predicts a batch: a torch module (run in eval mode, without gradients), a Keras model, or a callable.
+        fn: Predicts a batch: a torch module (run in eval mode, without gradients), a Keras model, or a callable that has done
+            its work when it returns.
         make_batch: Returns a batch of so many samples; it is called before each block, outside of what is measured.
         batch_sizes: Numbers of samples.
         relative_width: Asked half-width of the 95 % interval of joules per sample, as a share. To tell a difference of 5 %,
@@ -52,13 +50,16 @@ def profile_inference(
         progress: Is told what is known after each block.
 
     Raises:
-        ConfigurationError: An option cannot work; the message says what to do.
+        ConfigurationError: An option cannot work, or ``fn`` returns before it has predicted, as coroutine functions and
+            generators do; the message says what to do.
         EnergyError: No batch size could be measured, as the call raised at each.
     """
-    _check(batch_sizes, make_batch, latency_limit)
+    sizes = _whole_numbers(batch_sizes)
+    _check(make_batch)
+    check_latency_limit(latency_limit)
     check_bounds(relative_width, max_seconds)
     predict = predictor("fn", fn)
-    cases = [Case(str(int(size)), partial(_prepare, predict, make_batch, size)) for size in batch_sizes]
+    cases = [Case(str(size), partial(_prepare, predict, make_batch, size)) for size in sizes]
 
     def profile(measured: Measured, record: RunRecord) -> Profile:
         return _profile(measured, record, relative_width, latency_limit)
@@ -76,19 +77,24 @@ def profile_inference(
     return profile(measured, meter.record)
 
 
-def _check(batch_sizes: Sequence[object], make_batch: object, latency_limit: float | None) -> None:
-    if not batch_sizes:
+def _whole_numbers(batch_sizes: object) -> list[int]:
+    if not isinstance(batch_sizes, Iterable):
+        msg = f"batch_sizes is {batch_sizes!r}; give several whole numbers, such as (1, 8, 64)."
+        raise ConfigurationError(msg)
+    sizes = list(batch_sizes)
+    if not sizes:
         msg = "There is no batch size to measure; give some, such as (1, 8, 64)."
         raise ConfigurationError(msg)
-    wrong = [size for size in batch_sizes if not isinstance(size, Integral) or int(size) < 1]
-    if wrong or len(set(batch_sizes)) < len(batch_sizes):
-        msg = f"batch_sizes are {tuple(batch_sizes)}; give whole numbers from 1 upwards, each once."
+    wrong = [size for size in sizes if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 1]
+    if wrong or len(set(sizes)) < len(sizes):
+        msg = f"batch_sizes are {tuple(sizes)}; give whole numbers from 1 upwards, each once."
         raise ConfigurationError(msg)
+    return [int(size) for size in sizes]
+
+
+def _check(make_batch: object) -> None:
     if not callable(make_batch):
         msg = f"make_batch is a {type(make_batch).__name__}; give a function of the number of samples that returns a batch."
-        raise ConfigurationError(msg)
-    if latency_limit is not None and not latency_limit > 0:
-        msg = f"latency_limit is {latency_limit}; give seconds above 0, or None for no limit."
         raise ConfigurationError(msg)
 
 
@@ -108,18 +114,23 @@ def _profile(measured: Measured, record: RunRecord, relative_width: float, laten
         for series in measured.series
     ]
     found = finding_fields(measured, record, relative_width)
-    fitting = {
-        size.batch_size: joules.mean
-        for size in sizes
-        if (joules := size.joules_per_sample) is not None and _fits(size, latency_limit)
-    }
-    best = min(fitting, key=fitting.__getitem__, default=None)
-    same = [{int(pair.a), int(pair.b)} for pair in found["differences"] if pair.verdict == "no difference"]
-    alike = [size for size in fitting if size != best and {size, best} in same]
-    return Profile(sizes=sizes, latency_limit_s=latency_limit, best=best, alike=alike, **found)
+    return Profile(sizes=sizes, latency_limit_s=latency_limit, **_ranked(sizes, found["differences"], latency_limit), **found)
 
 
-def _fits(size: BatchCost, latency_limit: float | None) -> bool:
-    if size.latency is None or size.repeats < _LEAST_TO_COMPARE or not works(size):
-        return False
-    return latency_limit is None or size.latency.p95_s <= latency_limit
+def _ranked(sizes: Sequence[BatchCost], differences: Sequence[Difference], latency_limit: float | None) -> dict[str, Any]:
+    """Return the fields ``best``, ``alike`` and ``candidates``: a rival without a verdict may be the best one, too."""
+    rivals = [size for size in sizes if works(size) and _may_fit(size, latency_limit)]
+    joules = {size.batch_size: found for size in rivals if (found := size.joules_per_sample) is not None}
+    if not joules:
+        return {"best": None, "alike": [], "candidates": []}
+    least = min(joules, key=lambda size: joules[size].mean)
+    takes = verdicts_against(str(least), differences)
+    others = [size.batch_size for size in rivals if size.batch_size != least]
+    undecided = [size for size in others if takes.get(str(size)) not in {"more", "no difference"}]
+    if undecided or joules[least].half_width is None:
+        return {"best": None, "alike": [], "candidates": [least, *undecided]}
+    return {"best": least, "alike": [size for size in others if takes[str(size)] == "no difference"], "candidates": []}
+
+
+def _may_fit(size: BatchCost, latency_limit: float | None) -> bool:
+    return latency_limit is None or size.latency is None or size.latency.p95_s <= latency_limit

@@ -10,6 +10,9 @@ from ml_energy_callbacks.records import LatencyRecord
 State = Literal["measured", "undecided", "failed", "out_of_memory"]
 """Whether the asked width was reached, the time was over before, the call raised, or it did not fit in memory."""
 
+Verdict = Literal["less", "more", "no difference", "undecided"]
+"""How the energy of two compares; ``undecided`` is what the measurement is too noisy, or too short, to tell."""
+
 
 class Interval(msgspec.Struct, kw_only=True):
     """A mean with its statistical uncertainty.
@@ -33,7 +36,8 @@ class Difference(msgspec.Struct, kw_only=True):
             drops out.
         half_width: Half-width of its 95 % interval, as it would be of this pair alone.
         p_value: Of the paired t-test, adjusted for the number of pairs after Holm.
-        verdict: ``less`` or ``more``: what ``b`` takes compared with ``a``; ``no difference`` where it is inside the noise.
+        verdict: ``less`` or ``more``: what ``b`` takes compared with ``a``; ``no difference`` where it is inside the
+            noise, and that no larger than twice the asked ``relative_width``; else ``undecided``.
     """
 
     a: str
@@ -41,7 +45,7 @@ class Difference(msgspec.Struct, kw_only=True):
     relative: float
     half_width: float
     p_value: float
-    verdict: Literal["less", "more", "no difference"]
+    verdict: Verdict
 
 
 class Cost(msgspec.Struct, kw_only=True):
@@ -81,8 +85,8 @@ class ModelCost(Cost, kw_only=True):
         name: As it was given.
         accuracy: What the metric says of its outputs, higher is better; None where the model failed.
         size_bytes: Size of the saved model in bytes; None of a plain callable, or where it cannot be saved.
-        pareto: Whether no other model is at least as accurate and takes provably less energy; None where energy or accuracy is
-            not known, or the model raised.
+        pareto: False where another model is at least as accurate and takes provably less energy, and True where provably none
+            does. None where that is undecided, energy or accuracy is not known, or the model raised.
     """
 
     name: str
@@ -122,15 +126,17 @@ class Profile(Findings, kw_only=True):
     Attributes:
         sizes: By batch size, as they were given.
         latency_limit_s: Longest latency that was asked for, in s, or None.
-        best: The batch size with the least joules per sample of those that have two repeats and whose p95 latency keeps the
-            limit; None where there is none, or no energy is known.
+        best: The batch size with the least joules per sample of those whose p95 latency keeps the limit; None where there is
+            none, where another one may take less, or where no energy is known.
         alike: Batch sizes that keep the limit, too, and whose energy does not differ from the best one's: ``no difference``.
+        candidates: Where it is undecided which one is the best: the one with the least mean, and those that may take less.
     """
 
     sizes: list[BatchCost]
     latency_limit_s: float | None
     best: int | None
     alike: list[int]
+    candidates: list[int]
 
 
 class Comparison(Findings, kw_only=True):

@@ -20,14 +20,17 @@ def interval(values: Sequence[float]) -> Interval | None:
     return Interval(mean=fmean(values), half_width=half)
 
 
-def differences(series: Mapping[str, Mapping[int, float]]) -> list[Difference]:
+def differences(series: Mapping[str, Mapping[int, float]], relative_width: float) -> list[Difference]:
     """Compare each two series by the paired t-test over the rounds that both have.
 
     What drifts from round to round hits both of a pair and drops out. Of all pairs together, a difference that is none is
-    claimed with a probability of 5 % at most: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
+    claimed with a probability of 5 % at most: S. Holm, A simple sequentially rejective multiple test procedure, 1979. One that
+    is inside the noise is none, as long as that noise is no larger than those that were asked of both means together; else the
+    pair is undecided.
 
     Args:
         series: Values by round, by name. Pairs with fewer than two rounds in common are left out.
+        relative_width: Half-width of the interval of a mean that was asked, as a share of it.
     """
     pairs = [pair for a, b in combinations(series, 2) if (pair := _difference(a, b, series[a], series[b])) is not None]
     least = 0.0
@@ -35,6 +38,8 @@ def differences(series: Mapping[str, Mapping[int, float]]) -> list[Difference]:
         least = pair.p_value = max(least, min(1.0, pair.p_value * (len(pairs) - i)))
         if pair.p_value <= _LEVEL:
             pair.verdict = "more" if pair.relative > 0 else "less"
+        elif pair.half_width <= 2 * relative_width:
+            pair.verdict = "no difference"
     return pairs
 
 
@@ -57,5 +62,5 @@ def _difference(a: str, b: str, first: Mapping[int, float], second: Mapping[int,
         relative=found.mean / scale,
         half_width=found.half_width / scale,
         p_value=chance,
-        verdict="no difference",
+        verdict="undecided",
     )

@@ -7,7 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, Profile
+from ml_energy_callbacks.inference.costs import works
+from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, ModelCost, Profile
 from ml_energy_callbacks.report import quantity, uncertainty
 
 _ENERGY = ("J/sample", "±", "above idle", "±", "Wh/1000", "repeats", "")
@@ -21,8 +22,7 @@ def render_profile(profile: Profile) -> Group:
     energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
     speed = _table("Throughput, and latency of a batch", "batch size", *_SPEED)
     for size in profile.sizes:
-        best = "best" if size.batch_size == profile.best else "no difference" if size.batch_size in profile.alike else ""
-        energy.add_row(str(size.batch_size), *_energy(size), _told_state(size, best))
+        energy.add_row(str(size.batch_size), *_energy(size), _told_state(size, _rank(profile, size.batch_size)))
         speed.add_row(str(size.batch_size), *_speed(size))
     notes = [f"Batch size {size.batch_size}: {size.note}" for size in profile.sizes if size.note is not None]
     return _group(energy, speed, [*_verdict(profile), *notes, *_common(profile)])
@@ -33,14 +33,28 @@ def render_comparison(comparison: Comparison) -> Group:
     energy = _table("Energy of a prediction by model", "model", *_ENERGY)
     rest = _table("Accuracy, throughput, latency of a batch, and size", "model", "accuracy", *_SPEED, "size MB")
     for model in comparison.models:
-        energy.add_row(model.name, *_energy(model), _told_state(model, "Pareto" if model.pareto else ""))
+        energy.add_row(model.name, *_energy(model), _told_state(model, _front(model)))
         accuracy = quantity(None) if model.accuracy is None else f"{model.accuracy:.4g}"
         size = None if model.size_bytes is None else model.size_bytes / _BYTES_PER_MB
         rest.add_row(model.name, accuracy, *_speed(model), quantity(size))
     first = comparison.models[0].name
     differences = [_told(pair) for pair in comparison.differences if pair.a == first]
     notes = [f"{model.name}: {model.note}" for model in comparison.models if model.note is not None]
+    if any(_front(model) == "Pareto?" for model in comparison.models):
+        notes.append("Pareto?: a model that is at least as accurate was not told apart from it in energy.")
     return _group(energy, rest, [*differences, *notes, *_common(comparison)])
+
+
+def _rank(profile: Profile, size: int) -> str:
+    if size == profile.best:
+        return "best"
+    return "no difference" if size in profile.alike else "best?" if size in profile.candidates else ""
+
+
+def _front(model: ModelCost) -> str:
+    if model.pareto is None and works(model) and model.joules_per_sample is not None:
+        return "Pareto?"
+    return "Pareto" if model.pareto else ""
 
 
 def _group(energy: Table, rest: Table, lines: Sequence[str]) -> Group:
@@ -86,8 +100,11 @@ def _percent(share: float) -> str:
 
 
 def _told(pair: Difference) -> str:
+    found = f"{'+' if pair.relative >= 0 else '-'}{_percent(abs(pair.relative))} ±{_percent(pair.half_width)}"
     if pair.verdict == "no difference":
-        return f"{pair.b} against {pair.a}: no difference in energy (inside ±{_percent(pair.half_width)})."
+        return f"{pair.b} against {pair.a}: no difference in energy: {found}."
+    if pair.verdict == "undecided":
+        return f"{pair.b} against {pair.a}: not told apart in energy: {found}."
     return f"{pair.b} takes {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
 
 
@@ -97,7 +114,13 @@ def _verdict(profile: Profile) -> Iterator[str]:
     if profile.best is not None:
         alike = ", ".join(str(size) for size in profile.alike)
         yield f"Least energy per sample{below}: batch size {profile.best}." + (f" No difference: {alike}." if alike else "")
-    elif limit is not None and any(size.joules_per_sample is not None for size in profile.sizes):
+    elif len(profile.candidates) > 1:
+        among = ", ".join(str(size) for size in profile.candidates)
+        yield (
+            f"Least energy per sample{below}: undecided among batch sizes {among}; "
+            "ask for a narrower interval in more seconds, or quiet the machine."
+        )
+    elif limit is not None and not profile.candidates and any(size.joules_per_sample is not None for size in profile.sizes):
         yield f"No batch size was measured{below}."
 
 

@@ -25,16 +25,23 @@ def load(target: str, *parts: str) -> tuple[Any, ...]:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        build = getattr(importlib.import_module(name), function)
-    except AttributeError:
-        msg = f"The module {name!r} has no {function!r}; name a function of it."
-        raise ConfigurationError(msg) from None
-    except Exception as error:
-        msg = f"The module {name!r} cannot be imported ({type(error).__name__}: {error}); name one that this directory has."
+        module = importlib.import_module(name)
+    except SystemExit as error:
+        msg = f"The module {name!r} exits when it is imported; put what it does below: if __name__ == '__main__'."
         raise ConfigurationError(msg) from error
+    except Exception as error:
+        msg = (
+            f"The module {name!r} cannot be imported ({type(error).__name__}: {error}); mend it, or name one that this "
+            "directory has."
+        )
+        raise ConfigurationError(msg) from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        msg = f"The module {name!r} has no function {function!r}; name a function of it."
+        raise ConfigurationError(msg)
     try:
         found = build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         msg = f"{target} failed ({type(error).__name__}: {error}); it is called without arguments."
         raise ConfigurationError(msg) from error
     if not isinstance(found, tuple) or len(found) != len(parts):

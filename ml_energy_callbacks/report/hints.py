@@ -13,6 +13,8 @@ _IDLE = 0.4
 """A GPU that draws less than this share of the busiest one's power has little to do."""
 
 _WAITING_STAGES = ("train", "validate", "test", "predict")
+_SERVING_STAGES = ("test", "predict")
+"""In a plain loop, the waiting of these may be for requests, which no worker hastens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ def hints(record: RunRecord) -> list[Hint]:
 
     A share of a phase counts where the lower end of its 95 % interval is above the threshold: 10 % for waiting and compiling.
     A validation counts above 25 % of the energy of training, and a GPU where the upper end of its power's interval is below
-    40 % of the lower end of that of the busiest of its name.
+    40 % of the lower end of that of the busiest of its name. In a plain loop, the waiting of ``test`` and ``predict`` may be
+    for requests as well as for data, and gives no hint.
     """
     found = [*_waiting(record), *_compiling(record), *_validating(record), *_idle_gpus(record)]
     return sorted(found, key=lambda hint: -hint.joules)
@@ -44,6 +47,8 @@ def hints(record: RunRecord) -> list[Hint]:
 
 def _waiting(record: RunRecord) -> Iterator[Hint]:
     for name in _WAITING_STAGES:
+        if record.run.framework == "none" and name in _SERVING_STAGES:
+            continue
         if (told := _phase(record, name, "data_wait", _LEAST_WAITING)) is not None:
             joules, share = told
             went = f"{_percent(share, record)} of the energy of {name} went into waiting for data"

@@ -68,8 +68,17 @@ def test_waiting_for_data() -> None:
 
 @pytest.mark.parametrize("stage", ["train", "validate", "test", "predict"])
 def test_waiting_in_any_stage(stage: str) -> None:
-    (hint,) = hints(a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))}))
+    record = a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))})
+    record.run = replace(record.run, framework="pytorch_lightning 2.6.6")
+    (hint,) = hints(record)
     assert f"31 % of the energy of {stage} went into waiting for data" in hint.text
+
+
+@pytest.mark.parametrize(("stage", "count"), [("train", 1), ("validate", 1), ("test", 0), ("predict", 0)])
+def test_in_a_plain_loop_the_waiting_of_predictions_may_be_for_requests(stage: str, count: int) -> None:
+    record = a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))})
+    assert record.run.framework == "none"
+    assert len(hints(record)) == count
 
 
 @pytest.mark.parametrize(
@@ -155,6 +164,7 @@ def test_the_three_greatest_are_shown_the_greatest_first() -> None:
         validate=a_stage(400.0),
         test=a_stage(500.0, data_wait=(100.0, 0.01)),
     )
+    record.run = replace(record.run, framework="keras 3")
     assert [hint.joules for hint in hints(record)] == [400, 310, 150, 100]
     lines = [line.rstrip() for line in shown(record).splitlines() if line.startswith("Hint: ")]
     assert lines == [f"Hint: {hint.text}" for hint in hints(record)[:3]]

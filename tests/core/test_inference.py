@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,23 @@ from rich.console import Console
 
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference import Comparison, Cost, Interval, ModelCost, Profile, compare_models, profile_inference
+from ml_energy_callbacks.inference import (
+    BatchCost,
+    Comparison,
+    Cost,
+    Interval,
+    ModelCost,
+    Profile,
+    compare_models,
+    profile_inference,
+)
 from ml_energy_callbacks.inference.compare import _mark_pareto
 from ml_energy_callbacks.inference.frameworks import out_of_memory
-from ml_energy_callbacks.inference.plot import plot_comparison, plot_profile
+from ml_energy_callbacks.inference.plot import _draw_limit, plot_comparison, plot_profile
+from ml_energy_callbacks.inference.profile import _ranked
 from ml_energy_callbacks.inference.results import Difference
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
-from ml_energy_callbacks.records import dump_json
+from ml_energy_callbacks.records import LatencyRecord, dump_json
 from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
@@ -154,6 +164,7 @@ def test_without_a_device_there_are_latencies_and_accuracies_and_no_joules() -> 
     table = shown(render_comparison(comparison))
     assert "0.75" in table
     assert "No device can be read here" in table
+    assert "Pareto" not in table
 
 
 def test_models_are_compared_and_one_that_raises_is_marked() -> None:
@@ -211,9 +222,59 @@ def test_a_difference_inside_the_noise_does_not_beat_a_model() -> None:
         difference("a", "d", "less"),
         difference("c", "d", "less"),
         difference("a", "e", "less"),
+        difference("b", "d", "less"),
     ]
     _mark_pareto(models, pairs)
     assert {one.name: one.pareto for one in models} == {"a": True, "b": True, "c": False, "d": True, "e": None}
+
+
+def test_what_is_undecided_leaves_pareto_open() -> None:
+    models = [model("a", 0.9, 2.0), model("b", 0.8, 1.9), model("c", 0.7, 1.0), model("d", 0.95, 2.5)]
+    models[3].joules_per_sample = Interval(mean=2.5, half_width=None)
+    pairs = [difference("a", "b", "undecided"), difference("a", "c", "less"), difference("b", "c", "less")]
+    _mark_pareto(models, pairs)
+    assert {one.name: one.pareto for one in models} == {"a": None, "b": None, "c": None, "d": None}  # nothing is known of d
+    pairs += [difference("d", name, "less") for name in "abc"]
+    _mark_pareto(models, pairs)
+    assert {one.name: one.pareto for one in models} == {"a": True, "b": None, "c": True, "d": None}
+    table = shown(render_comparison(Comparison(models=models, **{**FINDINGS, "differences": pairs})), width=200)
+    assert "Pareto?: a model that is at least as accurate was not told apart from it in energy." in table
+    assert table.count("Pareto?") == 3  # b, d, and what it means
+    assert "b against a: not told apart in energy: +0 % ±10 %." in table
+
+
+def batch_cost(size: int, joules: float, half_width: float | None, p95_s: float = 0.01) -> BatchCost:
+    found = BatchCost(batch_size=size, **cost(joules))
+    found.joules_per_sample = Interval(mean=joules, half_width=half_width)
+    found.latency = LatencyRecord(batches=10, p50_s=p95_s, p95_s=p95_s, p99_s=p95_s)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pairs", "limit", "best", "alike", "candidates"),
+    [
+        ([("1", "8", "less"), ("8", "64", "no difference")], None, 8, [64], []),
+        ([("1", "8", "less"), ("8", "64", "more")], None, 8, [], []),
+        ([("1", "8", "undecided"), ("8", "64", "no difference")], None, None, [], [8, 1]),
+        ([("1", "8", "less")], None, None, [], [8, 64]),  # fewer than two repeats of 64
+        ([("1", "8", "less")], 0.05, 8, [], []),  # 64 is too slow
+        ([], 0.005, None, [], []),
+    ],
+)
+def test_the_best_batch_size_is_one_that_no_other_may_beat(
+    pairs: list[tuple[str, str, Any]], limit: float | None, best: int | None, alike: list[int], candidates: list[int]
+) -> None:
+    sizes = [batch_cost(1, 3.0, 0.1), batch_cost(8, 1.0, 0.1), batch_cost(64, 1.1, 0.1, p95_s=0.1)]
+    found = _ranked(sizes, [difference(*pair) for pair in pairs], limit)
+    assert found == {"best": best, "alike": alike, "candidates": candidates}
+
+
+def test_an_undecided_best_batch_size_is_told() -> None:
+    sizes = [batch_cost(1, 1.1, 0.2), batch_cost(8, 1.0, 0.2)]
+    profile = Profile(sizes=sizes, latency_limit_s=None, best=None, alike=[], candidates=[8, 1], **FINDINGS)
+    table = shown(render_profile(profile), width=200)
+    assert "Least energy per sample: undecided among batch sizes 8, 1; ask for a narrower interval in more seconds" in table
+    assert table.count("best?") == 2
 
 
 class Shaped(list[int]):
@@ -232,6 +293,18 @@ def always(value: Any) -> Callable[..., Any]:
     return lambda *_: value
 
 
+async def a_coroutine(batch: Any) -> Any:
+    return batch
+
+
+def a_generator(batch: Any) -> Iterator[Any]:
+    yield batch
+
+
+async def an_async_generator(batch: Any) -> AsyncIterator[Any]:
+    yield batch
+
+
 GOOD: dict[str, Any] = {"fn": identity, "make_batch": zeros, "batch_sizes": (1, 2)}
 
 
@@ -241,6 +314,16 @@ GOOD: dict[str, Any] = {"fn": identity, "make_batch": zeros, "batch_sizes": (1, 
         ({"batch_sizes": ()}, "There is no batch size to measure; give some"),
         ({"batch_sizes": (0, 4)}, "give whole numbers from 1 upwards, each once"),
         ({"batch_sizes": (1.5,)}, "give whole numbers from 1 upwards, each once"),
+        ({"batch_sizes": 5}, "batch_sizes is 5; give several whole numbers, such as (1, 8, 64)."),
+        ({"batch_sizes": "18"}, "give whole numbers from 1 upwards, each once"),
+        ({"batch_sizes": (True, 2)}, "give whole numbers from 1 upwards, each once"),
+        ({"relative_width": "a"}, "relative_width is 'a'; give a share between 0 and 1"),
+        ({"max_seconds": None}, "max_seconds is None; give seconds above 0"),
+        ({"max_seconds": True}, "max_seconds is True; give seconds above 0"),
+        ({"latency_limit": "x"}, "latency_limit is 'x'; give seconds above 0, or None for no limit."),
+        ({"fn": a_coroutine}, "The model 'fn' returns a coroutine, which has not run; give a function that runs it"),
+        ({"fn": a_generator}, "The model 'fn' returns a generator, which has not run; give a function that returns all"),
+        ({"fn": an_async_generator}, "The model 'fn' returns a generator, which has not run"),
         ({"batch_sizes": (4, 4)}, "give whole numbers from 1 upwards, each once"),
         ({"relative_width": 0.0}, "relative_width is 0.0; give a share between 0 and 1"),
         ({"relative_width": math.nan}, "relative_width is nan; give a share between 0 and 1"),
@@ -254,13 +337,19 @@ GOOD: dict[str, Any] = {"fn": identity, "make_batch": zeros, "batch_sizes": (1, 
 )
 def test_a_profile_that_cannot_work_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        profile_inference(**{**GOOD, **options})
+        profile_inference(**{**GOOD, "backends": [], **options})
     assert words in str(caught.value)
 
 
 def test_a_call_that_raises_at_every_batch_size_ends_with_what_it_raised() -> None:
     with pytest.raises(EnergyError, match=r"No batch size could be measured. At batch size 1: TypeError: object of type 'int'"):
         profile_inference(len, identity, (1, 2), max_seconds=4, backends=[])
+
+
+@pytest.mark.parametrize("batch_sizes", [np.array([1, 2]), (size for size in (1, 2)), range(1, 3)])
+def test_batch_sizes_may_be_any_whole_numbers_that_can_be_gone_through(batch_sizes: Iterable[int]) -> None:
+    profile = profile_inference(identity, zeros, batch_sizes, max_seconds=0.1, backends=[])
+    assert [size.batch_size for size in profile.sizes] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +367,14 @@ def test_a_call_that_raises_at_every_batch_size_ends_with_what_it_raised() -> No
         ({"data": [([1], np.zeros((1, 2))), ([1], np.zeros(1))]}, "The targets of the batches do not go together"),
         ({"metric": always(math.nan)}, "The metric of the model 'a' is nan; give a metric that is a finite number"),
         ({"metric": always("good")}, "The metric failed on the outputs of the model 'a' (ValueError:"),
-        ({"models": {"a": always(3)}}, "The metric failed on the outputs of the model 'a' (TypeError:"),
+        ({"models": {"a": always(3)}}, "The model 'a' returns a int; wrap it to return the predictions."),
+        ({"models": {"a": always(([1], [1]))}}, "The model 'a' returns a tuple; wrap it to return the predictions."),
+        ({"models": {"a": always({"logits": [1]})}}, "The model 'a' returns a dict; wrap it to return the predictions."),
+        ({"models": {"a": always([1, 2])}}, "The model 'a' returns 2 outputs for a batch of 1 samples; wrap it to return one"),
+        ({"models": {"a": always(np.zeros((2, 1)))}}, "The model 'a' returns 2 outputs for a batch of 1 samples"),
+        ({"models": {"a": always(np.float64(1))}}, "The model 'a' returns a single number for a batch of 1 samples"),
+        ({"models": {"a": a_coroutine}}, "The model 'a' returns a coroutine, which has not run"),
+        ({"models": {"a": a_generator}}, "The model 'a' returns a generator, which has not run"),
         ({"relative_width": 2}, "relative_width is 2; give a share between 0 and 1"),
     ],
 )
@@ -340,12 +436,21 @@ def models():
 
 def broken():
     raise RuntimeError("no weights")
+
+
+def leaves():
+    raise SystemExit(3)
+
+
+NUMBER = 3
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "attribute.py").write_text("import json; json.no_such_thing", encoding="utf-8")
+    (tmp_path / "script.py").write_text("raise SystemExit(3)", encoding="utf-8")
     return tmp_path
 
 
@@ -372,7 +477,11 @@ def test_the_command_compares(folder: Path) -> None:
     [
         (("profile", "mine"), "'mine' names no function; write it as module:function"),
         (("profile", "nobodys:build"), "The module 'nobodys' cannot be imported (ModuleNotFoundError"),
-        (("profile", "mine:nothing"), "The module 'mine' has no 'nothing'"),
+        (("profile", "mine:nothing"), "The module 'mine' has no function 'nothing'"),
+        (("profile", "mine:NUMBER"), "The module 'mine' has no function 'NUMBER'"),
+        (("profile", "attribute:build"), "The module 'attribute' cannot be imported (AttributeError: module 'json' has no"),
+        (("profile", "script:build"), "The module 'script' exits when it is imported; put what it does below: if __name__"),
+        (("profile", "mine:leaves"), "mine:leaves failed (SystemExit: 3)"),
         (("profile", "mine:broken"), "mine:broken failed (RuntimeError: no weights)"),
         (("profile", "mine:models"), "mine:models returned a tuple of 3; it has to return (fn, make_batch)."),
         (("profile", "mine:build", "--batch-sizes", "1,many"), "--batch-sizes '1,many' are none; write them as 1,8,64."),
@@ -425,15 +534,28 @@ def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path
 
 def test_a_profile_and_a_comparison_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from ml_energy_callbacks.inference import BatchCost  # noqa: PLC0415 - of this test alone
-
-    sizes = [BatchCost(batch_size=size, **cost(1 / size)) for size in (1, 8)]
-    profile = Profile(sizes=sizes, latency_limit_s=0.1, best=8, alike=[], **FINDINGS)
+    sizes = [batch_cost(size, 1 / size, 0.01) for size in (1, 8)]
+    profile = Profile(sizes=sizes, latency_limit_s=0.1, best=8, alike=[], candidates=[], **FINDINGS)
     comparison = Comparison(models=[model("a", 0.9, 2.0), model("b", 0.8, 1.0)], **FINDINGS)
     plot_profile(profile, tmp_path / "profile.png")
     plot_comparison(comparison, tmp_path / "comparison.png")
-    for name in ("profile.png", "comparison.png"):
+    silent = BatchCost(batch_size=1, **{**cost(1.0), "joules_per_sample": None})
+    nothing = Profile(sizes=[silent], latency_limit_s=1e9, best=None, alike=[], candidates=[], **FINDINGS)
+    plot_profile(nothing, tmp_path / "nothing.png")
+    for name in ("profile.png", "comparison.png", "nothing.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("limit", "top"), [(12.0, 20.0), (1e12, 10.0)])
+def test_a_latency_limit_far_off_does_not_squash_the_panel(limit: float, top: float) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure  # noqa: PLC0415 - of this test alone
+
+    axes = Figure().subplots()
+    axes.plot([1, 8], [1.0, 9.0])
+    _draw_limit(axes, limit)
+    assert axes.get_ylim()[1] < top
+    assert len(axes.lines) == (2 if limit == 12.0 else 1)
 
 
 @pytest.mark.parametrize(

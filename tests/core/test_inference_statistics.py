@@ -63,29 +63,29 @@ def test_what_drifts_from_round_to_round_does_not_hide_a_difference() -> None:
         name: {i: level * rng.gauss(factor, 0.002) for i, level in enumerate(drift)}
         for name, factor in (("a", 1.0), ("b", 1.0), ("c", 1.05))
     }
-    verdicts = {pair.a + pair.b: pair.verdict for pair in differences(series)}
+    verdicts = {pair.a + pair.b: pair.verdict for pair in differences(series, 0.05)}
     assert verdicts == {"ab": "no difference", "ac": "more", "bc": "more"}
 
 
 def test_with_more_pairs_a_weak_difference_is_no_longer_claimed() -> None:
     a = dict(enumerate([10.0, 10.1, 9.9, 10.0, 10.2, 9.8]))
     b = {i: value + step for (i, value), step in zip(a.items(), (0.3, 0.1, 0.4, 0.0, 0.3, 0.1), strict=True)}
-    (alone,) = differences({"a": a, "b": b})
+    (alone,) = differences({"a": a, "b": b}, 0.05)
     assert alone.verdict == "more"
     assert 0.02 < alone.p_value < 0.03
     assert alone.half_width < alone.relative == pytest.approx(0.2 / 10, rel=1e-3)
     c = {i: value + 0.01 * (-1) ** i for i, value in a.items()}
-    among = next(pair for pair in differences({"a": a, "b": b, "c": c}) if (pair.a, pair.b) == ("a", "b"))
+    among = next(pair for pair in differences({"a": a, "b": b, "c": c}, 0.05) if (pair.a, pair.b) == ("a", "b"))
     assert among.verdict == "no difference"
     assert among.p_value >= 2 * alone.p_value
 
 
 def test_series_without_two_rounds_in_common_are_not_compared() -> None:
-    assert differences({"a": {0: 1.0, 1: 1.0}, "b": {1: 1.0, 2: 1.0}, "c": {}}) == []
+    assert differences({"a": {0: 1.0, 1: 1.0}, "b": {1: 1.0, 2: 1.0}, "c": {}}, 0.05) == []
 
 
 def test_values_that_are_alike_in_every_round_do_not_differ() -> None:
-    (same,) = differences({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}})
+    (same,) = differences({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}, 0.05)
     assert (same.verdict, same.p_value, same.relative) == ("no difference", 1.0, 0.0)
 
 
@@ -159,9 +159,8 @@ def test_stopping_as_soon_as_the_interval_is_narrow_does_not_make_it_lie(noise: 
 
 
 def compared(seed: int, costs: dict[str, float]) -> Difference:
-    (pair,) = differences(
-        {one.case.name: one.joules_per_sample for one in measured(World(seed), costs, relative_width=0.01).series}
-    )
+    found = measured(World(seed), costs, relative_width=0.01)
+    (pair,) = differences({one.case.name: one.joules_per_sample for one in found.series}, 0.01)
     return pair
 
 
@@ -172,7 +171,21 @@ def test_a_true_difference_of_5_percent_is_found() -> None:
 
 
 def test_a_difference_of_nothing_is_not_claimed() -> None:
-    assert sum(compared(seed, {"a": 1.0, "b": 1.0}).verdict != "no difference" for seed in range(RUNS)) <= 10
+    verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(RUNS)]
+    assert sum(verdict in {"less", "more"} for verdict in verdicts) <= 10
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.01, "no difference"), (0.3, "undecided")])
+def test_no_difference_is_claimed_where_the_noise_allows_it_alone(noise: float, verdict: str) -> None:
+    found = measured(World(0, noise=noise), {"a": 1.0, "b": 1.0}, max_seconds=30)
+    (pair,) = differences({one.case.name: one.joules_per_sample for one in found.series}, 0.05)
+    assert pair.verdict == verdict
+    assert (pair.half_width <= 2 * 0.05) is (verdict == "no difference")
+
+
+def test_two_that_are_as_sure_as_was_asked_are_decided() -> None:
+    verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(RUNS)]
+    assert sum(verdict == "no difference" for verdict in verdicts) >= 80
 
 
 def test_undecided_cases_take_turns_in_shuffled_rounds_after_one_that_warms_up() -> None:

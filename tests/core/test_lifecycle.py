@@ -1,10 +1,12 @@
 """Training against inference over the life of a model."""
 
+import copy
 import json
 import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.lifecycle import Lifecycle, lifecycle, load_records
 from ml_energy_callbacks.records import RunRecord, StageRecord, write_record
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()"]
 
@@ -149,11 +153,38 @@ def test_no_price_anywhere_is_not_worth_a_word() -> None:
     assert "USD" not in text_of(found)
 
 
-def test_a_run_named_twice_counts_once_and_as_the_longest() -> None:
-    early, late = a_run("a", 500.0, seconds=1.0), a_run("a", 1000.0, seconds=2.0)
-    found = lifecycle([late, early], a_prediction(1), per_day=1, days=1)
-    assert (found.runs, found.training.joules) == (1, 1000)
+def test_a_run_named_twice_counts_once() -> None:
+    run = a_run("a", 1000.0)
+    found = lifecycle([run, copy.deepcopy(run)], a_prediction(1), per_day=1, days=1)
+    assert (found.runs, found.training.joules, found.lower_bound) == (1, 1000, False)
     assert found.notes == ["Run a is there 2 times; it is counted once."]
+
+
+def trained(seconds: float, earlier: RunRecord | None = None) -> tuple[RunRecord, RunRecord]:
+    """Return what the checkpoint of a training at 100 W holds, and the record at its end, a while later."""
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock)
+    with EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=450, verbose=False) as meter:
+        if earlier is not None:
+            meter.resume(earlier)
+        with meter.stage("train"):
+            time.sleep(0.2)
+            checkpoint = meter.record
+            time.sleep(seconds)
+    return checkpoint, meter.record
+
+
+def test_a_run_that_is_resumed_twice_from_one_checkpoint_is_a_lower_bound() -> None:
+    checkpoint, failed = trained(0.3)
+    runs = [failed, trained(0.0, checkpoint)[1], trained(0.6, checkpoint)[1]]
+    assert {run.run.id for run in runs} == {failed.run.id}
+    found = lifecycle(runs, a_prediction(1), per_day=1, days=1)
+    assert (found.runs, found.lower_bound, found.training.joules) == (1, True, runs[2].total.joules)
+    assert found.break_even is None or found.break_even.high is None
+    assert found.notes[0] == (
+        f"Run {failed.run.id[:8]} is there 3 times, and its records differ: the longest is counted, and the others may hold "
+        "energy that it does not; training, its share and the break-even are lower bounds."
+    )
+    assert "≥" in text_of(found)
 
 
 def test_a_run_that_is_on_both_sides_is_told() -> None:
@@ -185,6 +216,11 @@ def test_numbers_have_to_be_above_0(bad: float) -> None:
         lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=bad, days=1)
     with pytest.raises(ConfigurationError, match=r"number of days is .*; give one above 0"):
         lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=1, days=bad)
+
+
+def test_so_many_predictions_that_they_have_no_number_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"1e\+200 predictions a day for 1e\+200 days are too many to reckon with"):
+        lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=1e200, days=1e200)
 
 
 def test_a_record_without_predictions_is_refused() -> None:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference import compare_models, profile_inference
 from ml_energy_callbacks.inference.frameworks import is_keras, is_torch
 
@@ -35,6 +36,15 @@ def test_models_are_compared_and_their_files_weighed() -> None:
         assert model.repeats >= 1
         assert model.joules_per_sample is not None
         assert model.joules_per_sample.mean > 0
+
+
+def test_a_model_of_several_outputs_is_refused() -> None:
+    inputs = keras.layers.Input((16,))
+    heads = [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)]
+    data = [(np.zeros((2, 16), "float32"), np.zeros(2))]  # as many samples as outputs
+    for outputs, kind in ((heads, "list"), ({"a": heads[0], "b": heads[1]}, "dict")):
+        with pytest.raises(ConfigurationError, match=f"The model 'two' returns a {kind}; wrap it to return the predictions"):
+            compare_models({"two": keras.Model(inputs, outputs)}, data, accuracy)
 
 
 def test_a_model_is_profiled() -> None:
