@@ -125,7 +125,9 @@ def discover(
             try:
                 _take(_open(name, backend), found)
             except BackendUnavailableError as error:
-                unavailable[name] = error
+                # Its traceback would keep alive what the callers hold, such as a trainer with its model.
+                error.__context__ = None
+                unavailable[name] = error.with_traceback(None)
             except ConfigurationError:
                 raise
             except Exception as error:  # noqa: BLE001 - a third party's backend may raise anything; the others serve

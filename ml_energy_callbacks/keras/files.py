@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.kept_record import keep_record, kept_record
 from ml_energy_callbacks.keras.loop import KerasLoop
-from ml_energy_callbacks.records import FILE_NAME, RunRecord, load_record, write_record
+from ml_energy_callbacks.records import RunRecord
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.tensorboard.event_file import EventFile
@@ -57,36 +57,17 @@ class Backup:
     def __init__(self, loop: KerasLoop) -> None:
         """Find the backup of a loop, if it has one."""
         keeper = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.BackupAndRestore)), None)
-        self._path = None if keeper is None else Path(keeper.backup_dir) / FILE_NAME
+        self._folder = None if keeper is None else Path(keeper.backup_dir)
 
     def load(self, folder: Path | None) -> RunRecord | None:
         """Return the record of the run that this one resumes, or None.
 
         Args:
-            folder: Where the run's own record is, if it has one: it may know what was used after the last backup as well.
+            folder: Where the run's own record is, if it has one.
         """
-        if self._path is None or not self._path.exists():
-            return None
-        found = [record for record in map(_load, (self._path, folder)) if record is not None]
-        return max((record for record in found if record.run.id == found[0].run.id), key=_length, default=None)
+        return None if self._folder is None else kept_record(self._folder, folder)
 
     def save(self, record: RunRecord, warn: Callable[[str], None]) -> None:
         """Keep the record."""
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_record(record, self._path)
-        except OSError as error:
-            warn(f"The totals could not be kept in {self._path.parent} ({error.strerror}); a resumed fit starts at zero.")
-
-
-def _load(path: Path | None) -> RunRecord | None:
-    try:
-        return None if path is None else load_record(path)
-    except RecordError:
-        return None
-
-
-def _length(record: RunRecord) -> float:
-    return record.total.seconds
+        if self._folder is not None:
+            keep_record(record, self._folder, warn)

@@ -4,23 +4,16 @@ Keras calls no hook when a loop ends by an exception, and tells a callback neith
 be read off the stack: the hook was called by a ``CallbackList``, and that by ``fit``, ``evaluate`` or ``predict``.
 """
 
-import inspect
-import sys
-import threading
 from types import FrameType
 from typing import Any
 
 import keras
 
-from ml_energy_callbacks.meter import ending, last_exception
 from ml_energy_callbacks.records import Status
-
-_RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-
-_UNSEEN = "The loop ended by an exception, which was handled before it could be seen."
+from ml_energy_callbacks.stack_loop import StackLoop
 
 
-class KerasLoop:
+class KerasLoop(StackLoop):
     """One call of ``fit``, ``evaluate`` or ``predict``.
 
     Attributes:
@@ -29,7 +22,6 @@ class KerasLoop:
         data: What it was given as ``x``, or None.
         steps: Number of its batches (in training, of an epoch), or None where Keras does not know it.
         has_partial_batch: Whether its last batch is smaller than the others, or None where Keras does not know it.
-        thread: The thread that it runs in.
         is_keras: Whether it is one of Keras's own; of a user's own loop it cannot be seen whether it is still running.
     """
 
@@ -38,7 +30,7 @@ class KerasLoop:
         caller = hook.f_back
         owner = None if caller is None else caller.f_locals.get("self")
         self.owner = owner if isinstance(owner, keras.callbacks.CallbackList) else None
-        self._frame = None if caller is None or self.owner is None else caller.f_back
+        super().__init__(None if caller is None or self.owner is None else caller.f_back)
         own = {} if self._frame is None else self._frame.f_locals
         self.callbacks: list[keras.callbacks.Callback] = [] if self.owner is None else self.owner.callbacks
         self.is_keras = own.get("self") is model
@@ -47,8 +39,6 @@ class KerasLoop:
         self.steps: int | None = _fact(iterator, "num_batches")
         self.has_partial_batch: bool | None = _fact(_fact(iterator, "data_adapter"), "has_partial_batch")
         self._validates = own.get("validation_freq", 1) if self.is_keras and own.get("validation_data") is not None else None
-        self.thread = threading.get_ident()
-        self._seen = self._exception()
 
     def validates_at(self, epochs: int) -> int:
         """Return how many of the first so many epochs have a validation."""
@@ -61,28 +51,12 @@ class KerasLoop:
 
     def running(self) -> bool:
         """Return whether its frame is on its thread's stack still; of a user's own loop, True."""
-        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
-        outermost = frame
-        while frame is not None:
-            if frame is self._frame:
-                return True
-            frame, outermost = frame.f_back, frame
-        # A generator that yielded while we looked has left the stack, and the rest of it is not to be seen from there.
-        torn = outermost is not None and bool(outermost.f_code.co_flags & _RESUMED)
-        return torn or not self.is_keras
+        return super().running() or not self.is_keras
 
     def ending(self) -> tuple[Status, str | None]:
         """Return how the loop ended that is gone without a word."""
-        error = self._exception()
-        self._frame = self.data = None  # what belongs to the loop is nobody's any more
-        return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
-
-    def _exception(self) -> BaseException | None:
-        """Return the exception that the loop's thread handles now, or that ends the interpreter."""
-        handled = sys._current_exceptions().get(self.thread)  # noqa: SLF001 - documented beside the one above
-        # Before Python 3.12 it is a tuple, as of sys.exc_info().
-        error = handled[1] if isinstance(handled, tuple) else handled
-        return error if isinstance(error, BaseException) else last_exception()
+        self.data = None  # it is nobody's any more
+        return super().ending()
 
 
 def _fact(source: Any, name: str) -> Any:

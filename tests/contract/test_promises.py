@@ -71,15 +71,10 @@ def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path) -> 
     record = energy.record
     counts = {name: (stage.batches, stage.samples) for name, stage in record.stages.items()}
     assert counts == {"other": (0, None), "train": (22, 84), "validate": (6, 24), "test": (4, 13), "predict": (2, 6)}
-    assert [(epoch.stage, epoch.samples) for epoch in record.epochs] == [
-        ("validate", 12),
-        ("train", 42),
-        ("validate", 12),
-        ("train", 42),
-        ("test", 13),
-        ("predict", 6),
-    ]
-    assert [epoch.index for epoch in record.epochs[:4]] == [0, 0, 1, 1]
+    # Whether an epoch ends before or after its validation is the framework's choice.
+    epochs = {(epoch.index, epoch.stage, epoch.samples) for epoch in record.epochs[:4]}
+    assert epochs == {(0, "validate", 12), (0, "train", 42), (1, "validate", 12), (1, "train", 42)}
+    assert [(epoch.stage, epoch.samples) for epoch in record.epochs[4:]] == [("test", 13), ("predict", 6)]
     total = record.total.joules
     assert total is not None
     assert total > 0

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.backends import discover
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.readings import Device, Source
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
 
 PLAIN = Device(
@@ -174,3 +176,25 @@ def test_a_package_brings_its_backend_by_an_entry_point_and_a_broken_one_harms_n
     reasons = {entry["name"]: entry["reason"] for entry in facts["unmeasured"]}
     assert "no beads" in reasons["broken"]
     assert "nowhere" in reasons["absent"]
+
+
+def test_a_backend_that_found_nothing_keeps_nothing_of_its_callers_alive() -> None:
+    class Absent:
+        name = "absent"
+
+        def open(self) -> Sequence[Source]:
+            msg = "There is no such hardware."
+            raise BackendUnavailableError(msg)
+
+    class Model:
+        pass
+
+    def train() -> "tuple[weakref.ref[Model], EnergyMeter]":
+        model = Model()
+        with EnergyMeter(backends=[Absent()], verbose=False) as meter:
+            pass
+        return weakref.ref(model), meter
+
+    model, meter = train()
+    assert model() is None
+    assert str(meter.discovery.unavailable["absent"]) == "There is no such hardware."

@@ -3,13 +3,26 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 import ml_energy_callbacks
 
-UNWANTED = ("codecarbon", "jax", "keras", "lightning", "pandas", "pytorch_lightning", "requests", "tensorflow", "torch")
+UNWANTED = (
+    "accelerate",
+    "codecarbon",
+    "jax",
+    "keras",
+    "lightning",
+    "pandas",
+    "pytorch_lightning",
+    "requests",
+    "tensorflow",
+    "torch",
+    "transformers",
+)
 
 
 def test_the_installed_wheel_is_what_is_tested() -> None:
@@ -33,3 +46,15 @@ def test_importing_the_package_pulls_in_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found.split() == []
+
+
+@pytest.mark.parametrize("name", ["keras", "transformers"])
+def test_a_framework_that_is_missing_is_named_with_its_extra(name: str) -> None:
+    if any(distribution.name == name for distribution in distributions()):
+        pytest.skip(f"{name} is installed")
+    root = str(Path(ml_energy_callbacks.__file__).parents[1])
+    code = f"import sys; sys.path.append({root!r}); import ml_energy_callbacks.{name}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert f"pip install 'ml-energy-callbacks[{name}]'" in last

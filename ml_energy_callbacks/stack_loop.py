@@ -1,0 +1,51 @@
+"""A framework's loop that ends by an exception without a word, seen by its stack frame."""
+
+import inspect
+import sys
+import threading
+from types import FrameType
+
+from ml_energy_callbacks.meter import ending, last_exception
+from ml_energy_callbacks.records import Status
+
+_RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+_UNSEEN = "The loop ended by an exception, which was handled before it could be seen."
+
+
+class StackLoop:
+    """A loop that runs as long as a frame is on the stack of the thread that made this.
+
+    Attributes:
+        thread: The thread that it runs in.
+    """
+
+    def __init__(self, frame: FrameType | None) -> None:
+        """Watch a frame; None where there is none, and nothing is seen."""
+        self.thread = threading.get_ident()
+        self._frame = frame
+        self._seen = self._exception()
+
+    def running(self) -> bool:
+        """Return whether its frame is on its thread's stack still."""
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
+        outermost = frame
+        while frame is not None:
+            if frame is self._frame:
+                return True
+            frame, outermost = frame.f_back, frame
+        # A generator that yielded while we looked has left the stack, and the rest of it is not to be seen from there.
+        return outermost is not None and bool(outermost.f_code.co_flags & _RESUMED)
+
+    def ending(self) -> tuple[Status, str | None]:
+        """Return how the loop ended that is gone without a word."""
+        error = self._exception()
+        self._frame = None  # what belongs to the loop is nobody's any more
+        return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
+
+    def _exception(self) -> BaseException | None:
+        """Return the exception that the loop's thread handles now, or that ends the interpreter."""
+        handled = sys._current_exceptions().get(self.thread)  # noqa: SLF001 - documented beside the one above
+        # Before Python 3.12 it is a tuple, as of sys.exc_info().
+        error = handled[1] if isinstance(handled, tuple) else handled
+        return error if isinstance(error, BaseException) else last_exception()
