@@ -9,6 +9,7 @@ from trainer_models import AroundBatch, Sentences, nothing, trainer
 from ml_energy_callbacks.transformers import EnergyCallback
 
 FRAMEWORK = "transformers"
+MODEL = r"Bert\w+"
 REFUSES_TWO = "two EnergyCallbacks"
 
 __all__ = ["EnergyCallback"]
