@@ -356,6 +356,10 @@ class _Head(msgspec.Struct):
     schema_version: int
 
 
+# Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
+_HEAD, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(RunRecord)
+
+
 def dump_json(facts: msgspec.Struct) -> str:
     """Return a record, or any other structure of facts, as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
@@ -464,7 +468,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         RecordError: It is no complete run record.
     """
     try:
-        version = msgspec.json.decode(data, type=_Head).schema_version
+        version = _HEAD.decode(data).schema_version
     except (msgspec.DecodeError, UnicodeDecodeError):
         msg = f"{name} is not a run record: it is broken, or another program wrote it."
         raise RecordError(msg) from None
@@ -472,7 +476,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
         raise VersionError(msg)
     try:
-        return msgspec.json.decode(data, type=RunRecord)
+        return _RECORD.decode(data)
     except msgspec.DecodeError as error:
         msg = f"{name} is not a complete run record: {error}."
         raise RecordError(msg) from None

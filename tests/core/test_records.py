@@ -1,6 +1,8 @@
 """The run file: whole or refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,16 @@ def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
     told: list[OSError] = []
     assert find_records(tmp_path / "gone", told.append) == []
     assert [error.filename for error in told] == [str(tmp_path / "gone")]
+
+
+def test_threads_that_load_the_first_records_at_once_do_not_hurt_each_other(file: Path) -> None:
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+sys.setswitchinterval(1e-6)
+from ml_energy_callbacks import load_record
+with ThreadPoolExecutor(16) as pool:
+    assert len({load.run.id for load in pool.map(load_record, [sys.argv[1]] * 64)}) == 1
+"""
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=60)

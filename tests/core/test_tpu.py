@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks import load_record
 from ml_energy_callbacks.backends.tpu import WATTS, TpuBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SineCurve, SquareCurve
@@ -403,30 +402,36 @@ with SimulatedTpu([PowerCurve(monotonic_clock, 150)], monotonic_clock, (90.0, 17
 """
 
 
+RUN = """
+import os, sys
+from pathlib import Path
+from time import sleep
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.backends.tpu import TpuBackend
+
+backends = [TpuBackend(sys.argv[1], Path("nowhere"), {"TPU_ACCELERATOR_TYPE": "v4-2"})]
+with EnergyMeter(backends=backends, carbon_intensity=1, verbose=False, output_dir=sys.argv[2]) as meter, meter.stage("train"):
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        sleep(0.9)
+"""
+
+
 def test_a_run_in_real_time_has_the_chips_energy_and_says_that_it_is_estimated(tmp_path: Path) -> None:
     """Forks on the way, as of workers that load data, harm nobody; but a gRPC *server* does not survive one."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        backends = [TpuBackend(server.stdout.readline().strip(), tmp_path, {"TPU_ACCELERATOR_TYPE": "v4-2"})]
-        meter = EnergyMeter(backends=backends, carbon_intensity=1, verbose=False)
-        with meter, meter.stage("train"):
-            for _ in range(3):
-                fork()
-                sleep(0.9)
+        command = [sys.executable, "-W", "ignore", "-c", RUN, server.stdout.readline().strip(), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         server.stdin.close()
-    (device,) = meter.record.devices
+    assert done.returncode == 0, done.stderr
+    (device,) = load_record(tmp_path).devices
     assert (device.id, device.method, device.provenance) == ("tpu:0", "model", "estimated")
     assert device.joules / 150 == pytest.approx(2.7, abs=1.5), "it is read about once a second"
-
-
-def fork() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads; this is one
-        child = os.fork()
-    if child == 0:
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 FORKS = """
