@@ -71,8 +71,8 @@ class MeteredCallback:
         """The meter that measures for it; another one after a copy or a pickle."""
         return self._meter
 
-    def _begin_forecast(self) -> None:
-        """Begin a training."""
+    def _begin_training(self) -> None:
+        """Take back why another training ended early, and what was expected of it."""
         self._meter.end_early(None)
         self._meter.forecast = None
         self._forecaster = None
@@ -107,33 +107,32 @@ class MeteredCallback:
             seconds_left=found.seconds_left,
         )
 
-    def _end_forecast(self, *, finished: bool) -> None:
+    def _end_training(self, *, finished: bool) -> None:
         """Note in the record how far the forecast was off, where the training came to its planned end."""
-        found, kwh = self._meter.forecast, self._meter.totals().get("energy/total/kwh")
         if not finished:
             return
         self._meter.end_early(None)
+        found, kwh = self._meter.forecast, self._meter.sums().kwh
         if found is not None and found.error is None and kwh:
             found.error = found.kwh / kwh - 1
 
     def _spent(self, done: float, point: Point, validations: int) -> Spent | None:
-        totals = self._meter.totals(point)
-        kwh = totals.get("energy/total/kwh")
-        if kwh is None:
+        sums = self._meter.sums(point)
+        if sums.kwh is None:
             return None
         compiling, compiling_s = self._meter.spent(point, phase="compile")
         validating, validating_s = self._meter.spent(point, stage="validate") if validations else (0.0, 0.0)
         return Spent(
             done=done,
-            kwh=kwh,
+            kwh=sums.kwh,
             seconds=point.time_ns / NS_PER_S,
             apart_kwh=(compiling + validating) / JOULES_PER_KWH,
             apart_seconds=compiling_s + validating_s,
             validations=validations,
             validation_kwh=validating / JOULES_PER_KWH,
             validation_seconds=validating_s,
-            co2e_grams=totals.get("energy/total/co2e_grams"),
-            cost=totals.get(f"energy/total/cost_{(self._meter.currency or '').lower()}"),
+            co2e_grams=sums.co2e_grams,
+            cost=sums.cost,
         )
 
     def _ask(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401

@@ -2,16 +2,16 @@
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import Progress
 
@@ -29,13 +29,20 @@ from ml_energy_callbacks.inference.table import render_comparison, render_profil
 from ml_energy_callbacks.inference.target import load
 from ml_energy_callbacks.lifecycle import lifecycle as over_the_life
 from ml_energy_callbacks.lifecycle import load_records
-from ml_energy_callbacks.records import RunRecord, dump_json, load_record
+from ml_energy_callbacks.records import dump_json, load_record
 from ml_energy_callbacks.report import quantity, render
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.report.schedule import render_plan
 
+_Facts = TypeVar("_Facts", bound=msgspec.Struct)
+
 _HOURS_OF_A_YEAR = 8784.0
+
+_Width = Annotated[float, typer.Option(help="Half-width of the 95 % intervals of J/sample, as a share.")]
+_Seconds = Annotated[float, typer.Option(help="No block of calls begins after so many seconds.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+_Plot = Annotated[Path | None, typer.Option(help="Draw it into this file, such as cost.png.")]
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -78,7 +85,7 @@ def report(
     """Show what a run used, or what groups of many runs used."""
     single = len(paths) == 1 and not (by or csv or parquet)
     if single and is_run(paths[0]):
-        _show_run(load_record(paths[0]), json=json)
+        _show(load_record(paths[0]), render, json=json)
         return
     words = check_by(by or ["month"])
     for output in (csv, parquet):
@@ -90,7 +97,7 @@ def report(
         task = bar.add_task("Looking for run records", total=None)
         files = find_files(paths, unlisted.append)
         if single and len(files) == 1:
-            _show_run(files[0].load(), json=json)
+            _show(files[0].load(), render, json=json)
             return
         table = RunTable()
         bar.update(task, description="Reading run records", total=len(files))
@@ -108,17 +115,21 @@ def report(
         table.write_csv(csv)
     if parquet is not None:
         table.write_parquet(parquet)
-    if json:
-        typer.echo(dump_json(fleet))
-    else:
-        Console().print(render_fleet(fleet))
+    _show(fleet, render_fleet, json=json)
 
 
-def _show_run(record: RunRecord, *, json: bool) -> None:
+def _show(facts: _Facts, render: Callable[[_Facts], RenderableType], *, json: bool) -> None:
     if json:
-        typer.echo(dump_json(record))
+        typer.echo(dump_json(facts))
     else:
-        Console().print(render(record))
+        Console().print(render(facts))
+
+
+@contextlib.contextmanager
+def _live(render: Callable[[_Facts], RenderableType]) -> Iterator[Callable[[_Facts], None]]:
+    """Show on stderr what is known so far, each time that the function is called with it."""
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+        yield lambda known: live.update(render(known), refresh=True)
 
 
 @app.command()
@@ -146,7 +157,7 @@ def when(
         list[str] | None, typer.Option(help="Price of a kWh from a time of day on, as 06:00=0.32; several.")
     ] = None,
     currency: Annotated[str, typer.Option(help="Of the price, a three-letter code.")] = "USD",
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    json: _Json = False,
 ) -> None:
     """Tell at which hour a run emits least, and costs least, and what that saves."""
     check_currency(currency)
@@ -181,17 +192,14 @@ def lifecycle(
     predict: Annotated[Path, typer.Option(help="The record, or its directory, that tells what a prediction takes.")],
     per_day: Annotated[float, typer.Option(help="Predictions a day.")],
     days: Annotated[float, typer.Option(help="Length of the model's life.")],
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    json: _Json = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it into this file, such as life.png.")] = None,
 ) -> None:
     """Tell what training and inference take over the life of a model, and when inference overtakes training."""
     found = over_the_life(load_records(train), load_record(predict), per_day=per_day, days=days)
     if plot is not None:
         plot_lifecycle(found, plot)
-    if json:
-        typer.echo(dump_json(found))
-    else:
-        Console().print(render_lifecycle(found))
+    _show(found, render_lifecycle, json=json)
 
 
 def _pair(text: str) -> tuple[str, float]:
@@ -218,10 +226,7 @@ def doctor(
         return
     with Console(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
         diagnosis = examine(chosen)
-    if json:
-        typer.echo(dump_json(diagnosis))
-    else:
-        Console().print(render_diagnosis(diagnosis))
+    _show(diagnosis, render_diagnosis, json=json)
 
 
 def _watch(devices: Literal["auto"] | list[str], *, json: bool) -> None:
@@ -257,12 +262,6 @@ def demo(
     console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)
 
 
-_Width = Annotated[float, typer.Option(help="Half-width of the 95 % intervals of J/sample, as a share.")]
-_Seconds = Annotated[float, typer.Option(help="No block of calls begins after so many seconds.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-_Plot = Annotated[Path | None, typer.Option(help="Draw it into this file, such as cost.png.")]
-
-
 @app.command()
 def profile(
     target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
@@ -279,7 +278,7 @@ def profile(
     if plot is not None:
         check_picture(plot)
     fn, make_batch = load(target, "fn", "make_batch")
-    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+    with _live(render_profile) as progress:
         found = profile_inference(
             fn,
             make_batch,
@@ -287,14 +286,11 @@ def profile(
             relative_width=width,
             max_seconds=seconds,
             latency_limit=latency_limit,
-            progress=lambda known: live.update(render_profile(known), refresh=True),
+            progress=progress,
         )
     if plot is not None:
         plot_profile(found, plot)
-    if json:
-        typer.echo(dump_json(found))
-    else:
-        Console().print(render_profile(found))
+    _show(found, render_profile, json=json)
 
 
 @app.command()
@@ -310,21 +306,18 @@ def compare(
     if plot is not None:
         check_picture(plot)
     models, data, metric = load(target, "models", "data", "metric")
-    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+    with _live(render_comparison) as progress:
         found = compare_models(
             models,
             data,
             metric,
             relative_width=width,
             max_seconds=seconds,
-            progress=lambda known: live.update(render_comparison(known), refresh=True),
+            progress=progress,
         )
     if plot is not None:
         plot_comparison(found, plot)
-    if json:
-        typer.echo(dump_json(found))
-    else:
-        Console().print(render_comparison(found))
+    _show(found, render_comparison, json=json)
 
 
 def _whole_numbers(text: str) -> list[int]:

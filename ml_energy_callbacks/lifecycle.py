@@ -1,13 +1,13 @@
 """Run records -> what training and inference take over the life of a model; pure."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.metrics import JOULES_PER_KWH
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, known_sum
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import FILE_NAME, RunRecord, StageRecord, find_records, load_record
 
@@ -217,27 +217,21 @@ def _predicting(record: RunRecord) -> tuple[str, StageRecord, float]:
 
 def _training(runs: Sequence[RunRecord], currency: str | None) -> Part:
     known = [run for run in runs if run.total.joules is not None]
-    joules = _sum(known, lambda run: run.total.joules)
+    joules = known_sum([run.total.joules for run in known])
     # A run without energy has no doubt about it either.
-    half = _sum([run for run in known if run.total.joules], _half_width)
+    half = known_sum([_half_width(run) for run in known if run.total.joules])
     return _part(
         joules,
         relative_uncertainty=half / joules if half is not None and joules else None,
         provenance=_provenance([run.total.provenance for run in known]),
-        co2e_grams=_sum(known, lambda run: run.total.co2e_grams),
-        cost=None if currency is None else _sum(known, lambda run: run.total.cost),
+        co2e_grams=known_sum([run.total.co2e_grams for run in known]),
+        cost=None if currency is None else known_sum([run.total.cost for run in known]),
     )
 
 
 def _half_width(run: RunRecord) -> float | None:
     share = run.total.relative_uncertainty
     return None if share is None or run.total.joules is None else share * run.total.joules
-
-
-def _sum(runs: Sequence[RunRecord], quantity: Callable[[RunRecord], float | None]) -> float | None:
-    """Return a sum over runs; None where there are none, or where it is unknown of one."""
-    values = [value for run in runs if (value := quantity(run)) is not None]
-    return sum(values) if runs and len(values) == len(runs) else None
 
 
 def _inference(stage: StageRecord, per_sample: float, predictions: float, currency: str | None) -> Part:

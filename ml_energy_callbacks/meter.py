@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -30,7 +30,17 @@ from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage, ratio, stage_metrics, total_metrics
+from ml_energy_callbacks.metrics import (
+    JOULES_PER_KWH,
+    PHASES,
+    STAGES,
+    Phase,
+    Stage,
+    known_sum,
+    ratio,
+    stage_metrics,
+    total_metrics,
+)
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import (
@@ -47,7 +57,7 @@ from ml_energy_callbacks.records import (
     write_record,
 )
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import State, Tally, add, add_records, build_record, idle_joules, relative_uncertainty
+from ml_energy_callbacks.summary import State, Tally, add_records, build_record, idle_joules, relative_uncertainty
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -93,6 +103,25 @@ class Point:
     beside: dict[str, float]
     counts: Sequence[Counts]
     amounts: Amounts | None
+
+
+class Sums(NamedTuple):
+    """What a whole run took.
+
+    Attributes:
+        joules: Energy in J, or None.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost in the currency of the prices, or None.
+    """
+
+    joules: float | None
+    co2e_grams: float | None
+    cost: float | None
+
+    @property
+    def kwh(self) -> float | None:
+        """Energy in kWh, or None."""
+        return None if self.joules is None else self.joules / JOULES_PER_KWH
 
 
 class Loop(Protocol):
@@ -767,18 +796,26 @@ class EnergyMeter:
         counts = (self._timeline.look() if until is None else until).counts[group]
         return counts.since(since.counts[group]) if since is not None and group < len(since.counts) else counts
 
-    def totals(self, until: Point | None = None) -> dict[str, float]:
-        """Return the running totals by their full names, those of a run that this one resumes included."""
+    def sums(self, until: Point | None = None) -> Sums:
+        """Return what the whole run took up to a point, that of a run that this one resumes included; None for now."""
         until = until or self.point()
         joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
         amounts = until.amounts
         grams = None if amounts is None or amounts.grams is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
         cost = None if amounts is None or amounts.cost is None else sum(amounts.cost) - amounts.cost[OUTSIDE]
-        if self._earlier is not None:
-            before = self._earlier.total
-            joules = add(before.joules, joules)
-            grams = add(before.co2e_grams, grams)
-            cost = add(before.cost, cost) if before.currency == self._rates.currency else None
+        if self._earlier is None:
+            return Sums(joules, grams, cost)
+        before = self._earlier.total
+        return Sums(
+            known_sum([before.joules, joules]),
+            known_sum([before.co2e_grams, grams]),
+            known_sum([before.cost, cost]) if before.currency == self._rates.currency else None,
+        )
+
+    def totals(self, until: Point | None = None) -> dict[str, float]:
+        """Return the running totals by their full names, those of a run that this one resumes included."""
+        until = until or self.point()
+        joules, grams, cost = self.sums(until)
         uncertainties = {name: ledger.relative_uncertainty for name, ledger in self._ledgers.items()}
         measured_ids = {name for name, ledger in self._ledgers.items() if ledger.device.provenance == "measured"}
         by_device = until.devices

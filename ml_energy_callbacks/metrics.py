@@ -4,7 +4,8 @@ A name is ``energy/<stage>/<quantity>``; running totals are ``energy/total/<quan
 the time since the previous step log. A quantity that is not known has no key at all.
 """
 
-from typing import Final, Literal, get_args
+from collections.abc import Sequence
+from typing import Final, Literal, TypeVar, get_args
 
 # What a stage's time goes into: ``compute`` a batch; ``data_wait`` for the next one; ``step``, the two together where the
 # framework does not show them apart; ``compile`` the framework's functions; ``other``: logging, checkpoints, set-up.
@@ -22,6 +23,8 @@ JOULES_PER_KWH: Final = 3.6e6
 JOULES_PER_WH: Final = 3600.0
 
 STEP_SUFFIX: Final = "_step"
+
+_Number = TypeVar("_Number", int, float)
 
 
 def stage_metrics(
@@ -126,6 +129,12 @@ def forecast_metrics(
         "seconds_left": seconds_left,
     }
     return {f"energy/forecast/{name}": value for name, value in quantities.items() if value is not None}
+
+
+def known_sum(parts: Sequence[_Number | None]) -> _Number | None:
+    """Return the sum, or None where a part is not known, or there is none."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

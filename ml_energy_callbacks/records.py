@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError, VersionError
 from ml_energy_callbacks.grid import Regularity
-from ml_energy_callbacks.metrics import Basis
+from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, Method, Provenance
 
 SCHEMA_VERSION = 1
@@ -23,7 +23,6 @@ _KEPT_FILES = "energy-????????.json"
 _MOST_EPOCHS = 4096
 """The record is rewritten all the time, and stays below a megabyte."""
 
-_Number = TypeVar("_Number", int, float)
 
 Status = Literal["running", "completed", "stopped", "failed"]
 
@@ -396,16 +395,12 @@ def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
             waiting[epoch.stage] = first = copy(epoch)
             merged.append(first)
             continue
-        first.joules = _sum_of_known(first.joules, epoch.joules)
+        first.joules = known_sum([first.joules, epoch.joules])
         first.seconds += epoch.seconds
-        first.samples = _sum_of_known(first.samples, epoch.samples)
-        first.co2e_grams = _sum_of_known(first.co2e_grams, epoch.co2e_grams)
+        first.samples = known_sum([first.samples, epoch.samples])
+        first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])
         first.epochs += epoch.epochs
     return merged
-
-
-def _sum_of_known(a: _Number | None, b: _Number | None) -> _Number | None:
-    return None if a is None or b is None else a + b
 
 
 def write_record(record: RunRecord, path: Path) -> None:

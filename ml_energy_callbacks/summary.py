@@ -3,14 +3,14 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import asdict, replace
 
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
-from ml_energy_callbacks.carbon import Amounts, Rates
+from ml_energy_callbacks.carbon import Amounts, CarbonIntensity, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, ratio
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, known_sum, ratio
 from ml_energy_callbacks.quantiles import Quantiles
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
@@ -117,22 +117,16 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
     # What is said of the whole is said of the figure that most of the energy was reckoned with.
     intensity = each[energies.index(max(energies))]
     return CarbonRecord(
-        intensity_g_per_kwh=weighted_mean([i.g_per_kwh for i in each], energies),
+        intensity_g_per_kwh=_weighted_mean([i.g_per_kwh for i in each], energies),
         location=intensity.location,
-        source="; ".join(dict.fromkeys(i.source for i in each)),
-        data_year=_common([i.data_year for i in each]),
-        assumed=any(i.assumed for i in each),
-        assumed_share=weighted_mean([float(i.assumed) for i in each], grams),
-        fallback_share=weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
-        relative_uncertainty=weighted_mean([i.relative_uncertainty for i in each], grams),
+        **_mixture(each, energies, grams),
+        assumed_share=_weighted_mean([float(i.assumed) for i in each], grams),
+        fallback_share=_weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
         pue=rates.site.pue,
         wue=rates.site.wue,
         water_litres=rates.site.water_litres(total.joules),
         embodied_grams=rates.site.embodied_grams(total.seconds),
         offset_grams=rates.site.offset_grams,
-        basis=_common([i.basis for i in each]) or "mixed",
-        renewable_share=_known_mean([i.renewable_share for i in each], energies),
-        low_carbon_share=_known_mean([i.low_carbon_share for i in each], energies),
         note=intensity.note,
         intervals=[
             IntervalRecord(
@@ -150,7 +144,22 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
     )
 
 
-def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+def _mixture(
+    each: Sequence[CarbonIntensity | CarbonRecord], energies: Sequence[float], grams: Sequence[float]
+) -> dict[str, Any]:
+    """Return what is said of several figures together, each with the energy and the grams that it stands for."""
+    return {
+        "source": "; ".join(dict.fromkeys(one.source for one in each)),
+        "data_year": _common([one.data_year for one in each]),
+        "assumed": any(one.assumed for one in each),
+        "basis": _common([one.basis for one in each]) or "mixed",
+        "relative_uncertainty": _weighted_mean([one.relative_uncertainty for one in each], grams),
+        "renewable_share": _known_mean([one.renewable_share for one in each], energies),
+        "low_carbon_share": _known_mean([one.low_carbon_share for one in each], energies),
+    }
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     """Return the mean of values by their weights; where those are all zero, the last value."""
     if len(set(values)) == 1 or not sum(weights) > 0:
         return values[-1]
@@ -159,7 +168,7 @@ def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
 
 def _known_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
     known = [value for value in values if value is not None]
-    return weighted_mean(known, weights) if len(known) == len(values) else None
+    return _weighted_mean(known, weights) if len(known) == len(values) else None
 
 
 def _common(values: Sequence[_Value]) -> _Value | None:
@@ -353,7 +362,7 @@ def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance
 
 def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
     known = {device.id: device.joules for device in devices if device.joules is not None}
-    joules = _sum_of([stage.joules for stage in stages.values()]) if known else None
+    joules = known_sum([stage.joules for stage in stages.values()]) if known else None
     return TotalRecord(
         joules=joules,
         kwh=None if joules is None else joules / JOULES_PER_KWH,
@@ -362,8 +371,8 @@ def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], c
         if joules is None
         else relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
         provenance=None if joules is None else _provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
-        co2e_grams=_sum_of([stage.co2e_grams for stage in stages.values()]) if known else None,
-        cost=_sum_of([stage.cost for stage in stages.values()]) if known else None,
+        co2e_grams=known_sum([stage.co2e_grams for stage in stages.values()]) if known else None,
+        cost=known_sum([stage.cost for stage in stages.values()]) if known else None,
         currency=currency,
     )
 
@@ -412,23 +421,17 @@ def _add_carbon(earlier: RunRecord, later: RunRecord) -> CarbonRecord:
     changed = len(parts) > 1 and each[0].intensity_g_per_kwh != each[1].intensity_g_per_kwh
     return replace(
         later.carbon,
-        intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
-        source="; ".join(dict.fromkeys(carbon.source for carbon in each)),
-        data_year=_common([carbon.data_year for carbon in each]),
-        assumed=any(carbon.assumed for carbon in each),
-        assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
-        fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
-        relative_uncertainty=weighted_mean([carbon.relative_uncertainty for carbon in each], grams),
-        basis=_common([carbon.basis for carbon in each]) or "mixed",
-        renewable_share=_known_mean([carbon.renewable_share for carbon in each], energies),
-        low_carbon_share=_known_mean([carbon.low_carbon_share for carbon in each], energies),
+        intensity_g_per_kwh=_weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
+        **_mixture(each, energies, grams),
+        assumed_share=_weighted_mean([carbon.assumed_share for carbon in each], grams),
+        fallback_share=_weighted_mean([carbon.fallback_share for carbon in each], grams),
         intervals=[
             interval
             for record in (earlier, later)
             for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
         ],
-        water_litres=add(earlier.carbon.water_litres, later.carbon.water_litres),
-        embodied_grams=add(earlier.carbon.embodied_grams, later.carbon.embodied_grams),
+        water_litres=known_sum([earlier.carbon.water_litres, later.carbon.water_litres]),
+        embodied_grams=known_sum([earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
     )
 
 
@@ -461,7 +464,7 @@ def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> 
             devices[device.id] = replace(
                 device,
                 relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
-                joules=add(before.joules, device.joules),
+                joules=known_sum([before.joules, device.joules]),
                 missing_s=before.missing_s + device.missing_s,
             )
     return list(devices.values())
@@ -504,8 +507,8 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
         uncertainties={device.id: device.relative_uncertainty for device in devices},
         estimated={device.id for device in devices if device.provenance == "estimated"},
-        co2e_grams=add(a.co2e_grams, b.co2e_grams),
-        cost=add(a.cost, b.cost),
+        co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
+        cost=known_sum([a.cost, b.cost]),
     )
 
 
@@ -534,14 +537,3 @@ def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
     joules = sum(phase.joules or 0.0 for phase in phases)
     half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
     return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
-
-
-def _sum_of(parts: Sequence[float | None]) -> float | None:
-    """Return the sum; None where a part is not known, or there is none."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if known and len(known) == len(parts) else None
-
-
-def add(a: float | None, b: float | None) -> float | None:
-    """Return the sum; what is unknown of one part is unknown of the whole."""
-    return None if a is None or b is None else a + b

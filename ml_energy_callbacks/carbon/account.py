@@ -82,8 +82,9 @@ class Account(Generic[_Rate]):
 
     def begin(self, joules: Sequence[float], now: datetime) -> list[Interval[_Rate]]:
         """Begin with so many joules in each bucket, or go on after a pause; return the interval that this ends."""
-        ended = [self._settle(joules, self._seen_at, self._rate_at(now))] if _inside(joules) > 0 else []
-        self._state = self._state._replace(rate=self._rate_at(now))
+        rate = self._rate_at(now)
+        ended = [self._settle(joules, self._seen_at, rate)] if _inside(joules) > 0 else []
+        self._state = self._state._replace(rate=rate)
         self._began, self._seen_at, self._seen = now, now, joules
         return ended
 

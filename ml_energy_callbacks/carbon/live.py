@@ -49,7 +49,7 @@ class LiveIntensity(ABC):
         self._fallback = fallback
         self._answer: Future[Quote] | None = in_background(partial(self.ask, datetime.now(UTC)))
         self._told: Quote | None = None
-        self._answered = self._failed = False
+        self._failed = False
         self._reason = f"{self.source} has not answered yet."
         self._retry = _FIRST_RETRY
         self._next = _NEVER
@@ -84,7 +84,7 @@ class LiveIntensity(ABC):
         soon = max(when, datetime.now(UTC)) + _MOMENT
         if told is not None and not self._failed:  # it goes on until the next is there
             return told._replace(until=soon)
-        return Quote(self._fallback, soon, self._reason, provisional=not self._answered)
+        return Quote(self._fallback, soon, self._reason, provisional=not self._failed)
 
     def _take(self, when: datetime) -> None:
         """Take an answer that has come."""
@@ -92,7 +92,7 @@ class LiveIntensity(ABC):
             return
         answer, self._answer = self._answer, None
         error = answer.exception()
-        self._answered, self._failed = True, error is not None
+        self._failed = error is not None
         if error is None:
             self._told = answer.result()
             self._retry, self._next = _FIRST_RETRY, self._told.until or _NEVER

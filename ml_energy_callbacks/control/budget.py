@@ -92,11 +92,10 @@ class Budget:
             self._look(meter, patient=False)
 
     def _look(self, meter: EnergyMeter, *, patient: bool) -> bool:
-        totals = meter.totals()
+        sums = meter.sums()
         units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.currency or ""}
-        keys = {"cost": f"cost_{units['cost'].lower()}"}
         for name, limit in self._limits.items():
-            value = totals.get(f"energy/total/{keys.get(name, name)}")
+            value: float | None = getattr(sums, name)
             budget = f"budget of {quantity(limit, units[name])}"
             if value is None:
                 if name not in self._seen and not patient:

@@ -16,7 +16,17 @@ _MODES: dict[str | None, Mode] = {"up": "max", "down": "min"}
 """What Keras's metrics call their better direction; private, but what its own EarlyStopping goes by."""
 
 
-class EnergyBudget(keras.callbacks.Callback):
+class _BesideEnergy(keras.callbacks.Callback):
+    """A callback that goes by the EnergyCallback in the same list."""
+
+    _energy: EnergyCallback
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the callback beside it: the next fit finds one."""
+        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
+
+
+class EnergyBudget(_BesideEnergy):
     """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
 
     The epoch's end comes as ever, so that a ``ModelCheckpoint`` saves it. The record's status then is ``stopped``, and its
@@ -51,10 +61,6 @@ class EnergyBudget(keras.callbacks.Callback):
         self._budget.check(self._energy.meter)
         self._budget.begin()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the callback beside it: the next fit finds one."""
-        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
-
     def on_train_end(self, logs: Any = None) -> None:
         """Tell of limits that could not be watched."""
         self._budget.end(self._energy.meter)
@@ -67,7 +73,7 @@ class EnergyBudget(keras.callbacks.Callback):
             self._energy.meter.end_early(self._budget.reason)
 
 
-class EnergyEarlyStopping(keras.callbacks.Callback):
+class EnergyEarlyStopping(_BesideEnergy):
     """Stop the training when the next kilowatt-hour buys too little of a metric.
 
     It checks after each epoch. A value counts as the new best where it gained, since the best before it, ``min_gain_per_kwh``
@@ -108,15 +114,11 @@ class EnergyEarlyStopping(keras.callbacks.Callback):
         self._energy = _energy(sys._getframe(), self._model, "EnergyEarlyStopping")  # noqa: SLF001 - as above
         self._rule = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the callback beside it: the next fit finds one."""
-        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
-
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check."""
         del epoch
         meter, monitor = self._energy.meter, self._options["monitor"]
-        value, kwh = (logs or {}).get(monitor), meter.totals().get("energy/total/kwh")
+        value, kwh = (logs or {}).get(monitor), meter.sums().kwh
         mode = self._direction()
         if value is None or mode is None:
             why = (

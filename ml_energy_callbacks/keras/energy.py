@@ -307,7 +307,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Start to measure, and enter the stage ``train``."""
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
         self._keys.clear()
-        self._begin_forecast()
+        self._begin_training()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
         self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
@@ -330,7 +330,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
         run = self._training()
-        self._end_forecast(finished=not self._cut(run) and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
+        self._end_training(finished=not self._cut(run) and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
         self._end()
 
     def on_test_begin(self, logs: Any = None) -> None:

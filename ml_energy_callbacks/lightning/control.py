@@ -151,7 +151,7 @@ class EnergyEarlyStopping(Callback):
         if value is None:
             self._meter.warn(f"EnergyEarlyStopping finds no metric {monitor!r}, so that it never stops the training.")
         elif self._meter.running:
-            kwh = self._meter.totals().get("energy/total/kwh")
+            kwh = self._meter.sums().kwh
             reason = None if kwh is None else self._rule.stops(float(value), kwh)
             self._meter.early_stopping = copy(self._rule.state)
         if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):

@@ -218,7 +218,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
         self._logged_step = -1
         self._step_point = self._meter.point()
-        self._begin_forecast()
+        self._begin_training()
         self._began_at = _shares(trainer, 0)
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -267,7 +267,7 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
-        self._end_forecast(finished=_finished(trainer))
+        self._end_training(finished=_finished(trainer))
         self._meter.end_stage()
 
     # ---------------------------------------------------------------------------------------------------- evaluate

@@ -29,8 +29,10 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     energy = total.relative_uncertainty or 0.0
     both = hypot(energy, carbon.relative_uncertainty)
     assumed = carbon.assumed_share if carbon.assumed else 0.0
-    values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
-    low, high = (values[round(share * (len(values) - 1))] / world().g_per_kwh for share in (0.05, 0.95))
+    low = high = 1.0
+    if assumed:
+        values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
+        low, high = (values[round(share * (len(values) - 1))] / world().g_per_kwh for share in (0.05, 0.95))
     return (
         total.co2e_grams * ((1 - assumed) * max(0.0, 1 - both) + assumed * low * max(0.0, 1 - energy)),
         total.co2e_grams * ((1 - assumed) * (1 + both) + assumed * high * (1 + energy)),

@@ -240,7 +240,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         self._due = False
         self._index = self._next_index = int(state.epoch or 0)
         self._step_point = self._meter.point()
-        self._begin_forecast()
+        self._begin_training()
         self._began_at = _done(state)
         self._epoch = _Pass(caller.trainer, "train", self._step_point, _batch_size(args, state))
 
@@ -299,7 +299,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop measuring and write the record."""
-        self._end_forecast(finished=state.global_step >= state.max_steps)
+        self._end_training(finished=state.global_step >= state.max_steps)
         self._meter.end_stage()
         self._loop = self._epoch = None
         self._finish()
