@@ -226,3 +226,25 @@ def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path)
     assert seen[-1]["energy/forecast/kwh"] == pytest.approx(seen[-1]["energy/total/kwh"], rel=1e-5)
     widths = [each["energy/forecast/kwh_high"] - each["energy/forecast/kwh_low"] for each in seen]
     assert widths[0] > widths[3] > widths[5]
+
+
+def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: Path) -> None:
+    def fail(index: int) -> None:
+        work(index)
+        if len(seen) == 2 * BATCHES + 2:
+            message = "power cut"
+            raise RuntimeError(message)
+
+    seen: list[int] = []
+    options: dict[str, Any] = {"epochs": 6, "backup": True, "after_batch": seen.append}
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, [energy_callback(tmp_path)], on_batch=fail, **options)
+    seen.clear()
+    record = fit(tmp_path, [energy_callback(tmp_path)], **options)
+    assert len(seen) == 4 * BATCHES
+    forecast = record.forecast
+    assert forecast is not None
+    assert record.total.kwh is not None
+    assert forecast.after_epochs == 1  # of this part
+    assert forecast.kwh == pytest.approx(record.total.kwh, rel=0.2)
+    assert forecast.error == pytest.approx(forecast.kwh / record.total.kwh - 1, abs=0.05)
