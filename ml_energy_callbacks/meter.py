@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import dataclasses
 import logging
 import operator
 import os
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -26,18 +27,23 @@ from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.combine import add_records
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.job import Gather, Job
 from ml_energy_callbacks.metrics import (
-    JOULES_PER_KWH,
     PHASES,
     STAGES,
     Phase,
     Stage,
+    StageFigures,
+    TotalFigures,
+    add_stage_figures,
+    add_total_figures,
+    add_up,
     known_sum,
-    ratio,
     stage_metrics,
     total_metrics,
 )
@@ -47,6 +53,7 @@ from ml_energy_callbacks.records import (
     FILE_NAME,
     EpochRecord,
     ForecastRecord,
+    Part,
     Run,
     RunRecord,
     Status,
@@ -57,7 +64,7 @@ from ml_energy_callbacks.records import (
     write_record,
 )
 from ml_energy_callbacks.sampler import Poller, Sampler
-from ml_energy_callbacks.summary import State, Tally, add_records, build_record, idle_joules, relative_uncertainty
+from ml_energy_callbacks.summary import State, Tally, build_record, errors_by_backend, idle_joules
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -94,6 +101,7 @@ class Point:
         beside: The same of what is not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
         amounts: What the energy of each bucket amounts to; None before the first reading.
+        others: What the job's other processes had taken when they told last; None where there are none, or they told nothing.
     """
 
     time_ns: int
@@ -103,25 +111,7 @@ class Point:
     beside: dict[str, float]
     counts: Sequence[Counts]
     amounts: Amounts | None
-
-
-class Sums(NamedTuple):
-    """What a whole run took.
-
-    Attributes:
-        joules: Energy in J, or None.
-        co2e_grams: Emissions in g CO2e, or None.
-        cost: Cost in the currency of the prices, or None.
-    """
-
-    joules: float | None
-    co2e_grams: float | None
-    cost: float | None
-
-    @property
-    def kwh(self) -> float | None:
-        """Energy in kWh, or None."""
-        return None if self.joules is None else self.joules / JOULES_PER_KWH
+    others: TotalFigures | None
 
 
 class Loop(Protocol):
@@ -212,6 +202,8 @@ class EnergyMeter:
     forecast: ForecastRecord | None = None
     early_stopping: StoppingRecord | None = None
 
+    _pid = 0  # of the process that started it
+
     def __init__(
         self,
         *,
@@ -284,7 +276,7 @@ class EnergyMeter:
         self._current = _Frame(self._tally("other"), "other", "other")
         self._during = self._between = OUTSIDE
         self._path: Path | None = None
-        self._pid = 0
+        self._job: Job | None = None
 
     # ---------------------------------------------------------------------------------------------------- life
 
@@ -338,13 +330,19 @@ class EnergyMeter:
         loop: Loop | None = None,
         gpus: Collection[str] | None = None,
         record_event: Callable[[], Event | None] | None = None,
+        gather: Gather | None = None,
     ) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
+
+        In a job of several processes each of them has a meter: give it a ``gather``, and each device is measured by one process
+        of its host alone. The processes tell each other what they took in :meth:`close_epoch` and :meth:`share`, which all of
+        them have to call, and at the end of a run that completed. Rank 0 writes the job's record, and each process a file of
+        its own, ``energy.rank<rank>.json``, until its figures are in that.
 
         Args:
             framework: Name and version of the framework whose loop this is.
             model: Name of the model, or None; that of a run's first start stands in its record.
-            world_size: Number of processes of the job.
+            world_size: Number of processes of the job, where they are not asked by ``gather``.
             output_dir: Directory for the run file where the option of that name was not given.
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
             gpus: UUIDs of the GPUs that the loop runs on, which ``devices="auto"`` goes by; None for all that the process
@@ -352,14 +350,23 @@ class EnergyMeter:
             record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and
                 returns it, or None where that cannot be done just now. Batches then begin and end when the GPU comes to their
                 edges, without a stall; None where batches are the host's.
+            gather: Given an object, returns those that all processes of the job give, by rank, such as
+                :func:`ml_energy_callbacks.torch_group.all_gather`: a collective. None in a job of one process.
 
         Raises:
-            ConfigurationError: A device id is unknown, or the output directory cannot be written.
+            ConfigurationError: A device id is unknown, here or in another process of the job, or the output directory cannot be
+                written.
         """
         with self._stopping:  # wait for a stop in another thread
             if self.running:
                 return self
-            self._discovery = discover(self._devices, backends=self._backends, gpus=gpus)
+            failure = None
+            try:
+                self._discovery = discover(self._devices, backends=self._backends, gpus=gpus)
+            except ConfigurationError as error:
+                if gather is None:
+                    raise
+                self._discovery, failure = Discovery((), {}, {}, {}), error
             self._sources = self._discovery.sources
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             if self._run is None:
@@ -374,6 +381,8 @@ class EnergyMeter:
                     tags=self._tags,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
+            if gather is not None:
+                self._join(self._run, gather, failure)
             self._tell_what_was_found()
             pairs = self._open_ledgers()
             self._prepare_file(None if output_dir is None else Path(output_dir))
@@ -396,6 +405,23 @@ class EnergyMeter:
                     self.stop(*ending(error))
                     raise
             return self
+
+    def _join(self, run: Run, gather: Gather, failure: ConfigurationError | None) -> None:
+        """Join the job's other processes, and leave them the devices that they measure."""
+        job = self._job or Job()
+        try:
+            job.join(gather, run.id, [source.device for source in self._sources], failure)
+        except BaseException:
+            close(self._sources)
+            raise
+        if len(job.members) == 1:
+            return
+        self._job = job
+        close(source for source in self._sources if source.device.id not in job.measured)
+        self._sources = [source for source in self._sources if source.device.id in job.measured]
+        run.id, run.world_size = job.run_id, len(job.members)
+        if not job.leads:
+            self._earlier = None  # what the job had before counts once
 
     def _measure_idle(self, seconds: float) -> None:
         """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
@@ -456,13 +482,15 @@ class EnergyMeter:
             early = status == "completed" and self._early_end is not None
             self._run.status, self._run.reason = ("stopped", self._early_end) if early else (status, reason)
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
+            if status == "completed":  # after anything else, other processes may never come to tell
+                self.share()
             self._write()
             close(source for source in self._sources if not any(source is other for other in hanging))
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _tell_what_was_found(self) -> None:
         """Tell the user what is missing, and what is assumed."""
-        if not self._sources:
+        if not self._sources and (self._job is None or not self._job.host_measured):
             self.warn("No device can be read here, so that every energy is unknown.")
         self._tell_intensity()
         for reason in self._discovery.refused.values():
@@ -497,7 +525,7 @@ class EnergyMeter:
                 self.warn(f"{name} was read before and cannot be read any more; what it uses from now on is missing.")
         if self._scope == "process":
             parts = [source for source in self._sources if not source.device.whole_machine]
-            shares, self._unshared = open_shares(parts, self._ledgers)
+            shares, self._unshared = open_shares(parts, self._ledgers, [os.getpid()] if self._job is None else self._job.pids)
             pairs += [(share, self._open_ledger(self._beside, share)) for share in shares]
         return pairs
 
@@ -747,12 +775,13 @@ class EnergyMeter:
             {name: sum(joules) - joules[OUTSIDE] for name, joules in beside.items()},
             look.counts,
             None if whole is None else self._rates.amounts(whole),
+            None if self._job is None else self._job.others(),
         )
 
     def metrics(
         self, stage: Stage, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
     ) -> dict[str, float]:
-        """Return the metrics of a stage between two points, by their full names.
+        """Return the metrics of a stage between two points, by their full names, of this process alone.
 
         Args:
             stage: The stage.
@@ -760,35 +789,98 @@ class EnergyMeter:
             until: Where it ends; None for now.
             suffix: Appended to each name.
         """
-        until = until or self.point()
+        return stage_metrics(stage, self._figures(stage, since, until or self.point()), self._rates.currency, suffix)
+
+    def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
+        """Return what a stage took in this process between two points."""
         tally = self._tally(stage)
         phases = self._phase_joules(tally, since, until)
-        joules = None if phases is None else sum(phases.values())
         counts = self.counts(stage, since, until)
         split = phases if phases is not None and self._resolved.issuperset(_pair(tally)) else {}
-        return stage_metrics(
-            stage,
-            joules=joules,
+        return StageFigures(
+            joules=None if phases is None else sum(phases.values()),
             seconds=_seconds(tally, since, until),
-            joules_per_sample=_joules_per_sample(phases, counts),
-            joules_per_sample_above_idle=_joules_per_sample(self._above_idle(tally, phases, since, until), counts),
+            sampled_joules=_sampled_joules(phases),
+            above_idle_joules=_sampled_joules(self._above_idle(tally, phases, since, until)),
+            samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
             co2e_grams=_grams(tally, since, until),
             cost=_cost(tally, since, until),
-            currency=self._rates.currency,
-            suffix=suffix,
+            measures=self._measures,
         )
 
+    @property
+    def _measures(self) -> bool:
+        """Whether energy is missing where this process knows none."""
+        return self._job is None or bool(self._ledgers)
+
+    def close_epoch(self, stage: Stage, index: int, since: Point) -> tuple[dict[str, float], Point]:
+        """Note an epoch of a stage that ends now, in the record; in a job of several processes a collective.
+
+        Args:
+            stage: The stage.
+            index: Number of the epoch.
+            since: Where it began.
+
+        Returns:
+            The epoch's metrics and the running totals, by their full names, of the whole job; and the state as it ends.
+        """
+        point = self.point()
+        self.add_epoch(stage, index, since, point)
+        window = self.share(self._figures(stage, since, point))
+        if window is None:
+            return {}, point
+        if self._job is not None:
+            point = dataclasses.replace(point, others=self._job.others())
+        return {**stage_metrics(stage, window, self._rates.currency), **self.totals(point)}, point
+
+    def share(self, window: StageFigures | None = None) -> StageFigures | None:
+        """Let the job's processes tell each other what they took so far: a collective; without others, it does nothing.
+
+        Args:
+            window: What this process took in an epoch that ends, or None.
+
+        Returns:
+            What the window took in the whole job; None where that is not known.
+        """
+        job = self._job
+        if job is None:
+            return window
+        if not job.alive:
+            return None
+        began = self.point()
+        try:
+            told = job.exchange(window, self._total_figures(began), self._part())
+        except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
+            self.warn(
+                f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in "
+                "this record. `ml-energy merge` adds up the files that they leave."
+            )
+            return None
+        ended = self.point()
+        seconds = (ended.time_ns - began.time_ns) / NS_PER_S
+        job.waited(seconds, sum(ended.devices.values()) - sum(began.devices.values()))
+        return add_stage_figures(told) if told else None
+
+    def _part(self) -> Part:
+        """Return this process's part of the job's record."""
+        assert self._job is not None  # noqa: S101 - for the type checker
+        return self._job.part(self._build_own(), self._earlier)
+
     def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
-        """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all."""
+        """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all.
+
+        The energy of the job's other processes is among it, as they told it last.
+        """
         buckets = [
             bucket
             for tally in list(self._tallies.values())
             for name, bucket in tally.buckets.items()
             if stage in {None, tally.name} and phase in {None, name}
         ]
-        return sum(_at(until.joules, b) for b in buckets), sum(_at(until.totals, b) for b in buckets) / NS_PER_S
+        others = 0.0 if self._job is None else self._job.others_joules(stage, phase)
+        return sum(_at(until.joules, b) for b in buckets) + others, sum(_at(until.totals, b) for b in buckets) / NS_PER_S
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage between two points; None for the start and for now."""
@@ -796,41 +888,49 @@ class EnergyMeter:
         counts = (self._timeline.look() if until is None else until).counts[group]
         return counts.since(since.counts[group]) if since is not None and group < len(since.counts) else counts
 
-    def sums(self, until: Point | None = None) -> Sums:
-        """Return what the whole run took up to a point, that of a run that this one resumes included; None for now."""
+    def sums(self, until: Point | None = None) -> TotalFigures:
+        """Return what the whole run took up to a point, that of a run that this one resumes included; None for now.
+
+        The job's other processes are among it, as they told it last.
+        """
         until = until or self.point()
+        own = self._total_figures(until)
+        return own if until.others is None else add_total_figures([own, until.others])
+
+    def totals(self, until: Point | None = None) -> dict[str, float]:
+        """Return the running totals by their full names, as in :meth:`sums`."""
+        return total_metrics(self.sums(until), self._rates.currency)
+
+    def _total_figures(self, until: Point) -> TotalFigures:
+        """Return what the run took in this process."""
         joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
         amounts = until.amounts
         grams = None if amounts is None or amounts.grams is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
         cost = None if amounts is None or amounts.cost is None else sum(amounts.cost) - amounts.cost[OUTSIDE]
-        if self._earlier is None:
-            return Sums(joules, grams, cost)
-        before = self._earlier.total
-        return Sums(
-            known_sum([before.joules, joules]),
-            known_sum([before.co2e_grams, grams]),
-            known_sum([before.cost, cost]) if before.currency == self._rates.currency else None,
-        )
-
-    def totals(self, until: Point | None = None) -> dict[str, float]:
-        """Return the running totals by their full names, those of a run that this one resumes included."""
-        until = until or self.point()
-        joules, grams, cost = self.sums(until)
         uncertainties = {name: ledger.relative_uncertainty for name, ledger in self._ledgers.items()}
-        measured_ids = {name for name, ledger in self._ledgers.items() if ledger.device.provenance == "measured"}
-        by_device = until.devices
-        whole = sum(by_device.values())
-        measured = sum(value for name, value in by_device.items() if name in measured_ids)
-        return total_metrics(
+        errors = errors_by_backend(until.devices, uncertainties)
+        measured = [value for name, value in until.devices.items() if self._ledgers[name].device.provenance == "measured"]
+        before = self._earlier
+        if before is not None:
+            joules = known_sum([before.total.joules, joules])
+            grams = known_sum([before.total.co2e_grams, grams])
+            cost = known_sum([before.total.cost, cost]) if before.total.currency == self._rates.currency else None
+            known = {device.id: device.joules for device in before.devices if device.joules is not None}
+            uncertainties = {device.id: device.relative_uncertainty for device in before.devices}
+            errors = add_up([errors, errors_by_backend(known, uncertainties)])
+            measured += [
+                known[device.id] for device in before.devices if device.provenance == "measured" and device.id in known
+            ]
+        return TotalFigures(
             joules=joules,
             co2e_grams=grams,
             cost=cost,
-            currency=self._rates.currency,
-            relative_uncertainty=relative_uncertainty(by_device, uncertainties),
-            measured_share=measured / whole if whole > 0 else None,
-            intensity_assumed=self._rates.intensity.assumed,
-            whole_machine_joules=max(self._whole_machine_joules(until).values(), default=None),
+            measured_joules=sum(measured),
+            errors=errors,
+            whole_machine=self._whole_machine_joules(until),
             process_joules=self._process_joules(until),
+            intensity_assumed=self._rates.intensity.assumed,
+            measures=self._measures,
         )
 
     def _whole_machine_joules(self, until: Point) -> dict[str, float]:
@@ -852,18 +952,17 @@ class EnergyMeter:
         """Note an epoch of a stage in the record."""
         tally = self._tally(stage)
         phases = self._phase_joules(tally, since, until)
-        joules = None if phases is None else sum(phases.values())
-        self._epochs = add_epoch(
-            self._epochs,
-            EpochRecord(
-                stage=stage,
-                index=index,
-                joules=joules,
-                seconds=_seconds(tally, since, until),
-                samples=self.counts(stage, since, until).known_samples,
-                co2e_grams=_grams(tally, since, until),
-            ),
+        epoch = EpochRecord(
+            stage=stage,
+            index=index,
+            joules=None if phases is None else sum(phases.values()),
+            seconds=_seconds(tally, since, until),
+            samples=self.counts(stage, since, until).known_samples,
+            co2e_grams=_grams(tally, since, until),
         )
+        self._epochs = add_epoch(self._epochs, epoch)
+        if self._job is not None:
+            self._job.note_epoch(epoch)
 
     def _above_idle(
         self, tally: Tally, phases: dict[Phase, float] | None, since: Point | None, until: Point
@@ -929,6 +1028,8 @@ class EnergyMeter:
         A record of this very run is ignored: its joules are in here already. So is one that was killed before its devices were
         read for the first time.
         """
+        if self._job is not None and not self._job.leads:
+            return
         unread = earlier.total.joules is None and earlier.total.seconds < _FIRST_READ_S
         if earlier.run.id not in self._own_ids() and not unread:
             self._earlier = earlier
@@ -941,10 +1042,17 @@ class EnergyMeter:
         """Tell the user something, once: on the log and in the record."""
         if message not in self._warnings:
             self._warnings.append(message)
-            if self._verbose:
+            if self._verbose and (self._job is None or self._job.leads):
                 _log.warning(message)
 
     def _build(self) -> RunRecord:
+        if self._job is not None:
+            return self._job.merged(self._part())
+        own = self._build_own()
+        return own if self._earlier is None else add_records(self._earlier, own)
+
+    def _build_own(self) -> RunRecord:
+        """Return what this process measured, and not a run before it."""
         if self._run is None:
             msg = "There is no record yet: start the meter first."
             raise ConfigurationError(msg)
@@ -975,7 +1083,7 @@ class EnergyMeter:
             if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
         )
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
-        return record if self._earlier is None else add_records(self._earlier, record)
+        return record
 
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
@@ -1073,10 +1181,9 @@ def _cost(tally: Tally, since: Point | None, until: Point) -> float | None:
     return sum(until.amounts.cost[b] - _at(before, b) for b in tally.buckets.values())
 
 
-def _joules_per_sample(phases: dict[Phase, float] | None, counts: Counts) -> float | None:
-    if phases is None or counts.known_samples is None:
-        return None
-    return ratio(sum(phases.values()) - phases["compile"], counts.known_samples - counts.compiled)
+def _sampled_joules(phases: dict[Phase, float] | None) -> float | None:
+    """Return the energy that went into samples: a batch that passed while the framework compiled tells nothing of them."""
+    return None if phases is None else sum(phases.values()) - phases["compile"]
 
 
 def _pair(tally: Tally) -> tuple[int, int]:

@@ -4,8 +4,11 @@ A name is ``energy/<stage>/<quantity>``; running totals are ``energy/total/<quan
 the time since the previous step log. A quantity that is not known has no key at all.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeVar, get_args
+
+import msgspec
 
 # What a stage's time goes into: ``compute`` a batch; ``data_wait`` for the next one; ``step``, the two together where the
 # framework does not show them apart; ``compile`` the framework's functions; ``other``: logging, checkpoints, set-up.
@@ -27,84 +30,141 @@ STEP_SUFFIX: Final = "_step"
 _Number = TypeVar("_Number", int, float)
 
 
-def stage_metrics(
-    stage: str,
-    *,
-    joules: float | None,
-    seconds: float,
-    joules_per_sample: float | None,
-    joules_per_sample_above_idle: float | None,
-    compute_joules: float | None,
-    data_wait_joules: float | None,
-    co2e_grams: float | None,
-    cost: float | None,
-    currency: str,
-    suffix: str = "",
-) -> dict[str, float]:
+class StageFigures(msgspec.Struct, kw_only=True):
+    """What a stage, or a window of it, took in one process; of a job's processes all but the time adds up.
+
+    Attributes:
+        joules: Energy in J, or None.
+        seconds: Length in s.
+        sampled_joules: Energy that went into the samples, compiling left out, in J, or None.
+        above_idle_joules: The same without what the devices draw idle, in J, or None.
+        samples: Number of samples, those that passed while the framework compiled left out, or None.
+        compute_joules: Part of ``joules`` spent computing batches, in J, or None.
+        data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost of the electricity, or None.
+        measures: Whether the process measures devices; of one that has none to measure, no energy is missing.
+    """
+
+    joules: float | None
+    seconds: float
+    sampled_joules: float | None
+    above_idle_joules: float | None
+    samples: int | None
+    compute_joules: float | None
+    data_wait_joules: float | None
+    co2e_grams: float | None
+    cost: float | None
+    measures: bool = True
+
+
+class TotalFigures(msgspec.Struct, kw_only=True):
+    """What a run took in one process; of a job's processes all of it adds up.
+
+    Attributes:
+        joules: Energy in J, or None.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost of the electricity, or None.
+        measured_joules: Part of ``joules`` that was measured and not estimated, in J.
+        errors: Half-width of the 95 % interval of each backend's part of ``joules``, in J: devices of one backend err together.
+        whole_machine: What the meters of the whole machine say, in J, by backend; it is not part of ``joules``.
+        process_joules: Estimate of the job's share of ``joules``, in J, or None.
+        intensity_assumed: Whether the grams are by the world's average, as nobody named a place.
+        measures: As in :class:`StageFigures`.
+    """
+
+    joules: float | None
+    co2e_grams: float | None
+    cost: float | None
+    measured_joules: float
+    errors: dict[str, float]
+    whole_machine: dict[str, float]
+    process_joules: float | None
+    intensity_assumed: bool
+    measures: bool = True
+
+    @property
+    def kwh(self) -> float | None:
+        """Energy in kWh, or None."""
+        return None if self.joules is None else self.joules / JOULES_PER_KWH
+
+
+def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
+    """Return the figures of a job from those of its processes, which work side by side."""
+    counted = [part for part in parts if part.measures]
+    return StageFigures(
+        joules=known_sum([part.joules for part in counted]),
+        seconds=max(part.seconds for part in parts),
+        sampled_joules=known_sum([part.sampled_joules for part in counted]),
+        above_idle_joules=known_sum([part.above_idle_joules for part in counted]),
+        samples=known_sum([part.samples for part in parts]),
+        compute_joules=known_sum([part.compute_joules for part in counted]),
+        data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
+        co2e_grams=known_sum([part.co2e_grams for part in counted]),
+        cost=known_sum([part.cost for part in counted]),
+        measures=bool(counted),
+    )
+
+
+def add_total_figures(parts: Sequence[TotalFigures]) -> TotalFigures:
+    """Return the totals of a job from those of its processes."""
+    counted = [part for part in parts if part.measures]
+    return TotalFigures(
+        joules=known_sum([part.joules for part in counted]),
+        co2e_grams=known_sum([part.co2e_grams for part in counted]),
+        cost=known_sum([part.cost for part in counted]),
+        measured_joules=sum(part.measured_joules for part in counted),
+        errors=add_up([part.errors for part in counted]),
+        whole_machine=add_up([part.whole_machine for part in counted]),
+        process_joules=known_sum([part.process_joules for part in counted]),
+        intensity_assumed=any(part.intensity_assumed for part in parts),
+        measures=bool(counted),
+    )
+
+
+def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str = "") -> dict[str, float]:
     """Return the metrics of a stage, or of a window of it, by their full names.
 
     Args:
         stage: Name of the stage.
-        joules: Energy in J.
-        seconds: Length in s.
-        joules_per_sample: Energy of a sample in J, compiling left out, or None.
-        joules_per_sample_above_idle: The same without what the devices draw idle, in J, or None.
-        compute_joules: Part of ``joules`` spent computing batches, in J, or None.
-        data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
-        co2e_grams: Emissions in g CO2e, or None.
-        cost: Cost of the electricity in ``currency``, or None.
-        currency: Currency code.
+        figures: What it took.
+        currency: Currency code of the cost.
         suffix: Appended to each name; ``_step`` for a window.
     """
+    per_sample = ratio(figures.sampled_joules, figures.samples)
     quantities = {
-        "joules": joules,
-        "watts": ratio(joules, seconds),
-        "joules_per_sample": joules_per_sample,
-        "wh_per_1000_samples": None if joules_per_sample is None else joules_per_sample / JOULES_PER_WH * 1000,
-        "joules_per_sample_above_idle": joules_per_sample_above_idle,
-        "compute_joules": compute_joules,
-        "data_wait_joules": data_wait_joules,
-        "co2e_grams": co2e_grams,
-        f"cost_{currency.lower()}": cost,
+        "joules": figures.joules,
+        "watts": ratio(figures.joules, figures.seconds),
+        "joules_per_sample": per_sample,
+        "wh_per_1000_samples": None if per_sample is None else per_sample / JOULES_PER_WH * 1000,
+        "joules_per_sample_above_idle": ratio(figures.above_idle_joules, figures.samples),
+        "compute_joules": figures.compute_joules,
+        "data_wait_joules": figures.data_wait_joules,
+        "co2e_grams": figures.co2e_grams,
+        f"cost_{currency.lower()}": figures.cost,
     }
     return {f"energy/{stage}/{name}{suffix}": value for name, value in quantities.items() if value is not None}
 
 
-def total_metrics(
-    *,
-    joules: float | None,
-    co2e_grams: float | None,
-    cost: float | None,
-    currency: str,
-    relative_uncertainty: float | None,
-    measured_share: float | None,
-    intensity_assumed: bool,
-    whole_machine_joules: float | None = None,
-    process_joules: float | None = None,
-) -> dict[str, float]:
-    """Return the running totals of the whole run by their full names; units as in :func:`stage_metrics`.
+def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
+    """Return the running totals of the whole run by their full names.
 
     Args:
-        joules: Energy in J.
-        co2e_grams: Emissions in g CO2e, or None.
-        cost: Cost of the electricity in ``currency``, or None.
-        currency: Currency code.
-        relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, or None.
-        measured_share: Share of ``joules`` that was measured (the rest is estimated), 0 to 1, or None.
-        intensity_assumed: Whether the grams are by the world's average, as nobody named a place; the key is there only then.
-        whole_machine_joules: What the meters of the whole machine say, in J, or None; it is not part of ``joules``.
-        process_joules: Estimate of this job's share of ``joules``, in J, or None.
+        figures: What it took.
+        currency: Currency code of the cost.
     """
+    joules = figures.joules
     quantities = {
         "joules": joules,
-        "kwh": None if joules is None else joules / JOULES_PER_KWH,
-        "co2e_grams": co2e_grams,
-        f"cost_{currency.lower()}": cost,
-        "relative_uncertainty": relative_uncertainty,
-        "measured_share": measured_share,
-        "intensity_assumed": 1.0 if intensity_assumed and co2e_grams is not None else None,
-        "whole_machine_joules": whole_machine_joules,
-        "process_joules": process_joules,
+        "kwh": figures.kwh,
+        "co2e_grams": figures.co2e_grams,
+        f"cost_{currency.lower()}": figures.cost,
+        "relative_uncertainty": math.hypot(*figures.errors.values()) / joules if joules else None,
+        "measured_share": figures.measured_joules / joules if joules else None,
+        # The key is there only where it says something.
+        "intensity_assumed": 1.0 if figures.intensity_assumed and figures.co2e_grams is not None else None,
+        "whole_machine_joules": max(figures.whole_machine.values(), default=None),
+        "process_joules": figures.process_joules,
     }
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 
@@ -135,6 +195,12 @@ def known_sum(parts: Sequence[_Number | None]) -> _Number | None:
     """Return the sum, or None where a part is not known, or there is none."""
     known = [part for part in parts if part is not None]
     return sum(known) if known and len(known) == len(parts) else None
+
+
+def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums by name; what a part does not name adds nothing."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

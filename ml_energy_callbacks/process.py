@@ -1,8 +1,8 @@
 """This job's share of what the machine uses: always an estimate, and reported beside the machine's own figure."""
 
+import contextlib
 import math
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,15 +24,20 @@ _FRESH_NS = NS_PER_S // 2
 
 
 class ProcessTree:
-    """This process and all that it started, those that have ended included.
+    """The processes of the job on this host and all that they started, those that have ended included.
 
     The kernel adds an ended child's time to its parent's when the parent waits for it, so that the sum goes on.
     """
 
-    def __init__(self, clock: Clock = monotonic_clock) -> None:
-        """Look for the first time."""
+    def __init__(self, pids: Collection[int], clock: Clock = monotonic_clock) -> None:
+        """Look for the first time.
+
+        Args:
+            pids: The job's own processes; one that has ended already is none.
+            clock: Monotonic clock in ns.
+        """
         self._clock = clock
-        self._process = psutil.Process(os.getpid())
+        self._roots = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
         self._cpu_seconds = self._sum = 0.0
         self._fell = False
         self.pids: Collection[int] = ()
@@ -43,7 +48,7 @@ class ProcessTree:
 
     def _look(self) -> None:
         seconds, pids = 0.0, []
-        for process in [self._process, *self._process.children(recursive=True)]:
+        for process in self._found():
             try:
                 times = process.cpu_times()
             except psutil.Error:
@@ -59,6 +64,15 @@ class ProcessTree:
         if not fell or self._fell:
             self._sum = seconds
         self._fell = fell
+
+    def _found(self) -> Iterator[psutil.Process]:
+        seen: set[int] = set()  # one of the job's processes may have started another
+        for root in self._roots:
+            with contextlib.suppress(psutil.Error):
+                for process in [root, *root.children(recursive=True)]:
+                    if process.pid not in seen:
+                        seen.add(process.pid)
+                        yield process
 
     def cpu_share(self) -> float:
         """Return the share of all processes' CPU time that these processes had since the last look, between 0 and 1."""
@@ -115,14 +129,17 @@ class _Share:
         """Do nothing: the device itself is another's."""
 
 
-def open_shares(sources: Sequence[Source], ledgers: Mapping[str, Ledger]) -> tuple[Sequence[Source], Mapping[str, str]]:
+def open_shares(
+    sources: Sequence[Source], ledgers: Mapping[str, Ledger], pids: Collection[int]
+) -> tuple[Sequence[Source], Mapping[str, str]]:
     """Return a source for the job's share of each device, and why others have none, by their ids.
 
     Args:
         sources: The devices.
         ledgers: Where their joules are found, by their ids.
+        pids: The job's own processes on this host.
     """
-    tree = ProcessTree()
+    tree = ProcessTree(pids)
     shares: list[Source] = []
     unknown: dict[str, str] = {}
     for source in sources:

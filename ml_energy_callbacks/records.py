@@ -41,6 +41,7 @@ class Run(msgspec.Struct, kw_only=True):
         reason: Why the run stopped or failed, or None.
         model: Name of the model (Lightning: its class; Keras: its name), or None where nobody told it.
         tags: The user's own names and texts, to group runs by.
+        missing_ranks: Processes of the job that told nothing: their energy is not in the record.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Run(msgspec.Struct, kw_only=True):
     reason: str | None = None
     model: str | None = None
     tags: dict[str, str] = {}
+    missing_ranks: list[int] = []
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):
@@ -329,12 +331,62 @@ class StoppingRecord(msgspec.Struct, kw_only=True):
     waited: int = 0
 
 
+class RankRecord(msgspec.Struct, kw_only=True):
+    """What one process of a job did, all stages together.
+
+    Attributes:
+        rank: Its rank.
+        node: Index of its host in ``nodes``.
+        status: As of the run; ``running`` of one that was killed, or that had not ended when it last told.
+        seconds: Time that it measured.
+        batches: Number of batches.
+        samples: Number of samples, or None where it is not known.
+        devices: Ids of the devices that it uses, alone or with others.
+        joules: Their energy in J, that of a device which several processes use divided evenly among them, so that the
+            processes' energies add up to the job's; None where it is not known.
+        compute_seconds: Time in batches; what a process waits there for the others' gradients is among it.
+        data_wait_seconds: Time that it waited for data.
+        barrier_seconds: Time that it waited for the others at the ends of epochs: the least is the slowest process's.
+        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
+    """
+
+    rank: int
+    node: int
+    status: Status
+    seconds: float
+    batches: int
+    samples: int | None
+    devices: list[str]
+    joules: float | None
+    compute_seconds: float
+    data_wait_seconds: float
+    barrier_seconds: float
+    barrier_joules: float | None
+
+
+class NodeRecord(msgspec.Struct, kw_only=True):
+    """One host of a job.
+
+    Attributes:
+        hostname: Its name.
+        ranks: The processes on it.
+        devices: Ids of the devices that are measured there.
+        joules: Their energy in J, or None where it is not known.
+    """
+
+    hostname: str
+    ranks: list[int]
+    devices: list[str]
+    joules: float | None
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """All that is known of a run.
 
     ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
     together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
-    epoch of training has ended, and ``early_stopping`` where energy decides about that.
+    epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
+    a job of several processes; of one that was resumed, they are of its last part.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -349,6 +401,33 @@ class RunRecord(msgspec.Struct, kw_only=True):
     process: ProcessRecord | None = None
     forecast: ForecastRecord | None = None
     early_stopping: StoppingRecord | None = None
+    ranks: list[RankRecord] = []
+    nodes: list[NodeRecord] = []
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """What one process of a job tells: to the others at the ends of epochs, and in a file of its own while it runs.
+
+    Attributes:
+        rank: Its rank.
+        host: Identity of its host; two jobs' or two containers' processes on one machine have the same.
+        hostname: The host's name.
+        uses: Ids of the devices that it uses, those that another process measures included.
+        record: What it measured itself.
+        barrier_seconds: Time that it waited for the others at the ends of epochs.
+        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
+        earlier: The record of the job that this one resumes, in the part of rank 0.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    rank: int
+    host: str
+    hostname: str
+    uses: list[str]
+    record: RunRecord
+    barrier_seconds: float = 0.0
+    barrier_joules: float | None = None
+    earlier: RunRecord | None = None
 
 
 class _Head(msgspec.Struct):

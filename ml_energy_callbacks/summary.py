@@ -1,16 +1,16 @@
-"""Ledgers + tallies -> the run record; pure. Also the sum of two records of one run."""
+"""Ledgers + tallies -> the run record; pure."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import Amounts, CarbonIntensity, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, known_sum, ratio
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, add_up, known_sum, ratio
 from ml_energy_callbacks.quantiles import Quantiles
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
@@ -93,7 +93,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     amounts = rates.amounts(whole) if joules else None
     stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
-    total = _total(stages, devices, rates.currency)
+    total = total_record(stages, devices, rates.currency)
     return RunRecord(
         run=run,
         devices=devices,
@@ -103,7 +103,9 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
         carbon=_carbon(rates, whole, total),
         warnings=list(state.warnings),
         whole_machine=[_beside(ledger, state) for ledger in state.whole_machine],
-        process=None if state.shares is None else _process([_beside(ledger, state) for ledger in state.shares], state.unshared),
+        process=None
+        if state.shares is None
+        else process_record([_beside(ledger, state) for ledger in state.shares], state.unshared),
     )
 
 
@@ -117,11 +119,11 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
     # What is said of the whole is said of the figure that most of the energy was reckoned with.
     intensity = each[energies.index(max(energies))]
     return CarbonRecord(
-        intensity_g_per_kwh=_weighted_mean([i.g_per_kwh for i in each], energies),
+        intensity_g_per_kwh=weighted_mean([i.g_per_kwh for i in each], energies),
         location=intensity.location,
-        **_mixture(each, energies, grams),
-        assumed_share=_weighted_mean([float(i.assumed) for i in each], grams),
-        fallback_share=_weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
+        **mixture(each, energies, grams),
+        assumed_share=weighted_mean([float(i.assumed) for i in each], grams),
+        fallback_share=weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
         pue=rates.site.pue,
         wue=rates.site.wue,
         water_litres=rates.site.water_litres(total.joules),
@@ -144,7 +146,7 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
     )
 
 
-def _mixture(
+def mixture(
     each: Sequence[CarbonIntensity | CarbonRecord], energies: Sequence[float], grams: Sequence[float]
 ) -> dict[str, Any]:
     """Return what is said of several figures together, each with the energy and the grams that it stands for."""
@@ -153,13 +155,13 @@ def _mixture(
         "data_year": _common([one.data_year for one in each]),
         "assumed": any(one.assumed for one in each),
         "basis": _common([one.basis for one in each]) or "mixed",
-        "relative_uncertainty": _weighted_mean([one.relative_uncertainty for one in each], grams),
+        "relative_uncertainty": weighted_mean([one.relative_uncertainty for one in each], grams),
         "renewable_share": _known_mean([one.renewable_share for one in each], energies),
         "low_carbon_share": _known_mean([one.low_carbon_share for one in each], energies),
     }
 
 
-def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     """Return the mean of values by their weights; where those are all zero, the last value."""
     if len(set(values)) == 1 or not sum(weights) > 0:
         return values[-1]
@@ -168,7 +170,7 @@ def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
 
 def _known_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
     known = [value for value in values if value is not None]
-    return _weighted_mean(known, weights) if len(known) == len(values) else None
+    return weighted_mean(known, weights) if len(known) == len(values) else None
 
 
 def _common(values: Sequence[_Value]) -> _Value | None:
@@ -212,20 +214,16 @@ def _beside(ledger: Ledger, state: State) -> BesideRecord:
     return BesideRecord(**asdict(_device(ledger, state, known)), stages=stages)
 
 
-def _process(devices: Sequence[BesideRecord], unknown: Mapping[str, str]) -> ProcessRecord:
+def process_record(devices: Sequence[BesideRecord], unknown: Mapping[str, str]) -> ProcessRecord:
+    """Return the job's share from its shares of devices, and why others' are not known."""
     read = {device.id: device.joules for device in devices if device.joules is not None}
     return ProcessRecord(
         joules=sum(read.values()) if read else None,
         relative_uncertainty=relative_uncertainty(read, {d.id: d.relative_uncertainty for d in devices}),
-        stages=_add_up([device.stages for device in devices]),
+        stages=add_up([device.stages for device in devices]),
         devices=list(devices),
         unknown=dict(unknown),
     )
-
-
-def _add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def _stage(
@@ -240,7 +238,7 @@ def _stage(
     compiling = PHASES.index("compile")
     sampled = sum(devices.values()) - sum(share[compiling] for share in shares.values())
     idle = idle_joules(devices, state.idle_watts, sum(seconds) - seconds[compiling])
-    return _stage_record(
+    return stage_record(
         seconds=sum(seconds),
         batches=counts.batches,
         samples=counts.known_samples,
@@ -248,7 +246,7 @@ def _stage(
         sampled_joules=sampled,
         above_idle=None if idle is None else sampled - idle,
         latency=latency_record(state.latencies.get(tally.group)),
-        phases=_apart(
+        phases=keep_apart(
             {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
         ),
         devices=devices,
@@ -259,7 +257,7 @@ def _stage(
     )
 
 
-def _stage_record(
+def stage_record(
     *,
     seconds: float,
     batches: int,
@@ -275,6 +273,23 @@ def _stage_record(
     co2e_grams: float | None,
     cost: float | None,
 ) -> StageRecord:
+    """Return a stage's record with what follows from the rest of it.
+
+    Args:
+        seconds: Time spent.
+        batches: Number of batches.
+        samples: Number of samples, or None.
+        compiled: Those that passed while the framework compiled.
+        sampled_joules: Energy of the others, in J.
+        above_idle: The same without what the devices draw idle, or None.
+        latency: How long batches took.
+        phases: By name.
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+        estimated: Ids of the devices that are not measured.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost of the electricity, or None.
+    """
     total = sum(devices.values()) if devices else None
     sampled = None if samples is None else samples - compiled
     return StageRecord(
@@ -311,7 +326,7 @@ def latency_record(times: Quantiles | None) -> LatencyRecord | None:
     return LatencyRecord(batches=times.count, p50_s=p50, p95_s=p95, p99_s=p99)
 
 
-def _apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
+def keep_apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
     """Say why there is no computing and no waiting where the framework showed both as one for some of the time."""
     if "step" in phases:
         for name in ("compute", "data_wait"):
@@ -338,20 +353,24 @@ def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
 def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> float | None:
     """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy.
 
+    Args:
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+    """
+    total = sum(devices.values())
+    return math.hypot(*errors_by_backend(devices, uncertainties).values()) / total if total > 0 else None
+
+
+def errors_by_backend(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> dict[str, float]:
+    """Return the half-widths of the 95 % intervals of the backends' energies, in J.
+
     Devices of one backend err together, so their errors add up; those of different backends are independent.
 
     Args:
         devices: Joules by device id.
         uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
     """
-    total = sum(devices.values())
-    if total <= 0:
-        return None
-    errors: dict[str, float] = {}
-    for name, joules in devices.items():
-        backend = name.partition(":")[0]
-        errors[backend] = errors.get(backend, 0.0) + joules * uncertainties[name]
-    return math.hypot(*errors.values()) / total
+    return add_up([{name.partition(":")[0]: joules * uncertainties[name]} for name, joules in devices.items()])
 
 
 def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:
@@ -360,7 +379,8 @@ def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance
     return "estimated" if any(name in estimated for name in devices) else "measured"
 
 
-def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
+def total_record(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
+    """Return the sum of the stages; what is unknown of one is unknown of all."""
     known = {device.id: device.joules for device in devices if device.joules is not None}
     joules = known_sum([stage.joules for stage in stages.values()]) if known else None
     return TotalRecord(
@@ -375,165 +395,3 @@ def _total(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], c
         cost=known_sum([stage.cost for stage in stages.values()]) if known else None,
         currency=currency,
     )
-
-
-def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
-    """Return the record of a run that was interrupted and went on: stages, devices and time add up.
-
-    Grams and cost of both parts are those that each was measured with. The later part's settings stand.
-    """
-    all_devices = _add_devices(earlier.devices, later.devices)
-    stages = dict(earlier.stages)
-    for name, stage in later.stages.items():
-        stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
-    total = _total(stages, all_devices, later.total.currency)
-    warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
-    if earlier.total.currency != total.currency and earlier.total.cost is not None:
-        total.cost = None
-        for stage in stages.values():
-            stage.cost = None
-        warnings.append(f"The run began in {earlier.total.currency} and went on in {total.currency}: its cost is not known.")
-    return RunRecord(
-        run=replace(
-            later.run,
-            id=earlier.run.id,
-            started_at=earlier.run.started_at,
-            hostnames=list(dict.fromkeys([*earlier.run.hostnames, *later.run.hostnames])),
-        ),
-        devices=all_devices,
-        stages=stages,
-        epochs=[*earlier.epochs, *later.epochs],
-        total=total,
-        carbon=_add_carbon(earlier, later),
-        warnings=warnings,
-        whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
-        process=_add_processes(earlier.process, later.process),
-        forecast=later.forecast,
-        early_stopping=later.early_stopping or earlier.early_stopping,
-    )
-
-
-def _add_carbon(earlier: RunRecord, later: RunRecord) -> CarbonRecord:
-    parts = [record for record in (earlier, later) if record.total.joules] or [later]
-    each = [record.carbon for record in parts]
-    energies = [record.total.joules or 0.0 for record in parts]
-    grams = [record.total.co2e_grams or 0.0 for record in parts]
-    changed = len(parts) > 1 and each[0].intensity_g_per_kwh != each[1].intensity_g_per_kwh
-    return replace(
-        later.carbon,
-        intensity_g_per_kwh=_weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
-        **_mixture(each, energies, grams),
-        assumed_share=_weighted_mean([carbon.assumed_share for carbon in each], grams),
-        fallback_share=_weighted_mean([carbon.fallback_share for carbon in each], grams),
-        intervals=[
-            interval
-            for record in (earlier, later)
-            for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
-        ],
-        water_litres=known_sum([earlier.carbon.water_litres, later.carbon.water_litres]),
-        embodied_grams=known_sum([earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
-    )
-
-
-def _whole(record: RunRecord) -> list[IntervalRecord]:
-    """Return the one interval of a record with one intensity."""
-    return [
-        IntervalRecord(
-            began=record.run.started_at,
-            ended=record.run.ended_at or record.run.started_at,
-            joules=record.total.joules or 0.0,
-            intensity_g_per_kwh=record.carbon.intensity_g_per_kwh,
-            source=record.carbon.source,
-        )
-    ]
-
-
-_AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
-
-
-def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> list[_AnyDevice]:
-    devices = {device.id: device for device in earlier}
-    for device in later:
-        before = devices.get(device.id)
-        devices[device.id] = device
-        if before is not None:
-            uncertainties = {"before": before.relative_uncertainty, "after": device.relative_uncertainty}
-            known = {"before": before.joules or 0.0, "after": device.joules or 0.0}
-            whole = sum(known.values())
-            weighted = sum(known[part] * uncertainties[part] for part in known) / whole if whole else None
-            devices[device.id] = replace(
-                device,
-                relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
-                joules=known_sum([before.joules, device.joules]),
-                missing_s=before.missing_s + device.missing_s,
-            )
-    return list(devices.values())
-
-
-def _add_besides(earlier: Sequence[BesideRecord], later: Sequence[BesideRecord]) -> list[BesideRecord]:
-    both = [*earlier, *later]
-    return [
-        replace(device, stages=_add_up([part.stages for part in both if part.id == device.id]))
-        for device in _add_devices(earlier, later)
-    ]
-
-
-def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
-    if earlier is None or later is None:
-        return None  # a part whose share is not known makes the whole's unknown
-    return _process(_add_besides(earlier.devices, later.devices), later.unknown)
-
-
-def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
-    # What is unknown of one part is unknown of both.
-    known = a.joules is not None and b.joules is not None
-    names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
-    unsized = any(stage.samples is None and stage.batches for stage in (a, b))
-    return _stage_record(
-        seconds=a.seconds + b.seconds,
-        batches=a.batches + b.batches,
-        samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
-        compiled=a.compile_samples + b.compile_samples,
-        sampled_joules=_sampled_joules(a) + _sampled_joules(b),
-        above_idle=_above_idle(a, b),
-        latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
-        phases=_apart(
-            {
-                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
-                for phase in PHASES
-                if phase in a.phases or phase in b.phases
-            }
-        ),
-        devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
-        uncertainties={device.id: device.relative_uncertainty for device in devices},
-        estimated={device.id for device in devices if device.provenance == "estimated"},
-        co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
-        cost=known_sum([a.cost, b.cost]),
-    )
-
-
-def _sampled_joules(stage: StageRecord) -> float:
-    """Return the energy that the stage's samples took, compiling left out."""
-    if stage.joules_per_sample is None or stage.samples is None:
-        return stage.joules or 0.0
-    return stage.joules_per_sample * (stage.samples - stage.compile_samples)
-
-
-def _above_idle(*stages: StageRecord) -> float | None:
-    """Return the energy above idle of all samples, or None where it is not known of some."""
-    parts = [
-        stage.joules_per_sample_above_idle * ((stage.samples or 0) - stage.compile_samples)
-        for stage in stages
-        if stage.joules_per_sample_above_idle is not None
-    ]
-    return sum(parts) if len(parts) == len(stages) else None
-
-
-def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
-    seconds = sum(phase.seconds or 0.0 for phase in phases)
-    for phase in phases:
-        if phase.joules is None:
-            return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason)
-    joules = sum(phase.joules or 0.0 for phase in phases)
-    half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
-    return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)

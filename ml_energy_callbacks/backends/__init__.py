@@ -137,7 +137,7 @@ def discover(
         close(found)
         raise
     verdict = verify([source for source in found if source.device.id not in left_out])
-    left_out |= _counted_twice([source.device for source in verdict.sources])
+    left_out |= counted_twice([source.device for source in verdict.sources])
     close(source for source in found if source.device.id in left_out)
     return Discovery(
         [source for source in verdict.sources if source.device.id not in left_out],
@@ -208,7 +208,7 @@ def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, 
     return {name: f"The trainer does not use {name}." for name in ids if name not in own} if own else {}
 
 
-def _counted_twice(devices: Sequence[Device]) -> dict[str, str]:
+def counted_twice(devices: Sequence[Device]) -> dict[str, str]:
     """Return the devices whose energy another device's figure holds, and the models of what is measured."""
     parts = [device for device in devices if not device.whole_machine]
     inside = {

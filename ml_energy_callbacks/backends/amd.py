@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
 from ml_energy_callbacks.rocm_visible import APUS, Node, none_shown, parse_node, restricted, shown
@@ -290,7 +291,7 @@ class AmdBackend:
 
     name = "amd"
 
-    def __init__(self, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, root: Path = Path("/"), environ: Mapping[str, str] = Environment()) -> None:
         """Look for the driver below ``root``, and take ``*_VISIBLE_DEVICES`` from this environment."""
         self._root = root
         self._environ = environ

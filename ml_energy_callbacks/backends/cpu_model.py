@@ -13,6 +13,7 @@ import psutil
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.codecarbon_data import processor_tdps
+from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.sysfs import read_text
@@ -114,7 +115,7 @@ class CpuModelBackend:
     tdp_watts: float | None = None
     proc: Path = Path("/proc")
     clock: Clock = monotonic_clock
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=Environment)
     name: str = "cpu-model"
 
     def open(self) -> Sequence[_Processor]:

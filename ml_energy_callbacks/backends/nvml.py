@@ -11,6 +11,7 @@ from typing import Any
 import pynvml
 
 from ml_energy_callbacks.cuda_visible import in_bus_order, says_numbers, shown, shows_none
+from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.nvml_library import SCOPE_GPU, SCOPE_MODULE, Driver, average_watts, driver_of, field_watts, joules
 from ml_energy_callbacks.readings import Device
@@ -218,7 +219,7 @@ class NvmlBackend:
         pci: Linux's tree of PCI devices.
     """
 
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=Environment)
     proc: Path = Path("/proc")
     pci: Path = Path("/sys/bus/pci/devices")
     name: str = "nvml"

@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
 
@@ -232,7 +232,7 @@ class PlugBackend:
     """
 
     addresses: Sequence[str] | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=Environment)
     name: str = "plug"
 
     def open(self) -> Sequence[_Plug]:

@@ -1,7 +1,6 @@
 """Google TPUs: an estimate from their duty cycle, for no TPU tells its power."""
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.sysfs import read_text
@@ -209,7 +209,7 @@ class TpuBackend:
 
     address: str | None = None
     root: Path = Path("/sys/bus/pci/devices")
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = field(default_factory=Environment)
     watts: tuple[float, float] | None = None
     clock: Clock = monotonic_clock
     name: str = "tpu"

@@ -70,14 +70,14 @@ class EnergyBudget(Callback):
             self._stop_all(trainer)
 
     def _stop_all(self, trainer: "Trainer") -> None:
-        """Stop every process where the one that measures says so; all of them come here at the same batch."""
+        """Stop every process where one of them finds it spent; all of them come here at the same batch."""
+        self._meter.share()
         self._stop(trainer, stop=trainer.strategy.reduce_boolean_decision(self._budget.spent(self._meter), all=False))
 
     def _stop(self, trainer: "Trainer", *, stop: bool) -> None:
         if stop:
             trainer.should_stop = True
-            if self._budget.reason is not None:
-                self._meter.end_early(self._budget.reason)
+            self._meter.end_early(self._budget.reason or "Another process of the job found the budget spent.")
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""

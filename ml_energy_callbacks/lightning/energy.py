@@ -15,6 +15,7 @@ from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.job import Gather
 from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
 from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
@@ -22,6 +23,7 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary
 from ml_energy_callbacks.torch_events import cuda_event_recorder
+from ml_energy_callbacks.torch_group import all_gather, joined
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -134,7 +136,8 @@ class EnergyCallback(MeteredCallback, Callback):
         self._restored = None
         self._starts.clear()
         directory = None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir  # type: ignore[attr-defined]
-        if not trainer.is_global_zero:
+        gather = _gather(trainer)
+        if trainer.world_size > 1 and gather is None and not trainer.is_global_zero:
             return
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
@@ -145,12 +148,16 @@ class EnergyCallback(MeteredCallback, Callback):
             output_dir=directory,
             gpus=_gpus(trainer),
             record_event=cuda_event_recorder() if trainer.strategy.root_device.type == "cuda" else None,
+            gather=gather,
         )
-        if trainer.num_nodes > 1:
+        if trainer.world_size > 1 and gather is None:
+            name = type(trainer.strategy).__name__
             self._meter.warn(
-                f"Only the first of {trainer.num_nodes} nodes is measured; the other nodes' energy is not in here."
+                f"The processes of {name} cannot tell each other what they use: the energy in here is that of rank 0's devices "
+                "and its host alone."
             )
-        self._write_panels(trainer)
+        if trainer.is_global_zero:
+            self._write_panels(trainer)
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -158,10 +165,6 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
         """Stop measuring and write the record: no other hook comes."""
-        if trainer.world_size > 1:
-            # What the other processes saw of this epoch cannot be asked for any more.
-            for stage in self._starts:
-                self._meter.add_samples(stage, None)  # type: ignore[arg-type]
         self._finish(exception)
 
     def _finish(self, exception: BaseException | None) -> None:
@@ -216,6 +219,9 @@ class EnergyCallback(MeteredCallback, Callback):
         self._meter.begin_stage("train", "other")
         every = self._log_every_n_steps
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
+        if trainer.world_size > 1:  # what the others use is known at the ends of epochs alone
+            self._every = 0
+            self._meter.share()
         self._logged_step = -1
         self._step_point = self._meter.point()
         self._begin_training()
@@ -369,9 +375,6 @@ class EnergyCallback(MeteredCallback, Callback):
         self._logged_step = step
         point = self._meter.point()
         metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
-        if trainer.world_size > 1:
-            # The energy is the whole node's, the samples are this process's: they meet at the end of the epoch.
-            metrics = {name: value for name, value in metrics.items() if "sample" not in name}
         self._step_point = point
         self._show(trainer, metrics, STEP_SUFFIX)
         for logger in trainer.loggers:
@@ -396,17 +399,11 @@ class EnergyCallback(MeteredCallback, Callback):
         start = self._starts.pop(stage, None)
         if start is None:
             return
-        if trainer.world_size > 1:
-            self._share_samples(stage, start, trainer, pl_module)
         metrics: dict[str, float] = {}
         if self._meter.running:
-            point = self._meter.point()
-            self._meter.add_epoch(stage, trainer.current_epoch, start, point)
-            metrics = {**self._meter.metrics(stage, start, point), **self._meter.totals(point)}
+            metrics, point = self._meter.close_epoch(stage, trainer.current_epoch, start)
             if stage == "train":
                 metrics |= self._expect(trainer, start, point)
-        if trainer.world_size > 1:
-            metrics = trainer.strategy.broadcast(metrics)
         if stage == "train":
             self._show(trainer, metrics)
         if stage != "predict":
@@ -436,14 +433,6 @@ class EnergyCallback(MeteredCallback, Callback):
             past = epochs // every
             validations = (past, round(epochs / done) // every - past)
         return self._forecast((began, start), (done, point), validations)
-
-    def _share_samples(self, stage: Stage, start: Point, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Add the other processes' samples of this epoch to rank 0's."""
-        own = self._meter.counts(stage, start)
-        shared = torch.tensor([own.samples, own.unsized], dtype=torch.long, device=pl_module.device)
-        total, unknown = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
-        if trainer.is_global_zero:
-            self._meter.add_samples(stage, None if unknown else total - own.samples)
 
 
 def _shares(trainer: "Trainer", epochs: int) -> dict[str, float]:
@@ -519,11 +508,18 @@ class _Sizes:
         self.sure = 0
 
 
+def _gather(trainer: "Trainer") -> Gather | None:
+    """Return how the processes of the job tell each other things; None where there is one, or they cannot."""
+    return all_gather if trainer.world_size > 1 and joined() else None
+
+
 def _gpus(trainer: "Trainer") -> Sequence[str] | None:
-    """Return the UUIDs of the GPUs that the trainer chose on this host; None where it uses none, or torch does not tell."""
-    if trainer.strategy.root_device.type != "cuda":
+    """Return the UUIDs of the GPUs that this process works on; None where it uses none, or torch does not tell."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
         return None
     try:
-        return [str(torch.cuda.get_device_properties(index).uuid) for index in trainer.device_ids]
+        indices = trainer.device_ids if trainer.world_size == 1 else [device.index]
+        return [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
     except (AttributeError, RuntimeError, AssertionError):  # before torch 2.5 there was no uuid
         return None

@@ -115,7 +115,7 @@ def test_a_busy_job_has_its_part_of_the_processors_energy_and_an_idle_one_next_t
 
 
 def test_children_that_came_and_went_are_counted() -> None:
-    tree = ProcessTree()
+    tree = ProcessTree([os.getpid()])
     before = tree._cpu_seconds
     context = multiprocessing.get_context("fork")
     for _ in range(3):
@@ -141,7 +141,7 @@ time.sleep(60)
 
 
 def test_a_childs_child_that_is_left_alone_takes_its_past_with_it_and_no_more() -> None:
-    tree = ProcessTree()
+    tree = ProcessTree([os.getpid()])
     child = subprocess.Popen([sys.executable, "-c", ORPHAN])
     time.sleep(2.5)
     tree.cpu_share()

@@ -1,0 +1,423 @@
+"""Sums of records, pure: of a run that went on after an interruption, and of the processes of one job."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from ml_energy_callbacks.metrics import PHASES, add_up, known_sum
+from ml_energy_callbacks.records import (
+    BesideRecord,
+    CarbonRecord,
+    DeviceRecord,
+    EpochRecord,
+    IntervalRecord,
+    NodeRecord,
+    Part,
+    PhaseRecord,
+    ProcessRecord,
+    RankRecord,
+    RunRecord,
+    StageRecord,
+    Status,
+)
+from ml_energy_callbacks.summary import keep_apart, mixture, process_record, stage_record, total_record, weighted_mean
+
+
+def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
+    """Return the record of a run that was interrupted and went on: stages, devices and time add up.
+
+    Grams and cost of both parts are those that each was measured with. The later part's settings stand.
+    """
+    all_devices = _add_devices(earlier.devices, later.devices)
+    stages = dict(earlier.stages)
+    for name, stage in later.stages.items():
+        stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
+    total = total_record(stages, all_devices, later.total.currency)
+    warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
+    if earlier.total.currency != total.currency and earlier.total.cost is not None:
+        total.cost = None
+        for stage in stages.values():
+            stage.cost = None
+        warnings.append(f"The run began in {earlier.total.currency} and went on in {total.currency}: its cost is not known.")
+    return RunRecord(
+        run=replace(
+            later.run,
+            id=earlier.run.id,
+            started_at=earlier.run.started_at,
+            hostnames=list(dict.fromkeys([*earlier.run.hostnames, *later.run.hostnames])),
+        ),
+        devices=all_devices,
+        stages=stages,
+        epochs=[*earlier.epochs, *later.epochs],
+        total=total,
+        carbon=_add_carbon([earlier, later], [earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
+        warnings=warnings,
+        whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
+        process=_add_processes(earlier.process, later.process),
+        forecast=later.forecast,
+        early_stopping=later.early_stopping or earlier.early_stopping,
+        ranks=later.ranks,
+        nodes=later.nodes,
+    )
+
+
+def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
+    """Return what is said of the grams of several records; the last one's settings stand."""
+    last = records[-1].carbon
+    parts = [record for record in records if record.total.joules] or records[-1:]
+    each = [record.carbon for record in parts]
+    energies = [record.total.joules or 0.0 for record in parts]
+    grams = [record.total.co2e_grams or 0.0 for record in parts]
+    changed = len({carbon.intensity_g_per_kwh for carbon in each}) > 1
+    return replace(
+        last,
+        intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
+        **mixture(each, energies, grams),
+        assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
+        fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
+        intervals=[
+            interval
+            for record in records
+            for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
+        ],
+        water_litres=known_sum([record.carbon.water_litres for record in records]),
+        embodied_grams=known_sum(embodied),
+    )
+
+
+def _whole(record: RunRecord) -> list[IntervalRecord]:
+    """Return the one interval of a record with one intensity."""
+    return [
+        IntervalRecord(
+            began=record.run.started_at,
+            ended=record.run.ended_at or record.run.started_at,
+            joules=record.total.joules or 0.0,
+            intensity_g_per_kwh=record.carbon.intensity_g_per_kwh,
+            source=record.carbon.source,
+        )
+    ]
+
+
+_AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
+
+
+def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> list[_AnyDevice]:
+    devices = {device.id: device for device in earlier}
+    for device in later:
+        before = devices.get(device.id)
+        devices[device.id] = device
+        if before is not None:
+            uncertainties = {"before": before.relative_uncertainty, "after": device.relative_uncertainty}
+            known = {"before": before.joules or 0.0, "after": device.joules or 0.0}
+            whole = sum(known.values())
+            weighted = sum(known[part] * uncertainties[part] for part in known) / whole if whole else None
+            devices[device.id] = replace(
+                device,
+                relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
+                joules=known_sum([before.joules, device.joules]),
+                missing_s=before.missing_s + device.missing_s,
+            )
+    return list(devices.values())
+
+
+def _add_besides(earlier: Sequence[BesideRecord], later: Sequence[BesideRecord]) -> list[BesideRecord]:
+    both = [*earlier, *later]
+    return [
+        replace(device, stages=add_up([part.stages for part in both if part.id == device.id]))
+        for device in _add_devices(earlier, later)
+    ]
+
+
+def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
+    if earlier is None or later is None:
+        return None  # a part whose share is not known makes the whole's unknown
+    return process_record(_add_besides(earlier.devices, later.devices), later.unknown)
+
+
+def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
+    # What is unknown of one part is unknown of both.
+    known = a.joules is not None and b.joules is not None
+    names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
+    unsized = any(stage.samples is None and stage.batches for stage in (a, b))
+    return stage_record(
+        seconds=a.seconds + b.seconds,
+        batches=a.batches + b.batches,
+        samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
+        compiled=a.compile_samples + b.compile_samples,
+        sampled_joules=_sampled_joules(a) + _sampled_joules(b),
+        above_idle=_above_idle(a, b),
+        latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
+        phases=keep_apart(
+            {
+                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+                for phase in PHASES
+                if phase in a.phases or phase in b.phases
+            }
+        ),
+        devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
+        uncertainties={device.id: device.relative_uncertainty for device in devices},
+        estimated={device.id for device in devices if device.provenance == "estimated"},
+        co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
+        cost=known_sum([a.cost, b.cost]),
+    )
+
+
+def _sampled_joules(stage: StageRecord) -> float:
+    """Return the energy that the stage's samples took, compiling left out."""
+    if stage.joules_per_sample is None or stage.samples is None:
+        return stage.joules or 0.0
+    return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+
+
+def _above_idle(*stages: StageRecord) -> float | None:
+    """Return the energy above idle of all samples, or None where it is not known of some."""
+    parts = [
+        stage.joules_per_sample_above_idle * ((stage.samples or 0) - stage.compile_samples)
+        for stage in stages
+        if stage.joules_per_sample_above_idle is not None
+    ]
+    return sum(parts) if len(parts) == len(stages) else None
+
+
+def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
+    seconds = sum(phase.seconds or 0.0 for phase in phases)
+    for phase in phases:
+        if phase.joules is None:
+            return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason)
+    joules = sum(phase.joules or 0.0 for phase in phases)
+    half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
+    return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
+
+
+def merge_parts(parts: Sequence[Part]) -> RunRecord:
+    """Return the record of a job from what its processes tell.
+
+    They worked side by side: energy, batches and samples add up, and the time is that of the process that ran longest. A device
+    belongs to the one process that measured it. Of several hosts, each device's id ends with ``@`` and its host's name.
+
+    Args:
+        parts: At least one; of a rank that is not among them, the record says that it is missing.
+    """
+    parts = sorted(parts, key=lambda part: part.rank)
+    hosts = list(dict.fromkeys(part.host for part in parts))
+    names = _host_names(parts, hosts)
+    parts = [_at_host(part, f"@{names[part.host]}") for part in parts] if len(hosts) > 1 else parts
+    records = [part.record for part in parts]
+    counted = [record for record in records if record.devices] or records[:1]
+    longest = max(records, key=lambda record: record.total.seconds)
+    devices = [device for record in counted for device in record.devices]
+    stages = {
+        name: _side_by_side(name, [record for record in records if name in record.stages], longest, devices)
+        for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
+    }
+    first = records[0]
+    leaders = [next(part.record for part in parts if part.host == host) for host in hosts]
+    carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
+    carbon.intervals.sort(key=lambda interval: interval.began)
+    missing = [rank for rank in range(first.run.world_size) if rank not in {part.rank for part in parts}]
+    status, reason = _job_status(parts, missing)
+    merged = RunRecord(
+        run=replace(
+            first.run,
+            status=status,
+            reason=reason,
+            hostnames=[names[host] for host in hosts],
+            missing_ranks=missing,
+        ),
+        devices=devices,
+        stages=stages,
+        epochs=_same_epochs(records),
+        total=total_record(stages, devices, first.total.currency),
+        carbon=carbon,
+        warnings=list(dict.fromkeys(warning for record in records for warning in record.warnings)),
+        whole_machine=[device for record in counted for device in record.whole_machine],
+        process=_all_processes([record.process for record in counted]),
+        forecast=first.forecast,
+        early_stopping=first.early_stopping,
+        ranks=_ranks(parts, hosts, devices),
+        nodes=[
+            NodeRecord(
+                hostname=names[host],
+                ranks=[part.rank for part in parts if part.host == host],
+                devices=[device.id for device in here],
+                joules=known_sum([device.joules for device in here]),
+            )
+            for host in hosts
+            for here in [[device for part in parts if part.host == host for device in part.record.devices]]
+        ],
+    )
+    earlier = parts[0].earlier
+    return merged if earlier is None else add_records(earlier, merged)
+
+
+def _host_names(parts: Sequence[Part], hosts: Sequence[str]) -> dict[str, str]:
+    """Return a name for each host; of several that call themselves the same, each later one has a number."""
+    names: dict[str, str] = {}
+    for host in hosts:
+        told = next(part.hostname for part in parts if part.host == host)
+        same = sum(name.partition("#")[0] == told for name in names.values())
+        names[host] = f"{told}#{same + 1}" if same else told
+    return names
+
+
+_AnyDeviceRecord = TypeVar("_AnyDeviceRecord", bound=DeviceRecord)
+
+
+def _at_host(part: Part, suffix: str) -> Part:
+    """Return a part whose devices' ids say on which host they are."""
+
+    def named(devices: Sequence[_AnyDeviceRecord]) -> list[_AnyDeviceRecord]:
+        return [replace(device, id=device.id + suffix) for device in devices]
+
+    record, process = part.record, part.record.process
+    return replace(
+        part,
+        uses=[name + suffix for name in part.uses],
+        record=replace(
+            record,
+            devices=named(record.devices),
+            whole_machine=named(record.whole_machine),
+            process=process
+            and replace(
+                process,
+                devices=named(process.devices),
+                unknown={name + suffix: reason for name, reason in process.unknown.items()},
+            ),
+            stages={
+                name: replace(stage, devices={device + suffix: joules for device, joules in stage.devices.items()})
+                for name, stage in record.stages.items()
+            },
+        ),
+    )
+
+
+def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
+    """Return a stage of a job from those of its processes that had it."""
+    stages = [record.stages[name] for record in records]
+    counted = [record.stages[name] for record in records if record.devices]
+    timed = longest.stages.get(name) or max(stages, key=lambda stage: stage.seconds)
+    unsized = any(stage.samples is None and stage.batches for stage in stages)
+    latencies = [stage.latency for stage in stages if stage.latency is not None]
+    return stage_record(
+        seconds=timed.seconds,
+        batches=sum(stage.batches for stage in stages),
+        samples=None if unsized else sum(stage.samples or 0 for stage in stages) or None,
+        compiled=sum(stage.compile_samples for stage in stages),
+        sampled_joules=sum(_sampled_joules(stage) for stage in counted),
+        above_idle=_above_idle(*counted),
+        latency=latencies[0] if len(latencies) == 1 else None,
+        phases=keep_apart(
+            {
+                phase: _phases_at_once([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
+                for phase in PHASES
+                if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
+            }
+        ),
+        devices={device: joules for stage in counted for device, joules in stage.devices.items()},
+        uncertainties={device.id: device.relative_uncertainty for device in devices},
+        estimated={device.id for device in devices if device.provenance == "estimated"},
+        co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
+        cost=known_sum([stage.cost for stage in counted]),
+    )
+
+
+def _phases_at_once(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
+    """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
+    found = [phase for phase in phases if phase is not None]
+    summed = _add_phases(found or [PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)])
+    return replace(summed, seconds=0.0 if timed is None else timed.seconds)
+
+
+_UNMEASURED = "No device was read."
+
+
+def _same_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
+    """Return the epochs of a job; what one process knows of an epoch and another does not is unknown of the job."""
+    keyed = [dict(_keyed(record.epochs)) for record in records]
+    counts = [bool(record.devices) for record in records]
+    merged = []
+    for key, epoch in {key: epoch for each in reversed(keyed) for key, epoch in each.items()}.items():
+        told = [each.get(key) for each in keyed]
+        counted = [one for one, measures in zip(told, counts, strict=True) if measures]
+        seconds = [one.seconds for one in told if one is not None]
+        merged.append(
+            replace(
+                epoch,
+                joules=known_sum([one and one.joules for one in counted]),
+                seconds=max(seconds),
+                samples=known_sum([one and one.samples for one in told]),
+                co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
+            )
+        )
+    return merged
+
+
+def _keyed(epochs: Sequence[EpochRecord]) -> Iterator[tuple[tuple[str, int, int, int], EpochRecord]]:
+    """Yield each epoch with what it is known by in all processes of a job."""
+    seen: dict[tuple[str, int, int], int] = defaultdict(int)
+    for epoch in epochs:
+        key = (epoch.stage, epoch.index, epoch.epochs)
+        yield (*key, seen[key]), epoch
+        seen[key] += 1
+
+
+def _all_processes(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None:
+    known = [process for process in each if process is not None]
+    if not known or len(known) < len(each):
+        return None
+    unknown = {name: reason for process in known for name, reason in process.unknown.items()}
+    return process_record([device for process in known for device in process.devices], unknown)
+
+
+def _ranks(parts: Sequence[Part], hosts: Sequence[str], devices: Sequence[DeviceRecord]) -> list[RankRecord]:
+    joules = {device.id: device.joules for device in devices}
+    users = {name: sum(name in part.uses for part in parts) for part in parts for name in part.uses}
+    ranks = []
+    for part in parts:
+        stages = part.record.stages.values()
+        shares = [joules[name] / users[name] for name in part.uses if joules.get(name) is not None]  # type: ignore[operator]
+        ranks.append(
+            RankRecord(
+                rank=part.rank,
+                node=hosts.index(part.host),
+                status=part.record.run.status,
+                seconds=part.record.total.seconds,
+                batches=sum(stage.batches for stage in stages),
+                samples=known_sum([stage.samples for stage in stages if stage.batches]),
+                devices=part.uses,
+                joules=sum(shares) if shares else None,
+                compute_seconds=_phase_seconds(stages, "compute"),
+                data_wait_seconds=_phase_seconds(stages, "data_wait"),
+                barrier_seconds=part.barrier_seconds,
+                barrier_joules=part.barrier_joules,
+            )
+        )
+    return ranks
+
+
+def _phase_seconds(stages: Iterable[StageRecord], phase: str) -> float:
+    return sum(stage.phases[phase].seconds or 0.0 for stage in stages if phase in stage.phases)
+
+
+def _job_status(parts: Sequence[Part], missing: Sequence[int]) -> tuple[Status, str | None]:
+    """Return how a job ended, and why: as rank 0 did, unless others failed, fell silent or told nothing."""
+    run = parts[0].record.run
+    failed = [part for part in parts if part.record.run.status == "failed"]
+    if failed and run.status != "failed":
+        return "failed", f"Rank {failed[0].rank}: {failed[0].record.run.reason}"
+    if run.status == "completed":
+        silent = [part.rank for part in parts if part.record.run.status == "running"]
+        lost = [
+            f"{_named(silent)} ended without a word" if silent else "",
+            f"{_named(missing)} told nothing" if missing else "",
+        ]
+        told = " and ".join(filter(None, lost))
+        if told:
+            return "failed", f"{told[0].upper()}{told[1:]}."
+    return run.status, run.reason
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

@@ -1,0 +1,25 @@
+"""Which machine this is: processes that see the same devices have the same identity."""
+
+import socket
+import uuid
+from pathlib import Path
+
+from ml_energy_callbacks.sysfs import read_text
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Linux's random number of this boot: containers on a machine share it, as they share its devices; machines do not.
+
+https://www.kernel.org/doc/html/latest/admin-guide/sysctl/kernel.html#random
+"""
+
+_RANDOM_NODE = 1 << 40
+"""Set in what :func:`uuid.getnode` makes up where it finds no network card."""
+
+
+def host_identity() -> str:
+    """Return what tells this machine from others: no name, as those of containers and of cloned machines may be anything."""
+    boot = read_text(_BOOT_ID)
+    if boot:
+        return boot
+    card = uuid.getnode()
+    return socket.gethostname() if card & _RANDOM_NODE else f"{card:012x}"

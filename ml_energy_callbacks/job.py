@@ -1,0 +1,236 @@
+"""The processes of one job: who measures which device, and what the others have told."""
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from ml_energy_callbacks.backends import counted_twice
+from ml_energy_callbacks.combine import merge_parts
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.host import host_identity
+from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_figures
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.records import EpochRecord, Part, RunRecord, add_epoch
+
+Gather = Callable[[Any], Sequence[Any]]
+"""Given an object, returns those of all processes by rank: a collective, so that all of them have to call it."""
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """What a process says of itself when it joins.
+
+    Attributes:
+        key: Tells it from the others.
+        run_id: Identifier of its run.
+        host: Identity of its host.
+        hostname: The host's name.
+        pid: Its number there.
+        devices: The devices that it uses: its GPUs, and all of the host that is nobody's own.
+        failure: Why it cannot measure, or None.
+    """
+
+    key: str
+    run_id: str
+    host: str
+    hostname: str
+    pid: int
+    devices: list[Device]
+    failure: str | None = None
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """What a process tells the others at the end of an epoch.
+
+    Attributes:
+        window: What the epoch took; None where there is none to tell of.
+        total: What its run has taken so far.
+        part: Its part of the record, with those epochs alone that it has not told yet.
+    """
+
+    window: StageFigures | None
+    total: TotalFigures
+    part: Part
+
+
+# Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
+_MEMBER: Final = msgspec.json.Decoder(Member)
+_MESSAGE: Final = msgspec.json.Decoder(Message)
+
+
+class Job:
+    """A job of several processes, as one of them sees it.
+
+    A device is measured by the lowest rank, on its host, that uses it: a GPU by a process that runs on it, the processor and
+    the memory by one process of each host.
+
+    Attributes:
+        rank: This process's rank.
+        members: The processes by rank.
+        measured: Ids of the devices that this process measures.
+        host_measured: Whether its host has any device that can be measured.
+        pids: Numbers of the processes on its host.
+        alive: Whether the processes can still be asked; once one could not be reached, none is asked again.
+    """
+
+    def __init__(self) -> None:
+        """Know of no other process yet."""
+        self.rank = 0
+        self.members: Sequence[Member] = ()
+        self.alive = False
+        self.measured: frozenset[str] = frozenset()
+        self.host_measured = False
+        self.pids: Sequence[int] = ()
+        self._parts: dict[int, Part] = {}
+        self._totals: dict[int, TotalFigures] = {}
+        self._untold: list[EpochRecord] = []
+        self._told_earlier: RunRecord | None = None
+        self._barrier_s = self._barrier_joules = 0.0
+
+    def join(self, gather: Gather, run_id: str, devices: Sequence[Device], failure: Exception | None = None) -> None:
+        """Meet the other processes: a collective.
+
+        Args:
+            gather: Asks all processes.
+            run_id: Identifier of this process's run.
+            devices: The devices that it uses.
+            failure: Why it cannot measure; it is raised once the others know.
+
+        Raises:
+            ConfigurationError: A process cannot measure, or ``gather`` does not ask all processes.
+        """
+        own = Member(
+            key=uuid.uuid4().hex,
+            run_id=run_id,
+            host=host_identity(),
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            devices=list(devices),
+            failure=None if failure is None else str(failure),
+        )
+        self._gather = gather
+        try:
+            self.members = [_MEMBER.decode(told) for told in gather(msgspec.json.encode(own))]
+        except (TypeError, msgspec.MsgspecError):
+            self.members = []
+        if failure is not None:
+            raise failure
+        ranks = [rank for rank, member in enumerate(self.members) if member.key == own.key]
+        if len(ranks) != 1:
+            msg = "gather does not return what each process of the job gave, by rank, such as torch's all_gather_object does."
+            raise ConfigurationError(msg)
+        self.rank = ranks[0]
+        for rank, member in enumerate(self.members):
+            if member.failure is not None:
+                msg = f"Rank {rank} of the job cannot measure: {member.failure}"
+                raise ConfigurationError(msg)
+        neighbours = [member for member in self.members if member.host == own.host]
+        self.pids = [member.pid for member in neighbours]
+        self.measured = self._owned(neighbours)
+        self.host_measured = any(member.devices for member in neighbours)
+        self._own = own
+        self.alive = True
+
+    def _owned(self, neighbours: Sequence[Member]) -> frozenset[str]:
+        """Return the ids of the devices that this process measures."""
+        owners: dict[str, tuple[int, Device]] = {}
+        for rank, member in enumerate(self.members):
+            if any(member is neighbour for neighbour in neighbours):
+                for device in member.devices:
+                    owners.setdefault(device.id, (rank, device))
+        # A GPU that one process alone sees may hold the processor that another sees.
+        twice = counted_twice([device for _, device in owners.values()])
+        return frozenset(name for name, (rank, _) in owners.items() if rank == self.rank and name not in twice)
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the job's run."""
+        return self.members[0].run_id
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks for the job."""
+        return self.rank == 0
+
+    def waited(self, seconds: float, joules: float) -> None:
+        """Note for how long this process waited for the others, and what its devices used in that time."""
+        self._barrier_s += seconds
+        self._barrier_joules += joules
+
+    def part(self, record: RunRecord, earlier: RunRecord | None) -> Part:
+        """Return what this process tells.
+
+        Args:
+            record: What it measured itself.
+            earlier: The record of the job that this one resumes, where this process knows it.
+        """
+        return Part(
+            rank=self.rank,
+            host=self._own.host,
+            hostname=self._own.hostname,
+            uses=[device.id for device in self._own.devices],
+            record=record,
+            barrier_seconds=self._barrier_s,
+            barrier_joules=self._barrier_joules if record.devices else None,
+            earlier=earlier,
+        )
+
+    def note_epoch(self, epoch: EpochRecord) -> None:
+        """Remember an epoch that the others have not been told of."""
+        self._untold.append(epoch)
+
+    def exchange(self, window: StageFigures | None, total: TotalFigures, part: Part) -> list[StageFigures]:
+        """Tell the others, and hear what they tell: a collective.
+
+        Returns:
+            What the window took in each process that told one.
+
+        Raises:
+            Exception: Whatever ``gather`` raises where a process cannot be reached; none is asked again.
+        """
+        # What was told before need not be told again: a message stays as small at the end of a long run.
+        earlier = None if part.earlier is self._told_earlier else part.earlier
+        short = replace(part, record=replace(part.record, epochs=self._untold), earlier=earlier)
+        self.alive = False
+        told = self._gather(msgspec.json.encode(Message(window=window, total=total, part=short)))
+        messages = [_MESSAGE.decode(each) for each in told]
+        self.alive = True
+        self._untold, self._told_earlier = [], part.earlier
+        for rank, message in enumerate(messages):
+            self._totals[rank] = message.total
+            self._parts[rank] = _with_what_was_told(message.part, self._parts.get(rank))
+        return [message.window for message in messages if message.window is not None]
+
+    def others(self) -> TotalFigures | None:
+        """Return what the other processes had taken when they told last, or None where they told nothing."""
+        told = [total for rank, total in self._totals.items() if rank != self.rank]
+        return add_total_figures(told) if told else None
+
+    def others_joules(self, stage: str | None, phase: str | None) -> float:
+        """Return the energy in J that went into a stage, or a phase, in the others, as far as they told it; None for all."""
+        stages = [
+            found
+            for rank, part in self._parts.items()
+            for name, found in part.record.stages.items()
+            if rank != self.rank and stage in {None, name}
+        ]
+        if phase is None:
+            return sum(found.joules or 0.0 for found in stages)
+        return sum(found.phases[phase].joules or 0.0 for found in stages if phase in found.phases)
+
+    def merged(self, own: Part) -> RunRecord:
+        """Return the job's record: this process's part as it is, and the others' as they told them last."""
+        return merge_parts([own, *(part for rank, part in self._parts.items() if rank != self.rank)])
+
+
+def _with_what_was_told(part: Part, before: Part | None) -> Part:
+    if before is None:
+        return part
+    epochs = before.record.epochs
+    for epoch in part.record.epochs:
+        epochs = add_epoch(epochs, epoch)
+    return replace(part, record=replace(part.record, epochs=epochs), earlier=part.earlier or before.earlier)

@@ -1,0 +1,127 @@
+"""A training in several processes for the tests to start: each has a GPU of its own, of other watts than the others."""
+
+import argparse
+import ctypes
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_models import loader, trainer
+
+from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
+from ml_energy_callbacks.backends.nvml import NvmlBackend
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+GPU_WATTS = (100.0, 200.0, 300.0, 400.0)
+CPU_WATTS = 50.0
+
+
+class Linear(pl.LightningModule):
+    """A linear regression that another process can unpickle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return torch.nn.functional.mse_loss(self.layer(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.layer(batch[0])
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Place(pl.Callback):
+    """Give the process a GPU and its host a processor, work at its own pace, and die where it is told to."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        options = self.options
+        rank = trainer.global_rank
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(options.gpus[trainer.local_rank % len(options.gpus)])
+        driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
+        driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
+        driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+        for gpu, watts in enumerate(GPU_WATTS):
+            driver.sim_set_power(gpu, watts)
+            driver.sim_set_refresh(gpu, 10_000_000, 0, 0)
+        if rank == options.late:
+            time.sleep(2)
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        slow = 3.0 if trainer.global_rank == self.options.slow else 1.0
+        time.sleep(self.options.pause * slow)
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_rank == self.options.dies and trainer.current_epoch == 1 and args[-1] == 2:
+            os.kill(os.getpid(), 9)
+
+
+class Keys(pl.Callback):
+    """Leave what was logged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        (self.folder / f"logged-{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def processor() -> ScriptedBackend:
+    """Return a processor that each process of a host sees."""
+    device = Device("scripted:package-0", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
+    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)])
+
+
+def main() -> None:
+    """Fit, and test if asked."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--pause", type=float, default=0.02)
+    parser.add_argument("--slow", type=int)
+    parser.add_argument("--late", type=int)
+    parser.add_argument("--dies", type=int)
+    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--no-processor-on", type=int)
+    options = parser.parse_args()
+    backends: list[Any] = [NvmlBackend()]
+    if options.no_processor_on is None or int(os.environ.get("NODE_RANK", "0")) != options.no_processor_on:
+        backends.append(processor())
+    else:
+        backends.append(CpuModelBackend())
+    energy = EnergyCallback(backends=backends, location="FRA", electricity_price=0.2)
+    t = trainer(
+        options.folder,
+        [Place(options), energy, Keys(options.folder)],
+        logger=[pl.loggers.CSVLogger(options.folder, name="", version="")],
+        strategy=options.strategy,
+        devices=options.ranks,
+        num_nodes=options.nodes,
+        max_epochs=3,
+    )
+    m, data = Linear(), loader(options.ranks * options.nodes * 80, 4)
+    t.fit(m, data, loader(options.ranks * options.nodes * 8, 4))
+    if options.test:
+        t.test(m, data)
+
+
+if __name__ == "__main__":
+    main()
