@@ -62,8 +62,8 @@ class MeteredCallback:
         return self._meter.record
 
     @property
-    def record_path(self) -> Path | None:
-        """Where the record is written, or None where it is not."""
+    def record_path(self) -> Path | str | None:
+        """Where the record is written: a path, or a URL where that was named; None where it is not written."""
         return self._meter.record_path
 
     @property

@@ -22,7 +22,17 @@ from ml_energy_callbacks.doctor import render as render_diagnosis
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.export import Format
 from ml_energy_callbacks.export import export as write
-from ml_energy_callbacks.fleet import Fleet, RunTable, check_by, check_output, find_files, is_run, read_runs, render_fleet
+from ml_energy_callbacks.fleet import (
+    Fleet,
+    RunTable,
+    check_by,
+    check_output,
+    find_files,
+    is_run,
+    merge_jobs,
+    read_runs,
+    render_fleet,
+)
 from ml_energy_callbacks.inference import compare_models, profile_inference
 from ml_energy_callbacks.inference.plot import plot_comparison, plot_profile
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
@@ -118,6 +128,22 @@ def report(
     _show(fleet, render_fleet, json=json)
 
 
+@app.command()
+def merge(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Directories with the files energy.rank<rank>.json that a job's processes left; or URLs of these."),
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Build the record of a job from what its processes left, where it did not come to its end."""
+    console = Console(stderr=True)
+    for place, record in merge_jobs(paths, console.print):
+        console.print(f"Written to {place}.", soft_wrap=True)
+        _show(record, render, json=json)
+
+
 def _show(facts: _Facts, render: Callable[[_Facts], RenderableType], *, json: bool) -> None:
     if json:
         typer.echo(dump_json(facts))
@@ -134,7 +160,7 @@ def _live(render: Callable[[_Facts], RenderableType]) -> Iterator[Callable[[_Fac
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="An energy.json, or the directory that holds one.")],
+    path: Annotated[str, typer.Argument(help="An energy.json, or the directory that holds one; or a URL of these.")],
     *,
     form: Annotated[Format, typer.Option("--format", help="What to write.")],
 ) -> None:
@@ -189,7 +215,7 @@ def lifecycle(
     train: Annotated[
         list[Path], typer.Option(help="A training run's energy.json, or a directory above some: all of them count; several.")
     ],
-    predict: Annotated[Path, typer.Option(help="The record, or its directory, that tells what a prediction takes.")],
+    predict: Annotated[str, typer.Option(help="The record, its directory or a URL, that tells what a prediction takes.")],
     per_day: Annotated[float, typer.Option(help="Predictions a day.")],
     days: Annotated[float, typer.Option(help="Length of the model's life.")],
     json: _Json = False,

@@ -1,8 +1,8 @@
 """Sums of records, pure: of a run that went on after an interruption, and of the processes of one job."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -191,20 +191,39 @@ def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
     return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
 
 
-def merge_parts(parts: Sequence[Part]) -> RunRecord:
+class _Member(NamedTuple):
+    part: Part
+    record: RunRecord
+
+
+def _member(record: RunRecord) -> _Member:
+    if record.part is None:
+        msg = f"The record of run {record.run.id} is not that of one process of a job."
+        raise ValueError(msg)
+    return _Member(record.part, record)
+
+
+def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     """Return the record of a job from what its processes tell.
 
     They worked side by side: energy, batches and samples add up, and the time is that of the process that ran longest. A device
     belongs to the one process that measured it. Of several hosts, each device's id ends with ``@`` and its host's name.
 
     Args:
-        parts: At least one; of a rank that is not among them, the record says that it is missing.
+        records: What each of them measured itself; of a rank that is not among them, the record says that it is missing.
+
+    Raises:
+        ValueError: There is none, or one is not of one process.
     """
-    parts = sorted(parts, key=lambda part: part.rank)
-    hosts = list(dict.fromkeys(part.host for part in parts))
-    names = _host_names(parts, hosts)
-    parts = [_at_host(part, f"@{names[part.host]}") for part in parts] if len(hosts) > 1 else parts
-    records = [part.record for part in parts]
+    members = sorted(map(_member, records), key=lambda member: member.part.rank)
+    if not members:
+        msg = "There is no record of a job's processes."
+        raise ValueError(msg)
+    hosts = list(dict.fromkeys(member.part.host for member in members))
+    names = _host_names(members, hosts)
+    if len(hosts) > 1:
+        members = [_at_host(member, f"@{names[member.part.host]}") for member in members]
+    records = [member.record for member in members]
     counted = [record for record in records if record.devices] or records[:1]
     longest = max(records, key=lambda record: record.total.seconds)
     devices = [device for record in counted for device in record.devices]
@@ -213,11 +232,11 @@ def merge_parts(parts: Sequence[Part]) -> RunRecord:
         for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
     }
     first = records[0]
-    leaders = [next(part.record for part in parts if part.host == host) for host in hosts]
+    leaders = [next(member.record for member in members if member.part.host == host) for host in hosts]
     carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
     carbon.intervals.sort(key=lambda interval: interval.began)
-    missing = [rank for rank in range(first.run.world_size) if rank not in {part.rank for part in parts}]
-    status, reason = _job_status(parts, missing)
+    missing = [rank for rank in range(first.run.world_size) if all(rank != member.part.rank for member in members)]
+    status, reason = _job_status(members, missing)
     merged = RunRecord(
         run=replace(
             first.run,
@@ -236,27 +255,27 @@ def merge_parts(parts: Sequence[Part]) -> RunRecord:
         process=_all_processes([record.process for record in counted]),
         forecast=first.forecast,
         early_stopping=first.early_stopping,
-        ranks=_ranks(parts, hosts, devices),
+        ranks=_ranks(members, hosts, devices),
         nodes=[
             NodeRecord(
                 hostname=names[host],
-                ranks=[part.rank for part in parts if part.host == host],
+                ranks=[member.part.rank for member in members if member.part.host == host],
                 devices=[device.id for device in here],
                 joules=known_sum([device.joules for device in here]),
             )
             for host in hosts
-            for here in [[device for part in parts if part.host == host for device in part.record.devices]]
+            for here in [[device for member in members if member.part.host == host for device in member.record.devices]]
         ],
     )
-    earlier = parts[0].earlier
+    earlier = members[0].part.earlier
     return merged if earlier is None else add_records(earlier, merged)
 
 
-def _host_names(parts: Sequence[Part], hosts: Sequence[str]) -> dict[str, str]:
+def _host_names(members: Sequence[_Member], hosts: Sequence[str]) -> dict[str, str]:
     """Return a name for each host; of several that call themselves the same, each later one has a number."""
     names: dict[str, str] = {}
     for host in hosts:
-        told = next(part.hostname for part in parts if part.host == host)
+        told = next(member.part.hostname for member in members if member.part.host == host)
         same = sum(name.partition("#")[0] == told for name in names.values())
         names[host] = f"{told}#{same + 1}" if same else told
     return names
@@ -265,17 +284,16 @@ def _host_names(parts: Sequence[Part], hosts: Sequence[str]) -> dict[str, str]:
 _AnyDeviceRecord = TypeVar("_AnyDeviceRecord", bound=DeviceRecord)
 
 
-def _at_host(part: Part, suffix: str) -> Part:
+def _at_host(member: _Member, suffix: str) -> _Member:
     """Return a part whose devices' ids say on which host they are."""
 
     def named(devices: Sequence[_AnyDeviceRecord]) -> list[_AnyDeviceRecord]:
         return [replace(device, id=device.id + suffix) for device in devices]
 
-    record, process = part.record, part.record.process
-    return replace(
-        part,
-        uses=[name + suffix for name in part.uses],
-        record=replace(
+    part, record, process = member.part, member.record, member.record.process
+    return _Member(
+        replace(part, uses=[name + suffix for name in part.uses]),
+        replace(
             record,
             devices=named(record.devices),
             whole_machine=named(record.whole_machine),
@@ -371,19 +389,19 @@ def _all_processes(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None
     return process_record([device for process in known for device in process.devices], unknown)
 
 
-def _ranks(parts: Sequence[Part], hosts: Sequence[str], devices: Sequence[DeviceRecord]) -> list[RankRecord]:
-    joules = {device.id: device.joules for device in devices}
-    users = {name: sum(name in part.uses for part in parts) for part in parts for name in part.uses}
+def _ranks(members: Sequence[_Member], hosts: Sequence[str], devices: Sequence[DeviceRecord]) -> list[RankRecord]:
+    joules = {device.id: device.joules for device in devices if device.joules is not None}
+    users = Counter(name for part, _ in members for name in part.uses)
     ranks = []
-    for part in parts:
-        stages = part.record.stages.values()
-        shares = [joules[name] / users[name] for name in part.uses if joules.get(name) is not None]  # type: ignore[operator]
+    for part, record in members:
+        stages = record.stages.values()
+        shares = [joules[name] / users[name] for name in part.uses if name in joules]
         ranks.append(
             RankRecord(
                 rank=part.rank,
                 node=hosts.index(part.host),
-                status=part.record.run.status,
-                seconds=part.record.total.seconds,
+                status=record.run.status,
+                seconds=record.total.seconds,
                 batches=sum(stage.batches for stage in stages),
                 samples=known_sum([stage.samples for stage in stages if stage.batches]),
                 devices=part.uses,
@@ -401,14 +419,14 @@ def _phase_seconds(stages: Iterable[StageRecord], phase: str) -> float:
     return sum(stage.phases[phase].seconds or 0.0 for stage in stages if phase in stage.phases)
 
 
-def _job_status(parts: Sequence[Part], missing: Sequence[int]) -> tuple[Status, str | None]:
+def _job_status(members: Sequence[_Member], missing: Sequence[int]) -> tuple[Status, str | None]:
     """Return how a job ended, and why: as rank 0 did, unless others failed, fell silent or told nothing."""
-    run = parts[0].record.run
-    failed = [part for part in parts if part.record.run.status == "failed"]
+    run = members[0].record.run
+    failed = [(part.rank, record.run.reason) for part, record in members if record.run.status == "failed"]
     if failed and run.status != "failed":
-        return "failed", f"Rank {failed[0].rank}: {failed[0].record.run.reason}"
+        return "failed", f"Rank {failed[0][0]}: {failed[0][1]}"
     if run.status == "completed":
-        silent = [part.rank for part in parts if part.record.run.status == "running"]
+        silent = [part.rank for part, record in members if record.run.status == "running"]
         lost = [
             f"{_named(silent)} ended without a word" if silent else "",
             f"{_named(missing)} told nothing" if missing else "",

@@ -15,6 +15,10 @@ _CLOSE_S = 1.0
 class LateError(Exception):
     """A call did not end in time."""
 
+    def __str__(self) -> str:
+        """Say so."""
+        return "no answer"
+
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
     """Call in a thread of its own, which does not keep the interpreter from ending.

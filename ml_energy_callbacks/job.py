@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ml_energy_callbacks.backends import counted_twice
-from ml_energy_callbacks.combine import merge_parts
+from ml_energy_callbacks.combine import merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.host import host_identity
 from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_figures
@@ -49,12 +49,12 @@ class Message(msgspec.Struct, kw_only=True):
     Attributes:
         window: What the epoch took; None where there is none to tell of.
         total: What its run has taken so far.
-        part: Its part of the record, with those epochs alone that it has not told yet.
+        record: What it measured itself, with those epochs alone that it has not told yet.
     """
 
     window: StageFigures | None
     total: TotalFigures
-    part: Part
+    record: RunRecord
 
 
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
@@ -85,7 +85,7 @@ class Job:
         self.measured: frozenset[str] = frozenset()
         self.host_measured = False
         self.pids: Sequence[int] = ()
-        self._parts: dict[int, Part] = {}
+        self._records: dict[int, RunRecord] = {}
         self._totals: dict[int, TotalFigures] = {}
         self._untold: list[EpochRecord] = []
         self._told_earlier: RunRecord | None = None
@@ -152,6 +152,11 @@ class Job:
         return self.members[0].run_id
 
     @property
+    def file_name(self) -> str:
+        """Name of the file of what this process measures itself."""
+        return f"energy.rank{self.rank}.json"
+
+    @property
     def leads(self) -> bool:
         """Whether this process speaks for the job."""
         return self.rank == 0
@@ -161,11 +166,10 @@ class Job:
         self._barrier_s += seconds
         self._barrier_joules += joules
 
-    def part(self, record: RunRecord, earlier: RunRecord | None) -> Part:
-        """Return what this process tells.
+    def part(self, earlier: RunRecord | None) -> Part:
+        """Return what makes a record this process's own.
 
         Args:
-            record: What it measured itself.
             earlier: The record of the job that this one resumes, where this process knows it.
         """
         return Part(
@@ -173,9 +177,8 @@ class Job:
             host=self._own.host,
             hostname=self._own.hostname,
             uses=[device.id for device in self._own.devices],
-            record=record,
             barrier_seconds=self._barrier_s,
-            barrier_joules=self._barrier_joules if record.devices else None,
+            barrier_joules=self._barrier_joules if self.measured else None,
             earlier=earlier,
         )
 
@@ -183,8 +186,13 @@ class Job:
         """Remember an epoch that the others have not been told of."""
         self._untold.append(epoch)
 
-    def exchange(self, window: StageFigures | None, total: TotalFigures, part: Part) -> list[StageFigures]:
+    def exchange(self, window: StageFigures | None, total: TotalFigures, record: RunRecord) -> list[StageFigures]:
         """Tell the others, and hear what they tell: a collective.
+
+        Args:
+            window: What an epoch took in this process, or None.
+            total: What its run took so far.
+            record: What it measured itself.
 
         Returns:
             What the window took in each process that told one.
@@ -193,17 +201,30 @@ class Job:
             Exception: Whatever ``gather`` raises where a process cannot be reached; none is asked again.
         """
         # What was told before need not be told again: a message stays as small at the end of a long run.
-        earlier = None if part.earlier is self._told_earlier else part.earlier
-        short = replace(part, record=replace(part.record, epochs=self._untold), earlier=earlier)
-        self.alive = False
-        told = self._gather(msgspec.json.encode(Message(window=window, total=total, part=short)))
-        messages = [_MESSAGE.decode(each) for each in told]
-        self.alive = True
-        self._untold, self._told_earlier = [], part.earlier
+        earlier = None if record.part is None else record.part.earlier
+        part = record.part and replace(record.part, earlier=None if earlier is self._told_earlier else earlier)
+        short = replace(record, epochs=self._untold, part=part)
+        messages = [_MESSAGE.decode(told) for told in self._ask(Message(window=window, total=total, record=short))]
+        self._untold, self._told_earlier = [], earlier
         for rank, message in enumerate(messages):
             self._totals[rank] = message.total
-            self._parts[rank] = _with_what_was_told(message.part, self._parts.get(rank))
+            self._records[rank] = _with_what_was_told(message.record, self._records.get(rank))
         return [message.window for message in messages if message.window is not None]
+
+    def settle(self) -> bool:
+        """Wait for the others at the end of the run: a collective.
+
+        Returns:
+            Whether what each process told last is all that it measured.
+        """
+        self._ask(None)
+        return all(record.run.status != "running" for record in self._records.values())
+
+    def _ask(self, message: Message | None) -> Sequence[bytes]:
+        self.alive = False
+        told = self._gather(msgspec.json.encode(message))
+        self.alive = True
+        return told
 
     def others(self) -> TotalFigures | None:
         """Return what the other processes had taken when they told last, or None where they told nothing."""
@@ -214,23 +235,24 @@ class Job:
         """Return the energy in J that went into a stage, or a phase, in the others, as far as they told it; None for all."""
         stages = [
             found
-            for rank, part in self._parts.items()
-            for name, found in part.record.stages.items()
+            for rank, record in self._records.items()
+            for name, found in record.stages.items()
             if rank != self.rank and stage in {None, name}
         ]
         if phase is None:
             return sum(found.joules or 0.0 for found in stages)
         return sum(found.phases[phase].joules or 0.0 for found in stages if phase in found.phases)
 
-    def merged(self, own: Part) -> RunRecord:
-        """Return the job's record: this process's part as it is, and the others' as they told them last."""
-        return merge_parts([own, *(part for rank, part in self._parts.items() if rank != self.rank)])
+    def merged(self, own: RunRecord) -> RunRecord:
+        """Return the job's record: what this process measured, and the others as they told it last."""
+        return merge_records([own, *(record for rank, record in self._records.items() if rank != self.rank)])
 
 
-def _with_what_was_told(part: Part, before: Part | None) -> Part:
+def _with_what_was_told(record: RunRecord, before: RunRecord | None) -> RunRecord:
     if before is None:
-        return part
-    epochs = before.record.epochs
-    for epoch in part.record.epochs:
+        return record
+    epochs = before.epochs
+    for epoch in record.epochs:
         epochs = add_epoch(epochs, epoch)
-    return replace(part, record=replace(part.record, epochs=epochs), earlier=part.earlier or before.earlier)
+    part, known = record.part, before.part and before.part.earlier
+    return replace(record, epochs=epochs, part=part and replace(part, earlier=part.earlier or known))

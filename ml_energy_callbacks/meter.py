@@ -31,7 +31,7 @@ from ml_energy_callbacks.combine import add_records
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
-from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather, Job
 from ml_energy_callbacks.metrics import (
     PHASES,
@@ -50,20 +50,18 @@ from ml_energy_callbacks.metrics import (
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import (
-    FILE_NAME,
     EpochRecord,
     ForecastRecord,
-    Part,
     Run,
     RunRecord,
     Status,
     StoppingRecord,
     add_epoch,
     check_tags,
-    load_record,
-    write_record,
 )
+from ml_energy_callbacks.run_file import RunFile
 from ml_energy_callbacks.sampler import Poller, Sampler
+from ml_energy_callbacks.storage import Place, as_place
 from ml_energy_callbacks.summary import State, Tally, build_record, errors_by_backend, idle_joules
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
@@ -185,7 +183,8 @@ class EnergyMeter:
         embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
         lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
         offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
-        output_dir: Directory for ``energy.json``; None keeps the record in memory alone.
+        output_dir: Directory for ``energy.json``, or a URL that fsspec reaches, such as ``s3://bucket/run``; None keeps the
+            record in memory alone.
         verbose: Whether to say on the log what the user should know.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
@@ -243,7 +242,7 @@ class EnergyMeter:
         self._tags = check_tags(tags)
         self._devices = devices
         self._interval = sample_interval
-        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._output_dir = None if output_dir is None else as_place(output_dir)
         self._verbose = verbose
         self._scope = scope
         self._backends = backends
@@ -272,10 +271,10 @@ class EnergyMeter:
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
-        self._writing = threading.RLock()
         self._current = _Frame(self._tally("other"), "other", "other")
         self._during = self._between = OUTSIDE
-        self._path: Path | None = None
+        self._file: RunFile | None = None
+        self._journal: RunFile | None = None
         self._job: Job | None = None
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -385,7 +384,7 @@ class EnergyMeter:
                 self._join(self._run, gather, failure)
             self._tell_what_was_found()
             pairs = self._open_ledgers()
-            self._prepare_file(None if output_dir is None else Path(output_dir))
+            self._prepare_files(None if output_dir is None else as_place(output_dir))
             self._ended = False
             self._pid = os.getpid()
             self._loop = loop
@@ -484,7 +483,15 @@ class EnergyMeter:
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             if status == "completed":  # after anything else, other processes may never come to tell
                 self.share()
-            self._write()
+            if status != "completed" and self._job is not None:
+                self.warn(
+                    "The job's processes did not end together: of the others there is here what they told at the end of an epoch. "
+                    "`ml-energy merge` adds up the files that all of them leave."
+                )
+            for file in self._files():
+                file.finish()
+            if status == "completed":
+                self._clear_up()
             close(source for source in self._sources if not any(source is other for other in hanging))
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
@@ -851,22 +858,30 @@ class EnergyMeter:
             return None
         began = self.point()
         try:
-            told = job.exchange(window, self._total_figures(began), self._part())
+            told = job.exchange(window, self._total_figures(began), self._build_own())
         except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
-            self.warn(
-                f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in "
-                "this record. `ml-energy merge` adds up the files that they leave."
-            )
+            self._tell_silence(error)
             return None
         ended = self.point()
         seconds = (ended.time_ns - began.time_ns) / NS_PER_S
         job.waited(seconds, sum(ended.devices.values()) - sum(began.devices.values()))
         return add_stage_figures(told) if told else None
 
-    def _part(self) -> Part:
-        """Return this process's part of the job's record."""
-        assert self._job is not None  # noqa: S101 - for the type checker
-        return self._job.part(self._build_own(), self._earlier)
+    def _tell_silence(self, error: Exception) -> None:
+        self.warn(
+            f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in this "
+            "record. `ml-energy merge` adds up the files that they leave."
+        )
+
+    def _clear_up(self) -> None:
+        """Remove this process's own file once the job's record holds all that is in it: a collective."""
+        if self._job is None or not self._job.alive:
+            return
+        try:
+            if self._job.settle() and self._journal is not None:
+                self._journal.remove()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell_silence(error)
 
     def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
         """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all.
@@ -1018,9 +1033,12 @@ class EnergyMeter:
         return self._build()
 
     @property
-    def record_path(self) -> Path | None:
-        """The run file, or None where none is written."""
-        return self._path
+    def record_path(self) -> Path | str | None:
+        """Where the record is written: a path, or a URL where ``output_dir`` is one; None where it is not written.
+
+        While a URL cannot be written, it is the path of the local file that is written in its place.
+        """
+        return None if self._file is None else self._file.path
 
     def resume(self, earlier: RunRecord) -> None:
         """Go on from the record of an interrupted run: its stages, devices and totals add to this one's.
@@ -1046,9 +1064,9 @@ class EnergyMeter:
                 _log.warning(message)
 
     def _build(self) -> RunRecord:
-        if self._job is not None:
-            return self._job.merged(self._part())
         own = self._build_own()
+        if self._job is not None:
+            return self._job.merged(own)
         return own if self._earlier is None else add_records(self._earlier, own)
 
     def _build_own(self) -> RunRecord:
@@ -1083,13 +1101,15 @@ class EnergyMeter:
             if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
         )
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
+        record.part = None if self._job is None else self._job.part(self._earlier)
         return record
 
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
         self._follow_rates()
         self._doubt()
-        self._write()
+        for file in self._files():
+            file.write()
 
     def _follow_rates(self) -> None:
         """Settle what the energy so far amounts to, where an intensity ended, and tell what the grams are by."""
@@ -1099,46 +1119,34 @@ class EnergyMeter:
                 self._rates.follow(joules, datetime.now(UTC))
         self._tell_intensity()
 
-    def _prepare_file(self, framework_dir: Path | None) -> None:
-        """Write the first record; a directory that the user named has to be writable, the framework's need not."""
-        directory = framework_dir if self._output_dir is None else self._output_dir
-        self._path = None
-        if directory is None:
+    def _prepare_files(self, framework_dir: Place | None) -> None:
+        """Write the first record; a directory that the user named has to be writable, the framework's need not.
+
+        In a job, rank 0 writes the job's record, and each process one of what it measures itself.
+        """
+        folder = framework_dir if self._output_dir is None else self._output_dir
+        self._file = self._journal = None
+        if folder is None:
             return
-        path = directory / FILE_NAME
+        spare = framework_dir if isinstance(framework_dir, Path) else None
+        if self._job is not None:
+            self._journal = self._claim(RunFile(folder, self._build_own, self.warn, name=self._job.file_name, spare=spare))
+        if self._job is None or self._job.leads:
+            self._file = self._claim(RunFile(folder, self._build, self.warn, spare=spare))
+
+    def _files(self) -> Sequence[RunFile]:
+        return [file for file in (self._file, self._journal) if file is not None]
+
+    def _claim(self, file: RunFile) -> RunFile | None:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._keep_foreign(path)
-            write_record(self._build(), path)
-        except OSError as error:
-            msg = f"The run file {path} cannot be written ({error.strerror}); choose another output_dir."
-            if self._output_dir is None:
-                self.warn(msg)
-                return
+            file.claim(self._own_ids())
+        except ConfigurationError as error:
+            if self._output_dir is None or (self._job is not None and not self._job.leads):
+                self.warn(str(error))
+                return None
             close(self._sources)
-            raise ConfigurationError(msg) from None
-        self._path = path
-
-    def _keep_foreign(self, path: Path) -> None:
-        """Move another run's record out of the way rather than overwrite it."""
-        if not path.exists():
-            return
-        try:
-            name = load_record(path).run.id
-        except RecordError:
-            name = "broken"
-        if name not in self._own_ids():
-            path.replace(path.with_name(f"energy-{name[:8]}.json"))
-
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        try:
-            with self._writing:  # a review that is late must not put an older record in the last one's place
-                write_record(self._build(), self._path)
-        except (OSError, TypeError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            self.warn(f"The run file {self._path} could not be written ({reason}); the record is in memory.")
+            raise
+        return file
 
 
 def last_exception() -> BaseException | None:

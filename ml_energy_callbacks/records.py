@@ -13,6 +13,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError, Vers
 from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, Method, Provenance
+from ml_energy_callbacks.storage import LocalFile, as_place, in_one_line, open_file_or_within
 
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
@@ -380,13 +381,36 @@ class NodeRecord(msgspec.Struct, kw_only=True):
     joules: float | None
 
 
+class Part(msgspec.Struct, kw_only=True):
+    """What makes a record that of one process of a job: what this one measured itself.
+
+    Attributes:
+        rank: Its rank.
+        host: Identity of its host; two jobs' or two containers' processes on one machine have the same.
+        hostname: The host's name.
+        uses: Ids of the devices that it uses, those that another process measures included.
+        barrier_seconds: Time that it waited for the others at the ends of epochs.
+        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
+        earlier: The record of the job that this one resumes, in the part of rank 0.
+    """
+
+    rank: int
+    host: str
+    hostname: str
+    uses: list[str]
+    barrier_seconds: float = 0.0
+    barrier_joules: float | None = None
+    earlier: "RunRecord | None" = None
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """All that is known of a run.
 
     ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
     together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
     epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
-    a job of several processes; of one that was resumed, they are of its last part.
+    a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in what one process of a
+    job tells, as in its file ``energy.rank<rank>.json``.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -403,39 +427,23 @@ class RunRecord(msgspec.Struct, kw_only=True):
     early_stopping: StoppingRecord | None = None
     ranks: list[RankRecord] = []
     nodes: list[NodeRecord] = []
-
-
-class Part(msgspec.Struct, kw_only=True):
-    """What one process of a job tells: to the others at the ends of epochs, and in a file of its own while it runs.
-
-    Attributes:
-        rank: Its rank.
-        host: Identity of its host; two jobs' or two containers' processes on one machine have the same.
-        hostname: The host's name.
-        uses: Ids of the devices that it uses, those that another process measures included.
-        record: What it measured itself.
-        barrier_seconds: Time that it waited for the others at the ends of epochs.
-        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
-        earlier: The record of the job that this one resumes, in the part of rank 0.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    rank: int
-    host: str
-    hostname: str
-    uses: list[str]
-    record: RunRecord
-    barrier_seconds: float = 0.0
-    barrier_joules: float | None = None
-    earlier: RunRecord | None = None
+    part: Part | None = None
 
 
 class _Head(msgspec.Struct):
     schema_version: int
 
 
+class _OwnerRun(msgspec.Struct):
+    id: str
+
+
+class _Owner(msgspec.Struct):
+    run: _OwnerRun
+
+
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
-_HEAD, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(RunRecord)
+_HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owner), msgspec.json.Decoder(RunRecord)
 
 
 def dump_json(facts: msgspec.Struct) -> str:
@@ -488,12 +496,12 @@ def write_record(record: RunRecord, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(dump_json(record).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    LocalFile(path).write(encode_record(record))
+
+
+def encode_record(record: RunRecord) -> bytes:
+    """Return what a record's file holds."""
+    return dump_json(record).encode()
 
 
 def is_record_name(name: str) -> bool:
@@ -501,33 +509,51 @@ def is_record_name(name: str) -> bool:
     return name == FILE_NAME or fnmatchcase(name, _KEPT_FILES)
 
 
-def find_records(folder: Path, unlisted: Callable[[OSError], None]) -> list[Path]:
-    """Return the run records below a directory, in the order of their names; a directory that cannot be listed is told."""
+def find_records(
+    folder: Path, unlisted: Callable[[OSError], None], named: Callable[[str], bool] = is_record_name
+) -> list[Path]:
+    """Return the run records below a directory, in the order of their names; a directory that cannot be listed is told.
+
+    Args:
+        folder: The directory.
+        unlisted: Called with why one below it cannot be listed.
+        named: Whether a file is one, by its name.
+    """
     found = os.walk(folder, onerror=unlisted)
-    return sorted(Path(parent, name) for parent, _, names in found for name in names if is_record_name(name))
+    return sorted(Path(parent, name) for parent, _, names in found for name in names if named(name))
 
 
 def load_record(path: str | os.PathLike[str]) -> RunRecord:
     """Load a run record.
 
     Args:
-        path: The file, or the directory that holds ``energy.json``.
+        path: The file, or the directory that holds ``energy.json``; or a URL of these such as ``s3://bucket/run``.
 
     Raises:
         RecordError: There is no such file, or it is no complete run record of a version that we know.
+        ConfigurationError: The URL needs a package that is missing.
     """
-    path = Path(path)
-    if path.is_dir():
-        path /= FILE_NAME
+    place = as_place(path)
     try:
-        data = path.read_bytes()
+        file = open_file_or_within(place, FILE_NAME)
+        place = file.place
+        data = file.read()
     except FileNotFoundError:
-        msg = f"There is no run record at {path}: name an {FILE_NAME} or the directory that holds one."
+        msg = f"There is no run record at {place}: name an {FILE_NAME} or the directory that holds one."
         raise RecordError(msg) from None
     except OSError as error:
-        msg = f"The run record {path} cannot be read: {error.strerror}."
+        msg = f"The run record {place} cannot be read: {in_one_line(error)}."
         raise RecordError(msg) from None
-    return decode_record(data, str(path))
+    return decode_record(data, str(place))
+
+
+def run_id(data: bytes) -> str | None:
+    """Return the id of the run whose record a file holds, be it of any version; None where it holds none."""
+    try:
+        found = _OWNER.decode(data).run.id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found.isalnum() else None
 
 
 def decode_record(data: bytes, name: str) -> RunRecord:

@@ -18,4 +18,4 @@ class Outcome:
 
     accuracy: float
     record: RunRecord
-    record_path: Path | None
+    record_path: Path | str | None

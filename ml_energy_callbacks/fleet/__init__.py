@@ -2,6 +2,7 @@
 
 from ml_energy_callbacks.fleet.files import RecordFile, find_files, is_run
 from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
+from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.fleet.output import check_output
 from ml_energy_callbacks.fleet.reading import Runs, read_runs
 from ml_energy_callbacks.fleet.rows import Row
@@ -18,6 +19,7 @@ __all__ = [
     "check_output",
     "find_files",
     "is_run",
+    "merge_jobs",
     "read_runs",
     "render_fleet",
 ]

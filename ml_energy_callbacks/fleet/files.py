@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.records import FILE_NAME, RunRecord, decode_record, find_records, is_record_name
+from ml_energy_callbacks.storage import file_system, in_one_line
 
 THREADS = 16
 """They wait for a disk or a network most of the time."""
@@ -36,7 +37,7 @@ class RecordFile:
         try:
             data = self.read()
         except Exception as error:  # noqa: BLE001 - each file system has errors of its own
-            msg = f"The run record {self.name} cannot be read: {_in_one_line(error)}."
+            msg = f"The run record {self.name} cannot be read: {in_one_line(error)}."
             raise RecordError(msg) from None
         return decode_record(data, self.name)
 
@@ -46,12 +47,19 @@ def is_run(place: str) -> bool:
     return Path(place).is_file() or Path(place, FILE_NAME).is_file()
 
 
-def find_files(places: Sequence[str], unlisted: Callable[[str], None]) -> list[RecordFile]:
+def find_files(
+    places: Sequence[str],
+    unlisted: Callable[[str], None],
+    named: Callable[[str], bool] = is_record_name,
+    example: str = FILE_NAME,
+) -> list[RecordFile]:
     """Return the files of run records, each once.
 
     Args:
         places: Files, directories above some, patterns such as ``runs/*``, or URLs of these such as ``s3://bucket/runs/*``.
         unlisted: Called with what cannot be looked into, such as a directory of somebody else's.
+        named: Whether a file below a directory is one, by its name.
+        example: Such a name.
 
     Raises:
         RecordError: There is none at one of the places.
@@ -59,52 +67,40 @@ def find_files(places: Sequence[str], unlisted: Callable[[str], None]) -> list[R
     """
     files: dict[str, RecordFile] = {}
     for place in places:
-        found = list(_remote(place) if "://" in place else _local(place, unlisted))
+        found = list(_remote(place, named) if "://" in place else _local(place, unlisted, named))
         if not found:
-            msg = f"There is no run record at {place} or below it: name an {FILE_NAME} or a directory above some."
+            msg = f"There is no run record at {place} or below it: name an {example} or a directory above some."
             raise RecordError(msg)
         files.update({file.name: file for file in found})
     return list(files.values())
 
 
-def _local(place: str, unlisted: Callable[[str], None]) -> Iterator[RecordFile]:
-    named = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - absolute ones, too
-    for path in map(Path, named):
-        found = find_records(path, lambda error: unlisted(str(error.filename))) if path.is_dir() else [path]
+def _local(place: str, unlisted: Callable[[str], None], named: Callable[[str], bool]) -> Iterator[RecordFile]:
+    paths = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - absolute ones, too
+    for path in map(Path, paths):
+        found = find_records(path, lambda error: unlisted(str(error.filename)), named) if path.is_dir() else [path]
         for file in found:
             yield RecordFile(str(file).encode(errors="replace").decode(), file.read_bytes)
 
 
-def _remote(url: str) -> Iterator[RecordFile]:
+def _remote(url: str, named: Callable[[str], bool]) -> Iterator[RecordFile]:
+    system, path = file_system(url)
     try:
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - an optional extra
-    except ImportError:
-        msg = (
-            f"Reading {url} needs fsspec: pip install 'ml-energy-callbacks[remote]', or copy the records to a local directory."
-        )
-        raise ConfigurationError(msg) from None
-    try:
-        system, path = url_to_fs(url)
-        found = _below(system, path)
+        found = _below(system, path, named)
     except FileNotFoundError:
         return
-    except Exception as error:  # noqa: BLE001 - each file system has errors of its own, and a package of its own to miss
-        msg = f"{url} cannot be listed: {_in_one_line(error)}."
+    except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+        msg = f"{url} cannot be listed: {in_one_line(error)}."
         raise ConfigurationError(msg) from None
     for file in found:
         yield RecordFile(system.unstrip_protocol(file), partial(system.cat_file, file))
 
 
-def _below(system: Any, path: str) -> list[str]:  # noqa: ANN401 - fsspec has no types
-    """Return the files that a path or a pattern names, and the run records below the directories."""
-    named = system.glob(path, detail=True) if glob.has_magic(path) else {path: system.info(path)}
-    files = [name for name, info in named.items() if info["type"] == "file"]
+def _below(system: Any, path: str, named: Callable[[str], bool]) -> list[str]:  # noqa: ANN401 - fsspec has no types
+    """Return the files that a path or a pattern names, and those of the right names below the directories."""
+    places = system.glob(path, detail=True) if glob.has_magic(path) else {path: system.info(path)}
+    files = [name for name, info in places.items() if info["type"] == "file"]
     with ThreadPoolExecutor(THREADS) as pool:
-        for found in pool.map(system.find, [name for name, info in named.items() if info["type"] != "file"]):
-            files += [file for file in found if is_record_name(file.rpartition("/")[2])]
+        for found in pool.map(system.find, [name for name, info in places.items() if info["type"] != "file"]):
+            files += [file for file in found if named(file.rpartition("/")[2])]
     return sorted(files)
-
-
-def _in_one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return " ".join(text.split()).removesuffix(".")

@@ -28,6 +28,7 @@ from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
+from ml_energy_callbacks.storage import Place, as_place
 
 _NEVER = sys.maxsize
 
@@ -115,7 +116,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             Keras itself counts.
         log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
             TensorBoard callback, 0 for none.
-        output_dir: Directory for ``energy.json`` in place of the TensorBoard callback's.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the TensorBoard callback's.
         verbose: Whether to say what the user should know, and a line at the end of each run.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
@@ -187,7 +188,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
         self._scalars = Scalars(None, self._meter.warn)
-        self._folder: Path | None = None
+        self._folder: Place | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
 
@@ -243,12 +244,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         _check(loop)
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
         output_dir: Any = self._options["output_dir"]
-        folder = None if output_dir is None else Path(output_dir)
+        folder = None if output_dir is None else as_place(output_dir)
         # An evaluation or a prediction without one belongs to the fit before it.
-        shown = self._folder = self._folder or folder if board is None else Path(board.log_dir)
-        if board is not None and "://" in str(board.log_dir):
-            self._meter.warn(f"Nothing is written to {board.log_dir}, which is no local folder: give output_dir.")
-            shown = self._folder = folder
+        shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
         if stage == "train":
             self._backup = Backup(loop)
             earlier = self._backup.load(folder or shown)
@@ -265,7 +263,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._loop = loop
         if traits.processes() > 1:
             self._meter.warn(f"Only this one of {traits.processes()} processes measures, and its own machine alone.")
-        self._scalars = Scalars(shown, self._meter.warn)
+        self._scalars = Scalars(None if board is None and not isinstance(shown, Path) else shown, self._meter.warn)
         self._every = self._steps_between_scalars(board)
         self._listening.enter_context(compilations(self._on_compiling))
         _shorten_progress_bar(loop)

@@ -9,6 +9,7 @@ import keras
 from ml_energy_callbacks.kept_record import keep_record, kept_record
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.storage import Place, as_place
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.tensorboard.event_file import EventFile
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 class Scalars:
     """Scalars and panels for TensorBoard below a folder; what cannot be written is said, and stops nothing."""
 
-    def __init__(self, folder: Path | None, warn: Callable[[str], None]) -> None:
-        """Write into this folder, or nowhere."""
+    def __init__(self, folder: Place | None, warn: Callable[[str], None]) -> None:
+        """Write into this folder, if it is a local one."""
         self._warn = warn
         self._file: EventFile | None = None
         if folder is None:
+            return
+        if not isinstance(folder, Path):
+            warn(f"No scalars are written to {folder}, which is no local folder.")
             return
         try:
             from ml_energy_callbacks.tensorboard import event_file, panels  # noqa: PLC0415 - an optional extra
@@ -57,9 +61,9 @@ class Backup:
     def __init__(self, loop: KerasLoop) -> None:
         """Find the backup of a loop, if it has one."""
         keeper = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.BackupAndRestore)), None)
-        self._folder = None if keeper is None else Path(keeper.backup_dir)
+        self._folder = None if keeper is None else as_place(keeper.backup_dir)
 
-    def load(self, folder: Path | None) -> RunRecord | None:
+    def load(self, folder: Place | None) -> RunRecord | None:
         """Return the record of the run that this one resumes, or None.
 
         Args:

@@ -1,7 +1,6 @@
 """Callbacks that stop a training by its energy; they go by the EnergyCallback beside them."""
 
 from copy import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
@@ -9,6 +8,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.lightning.base import Callback
 from ml_energy_callbacks.lightning.energy import EnergyCallback
 from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.storage import as_place, below
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -89,7 +89,7 @@ class EnergyBudget(Callback):
         # Private, but what Lightning itself knows it by; where it is not there, one checkpoint more does no harm.
         if not any(getattr(keeper, "_last_global_step_saved", 0) == trainer.global_step > 0 for keeper in keepers):
             folder = getattr(keepers[0], "dirpath", None) or trainer.default_root_dir
-            trainer.save_checkpoint(Path(folder) / _CHECKPOINT)
+            trainer.save_checkpoint(below(as_place(folder), _CHECKPOINT))
 
 
 class EnergyEarlyStopping(Callback):

@@ -22,6 +22,7 @@ from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary
+from ml_energy_callbacks.storage import as_place
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.torch_group import all_gather, joined
 
@@ -58,7 +59,7 @@ class EnergyCallback(MeteredCallback, Callback):
         batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
         log_every_n_steps: Steps between two logs of a training step's energy; None for the trainer's own setting, 0 for
             none.
-        output_dir: Directory for ``energy.json`` in place of the trainer's log directory.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the trainer's log directory.
         verbose: Whether to say what the user should know, and a line at the end of each run.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
@@ -179,10 +180,14 @@ class EnergyCallback(MeteredCallback, Callback):
         for logger in trainer.loggers:
             if not any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__):
                 continue
+            folder = as_place(logger.log_dir)  # type: ignore[arg-type]
+            if not isinstance(folder, Path):
+                self._meter.warn(f"TensorBoard's energy panels are not written to {folder}, which is no local folder.")
+                continue
             try:
                 from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - an optional extra
 
-                write_panels(Path(logger.log_dir))  # type: ignore[arg-type]
+                write_panels(folder)
             except (ImportError, OSError) as error:
                 self._meter.warn(f"TensorBoard's energy panels could not be written: {error}.")
 

@@ -22,6 +22,9 @@ _SHOWN_STATUS = {
 
 _MOST_HINTS = 3
 
+_LONG_WAIT = 0.02
+"""Of the run's time: what processes waited for each other, from which on it is told."""
+
 _BASES = {
     "lifecycle": "lifecycle emissions",
     "direct": "what the power stations emit",
@@ -69,6 +72,10 @@ def render(record: RunRecord) -> Group:
         parts.append(_device_table("The whole machine, not part of the total", record.whole_machine))
     if record.process is not None:
         parts.append(_device_table("This job's share of it", record.process.devices))
+    if len(record.nodes) > 1:
+        parts.append(_node_table(record))
+    if record.ranks:
+        parts.append(_rank_table(record))
     return Group(*parts, *(Text(line) for line in _footer(record)))
 
 
@@ -150,6 +157,59 @@ def _device_table(title: str, devices: Sequence[DeviceRecord]) -> Table:
     return table
 
 
+def _node_table(record: RunRecord) -> Table:
+    table = _table("Hosts", "host", "ranks", "joules", "share")
+    for node in record.nodes:
+        ranks = ", ".join(map(str, node.ranks))
+        table.add_row(node.hostname, ranks, quantity(node.joules), _share(node.joules, record.total.joules))
+    return table
+
+
+def _rank_table(record: RunRecord) -> Table:
+    table = _table(
+        "Processes",
+        "rank",
+        "host",
+        "samples",
+        "joules",
+        "share",
+        "batches\ns",
+        "data wait\ns",
+        "epoch ends\ns",
+        "epoch ends\nJ",
+    )
+    for rank in record.ranks:
+        table.add_row(
+            str(rank.rank),
+            record.nodes[rank.node].hostname,
+            quantity(rank.samples),
+            quantity(rank.joules),
+            _share(rank.joules, record.total.joules),
+            quantity(rank.compute_seconds),
+            quantity(rank.data_wait_seconds),
+            quantity(rank.barrier_seconds),
+            quantity(rank.barrier_joules),
+        )
+    return table
+
+
+def _job(record: RunRecord) -> Iterator[str]:
+    """Say what a job lacks, and which process the others waited for."""
+    missing, ranks = record.run.missing_ranks, record.ranks
+    if missing:
+        names = ", ".join(map(str, missing))
+        yield f"Of the job's {record.run.world_size} processes these told nothing, and their energy is missing: rank {names}."
+    if len(ranks) < 2:  # noqa: PLR2004 - there is nobody to wait for
+        return
+    last, first = (pick(ranks, key=lambda rank: rank.barrier_seconds) for pick in (min, max))
+    if first.barrier_seconds - last.barrier_seconds > _LONG_WAIT * record.total.seconds:
+        waited = sum(rank.barrier_joules or 0.0 for rank in ranks if rank is not last)
+        yield (
+            f"Rank {last.rank} came last to the ends of epochs: others waited there for up to "
+            f"{quantity(first.barrier_seconds, 's')}, and used {quantity(waited, 'J')} in that time."
+        )
+
+
 def _share(part: float | None, whole: float | None) -> str:
     return UNKNOWN if part is None or not whole else f"{part / whole:.0%}".replace("%", " %")
 
@@ -187,6 +247,7 @@ def _latencies(record: RunRecord) -> Iterator[str]:
 
 
 def _footer(record: RunRecord) -> Iterator[str]:
+    yield from _job(record)
     yield from _latencies(record)
     yield from _origin(record.carbon)
     yield from for_people(record)

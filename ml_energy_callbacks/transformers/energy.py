@@ -24,6 +24,7 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
 from ml_energy_callbacks.stack_loop import StackLoop
+from ml_energy_callbacks.storage import Place, as_place
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.transformers.samples import on_this_machine
 from ml_energy_callbacks.transformers.trainer import caller_of, precede
@@ -83,7 +84,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
         log_every_n_steps: Steps of the optimiser between two logs of their energy; None for the Trainer's ``logging_steps``,
             0 for none.
-        output_dir: Directory for ``energy.json`` in place of the Trainer's.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the Trainer's.
         verbose: Whether to say what the user should know, and a line at the end of each run.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
         idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
@@ -368,9 +369,9 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         """Return whether it is still one of the Trainer's callbacks."""
         return any(callback is self for callback in trainer.callback_handler.callbacks)
 
-    def _folder(self, args: TrainingArguments) -> Path:
+    def _folder(self, args: TrainingArguments) -> Place:
         """Return where the record goes."""
-        return Path(self._options["output_dir"] or args.output_dir or ".")
+        return as_place(self._options["output_dir"] or args.output_dir or ".")
 
     def _samples(self, run: _Pass, batch: Any, *, last: bool) -> int | None:
         """Return the number of samples in a batch."""

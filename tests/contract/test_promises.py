@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import frameworks
+import fsspec
 import pytest
 from service import Service
 
@@ -208,6 +209,27 @@ def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         framework.Loops(tmp_path).fit([energy_callback(tmp_path, output_dir=tmp_path / "file" / "x")])
+    assert no_thread_lives()
+
+
+def test_the_record_goes_to_a_url(tmp_path: Path) -> None:
+    for _ in range(2):
+        energy = energy_callback(tmp_path, output_dir="memory://bucket/run")
+        framework.Loops(tmp_path).fit([energy], epochs=1)
+        assert energy.record_path == "memory://bucket/run/energy.json"
+        assert load_record("memory://bucket/run") == energy.record
+        assert energy.record.run.status == "completed"
+        assert not [warning for warning in energy.record.warnings if "memory://" in warning]
+    system = fsspec.filesystem("memory")
+    assert len(system.find("/bucket")) == 2
+    system.rm("/bucket", recursive=True)
+
+
+def test_a_url_that_cannot_be_reached_is_refused_before_training(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(ConfigurationError, match=r"nosuch://run/energy\.json cannot be reached: .*nosuch"):
+        framework.Loops(tmp_path).fit([energy_callback(tmp_path, output_dir="nosuch://run")], after_batch=seen.append)
+    assert seen == []
     assert no_thread_lives()
 
 

@@ -330,7 +330,7 @@ def test_records_of_another_file_system(runs: Folder, memory: Any) -> None:
         assert found.rows[0].file.startswith("memory:///bucket/team/run0"), found.rows[0].file
     with pytest.raises(RecordError, match="no run record at memory://bucket/none"):
         find_files(["memory://bucket/none"], pytest.fail)
-    with pytest.raises(ConfigurationError, match=r"nosuch://x cannot be listed: .*nosuch"):
+    with pytest.raises(ConfigurationError, match=r"nosuch://x cannot be reached: .*nosuch"):
         find_files(["nosuch://x"], pytest.fail)
 
 
@@ -392,7 +392,7 @@ def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> 
         (["{}", "--csv", "{}/none/a.csv"], "there is no folder"),
         (["{}", "--parquet", "{}/run1/energy.json/a.parquet"], "there is no folder"),
         (["{}", "--parquet", "/proc/runs.parquet"], "cannot be written to /proc/runs.parquet"),
-        (["s3x://bucket/*"], "s3x://bucket/* cannot be listed"),
+        (["s3x://bucket/*"], "s3x://bucket/* cannot be reached"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(runs: Folder, args: list[str], message: str) -> None:

@@ -15,8 +15,10 @@ import pytest
 from lightning_models import loader, module, trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ml_energy_callbacks import load_record
 from ml_energy_callbacks.lightning import EnergyCallback
 
 
@@ -27,6 +29,26 @@ def run(folder: Path, **options: Any) -> tuple[Any, EnergyCallback]:
     t.test(m, loader(40), verbose=False)
     t.predict(m, loader(40))
     return t, energy
+
+
+def test_a_root_directory_behind_a_url_takes_the_record(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False)
+    root = "memory://bucket/root"
+    t = trainer(tmp_path, [energy], default_root_dir=root)
+    t.fit(module(), loader(40))
+    assert energy.record_path == f"{root}/energy.json"
+    assert load_record(root) == energy.record
+
+
+def test_panels_are_not_written_behind_a_url(tmp_path: Path) -> None:
+    energy = EnergyCallback(verbose=False, output_dir=tmp_path)
+    # Where TensorFlow is installed, the real one writes to no file system of fsspec's.
+    kind = type("TensorBoardLogger", (DummyLogger,), {"log_dir": "memory://bucket/logs", "save_dir": None})
+    t = trainer(tmp_path, [energy], logger=kind())
+    t.fit(module(), loader(40))
+    told = "TensorBoard's energy panels are not written to memory://bucket/logs, which is no local folder."
+    assert told in energy.record.warnings
+    assert [path.name for path in tmp_path.iterdir()] == ["energy.json"]
 
 
 def test_tensorboard_and_csv_hold_the_records_numbers(tmp_path: Path) -> None:
