@@ -29,7 +29,7 @@ from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, Site, check_cu
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.combine import add_records
 from ml_energy_callbacks.cross_check import LIMIT
-from ml_energy_callbacks.deadline import close
+from ml_energy_callbacks.deadline import close, in_background
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather, Job
@@ -302,6 +302,11 @@ class EnergyMeter:
         return self._sampler is not None
 
     @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that measures: it has neither the threads nor the run."""
+        return self.started and os.getpid() != self._pid
+
+    @property
     def currency(self) -> str | None:
         """Currency of the cost, or None where no price is known."""
         return self._rates.currency if self._rates.priced else None
@@ -459,7 +464,7 @@ class EnergyMeter:
             status: How the run ended.
             reason: Why it stopped or failed.
         """
-        if os.getpid() != self._pid:  # a fork has neither the threads nor the run
+        if self.forked:
             return
         with self._stopping:
             sampler = self._sampler
@@ -485,8 +490,8 @@ class EnergyMeter:
                 self.share()
             if status != "completed" and self._job is not None:
                 self.warn(
-                    "The job's processes did not end together: of the others there is here what they told at the end of an epoch. "
-                    "`ml-energy merge` adds up the files that all of them leave."
+                    "The job's processes did not end together: of the others there is here what they told at the end of an "
+                    "epoch. `ml-energy merge` adds up the files that all of them leave."
                 )
             for file in self._files():
                 file.finish()
@@ -862,6 +867,8 @@ class EnergyMeter:
         except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
             self._tell_silence(error)
             return None
+        if self._journal is not None:
+            in_background(self._journal.write)  # what this process leaves if it dies is no older than what the others know
         ended = self.point()
         seconds = (ended.time_ns - began.time_ns) / NS_PER_S
         job.waited(seconds, sum(ended.devices.values()) - sum(began.devices.values()))

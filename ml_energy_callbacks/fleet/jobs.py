@@ -65,8 +65,8 @@ def _refuse_to_forget(record: RunRecord, folder: Place) -> None:
     lost = sorted(known - {rank.rank for rank in record.ranks})
     if lost:
         msg = (
-            f"{below(folder, FILE_NAME)} knows what rank {', '.join(map(str, lost))} had told, whose own file is not here: name "
-            "the directory that holds it, too, or move that record away to go without."
+            f"{below(folder, FILE_NAME)} knows what rank {', '.join(map(str, lost))} had told, whose own file is not here: "
+            "name the directory that holds it, too, or move that record away to go without."
         )
         raise RecordError(msg)
 

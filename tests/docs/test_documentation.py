@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ml_energy_callbacks.sinks.figures import FIGURES
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -39,6 +41,12 @@ def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Pat
     program = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
     program.write_text(python_blocks(page), encoding="utf-8")
     run(program, tmp_path)
+
+
+def test_the_page_of_services_names_every_figure() -> None:
+    page = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+    for figure in FIGURES:
+        assert f"| `{figure.prometheus}` | `{figure.name}` |" in page
 
 
 def test_the_new_backend_of_the_page_passes_the_suite_and_is_short(tmp_path: Path) -> None:

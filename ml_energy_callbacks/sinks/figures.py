@@ -1,0 +1,199 @@
+"""A run record -> the figures that are told of it, with their names and labels; pure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from ml_energy_callbacks.records import BesideRecord, DeviceRecord, RunRecord, StageRecord
+
+Labels = tuple[str | None, ...]
+"""Values of a figure's labels, in their order; None where one is not known."""
+
+_Values = Iterator[tuple[Labels, float | None]]
+
+_DEVICE: Final = ("device", "kind", "name", "provenance")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figure:
+    """A figure, and how it is named.
+
+    Attributes:
+        name: Name in OpenTelemetry; ``hw.energy`` and ``hw.host.energy`` are those of its semantic conventions for hardware
+            (https://opentelemetry.io/docs/specs/semconv/hardware/common/).
+        prometheus: Name in Prometheus, to which a counter's ``_total`` is added.
+        unit: As UCUM spells it.
+        help: What it is, in one sentence.
+        labels: Names of its labels.
+        values: Returns its values in a record, each with its labels; None for what is not known.
+        counter: Whether it only grows.
+    """
+
+    name: str
+    prometheus: str
+    unit: str
+    help: str
+    labels: Sequence[str]
+    values: Callable[[RunRecord], _Values]
+    counter: bool = True
+
+
+def observe(record: RunRecord) -> dict[Figure, list[tuple[Labels, float]]]:
+    """Return the values of every figure, each with its labels; what is not known is absent."""
+    return {figure: [(labels, value) for labels, value in figure.values(record) if value is not None] for figure in FIGURES}
+
+
+def _device(device: DeviceRecord) -> Labels:
+    return device.id, device.kind, device.name, device.provenance
+
+
+def _joules(record: RunRecord) -> _Values:
+    devices = {device.id: _device(device) for device in record.devices}
+    for stage, told in record.stages.items():
+        for name, joules in told.devices.items():
+            yield (*devices[name], stage), joules
+
+
+def _beside(devices: Sequence[BesideRecord]) -> _Values:
+    for device in devices:
+        for stage, joules in device.stages.items():
+            yield (*_device(device), stage), joules
+
+
+def _host_joules(record: RunRecord) -> _Values:
+    return _beside(record.whole_machine)
+
+
+def _process_joules(record: RunRecord) -> _Values:
+    return _beside([] if record.process is None else record.process.devices)
+
+
+def _phase_joules(record: RunRecord) -> _Values:
+    for stage, told in record.stages.items():
+        for phase, split in told.phases.items():
+            yield (stage, phase), split.joules
+
+
+def _seconds(record: RunRecord) -> _Values:
+    for stage, told in record.stages.items():
+        for phase, split in told.phases.items():
+            yield (stage, phase), split.seconds
+
+
+def _of_stage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunRecord], _Values]:
+    def values(record: RunRecord) -> _Values:
+        for stage, told in record.stages.items():
+            yield (stage,), quantity(told)
+
+    return values
+
+
+def _cost(record: RunRecord) -> _Values:
+    for stage, told in record.stages.items():
+        yield (stage, record.total.currency), told.cost
+
+
+def _missing(record: RunRecord) -> _Values:
+    for device in chain(record.devices, record.whole_machine):
+        yield _device(device), device.missing_s
+
+
+def _uncertainty(record: RunRecord) -> _Values:
+    for device in chain(record.devices, record.whole_machine):
+        yield _device(device), None if device.joules is None else device.relative_uncertainty
+
+
+def _intensity(record: RunRecord) -> _Values:
+    carbon = record.carbon
+    known = record.total.co2e_grams is not None  # else it may still be asked for
+    labels = (carbon.location, carbon.source, carbon.basis, str(carbon.assumed).lower())
+    yield labels, carbon.intensity_g_per_kwh if known else None
+
+
+FIGURES: Final = (
+    Figure("hw.energy", "ml_energy_joules", "J", "Energy of a device.", (*_DEVICE, "stage"), _joules),
+    Figure(
+        "hw.host.energy",
+        "ml_energy_host_joules",
+        "J",
+        "Energy of the whole machine by a meter of its own, which holds that of the devices.",
+        (*_DEVICE, "stage"),
+        _host_joules,
+    ),
+    Figure(
+        "ml.energy.process",
+        "ml_energy_process_joules",
+        "J",
+        "This job's share of a device's energy, which is part of it.",
+        (*_DEVICE, "stage"),
+        _process_joules,
+    ),
+    Figure(
+        "ml.energy.phase",
+        "ml_energy_phase_joules",
+        "J",
+        "The devices' energy again, by phase, where phases can be told apart.",
+        ("stage", "phase"),
+        _phase_joules,
+    ),
+    Figure("ml.energy.time", "ml_energy_time_seconds", "s", "Time spent.", ("stage", "phase"), _seconds),
+    Figure(
+        "ml.energy.batches",
+        "ml_energy_batches",
+        "{batch}",
+        "Batches, or requests, that ended.",
+        ("stage",),
+        _of_stage(lambda stage: stage.batches),
+    ),
+    Figure(
+        "ml.energy.samples",
+        "ml_energy_samples",
+        "{sample}",
+        "Samples in them.",
+        ("stage",),
+        _of_stage(lambda stage: stage.samples),
+    ),
+    Figure(
+        "ml.energy.co2e",
+        "ml_energy_co2e_grams",
+        "g",
+        "Emissions in g CO2e, with the data centre's overhead (PUE).",
+        ("stage",),
+        _of_stage(lambda stage: stage.co2e_grams),
+    ),
+    Figure(
+        "ml.energy.cost",
+        "ml_energy_cost",
+        "{currency}",
+        "Cost of the electricity, with the data centre's overhead (PUE).",
+        ("stage", "currency"),
+        _cost,
+    ),
+    Figure(
+        "ml.energy.missing",
+        "ml_energy_missing_seconds",
+        "s",
+        "Time in which a device could not be read.",
+        _DEVICE,
+        _missing,
+    ),
+    Figure(
+        "ml.energy.relative_uncertainty",
+        "ml_energy_relative_uncertainty",
+        "1",
+        "Half-width of the 95 % interval of a device's energy, as a share of it.",
+        _DEVICE,
+        _uncertainty,
+        counter=False,
+    ),
+    Figure(
+        "ml.energy.carbon_intensity",
+        "ml_energy_carbon_intensity_grams_per_kwh",
+        "g/kW.h",
+        "What a kWh emitted in g CO2e, on the mean of the run by energy, without PUE.",
+        ("location", "source", "basis", "assumed"),
+        _intensity,
+        counter=False,
+    ),
+)

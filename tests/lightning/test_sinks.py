@@ -1,0 +1,37 @@
+"""A training of Lightning that Prometheus watches."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning_models import loader, module, trainer
+from prometheus_client import CollectorRegistry
+from pytorch_lightning import Callback
+
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.sinks.prometheus import EnergyCollector
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+
+def test_a_training_is_scraped_while_it_runs_and_after_it(tmp_path: Path) -> None:
+    source = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
+    callback = EnergyCallback(backends=[ScriptedBackend([source])], verbose=False)
+    registry = CollectorRegistry()
+    EnergyCollector(callback.meter, registry)
+
+    def samples() -> float | None:
+        return registry.get_sample_value("ml_energy_samples_total", {"stage": "train"})
+
+    seen = []
+
+    class Scraper(Callback):
+        def on_train_epoch_end(self, *_: Any) -> None:
+            seen.append(samples())
+
+    trainer(tmp_path, [callback, Scraper()]).fit(module(), loader(40))
+    assert seen == [40, 80]
+    assert samples() == callback.record.stages["train"].samples == 80
+    labels = {"device": source.device.id, "kind": "gpu", "name": source.device.name, "provenance": "measured", "stage": "train"}
+    joules = registry.get_sample_value("ml_energy_joules_total", labels)
+    assert joules is not None
+    assert joules > 0
