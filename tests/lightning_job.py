@@ -88,7 +88,7 @@ def processor() -> ScriptedBackend:
 
 
 def main() -> None:
-    """Fit, and test if asked."""
+    """Fit."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--strategy", default="ddp")
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--slow", type=int)
     parser.add_argument("--late", type=int)
     parser.add_argument("--dies", type=int)
-    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--silent", action="store_true")
     parser.add_argument("--no-processor-on", type=int)
     options = parser.parse_args()
     backends: list[Any] = [NvmlBackend()]
@@ -111,7 +111,7 @@ def main() -> None:
     t = trainer(
         options.folder,
         [Place(options), energy, Keys(options.folder)],
-        logger=[pl.loggers.CSVLogger(options.folder, name="", version="")],
+        logger=[] if options.silent else [pl.loggers.CSVLogger(options.folder, name="", version="")],
         strategy=options.strategy,
         devices=options.ranks,
         num_nodes=options.nodes,
@@ -119,8 +119,6 @@ def main() -> None:
     )
     m, data = Linear(), loader(options.ranks * options.nodes * 80, 4)
     t.fit(m, data, loader(options.ranks * options.nodes * 8, 4))
-    if options.test:
-        t.test(m, data)
 
 
 if __name__ == "__main__":
