@@ -838,20 +838,22 @@ class EnergyMeter:
         Returns:
             The epoch's metrics and the running totals, by their full names, of the whole job; and the state as it ends.
         """
+        self._tally(stage)
         point = self.point()
         self.add_epoch(stage, index, since, point)
-        window = self.share(self._figures(stage, since, point))
+        window = self._tell(self._figures(stage, since, point), point)
         if window is None:
             return {}, point
         if self._job is not None:
             point = dataclasses.replace(point, others=self._job.others())
         return {**stage_metrics(stage, window, self._rates.currency), **self.totals(point)}, point
 
-    def share(self, window: StageFigures | None = None) -> StageFigures | None:
-        """Let the job's processes tell each other what they took so far: a collective; without others, it does nothing.
+    def share(self) -> None:
+        """Let the job's processes tell each other what they took so far: a collective; without others, it does nothing."""
+        self._tell(None, self.point())
 
-        Args:
-            window: What this process took in an epoch that ends, or None.
+    def _tell(self, window: StageFigures | None, began: Point) -> StageFigures | None:
+        """Tell the job's other processes what this one took up to a point, and hear what they did.
 
         Returns:
             What the window took in the whole job; None where that is not known.
@@ -861,7 +863,6 @@ class EnergyMeter:
             return window
         if not job.alive:
             return None
-        began = self.point()
         try:
             told = job.exchange(window, self._total_figures(began), self._build_own())
         except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on

@@ -58,7 +58,7 @@ def end(process: "subprocess.Popen[str]", *, well: bool = True) -> str:
 
 
 def merge(*folders: Path) -> "subprocess.CompletedProcess[str]":
-    command = [str(Path(sys.executable).with_name("ml-energy")), "merge", *map(str, folders)]
+    command = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "merge", *map(str, folders)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

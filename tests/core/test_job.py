@@ -1,0 +1,416 @@
+"""Several processes' meters, here in threads that gather by a barrier: each device counts once, and all adds up."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.combine import merge_records
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+CPU = Device("scripted:cpu", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
+GPU = Device("scripted:gpu", "GPU", "gpu", "scripted", "energy_counter", "measured", 0.02)
+
+
+class Group:
+    """What several threads gather by; each calls a function of its own rank."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.barrier = threading.Barrier(size, timeout=20)
+        self.given: list[Any] = [None] * size
+
+    def gather_of(self, rank: int) -> Callable[[Any], Sequence[Any]]:
+        def gather(fact: Any) -> Sequence[Any]:
+            self.given[rank] = fact
+            self.barrier.wait()
+            told = list(self.given)
+            self.barrier.wait()
+            return told
+
+        return gather
+
+    def run(self, work: Callable[[int], Any]) -> list[Any]:
+        results: list[Any] = [None] * self.size
+
+        def call(rank: int) -> None:
+            try:
+                results[rank] = work(rank)
+            except Exception as error:  # noqa: BLE001 - it is the result
+                results[rank] = error
+
+        threads = [threading.Thread(target=call, args=(rank,)) for rank in range(self.size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+def backend(*devices: tuple[Device, float]) -> ScriptedBackend:
+    return ScriptedBackend(
+        [ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, 0.0, device=device) for device, watts in devices]
+    )
+
+
+def meter(rank: int, folder: Path | None = None, **options: Any) -> EnergyMeter:
+    """Return a meter that sees the processor of 50 W and a GPU of its own of 100, 200 ... W."""
+    own = replace(GPU, id=f"scripted:gpu-{rank}")
+    return EnergyMeter(
+        backends=[backend((CPU, 50.0), (own, 100.0 * (rank + 1)))],
+        carbon_intensity=100.0,
+        verbose=False,
+        output_dir=folder,
+        **options,
+    )
+
+
+def epoch(measuring: EnergyMeter, index: int, samples: int = 4) -> dict[str, float]:
+    with measuring.stage("train"):
+        since = measuring.point()
+        for _ in range(5):
+            with measuring.batch(samples=samples):
+                time.sleep(0.08)
+        metrics, _ = measuring.close_epoch("train", index, since)
+    return metrics
+
+
+def watts(record: RunRecord) -> dict[str, float]:
+    ranks = {device: rank for rank in reversed(record.ranks) for device in rank.devices}
+    return {device.id: (device.joules or 0.0) / ranks[device.id].seconds for device in record.devices}
+
+
+def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
+    group = Group(3)
+
+    def work(rank: int) -> Any:
+        with meter(rank, tmp_path).start(gather=group.gather_of(rank)) as measuring:
+            logged = [epoch(measuring, index, samples=rank + 1) for index in range(2)]
+        return logged, measuring
+
+    results = group.run(work)
+    records = [measuring.record for _, measuring in results]
+    record = records[0]
+    assert watts(record) == pytest.approx(
+        {"scripted:cpu": 50, "scripted:gpu-0": 100, "scripted:gpu-1": 200, "scripted:gpu-2": 300}, rel=0.03
+    )
+    assert record.stages["train"].samples == 2 * 5 * (1 + 2 + 3)
+    assert record.run.world_size == 3
+    assert record.run.status == "completed"
+    assert [rank.devices for rank in record.ranks] == [["scripted:cpu", f"scripted:gpu-{rank}"] for rank in range(3)]
+    assert sum(rank.joules or 0.0 for rank in record.ranks) == pytest.approx(record.total.joules)
+    assert all(rank.barrier_joules is not None for rank in record.ranks)
+    # Each process knows the same, and rank 0 has written it.
+    for logged, _ in results:
+        for own, told in zip(results[0][0], logged, strict=True):
+            assert told == pytest.approx(own)
+    for other in records[1:]:
+        assert other.total.joules == pytest.approx(record.total.joules)
+        assert other.run.id == record.run.id
+    assert load_record(tmp_path).total == record.total
+    assert [path.name for path in tmp_path.iterdir()] == ["energy.json"]
+    # The epochs logged are those of the record, and what followed them is in the totals.
+    epochs = [each for each in record.epochs if each.stage == "train"]
+    assert [logged["energy/train/joules"] for logged in results[0][0]] == pytest.approx([each.joules for each in epochs])
+    assert results[0][0][-1]["energy/total/joules"] == pytest.approx(record.total.joules, rel=0.2)
+    assert results[0][0][-1]["energy/train/joules_per_sample"] == pytest.approx((epochs[1].joules or 0.0) / (5 * 6))
+
+
+def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        measuring = EnergyMeter(backends=[backend((CPU, 50.0))], verbose=False)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        return measuring.record
+
+    record, other = group.run(work)
+    assert record.total.joules == pytest.approx(50 * record.ranks[0].seconds, rel=0.01)
+    assert other.total.joules == record.total.joules
+    assert record.stages["train"].samples == 2 * 20
+    assert [rank.joules for rank in record.ranks] == pytest.approx([record.total.joules / 2] * 2)
+    assert record.warnings == other.warnings
+    assert not any("No device" in warning for warning in record.warnings)
+
+
+def test_what_one_process_sees_inside_a_devices_figure_no_other_counts() -> None:
+    group = Group(2)
+    module = replace(GPU, id="superchip:gpu-1", backend="superchip", covers=("cpu",))
+
+    def work(rank: int) -> RunRecord:
+        seen = [backend((CPU, 50.0)), backend((module, 300.0))] if rank else [backend((CPU, 50.0))]
+        measuring = EnergyMeter(backends=seen, verbose=False)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert [device.id for device in record.devices] == ["superchip:gpu-1"]
+
+
+def test_the_share_of_a_job_is_that_of_all_its_processes() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        measuring = EnergyMeter(backends=[backend((CPU, 50.0))], scope="process", verbose=False)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert record.process is not None
+    assert [device.id for device in record.process.devices] == ["process:scripted:cpu"]
+
+
+@pytest.mark.parametrize(
+    "gather", [lambda _: [], lambda fact: fact, lambda fact: [fact, fact], lambda _: None, lambda _: ["x"]]
+)
+def test_a_gather_that_asks_nobody_is_refused(gather: Any) -> None:
+    with pytest.raises(ConfigurationError, match="gather does not return what each process of the job gave, by rank"):
+        meter(0).start(gather=gather)
+
+
+def test_a_gather_of_one_is_a_run_of_one() -> None:
+    with meter(0).start(gather=lambda fact: [fact]) as measuring:
+        assert epoch(measuring, 0)["energy/train/joules"] > 0
+    assert measuring.record.ranks == []
+    assert measuring.record.run.world_size == 1
+
+
+def test_one_that_cannot_measure_lets_none_begin() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> None:
+        devices: Any = ["nvml:*"] if rank else "auto"
+        meter(rank, devices=devices).start(gather=group.gather_of(rank)).stop()
+
+    first, second = group.run(work)
+    assert isinstance(first, ConfigurationError)
+    assert str(first).startswith("Rank 1 of the job cannot measure: There is no device 'nvml:*' here")
+    assert isinstance(second, ConfigurationError)
+    assert str(second).startswith("There is no device 'nvml:*' here")
+
+
+def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> Any:
+        measuring = meter(rank, tmp_path).start(gather=group.gather_of(rank))
+        logged = [epoch(measuring, 0)]
+        if rank:
+            group.barrier.abort()
+            measuring.stop("failed", "gone")
+            return None
+        logged += [epoch(measuring, 1), epoch(measuring, 2)]
+        measuring.stop()
+        return logged, measuring.record
+
+    (logged, record), _ = group.run(work)
+    assert logged[0]["energy/train/joules"] > 0
+    assert logged[1:] == [{}, {}]  # a part of the job's energy is not the job's
+    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 ended without a word.")
+    assert any(warning.startswith("The job's other processes cannot be reached any more") for warning in record.warnings)
+    assert record.total.joules == pytest.approx(sum(device.joules or 0.0 for device in record.devices))
+    assert len(record.devices) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"energy.json", "energy.rank0.json", "energy.rank1.json"}
+    merged = merge_records([load_record(tmp_path / f"energy.rank{rank}.json") for rank in range(2)])
+    assert (merged.run.status, merged.run.reason) == ("failed", "Rank 1: gone")
+    assert merged.total.joules >= record.total.joules
+
+
+def test_what_a_resumed_job_had_before_counts_once() -> None:
+    with meter(0) as earlier:
+        epoch(earlier, 0)
+    before = earlier.record
+    group = Group(2)
+
+    def work(rank: int) -> Any:
+        with meter(rank).start(gather=group.gather_of(rank)) as measuring:
+            measuring.resume(before)
+            logged = epoch(measuring, 1)
+        return logged, measuring
+
+    results = group.run(work)
+    record = results[0][1].record
+    assert record.run.id == before.run.id
+    ranks = sum(rank.joules or 0.0 for rank in record.ranks)
+    assert record.total.joules == pytest.approx((before.total.joules or 0.0) + ranks)
+    assert record.stages["train"].samples == 20 + 2 * 20
+    assert results[0][0]["energy/total/joules"] > before.total.joules
+    assert results[0][1].sums().joules == pytest.approx(record.total.joules, rel=0.01)
+    assert results[1][1].sums().joules == pytest.approx(record.total.joules, rel=0.01)
+
+
+def test_a_job_that_starts_again_goes_on(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        measuring = meter(rank, tmp_path)
+        for index in range(2):
+            with measuring.start(gather=group.gather_of(rank)):
+                epoch(measuring, index)
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert [each.index for each in record.epochs] == [0, 1]
+    assert record.stages["train"].samples == 2 * 2 * 20
+    assert all(
+        value == pytest.approx(told, rel=0.03) for value, told in zip(watts(record).values(), [50, 100, 200], strict=True)
+    )
+    assert load_record(tmp_path).total == record.total
+
+
+def test_the_smallest_message_of_a_long_job() -> None:
+    sizes: list[int] = []
+    group = Group(2)
+
+    def work(rank: int) -> None:
+        ask = group.gather_of(rank)
+
+        def watched(fact: Any) -> Sequence[Any]:
+            if rank == 0:
+                sizes.append(len(fact))
+            return ask(fact)
+
+        measuring = meter(rank).start(gather=watched)
+        for index in range(30):
+            measuring.close_epoch("train", index, measuring.point())
+        measuring.stop()
+
+    assert group.run(work) == [None, None]
+    told = sizes[2:31]
+    assert max(told) < 1.2 * min(told)
+    assert max(told) < 6000
+
+
+# ---------------------------------------------------------------------------------------------------- records alone
+
+
+def part(
+    rank: int, *, host: str = "a", hostname: str = "a", world: int = 2, uses: Sequence[str] = (), **changes: Any
+) -> RunRecord:
+    """Return a process's record of one device, as a file holds it."""
+    facts: dict[str, Any] = {
+        "schema_version": 1,
+        "run": {"id": "r", "started_at": f"2026-01-0{9 - rank}T00:00:00+00:00", "status": "completed", "framework": "none"}
+        | {"hostnames": [hostname], "world_size": world},
+        "devices": [],
+        "stages": {},
+        "epochs": [],
+        "total": {"joules": None, "kwh": None, "seconds": 1.0, "relative_uncertainty": None, "provenance": None}
+        | {"co2e_grams": None, "cost": None, "currency": "USD"},
+        "carbon": {
+            "intensity_g_per_kwh": 100.0,
+            "location": None,
+            "source": "s",
+            "data_year": None,
+            "assumed": False,
+            "pue": 1.0,
+        },
+        "part": {"rank": rank, "host": host, "hostname": hostname, "uses": list(uses)},
+    }
+    return msgspec.convert(facts | changes, RunRecord)
+
+
+def measured(rank: int, joules: dict[str, float], samples: int | None, *, stage: str = "train", **place: Any) -> RunRecord:
+    devices = [
+        {"id": name, "name": name, "kind": "gpu", "backend": name.partition(":")[0], "method": "energy_counter"}
+        | {"provenance": "measured", "relative_uncertainty": 0.1, "update_period_s": 0.1, "joules": value, "missing_s": 0.0}
+        for name, value in joules.items()
+    ]
+    whole = sum(joules.values()) if joules else None
+    stages = {
+        stage: {
+            "joules": whole,
+            "seconds": 2.0,
+            "batches": 1,
+            "samples": samples,
+            "joules_per_sample": None,
+            "mean_watts": None,
+        }
+        | {"relative_uncertainty": None, "provenance": None, "devices": joules, "co2e_grams": whole, "cost": None}
+        | {"phases": {"compute": {"joules": whole, "seconds": 2.0, "relative_uncertainty": 0.1 if joules else None}}}
+    }
+    epochs = [{"stage": stage, "index": 0, "joules": whole, "seconds": 2.0, "samples": samples, "co2e_grams": whole}]
+    total = {"joules": whole, "kwh": None, "seconds": 2.0, "relative_uncertainty": None, "provenance": None}
+    total |= {"co2e_grams": whole, "cost": None, "currency": "USD"}
+    return part(rank, uses=list(joules), devices=devices, stages=stages, epochs=epochs, total=total, **place)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.dictionaries(st.sampled_from(["x:0", "x:1", "y:0"]), st.floats(0, 1e6), max_size=3),
+            st.integers(0, 100) | st.none(),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_what_is_merged_adds_up(processes: list[tuple[str, dict[str, float], int | None]]) -> None:
+    records = []
+    taken: set[tuple[str, str]] = set()
+    for rank, (host, seen, samples) in enumerate(processes):
+        own = {name: value for name, value in seen.items() if (host, name) not in taken}
+        taken |= {(host, name) for name in own}
+        records.append(measured(rank, own, samples, host=host, hostname=host, world=len(processes)))
+    merged = merge_records(records[::-1])
+    known = [record.total.joules for record in records if record.total.joules is not None]
+    assert merged.total.joules == (pytest.approx(sum(known)) if known else None)
+    assert merged.total.co2e_grams == merged.total.joules or merged.total.co2e_grams == pytest.approx(merged.total.joules)
+    counts = [samples for _, _, samples in processes]
+    assert merged.stages["train"].samples == (None if None in counts else sum(counts) or None)
+    assert merged.epochs[0].samples == (None if None in counts else sum(counts))
+    assert merged.epochs[0].joules == merged.total.joules or merged.epochs[0].joules == pytest.approx(merged.total.joules)
+    assert len(merged.devices) == len(taken) == len({device.id for device in merged.devices})
+    if known:
+        assert sum(node.joules or 0.0 for node in merged.nodes) == pytest.approx(sum(known))
+        assert sum(rank.joules or 0.0 for rank in merged.ranks) == pytest.approx(sum(known))
+    assert merged.stages["train"].seconds == 2.0
+    assert merged.run.missing_ranks == []
+    assert merged.part is None
+
+
+def test_a_rank_that_told_nothing_is_named() -> None:
+    merged = merge_records([measured(0, {"x:0": 5.0}, 1, world=4), measured(2, {"x:2": 7.0}, 1, world=4)])
+    assert merged.run.missing_ranks == [1, 3]
+    assert (merged.run.status, merged.run.reason) == ("failed", "Ranks 1, 3 told nothing.")
+    assert merged.total.joules == 12.0
+
+
+def test_hosts_of_one_name_are_told_apart() -> None:
+    merged = merge_records([measured(rank, {"x:0": 1.0}, 1, host=f"h{rank}", hostname="pod", world=3) for rank in range(3)])
+    assert merged.run.hostnames == ["pod", "pod#2", "pod#3"]
+    assert [device.id for device in merged.devices] == ["x:0@pod", "x:0@pod#2", "x:0@pod#3"]
+    assert merged.total.relative_uncertainty == pytest.approx(0.1)  # devices of one sort err together, on all hosts
+
+
+def test_an_epoch_that_one_did_not_end_is_not_the_jobs() -> None:
+    first, second = measured(0, {"x:0": 1.0}, 1), measured(1, {"x:1": 1.0}, 1)
+    second.epochs.clear()
+    merged = merge_records([first, second])
+    assert [(each.joules, each.samples) for each in merged.epochs] == [(None, None)]
+    assert merged.total.joules == 2.0
+
+
+def test_records_of_no_job_are_refused() -> None:
+    with pytest.raises(ValueError, match="no record of a job's processes"):
+        merge_records([])
+    alone = measured(0, {"x:0": 1.0}, 1)
+    alone.part = None
+    with pytest.raises(ValueError, match="is not that of one process of a job"):
+        merge_records([alone])
