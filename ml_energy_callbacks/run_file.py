@@ -88,6 +88,7 @@ class RunFile:
         self._spares = [] if isinstance(folder, Path) else [*([spare] if spare is not None else []), *_caches()]
         self._spare: LocalFile | None = None
         self._away = False
+        self._told: set[Path | None] = set()
         self._turn = threading.RLock()
         self._due = False
         self._writing: Future[None] | None = None
@@ -173,13 +174,14 @@ class RunFile:
                 file.write(encode_record(record))
 
     def remove(self) -> None:
-        """Remove the file where it is this run's still; what cannot be removed stays."""
+        """Remove the file where it is this run's still, and write no more; what cannot be removed stays."""
         with contextlib.suppress(OSError, LateError):
             within(self._answer_s, in_background(self._remove))
+        self._come_back()
 
     def _remove(self) -> None:
         with self._spot.lock:
-            file = self._file
+            file, self._file = self._file, None
             data = None if file is None else _read(file)
             if file is not None and data is not None and run_id(data) in self._ids:
                 file.remove()
@@ -244,14 +246,15 @@ class RunFile:
             name = _kept_name(self._name, self._id)
             files = [LocalFile(folder / name) for folder in self._spares] if self._spare is None else [self._spare]
             file = next((file for file in files if self._keep_in(file)), None)
-            what = f"The run file {self._place} could not be written ({reason})"
-            if file is None:
-                self._warn(f"{what}; the record is in memory.")
+            self._away = file is not None
+            self._spare = file or self._spare
+            place = None if file is None else file.place
+            if place in self._told:
                 return
-            self._away = True
-            if self._spare is None:
-                self._spare = file
-                self._warn(f"{what}; until it can be, the record is kept in {file.place}.")
+            self._told.add(place)
+            where = "the record is in memory" if place is None else f"until it can be, the record is kept in {place}"
+            self._warn(f"The run file {self._place} could not be written ({reason}); {where}.")
+            if file is not None:
                 self._keep_in(file)  # once more, with the warning
 
     def _keep_in(self, file: LocalFile) -> bool:
@@ -263,7 +266,7 @@ class RunFile:
         return True
 
     def _come_back(self) -> None:
-        """Take away what was kept in a local directory: the place has it."""
+        """Take away what was kept in a local directory: it is not needed any more."""
         with self._turn:
             if self._away and self._spare is not None:
                 self._away = False

@@ -236,6 +236,35 @@ def test_runs_of_several_processes_in_one_directory_are_all_kept(tmp_path: Path)
     assert f"Another run writes its record to {tmp_path / 'energy.json'}, too; this one's goes on in {tmp_path}" in told[0]
 
 
+MANY = """
+import sys
+from ml_energy_callbacks import EnergyMeter
+for _ in range(8):
+    with EnergyMeter(backends=[], output_dir=sys.argv[1], carbon_intensity=1, verbose=False) as meter:
+        pass
+    print(meter.record.run.id)
+"""
+
+
+def test_processes_that_write_into_one_directory_at_the_same_instants_lose_no_record(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MANY, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = [name for process in processes for name in process.communicate(timeout=60)[0].split()]
+    records = [load_record(path) for path in tmp_path.iterdir()]
+    assert sorted(record.run.id for record in records) == sorted(ids)
+    assert len(ids) == 32
+    assert {record.run.status for record in records} == {"completed"}
+
+
+def test_a_process_that_stands_still_with_the_lock_is_waited_for_for_a_second_at_most(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with LocalFile(tmp_path / "energy.json").alone():
+        begin = time.monotonic()
+        run.file.claim([])
+        assert 0.5 < time.monotonic() - begin < 10
+    assert version(tmp_path) == "0"
+
+
 def test_what_is_no_record_is_kept_too(tmp_path: Path) -> None:
     (tmp_path / "energy.json").write_text("{", encoding="utf-8")
     Run(tmp_path).file.claim([])
@@ -250,6 +279,7 @@ def test_a_file_of_another_name_is_kept_and_removed_as_well(tmp_path: Path) -> N
     assert names(tmp_path) == [f"energy.rank1-{first.id[:8]}.json", "energy.rank1.json"]
     second.file.remove()
     second.file.remove()
+    second.write()
     assert names(tmp_path) == [f"energy.rank1-{first.id[:8]}.json"]
     assert first.file.path == tmp_path / names(tmp_path)[0]
 
