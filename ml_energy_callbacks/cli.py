@@ -101,7 +101,7 @@ def report(
     for output in (csv, parquet):
         if output is not None:
             check_output(output)
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     unlisted: list[str] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Looking for run records", total=None)
@@ -138,23 +138,28 @@ def merge(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Build the record of a job from what its processes left, where it did not come to its end."""
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     for place, record in merge_jobs(paths, console.print):
         console.print(f"Written to {place}.", soft_wrap=True)
         _show(record, render, json=json)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a terminal that shows texts as they are: the ``[amd]`` of an extra or of a name is no markup."""
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def _show(facts: _Facts, render: Callable[[_Facts], RenderableType], *, json: bool) -> None:
     if json:
         typer.echo(dump_json(facts))
     else:
-        Console().print(render(facts))
+        _console().print(render(facts))
 
 
 @contextlib.contextmanager
 def _live(render: Callable[[_Facts], RenderableType]) -> Iterator[Callable[[_Facts], None]]:
     """Show on stderr what is known so far, each time that the function is called with it."""
-    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+    with Live(console=_console(stderr=True), transient=True, auto_refresh=False) as live:
         yield lambda known: live.update(render(known), refresh=True)
 
 
@@ -198,7 +203,7 @@ def when(
         facts = {"source": ahead.source, "currency": None if prices is None else currency, **msgspec.to_builtins(found)}
         typer.echo(msgspec.json.encode(facts).decode())
     else:
-        Console().print(render_plan(found, ahead.source, currency))
+        _console().print(render_plan(found, ahead.source, currency))
 
 
 def _above_zero(option: str, value: float, most: float | None = None) -> float:
@@ -250,13 +255,13 @@ def doctor(
         with contextlib.suppress(KeyboardInterrupt):
             _watch(chosen, json=json)
         return
-    with Console(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
+    with _console(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
         diagnosis = examine(chosen)
     _show(diagnosis, render_diagnosis, json=json)
 
 
 def _watch(devices: Literal["auto"] | list[str], *, json: bool) -> None:
-    console = Console()
+    console = _console()
     readings = live_watts(devices)
     if json or not console.is_terminal:
         for watts in readings:
@@ -282,7 +287,7 @@ def demo(
 ) -> None:
     """Train, validate, test and predict with a small network on real images, and show what that used."""
     outcome = run_demo(framework, epochs=epochs, logdir=logdir)
-    console = Console()
+    console = _console()
     console.print(render(outcome.record))
     console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)
     console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)

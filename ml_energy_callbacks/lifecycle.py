@@ -1,6 +1,7 @@
 """Run records -> what training and inference take over the life of a model; pure."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def load_records(paths: Sequence[Path]) -> list[RunRecord]:
     """
     records: list[RunRecord] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - a method of Path raises where a directory on the way may not be entered
             records.append(load_record(path))
             continue
         found = find_records(path, _refuse)

@@ -1,6 +1,7 @@
 """Where run records are: local paths and patterns, and whatever fsspec, an optional extra, can reach."""
 
 import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class RecordFile:
 
 def is_run(place: str) -> bool:
     """Return whether a place is one local run: a file, or a directory with an ``energy.json`` of its own."""
-    return Path(place).is_file() or Path(place, FILE_NAME).is_file()
+    # Of os.path, as a method of Path raises where a directory on the way may not be entered, or a name is too long.
+    return os.path.isfile(place) or os.path.isfile(Path(place, FILE_NAME))  # noqa: PTH113 - as said
 
 
 def find_files(
@@ -67,18 +69,23 @@ def find_files(
     """
     files: dict[str, RecordFile] = {}
     for place in places:
-        found = list(_remote(place, named) if "://" in place else _local(place, unlisted, named))
+        hidden: list[str] = []
+        found = list(_remote(place, named) if "://" in place else _local(place, hidden.append, named))
         if not found:
-            msg = f"There is no run record at {place} or below it: name an {example} or a directory above some."
+            why = f" ({', '.join(hidden)} cannot be listed)" if hidden else ""
+            msg = f"There is no run record at {place} or below it{why}: name an {example} or a directory above some."
             raise RecordError(msg)
+        for folder in hidden:
+            unlisted(folder)
         files.update({file.name: file for file in found})
     return list(files.values())
 
 
 def _local(place: str, unlisted: Callable[[str], None], named: Callable[[str], bool]) -> Iterator[RecordFile]:
-    paths = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - absolute ones, too
+    paths = [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True))  # noqa: PTH110, PTH207 - as above
     for path in map(Path, paths):
-        found = find_records(path, lambda error: unlisted(str(error.filename)), named) if path.is_dir() else [path]
+        folder = os.path.isdir(path)  # noqa: PTH112 - as above
+        found = find_records(path, lambda error: unlisted(str(error.filename)), named) if folder else [path]
         for file in found:
             yield RecordFile(str(file).encode(errors="replace").decode(), file.read_bytes)
 

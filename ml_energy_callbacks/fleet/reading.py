@@ -60,6 +60,11 @@ def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | Non
 
 def _read(file: RecordFile) -> Row | RecordError:
     try:
-        return row(file.load(), file.name)
+        record = file.load()
     except RecordError as error:
         return error
+    if record.part is not None:
+        return RecordError(
+            f"{file.name} is what one process of a job left: `ml-energy merge` makes the job's record of all of it."
+        )
+    return row(record, file.name)

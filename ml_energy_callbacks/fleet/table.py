@@ -22,7 +22,7 @@ def render_fleet(fleet: Fleet) -> RenderableType:
     (currency,) = total.cost if len(total.cost) == 1 else ("cost",)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for word in by:
-        table.add_column(word, overflow="fold", min_width=len("2026-11"))
+        table.add_column(word, overflow="fold")
     columns = (
         "runs",
         *(("energy\nunknown",) if total.kwh_unknown else ()),
@@ -33,9 +33,10 @@ def render_fleet(fleet: Fleet) -> RenderableType:
         *(f"J/sample\n{stage}" for stage in stages),
     )
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for group in fleet.groups:
-        table.add_row(*(Text(value or UNKNOWN) for value in group.by.values()), *_cells(group, total, stages))
+        names = (UNKNOWN if value is None else value for value in group.by.values())
+        table.add_row(*names, *_cells(group, total, stages))
     table.add_section()
     table.add_row("total", *[""] * (len(by) - 1), *_cells(total, total, stages))
     return Lines(table, *(Text(line) for line in _lines(fleet)))
@@ -73,7 +74,10 @@ def _lines(fleet: Fleet) -> Iterator[str]:
     if total.co2e_assumed:
         yield f"The grams of {_runs(total.co2e_assumed)} are, at least in part, by the world's average: nobody named a place."
     if fleet.repeated:
-        yield f"Records of a run that another one tells, too: {fleet.repeated:,}; each run counts once, as its longest."
+        yield (
+            f"Records of a run that another one tells, too: {fleet.repeated:,}; each run counts once, as its longest, without "
+            "what another of its branches used besides."
+        )
     for files, what in (
         (fleet.other_versions, "Not shown, as this release does not read their schema version"),
         (fleet.broken, "Not shown, as they are broken or no run records"),

@@ -18,10 +18,10 @@ def render_lifecycle(found: Lifecycle) -> RenderableType:
     """Return what training and inference take, their shares, and when inference overtakes training."""
     money = found.training.cost is not None or found.inference.cost is not None
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in ("kWh", "share", "g CO2e", "share", *((found.currency or "cost", "share") if money else ())):
-        table.add_column(column, justify="right")
-    table.add_column("how")
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("how", overflow="fold")
     least = "≥ " if found.lower_bound else ""
     most = "≤ " if found.lower_bound else ""
     shares = found.training_share

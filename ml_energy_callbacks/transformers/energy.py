@@ -184,6 +184,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         self._trainers.add(trainer)
         precede(trainer, "get_batch_samples", self._fetch)
         precede(trainer, "prediction_step", self._predict_batch)
+        precede(trainer, "train", self._train)
         precede(trainer, "evaluate", self._evaluate)
         precede(trainer, "predict", self._predict)
 
@@ -220,6 +221,14 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         self._loop = self._epoch = None
 
     # ---------------------------------------------------------------------------------------------------- train
+
+    def _train(self, _: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Train; here an exception, of which no hook tells, can still be seen."""
+        try:
+            return method(*args, **kwargs)
+        except BaseException:
+            self._leave_broken()
+            raise
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start to measure, and enter the stage ``train``."""

@@ -68,6 +68,12 @@ def test_hardware_that_is_here_and_cannot_be_read_comes_first() -> None:
     assert not entries["nvml"]["present"]
 
 
+def test_what_is_in_brackets_is_shown() -> None:
+    """As the extra of a package to install, or a plug's address."""
+    shown = run(environment={"ML_ENERGY_PLUGS": "shelly://[fd00::1]:9", "COLUMNS": "200"})
+    assert "The plug [fd00::1]:9 " in shown.stdout
+
+
 def test_the_table_fits_a_terminal_and_says_the_same(gpus: dict[str, str]) -> None:
     shown = run(environment=gpus | {"COLUMNS": "80"})
     assert shown.returncode == 0

@@ -2,10 +2,11 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,37 @@ import duckdb
 import fsspec
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
+from privilege import unprivileged
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.fleet import Fleet, Group, Row, RunTable, check_by, find_files, read_runs, render_fleet
-from ml_energy_callbacks.records import DeviceRecord, RunRecord, StageRecord, dump_json
+from ml_energy_callbacks.fleet import (
+    Fleet,
+    Group,
+    Row,
+    RunTable,
+    check_by,
+    check_output,
+    find_files,
+    is_run,
+    read_runs,
+    render_fleet,
+)
+from ml_energy_callbacks.lifecycle import load_records
+from ml_energy_callbacks.records import DeviceRecord, Part, RunRecord, StageRecord, dump_json, load_record
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "report"]
 KWH = 3.6e6
 
 
-def report(*args: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, timeout=60)
+def report(*args: str | Path, columns: int = 80) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "COLUMNS": str(columns)}
+    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, timeout=60, env=env)
 
 
 def a_device(joules: float, *, estimated: bool) -> DeviceRecord:
@@ -172,6 +189,94 @@ def test_costs_are_kept_apart_by_currency(runs: Folder) -> None:
     assert found[None].cost == {"EUR": pytest.approx(1.5), "USD": pytest.approx(0.2)}
 
 
+Known = st.none() | st.floats(0, 1e9)
+
+
+@st.composite
+def a_row(draw: st.DrawFn) -> Row:
+    """Return a run of which anything may be unknown."""
+    joules, cost = draw(Known), draw(Known)
+    samples = [None if draw(st.booleans()) else (draw(st.floats(0, 1e6)), draw(st.integers(1, 10**6))) for _ in range(2)]
+    (train_joules, train_samples), (predict_joules, predict_samples) = (pair or (None, None) for pair in samples)
+    return Row(
+        file="energy.json",
+        run_id="0",
+        started_at="2026-11-25T10:00:00+01:00",
+        month=draw(st.sampled_from([None, "2026-11", "2026-12"])),
+        status=draw(st.sampled_from(["completed", "failed", "running"])),
+        framework="none",
+        host="a",
+        world_size=1,
+        model=draw(st.sampled_from([None, "", "Net"])),
+        tags=None,
+        seconds=1.0,
+        joules=joules,
+        relative_uncertainty=None if joules is None else draw(st.none() | st.floats(0, 2)),
+        estimated_joules=None if joules is None else joules * draw(st.floats(0, 1)),
+        co2e_grams=draw(Known),
+        intensity_assumed=draw(st.booleans()),
+        cost=cost,
+        currency=None if cost is None else draw(st.sampled_from(["EUR", "USD"])),
+        train_joules=train_joules,
+        train_samples=train_samples,
+        train_relative_uncertainty=None if train_joules is None else draw(st.none() | st.floats(0, 2)),
+        predict_joules=predict_joules,
+        predict_samples=predict_samples,
+        predict_relative_uncertainty=None if predict_joules is None else draw(st.none() | st.floats(0, 2)),
+    )
+
+
+def known(values: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None where nothing is."""
+    found = [value for value in values if value is not None]
+    return math.fsum(found) if found else None
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def doubt(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
+    """Return the relative uncertainty of a sum whose parts' errors add up."""
+    told = [(joules, relative) for joules, relative in pairs if joules]
+    if any(relative is None for _, relative in told):
+        return None
+    return ratio(math.fsum(joules * (relative or 0) for joules, relative in told), math.fsum(joules for joules, _ in told))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(a_row(), min_size=1, max_size=8), st.lists(st.sampled_from(["month", "model", "status"]), unique=True))
+def test_each_figure_of_a_group_is_that_of_plain_arithmetic_over_its_runs(rows: list[Row], by: list[str]) -> None:
+    table = RunTable()
+    table.load(rows)
+    groups = {tuple(group.by.values()): group for group in table.groups(by)}
+    assert set(groups) == {tuple(getattr(row, word) for word in by) for row in rows}
+    for key, group in groups.items():
+        those = [row for row in rows if tuple(getattr(row, word) for word in by) == key]
+        joules = known(row.joules for row in those)
+        priced = [row for row in those if row.cost is not None]
+        expected = {
+            "runs": len(those),
+            "kwh": ratio(joules, KWH),
+            "kwh_unknown": sum(row.joules is None for row in those),
+            "relative_uncertainty": doubt((row.joules, row.relative_uncertainty) for row in those),
+            "estimated_share": ratio(known(row.estimated_joules for row in those), joules),
+            "co2e_grams": known(row.co2e_grams for row in those),
+            "co2e_unknown": sum(row.co2e_grams is None for row in those),
+            "co2e_assumed": sum(row.intensity_assumed and row.co2e_grams is not None for row in those),
+            "cost_unknown": len(those) - len(priced),
+            "cost": {name: known(row.cost for row in priced if row.currency == name) for name in {r.currency for r in priced}},
+        }
+        for stage in ("train", "predict"):
+            told = [
+                [getattr(row, f"{stage}_{what}") for row in those] for what in ("joules", "samples", "relative_uncertainty")
+            ]
+            expected[f"{stage}_joules_per_sample"] = ratio(known(told[0]), known(told[1]))
+            expected[f"{stage}_relative_uncertainty"] = doubt(zip(told[0], told[2], strict=True))
+        for name, value in expected.items():
+            assert getattr(group, name) == (value if value is None else pytest.approx(value, rel=1e-9)), name
+
+
 def test_joules_per_sample_is_the_sum_of_joules_over_the_sum_of_samples_with_compiling_left_out(runs: Folder) -> None:
     runs.add(1.0, stages={"train": a_stage(1000.0, 100), "predict": a_stage(10.0, 10)})
     runs.add(1.0, stages={"train": a_stage(1500.0, 320, compiling=500.0, compile_samples=20), "test": a_stage(7.0, 1)})
@@ -223,6 +328,20 @@ def test_a_run_that_is_there_twice_counts_once_as_its_longest(runs: Folder) -> N
     assert found.repeated == 2
 
 
+def test_what_one_process_of_a_job_left_does_not_stand_for_the_job(runs: Folder) -> None:
+    job = runs.add(8.0, id="job", seconds=10)
+    record = load_record(job)
+    part = Part(rank=1, host="a", hostname="a", uses=[])
+    longer = replace(record, part=part, total=replace(record.total, joules=KWH, seconds=11.0))
+    rank = job.with_name("energy.rank1.json")
+    rank.write_text(dump_json(longer))
+    found = read_runs(find_files([f"{runs.path}/*/*.json"], pytest.fail))
+    assert [row.joules for row in found.rows] == [pytest.approx(8 * KWH)]
+    assert (found.broken, found.repeated) == ([str(rank)], 0)
+    with pytest.raises(RecordError, match=r"energy.rank1.json is what one process of a job left: `ml-energy merge` makes"):
+        read_runs(find_files([str(rank)], pytest.fail))
+
+
 def test_what_cannot_be_read_is_counted_and_named_and_the_others_are_shown(runs: Folder) -> None:
     runs.add(1.0)
     runs.add(2.0)
@@ -259,6 +378,35 @@ def test_the_table_shows_each_currency_and_no_column_of_what_no_run_knows(runs: 
     assert "month runs kWh mated g CO2e cost ─" in shown
     assert "total 2 2 ±10% 0 % 200 0.3 EUR 0.2 USD" in shown
     assert "≥" not in shown
+
+
+def test_no_width_of_the_terminal_takes_a_digit_away(runs: Folder) -> None:
+    for model, currency in (("BertForSequenceClassification", "EUR"), ("Net", "USD")):
+        stages = {"train": a_stage(12345.0, 10), "predict": a_stage(7.0, 10)}
+        runs.add(123456.789, cost=98765.4, currency=currency, model=model, hostnames=["node-01", "node-02"], stages=stages)
+    runs.add(None)
+    shown = {
+        width: report(runs.path, "--by", "model", "--by", "host", columns=width).stdout.replace("─", "")
+        for width in (60, 80, 100, 240)
+    }
+    assert "24,691,358" in shown[240]
+    assert "24,691,358" not in shown[60]
+    for width, text in shown.items():
+        assert sorted("".join(text.split())) == sorted("".join(shown[240].split())), f"{width}\n{text}"
+
+
+def test_names_are_shown_as_they_are_and_an_empty_one_is_not_an_unknown_one(runs: Folder) -> None:
+    runs.add(1.0, tags={"[/x]": "[b]:smile:"}, cost=1.0, currency="[/eur]")
+    runs.add(1.0, tags={"[/x]": ""})
+    runs.add(1.0)
+    done = report(runs.path, "--by", "tag:[/x]")
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert [line.split(" 1 ±10%")[0] for line in lines if "1 ±10%" in line] == ["1", "[b]:smile: 1", "- 1"]
+    assert "tag:[/x]" in done.stdout
+    assert "[/eur]" in done.stdout
+    runs.add(1.0, cost=1.0)
+    assert "1 [/eur]" in report(runs.path).stdout
 
 
 def test_rows_are_written_flat_as_csv_and_parquet(runs: Folder, tmp_path: Path) -> None:
@@ -388,6 +536,8 @@ def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> 
         (["{}", "--by", "tag:team"], "No run has the tag 'team'; no run has any."),
         (["{}/none", "{}"], "There is no run record at"),
         (["{}/none*"], "There is no run record at"),
+        (["x" * 300], "There is no run record at"),
+        (["{}", "--csv", "x" * 300], "cannot be written to xxx"),
         (["{}", "--csv", "{}"], "it is a directory"),
         (["{}", "--csv", "{}/none/a.csv"], "there is no folder"),
         (["{}", "--parquet", "{}/run1/energy.json/a.parquet"], "there is no folder"),
@@ -403,6 +553,28 @@ def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(runs: Folder, args:
     assert done.stderr.startswith("ml-energy: ")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_directory_that_may_not_be_entered_is_told(runs: Folder) -> None:
+    runs.add(1.0)
+    hidden = runs.add(1.0).parent
+    hidden.chmod(0)
+    unlisted: list[str] = []
+    with unprivileged(runs.path):
+        assert len(find_files([str(runs.path)], unlisted.append)) == 1
+        assert unlisted == [str(hidden)]
+        for place in (hidden, hidden / "energy.json", hidden / "*"):
+            assert not is_run(str(place))
+            with pytest.raises(RecordError, match="There is no run record at"):
+                find_files([str(place)], unlisted.append)
+        with pytest.raises(RecordError, match=rf"\({hidden} cannot be listed\): name an energy.json"):
+            find_files([str(hidden)], unlisted.append)
+        with pytest.raises(ConfigurationError, match=r"cannot be written to .*: Permission denied; name a file"):
+            check_output(hidden / "runs.csv")
+        for load in (load_record, lambda place: load_records([place])):
+            with pytest.raises(RecordError, match=r"energy.json cannot be read: Permission denied"):
+                load(hidden / "energy.json")
+    hidden.chmod(0o755)
 
 
 def test_files_of_which_none_is_a_record_are_one_sentence(runs: Folder) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import random
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from privilege import unprivileged
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter
@@ -63,8 +63,8 @@ def a_prediction(joules_per_sample: float | None, doubt: float = 0.05, *, stage:
     return record
 
 
-def text_of(found: Lifecycle) -> str:
-    console = Console(width=200)
+def text_of(found: Lifecycle, width: int = 200) -> str:
+    console = Console(width=width)
     with console.capture() as shown:
         console.print(render_lifecycle(found))
     return shown.get()
@@ -82,6 +82,15 @@ def test_training_and_inference_over_the_life() -> None:
     assert found.break_even is not None
     assert (found.break_even.predictions, found.break_even.day) == (pytest.approx(3e7), pytest.approx(300))
     assert found.provenance == "measured"
+
+
+def test_no_width_of_the_terminal_takes_a_digit_away() -> None:
+    found = lifecycle([a_run("a", 1.23456789e11)], a_prediction(0.18), per_day=1e9, days=3000)
+    wide = text_of(found)
+    assert "inference (3,000,000,000,000)" in wide
+    for width in (50, 80):
+        shown = text_of(found, width)
+        assert sorted("".join(shown.replace("─", "").split())) == sorted("".join(wide.replace("─", "").split())), shown
 
 
 def test_errors_of_training_runs_add_up() -> None:
@@ -291,8 +300,8 @@ def test_a_picture_without_matplotlib_names_the_extra(tmp_path: Path) -> None:
             plot_lifecycle(found, tmp_path / "life.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
 def test_a_directory_that_cannot_be_listed_is_no_sum_without_it(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
-    with pytest.raises(RecordError, match="closed cannot be listed: Permission denied; name directories that can be read"):
+    refused = pytest.raises(RecordError, match="closed cannot be listed: Permission denied; name directories that can be read")
+    with unprivileged(tmp_path), refused:
         load_records([tmp_path])

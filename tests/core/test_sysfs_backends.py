@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from privilege import unprivileged
 
 from ml_energy_callbacks.backends.arm_power import ArmPowerBackend
 from ml_energy_callbacks.backends.battery import BatteryBackend
@@ -46,22 +47,6 @@ def opened(backend: Backend) -> Iterator[Sequence[Source]]:
     finally:
         for source in sources:
             source.close()
-
-
-@contextmanager
-def unprivileged(folder: Path) -> Iterator[None]:
-    """Be a user who may not read what root alone may."""
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent != parent.parent and os.geteuid() == 0:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    privileged = os.geteuid() == 0
-    if privileged:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if privileged:
-            os.seteuid(0)
 
 
 def ids(sources: Sequence[Source]) -> list[str]:

@@ -1,5 +1,6 @@
 """The callback through real Trainers: names, phases, samples, checkpoints, endings."""
 
+import contextlib
 import gc
 import json
 import re
@@ -234,6 +235,25 @@ def test_an_exception_in_an_evaluation_ends_the_run(tmp_path: Path, error: BaseE
     assert record.run.status == status
     assert stage in record.stages
     assert load_record(tmp_path) == record
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [(RuntimeError("mine"), "failed", "RuntimeError: mine"), (KeyboardInterrupt(), "stopped", "KeyboardInterrupt")],
+    ids=["error", "interrupt"],
+)
+def test_an_exception_that_is_handled_at_once_is_told_all_the_same(
+    tmp_path: Path, error: BaseException, status: str, reason: str
+) -> None:
+    def fail(_: int) -> None:
+        raise error
+
+    energy = callback()
+    with contextlib.suppress(RuntimeError, KeyboardInterrupt):
+        trainer(tmp_path, [energy, AroundBatch(after=fail)]).train()
+    assert not energy.meter.running
+    assert (energy.record.run.status, energy.record.run.reason) == (status, reason)
+    assert load_record(tmp_path) == energy.record
 
 
 def test_a_training_that_ended_by_an_exception_stops_by_itself(tmp_path: Path) -> None:
