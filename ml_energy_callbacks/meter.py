@@ -307,6 +307,11 @@ class EnergyMeter:
         return self.started and os.getpid() != self._pid
 
     @property
+    def leads(self) -> bool:
+        """Whether this process speaks for its job: it is rank 0, or alone."""
+        return self._job is None or self._job.leads
+
+    @property
     def currency(self) -> str | None:
         """Currency of the cost, or None where no price is known."""
         return self._rates.currency if self._rates.priced else None
@@ -349,8 +354,8 @@ class EnergyMeter:
             world_size: Number of processes of the job, where they are not asked by ``gather``.
             output_dir: Directory for the run file where the option of that name was not given.
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
-            gpus: UUIDs of the GPUs that the loop runs on, which ``devices="auto"`` goes by; None for all that the process
-                can use.
+            gpus: The GPUs that the loop runs on, which ``devices="auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's
+                numbers in this process; None for all that the process can use.
             record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and
                 returns it, or None where that cannot be done just now. Batches then begin and end when the GPU comes to their
                 edges, without a stall; None where batches are the host's.
@@ -532,7 +537,8 @@ class EnergyMeter:
         for source in self._sources:
             ledgers = self._beside if source.device.whole_machine else self._ledgers
             pairs.append((source, self._open_ledger(ledgers, source)))
-        for name in (self._ledgers.keys() | self._beside.keys()) - {source.device.id for source in self._sources}:
+        told = {source.device.id for source in self._sources} | self._discovery.left_out.keys()
+        for name in (self._ledgers.keys() | self._beside.keys()) - told:
             if not name.startswith(f"{BACKEND}:"):
                 self.warn(f"{name} was read before and cannot be read any more; what it uses from now on is missing.")
         if self._scope == "process":
@@ -1054,7 +1060,7 @@ class EnergyMeter:
         A record of this very run is ignored: its joules are in here already. So is one that was killed before its devices were
         read for the first time.
         """
-        if self._job is not None and not self._job.leads:
+        if not self.leads:
             return
         unread = earlier.total.joules is None and earlier.total.seconds < _FIRST_READ_S
         if earlier.run.id not in self._own_ids() and not unread:
@@ -1068,7 +1074,7 @@ class EnergyMeter:
         """Tell the user something, once: on the log and in the record."""
         if message not in self._warnings:
             self._warnings.append(message)
-            if self._verbose and (self._job is None or self._job.leads):
+            if self._verbose and self.leads:
                 _log.warning(message)
 
     def _build(self) -> RunRecord:
@@ -1139,7 +1145,7 @@ class EnergyMeter:
         spare = framework_dir if isinstance(framework_dir, Path) else None
         if self._job is not None:
             self._journal = self._claim(RunFile(folder, self._build_own, self.warn, name=self._job.file_name, spare=spare))
-        if self._job is None or self._job.leads:
+        if self.leads:
             self._file = self._claim(RunFile(folder, self._build, self.warn, spare=spare))
 
     def _files(self) -> Sequence[RunFile]:

@@ -29,6 +29,7 @@ class Device:
             user has to be told; else None.
         covers: Kinds whose energy is inside this device's (a superchip's counter holds its processor too): other backends'
             devices of these kinds are not counted beside it.
+        cuda: Number by which CUDA knows it in this process, where that is known for certain.
         node: NUMA node that it is attached to, where that is known: what ``covers`` names is then inside it on this node alone.
         shared: Whether others may use the device at the same time, so that its energy is not this job's alone.
         whole_machine: Whether it meters the machine as a whole: it is reported beside the parts and never added to them.
@@ -48,6 +49,7 @@ class Device:
     note: str | None = None
     missing: str | None = None
     covers: tuple[Kind, ...] = ()
+    cuda: int | None = None
     node: int | None = None
     shared: bool = False
     whole_machine: bool = False

@@ -113,7 +113,8 @@ def discover(
     Args:
         devices: ``"auto"`` for all, or ids and globs.
         backends: Where to look; None for all that are known.
-        gpus: UUIDs of the GPUs that the job runs on, which ``"auto"`` goes by; None for all that the process can use.
+        gpus: The GPUs that the job runs on, which ``"auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's numbers in this
+            process; None for all that the process can use.
 
     Raises:
         ConfigurationError: An id or a glob fits no device here, or a setting of a backend cannot work.
@@ -203,9 +204,14 @@ def _unchosen(
 
 def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, str]:
     """Return the GPUs that the job does not run on; all are counted where none of its own is found."""
-    ids = [source.device.id for source in found if source.device.kind == "gpu" and source.device.provenance == "measured"]
-    own = {name for name in ids if any(gpu.lower() in name.lower() for gpu in gpus or ())}
-    return {name: f"The trainer does not use {name}." for name in ids if name not in own} if own else {}
+    devices = [source.device for source in found if source.device.kind == "gpu" and source.device.provenance == "measured"]
+    own = {device.id for device in devices if any(_is(device, gpu) for gpu in gpus or ())}
+    return {device.id: f"The trainer does not use {device.id}." for device in devices if device.id not in own} if own else {}
+
+
+def _is(device: Device, gpu: str) -> bool:
+    """Return whether this is the GPU that goes by a UUID, or by a number of CUDA's."""
+    return gpu == f"cuda:{device.cuda}" or gpu.lower() in device.id.lower()
 
 
 def counted_twice(devices: Sequence[Device]) -> dict[str, str]:

@@ -267,11 +267,22 @@ class NvmlBackend:
             reason, fix = _why(unread[-1], "No GPU here tells its energy or its power through NVML")
             # A Jetson's is measured with its board, by another backend.
             raise BackendUnavailableError(reason, fix, present=not _is_jetson(self.proc))
-        missing = _missing(unread)
-        return [self._open_one(driver, gpu, ways, note, missing, module=gpu.uuid in modules) for gpu, ways in ways]
+        missing, numbers = _missing(unread), self._numbers(visible)
+        return [
+            self._open_one(driver, gpu, ways, note, missing, numbers.get(gpu.uuid), module=gpu.uuid in modules)
+            for gpu, ways in ways
+        ]
 
     def _open_one(
-        self, driver: Driver, gpu: _Found, ways: Sequence[_Way], note: str | None, missing: str | None, *, module: bool
+        self,
+        driver: Driver,
+        gpu: _Found,
+        ways: Sequence[_Way],
+        note: str | None,
+        missing: str | None,
+        number: int | None,
+        *,
+        module: bool,
     ) -> _Gpu:
         counts = ways[0].query is joules
         sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
@@ -286,6 +297,7 @@ class NvmlBackend:
             note=" ".join(sentence for sentence in sentences if sentence) or None,
             missing=missing,
             covers=("cpu", "dram") if module else (),
+            cuda=number,
             node=gpu.node,
             shared=gpu.mig,
         )
@@ -306,6 +318,16 @@ class NvmlBackend:
         if says_numbers(text) and not in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in found]):
             return found, f"CUDA_VISIBLE_DEVICES={text} does not say which GPUs these are, so all are counted."
         return [found[i] for i in shown(text, [(gpu.uuid, *gpu.slices) for gpu in found])], None
+
+    def _numbers(self, visible: Sequence[_Found]) -> Mapping[str, int]:
+        """Return by which numbers CUDA knows the GPUs that it shows, by their UUIDs.
+
+        None are known where its order is not, and where MIG is on: then slices have numbers, not GPUs.
+        """
+        by_numbers = says_numbers(self.environ.get("CUDA_VISIBLE_DEVICES", "0"))
+        ordered = not by_numbers or in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in visible])
+        known = ordered and not any(gpu.mig for gpu in visible)
+        return {gpu.uuid: number for number, gpu in enumerate(visible)} if known else {}
 
 
 def _look(uuid: str, handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle

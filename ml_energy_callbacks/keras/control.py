@@ -25,12 +25,20 @@ class _BesideEnergy(keras.callbacks.Callback):
         """Leave out the callback beside it: the next fit finds one."""
         return {name: value for name, value in self.__dict__.items() if name != "_energy"}
 
+    def _stop(self, reason: str | None) -> bool:
+        """Stop the training where a process of its job has a reason to."""
+        reason = self._energy.agree(reason)
+        if reason is not None:
+            unwrapped(self._model).stop_training = True
+            self._energy.meter.end_early(reason)
+        return reason is not None
+
 
 class EnergyBudget(_BesideEnergy):
     """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
 
-    The epoch's end comes as ever, so that a ``ModelCheckpoint`` saves it. The record's status then is ``stopped``, and its
-    reason says why. At 80 % the user is warned.
+    In a job of several processes all of them stop, at the end of an epoch. The epoch's end comes as ever, so that a
+    ``ModelCheckpoint`` saves it. The record's status then is ``stopped``, and its reason says why. At 80 % the user is warned.
 
     Args:
         kwh: Energy in kWh, of the whole record: a fit that resumes has spent what it had before.
@@ -68,16 +76,23 @@ class EnergyBudget(_BesideEnergy):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look whether the budget is spent."""
         del batch, logs
-        if self._budget.spent(self._energy.meter) and self._budget.reason is not None:
-            unwrapped(self._model).stop_training = True
-            self._energy.meter.end_early(self._budget.reason)
+        if not self._energy.in_job and self._budget.spent(self._energy.meter):
+            self._stop(self._budget.reason)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Look whether a job's budget is spent: then all of its processes are here."""
+        del epoch, logs
+        if self._energy.in_job:
+            self._budget.spent(self._energy.meter)
+            self._stop(self._budget.reason)
 
 
 class EnergyEarlyStopping(_BesideEnergy):
     """Stop the training when the next kilowatt-hour buys too little of a metric.
 
-    It checks after each epoch. A value counts as the new best where it gained, since the best before it, ``min_gain_per_kwh``
-    for each kWh that was used in between. A fit that ``BackupAndRestore`` resumes goes on from what was known.
+    It checks after each epoch; in a job of several processes all stop where one would. A value counts as the new best where it
+    gained, since the best before it, ``min_gain_per_kwh`` for each kWh that was used in between. A fit that
+    ``BackupAndRestore`` resumes goes on from what was known.
 
     Args:
         monitor: Name of a metric in the epoch's logs.
@@ -117,6 +132,12 @@ class EnergyEarlyStopping(_BesideEnergy):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check."""
         del epoch
+        reason = self._reason(logs)
+        if self._stop(reason) and reason is not None:
+            self._energy.meter.warn(reason)
+
+    def _reason(self, logs: Any) -> str | None:
+        """Return why the training has to stop, or None."""
         meter, monitor = self._energy.meter, self._options["monitor"]
         value, kwh = (logs or {}).get(monitor), meter.sums().kwh
         mode = self._direction()
@@ -127,9 +148,9 @@ class EnergyEarlyStopping(_BesideEnergy):
                 else f"cannot tell whether less of {monitor!r} is better: give mode"
             )
             meter.warn(f"EnergyEarlyStopping {why}, so that it never stops the training.")
-            return
+            return None
         if kwh is None or not meter.running:
-            return
+            return None
         if self._rule is None:
             self._rule = GainRule("EnergyEarlyStopping", **self._options, mode=mode)
             if meter.earlier is not None and meter.earlier.early_stopping is not None:
@@ -137,10 +158,7 @@ class EnergyEarlyStopping(_BesideEnergy):
         reason = self._rule.stops(float(value), kwh)
         meter.early_stopping = copy(self._rule.state)
         self._energy.keep()
-        if reason is not None:
-            unwrapped(self._model).stop_training = True
-            meter.end_early(reason)
-            meter.warn(reason)
+        return reason
 
     def _direction(self) -> Mode | None:
         """Return which way the metric is better; None where neither its name nor Keras tells."""

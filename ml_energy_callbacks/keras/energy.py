@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.keras import traits
+from ml_energy_callbacks.keras import placement, traits
 from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
 from ml_energy_callbacks.keras.files import Backup, Scalars
 from ml_energy_callbacks.keras.gate import Gate
@@ -29,6 +29,9 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
 from ml_energy_callbacks.storage import Place, as_place
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.job import Gather
 
 _NEVER = sys.maxsize
 
@@ -187,6 +190,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._step_point: Point | None = None
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
+        self._gather: Gather | None = None
         self._scalars = Scalars(None, self._meter.warn)
         self._folder: Place | None = None
         self._backup: Backup | None = None
@@ -242,6 +246,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             return loop
         self._leave()
         _check(loop)
+        placement.check_processes(self._keras_model)
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
         output_dir: Any = self._options["output_dir"]
         folder = None if output_dir is None else as_place(output_dir)
@@ -252,19 +257,21 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             earlier = self._backup.load(folder or shown)
             if earlier is not None:
                 self._meter.resume(earlier)
+        self._gather = placement.gather()
         self._meter.start(
             framework=f"keras {keras.version()} ({traits.name()})",
             model=self._keras_model.name,
-            world_size=traits.processes(),
             output_dir=shown,
             loop=loop if loop.is_keras else None,
+            gpus=placement.gpus(self._keras_model),
             record_event=traits.event_recorder(),
+            gather=self._gather,
         )
         self._loop = loop
-        if traits.processes() > 1:
-            self._meter.warn(f"Only this one of {traits.processes()} processes measures, and its own machine alone.")
-        self._scalars = Scalars(None if board is None and not isinstance(shown, Path) else shown, self._meter.warn)
-        self._every = self._steps_between_scalars(board)
+        written = self._meter.leads and (board is not None or isinstance(shown, Path))
+        self._scalars = Scalars(shown if written else None, self._meter.warn)
+        # What the other processes of a job use is known at the ends of epochs alone.
+        self._every = self._steps_between_scalars(board) if self._gather is None else 0
         self._listening.enter_context(compilations(self._on_compiling))
         _shorten_progress_bar(loop)
         _warn_of_order(loop, self._meter.warn)
@@ -295,7 +302,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if len(self._passes) > 1:
             return
         self._leave()
-        if self._verbose and self.params.get("verbose") != 0:
+        if self._verbose and self._meter.leads and self.params.get("verbose") != 0:
             # A new line, since the bar of an evaluation or a prediction is not at its end yet.
             sys.stdout.write(f"\n{summary(self._meter.record)}\n")
 
@@ -306,6 +313,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
         self._keys.clear()
         self._begin_training()
+        self._meter.share()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
         self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
@@ -376,9 +384,24 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Return whether the last epoch ended before its last batch."""
         return run.steps is not None and self._meter.counts("train", run.since).batches < run.steps
 
+    @property
+    def in_job(self) -> bool:
+        """Whether this process trains beside others of its job."""
+        return self._gather is not None
+
+    def agree(self, reason: str | None) -> str | None:
+        """Return why the job's training has to stop, as the first of its processes says: a collective; None to go on."""
+        if self._gather is None:
+            return reason
+        try:
+            return next((found for found in self._gather(reason) if found is not None), None)
+        except Exception as error:  # noqa: BLE001 - whatever the communication raises; training goes on
+            self._meter.warn(f"The job's other processes cannot be asked whether to stop ({error!r}).")
+            return reason
+
     def keep(self) -> None:
         """Keep the record beside a backup of the weights."""
-        if self._backup is not None and self._meter.running:
+        if self._backup is not None and self._meter.running and self._meter.leads:
             self._backup.save(self._meter.record, self._meter.warn)
 
     def _begin(self, loop: KerasLoop, stage: Stage) -> None:
@@ -444,16 +467,15 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._count(run, logs)
         if not self._meter.running:
             return {}
-        point = self._meter.point()
-        self._meter.add_epoch(run.stage, self._epoch, run.since, point)
         if run.stage not in self._keys:
             _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
-        metrics = self._meter.metrics(run.stage, run.since, point)
-        totals = self._meter.totals(point)
+        metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since)
         if run.stage == "train":
-            totals |= self._expect(run, point)
-        self._scalars.add({**metrics, **totals}, self._epoch)
-        return {**metrics, **totals} if run.stage == "train" else metrics
+            metrics |= self._expect(run, point)
+        self._scalars.add(metrics, self._epoch)
+        if run.stage == "train":
+            return metrics
+        return {name: value for name, value in metrics.items() if not name.startswith("energy/total/")}
 
     def _end(self) -> None:
         self._pop()

@@ -27,15 +27,6 @@ def takes_ahead() -> bool:
     return str(jax.default_backend()) != "cpu"
 
 
-def processes() -> int:
-    """Return the number of the job's processes."""
-    if keras.backend.backend() != "jax":
-        return 1
-    import jax  # noqa: PLC0415 - as above
-
-    return int(jax.process_count())
-
-
 def event_recorder() -> Callable[[], Any] | None:
     """Return what puts an event into the queue of the GPU that the model runs on; None where no backend offers that."""
     if keras.backend.backend() != "torch":

@@ -96,6 +96,15 @@ def test_the_gpus_that_the_job_runs_on_are_counted_alone() -> None:
     assert ids(*gpus, processor, gpus=["0001", "GPU-0003"]) == ["nvml:GPU-0001", "nvml:GPU-0003", "rapl:package-0"]
 
 
+def test_a_gpu_that_the_next_loop_does_not_run_on_is_not_missed() -> None:
+    meter = EnergyMeter(backends=[ScriptedBackend([source(f"nvml:GPU-000{i}", cuda=i) for i in range(2)])], verbose=False)
+    for gpus in (["cuda:0", "cuda:1"], ["cuda:1"]):
+        meter.start(gpus=gpus)
+        meter.stop()
+    assert [device.id for device in meter.record.devices] == ["nvml:GPU-0000", "nvml:GPU-0001"]
+    assert not any("any more" in warning for warning in meter.record.warnings)
+
+
 def test_where_the_jobs_gpus_are_not_known_by_their_ids_all_are_counted() -> None:
     assert ids(source("nvml:GPU-0001"), gpus=["something else"]) == ["nvml:GPU-0001"]
     assert ids(source("nvml:GPU-0001"), gpus=None) == ["nvml:GPU-0001"]

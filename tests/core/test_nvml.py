@@ -15,6 +15,7 @@ import pynvml
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.backends import discover
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.nvml_library import driver_of
@@ -45,6 +46,14 @@ def shown(**variables: str) -> list[int]:
     for gpu in gpus:
         gpu.close()
     return [int(gpu.device.id[len("nvml:GPU-") :][:8], 16) for gpu in gpus]
+
+
+def used_of(variables: dict[str, str], numbers: Sequence[int]) -> list[str]:
+    """Return the ids of the devices of a job that runs on the GPUs of these numbers of CUDA's."""
+    found = discover(backends=[NvmlBackend(variables)], gpus=[f"cuda:{number}" for number in numbers])
+    for source in found.sources:
+        source.close()
+    return [source.device.id for source in found.sources]
 
 
 def plug_in(pci: Path, bus: int = 1, *, node: int = -1, vendor: str = "0x10de", kind: str = "0x030200") -> Path:
@@ -431,6 +440,38 @@ def test_where_cudas_order_is_not_known_all_gpus_are_counted_and_it_is_said(driv
     assert shown(CUDA_VISIBLE_DEVICES="GPU-00000001") == [1]
     with pytest.raises(BackendUnavailableError, match="hides every GPU"):
         shown(CUDA_VISIBLE_DEVICES="-1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "used", "expected"),
+    [
+        ({}, [1, 2], [1, 2]),
+        ({"CUDA_VISIBLE_DEVICES": "3,1"}, [0], [3]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-00000002,GPU-00000000"}, [1], [0]),
+    ],
+)
+def test_the_gpus_of_a_job_may_be_told_by_cudas_numbers(
+    driver: SimulatedDriver, variables: dict[str, str], used: list[int], expected: list[int]
+) -> None:
+    driver.start(gpus=4)
+    assert used_of(variables, used) == [f"nvml:{uuid(gpu)}" for gpu in expected]
+
+
+def test_where_cudas_numbers_are_not_known_all_visible_gpus_count(driver: SimulatedDriver) -> None:
+    driver.start(gpus=2)
+    driver.set_name("Another GPU", 1)
+    assert used_of({}, [0]) == [f"nvml:{uuid(0)}", f"nvml:{uuid(1)}"]
+    assert used_of({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [1]) == [f"nvml:{uuid(1)}"]
+    assert used_of({"CUDA_VISIBLE_DEVICES": f"{uuid(1)},{uuid(0)}"}, [0]) == [f"nvml:{uuid(1)}"]
+    driver.start(gpus=2)
+    driver.set_mig(SLICES, 1)
+    assert used_of({}, [1]) == [f"nvml:{uuid(0)}", f"nvml:{uuid(1)}"]
+
+
+def test_a_gpu_that_cannot_be_read_keeps_its_number(driver: SimulatedDriver) -> None:
+    driver.start(gpus=3)
+    driver.set_error(NOT_SUPPORTED, 0)
+    assert used_of({}, [1]) == [f"nvml:{uuid(1)}"]
 
 
 SLICES = ["MIG-aaaaaaaa-0000-0000-0000-000000000001", "MIG-bbbbbbbb-0000-0000-0000-000000000002"]

@@ -1,56 +1,169 @@
-"""Several devices in one process, with ``tf.distribute.MirroredStrategy``."""
+"""Several devices in one process, and several processes: one job with torch, refused with TensorFlow and JAX."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the strategy is TensorFlow's")
+from ml_energy_callbacks import load_record
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
-SCRIPT = """
-import json
+HERE = Path(__file__).parent
+
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the strategy is TensorFlow's")
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="the process group is torch's")
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the distribution is for JAX")
+
+
+def train(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Train in a process of its own, as devices have to be set up before anything else; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(HERE / "distributed.py"), str(folder), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def free_ports() -> tuple[str, str]:
+    """Return two ports of this host that nobody uses now."""
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("localhost", 0))
+        return str(first.getsockname()[1]), str(second.getsockname()[1])
+
+
+def together(commands: Sequence[Sequence[str]], variables: Sequence[dict[str, str]]) -> Iterator[str]:
+    """Run processes side by side, each with variables of its own; yield what each prints."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command], env=environment | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for command, own in zip(commands, variables, strict=True)
+    ]
+    try:
+        for process in processes:
+            output, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+            yield output
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def expect_truth(facts: dict[str, Any], samples: int) -> None:
+    """Expect each sample once, of two epochs in batches of 24 with a validation of 60, and all GPUs' joules."""
+    assert facts["counts"] == {
+        "train": [8, 2 * samples],
+        "validate": [6, 2 * 60],
+        "test": [4, samples],
+        "predict": [4, samples],
+    }
+    assert facts["joules"] == pytest.approx(facts["true_joules"], rel=1e-3)
+    assert facts["warnings"] == []
+
+
+@on_tensorflow
+def test_uneven_replicas_count_each_sample_once_and_the_joules_of_all_gpus(tmp_path: Path) -> None:
+    # The last batch of 19 is 7, 6 and 6.
+    facts = train(tmp_path, "--used", "1", "2", "3", "--samples", "91", "--steps-per-execution", "2")
+    expect_truth(facts, 91)
+    assert facts["numbers"] == [0]  # all three are parts of one processor
+
+
+@on_tensorflow
+def test_watched_data_show_their_waits_with_two_replicas(tmp_path: Path) -> None:
+    facts = train(tmp_path, "--used", "0", "3", "--samples", "91", "--watch")
+    expect_truth(facts, 91)
+    assert "data_wait" in facts["phases"]
+    assert "step" not in facts["phases"]
+
+
+@on_jax
+def test_data_parallel_devices_count_each_sample_once_and_the_joules_of_all_gpus(tmp_path: Path) -> None:
+    facts = train(tmp_path, "--used", "1", "2", "--samples", "92", "--steps-per-execution", "3")
+    expect_truth(facts, 92)
+    assert facts["numbers"] == [1, 2]
+
+
+@on_jax
+def test_a_model_that_is_spread_over_devices_counts_each_sample_once(tmp_path: Path) -> None:
+    facts = train(tmp_path, "--used", "0", "1", "2", "3", "--samples", "92", "--model-parallel")
+    expect_truth(facts, 92)
+    assert facts["numbers"] == [0, 1, 2, 3]
+
+
+@on_tensorflow
+def test_the_gpus_of_a_model_are_those_that_its_variables_are_on(tmp_path: Path) -> None:
+    code = """
 import tensorflow as tf
-
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-
 import keras
-from frameworks.keras_loops import arrays
-from ml_energy_callbacks.keras import EnergyCallback
-
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+from ml_energy_callbacks.keras import placement
+with tf.device("CPU:1"):
     model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-energy = EnergyCallback(verbose=False, devices=["cpu-model:0"])
-x, y = arrays(90)
-model.fit(x, y, batch_size=20, epochs=2, validation_data=(x[:50], y[:50]), callbacks=[energy], verbose=0)
-model.predict(x, batch_size=20, callbacks=[energy], verbose=0)
-watched = EnergyCallback(verbose=False)
-dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
-model.fit(watched.watch(dataset), epochs=2, callbacks=[watched], verbose=0)
-stages = {name: (stage.batches, stage.samples) for name, stage in energy.record.stages.items()}
-train = watched.record.stages["train"]
-print(json.dumps([stages, [device.id for device in energy.record.devices], train.samples, sorted(train.phases)]))
+print(placement.numbers(model, "cpu"), placement.numbers(model, "gpu"), placement.gpus(model))
 """
+    assert next(together([["-c", code]], [{}])).strip() == "{0} set() None"
 
 
-def test_two_replicas_count_each_sample_once() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    stages, devices, watched, phases = json.loads(done.stdout.splitlines()[-1])
-    assert {name: counts for name, counts in stages.items() if name != "other"} == {
-        "train": [10, 180],
-        "validate": [6, 100],
-        "predict": [5, 90],
-    }
-    assert devices == ["cpu-model:0"]
-    assert watched == 180
-    assert "data_wait" in phases
-    assert "step" not in phases
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="with torch they are one job")
+def test_several_processes_of_one_loop_are_refused_in_each(tmp_path: Path) -> None:
+    ports = free_ports()
+    script = str(HERE / "several.py")
+    for output in together([[script, str(rank), *ports] for rank in range(2)], [{}, {}]):
+        assert output.splitlines()[-1].startswith("With TensorFlow and JAX, EnergyCallback measures one process")
+        assert "this job has 2" in output
+
+
+class TestJob:
+    """Two processes of one host, as torchrun starts them."""
+
+    def train(self, folder: Path, driver: SimulatedDriver, *arguments: str) -> list[dict[str, list[float]]]:
+        """Return what each process logged."""
+        port, _ = free_ports()
+        common = driver.environment(gpus=2) | {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        command = [str(HERE / "job.py"), str(folder), *arguments]
+        outputs = list(together([command] * 2, [common | {"RANK": str(rank)} for rank in range(2)]))
+        assert ["Energy:" in output for output in outputs] == [True, False]
+        return [json.loads((folder / f"logged-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+
+    @on_torch
+    def test_it_counts_each_device_and_each_sample_once(self, tmp_path: Path, driver_library: SimulatedDriver) -> None:
+        logged = self.train(tmp_path, driver_library)
+        record = load_record(tmp_path)
+        assert (record.run.status, record.run.world_size) == ("completed", 2)
+        gpus = [f"nvml:GPU-0000000{gpu}-0000-0000-0000-000000000000" for gpu in range(2)]
+        joules = {device.id: device.joules for device in record.devices}
+        assert joules.keys() == {*gpus, "scripted:package-0"}
+        seconds = [rank.seconds for rank in record.ranks]
+        assert joules[gpus[0]] == pytest.approx(100 * seconds[0], rel=0.01)
+        assert joules[gpus[1]] == pytest.approx(300 * seconds[1], rel=0.01)
+        assert joules["scripted:package-0"] == pytest.approx(50 * seconds[0], rel=0.01)
+        assert record.total.joules == pytest.approx(sum(value or 0 for value in joules.values()))
+        counts = {name: (stage.batches, stage.samples) for name, stage in record.stages.items() if name != "other"}
+        assert counts == {"train": (3 * 18, 3 * 90), "validate": (3 * 8, 3 * 40), "predict": (18, 90)}
+        train = [epoch.joules for epoch in record.epochs if epoch.stage == "train"]
+        for own in logged:
+            assert own["energy/train/joules"] == pytest.approx(train)
+            assert own["energy/validate/joules_per_sample"] == logged[0]["energy/validate/joules_per_sample"]
+        written_by = {path.name.split(".")[-3] for path in (tmp_path / "energy").glob("*tfevents*")}
+        assert len(written_by) == 1
+        assert not list(tmp_path.glob("energy.rank*"))
+
+    @on_torch
+    def test_a_budget_stops_all_of_it_at_the_same_epoch(self, tmp_path: Path, driver_library: SimulatedDriver) -> None:
+        logged = self.train(tmp_path, driver_library, "--budget", "3e-6")
+        assert [len(own["loss"]) for own in logged] == [1, 1]
+        assert load_record(tmp_path).epochs[-1].stage == "predict"
+        assert load_record(tmp_path).run.reason == "The budget of 3.0e-6 kWh is spent."

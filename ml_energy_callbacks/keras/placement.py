@@ -1,0 +1,98 @@
+"""Where a model runs: on which devices of this process, and in how many processes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.job import Gather
+
+
+def gather() -> Gather | None:
+    """Return what asks all processes of a job, each of which trains by itself: those of a group of torch's, or None."""
+    if keras.backend.backend() != "torch":
+        return None
+    from ml_energy_callbacks.torch_group import all_gather, joined  # noqa: PLC0415 - another backend needs no torch
+
+    return all_gather if joined() else None
+
+
+def check_processes(model: keras.Model) -> None:
+    """Refuse a model that one loop of TensorFlow or JAX runs in several processes: what Keras counts there is not one's own.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    count = _PROCESSES.get(keras.backend.backend())
+    processes = 1 if count is None else count(model)
+    if processes > 1:
+        msg = (
+            f"With TensorFlow and JAX, EnergyCallback measures one process, and this job has {processes}: use all GPUs of a "
+            "machine from one (tf.distribute.MirroredStrategy, or keras.distribution with JAX), or leave EnergyCallback out."
+        )
+        raise ConfigurationError(msg)
+
+
+def gpus(model: keras.Model) -> Sequence[str] | None:
+    """Return the GPUs that hold the model's variables, as ``"cuda:<n>"`` by CUDA's numbers; None where that is not known."""
+    return [f"cuda:{number}" for number in sorted(numbers(model, "gpu"))] or None
+
+
+def numbers(model: keras.Model, kind: str) -> set[int]:
+    """Return the numbers, in the driver's order, of the devices of this process that hold the model's variables.
+
+    Args:
+        model: The model.
+        kind: ``"gpu"`` or ``"cpu"``.
+
+    Returns:
+        None of them where the framework does not tell.
+    """
+    find = _NUMBERS.get(keras.backend.backend())
+    try:
+        return set() if find is None else set(find([variable.value for variable in model.variables], kind))
+    except Exception:  # noqa: BLE001 - whatever a release of a framework makes of it: it is not known, training goes on
+        return set()
+
+
+def _tensorflow_processes(model: Any) -> int:
+    resolver = model.distribute_strategy.cluster_resolver
+    cluster = None if resolver is None else resolver.cluster_spec()
+    return sum(cluster.num_tasks(job) for job in cluster.jobs) if cluster else 1
+
+
+def _jax_processes(_: Any) -> int:
+    import jax  # noqa: PLC0415 - another backend needs no JAX
+
+    return int(jax.process_count())
+
+
+def _tensorflow_numbers(values: Iterable[Any], kind: str) -> Iterator[int]:
+    import tensorflow as tf  # noqa: PLC0415 - another backend needs no TensorFlow
+
+    visible, physical = tf.config.get_visible_devices(kind.upper()), []
+    for number, device in enumerate(tf.config.list_physical_devices(kind.upper())):
+        if device in visible:  # by one logical device, or as many as it was split into
+            physical += [number] * len(tf.config.get_logical_device_configuration(device) or [device])
+    if len(physical) != len(tf.config.list_logical_devices(kind.upper())):
+        return
+    for value in values:
+        for copy in getattr(value, "values", (value,)):  # a variable of a strategy has one on each device
+            device = tf.DeviceSpec.from_string(copy.device)
+            if device.device_type == kind.upper():
+                yield physical[device.device_index]
+
+
+def _jax_numbers(values: Iterable[Any], kind: str) -> Iterator[int]:
+    for value in values:
+        yield from (device.local_hardware_id for device in value.devices() if device.platform == kind)
+
+
+def _torch_numbers(values: Iterable[Any], kind: str) -> Iterator[int]:
+    own = {"gpu": "cuda"}.get(kind, kind)
+    yield from (value.device.index or 0 for value in values if value.device.type == own)
+
+
+_PROCESSES = {"tensorflow": _tensorflow_processes, "jax": _jax_processes}
+_NUMBERS = {"tensorflow": _tensorflow_numbers, "jax": _jax_numbers, "torch": _torch_numbers}
