@@ -1,8 +1,11 @@
 """A framework's loop that ends by an exception without a word, seen by its stack frame."""
 
+import contextlib
+import gc
 import inspect
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from ml_energy_callbacks.meter import ending, last_exception
@@ -28,12 +31,13 @@ class StackLoop:
 
     def running(self) -> bool:
         """Return whether its frame is on its thread's stack still."""
-        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
-        outermost = frame
-        while frame is not None:
-            if frame is self._frame:
-                return True
-            frame, outermost = frame.f_back, frame
+        with _no_collection():
+            frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
+            outermost = frame
+            while frame is not None:
+                if frame is self._frame:
+                    return True
+                frame, outermost = frame.f_back, frame
         # A generator that yielded while we looked has left the stack, and the rest of it is not to be seen from there.
         return outermost is not None and bool(outermost.f_code.co_flags & _RESUMED)
 
@@ -49,3 +53,19 @@ class StackLoop:
         # Before Python 3.12 it is a tuple, as of sys.exc_info().
         error = handled[1] if isinstance(handled, tuple) else handled
         return error if isinstance(error, BaseException) else last_exception()
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let no garbage be collected while the body looks at another thread's stack.
+
+    The interpreter makes an object of a frame when it is looked at. Before Python 3.12 that may start a collection, and this a
+    switch to the other thread, which goes on and leaves the frame: what is made of it then is a crash.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

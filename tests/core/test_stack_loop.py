@@ -1,0 +1,47 @@
+"""A loop that is watched from another thread while it works."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import gc, sys, threading, time
+from ml_energy_callbacks.stack_loop import StackLoop
+
+class Held:
+    def __init__(self):
+        self.itself = self  # for the collector alone
+
+    def __del__(self):
+        for _ in range(20):
+            pass
+
+def work(depth):
+    held = [Held() for _ in range(2)]
+    return work(depth - 1) if depth else sum(len(held) for _ in range(3))
+
+def fit():
+    loops.append(StackLoop(sys._getframe()))
+    while not ended:
+        work(15)
+
+loops, ended = [], []
+gc.set_threshold(1)
+sys.setswitchinterval(1e-6)
+thread = threading.Thread(target=fit)
+thread.start()
+while not loops:
+    time.sleep(0.01)
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    assert loops[0].running()
+ended.append(True)
+thread.join()
+assert not loops[0].running()
+assert gc.isenabled()
+"""
+
+
+def test_looking_at_a_busy_thread_breaks_nothing() -> None:
+    # On Python 3.11 a collection in the middle of the look was a crash of the interpreter, within a second of this.
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
