@@ -1,16 +1,35 @@
 """What the callbacks of all frameworks share: options that survive a copy, one meter, the run's record."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.control import Forecaster, Spent
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter import EnergyMeter, Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
 from ml_energy_callbacks.records import RunRecord
+
+_CHANGING_FIGURES = (
+    "devices",
+    "location",
+    "carbon_intensity",
+    "electricity_price",
+    "currency",
+    "pue",
+    "wue",
+    "embodied_kg",
+    "lifetime_years",
+    "offset_grams",
+    "scope",
+    "idle_seconds",
+)
+"""Options that two runs' figures can differ by."""
 
 
 class MeteredCallback:
@@ -70,6 +89,14 @@ class MeteredCallback:
     def meter(self) -> EnergyMeter:
         """The meter that measures for it; another one after a copy or a pickle."""
         return self._meter
+
+    @property
+    def _hyperparameters(self) -> dict[str, float | str]:
+        """The options that the figures go by, for trackers that compare runs; what was not given is absent."""
+        given = {name: self._options[name] for name in _CHANGING_FIGURES if self._options[name] is not None}
+        if "electricity_price" not in given:
+            del given["currency"]
+        return {f"energy/{name}": _plain(value) for name, value in given.items()}
 
     def _begin_training(self) -> None:
         """Take back why another training ended early, and what was expected of it."""
@@ -142,3 +169,18 @@ class MeteredCallback:
         except Exception as error:  # noqa: BLE001 - the user's function; training goes on
             self._meter.warn(f"batch_size_fn failed ({error!r}), so that energy per sample is unknown.")
             return None
+
+
+def _plain(option: Any) -> float | str:  # noqa: ANN401 - options are of many types
+    """Return an option as a number or a text; of an object with settings of its own, its class."""
+    if isinstance(option, str):
+        return option
+    if isinstance(option, Real):  # such as numpy's
+        return float(option)
+    if isinstance(option, CarbonIntensity):
+        return option.g_per_kwh
+    if isinstance(option, os.PathLike):
+        return os.fsdecode(option)
+    if isinstance(option, Mapping):
+        return str(dict(option))
+    return ", ".join(option) if isinstance(option, Sequence) else type(option).__name__

@@ -169,6 +169,16 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 
 
+def summary_names(currency: str | None) -> list[str]:
+    """Return the names of the totals that stand for a whole run in a table of runs.
+
+    Args:
+        currency: Currency code, or None where no price is known.
+    """
+    quantities = ["joules", "kwh", "co2e_grams", *([] if currency is None else [f"cost_{currency.lower()}"])]
+    return [f"energy/total/{name}" for name in quantities]
+
+
 def forecast_metrics(
     *,
     kwh: float,

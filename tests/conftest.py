@@ -23,6 +23,8 @@ THEIR_OWN = (
     ".*torch.*deprecated.*",
     ".*You're resuming from a checkpoint that ended before the epoch ended.*",
     ".*Detected KeyboardInterrupt.*",
+    # MLflow's tables
+    ".*``noload`` loader strategy is deprecated.*",
     # Keras
     ".*__array__ implementation doesn't accept a copy keyword.*",
     ".*`shuffle=True` was passed, but will be ignored.*",

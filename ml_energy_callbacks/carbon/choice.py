@@ -13,7 +13,7 @@ from ml_energy_callbacks.carbon.series import IntensitySeries, load_series
 from ml_energy_callbacks.carbon.third_party import ThirdParty
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 
-Intensity = float | CarbonIntensity | str | os.PathLike[str] | IntensityProvider
+Intensity = float | CarbonIntensity | IntensityProvider | str | os.PathLike[str]
 """What the option ``carbon_intensity`` takes."""
 _BELOW_A_COUNTRY = re.compile("[A-Z]{2}(-[A-Z0-9]+)+")
 

@@ -191,7 +191,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
         self._gather: Gather | None = None
-        self._scalars = Scalars(None, self._meter.warn)
+        self._scalars = Scalars(None, self._meter.warn, {})
         self._folder: Place | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
@@ -269,7 +269,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         )
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
-        self._scalars = Scalars(shown if written else None, self._meter.warn)
+        self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)
         # What the other processes of a job use is known at the ends of epochs alone.
         self._every = self._steps_between_scalars(board) if self._gather is None else 0
         self._listening.enter_context(compilations(self._on_compiling))
@@ -290,6 +290,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         # The meter may be stopping itself just now, in its own thread: then this waits for it.
         gone = self._loop is not None and len(self._passes) > 1
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
+        if self._loop is not None:
+            self._scalars.add(self._meter.totals(), self._epoch)  # as the record has them
         for run in self._passes[1:]:
             if run.source is not None:
                 run.source.detach()

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Scalars:
-    """Scalars and panels for TensorBoard below a folder; what cannot be written is said, and stops nothing."""
+    """Scalars, panels and options for TensorBoard below a folder; what cannot be written is said, and stops nothing."""
 
-    def __init__(self, folder: Place | None, warn: Callable[[str], None]) -> None:
-        """Write into this folder, if it is a local one."""
+    def __init__(self, folder: Place | None, warn: Callable[[str], None], hyperparameters: Mapping[str, float | str]) -> None:
+        """Write into this folder, if it is a local one; the options by their names."""
         self._warn = warn
         self._file: EventFile | None = None
         if folder is None:
@@ -28,10 +28,11 @@ class Scalars:
             warn(f"No scalars are written to {folder}, which is no local folder.")
             return
         try:
-            from ml_energy_callbacks.tensorboard import event_file, panels  # noqa: PLC0415 - an optional extra
+            from ml_energy_callbacks.tensorboard import event_file, hparams, panels  # noqa: PLC0415 - an optional extra
 
             panels.write_panels(folder)
             self._file = event_file.EventFile(event_file.sub_run(folder))
+            hparams.add_hyperparameters(self._file, hyperparameters)
         except ImportError:
             warn("No scalars are written for TensorBoard: pip install 'ml-energy-callbacks[tensorboard]'.")
         except OSError as error:

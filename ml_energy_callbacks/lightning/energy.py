@@ -4,7 +4,6 @@ import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,12 +16,12 @@ from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather
 from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
+from ml_energy_callbacks.lightning.loggers import Loggers
 from ml_energy_callbacks.meter import Point, ending
-from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary
-from ml_energy_callbacks.storage import as_place
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.torch_group import all_gather, joined
 
@@ -125,6 +124,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._every = 0
         self._logged_step = -1
         self._began_at: dict[str, float] = {}
+        self._loggers = Loggers((), self._meter.warn)
         self._train_sizes = self._eval_sizes = _Sizes(None)
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -157,39 +157,24 @@ class EnergyCallback(MeteredCallback, Callback):
                 f"The processes of {name} cannot tell each other what they use: the energy in here is that of rank 0's devices "
                 "and its host alone."
             )
-        if trainer.is_global_zero:
-            self._write_panels(trainer)
+        self._loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
+        self._loggers.begin(self._hyperparameters, _saved_hyperparameters(trainer), summary_names(self._meter.currency))
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
-        self._finish(None)
+        self._finish(trainer, None)
 
     def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
         """Stop measuring and write the record: no other hook comes."""
-        self._finish(exception)
+        self._finish(trainer, exception)
 
-    def _finish(self, exception: BaseException | None) -> None:
+    def _finish(self, trainer: "Trainer", exception: BaseException | None) -> None:
         if not self._meter.running:
             return
         self._meter.stop(*ending(exception))
+        self._loggers.end(self._meter.totals(), _step(trainer))
         if self._verbose:
             rank_zero_info(summary(self._meter.record))
-
-    def _write_panels(self, trainer: "Trainer") -> None:
-        """Put the energy panels beside each TensorBoard logger's scalars."""
-        for logger in trainer.loggers:
-            if not any(kind.__name__ == "TensorBoardLogger" for kind in type(logger).__mro__):
-                continue
-            folder = as_place(logger.log_dir)  # type: ignore[arg-type]
-            if not isinstance(folder, Path):
-                self._meter.warn(f"TensorBoard's energy panels are not written to {folder}, which is no local folder.")
-                continue
-            try:
-                from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - an optional extra
-
-                write_panels(folder)
-            except (ImportError, OSError) as error:
-                self._meter.warn(f"TensorBoard's energy panels could not be written: {error}.")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the record, in builtins, for the checkpoint."""
@@ -227,6 +212,8 @@ class EnergyCallback(MeteredCallback, Callback):
         if trainer.world_size > 1:  # what the others use is known at the ends of epochs alone
             self._every = 0
             self._meter.share()
+            if every:
+                self._meter.warn("The energy of a job of several processes is logged at the ends of epochs: log_every_n_steps is not.")
         self._logged_step = -1
         self._step_point = self._meter.point()
         self._begin_training()
@@ -382,8 +369,7 @@ class EnergyCallback(MeteredCallback, Callback):
         metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
         self._step_point = point
         self._show(trainer, metrics, STEP_SUFFIX)
-        for logger in trainer.loggers:
-            logger.log_metrics({**metrics, **self._meter.totals(point)}, step=step)
+        self._loggers.log({**metrics, **self._meter.totals(point)}, step)
 
     @staticmethod
     def _show(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
@@ -416,8 +402,7 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         # Lightning refuses `log` in prediction.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=_step(trainer))
+        self._loggers.log(metrics, _step(trainer))
 
     def _expect(self, trainer: "Trainer", start: Point, point: Point) -> dict[str, float]:
         """Return what the training is expected to take; nothing after an epoch that was cut, or where no end is set."""
@@ -469,6 +454,17 @@ def _step(trainer: "Trainer") -> int:
         return trainer.fit_loop.epoch_loop._batches_that_stepped  # noqa: SLF001
     except AttributeError:
         return trainer.global_step
+
+
+def _saved_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
+    """Return the hyper-parameters of model and data that Lightning is about to log by itself."""
+    if not getattr(trainer, "enable_autolog_hparams", True):
+        return {}
+    saved: dict[str, Any] = {}
+    for owner in (trainer.lightning_module, trainer.datamodule):  # type: ignore[attr-defined]
+        if getattr(owner, "_log_hyperparams", False):  # private, but what Lightning itself goes by
+            saved |= owner.hparams_initial
+    return {name: value for name, value in saved.items() if name != "_class_path"}
 
 
 def _eval_loaders(trainer: "Trainer") -> Any:  # noqa: ANN401
