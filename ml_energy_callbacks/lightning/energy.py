@@ -213,7 +213,9 @@ class EnergyCallback(MeteredCallback, Callback):
             self._every = 0
             self._meter.share()
             if every:
-                self._meter.warn("The energy of a job of several processes is logged at the ends of epochs: log_every_n_steps is not.")
+                self._meter.warn(
+                    "log_every_n_steps has no effect in a job of several processes: its energy is logged by epochs."
+                )
         self._logged_step = -1
         self._step_point = self._meter.point()
         self._begin_training()
