@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from ml_energy_callbacks.keras import EnergyCallback, placement
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 DEVICES = 4
-IDLE_WATTS = 1.0  # a counter that stands still is not trusted
+IDLE_WATTS = 0.1  # a counter that stands still is not trusted
+REFRESHED_S = 0.3
+"""By then the counters have refreshed: what is read at the edges of the run is idle power, of which little can be missed."""
 
 
 class Power(keras.callbacks.Callback):
@@ -21,24 +24,31 @@ class Power(keras.callbacks.Callback):
     It stands after the callback that measures, which it lets begin; ``end`` stands before that one.
 
     Attributes:
-        joules: The true energy of each GPU in that time.
+        joules: The true energy of each GPU from its begin to its end.
     """
 
     def __init__(self, driver: SimulatedDriver) -> None:
         super().__init__()
         self.driver = driver
-        self.joules: list[float] = []
-        self.end = keras.callbacks.LambdaCallback(on_train_end=lambda _: self.set([IDLE_WATTS] * DEVICES))
+        self.joules = [0.0] * DEVICES
+        self.end = keras.callbacks.LambdaCallback(on_train_end=self.finish)
 
-    def set(self, watts: list[float]) -> None:
-        """Draw so much from now on."""
-        begun = self.joules or [0.0] * DEVICES
-        self.joules = [self.driver.true_joules(gpu) - then for gpu, then in enumerate(begun)]
-        for gpu, value in enumerate(watts):
-            self.driver.set_power(value, gpu)
+    def look(self) -> None:
+        """Note the energy since the last look."""
+        self.joules = [self.driver.true_joules(gpu) - then for gpu, then in enumerate(self.joules)]
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.set([100.0 * (gpu + 1) for gpu in range(DEVICES)])
+        self.look()
+        time.sleep(REFRESHED_S)
+        for gpu in range(DEVICES):
+            self.driver.set_power(100.0 * (gpu + 1), gpu)
+
+    def finish(self, _: Any) -> None:
+        """Draw next to none again."""
+        for gpu in range(DEVICES):
+            self.driver.set_power(IDLE_WATTS, gpu)
+        time.sleep(REFRESHED_S)
+        self.look()
 
 
 def mirrored(used: list[int]) -> Any:
