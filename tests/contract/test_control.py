@@ -246,5 +246,5 @@ def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: P
     assert forecast is not None
     assert record.total.kwh is not None
     assert forecast.after_epochs == 1  # of this part
-    assert forecast.kwh == pytest.approx(record.total.kwh, rel=0.2)
+    assert forecast.kwh == pytest.approx(record.total.kwh, rel=0.25)
     assert forecast.error == pytest.approx(forecast.kwh / record.total.kwh - 1, abs=0.05)
