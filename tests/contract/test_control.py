@@ -204,7 +204,7 @@ def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None
     record = fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(kwh=joules / KWH)], **options)
     assert record.run.status == "stopped"
     assert len(seen) < 2 * BATCHES
-    assert joules <= record.total.joules < joules + WATTS * 0.6
+    assert joules <= record.total.joules < joules + WATTS * 2
 
 
 def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
