@@ -41,21 +41,21 @@ def fit(
 
 
 def test_a_budget_stops_the_training_at_the_end_of_a_batch(tmp_path: Path) -> None:
-    energy, joules = energy_callback(tmp_path), 540.0
+    energy, joules = energy_callback(tmp_path), 1080.0
     used: list[float] = []
     record = fit(
         tmp_path,
         [energy, EnergyBudget(kwh=joules / KWH)],
-        epochs=20,
+        epochs=40,
         after_batch=lambda _: used.append(energy.meter.totals()["energy/total/joules"]),
     )
-    assert (record.run.status, record.run.reason) == ("stopped", "The budget of 1.5e-4 kWh is spent.")
-    assert record.stages["train"].batches == len(used) < 20 * BATCHES
+    assert (record.run.status, record.run.reason) == ("stopped", "The budget of 3.0e-4 kWh is spent.")
+    assert record.stages["train"].batches == len(used) < 40 * BATCHES
     # It is looked at every 50 ms, and a batch goes on to its end.
     assert used[-1] >= joules
     assert all(value < joules for value in used[: -1 - round(0.2 / BATCH_S)])
     assert record.total.joules > 0.98 * used[-1]
-    assert "80 % of the budget of 1.5e-4 kWh is spent." in record.warnings
+    assert "80 % of the budget of 3.0e-4 kWh is spent." in record.warnings
     assert sum(epoch.stage == "train" for epoch in record.epochs) == -(-len(used) // BATCHES)
     assert record.forecast is None or record.forecast.error is None  # it was of a whole training
 
