@@ -76,7 +76,7 @@ class MeteredCallback:
         """The run's record as of now.
 
         Raises:
-            ConfigurationError: Nothing was measured yet (in a job of several processes only rank 0 measures).
+            ConfigurationError: Nothing was measured yet.
         """
         return self._meter.record
 

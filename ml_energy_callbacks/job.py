@@ -223,6 +223,9 @@ class Job:
     def _ask(self, message: Message | None) -> Sequence[bytes]:
         self.alive = False
         told = self._gather(msgspec.json.encode(message))
+        if len(told) != len(self.members):
+            msg = f"gather returned what {len(told)} of the {len(self.members)} processes gave"
+            raise RuntimeError(msg)
         self.alive = True
         return told
 

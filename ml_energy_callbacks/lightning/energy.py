@@ -22,6 +22,7 @@ from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary
+from ml_energy_callbacks.torch_devices import gpu_uuids
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.torch_group import all_gather, joined
 
@@ -521,8 +522,4 @@ def _gpus(trainer: "Trainer") -> Sequence[str] | None:
     device = trainer.strategy.root_device
     if device.type != "cuda":
         return None
-    try:
-        indices = trainer.device_ids if trainer.world_size == 1 else [device.index]
-        return [str(torch.cuda.get_device_properties(index).uuid) for index in indices]
-    except (AttributeError, RuntimeError, AssertionError):  # before torch 2.5 there was no uuid
-        return None
+    return gpu_uuids(trainer.device_ids if trainer.world_size == 1 else [device.index])

@@ -25,8 +25,9 @@ from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
 from ml_energy_callbacks.stack_loop import StackLoop
 from ml_energy_callbacks.storage import Place, as_place
+from ml_energy_callbacks.torch_devices import gpu_uuids
 from ml_energy_callbacks.torch_events import cuda_event_recorder
-from ml_energy_callbacks.transformers.samples import on_this_machine
+from ml_energy_callbacks.torch_group import all_gather, joined
 from ml_energy_callbacks.transformers.trainer import caller_of, precede
 
 
@@ -41,8 +42,6 @@ class _Pass:
         batch_size: Samples of a batch that is no smaller last one.
         sizes: Numbers of samples of the batches that are about to run; None where one is not known.
         last: Whether the last of these is the last of the data.
-        batches: Batches that passed in this process.
-        samples: Their samples; None where some number is not known.
     """
 
     trainer: Trainer
@@ -51,8 +50,6 @@ class _Pass:
     batch_size: int
     sizes: list[int | None] = field(default_factory=list)
     last: bool = False
-    batches: int = 0
-    samples: int | None = 0
 
 
 class EnergyCallback(MeteredCallback, TrainerCallback):
@@ -161,7 +158,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         """The run's record as of now.
 
         Raises:
-            ConfigurationError: Nothing was measured yet (in a job of several processes only the main one measures).
+            ConfigurationError: Nothing was measured yet.
         """
         self._leave_broken()
         return super().record
@@ -189,9 +186,11 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         precede(trainer, "predict", self._predict)
 
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
-        """Start to measure, in the process that writes into the Trainer's folder."""
+        """Start to measure; in a job of several processes, all of them come here."""
         args = trainer.args
-        if not args.should_save:
+        gather = all_gather if args.world_size > 1 and joined() else None
+        alone = args.world_size > 1 and gather is None
+        if alone and args.process_index:
             return
         self._meter.start(
             framework=f"transformers {transformers.__version__}",
@@ -199,17 +198,22 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
             output_dir=args.output_dir,
             model=type(trainer.model).__name__,
             loop=loop,
+            gpus=_gpus(trainer),
             record_event=cuda_event_recorder() if args.device.type == "cuda" else None,
+            gather=gather,
         )
-        if args.world_size > 1:
-            self._meter.warn(f"Only this one of {args.world_size} processes measures, and its own machine alone.")
+        if alone:
+            self._meter.warn(
+                f"The {args.world_size} processes of the job cannot tell each other what they use: the energy in here is that "
+                "of rank 0's devices and its host alone."
+            )
 
     def _finish(self, error: BaseException | None = None) -> None:
         """Stop measuring and write the record."""
         if not self._meter.running:
             return
         self._meter.stop(*ending(error))
-        if self._verbose:
+        if self._verbose and self._meter.leads:
             tqdm.write(summary(self._meter.record))
 
     def _leave_broken(self) -> None:
@@ -247,6 +251,9 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         self._meter.begin_stage("train", "other", between="other")
         every = self._log_every_n_steps
         self._every = (state.logging_steps if args.logging_strategy == "steps" else 0) if every is None else every
+        if args.world_size > 1:  # what the others use is known at the ends of epochs alone
+            self._every = 0
+            self._meter.share()
         self._due = False
         self._index = self._next_index = int(state.epoch or 0)
         self._step_point = self._meter.point()
@@ -304,7 +311,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keep the record in the checkpoint."""
         checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        if self._meter.running and checkpoint.is_dir():
+        if self._meter.running and self._meter.leads and checkpoint.is_dir():
             keep_record(self._meter.record, checkpoint, self._meter.warn)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -384,6 +391,9 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
 
     def _samples(self, run: _Pass, batch: Any, *, last: bool) -> int | None:
         """Return the number of samples in a batch."""
+        if _share_samples(run.trainer):
+            self._meter.warn("Several processes share a sample, so that energy per sample is unknown.")
+            return None
         if self._batch_size_fn is not None:
             return self._ask(self._batch_size_fn, batch)
         samples = infer_batch_size(batch, run.batch_size, last=last)
@@ -395,11 +405,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         return samples
 
     def _end_batch(self, run: _Pass) -> None:
-        samples = run.sizes.pop(0) if run.sizes else None
-        run.batches += 1
-        run.samples = None if samples is None or run.samples is None else run.samples + samples
-        # The energy is the whole machine's: what its other processes saw is known at the end of the pass.
-        self._meter.batch_end(samples if run.trainer.args.world_size == 1 else None)
+        self._meter.batch_end(run.sizes.pop(0) if run.sizes else None)
 
     def _log_step(self, trainer: Trainer) -> None:
         """Log the energy of the last steps, once the Trainer has logged these."""
@@ -413,15 +419,9 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
 
     def _log_pass(self, run: _Pass) -> None:
         """Log a pass since its start; every process of the job comes here, and none after an exception."""
-        if run.trainer.args.world_size > 1:
-            samples = on_this_machine(run.trainer, run.samples, _batch_size(run.trainer.args, run.trainer.state))
-            if samples is not None:
-                self._meter.add_samples(run.stage, samples, run.batches)
         if not self._meter.running:
             return
-        point = self._meter.point()
-        self._meter.add_epoch(run.stage, self._index, run.start, point)
-        metrics = {**self._meter.metrics(run.stage, run.start, point), **self._meter.totals(point)}
+        metrics, point = self._meter.close_epoch(run.stage, self._index, run.start)
         if run.stage == "train":
             metrics |= self._expect(run, point)
         _log(run.trainer, metrics)
@@ -450,3 +450,21 @@ def _batch_size(args: TrainingArguments, state: TrainerState) -> int:
     """Return the samples of a batch of training."""
     found = state.train_batch_size if args.auto_find_batch_size else None
     return int(found or args.train_batch_size)
+
+
+def _share_samples(trainer: Trainer) -> bool:
+    """Return whether several processes of the job share a sample, as with tensor, sequence or context parallelism."""
+    args = trainer.args
+    apart = _batch_size(args, trainer.state) * args.gradient_accumulation_steps * args.world_size
+    # A Trainer without this method is of a time when no processes shared a sample.
+    return args.world_size > 1 and bool(getattr(trainer, "get_total_train_batch_size", lambda _: apart)(args) != apart)
+
+
+def _gpus(trainer: Trainer) -> Sequence[str] | None:
+    """Return the UUIDs of the GPUs that this process works on; None where it uses none, or torch does not tell."""
+    args = trainer.args
+    if args.device.type != "cuda":
+        return None
+    replicas = range(args.n_gpu) if args.n_gpu > 1 else [args.device.index]  # of torch.nn.DataParallel
+    layers = {weight.device.index for weight in trainer.model.parameters() if weight.device.type == "cuda"}
+    return gpu_uuids({*replicas, *layers})

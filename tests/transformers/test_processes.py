@@ -1,33 +1,59 @@
 """Two real processes of one job."""
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import pytest
+from job_world import GPU_WATTS, PROCESSOR, end, gpu, joules, start, start_ranks, truth
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 SCRIPT = Path(__file__).with_name("train.py")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
-def test_two_processes_count_their_machine_once_and_their_samples_together(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False, env=environment, timeout=180
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
+    driver_library: SimulatedDriver, tmp_path: Path
+) -> None:
+    two_gpus = driver_library.environment(len(GPU_WATTS))
+    output = end(start(SCRIPT, two_gpus, tmp_path, options=TORCHRUN))
     record = load_record(tmp_path)
-    assert not list(tmp_path.glob("energy-*.json"))
-    assert record.run.world_size == 2
-    assert any(warning.startswith("Only this one of 2 processes measures") for warning in record.warnings)
+    assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", 2, [])
+    assert joules(record) == pytest.approx(truth(record), rel=3e-3)
+    assert record.total.joules == pytest.approx(sum(truth(record).values()), rel=1e-3)
+    assert [rank.devices for rank in record.ranks] == [[gpu(0), PROCESSOR], [gpu(1), PROCESSOR]]
+    assert [(node.ranks, len(node.devices)) for node in record.nodes] == [([0, 1], 3)]
     # What fills up the last batches, so that both processes have as many, passes as well: 6 batches of 4 in each of both.
     train = record.stages["train"]
-    assert (train.batches, train.samples) == (12, 2 * 48)
-    assert [(epoch.stage, epoch.samples) for epoch in record.epochs if epoch.stage == "train"] == [("train", 48)] * 2
-    for stage in ("validate", "test"):
-        assert (record.stages[stage].samples or 0) >= 12
+    assert (train.batches, train.samples) == (2 * 2 * 6, 2 * 48)
+    assert [rank.samples for rank in record.ranks] == pytest.approx(
+        [sum(s.samples or 0 for s in record.stages.values()) / 2] * 2
+    )
+    assert [epoch.samples for epoch in record.epochs if epoch.stage == "train"] == [48] * 2
+    for stage, passes in (("validate", 2), ("test", 1)):
+        assert (record.stages[stage].samples or 0) >= 12 * passes
     assert train.joules_per_sample == pytest.approx((train.joules or 0) / (train.samples or 1), rel=1e-6)
+    first, second = (
+        [
+            {name: value for name, value in entry.items() if name.startswith("energy/t")}
+            for entry in json.loads((tmp_path / f"logged-{rank}.json").read_text("utf-8"))
+            if "energy/total/joules" in entry
+        ]
+        for rank in range(2)
+    )
+    assert len(first) == 2 + 2 + 1
+    for here, there in zip(first, second, strict=True):
+        assert here == pytest.approx(there, rel=1e-4)
+    logged = [entry["energy/train/joules"] for entry in first if "energy/train/joules" in entry]
+    assert logged == pytest.approx([epoch.joules for epoch in record.epochs if epoch.stage == "train"], rel=1e-5)
+    assert not any(name.endswith("_step") for entry in first for name in entry)
+    assert not list(tmp_path.glob("energy.rank*"))
+    assert sum(" g CO2e" in line for line in output.splitlines()) == 2  # rank 0 alone says what was used, after each call
+    # Another job goes on from the last checkpoint of the first: nothing is left to train, and what was used stands once.
+    for process in start_ranks(SCRIPT, two_gpus, tmp_path, tmp_path / "checkpoint-6"):
+        end(process)
+    resumed = load_record(tmp_path)
+    assert resumed.run.id == record.run.id
+    assert resumed.stages["train"].samples == 2 * 48
+    assert resumed.stages["train"].joules == pytest.approx(train.joules, rel=0.5)

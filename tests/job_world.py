@@ -1,0 +1,81 @@
+"""What a process of a job has in the tests, a simulated GPU of its own and its host's processor, and what is then true."""
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks.backends.nvml import NvmlBackend
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+
+GPU_WATTS = (100.0, 300.0)
+CPU_WATTS = 50.0
+PROCESSOR = "scripted:package-0"
+
+_TESTS = Path(__file__).parent
+
+
+def gpu(number: int) -> str:
+    """Return the id of a simulated GPU."""
+    return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000"
+
+
+def backends(gpus: Sequence[int]) -> list[Any]:
+    """Let this process see these GPUs of the simulated driver, and return where its devices are found."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
+    driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
+    driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+    for number, watts in enumerate(GPU_WATTS):
+        driver.sim_set_power(number, watts)
+        driver.sim_set_refresh(number, 1_000_000, 0, 0)
+    device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)
+    return [NvmlBackend(), ScriptedBackend([counter])]
+
+
+def truth(record: RunRecord) -> dict[str, float]:
+    """Return what each device drew, of two processes with a GPU each whose host rank 0 measures: its watts for its time."""
+    seconds = [rank.seconds for rank in record.ranks]
+    return {gpu(0): GPU_WATTS[0] * seconds[0], PROCESSOR: CPU_WATTS * seconds[0], gpu(1): GPU_WATTS[1] * seconds[1]}
+
+
+def joules(record: RunRecord) -> dict[str, float]:
+    """Return what each device drew by the record."""
+    return {device.id: device.joules for device in record.devices if device.joules is not None}
+
+
+def start(
+    script: Path, driver: dict[str, str], *args: object, options: Sequence[str] = (), **extra: str
+) -> "subprocess.Popen[str]":
+    """Start a process of Python, with these options, that has a simulated driver."""
+    path = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, **driver, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
+    command = [sys.executable, *options, script, *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def start_ranks(script: Path, driver: dict[str, str], *args: object, ranks: int = 2) -> "list[subprocess.Popen[str]]":
+    """Start the processes of a job, with the variables by which torch's process groups find each other."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": "lo"}
+    return [start(script, driver, *args, **job, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
+
+
+def end(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """Wait for a process that ends with this code, and return what it said."""
+    try:
+        output, _ = process.communicate(timeout=150)
+    finally:
+        process.kill()
+    assert process.returncode == code, output
+    return output
