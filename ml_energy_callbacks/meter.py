@@ -857,7 +857,8 @@ class EnergyMeter:
 
     def share(self) -> None:
         """Let the job's processes tell each other what they took so far: a collective; without others, it does nothing."""
-        self._tell(None, self.point())
+        if self._job is not None:
+            self._tell(None, self.point())
 
     def _tell(self, window: StageFigures | None, began: Point) -> StageFigures | None:
         """Tell the job's other processes what this one took up to a point, and hear what they did.

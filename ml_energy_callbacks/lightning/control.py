@@ -9,6 +9,7 @@ from ml_energy_callbacks.lightning.base import Callback
 from ml_energy_callbacks.lightning.energy import EnergyCallback
 from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.storage import as_place, below
+from ml_energy_callbacks.torch_group import all_gather, joined
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -59,25 +60,22 @@ class EnergyBudget(Callback):
     def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
         """Look whether the budget is spent."""
         self._batches += 1
-        if trainer.world_size == 1:
-            self._stop(trainer, stop=self._budget.spent(self._meter))
-        elif self._batches % (trainer.log_every_n_steps or 1) == 0:  # type: ignore[attr-defined]
-            self._stop_all(trainer)
+        if trainer.world_size == 1 or self._batches % (trainer.log_every_n_steps or 1) == 0:  # type: ignore[attr-defined]
+            self._look(trainer)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Look once more, in a job whose epochs are short."""
         if trainer.world_size > 1:
-            self._stop_all(trainer)
+            self._look(trainer)
 
-    def _stop_all(self, trainer: "Trainer") -> None:
+    def _look(self, trainer: "Trainer") -> None:
         """Stop every process where one of them finds it spent; all of them come here at the same batch."""
         self._meter.share()
-        self._stop(trainer, stop=trainer.strategy.reduce_boolean_decision(self._budget.spent(self._meter), all=False))
-
-    def _stop(self, trainer: "Trainer", *, stop: bool) -> None:
-        if stop:
+        self._budget.spent(self._meter)
+        reason = _agreed(trainer, self._budget.reason)
+        if reason is not None:
             trainer.should_stop = True
-            self._meter.end_early(self._budget.reason or "Another process of the job found the budget spent.")
+            self._meter.end_early(reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
@@ -154,11 +152,21 @@ class EnergyEarlyStopping(Callback):
             kwh = self._meter.sums().kwh
             reason = None if kwh is None else self._rule.stops(float(value), kwh)
             self._meter.early_stopping = copy(self._rule.state)
-        if trainer.strategy.reduce_boolean_decision(reason is not None, all=False):
+        reason = _agreed(trainer, reason)
+        if reason is not None:
             trainer.should_stop = True
-            if reason is not None:
-                self._meter.end_early(reason)
-                self._meter.warn(reason)
+            self._meter.end_early(reason)
+            self._meter.warn(reason)
+
+
+def _agreed(trainer: "Trainer", reason: str | None) -> str | None:
+    """Return why the training has to stop, as the first of the job's processes says: a collective; None to go on."""
+    if trainer.world_size == 1:
+        return reason
+    if joined():
+        return next((told for told in all_gather(reason) if told is not None), None)
+    stops = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
+    return reason or ("Another process of the job has a reason to stop." if stops else None)
 
 
 def _meter(trainer: "Trainer", owner: str) -> EnergyMeter:
