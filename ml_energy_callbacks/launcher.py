@@ -54,7 +54,12 @@ def launched(environment: Mapping[str, str] = os.environ, modules: Mapping[str, 
     found = _ray(modules.get("ray.train")) or _torch(environment) or _mpi(environment) or _slurm(environment)
     if found is None or found.job_id is not None:
         return found
-    return found._replace(job_id=next((environment[name] for name in _JOB_IDS if environment.get(name)), None))
+    return found._replace(job_id=scheduled_job(environment))
+
+
+def scheduled_job(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return what SLURM, PBS or LSF calls the job that this process is part of, be it the only one; None outside of a job."""
+    return next((environment[name] for name in _JOB_IDS if environment.get(name)), None)
 
 
 def _ray(train: ModuleType | None) -> Launch | None:
@@ -92,8 +97,7 @@ def _torch(environment: Mapping[str, str]) -> Launch | None:
         return None
     if run is None:
         return Launch("torch.distributed", *place)
-    scheduled = any(environment.get(name) for name in _JOB_IDS)
-    return Launch("torchrun", *place, None if scheduled or run == "none" else run)
+    return Launch("torchrun", *place, scheduled_job(environment) or (None if run == "none" else run))
 
 
 def _mpi(environment: Mapping[str, str]) -> Launch | None:

@@ -33,6 +33,7 @@ from ml_energy_callbacks.deadline import close, in_background
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather, Job
+from ml_energy_callbacks.launcher import launched, scheduled_job
 from ml_energy_callbacks.metrics import (
     PHASES,
     STAGES,
@@ -377,6 +378,9 @@ class EnergyMeter:
                     raise
                 self._discovery, failure = Discovery((), {}, {}, {}), error
             self._sources = self._discovery.sources
+            launch = launched()
+            if output_dir is not None and launch is not None and launch.directory is not None:
+                output_dir = launch.directory  # the framework writes to the disk of the worker
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             if self._run is None:
                 self._run = Run(
@@ -388,10 +392,17 @@ class EnergyMeter:
                     world_size=world_size,
                     model=model,
                     tags=self._tags,
+                    launcher=None if launch is None else launch.launcher,
+                    job_id=scheduled_job() if launch is None else launch.job_id,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
             if gather is not None:
                 self._join(self._run, gather, failure)
+            elif launch is not None and launch.world_size > world_size:
+                self.warn(
+                    f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
+                    "EnergyMeter.start a gather, so that each device counts once."
+                )
             self._tell_what_was_found()
             pairs = self._open_ledgers()
             self._prepare_files(None if output_dir is None else as_place(output_dir))

@@ -11,6 +11,7 @@ import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError, VersionError
 from ml_energy_callbacks.grid import Regularity
+from ml_energy_callbacks.launcher import Launcher
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, Method, Provenance
 from ml_energy_callbacks.storage import LocalFile, as_place, in_one_line, open_file_or_within
@@ -42,6 +43,9 @@ class Run(msgspec.Struct, kw_only=True):
         reason: Why the run stopped or failed, or None.
         model: Name of the model (Lightning: its class; Keras: its name), or None where nobody told it.
         tags: The user's own names and texts, to group runs by.
+        launcher: What started the process beside others of its job: ``ray``, ``torchrun``, ``torch.distributed``, ``mpi`` or
+            ``slurm``; None where nothing did, or the framework itself.
+        job_id: What the scheduler, torchrun or Ray Train calls the job, or None.
         missing_ranks: Processes of the job that told nothing: their energy is not in the record.
     """
 
@@ -55,6 +59,8 @@ class Run(msgspec.Struct, kw_only=True):
     reason: str | None = None
     model: str | None = None
     tags: dict[str, str] = {}
+    launcher: Launcher | None = None
+    job_id: str | None = None
     missing_ranks: list[int] = []
 
 

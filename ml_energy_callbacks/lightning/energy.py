@@ -15,6 +15,7 @@ from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather
+from ml_energy_callbacks.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
 from ml_energy_callbacks.lightning.loggers import Loggers
 from ml_energy_callbacks.meter import Point, ending
@@ -135,6 +136,10 @@ class EnergyCallback(MeteredCallback, Callback):
         if sum(isinstance(callback, EnergyCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             msg = "The trainer has two EnergyCallbacks, which would measure everything twice: leave one out."
             raise ConfigurationError(msg)
+        launch = launched()
+        if launch is not None and launch.launcher == "ray":
+            # What reports to Ray at the end of an epoch reports what is logged by then: it has to come after this.
+            trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
         self._restored = None
         self._starts.clear()
         directory = None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from ml_energy_callbacks.launcher import Launch, launched
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.launcher import Launch, launched, scheduled_job
+from ml_energy_callbacks.testing import ScriptedBackend
 
 # What they set, cut to what tells a process's place. srun's step of four tasks, the second of them:
 SRUN = {
@@ -56,6 +58,12 @@ def test_pmi_of_srun_itself_is_slurm() -> None:
 @pytest.mark.parametrize("shell", [BATCH, SALLOC, PTY, {**SALLOC, "PMI_RANK": "0", "PMI_SIZE": "4"}])
 def test_one_process_in_an_allocation_of_many_tasks_is_no_job_of_many(shell: dict[str, str]) -> None:
     assert launched(shell, {}) is None
+    assert scheduled_job(shell) == "4711"
+
+
+def test_outside_of_a_job_there_is_no_name_of_one() -> None:
+    assert scheduled_job({}) is None
+    assert scheduled_job({"SLURM_JOB_ID": ""}) is None
 
 
 def test_srun_in_the_shell_of_an_allocation_is_a_job_of_many() -> None:
@@ -80,3 +88,27 @@ def test_what_tells_no_place_is_no_launch(environment: dict[str, str]) -> None:
 
 def test_a_broken_variable_does_not_hide_another_launcher() -> None:
     assert launched({**SRUN, "RANK": "x", "WORLD_SIZE": "2"}, {}) == Launch("slurm", 1, 4, "4711")
+
+
+def test_the_record_tells_the_launcher_and_the_job_and_that_its_processes_do_not_know_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {**TORCHRUN, "SLURM_JOB_ID": "4711"}.items():
+        monkeypatch.setenv(name, value)
+    meter = EnergyMeter(backends=[ScriptedBackend([])], verbose=False)
+    with meter:
+        pass
+    assert (meter.record.run.launcher, meter.record.run.job_id) == ("torchrun", "4711")
+    assert any(warning.startswith("This is process 5 of 8, and each of them measures") for warning in meter.record.warnings)
+    told = EnergyMeter(backends=[ScriptedBackend([])], verbose=False).start(world_size=8)
+    told.stop()
+    assert not [warning for warning in told.record.warnings if "gather" in warning]
+
+
+def test_one_process_of_a_batch_job_tells_the_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in BATCH.items():
+        monkeypatch.setenv(name, value)
+    with EnergyMeter(backends=[ScriptedBackend([])], verbose=False) as meter:
+        pass
+    assert (meter.record.run.launcher, meter.record.run.job_id) == (None, "4711")
+    assert not [warning for warning in meter.record.warnings if "gather" in warning]
