@@ -1,5 +1,6 @@
 """What the workers of Ray Train run, on simulated hardware."""
 
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,46 +12,93 @@ import ray.train
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.launcher import launched
+from ml_energy_callbacks.launcher import Launch, launched
 from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
 from ml_energy_callbacks.torch_group import all_gather
 
-HOST_WATTS = 40.0
-GPU_WATTS = (100.0, 160.0)
+CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
+WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
+_REST_WATTS = 0.1  # so that some ms more or less at the ends of a run change nothing
 
 
 class Hardware:
-    """The processor of the host, which both workers see, and the GPU of the one that asks."""
+    """The host's processor, which both workers see, and the GPU of the one that asks; they draw power while it trains."""
 
     name = "scripted"
 
     def open(self) -> Sequence[Source]:
-        rank = ray.train.get_context().get_world_rank()
-        cpu, gpu = (
-            ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=0.0)
-            for watts in (HOST_WATTS, GPU_WATTS[rank])
-        )
-        cpu.device = replace(cpu.device, id="scripted:cpu", kind="cpu")
-        gpu.device = replace(gpu.device, id=f"scripted:gpu-{rank}")
-        return [cpu, gpu]
+        names = [CPU, GPU.format(rank=place().rank)]
+        self._curves = {name: PowerCurve(monotonic_clock, _REST_WATTS) for name in names}
+        self._began = {name: curve.joules() for name, curve in self._curves.items()}
+        sources = [ScriptedCounter(curve, monotonic_clock, period_s=0.02) for curve in self._curves.values()]
+        for name, source in zip(names, sources, strict=True):
+            source.device = replace(source.device, id=name, kind="cpu" if name == CPU else "gpu")
+        return sources
+
+    def work(self) -> None:
+        for name, curve in self._curves.items():
+            curve.set(WATTS[name])
+
+    def rest(self, folder: Path) -> None:
+        """End the work, and leave in a folder what the devices have used in truth."""
+        for curve in self._curves.values():
+            curve.set(_REST_WATTS)
+        joules = {name: curve.joules() - self._began[name] for name, curve in self._curves.items()}
+        (folder / f"truth-{place().rank}.json").write_text(json.dumps(joules), encoding="utf-8")
+
+
+def place() -> Launch:
+    launch = launched()
+    assert launch is not None
+    return launch
+
+
+def run_folder() -> Path:
+    directory = place().directory
+    assert directory is not None
+    return Path(directory)
+
+
+def plain(hardware: Hardware) -> None:
+    """Run a loop of the user's own."""
+    meter = EnergyMeter(output_dir=run_folder() / "plain", location="FRA", backends=[hardware], verbose=False)
+    meter.start(gather=all_gather)
+    hardware.work()
+    for epoch in range(2):
+        began = meter.point()
+        with meter.stage("train"):
+            for _ in range(10):
+                with meter.batch(samples=4):
+                    time.sleep(0.1)
+        metrics, _ = meter.close_epoch("train", epoch, began)
+        with tempfile.TemporaryDirectory() as empty:  # Ray's result has the metrics of reports with a checkpoint
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(empty))
+    hardware.rest(run_folder() / "plain")
+    meter.stop()
 
 
 def lightning(config: dict[str, Any]) -> None:
     """Fit with Lightning; what reports to Ray comes before the callback that measures."""
-    import lightning.pytorch as pl  # noqa: PLC0415 - the other loop needs none of it
+    import lightning.pytorch as pl  # noqa: PLC0415 - a worker's alone
     import ray.train.lightning as ray_lightning  # noqa: PLC0415
     from lightning_models import loader, module  # noqa: PLC0415
 
-    class Pace(pl.Callback):
+    class World(pl.Callback):
+        def on_train_start(self, *_: Any) -> None:
+            config["hardware"].work()
+
         def on_train_batch_start(self, *_: Any) -> None:
             time.sleep(0.1)
+
+        def on_train_end(self, *_: Any) -> None:
+            config["hardware"].rest(run_folder())
 
     trainer = pl.Trainer(
         accelerator="cpu",
         strategy=ray_lightning.RayDDPStrategy(),
         plugins=[ray_lightning.RayLightningEnvironment()],
-        callbacks=[ray_lightning.RayTrainReportCallback(), config["energy"], Pace()],
+        callbacks=[ray_lightning.RayTrainReportCallback(), config["energy"], World()],
         logger=pl.loggers.TensorBoardLogger(config["logs"], name="", version=""),
         max_epochs=2,
         enable_progress_bar=False,
@@ -60,27 +108,7 @@ def lightning(config: dict[str, Any]) -> None:
     ray_lightning.prepare_trainer(trainer).fit(module("lightning.pytorch"), loader(80, 4))
 
 
-def plain() -> None:
-    """Run a loop of the user's own."""
-    launch = launched()
-    assert launch is not None
-    assert launch.directory is not None
-    folder = Path(launch.directory, "plain")
-    meter = EnergyMeter(output_dir=folder, location="FRA", backends=[Hardware()], verbose=False)
-    meter.start(gather=all_gather)
-    for epoch in range(2):
-        began = meter.point()
-        with meter.stage("train"):
-            for _ in range(10):
-                with meter.batch(samples=4):
-                    time.sleep(0.2)
-        metrics, _ = meter.close_epoch("train", epoch, began)
-        with tempfile.TemporaryDirectory() as empty:  # Ray's result has the metrics of reports with a checkpoint
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(empty))
-    meter.stop()
-
-
 def both(config: dict[str, Any]) -> None:
     """Run one after the other: most of the time is that of starting the workers."""
-    plain()
+    plain(Hardware())
     lightning(config)

@@ -18,8 +18,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     # The callback travels to the workers in a pickle.
+    hardware = ray_loops.Hardware()
     config = {
-        "energy": EnergyCallback(location="FRA", backends=[ray_loops.Hardware()], verbose=False),
+        "hardware": hardware,
+        "energy": EnergyCallback(location="FRA", backends=[hardware], verbose=False),
         "logs": str(folder / "logs"),
     }
     with tempfile.TemporaryDirectory(prefix="ray") as own:  # short: Ray puts sockets under it, whose paths are limited
