@@ -414,9 +414,9 @@ class EnergyMeter:
             self._stamp = self._edges or monotonic_clock
             watch = None if loop is None else partial(self._watch, loop)
             self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
-            self._rates.begin(self.point().joules or [], datetime.now(UTC))
-            self._sampler.start()  # what is read first is of before the run begins, so that nothing of it is missing
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
+            self._rates.begin(self.point().joules or [], datetime.now(UTC))
+            self._sampler.start()
             atexit.register(self._stop_at_exit)
             if self._idle_seconds and not self._idle_watts:
                 try:

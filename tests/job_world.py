@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
@@ -50,6 +52,18 @@ def truth(record: RunRecord) -> dict[str, float]:
 def joules(record: RunRecord) -> dict[str, float]:
     """Return what each device drew by the record."""
     return {device.id: device.joules for device in record.devices if device.joules is not None}
+
+
+def check_truth(record: RunRecord) -> None:
+    """Check that a job's joules are what was drawn, to 0.1 %, or to 10 ms, as a busy machine stamps no read more exactly."""
+    drawn = truth(record)
+    found = joules(record)
+    assert found.keys() == drawn.keys()
+    for device, watts in ((gpu(0), GPU_WATTS[0]), (gpu(1), GPU_WATTS[1]), (PROCESSOR, CPU_WATTS)):
+        assert found[device] == pytest.approx(drawn[device], rel=1e-3, abs=0.01 * watts)
+    assert record.total.joules == pytest.approx(sum(found.values()))
+    assert sum(rank.joules or 0.0 for rank in record.ranks) == pytest.approx(record.total.joules)
+    assert sum(node.joules or 0.0 for node in record.nodes) == pytest.approx(record.total.joules)
 
 
 def start(

@@ -33,7 +33,7 @@ def train(meter: EnergyMeter, step: Any, rank: int, dies: int | None) -> dict[st
             for batch in range(BATCHES):
                 with meter.batch(samples(rank)):
                     step(torch.ones(samples(rank), 3))
-                    time.sleep(0.05)
+                    time.sleep(0.1)
                 if (rank, epoch, batch) == (dies, 1, 2):
                     time.sleep(1.5)  # its file is written each second
                     os.kill(os.getpid(), 9)

@@ -230,6 +230,26 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     assert merged.total.joules >= record.total.joules
 
 
+def test_a_group_that_was_left_before_the_meter_stopped_is_asked_no_more(tmp_path: Path) -> None:
+    group, asked = Group(2), [0, 0]
+
+    def work(rank: int) -> RunRecord:
+        def gather(fact: Any) -> Sequence[Any]:
+            asked[rank] += 1
+            return group.gather_of(rank)(fact) if asked[rank] < 3 else [fact]
+
+        with meter(rank, tmp_path).start(gather=gather) as measuring:
+            epoch(measuring, 0)
+            assert epoch(measuring, 1) == {}
+        return measuring.record
+
+    for record in group.run(work):
+        assert [each.samples for each in record.epochs] == [2 * 5 * 4, None]
+        assert sum("cannot be reached any more" in warning for warning in record.warnings) == 1
+    assert asked == [3, 3]
+    assert {path.name for path in tmp_path.iterdir()} == {"energy.json", "energy.rank0.json", "energy.rank1.json"}
+
+
 def test_what_a_resumed_job_had_before_counts_once() -> None:
     with meter(0) as earlier:
         epoch(earlier, 0)

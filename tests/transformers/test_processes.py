@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from job_world import GPU_WATTS, PROCESSOR, end, gpu, joules, start, start_ranks, truth
+from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_ranks
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.fleet import merge_jobs
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -20,8 +21,7 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     output = end(start(SCRIPT, two_gpus, tmp_path, options=TORCHRUN))
     record = load_record(tmp_path)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", 2, [])
-    assert joules(record) == pytest.approx(truth(record), rel=3e-3)
-    assert record.total.joules == pytest.approx(sum(truth(record).values()), rel=1e-3)
+    check_truth(record)
     assert [rank.devices for rank in record.ranks] == [[gpu(0), PROCESSOR], [gpu(1), PROCESSOR]]
     assert [(node.ranks, len(node.devices)) for node in record.nodes] == [([0, 1], 3)]
     # What fills up the last batches, so that both processes have as many, passes as well: 6 batches of 4 in each of both.
@@ -51,9 +51,22 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     assert not list(tmp_path.glob("energy.rank*"))
     assert sum(" g CO2e" in line for line in output.splitlines()) == 2  # rank 0 alone says what was used, after each call
     # Another job goes on from the last checkpoint of the first: nothing is left to train, and what was used stands once.
-    for process in start_ranks(SCRIPT, two_gpus, tmp_path, tmp_path / "checkpoint-6"):
+    for process in start_ranks(SCRIPT, two_gpus, tmp_path, "--resume", tmp_path / "checkpoint-6"):
         end(process)
     resumed = load_record(tmp_path)
     assert resumed.run.id == record.run.id
     assert resumed.stages["train"].samples == 2 * 48
     assert resumed.stages["train"].joules == pytest.approx(train.joules, rel=0.5)
+
+
+def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
+    driver_library: SimulatedDriver, tmp_path: Path
+) -> None:
+    for process in start_ranks(SCRIPT, driver_library.environment(len(GPU_WATTS)), tmp_path, "--fails", 1):
+        end(process, 1)
+    ((_, record),) = merge_jobs([str(tmp_path)], print)
+    assert record.run.status == "failed"
+    assert [rank.status for rank in record.ranks] == ["failed", "failed"]
+    assert load_record(tmp_path / "energy.rank1.json").run.reason == "ValueError: no more"
+    check_truth(record)
+    assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
