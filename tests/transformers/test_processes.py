@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_ranks
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.fleet import merge_jobs
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
+from ml_energy_callbacks.transformers.energy import _gpus, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -70,3 +73,31 @@ def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
     assert load_record(tmp_path / "energy.rank1.json").run.reason == "ValueError: no more"
     check_truth(record)
     assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
+
+
+@pytest.mark.parametrize(
+    ("own", "replicas", "layers", "gpus"),
+    [
+        ("cuda:1", 1, ["cuda:1"], {"GPU-1"}),  # one process of several
+        ("cuda:0", 3, ["cuda:0"], {"GPU-0", "GPU-1", "GPU-2"}),  # torch.nn.DataParallel
+        ("cuda:0", 1, ["cuda:0", "cuda:2", "cpu"], {"GPU-0", "GPU-2"}),  # a device_map
+        ("cpu", 0, ["cpu"], None),
+    ],
+)
+def test_the_gpus_that_a_process_works_on_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, own: str, replicas: int, layers: list[str], gpus: set[str] | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"GPU-{number}"))
+    weights = [SimpleNamespace(device=torch.device(layer)) for layer in layers]
+    args = SimpleNamespace(device=torch.device(own), n_gpu=replicas)
+    found = _gpus(SimpleNamespace(args=args, model=SimpleNamespace(parameters=lambda: weights)))
+    assert (found and set(found)) == gpus
+
+
+@pytest.mark.parametrize(("processes", "groups", "shared"), [(4, 4, False), (4, 2, True), (1, 1, False)])
+def test_samples_that_several_processes_share_are_known_by_the_trainers_batch(
+    processes: int, groups: int, *, shared: bool
+) -> None:
+    args = SimpleNamespace(world_size=processes, gradient_accumulation_steps=2, train_batch_size=8, auto_find_batch_size=False)
+    trainer = SimpleNamespace(args=args, state=None, get_total_train_batch_size=lambda _: 8 * 2 * groups)
+    assert _share_samples(trainer) == shared
