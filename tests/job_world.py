@@ -17,20 +17,20 @@ from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
-GPU_WATTS = (100.0, 300.0)
+GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
 PROCESSOR = "scripted:package-0"
 
 _TESTS = Path(__file__).parent
 
 
-def gpu(number: int) -> str:
-    """Return the id of a simulated GPU."""
-    return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000"
+def gpu(number: int, host: str = "") -> str:
+    """Return the id of a simulated GPU, in a record of several hosts with the host."""
+    return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000{host}"
 
 
-def backends(gpus: Sequence[int]) -> list[Any]:
-    """Let this process see these GPUs of the simulated driver, and return where its devices are found."""
+def see(gpus: Sequence[int]) -> None:
+    """Let this process see these GPUs of the simulated driver, each with watts of its own."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
     driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
@@ -38,9 +38,18 @@ def backends(gpus: Sequence[int]) -> list[Any]:
     for number, watts in enumerate(GPU_WATTS):
         driver.sim_set_power(number, watts)
         driver.sim_set_refresh(number, 1_000_000, 0, 0)
+
+
+def processor() -> ScriptedBackend:
+    """Return a processor that each process of a host sees."""
     device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)
-    return [NvmlBackend(), ScriptedBackend([counter])]
+    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)])
+
+
+def backends(gpus: Sequence[int]) -> list[Any]:
+    """Let this process see these GPUs, and return where its devices are found."""
+    see(gpus)
+    return [NvmlBackend(), processor()]
 
 
 def truth(record: RunRecord) -> dict[str, float]:

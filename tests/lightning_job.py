@@ -1,7 +1,6 @@
 """A training in several processes for the tests to start: each has a GPU of its own, of other watts than the others."""
 
 import argparse
-import ctypes
 import json
 import os
 import time
@@ -10,17 +9,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from job_world import processor, see
 from lightning_models import loader, trainer
 
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyCallback
-from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
-
-GPU_WATTS = (100.0, 200.0, 300.0, 400.0)
-CPU_WATTS = 50.0
 
 
 class Linear(pl.LightningModule):
@@ -51,13 +45,7 @@ class Place(pl.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         options = self.options
         rank = trainer.global_rank
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(options.gpus[trainer.local_rank % len(options.gpus)])
-        driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
-        driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
-        driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
-        for gpu, watts in enumerate(GPU_WATTS):
-            driver.sim_set_power(gpu, watts)
-            driver.sim_set_refresh(gpu, 10_000_000, 0, 0)
+        see([options.gpus[trainer.local_rank % len(options.gpus)]])
         if rank == options.late:
             time.sleep(2)
 
@@ -79,12 +67,6 @@ class Keys(pl.Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         (self.folder / f"logged-{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
-
-
-def processor() -> ScriptedBackend:
-    """Return a processor that each process of a host sees."""
-    device = Device("scripted:package-0", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
-    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)])
 
 
 def main() -> None:

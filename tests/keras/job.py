@@ -1,9 +1,7 @@
 """One process of a job that trains with torch, for the tests to start: each has a GPU of its own, all have one processor."""
 
 import argparse
-import ctypes
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,21 +9,9 @@ from typing import Any
 import keras
 import torch.distributed as dist
 from frameworks.keras_loops import arrays, net
+from job_world import backends
 
-from ml_energy_callbacks.backends.nvml import NvmlBackend
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback
-from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
-
-GPU_WATTS = (100.0, 300.0)
-CPU_WATTS = 50.0
-
-
-def processor() -> ScriptedBackend:
-    """Return a processor that each process of the host sees."""
-    device = Device("scripted:package-0", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
-    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)])
 
 
 def main() -> None:
@@ -36,16 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     dist.init_process_group("gloo")  # as torchrun's variables say
     rank = dist.get_rank()
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
-    driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
-    driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
-    driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
-    for gpu, watts in enumerate(GPU_WATTS):
-        driver.sim_set_power(gpu, watts)
-        driver.sim_set_refresh(gpu, 10_000_000, 0, 0)
-    energy = EnergyCallback(
-        backends=[NvmlBackend(), processor()], location="FRA", output_dir=options.folder, log_every_n_steps=1
-    )
+    energy = EnergyCallback(backends=backends([rank]), location="FRA", output_dir=options.folder, log_every_n_steps=1)
     pace = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05))
     budget: list[Any] = [] if options.budget is None else [EnergyBudget(kwh=options.budget)]
     # Rank 1 has more samples than rank 0.

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning_job
 import pytest
-from lightning_job import CPU_WATTS, GPU_WATTS
+from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, gpu, joules
 
 from ml_energy_callbacks import RunRecord, load_record
 from ml_energy_callbacks.exceptions import RecordError
@@ -66,14 +66,6 @@ def seconds(record: RunRecord, rank: int) -> float:
     return record.ranks[rank].seconds
 
 
-def gpu(number: int, host: str = "") -> str:
-    return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000{host}"
-
-
-def joules(record: RunRecord) -> dict[str, float]:
-    return {device.id: device.joules for device in record.devices if device.joules is not None}
-
-
 def check_shares(record: RunRecord) -> None:
     assert record.total.joules == pytest.approx(sum(joules(record).values()))
     assert sum(rank.joules or 0.0 for rank in record.ranks) == pytest.approx(record.total.joules)
@@ -87,7 +79,7 @@ def test_a_jobs_total_is_the_truth(gpus: dict[str, str], tmp_path: Path, strateg
     record = load_record(tmp_path)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", ranks, [])
     truth = {gpu(rank): GPU_WATTS[rank] * seconds(record, rank) for rank in range(ranks)}
-    truth["scripted:package-0"] = CPU_WATTS * seconds(record, 0)
+    truth[PROCESSOR] = CPU_WATTS * seconds(record, 0)
     assert joules(record) == pytest.approx(truth, rel=3e-3)
     assert record.total.joules == pytest.approx(sum(truth.values()), rel=1e-3)
     check_shares(record)
@@ -110,7 +102,7 @@ def test_a_jobs_total_is_the_truth(gpus: dict[str, str], tmp_path: Path, strateg
 def test_processes_on_one_gpu_share_its_energy(gpus: dict[str, str], tmp_path: Path) -> None:
     end(start(gpus, tmp_path, "--ranks", "2", "--gpus", "2", "--pause", "0.05"))
     record = load_record(tmp_path)
-    assert joules(record).keys() == {gpu(2), "scripted:package-0"}
+    assert joules(record).keys() == {gpu(2), PROCESSOR}
     assert joules(record)[gpu(2)] == pytest.approx(GPU_WATTS[2] * seconds(record, 0), rel=3e-3)
     check_shares(record)
     assert record.ranks[0].joules == pytest.approx(record.ranks[1].joules)
@@ -152,7 +144,7 @@ def test_two_hosts_are_measured_by_one_process_each(gpus: dict[str, str], tmp_pa
     assert (record.run.status, record.run.world_size, record.run.hostnames) == ("completed", 4, ["left", "right"])
     assert [(node.hostname, node.ranks) for node in record.nodes] == [("left", [0, 1]), ("right", [2, 3])]
     truth = {gpu(rank % 2, "@right" if rank > 1 else "@left"): GPU_WATTS[rank % 2] * seconds(record, rank) for rank in range(4)}
-    truth["scripted:package-0@left"] = CPU_WATTS * seconds(record, 0)
+    truth[f"{PROCESSOR}@left"] = CPU_WATTS * seconds(record, 0)
     found_joules = joules(record)
     assert {name: found_joules.pop(name) for name in truth} == pytest.approx(truth, rel=3e-3)
     assert found_joules.keys() == {"cpu-model:0@right"}
