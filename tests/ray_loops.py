@@ -20,6 +20,9 @@ from ml_energy_callbacks.torch_group import all_gather
 CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
 WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
 _REST_WATTS = 0.1  # so that some ms more or less at the ends of a run change nothing
+_PERIOD_S = 0.02
+_REST_S = 3 * _PERIOD_S
+"""No refresh of a counter holds both work and what passes outside of the run."""
 
 
 class Hardware:
@@ -31,19 +34,22 @@ class Hardware:
         names = [CPU, GPU.format(rank=place().rank)]
         self._curves = {name: PowerCurve(monotonic_clock, _REST_WATTS) for name in names}
         self._began = {name: curve.joules() for name, curve in self._curves.items()}
-        sources = [ScriptedCounter(curve, monotonic_clock, period_s=0.02) for curve in self._curves.values()]
+        sources = [ScriptedCounter(curve, monotonic_clock, period_s=_PERIOD_S) for curve in self._curves.values()]
         for name, source in zip(names, sources, strict=True):
             source.device = replace(source.device, id=name, kind="cpu" if name == CPU else "gpu")
         return sources
 
     def work(self) -> None:
+        """Begin to work, some time after the run began."""
+        time.sleep(_REST_S)
         for name, curve in self._curves.items():
             curve.set(WATTS[name])
 
     def rest(self, folder: Path) -> None:
-        """End the work, and leave in a folder what the devices have used in truth."""
+        """End the work, some time before the run ends, and leave in a folder what the devices have used in truth."""
         for curve in self._curves.values():
             curve.set(_REST_WATTS)
+        time.sleep(_REST_S)
         joules = {name: curve.joules() - self._began[name] for name, curve in self._curves.items()}
         (folder / f"truth-{place().rank}.json").write_text(json.dumps(joules), encoding="utf-8")
 
