@@ -16,6 +16,10 @@ _BURST_NS = 500 * MILLISECOND
 _BURST_STEP_NS = MILLISECOND
 _BURST_SHARE = 12
 """While nothing is known yet, the next poll comes after this part of the time since the last refresh."""
+_SHORTEST_NS = 4 * MILLISECOND
+"""A shorter period is no grid that ordinary polls could follow: the value's age is bounded by it, and that will do."""
+_MOST_DOUBTS = 20
+"""Polls that show something new while the grid's count is in doubt: a burst's worth, after which it is given up."""
 _WIDE_NS = 2 * MILLISECOND
 _PROBE_POLLS = 12
 _DRIFT = 2e-6
@@ -70,7 +74,7 @@ class RefreshGrid:
         self._jitter = 0.0
         self._period = (0.0, float(known_period_ns or 0))
         self._anchor = (0.0, 0.0)
-        self._steps = 0
+        self._steps = self._doubts = 0
         self._refresh = (0.0, 0.0)
 
     @property
@@ -138,6 +142,10 @@ class RefreshGrid:
         middles = [(low + high) / 2 for low, high in brackets]
         gaps = sorted(b - a for a, b in pairwise(middles))
         typical = gaps[len(gaps) // 2]
+        if typical < _SHORTEST_NS:
+            self._period = (0.0, float(max(high - low for (low, _), (_, high) in pairwise(brackets))))
+            self.regularity = "continuous"
+            return
         steps = [round((middle - middles[0]) / typical) for middle in middles]
         (first_low, first_high), (last_low, last_high) = brackets[0], brackets[-1]
         self._period = ((last_low - first_high) / steps[-1], (last_high - first_low) / steps[-1])
@@ -179,12 +187,7 @@ class RefreshGrid:
     def _track(self, previous_start: int, previous_end: int, start: int, end: int, *, changed: bool) -> Refresh | None:
         latest = self._count_until(end)
         if latest and self._ahead(latest)[1] - self._ahead(latest)[0] > sum(self._period) / 4:
-            # After a long silence the grid's count is in doubt: begin again from the next bracket, with the period kept.
-            if changed and end - previous_start < self._period[0] / 2:
-                self._refresh = self._anchor = (float(previous_start), float(end))
-                self._steps = 0
-                return _between(previous_start, end)
-            return None
+            return self._find_again(previous_start, end) if changed else None
         if not changed:
             self._no_refresh(latest, previous_end, start)
             return None
@@ -198,6 +201,17 @@ class RefreshGrid:
             return None  # the value may be of this refresh or of the one before
         self._accept(candidates[-1], max(low, previous_start) if len(candidates) == 1 else low, min(high, end))
         return Refresh(int(sum(self._refresh) / 2), int((self._refresh[1] - self._refresh[0]) / 2))
+
+    def _find_again(self, low: int, high: int) -> Refresh | None:
+        """After a long silence the grid's count is in doubt: begin again from a narrow bracket, with the period kept."""
+        if high - low < self._period[0] / 2:
+            self._refresh = self._anchor = (float(low), float(high))
+            self._steps = self._doubts = 0
+            return _between(low, high)
+        self._doubts += 1
+        if self._doubts > _MOST_DOUBTS:  # no such bracket comes
+            self.regularity = "irregular"
+        return None
 
     def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
         """The value is old: whatever refresh was due has not come before ``start``."""

@@ -5,6 +5,9 @@ from statistics import median, quantiles
 import pytest
 from simulation import simulate
 
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.grid import MILLISECOND, RefreshGrid
+
 # The table of what a single 60 s run reaches: medians of 100 seeds.
 # refresh, wait and compute s | wait energy: error, said +- | one batch: p50, p95 error; all relative.
 TABLE = [
@@ -47,3 +50,26 @@ def test_a_phase_that_always_fills_the_same_share_of_a_refresh_is_not_told_apart
 def test_the_grid_is_recognised() -> None:
     assert simulate(refresh_s=0.1, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "regular"
     assert simulate(refresh_s=0.001, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "continuous"
+
+
+@pytest.mark.parametrize("refresh_s", [0.0021, 0.0025, 0.003, 0.0035, 0.004, 0.005])
+def test_no_energy_is_lost_with_refreshes_as_quick_as_the_quickest_polls(refresh_s: float) -> None:
+    for seed in range(3):
+        outcome = simulate(refresh_s=refresh_s, wait_s=0.05, compute_s=0.2, seed=seed, duration_s=20)
+        assert outcome.joules == pytest.approx(outcome.true_joules, rel=2e-3)
+
+
+def test_a_grid_that_cannot_be_found_again_is_given_up() -> None:
+    grid, period = RefreshGrid(), 20 * MILLISECOND
+    for now in range(0, 200 * MILLISECOND, MILLISECOND):
+        grid.observe(now, now, changed=now % period == 0 and now > 0)
+    assert grid.regularity == "regular"
+    now = 3600 * NS_PER_S  # an hour without a look, and only slow looks from then on
+    grid.observe(now, now, changed=True)
+    told = []
+    for _ in range(40):
+        now += 50 * MILLISECOND
+        told.append(grid.observe(now, now, changed=True))
+    assert grid.regularity == "irregular"
+    assert told[-1] is not None
+    assert abs(told[-1].time_ns - now) <= 50 * MILLISECOND
