@@ -356,7 +356,7 @@ class EnergyMeter:
             output_dir: Directory for the run file where the option of that name was not given.
             loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
             gpus: The GPUs that the loop runs on, which ``devices="auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's
-                numbers in this process; None for all that the process can use.
+                numbers in this process; none where it runs on no GPU; None for all that the process can use.
             record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and
                 returns it, or None where that cannot be done just now. Batches then begin and end when the GPU comes to their
                 edges, without a stall; None where batches are the host's.

@@ -114,7 +114,7 @@ def discover(
         devices: ``"auto"`` for all, or ids and globs.
         backends: Where to look; None for all that are known.
         gpus: The GPUs that the job runs on, which ``"auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's numbers in this
-            process; None for all that the process can use.
+            process; none where it runs on no GPU; None for all that the process can use.
 
     Raises:
         ConfigurationError: An id or a glob fits no device here, or a setting of a backend cannot work.
@@ -203,10 +203,14 @@ def _unchosen(
 
 
 def _unused(found: Sequence[Source], gpus: Collection[str] | None) -> dict[str, str]:
-    """Return the GPUs that the job does not run on; all are counted where none of its own is found."""
+    """Return the GPUs that the job does not run on; all are counted where it runs on some, and none of these is found."""
+    if gpus is None:
+        return {}
     devices = [source.device for source in found if source.device.kind == "gpu" and source.device.provenance == "measured"]
-    own = {device.id for device in devices if any(_is(device, gpu) for gpu in gpus or ())}
-    return {device.id: f"The trainer does not use {device.id}." for device in devices if device.id not in own} if own else {}
+    own = {device.id for device in devices if any(_is(device, gpu) for gpu in gpus)}
+    if gpus and not own:
+        return {}
+    return {device.id: f"The trainer does not use {device.id}." for device in devices if device.id not in own}
 
 
 def _is(device: Device, gpu: str) -> bool:

@@ -23,7 +23,7 @@ from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary
-from ml_energy_callbacks.torch_devices import gpu_uuids
+from ml_energy_callbacks.torch_devices import gpu_uuids, no_gpus
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.torch_group import all_gather, joined
 
@@ -523,8 +523,8 @@ def _gather(trainer: "Trainer") -> Gather | None:
 
 
 def _gpus(trainer: "Trainer") -> Sequence[str] | None:
-    """Return the UUIDs of the GPUs that this process works on; None where it uses none, or torch does not tell."""
+    """Return the UUIDs of the GPUs that this process works on; None where torch does not tell."""
     device = trainer.strategy.root_device
     if device.type != "cuda":
-        return None
+        return no_gpus() if device.type == "cpu" else None
     return gpu_uuids(trainer.device_ids if trainer.world_size == 1 else [device.index])

@@ -25,7 +25,7 @@ from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
 from ml_energy_callbacks.stack_loop import StackLoop
 from ml_energy_callbacks.storage import Place, as_place
-from ml_energy_callbacks.torch_devices import gpu_uuids
+from ml_energy_callbacks.torch_devices import gpu_uuids, no_gpus
 from ml_energy_callbacks.torch_events import cuda_event_recorder
 from ml_energy_callbacks.torch_group import all_gather, joined
 from ml_energy_callbacks.transformers.trainer import caller_of, precede
@@ -461,10 +461,10 @@ def _share_samples(trainer: Trainer) -> bool:
 
 
 def _gpus(trainer: Trainer) -> Sequence[str] | None:
-    """Return the UUIDs of the GPUs that this process works on; None where it uses none, or torch does not tell."""
+    """Return the UUIDs of the GPUs that this process works on; None where torch does not tell."""
     args = trainer.args
     if args.device.type != "cuda":
-        return None
+        return no_gpus() if args.device.type == "cpu" else None
     replicas = range(args.n_gpu) if args.n_gpu > 1 else [args.device.index]  # of torch.nn.DataParallel
     layers = {weight.device.index for weight in trainer.model.parameters() if weight.device.type == "cuda"}
     return gpu_uuids({*replicas, *layers})

@@ -94,6 +94,7 @@ def test_the_gpus_that_the_job_runs_on_are_counted_alone() -> None:
     gpus = [source(f"nvml:GPU-{i:04d}") for i in range(4)]
     processor = source("rapl:package-0", kind="cpu")
     assert ids(*gpus, processor, gpus=["0001", "GPU-0003"]) == ["nvml:GPU-0001", "nvml:GPU-0003", "rapl:package-0"]
+    assert ids(*gpus, processor, gpus=[]) == ["rapl:package-0"]
 
 
 def test_a_gpu_that_the_next_loop_does_not_run_on_is_not_missed() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from lightning_models import PACKAGES, loader, module, trainer
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 
 def no_thread_lives() -> bool:
@@ -205,3 +208,16 @@ def test_a_batch_of_unknown_size_is_said_and_gives_none(tmp_path: Path, caplog: 
     assert any("batch_size_fn" in warning for warning in unknown.record.warnings)
     assert "batch_size_fn" in caplog.text
     assert known.record.stages["train"].samples == 8
+
+
+@pytest.mark.parametrize(("could", "devices"), [(True, ["scripted:cpu"]), (False, ["scripted:0", "scripted:cpu"])])
+def test_a_training_on_the_processor_leaves_out_gpus_that_torch_could_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, could: bool, devices: list[str]
+) -> None:
+    counters = [ScriptedCounter(PowerCurve(monotonic_clock, 50.0), monotonic_clock) for _ in range(2)]
+    counters[1].device = replace(counters[1].device, id="scripted:cpu", kind="cpu")
+    energy = EnergyCallback(backends=[ScriptedBackend(counters)], verbose=False)
+    run = trainer(tmp_path, [energy])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: could)
+    run.fit(module(), loader())
+    assert [device.id for device in energy.record.devices] == devices
