@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 from ml_energy_callbacks.combine import merge_records
 from ml_energy_callbacks.exceptions import RecordError
@@ -24,7 +25,8 @@ def merge_jobs(places: Sequence[str], tell: Callable[[str], None]) -> list[tuple
         Where each record is, and the record; the oldest job first.
 
     Raises:
-        RecordError: There is no such file, one cannot be read, or the record that is there knows a rank that has no file here.
+        RecordError: There is no such file, one cannot be read, or the record that is there knows more: a rank that has no file
+            here, or how the job went on to its end.
         ConfigurationError: A record cannot be written.
     """
     jobs: dict[str, dict[int, tuple[RecordFile, RunRecord]]] = {}
@@ -44,7 +46,14 @@ def merge_jobs(places: Sequence[str], tell: Callable[[str], None]) -> list[tuple
         _refuse_to_forget(record, folder)
         merged.append((folder, record))
     merged.sort(key=lambda pair: pair[1].run.started_at)
-    return [(_written(folder, record, tell), record) for folder, record in merged]
+    files = []
+    for i, (folder, record) in enumerate(merged):
+        # What is there of a later job is about to be written anew: it need not be kept.
+        ids = [later.run.id for place, later in merged[i:] if place == folder]
+        written = RunFile(folder, partial(_same, record), tell)
+        written.claim(ids)
+        files.append((written, record))
+    return [(written.path, record) for written, record in files]
 
 
 def _is_rank_file(name: str) -> bool:
@@ -69,9 +78,14 @@ def _refuse_to_forget(record: RunRecord, folder: Place) -> None:
             "name the directory that holds it, too, or move that record away to go without."
         )
         raise RecordError(msg)
+    ended = before.run.id == record.run.id and before.run.status in {"completed", "stopped"}
+    if ended and before.total.seconds > record.total.seconds:
+        msg = (
+            f"{below(folder, FILE_NAME)} is of the same run, which was resumed and ended: the files here are of a part before "
+            "that. Move that record away to go without."
+        )
+        raise RecordError(msg)
 
 
-def _written(folder: Place, record: RunRecord, tell: Callable[[str], None]) -> Place:
-    file = RunFile(folder, lambda: record, tell)
-    file.claim([record.run.id])
-    return file.path
+def _same(record: RunRecord) -> RunRecord:
+    return record
