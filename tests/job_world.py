@@ -13,7 +13,7 @@ import pytest
 
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.backends.nvml import NvmlBackend
-from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
@@ -29,15 +29,15 @@ def gpu(number: int, host: str = "") -> str:
     return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000{host}"
 
 
-def see(gpus: Sequence[int]) -> None:
-    """Let this process see these GPUs of the simulated driver, each with watts of its own."""
+def see(gpus: Sequence[int], refresh_s: float = 0.001) -> None:
+    """Let this process see these GPUs of the simulated driver, each with watts of its own and a refresh of its counter after so many seconds."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
     driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
     driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
     for number, watts in enumerate(GPU_WATTS):
         driver.sim_set_power(number, watts)
-        driver.sim_set_refresh(number, 1_000_000, 0, 0)
+        driver.sim_set_refresh(number, round(refresh_s * NS_PER_S), 0, 0)
 
 
 def processor() -> ScriptedBackend:

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from job_world import processor, see
 from lightning_models import loader, trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
@@ -45,9 +46,13 @@ class Place(pl.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         options = self.options
         rank = trainer.global_rank
-        see([options.gpus[trainer.local_rank % len(options.gpus)]])
+        see([options.gpus[trainer.local_rank % len(options.gpus)]], refresh_s=1.5 if rank == options.unread else 0.001)
         if rank == options.late:
             time.sleep(2)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.options.unread is not None and trainer.global_rank != self.options.unread:
+            time.sleep(3)
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         slow = 3.0 if trainer.global_rank == self.options.slow else 1.0
@@ -81,6 +86,8 @@ def main() -> None:
     parser.add_argument("--slow", type=int)
     parser.add_argument("--late", type=int)
     parser.add_argument("--dies", type=int)
+    parser.add_argument("--unread", type=int, help="its GPU is not read before the training starts, but before the others come")
+    parser.add_argument("--save-at", type=int, help="leave a checkpoint at this step")
     parser.add_argument("--silent", action="store_true")
     parser.add_argument("--no-processor-on", type=int)
     options = parser.parse_args()
@@ -90,13 +97,17 @@ def main() -> None:
     else:
         backends.append(CpuModelBackend())
     energy = EnergyCallback(backends=backends, location="FRA", electricity_price=0.2)
+    savers = []
+    if options.save_at is not None:
+        savers.append(ModelCheckpoint(options.folder, filename="{step}", every_n_train_steps=options.save_at, save_top_k=-1))
     t = trainer(
         options.folder,
-        [Place(options), energy, Keys(options.folder)],
+        [Place(options), energy, Keys(options.folder), *savers],
         logger=[] if options.silent else [pl.loggers.CSVLogger(options.folder, name="", version="")],
         strategy=options.strategy,
         devices=options.ranks,
         num_nodes=options.nodes,
+        enable_checkpointing=bool(savers),
         max_epochs=3,
     )
     m, data = Linear(), loader(options.ranks * options.nodes * 80, 4)

@@ -186,6 +186,12 @@ class EnergyCallback(MeteredCallback, Callback):
         """Return the record, in builtins, for the checkpoint."""
         return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.started else {}
 
+    def on_save_checkpoint(self, trainer: "Trainer", pl_module: "LightningModule", checkpoint: dict[str, Any]) -> None:
+        """Put what the job's other processes took so far into the checkpoint; all come here, unless after an exception."""
+        if trainer.world_size > 1 and self._meter.running and not trainer.interrupted:
+            self._meter.share()
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until it is known that a fit resumes: test and predict load it as well."""
         self._restored = state_dict
@@ -403,10 +409,13 @@ class EnergyCallback(MeteredCallback, Callback):
             metrics, point = self._meter.close_epoch(stage, trainer.current_epoch, start)
             if stage == "train":
                 metrics |= self._expect(trainer, start, point)
+        several = trainer.world_size > 1
+        if several:  # each name is a collective then: all processes have to log the same ones
+            metrics = trainer.strategy.broadcast(metrics)
         if stage == "train":
             self._show(trainer, metrics)
         if stage != "predict":
-            pl_module.log_dict(metrics, sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(metrics, sync_dist=several)
             return
         # Lightning refuses `log` in prediction.
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning_job
+import msgspec
 import pytest
+import torch
 from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, gpu, joules
 
 from ml_energy_callbacks import RunRecord, load_record
@@ -42,8 +44,8 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def start(gpus: dict[str, str], folder: Path, *args: str, before: Sequence[str] = (), **extra: str) -> "subprocess.Popen[str]":
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, **gpus, "PYTHONPATH": tests, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, **gpus, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
     command = [*before, sys.executable, str(SCRIPT), str(folder), *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -150,6 +152,23 @@ def test_two_hosts_are_measured_by_one_process_each(gpus: dict[str, str], tmp_pa
     assert found_joules.keys() == {"cpu-model:0@right"}
     check_shares(record)
     assert record.total.seconds < 120  # by no clock of the day
+
+
+def test_a_process_that_knows_more_than_the_others_logs_the_same(gpus: dict[str, str], tmp_path: Path) -> None:
+    end(start(gpus, tmp_path, "--ranks", "2", "--unread", "1", "--pause", "0.05"))
+    logged = [json.loads((tmp_path / f"logged-{rank}.json").read_text("utf-8")) for rank in range(2)]
+    assert logged[0]["energy/train/joules"] > 0
+    assert logged[0] == pytest.approx(logged[1])
+    assert load_record(tmp_path).run.status == "completed"
+
+
+def test_a_checkpoint_amid_an_epoch_knows_what_all_processes_took(gpus: dict[str, str], tmp_path: Path) -> None:
+    end(start(gpus, tmp_path, "--ranks", "2", "--save-at", "15", "--pause", "0.1"))
+    checkpoint = torch.load(tmp_path / "step=15.ckpt", weights_only=False)
+    record = msgspec.convert(checkpoint["callbacks"]["EnergyCallback"]["record"], RunRecord)
+    assert record.stages["train"].samples == 2 * 15 * 4
+    assert seconds(record, 1) == pytest.approx(seconds(record, 0), rel=0.1)
+    check_shares(record)
 
 
 def test_a_killed_process_leaves_its_part(gpus: dict[str, str], tmp_path: Path) -> None:
