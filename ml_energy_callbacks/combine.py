@@ -30,7 +30,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
 
     Grams and cost of both parts are those that each was measured with. The later part's settings stand.
     """
-    all_devices = _add_devices(earlier.devices, later.devices)
+    all_devices = _add_devices([*earlier.devices, *later.devices])
     stages = dict(earlier.stages)
     for name, stage in later.stages.items():
         stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
@@ -54,7 +54,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         total=total,
         carbon=_add_carbon([earlier, later], [earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
         warnings=warnings,
-        whole_machine=_add_besides(earlier.whole_machine, later.whole_machine),
+        whole_machine=_add_besides([*earlier.whole_machine, *later.whole_machine]),
         process=_add_processes(earlier.process, later.process),
         forecast=later.forecast,
         early_stopping=later.early_stopping or earlier.early_stopping,
@@ -103,9 +103,10 @@ def _whole(record: RunRecord) -> list[IntervalRecord]:
 _AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
 
 
-def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> list[_AnyDevice]:
-    devices = {device.id: device for device in earlier}
-    for device in later:
+def _add_devices(told: Iterable[_AnyDevice]) -> list[_AnyDevice]:
+    """Return each device once, with all that was told of it, one part after the other."""
+    devices: dict[str, _AnyDevice] = {}
+    for device in told:
         before = devices.get(device.id)
         devices[device.id] = device
         if before is not None:
@@ -122,18 +123,17 @@ def _add_devices(earlier: Sequence[_AnyDevice], later: Sequence[_AnyDevice]) -> 
     return list(devices.values())
 
 
-def _add_besides(earlier: Sequence[BesideRecord], later: Sequence[BesideRecord]) -> list[BesideRecord]:
-    both = [*earlier, *later]
-    return [
-        replace(device, stages=add_up([part.stages for part in both if part.id == device.id]))
-        for device in _add_devices(earlier, later)
-    ]
+def _add_besides(told: Sequence[BesideRecord]) -> list[BesideRecord]:
+    stages: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for device in told:
+        stages[device.id].append(device.stages)
+    return [replace(device, stages=add_up(stages[device.id])) for device in _add_devices(told)]
 
 
 def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
     if earlier is None or later is None:
         return None  # a part whose share is not known makes the whole's unknown
-    return process_record(_add_besides(earlier.devices, later.devices), later.unknown)
+    return process_record(_add_besides([*earlier.devices, *later.devices]), later.unknown)
 
 
 def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
@@ -226,7 +226,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     records = [member.record for member in members]
     counted = [record for record in records if record.devices] or records[:1]
     longest = max(records, key=lambda record: record.total.seconds)
-    devices = [device for record in counted for device in record.devices]
+    devices = _add_devices(device for record in counted for device in record.devices)
     stages = {
         name: _side_by_side(name, [record for record in records if name in record.stages], longest, devices)
         for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
@@ -251,7 +251,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         total=total_record(stages, devices, first.total.currency),
         carbon=carbon,
         warnings=list(dict.fromkeys(warning for record in records for warning in record.warnings)),
-        whole_machine=[device for record in counted for device in record.whole_machine],
+        whole_machine=_add_besides([device for record in counted for device in record.whole_machine]),
         process=_all_processes([record.process for record in counted]),
         forecast=first.forecast,
         early_stopping=first.early_stopping,
@@ -264,7 +264,9 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
                 joules=known_sum([device.joules for device in here]),
             )
             for host in hosts
-            for here in [[device for member in members if member.part.host == host for device in member.record.devices]]
+            for here in [
+                _add_devices(device for member in members if member.part.host == host for device in member.record.devices)
+            ]
         ],
     )
     earlier = members[0].part.earlier
@@ -333,7 +335,7 @@ def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, d
                 if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
             }
         ),
-        devices={device: joules for stage in counted for device, joules in stage.devices.items()},
+        devices=add_up([stage.devices for stage in counted]),
         uncertainties={device.id: device.relative_uncertainty for device in devices},
         estimated={device.id for device in devices if device.provenance == "estimated"},
         co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
@@ -386,7 +388,7 @@ def _all_processes(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None
     if not known or len(known) < len(each):
         return None
     unknown = {name: reason for process in known for name, reason in process.unknown.items()}
-    return process_record([device for process in known for device in process.devices], unknown)
+    return process_record(_add_besides([device for process in known for device in process.devices]), unknown)
 
 
 def _ranks(members: Sequence[_Member], hosts: Sequence[str], devices: Sequence[DeviceRecord]) -> list[RankRecord]:

@@ -60,6 +60,8 @@ class Message(msgspec.Struct, kw_only=True):
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
 _MEMBER: Final = msgspec.json.Decoder(Member)
 _MESSAGE: Final = msgspec.json.Decoder(Message)
+_FAILURE: Final = msgspec.json.Decoder(str | None)
+_KEPT: Final = msgspec.json.Decoder(bool)
 
 
 class Job:
@@ -75,13 +77,14 @@ class Job:
         host_measured: Whether its host has any device that can be measured.
         pids: Numbers of the processes on its host.
         alive: Whether the processes can still be asked; once one could not be reached, none is asked again.
+        apart: Whether this process went on alone after what they did together.
     """
 
     def __init__(self) -> None:
         """Know of no other process yet."""
         self.rank = 0
         self.members: Sequence[Member] = ()
-        self.alive = False
+        self.alive = self.apart = False
         self.measured: frozenset[str] = frozenset()
         self.host_measured = False
         self.pids: Sequence[int] = ()
@@ -124,16 +127,37 @@ class Job:
             msg = "gather does not return what each process of the job gave, by rank, such as torch's all_gather_object does."
             raise ConfigurationError(msg)
         self.rank = ranks[0]
-        for rank, member in enumerate(self.members):
-            if member.failure is not None:
-                msg = f"Rank {rank} of the job cannot measure: {member.failure}"
-                raise ConfigurationError(msg)
+        _refuse([member.failure for member in self.members])
         neighbours = [member for member in self.members if member.host == own.host]
         self.pids = [member.pid for member in neighbours]
         self.measured = self._owned(neighbours)
         self.host_measured = any(member.devices for member in neighbours)
         self._own = own
-        self.alive = True
+        self.alive, self.apart = True, False
+
+    def agree(self, failure: Exception | None) -> None:
+        """Begin together with the others, or not at all: a collective.
+
+        Args:
+            failure: Why this process cannot begin; it is raised once the others know.
+
+        Raises:
+            ConfigurationError: A process cannot begin.
+        """
+        told = self._ask(None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        _refuse([_FAILURE.decode(reason) for reason in told])
+
+    def leave(self, devices: Sequence[Device]) -> None:
+        """Go on alone: the others are asked no more, and what they told stays.
+
+        Args:
+            devices: The devices that this process uses from now on.
+        """
+        known = {device.id for device in self._own.devices}
+        self._own = replace(self._own, devices=[*self._own.devices, *(device for device in devices if device.id not in known)])
+        self.alive, self.apart = False, True
 
     def _owned(self, neighbours: Sequence[Member]) -> frozenset[str]:
         """Return the ids of the devices that this process measures."""
@@ -206,21 +230,26 @@ class Job:
         short = replace(record, epochs=self._untold, part=part)
         messages = [_MESSAGE.decode(told) for told in self._ask(Message(window=window, total=total, record=short))]
         self._untold, self._told_earlier = [], earlier
-        for rank, message in enumerate(messages):
-            self._totals[rank] = message.total
-            self._records[rank] = _with_what_was_told(message.record, self._records.get(rank))
+        # Replaced as a whole: another thread may be looking through them.
+        self._totals = {rank: message.total for rank, message in enumerate(messages)}
+        self._records = {
+            rank: _with_what_was_told(message.record, self._records.get(rank)) for rank, message in enumerate(messages)
+        }
         return [message.window for message in messages if message.window is not None]
 
-    def settle(self) -> bool:
+    def settle(self, *, kept: bool) -> bool:
         """Wait for the others at the end of the run: a collective.
 
-        Returns:
-            Whether what each process told last is all that it measured.
-        """
-        self._ask(None)
-        return all(record.run.status != "running" for record in self._records.values())
+        Args:
+            kept: Whether this process has written the job's record; that of rank 0 counts.
 
-    def _ask(self, message: Message | None) -> Sequence[bytes]:
+        Returns:
+            Whether what each process told last is all that it measured, and is in the job's record.
+        """
+        told = self._ask(kept)
+        return _KEPT.decode(told[0]) and all(record.run.status != "running" for record in self._records.values())
+
+    def _ask(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on
         self.alive = False
         told = self._gather(msgspec.json.encode(message))
         if len(told) != len(self.members):
@@ -249,6 +278,18 @@ class Job:
     def merged(self, own: RunRecord) -> RunRecord:
         """Return the job's record: what this process measured, and the others as they told it last."""
         return merge_records([own, *(record for rank, record in self._records.items() if rank != self.rank)])
+
+
+def _refuse(failures: Sequence[str | None]) -> None:
+    """Refuse to go on where a process cannot, by rank.
+
+    Raises:
+        ConfigurationError: One cannot.
+    """
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            msg = f"Rank {rank} of the job cannot measure: {failure}"
+            raise ConfigurationError(msg)
 
 
 def _with_what_was_told(record: RunRecord, before: RunRecord | None) -> RunRecord:

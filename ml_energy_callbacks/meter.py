@@ -398,6 +398,8 @@ class EnergyMeter:
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
             if gather is not None:
                 self._join(self._run, gather, failure)
+            elif self._job is not None:
+                self._job.leave([source.device for source in self._sources])
             elif launch is not None and launch.world_size > world_size:
                 self.warn(
                     f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
@@ -405,7 +407,7 @@ class EnergyMeter:
                 )
             self._tell_what_was_found()
             pairs = self._open_ledgers()
-            self._prepare_files(None if output_dir is None else as_place(output_dir))
+            self._open_files(None if output_dir is None else as_place(output_dir))
             self._ended = False
             self._pid = os.getpid()
             self._loop = loop
@@ -504,15 +506,14 @@ class EnergyMeter:
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
             if status == "completed":  # after anything else, other processes may never come to tell
                 self.share()
-            if status != "completed" and self._job is not None:
+            if status != "completed" and self._job is not None and not self._job.apart:
                 self.warn(
                     "The job's processes did not end together: of the others there is here what they told at the end of an "
                     "epoch. `ml-energy merge` adds up the files that all of them leave."
                 )
-            for file in self._files():
-                file.finish()
+            kept = {file: file.finish() for file in self._files()}
             if status == "completed":
-                self._clear_up()
+                self._clear_up(kept=self._file is not None and kept[self._file])
             close(source for source in self._sources if not any(source is other for other in hanging))
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
@@ -878,7 +879,7 @@ class EnergyMeter:
             What the window took in the whole job; None where that is not known.
         """
         job = self._job
-        if job is None:
+        if job is None or job.apart:
             return window
         if not job.alive:
             return None
@@ -889,9 +890,10 @@ class EnergyMeter:
             return None
         if self._journal is not None:
             in_background(self._journal.write)  # what this process leaves if it dies is no older than what the others know
-        ended = self.point()
-        seconds = (ended.time_ns - began.time_ns) / NS_PER_S
-        job.waited(seconds, sum(ended.devices.values()) - sum(began.devices.values()))
+        if self.running:  # what passes after the end counts nowhere
+            ended = self.point()
+            used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
+            job.waited((ended.time_ns - began.time_ns) / NS_PER_S, used)
         return add_stage_figures(told) if told else None
 
     def _tell_silence(self, error: Exception) -> None:
@@ -900,12 +902,16 @@ class EnergyMeter:
             "record. `ml-energy merge` adds up the files that they leave."
         )
 
-    def _clear_up(self) -> None:
-        """Remove this process's own file once the job's record holds all that is in it: a collective."""
+    def _clear_up(self, *, kept: bool) -> None:
+        """Remove this process's own file once the job's record holds all that is in it: a collective.
+
+        Args:
+            kept: Whether this process has written the job's record.
+        """
         if self._job is None or not self._job.alive:
             return
         try:
-            if self._job.settle() and self._journal is not None:
+            if self._job.settle(kept=kept) and self._journal is not None:
                 self._journal.remove()
         except Exception as error:  # noqa: BLE001 - as above
             self._tell_silence(error)
@@ -1146,6 +1152,27 @@ class EnergyMeter:
                 self._rates.follow(joules, datetime.now(UTC))
         self._tell_intensity()
 
+    def _open_files(self, framework_dir: Place | None) -> None:
+        """Write the first record, in all processes of a job or in none."""
+        failure = None
+        try:
+            self._prepare_files(framework_dir)
+        except ConfigurationError as error:
+            failure = error
+        try:
+            self._agree(failure)
+        except BaseException:
+            close(self._sources)
+            if self._journal is not None:
+                self._journal.remove()
+            raise
+
+    def _agree(self, failure: ConfigurationError | None) -> None:
+        if self._job is not None and self._job.alive:
+            self._job.agree(failure)
+        elif failure is not None:
+            raise failure
+
     def _prepare_files(self, framework_dir: Place | None) -> None:
         """Write the first record; a directory that the user named has to be writable, the framework's need not.
 
@@ -1156,7 +1183,7 @@ class EnergyMeter:
         if folder is None:
             return
         spare = framework_dir if isinstance(framework_dir, Path) else None
-        if self._job is not None:
+        if self._job is not None and not (self._job.apart and self._job.leads):
             self._journal = self._claim(RunFile(folder, self._build_own, self.warn, name=self._job.file_name, spare=spare))
         if self.leads:
             self._file = self._claim(RunFile(folder, self._build, self.warn, spare=spare))
@@ -1171,7 +1198,6 @@ class EnergyMeter:
             if self._output_dir is None or (self._job is not None and not self._job.leads):
                 self.warn(str(error))
                 return None
-            close(self._sources)
             raise
         return file
 

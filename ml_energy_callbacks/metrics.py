@@ -209,8 +209,11 @@ def known_sum(parts: Sequence[_Number | None]) -> _Number | None:
 
 def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the sums by name; what a part does not name adds nothing."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

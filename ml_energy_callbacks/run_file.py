@@ -185,6 +185,7 @@ class RunFile:
             data = None if file is None else _read(file)
             if file is not None and data is not None and run_id(data) in self._ids:
                 file.remove()
+                self._file = None  # a writing that is on its way does not bring it back
 
     # ---------------------------------------------------------------------------------------------------- when it is written
 
@@ -201,18 +202,21 @@ class RunFile:
         if self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
             self._keep_here("it does not answer")
 
-    def finish(self) -> None:
-        """Write the last record, and wait for that for some seconds at most."""
+    def finish(self) -> bool:
+        """Write the last record, wait for that for some seconds at most, and return whether the place has it."""
+        if isinstance(self._place, Path):
+            return self._try()
         self.write()
         writing = self._writing
         if writing is None:
-            return
+            return not self._away
         try:
             within(min(_LAST_ANSWER_S, self._answer_s), writing)
         except LateError:
             self._keep_here("it does not answer")
         except RuntimeError as error:  # the interpreter ends: no thread can start
             self._keep_here(in_one_line(error))
+        return not self._away
 
     def _write_all(self) -> None:
         """Write until there is nothing newer; in a thread of its own."""

@@ -30,7 +30,7 @@ def gpu(number: int, host: str = "") -> str:
 
 
 def see(gpus: Sequence[int], refresh_s: float = 0.001) -> None:
-    """Let this process see these GPUs of the simulated driver, each with watts of its own and a refresh of its counter after so many seconds."""
+    """Let this process see these GPUs of the simulated driver, each with watts of its own; their counters refresh so often."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
     driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.combine import merge_records
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.records import write_record
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 CPU = Device("scripted:cpu", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
@@ -292,6 +294,76 @@ def test_a_job_that_starts_again_goes_on(tmp_path: Path) -> None:
     assert load_record(tmp_path).total == record.total
 
 
+def test_one_that_goes_on_alone_asks_nobody(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> Any:
+        measuring = meter(rank, tmp_path)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        if rank:
+            return None
+        with measuring.start(), measuring.stage("test"):
+            since = measuring.point()
+            with measuring.batch(samples=7):
+                time.sleep(0.5)
+            metrics, _ = measuring.close_epoch("test", 0, since)
+        return metrics, measuring.record
+
+    (metrics, record), _ = group.run(work)
+    assert metrics["energy/test/joules"] == pytest.approx(150 * 0.5, rel=0.1)  # of its own devices
+    assert record.stages["test"].samples == 7
+    assert record.stages["train"].samples == 2 * 20  # as the other had told
+    assert metrics["energy/total/joules"] == pytest.approx(record.total.joules, rel=0.1)
+    assert sum(rank.joules or 0.0 for rank in record.ranks) == pytest.approx(record.total.joules)
+    assert (record.run.status, record.warnings) == ("completed", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["energy.json"]
+
+
+def test_one_that_cannot_write_lets_none_begin(tmp_path: Path) -> None:
+    group = Group(2)
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    folders = [tmp_path / "taken" / "run", tmp_path / "free"]
+
+    def work(rank: int) -> None:
+        meter(rank, folders[rank]).start(gather=group.gather_of(rank)).stop()
+
+    first, second = group.run(work)
+    assert isinstance(first, ConfigurationError)
+    assert str(first).startswith("The run file ")
+    assert isinstance(second, ConfigurationError)
+    assert str(second).startswith("Rank 0 of the job cannot measure: The run file ")
+    assert not list((tmp_path / "free").iterdir())
+
+
+def test_files_stay_where_the_jobs_record_is_not_written(tmp_path: Path) -> None:
+    group = Group(2)
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    folders = [tmp_path / "taken" / "run", tmp_path / "free"]
+
+    def work(rank: int) -> None:
+        measuring = meter(rank)
+        with measuring.start(gather=group.gather_of(rank), output_dir=folders[rank]):  # the framework's need not be writable
+            epoch(measuring, 0)
+
+    assert group.run(work) == [None, None]
+    assert load_record(tmp_path / "free" / "energy.rank1.json").run.status == "completed"
+
+
+def test_a_wait_is_no_longer_than_the_run() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        with meter(rank).start(gather=group.gather_of(rank)) as measuring:
+            epoch(measuring, 0)
+            time.sleep(1.0 * rank)
+        return measuring.record
+
+    record, _ = group.run(work)
+    for rank in record.ranks:
+        assert rank.barrier_seconds < 0.5  # what passes after the end of a process's run counts nowhere
+
+
 def test_the_smallest_message_of_a_long_job() -> None:
     sizes: list[int] = []
     group = Group(2)
@@ -425,6 +497,45 @@ def test_an_epoch_that_one_did_not_end_is_not_the_jobs() -> None:
     merged = merge_records([first, second])
     assert [(each.joules, each.samples) for each in merged.epochs] == [(None, None)]
     assert merged.total.joules == 2.0
+
+
+def test_a_device_that_two_processes_measured_one_after_the_other_is_told_once() -> None:
+    merged = merge_records([measured(0, {"x:0": 3.0, "x:1": 2.0}, 1), measured(1, {"x:1": 5.0}, 1)])
+    assert {device.id: device.joules for device in merged.devices} == {"x:0": 3.0, "x:1": 7.0}
+    assert len(merged.devices) == len(merged.nodes[0].devices) == 2
+    assert merged.stages["train"].devices == {"x:0": 3.0, "x:1": 7.0}
+    assert merged.total.joules == merged.nodes[0].joules == 10.0
+    assert sum(rank.joules or 0.0 for rank in merged.ranks) == 10.0
+
+
+def test_files_of_two_jobs_are_merged_as_often_as_one_likes(tmp_path: Path) -> None:
+    for job in "ab":
+        for rank in range(2):
+            record = measured(rank, {f"x:{rank}": 2.0}, 1)
+            record.run.id, record.run.started_at = job * 32, f"2026-01-01T0{'ab'.index(job)}:00:00+00:00"
+            write_record(record, tmp_path / f"energy.rank{rank}{'-aaaaaaaa' if job == 'a' else ''}.json")
+    for _ in range(2):
+        merged = merge_jobs([str(tmp_path)], print)
+        assert [str(place) for place, _ in merged] == [str(tmp_path / "energy-aaaaaaaa.json"), str(tmp_path / "energy.json")]
+        assert {path.name for path in tmp_path.glob("energy*.json") if "rank" not in path.name} == {
+            "energy.json",
+            "energy-aaaaaaaa.json",
+        }
+        assert [load_record(place).run.id for place, _ in merged] == ["a" * 32, "b" * 32]
+
+
+def test_files_of_a_part_do_not_replace_the_record_of_the_whole(tmp_path: Path) -> None:
+    left = [measured(rank, {f"x:{rank}": 2.0}, 1) for rank in range(2)]
+    for record in left:
+        record.run.status = "failed"
+        write_record(record, tmp_path / f"energy.rank{record.part.rank if record.part else 0}-rrrrrrrr.json")
+    whole = measured(0, {"x:0": 3.0}, 1)
+    assert whole.part is not None
+    whole.run.id, whole.part.earlier = "later", merge_records(left)
+    write_record(merge_records([whole, measured(1, {"x:1": 3.0}, 1)]), tmp_path / "energy.json")
+    with pytest.raises(RecordError, match="of the same run, which was resumed and ended"):
+        merge_jobs([str(tmp_path)], print)
+    assert load_record(tmp_path).total.joules == 10.0
 
 
 def test_records_of_no_job_are_refused() -> None:
