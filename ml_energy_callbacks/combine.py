@@ -235,7 +235,8 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     leaders = [next(member.record for member in members if member.part.host == host) for host in hosts]
     carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
     carbon.intervals.sort(key=lambda interval: interval.began)
-    missing = [rank for rank in range(first.run.world_size) if all(rank != member.part.rank for member in members)]
+    told = {member.part.rank for member in members}
+    missing = [rank for rank in range(first.run.world_size) if rank not in told]
     status, reason = _job_status(members, missing)
     merged = RunRecord(
         run=replace(

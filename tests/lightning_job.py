@@ -12,10 +12,14 @@ import torch
 from job_world import processor, see
 from lightning_models import loader, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.lightning import EnergyCallback
+
+
+STRATEGIES = {"tensor_parallel": lambda: ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)}
 
 
 class Linear(pl.LightningModule):
@@ -32,6 +36,9 @@ class Linear(pl.LightningModule):
         self.layer(batch[0])
 
     test_step = validation_step
+
+    def configure_model(self) -> None:
+        """Leave the model whole; a strategy that splits models asks for this."""
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.01)
@@ -104,7 +111,7 @@ def main() -> None:
         options.folder,
         [Place(options), energy, Keys(options.folder), *savers],
         logger=[] if options.silent else [pl.loggers.CSVLogger(options.folder, name="", version="")],
-        strategy=options.strategy,
+        strategy=STRATEGIES.get(options.strategy, lambda: options.strategy)(),
         devices=options.ranks,
         num_nodes=options.nodes,
         enable_checkpointing=bool(savers),

@@ -128,6 +128,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._began_at: dict[str, float] = {}
         self._loggers = Loggers((), self._meter.warn)
         self._train_sizes = self._eval_sizes = _Sizes(None)
+        self._samples_shared = False
 
     # ---------------------------------------------------------------------------------------------------- life
 
@@ -157,6 +158,8 @@ class EnergyCallback(MeteredCallback, Callback):
             record_event=cuda_event_recorder() if trainer.strategy.root_device.type == "cuda" else None,
             gather=gather,
         )
+        replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
+        self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
         if trainer.world_size > 1 and gather is None:
             name = type(trainer.strategy).__name__
             self._meter.warn(
@@ -179,18 +182,19 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         self._meter.stop(*ending(exception))
         self._loggers.end(self._meter.totals(), _step(trainer))
-        if self._verbose:
+        if self._verbose and self._meter.leads:
             rank_zero_info(summary(self._meter.record))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the record, in builtins, for the checkpoint."""
-        return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.started else {}
+        """Return the record, in builtins, for the checkpoint: the job's, of which rank 0 alone goes on."""
+        return {"record": msgspec.to_builtins(self._meter.record)} if self._meter.started and self._meter.leads else {}
 
     def on_save_checkpoint(self, trainer: "Trainer", pl_module: "LightningModule", checkpoint: dict[str, Any]) -> None:
         """Put what the job's other processes took so far into the checkpoint; all come here, unless after an exception."""
         if trainer.world_size > 1 and self._meter.running and not trainer.interrupted:
             self._meter.share()
-            checkpoint["callbacks"][self.state_key] = self.state_dict()
+            if self._meter.leads:
+                checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until it is known that a fit resumes: test and predict load it as well."""
@@ -361,6 +365,9 @@ class EnergyCallback(MeteredCallback, Callback):
 
     def _samples(self, sizes: "_Sizes", batch: Any, index: int, count: float) -> int | None:  # noqa: ANN401
         """Return the number of samples in a batch of which there are so many in all."""
+        if self._samples_shared:
+            self._meter.warn("Several processes share a sample, so that energy per sample is unknown.")
+            return None
         if self._batch_size_fn is not None:
             return self._ask(self._batch_size_fn, batch)
         samples = infer_batch_size(batch, sizes.expected, last=index == count - 1)

@@ -111,6 +111,14 @@ def test_processes_on_one_gpu_share_its_energy(gpus: dict[str, str], tmp_path: P
     assert record.ranks[0].devices == record.ranks[1].devices
 
 
+def test_samples_that_processes_share_are_not_counted_by_each(gpus: dict[str, str], tmp_path: Path) -> None:
+    end(start(gpus, tmp_path, "--ranks", "2", "--strategy", "tensor_parallel", "--pause", "0.02"))
+    record = load_record(tmp_path)
+    assert record.stages["train"].samples is None
+    assert record.stages["train"].joules_per_sample is None
+    assert "Several processes share a sample, so that energy per sample is unknown." in record.warnings
+
+
 def test_a_late_and_a_slow_process_are_seen(gpus: dict[str, str], tmp_path: Path) -> None:
     end(start(gpus, tmp_path, "--ranks", "2", "--late", "1", "--slow", "1", "--pause", "0.05"))
     record = load_record(tmp_path)
