@@ -16,6 +16,18 @@ _RANDOM_NODE = 1 << 40
 """Set in what :func:`uuid.getnode` makes up where it finds no network card."""
 
 
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+"""https://man7.org/linux/man-pages/man7/pid_namespaces.7.html"""
+
+
+def pid_namespace() -> str:
+    """Return what tells whose numbers of processes are ours: each container may count its own."""
+    try:
+        return str(_PID_NAMESPACE.readlink())
+    except OSError:
+        return ""
+
+
 def host_identity() -> str:
     """Return what tells this machine from others: no name, as those of containers and of cloned machines may be anything."""
     boot = read_text(_BOOT_ID)

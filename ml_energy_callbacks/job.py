@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks.backends import counted_twice
 from ml_energy_callbacks.combine import merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.host import host_identity
+from ml_energy_callbacks.host import host_identity, pid_namespace
 from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_figures
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.records import EpochRecord, Part, RunRecord, add_epoch
@@ -30,6 +30,7 @@ class Member(msgspec.Struct, kw_only=True):
         host: Identity of its host.
         hostname: The host's name.
         pid: Its number there.
+        pid_namespace: Those who have the same know it by that number.
         devices: The devices that it uses: its GPUs, and all of the host that is nobody's own.
         failure: Why it cannot measure, or None.
     """
@@ -39,6 +40,7 @@ class Member(msgspec.Struct, kw_only=True):
     host: str
     hostname: str
     pid: int
+    pid_namespace: str
     devices: list[Device]
     failure: str | None = None
 
@@ -75,7 +77,8 @@ class Job:
         members: The processes by rank.
         measured: Ids of the devices that this process measures.
         host_measured: Whether its host has any device that can be measured.
-        pids: Numbers of the processes on its host.
+        pids: Numbers of the processes on its host that it can see.
+        hidden: How many it cannot see there, as they are in containers of their own.
         alive: Whether the processes can still be asked; once one could not be reached, none is asked again.
         apart: Whether this process went on alone after what they did together.
     """
@@ -88,6 +91,7 @@ class Job:
         self.measured: frozenset[str] = frozenset()
         self.host_measured = False
         self.pids: Sequence[int] = ()
+        self.hidden = 0
         self._records: dict[int, RunRecord] = {}
         self._totals: dict[int, TotalFigures] = {}
         self._untold: list[EpochRecord] = []
@@ -112,6 +116,7 @@ class Job:
             host=host_identity(),
             hostname=socket.gethostname(),
             pid=os.getpid(),
+            pid_namespace=pid_namespace(),
             devices=list(devices),
             failure=None if failure is None else str(failure),
         )
@@ -129,7 +134,8 @@ class Job:
         self.rank = ranks[0]
         _refuse([member.failure for member in self.members])
         neighbours = [member for member in self.members if member.host == own.host]
-        self.pids = [member.pid for member in neighbours]
+        self.pids = [member.pid for member in neighbours if member.pid_namespace == own.pid_namespace]
+        self.hidden = len(neighbours) - len(self.pids)
         self.measured = self._owned(neighbours)
         self.host_measured = any(member.devices for member in neighbours)
         self._own = own

@@ -554,6 +554,11 @@ class EnergyMeter:
             if not name.startswith(f"{BACKEND}:"):
                 self.warn(f"{name} was read before and cannot be read any more; what it uses from now on is missing.")
         if self._scope == "process":
+            if self._job is not None and self._job.hidden:
+                self.warn(
+                    f"{self._job.hidden} of the job's processes on this host are in other containers, which hide them: their "
+                    "share is missing in that of the job."
+                )
             parts = [source for source in self._sources if not source.device.whole_machine]
             shares, self._unshared = open_shares(parts, self._ledgers, [os.getpid()] if self._job is None else self._job.pids)
             pairs += [(share, self._open_ledger(self._beside, share)) for share in shares]

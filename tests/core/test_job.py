@@ -176,6 +176,29 @@ def test_the_share_of_a_job_is_that_of_all_its_processes() -> None:
     assert [device.id for device in record.process.devices] == ["process:scripted:cpu"]
 
 
+def test_a_process_in_another_container_has_no_number_here() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        ask = group.gather_of(rank)
+
+        def gather(fact: bytes) -> Sequence[bytes]:
+            told = msgspec.json.decode(fact)
+            if rank and isinstance(told, dict) and "pid_namespace" in told:
+                fact = msgspec.json.encode(told | {"pid_namespace": "pid:[1]", "pid": 1})  # another process's number here
+            return ask(fact)
+
+        measuring = EnergyMeter(backends=[backend((CPU, 50.0))], scope="process", verbose=False)
+        with measuring.start(gather=gather):
+            pass
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert any(
+        warning.startswith("1 of the job's processes on this host are in other containers") for warning in record.warnings
+    )
+
+
 @pytest.mark.parametrize(
     "gather", [lambda _: [], lambda fact: fact, lambda fact: [fact, fact], lambda _: None, lambda _: ["x"]]
 )
