@@ -396,11 +396,8 @@ class EnergyMeter:
                     job_id=scheduled_job() if launch is None else launch.job_id,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
-            if gather is not None:
-                self._join(self._run, gather, failure)
-            elif self._job is not None:
-                self._job.leave([source.device for source in self._sources])
-            elif launch is not None and launch.world_size > world_size:
+            self._join(self._run, gather, failure)
+            if gather is None and launch is not None and launch.world_size > world_size:
                 self.warn(
                     f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
                     "EnergyMeter.start a gather, so that each device counts once."
@@ -428,8 +425,12 @@ class EnergyMeter:
                     raise
             return self
 
-    def _join(self, run: Run, gather: Gather, failure: ConfigurationError | None) -> None:
-        """Join the job's other processes, and leave them the devices that they measure."""
+    def _join(self, run: Run, gather: Gather | None, failure: ConfigurationError | None) -> None:
+        """Join the job's other processes, and leave them the devices that they measure; or go on without them."""
+        if gather is None:
+            if self._job is not None:
+                self._job.leave([source.device for source in self._sources])
+            return
         job = self._job or Job()
         try:
             job.join(gather, run.id, [source.device for source in self._sources], failure)

@@ -18,7 +18,6 @@ from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.lightning import EnergyCallback
 
-
 STRATEGIES = {"tensor_parallel": lambda: ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)}
 
 
