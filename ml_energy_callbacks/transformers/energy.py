@@ -309,9 +309,12 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
             self._log_pass(self._epoch)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep the record in the checkpoint."""
+        """Keep the record in the checkpoint, and what the job's other processes took so far in it: all come here."""
+        if not self._meter.running:
+            return
+        self._meter.share()
         checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        if self._meter.running and self._meter.leads and checkpoint.is_dir():
+        if self._meter.leads and checkpoint.is_dir():
             keep_record(self._meter.record, checkpoint, self._meter.warn)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
