@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.combine import merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
@@ -20,6 +21,7 @@ from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.records import write_record
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 CPU = Device("scripted:cpu", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
 GPU = Device("scripted:gpu", "GPU", "gpu", "scripted", "energy_counter", "measured", 0.02)
@@ -145,6 +147,24 @@ def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:
     assert [rank.joules for rank in record.ranks] == pytest.approx([record.total.joules / 2] * 2)
     assert record.warnings == other.warnings
     assert not any("No device" in warning for warning in record.warnings)
+
+
+def test_slices_of_one_gpu_share_its_energy(driver: SimulatedDriver) -> None:
+    driver.start(gpus=2, period_s=0.01, watts=200.0)
+    slices = [f"MIG-{rank:08}-0000-0000-0000-000000000000" for rank in range(2)]
+    driver.set_mig(slices, 1)
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        measuring = EnergyMeter(backends=[NvmlBackend(environ={"CUDA_VISIBLE_DEVICES": slices[rank]})], verbose=False)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert [device.id for device in record.devices] == ["nvml:GPU-00000001-0000-0000-0000-000000000000"]
+    assert record.total.joules == pytest.approx(200 * record.ranks[0].seconds, rel=0.03)
+    assert [rank.joules for rank in record.ranks] == pytest.approx([record.total.joules / 2] * 2)
 
 
 def test_what_one_process_sees_inside_a_devices_figure_no_other_counts() -> None:
