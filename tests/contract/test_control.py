@@ -208,9 +208,14 @@ def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None
 
 
 def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
-    energy = energy_callback(tmp_path, electricity_price=0.5, currency="EUR", carbon_intensity=100.0)
     seen: list[dict[str, float]] = []
-    record = fit(tmp_path, [energy, framework.OnEpoch(seen.append)], epochs=6, validation=10)
+    for attempt in range(3):
+        seen.clear()
+        energy = energy_callback(tmp_path / str(attempt), electricity_price=0.5, currency="EUR", carbon_intensity=100.0)
+        record = fit(tmp_path, [energy, framework.OnEpoch(seen.append)], epochs=6, validation=10)
+        seconds = [epoch.seconds for epoch in record.epochs if epoch.stage == "train"]
+        if max(seconds) < 1.2 * min(seconds):
+            break  # the machine did not pause in the middle of it, which nobody can foresee
     forecast = record.forecast
     assert forecast is not None
     assert forecast.after_epochs == 1
@@ -236,12 +241,18 @@ def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: P
             raise RuntimeError(message)
 
     seen: list[int] = []
-    options: dict[str, Any] = {"epochs": 6, "backup": True, "after_batch": seen.append}
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [energy_callback(tmp_path)], on_batch=fail, **options)
-    seen.clear()
-    record = fit(tmp_path, [energy_callback(tmp_path)], **options)
-    assert len(seen) == 4 * BATCHES
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        options: dict[str, Any] = {"epochs": 6, "backup": True, "after_batch": seen.append}
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(folder, [energy_callback(folder)], on_batch=fail, **options)
+        seen.clear()
+        record = fit(folder, [energy_callback(folder)], **options)
+        assert len(seen) == 4 * BATCHES
+        seen.clear()
+        seconds = [epoch.seconds for epoch in record.epochs if epoch.stage == "train"]
+        if max(seconds) < 1.2 * min(seconds):
+            break  # as above
     forecast = record.forecast
     assert forecast is not None
     assert record.total.kwh is not None

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None
         assert [event.step for event in events] == [epoch.index for epoch in record.epochs if epoch.stage == stage]
         assert f"energy/{stage}/joules_per_sample" in found
     totals = [event.value for event in found["energy/total/joules"]]
-    assert totals == sorted(totals)
+    # What was extrapolated since the last refresh may be corrected by the next.
+    assert all(later > 0.98 * earlier for earlier, later in pairwise(totals))
     assert history["energy/total/joules"][-1] == pytest.approx(totals[2 * EPOCHS - 1], rel=1e-6)
 
 
