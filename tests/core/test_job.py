@@ -249,15 +249,17 @@ def test_one_that_cannot_measure_lets_none_begin() -> None:
 
 
 def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
-    group = Group(2)
+    group, met = Group(2), threading.Event()
 
     def work(rank: int) -> Any:
         measuring = meter(rank, tmp_path).start(gather=group.gather_of(rank))
         logged = [epoch(measuring, 0)]
         if rank:
+            met.wait(20)
             group.barrier.abort()
             measuring.stop("failed", "gone")
             return None
+        met.set()
         logged += [epoch(measuring, 1), epoch(measuring, 2)]
         measuring.stop()
         return logged, measuring.record
