@@ -14,7 +14,7 @@ from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.launcher import Launcher
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, Method, Provenance
-from ml_energy_callbacks.storage import LocalFile, as_place, in_one_line, open_file_or_within
+from ml_energy_callbacks.storage import as_place, in_one_line, open_file_or_within
 
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
@@ -494,15 +494,6 @@ def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
         first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])
         first.epochs += epoch.epochs
     return merged
-
-
-def write_record(record: RunRecord, path: Path) -> None:
-    """Write the record so that a crash at any instant leaves the previous one or this one whole.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    LocalFile(path).write(encode_record(record))
 
 
 def encode_record(record: RunRecord) -> bytes:

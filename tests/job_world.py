@@ -76,12 +76,17 @@ def check_truth(record: RunRecord) -> None:
 
 
 def start(
-    script: Path, driver: dict[str, str], *args: object, options: Sequence[str] = (), **extra: str
+    script: Path,
+    driver: dict[str, str],
+    *args: object,
+    before: Sequence[str] = (),
+    options: Sequence[str] = (),
+    **extra: str,
 ) -> "subprocess.Popen[str]":
-    """Start a process of Python, with these options, that has a simulated driver."""
+    """Start a process of Python, behind this command and with these options, that has a simulated driver."""
     path = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, **driver, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
-    command = [sys.executable, *options, script, *map(str, args)]
+    command = [*before, sys.executable, *options, script, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -94,11 +99,11 @@ def start_ranks(script: Path, driver: dict[str, str], *args: object, ranks: int 
     return [start(script, driver, *args, **job, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
 
 
-def end(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    """Wait for a process that ends with this code, and return what it said."""
+def end(process: "subprocess.Popen[str]", code: int | None = 0) -> str:
+    """Wait for a process that ends with this code, None for any but 0, and return what it said."""
     try:
         output, _ = process.communicate(timeout=150)
     finally:
         process.kill()
-    assert process.returncode == code, output
+    assert process.returncode != 0 if code is None else process.returncode == code, output
     return output

@@ -9,8 +9,9 @@ from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import PHASES
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, load_record, write_record
+from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, encode_record, load_record
 from ml_energy_callbacks.sampler import REVIEW_NS, Poller
+from ml_energy_callbacks.storage import LocalFile
 from ml_energy_callbacks.summary import State, Tally, build_record
 from ml_energy_callbacks.testing import ManualClock, ScriptedCounter, SquareCurve
 from ml_energy_callbacks.timeline import OUTSIDE, Timeline
@@ -121,7 +122,7 @@ def play_week(folder: Path, seconds: float, interval_s: float) -> dict[str, Any]
     ended = run.stop()
     begun = time.perf_counter()
     record = run.record()
-    write_record(record, folder / FILE_NAME)
+    LocalFile(folder / FILE_NAME).write(encode_record(record))
     review_s = time.perf_counter() - begun
     load_record(folder)
     true = run.curve.joules(ended) - run.curve.joules(run.start_ns)

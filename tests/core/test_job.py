@@ -19,7 +19,7 @@ from ml_energy_callbacks.combine import merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.records import write_record
+from ml_energy_callbacks.records import encode_record
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
@@ -558,7 +558,7 @@ def test_files_of_two_jobs_are_merged_as_often_as_one_likes(tmp_path: Path) -> N
         for rank in range(2):
             record = measured(rank, {f"x:{rank}": 2.0}, 1)
             record.run.id, record.run.started_at = job * 32, f"2026-01-01T0{'ab'.index(job)}:00:00+00:00"
-            write_record(record, tmp_path / f"energy.rank{rank}{'-aaaaaaaa' if job == 'a' else ''}.json")
+            (tmp_path / f"energy.rank{rank}{'-aaaaaaaa' if job == 'a' else ''}.json").write_bytes(encode_record(record))
     for _ in range(2):
         merged = merge_jobs([str(tmp_path)], print)
         assert [str(place) for place, _ in merged] == [str(tmp_path / "energy-aaaaaaaa.json"), str(tmp_path / "energy.json")]
@@ -573,11 +573,11 @@ def test_files_of_a_part_do_not_replace_the_record_of_the_whole(tmp_path: Path) 
     left = [measured(rank, {f"x:{rank}": 2.0}, 1) for rank in range(2)]
     for record in left:
         record.run.status = "failed"
-        write_record(record, tmp_path / f"energy.rank{record.part.rank if record.part else 0}-rrrrrrrr.json")
+        (tmp_path / f"energy.rank{record.part.rank if record.part else 0}-rrrrrrrr.json").write_bytes(encode_record(record))
     whole = measured(0, {"x:0": 3.0}, 1)
     assert whole.part is not None
     whole.run.id, whole.part.earlier = "later", merge_records(left)
-    write_record(merge_records([whole, measured(1, {"x:1": 3.0}, 1)]), tmp_path / "energy.json")
+    (tmp_path / "energy.json").write_bytes(encode_record(merge_records([whole, measured(1, {"x:1": 3.0}, 1)])))
     with pytest.raises(RecordError, match="of the same run, which was resumed and ended"):
         merge_jobs([str(tmp_path)], print)
     assert load_record(tmp_path).total.joules == 10.0

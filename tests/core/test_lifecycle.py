@@ -18,7 +18,7 @@ from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.lifecycle import Lifecycle, lifecycle, load_records
-from ml_energy_callbacks.records import RunRecord, StageRecord, write_record
+from ml_energy_callbacks.records import RunRecord, StageRecord, encode_record
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
@@ -245,10 +245,10 @@ def folder(tmp_path: Path) -> Path:
     for name, joules in (("tuning/a/energy-12345678.json", 1000.0), ("tuning/a/energy.json", 2000.0)):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_record(a_run(name, joules), path)
+        path.write_bytes(encode_record(a_run(name, joules)))
     (tmp_path / "tuning" / "a" / "energy-broken.json").write_text("{")  # so is what was no record renamed
     (tmp_path / "serving").mkdir()
-    write_record(a_prediction(1), tmp_path / "serving" / "energy.json")
+    (tmp_path / "serving" / "energy.json").write_bytes(encode_record(a_prediction(1)))
     return tmp_path
 
 

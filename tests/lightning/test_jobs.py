@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shlex
 import socket
 import subprocess
@@ -11,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import job_world
 import lightning_job
 import msgspec
 import pytest
 import torch
-from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, gpu, joules
+from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, end, gpu, joules
 
 from ml_energy_callbacks import RunRecord, load_record
 from ml_energy_callbacks.exceptions import RecordError
@@ -44,19 +44,7 @@ def gpus(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def start(gpus: dict[str, str], folder: Path, *args: str, before: Sequence[str] = (), **extra: str) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **gpus, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
-    command = [*before, sys.executable, str(SCRIPT), str(folder), *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def end(process: "subprocess.Popen[str]", *, well: bool = True) -> str:
-    try:
-        output, _ = process.communicate(timeout=150)
-    finally:
-        process.kill()
-    assert (process.returncode == 0) == well, output
-    return output
+    return job_world.start(SCRIPT, gpus, folder, *args, before=before, **extra)
 
 
 def merge(*folders: Path) -> "subprocess.CompletedProcess[str]":
@@ -180,7 +168,7 @@ def test_a_checkpoint_amid_an_epoch_knows_what_all_processes_took(gpus: dict[str
 
 
 def test_a_killed_process_leaves_its_part(gpus: dict[str, str], tmp_path: Path) -> None:
-    end(start(gpus, tmp_path, "--ranks", "2", "--dies", "1", "--pause", "0.05"), well=False)
+    end(start(gpus, tmp_path, "--ranks", "2", "--dies", "1", "--pause", "0.05"), code=None)
     assert {path.name for path in tmp_path.glob("energy.*")} == {"energy.json", "energy.rank0.json", "energy.rank1.json"}
     left = load_record(tmp_path)
     # Rank 0 fails as it hears no more of the other, unless Lightning, which looks after its processes, kills it before.
