@@ -11,8 +11,9 @@ from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.control import Forecaster, Spent
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter, Point
+from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
+from ml_energy_callbacks.points import Point
 from ml_energy_callbacks.records import RunRecord
 
 _CHANGING_FIGURES = (

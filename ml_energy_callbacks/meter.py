@@ -7,7 +7,6 @@ import logging
 import operator
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -18,19 +17,20 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.batches import Batch, each_call
-from ml_energy_callbacks.carbon import Amounts, Intensity, Rates, Site, check_currency, choose_provider, price_table
+from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.combine import add_records
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close, in_background
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
+from ml_energy_callbacks.ending import Loop, ending, last_exception
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather, Job
 from ml_energy_callbacks.launcher import launched, scheduled_job
@@ -43,11 +43,10 @@ from ml_energy_callbacks.metrics import (
     TotalFigures,
     add_stage_figures,
     add_total_figures,
-    add_up,
-    known_sum,
     stage_metrics,
     total_metrics,
 )
+from ml_energy_callbacks.points import Point, Span, Window, count, run_figures
 from ml_energy_callbacks.process import BACKEND, open_shares
 from ml_energy_callbacks.readings import Backend, Source
 from ml_energy_callbacks.records import (
@@ -63,7 +62,7 @@ from ml_energy_callbacks.records import (
 from ml_energy_callbacks.run_file import RunFile
 from ml_energy_callbacks.sampler import Poller, Sampler
 from ml_energy_callbacks.storage import Place, as_place
-from ml_energy_callbacks.summary import State, Tally, build_record, errors_by_backend, idle_joules
+from ml_energy_callbacks.summary import State, Tally, build_record
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -86,69 +85,6 @@ _TIMED: Collection[Stage] = ("test", "predict")
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The state at one instant, from which windows are measured: the difference of two points is a window.
-
-    Attributes:
-        time_ns: Monotonic clock.
-        totals: Time in each bucket in ns.
-        joules: Energy of each bucket in J; None before the first reading.
-        devices: Energy inside the run in J by device.
-        beside: The same of what is not part of the totals.
-        counts: Batches and samples so far, by the timeline's groups.
-        amounts: What the energy of each bucket amounts to; None before the first reading.
-        others: What the job's other processes had taken when they told last; None where there are none, or they told nothing.
-    """
-
-    time_ns: int
-    totals: Sequence[int]
-    joules: Sequence[float] | None
-    devices: dict[str, float]
-    beside: dict[str, float]
-    counts: Sequence[Counts]
-    amounts: Amounts | None
-    others: TotalFigures | None
-
-
-class Loop(Protocol):
-    """A loop that may end without a word, such as by an exception that fires no hook; asked in a thread of the sampler."""
-
-    def running(self) -> bool:
-        """Return whether it still runs."""
-
-    def ending(self) -> tuple[Status, str | None]:
-        """Return the status and the reason of the run once the loop has gone."""
-
-
-class Window:
-    """A stretch of the run whose energy is told once the counters have refreshed after its end.
-
-    Attributes:
-        start: Where it begins.
-        end: Where it ends; None while it is open.
-    """
-
-    def __init__(self, start: Mark) -> None:
-        """Open a window."""
-        self.start = start
-        self.end: Mark | None = None
-
-    @property
-    def joules(self) -> float | None:
-        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
-
-        It stays None where a device's energy is not known at one of its edges, or for a while between them;
-        and without devices.
-        """
-        end, start = self.end, self.start
-        if end is None or not end.expected or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
-            return None
-        if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
-            return None
-        return sum(joules - start.joules.get(device, 0.0) for device, joules in end.joules.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -829,22 +765,8 @@ class EnergyMeter:
 
     def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
         """Return what a stage took in this process between two points."""
-        tally = self._tally(stage)
-        phases = self._phase_joules(tally, since, until)
-        counts = self.counts(stage, since, until)
-        split = phases if phases is not None and self._resolved.issuperset(_pair(tally)) else {}
-        return StageFigures(
-            joules=None if phases is None else sum(phases.values()),
-            seconds=_seconds(tally, since, until),
-            sampled_joules=_sampled_joules(phases),
-            above_idle_joules=_sampled_joules(self._above_idle(tally, phases, since, until)),
-            samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
-            compute_joules=split.get("compute"),
-            data_wait_joules=split.get("data_wait"),
-            co2e_grams=_grams(tally, since, until),
-            cost=_cost(tally, since, until),
-            measures=self._measures,
-        )
+        span = Span(self._tally(stage), since, until)
+        return span.figures(self._idle_watts, self._resolved, measures=self._measures)
 
     @property
     def _measures(self) -> bool:
@@ -934,13 +856,13 @@ class EnergyMeter:
             if stage in {None, tally.name} and phase in {None, name}
         ]
         others = 0.0 if self._job is None else self._job.others_joules(stage, phase)
-        return sum(_at(until.joules, b) for b in buckets) + others, sum(_at(until.totals, b) for b in buckets) / NS_PER_S
+        joules, seconds = until.spent(buckets)
+        return joules + others, seconds
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage between two points; None for the start and for now."""
-        group = self._tally(stage).group
-        counts = (self._timeline.look() if until is None else until).counts[group]
-        return counts.since(since.counts[group]) if since is not None and group < len(since.counts) else counts
+        tally = self._tally(stage)
+        return count(tally, since, (self._timeline.look() if until is None else until).counts)
 
     def sums(self, until: Point | None = None) -> TotalFigures:
         """Return what the whole run took up to a point, that of a run that this one resumes included; None for now.
@@ -957,89 +879,14 @@ class EnergyMeter:
 
     def _total_figures(self, until: Point) -> TotalFigures:
         """Return what the run took in this process."""
-        joules = None if until.joules is None else sum(until.joules) - until.joules[OUTSIDE]
-        amounts = until.amounts
-        grams = None if amounts is None or amounts.grams is None else sum(amounts.grams) - amounts.grams[OUTSIDE]
-        cost = None if amounts is None or amounts.cost is None else sum(amounts.cost) - amounts.cost[OUTSIDE]
-        uncertainties = {name: ledger.relative_uncertainty for name, ledger in self._ledgers.items()}
-        errors = errors_by_backend(until.devices, uncertainties)
-        measured = [value for name, value in until.devices.items() if self._ledgers[name].device.provenance == "measured"]
-        before = self._earlier
-        if before is not None:
-            joules = known_sum([before.total.joules, joules])
-            grams = known_sum([before.total.co2e_grams, grams])
-            cost = known_sum([before.total.cost, cost]) if before.total.currency == self._rates.currency else None
-            known = {device.id: device.joules for device in before.devices if device.joules is not None}
-            uncertainties = {device.id: device.relative_uncertainty for device in before.devices}
-            errors = add_up([errors, errors_by_backend(known, uncertainties)])
-            measured += [
-                known[device.id] for device in before.devices if device.provenance == "measured" and device.id in known
-            ]
-        return TotalFigures(
-            joules=joules,
-            co2e_grams=grams,
-            cost=cost,
-            measured_joules=sum(measured),
-            errors=errors,
-            whole_machine=self._whole_machine_joules(until),
-            process_joules=self._process_joules(until),
-            intensity_assumed=self._rates.intensity.assumed,
-            measures=self._measures,
-        )
-
-    def _whole_machine_joules(self, until: Point) -> dict[str, float]:
-        """Return the machine's energy in J by backend: two plugs feed one machine, but a battery tells the same again."""
-        parts = [(d.backend, d.joules or 0.0) for d in (self._earlier.whole_machine if self._earlier else ())]
-        devices = [ledger.device for ledger in self._beside.values() if ledger.device.whole_machine]
-        parts += [(device.backend, until.beside[device.id]) for device in devices if device.id in until.beside]
-        return {name: sum(joules for backend, joules in parts if backend == name) for name, _ in parts}
-
-    def _process_joules(self, until: Point) -> float | None:
-        """Return the job's share in J; None where it is not known, or not of the run that this one resumes."""
-        shares = [joules for name, joules in until.beside.items() if name.startswith(f"{BACKEND}:")]
-        if self._earlier is None:
-            return sum(shares) if shares else None
-        before = self._earlier.process
-        return None if before is None or before.joules is None or not shares else before.joules + sum(shares)
+        return run_figures(until, self._ledgers, self._beside, self._rates, self._earlier, measures=self._measures)
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
-        tally = self._tally(stage)
-        phases = self._phase_joules(tally, since, until)
-        epoch = EpochRecord(
-            stage=stage,
-            index=index,
-            joules=None if phases is None else sum(phases.values()),
-            seconds=_seconds(tally, since, until),
-            samples=self.counts(stage, since, until).known_samples,
-            co2e_grams=_grams(tally, since, until),
-        )
+        epoch = Span(self._tally(stage), since, until).epoch(index)
         self._epochs = add_epoch(self._epochs, epoch)
         if self._job is not None:
             self._job.note_epoch(epoch)
-
-    def _above_idle(
-        self, tally: Tally, phases: dict[Phase, float] | None, since: Point | None, until: Point
-    ) -> dict[Phase, float] | None:
-        """Return the phases' energy without what the devices draw idle; None where that was not measured."""
-        if phases is None:
-            return None
-        before = since.totals if since else None
-        idle = {
-            phase: idle_joules(until.devices, self._idle_watts, (until.totals[bucket] - _at(before, bucket)) / NS_PER_S)
-            for phase, bucket in tally.buckets.items()
-        }
-        known = {phase: joules for phase, joules in idle.items() if joules is not None}
-        return {phase: phases[phase] - joules for phase, joules in known.items()} if len(known) == len(phases) else None
-
-    @staticmethod
-    def _phase_joules(tally: Tally, since: Point | None, until: Point) -> dict[Phase, float] | None:
-        if until.joules is None:
-            return None
-        return {
-            phase: until.joules[bucket] - _at(since.joules if since else None, bucket)
-            for phase, bucket in tally.buckets.items()
-        }
 
     @contextlib.contextmanager
     def window(self) -> Iterator[Window]:
@@ -1206,52 +1053,3 @@ class EnergyMeter:
                 return None
             raise
         return file
-
-
-def last_exception() -> BaseException | None:
-    """Return the exception that ends the interpreter, or that an interactive one has shown last."""
-    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # the latter before Python 3.12
-    return error if isinstance(error, BaseException) else None
-
-
-def ending(error: BaseException | None) -> tuple[Status, str | None]:
-    """Return the status and the reason of a run that ended with this exception, or with none."""
-    if error is None:
-        return "completed", None
-    status: Status = "failed" if isinstance(error, Exception) else "stopped"
-    return status, f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-def _at(values: Sequence[float] | None, bucket: int) -> float:
-    return values[bucket] if values is not None and bucket < len(values) else 0.0
-
-
-def _seconds(tally: Tally, since: Point | None, until: Point) -> float:
-    return sum(until.totals[b] - _at(since.totals if since else None, b) for b in tally.buckets.values()) / NS_PER_S
-
-
-def _grams(tally: Tally, since: Point | None, until: Point) -> float | None:
-    """Return a stage's emissions between two points in g CO2e."""
-    if until.amounts is None or until.amounts.grams is None:
-        return None
-    if since is None or since.amounts is None:
-        return sum(until.amounts.grams[b] for b in tally.buckets.values())
-    before = since.amounts.grams
-    return None if before is None else sum(until.amounts.grams[b] - _at(before, b) for b in tally.buckets.values())
-
-
-def _cost(tally: Tally, since: Point | None, until: Point) -> float | None:
-    """Return a stage's cost between two points."""
-    if until.amounts is None or until.amounts.cost is None:
-        return None
-    before = None if since is None or since.amounts is None else since.amounts.cost
-    return sum(until.amounts.cost[b] - _at(before, b) for b in tally.buckets.values())
-
-
-def _sampled_joules(phases: dict[Phase, float] | None) -> float | None:
-    """Return the energy that went into samples: a batch that passed while the framework compiled tells nothing of them."""
-    return None if phases is None else sum(phases.values()) - phases["compile"]
-
-
-def _pair(tally: Tally) -> tuple[int, int]:
-    return tally.buckets["compute"], tally.buckets["data_wait"]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from ml_energy_callbacks.meter import ending, last_exception
+from ml_energy_callbacks.ending import ending, last_exception
 from ml_energy_callbacks.records import Status
 
 _RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR

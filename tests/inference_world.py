@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.inference.engine import Case, Measured, MeterBench, measure
-from ml_energy_callbacks.meter import Window
+from ml_energy_callbacks.points import Window
 from ml_energy_callbacks.sampler import Poller
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
 from ml_energy_callbacks.timeline import Timeline

@@ -13,7 +13,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference.frameworks import out_of_memory
 from ml_energy_callbacks.inference.results import Interval
 from ml_energy_callbacks.inference.student import interval
-from ml_energy_callbacks.meter import Window
+from ml_energy_callbacks.points import Window
 from ml_energy_callbacks.quantiles import Quantiles
 
 Call = Callable[[], int]

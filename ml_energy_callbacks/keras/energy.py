@@ -23,8 +23,8 @@ from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.samples import loss_agrees, output_length, samples_of, samples_seen
 from ml_energy_callbacks.keras.watch import watched
-from ml_energy_callbacks.meter import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
+from ml_energy_callbacks.points import Point
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary

@@ -13,13 +13,14 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_
 from ml_energy_callbacks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
+from ml_energy_callbacks.ending import ending
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Gather
 from ml_energy_callbacks.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
 from ml_energy_callbacks.lightning.loggers import Loggers
-from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
+from ml_energy_callbacks.points import Point
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import quantity, summary

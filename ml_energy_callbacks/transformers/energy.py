@@ -16,10 +16,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ml_energy_callbacks.batch_size import infer_batch_size
 from ml_energy_callbacks.callback import MeteredCallback
 from ml_energy_callbacks.carbon import Intensity
+from ml_energy_callbacks.ending import ending
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.kept_record import keep_record, kept_record
-from ml_energy_callbacks.meter import Point, ending
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
+from ml_energy_callbacks.points import Point
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
