@@ -8,7 +8,6 @@ import operator
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,17 +20,18 @@ from typing import Any, Literal, Self, TypeVar
 
 from msgspec.structs import replace
 
-from ml_energy_callbacks.attribution import Ledger, Mark
-from ml_energy_callbacks.backends import Discovery, check_devices, discover
+from ml_energy_callbacks.attribution import Mark
+from ml_energy_callbacks.backends import Discovery
 from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.combine import add_records
-from ml_energy_callbacks.cross_check import LIMIT
-from ml_energy_callbacks.deadline import close, in_background
+from ml_energy_callbacks.deadline import in_background
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
+from ml_energy_callbacks.devices import Devices
 from ml_energy_callbacks.ending import Loop, ending, last_exception
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.idle import measure_idle
 from ml_energy_callbacks.job import Gather, Job
 from ml_energy_callbacks.launcher import launched, scheduled_job
 from ml_energy_callbacks.metrics import (
@@ -47,8 +47,7 @@ from ml_energy_callbacks.metrics import (
     total_metrics,
 )
 from ml_energy_callbacks.points import Point, Span, Window, count, run_figures
-from ml_energy_callbacks.process import BACKEND, open_shares
-from ml_energy_callbacks.readings import Backend, Source
+from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import (
     EpochRecord,
     ForecastRecord,
@@ -60,7 +59,7 @@ from ml_energy_callbacks.records import (
     check_tags,
 )
 from ml_energy_callbacks.run_file import RunFile
-from ml_energy_callbacks.sampler import Poller, Sampler
+from ml_energy_callbacks.sampler import Sampler
 from ml_energy_callbacks.storage import Place, as_place
 from ml_energy_callbacks.summary import State, Tally, build_record
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
@@ -74,17 +73,8 @@ _LONGEST_INTERVAL_S = 10.0
 _FIRST_READ_S = 1.0
 """A run has been read by then, if it ever is."""
 
-_LONGEST_SETTLING_NS = 3 * NS_PER_S
-"""A device that has not been read by then has no idle power."""
-
-_SETTLED_S = 0.2
-"""By then each quick device has been read and, as a rule, has refreshed."""
-
 _TIMED: Collection[Stage] = ("test", "predict")
 """Stages whose batches' times are kept: what a user of the model waits for."""
-
-_LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
-"""A device that could not be read for longer, in s and as a share of the run, is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +158,7 @@ class EnergyMeter:
         if scope not in {"machine", "process"}:
             msg = f"scope is {scope!r}; give 'machine' or 'process'."
             raise ConfigurationError(msg)
-        check_devices(devices)
+        self._devices = Devices(devices, sample_interval, backends)
         check_currency(currency)
         site = Site(pue, wue, embodied_kg, lifetime_years, offset_grams)
         self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, site)
@@ -177,23 +167,14 @@ class EnergyMeter:
             raise ConfigurationError(msg)
         self._idle_seconds = idle_seconds
         self._tags = check_tags(tags)
-        self._devices = devices
-        self._interval = sample_interval
         self._output_dir = None if output_dir is None else as_place(output_dir)
         self._verbose = verbose
         self._scope = scope
-        self._backends = backends
         self._timeline = Timeline(monotonic_clock)
         self._queue = self._timeline.queue
         self._stamp: Callable[[], Stamp] = monotonic_clock
         self._tallies: dict[str, Tally] = {}
         self._stack: list[_Frame] = []
-        self._ledgers: dict[str, Ledger] = {}
-        # What is reported beside the totals: meters of the whole machine, and the job's shares.
-        self._beside: dict[str, Ledger] = {}
-        self._unshared: Mapping[str, str] = {}
-        self._discovery = Discovery((), {}, {}, {})
-        self._sources: Sequence[Source] = ()
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None
         self._edges: DeviceEdges | None = None
@@ -224,14 +205,12 @@ class EnergyMeter:
     @property
     def discovery(self) -> Discovery:
         """The devices that were found at the last start, and why others were not."""
-        return self._discovery
+        return self._devices.found
 
     @property
     def silent(self) -> frozenset[str]:
         """Ids of the devices that cannot be read now."""
-        now = self._timeline.clock()
-        ledgers = [*self._ledgers.values(), *self._beside.values()]
-        return frozenset(ledger.device.id for ledger in ledgers if ledger.finder.silent_since(now) is not None)
+        return self._devices.silent(self._timeline.clock())
 
     @property
     def running(self) -> bool:
@@ -308,12 +287,11 @@ class EnergyMeter:
                 return self
             failure = None
             try:
-                self._discovery = discover(self._devices, backends=self._backends, gpus=gpus)
+                self._devices.find(gpus)
             except ConfigurationError as error:
                 if gather is None:
                     raise
-                self._discovery, failure = Discovery((), {}, {}, {}), error
-            self._sources = self._discovery.sources
+                failure = error
             launch = launched()
             if output_dir is not None and launch is not None and launch.directory is not None:
                 output_dir = launch.directory  # the framework writes to the disk of the worker
@@ -339,7 +317,7 @@ class EnergyMeter:
                     "EnergyMeter.start a gather, so that each device counts once."
                 )
             self._tell_what_was_found()
-            pairs = self._open_ledgers()
+            self._open_ledgers()
             self._open_files(None if output_dir is None else as_place(output_dir))
             self._ended = False
             self._pid = os.getpid()
@@ -348,7 +326,9 @@ class EnergyMeter:
             self._edges = None if record_event is None else DeviceEdges(record_event, monotonic_clock)
             self._stamp = self._edges or monotonic_clock
             watch = None if loop is None else partial(self._watch, loop)
-            self._sampler = Sampler(self._pollers(pairs), self._timeline.clock, self._review, watch)
+            self._sampler = Sampler(
+                self._devices.pollers(self._timeline, self._lock), self._timeline.clock, self._review, watch
+            )
             self._begin(_Frame(self._tally("other"), "other", "other"), "other")
             self._rates.begin(self.point().joules or [], datetime.now(UTC))
             self._sampler.start()
@@ -365,19 +345,18 @@ class EnergyMeter:
         """Join the job's other processes, and leave them the devices that they measure; or go on without them."""
         if gather is None:
             if self._job is not None:
-                self._job.leave([source.device for source in self._sources])
+                self._job.leave(self._devices.opened)
             return
         job = self._job or Job()
         try:
-            job.join(gather, run.id, [source.device for source in self._sources], failure)
+            job.join(gather, run.id, self._devices.opened, failure)
         except BaseException:
-            close(self._sources)
+            self._devices.close()
             raise
         if len(job.members) == 1:
             return
         self._job = job
-        close(source for source in self._sources if source.device.id not in job.measured)
-        self._sources = [source for source in self._sources if source.device.id in job.measured]
+        self._devices.keep(job.measured)
         run.id, run.world_size = job.run_id, len(job.members)
         if not job.leads:
             self._earlier = None  # what the job had before counts once
@@ -386,31 +365,11 @@ class EnergyMeter:
         """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
         frame = self._current
         self._timeline.switch(OUTSIDE)
-        latest = monotonic_clock() + _LONGEST_SETTLING_NS
-        time.sleep(_SETTLED_S)
-        while any(ledger.published is None for ledger in self._ledgers.values()) and monotonic_clock() < latest:
-            time.sleep(_SETTLED_S)
-        begun, before = self._outside()
-        time.sleep(seconds)
-        ended, after = self._outside()
-        watts = {}
-        for name in self._ledgers:
-            if name in before and after[name][1] == before[name][1]:
-                watts[name] = (after[name][0] - before[name][0]) / (ended - begun) * NS_PER_S
-            else:
+        self._idle_watts = measure_idle(self._timeline, self._devices.counted, seconds)
+        for name in self._devices.counted:
+            if name not in self._idle_watts:
                 self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
-        self._idle_watts = watts
         self._begin(frame, frame.between)
-
-    def _outside(self) -> tuple[int, dict[str, tuple[float, float]]]:
-        """Return the clock in ns, and each device's energy outside the run so far in J, and for how long it was missing."""
-        look = self._timeline.look()
-        known = [(name, ledger, ledger.published) for name, ledger in self._ledgers.items()]
-        return look.now, {
-            name: (published.at(look.now, look.totals)[OUTSIDE], ledger.finder.missing_at(look.now))
-            for name, ledger, published in known
-            if published is not None
-        }
 
     def stop(self, status: Status = "completed", reason: str | None = None) -> None:
         """Stop measuring, close the devices and write the record; a second call does nothing.
@@ -437,7 +396,8 @@ class EnergyMeter:
             self._rates.conclude()
             self._follow_rates()
             self._doubt()
-            self._tell_gaps(end)
+            for gap in self._devices.gaps(end, sum(self._timeline.look().totals[1:]) / NS_PER_S, self.silent):
+                self.warn(gap)
             early = status == "completed" and self._early_end is not None
             self._run.status, self._run.reason = ("stopped", self._early_end) if early else (status, reason)
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -451,23 +411,16 @@ class EnergyMeter:
             kept = {file: file.finish() for file in self._files()}
             if status == "completed":
                 self._clear_up(kept=self._file is not None and kept[self._file])
-            close(source for source in self._sources if not any(source is other for other in hanging))
+            self._devices.close(hanging)
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _tell_what_was_found(self) -> None:
         """Tell the user what is missing, and what is assumed."""
-        if not self._sources and (self._job is None or not self._job.host_measured):
+        if not self._devices.sources and (self._job is None or not self._job.host_measured):
             self.warn("No device can be read here, so that every energy is unknown.")
         self._tell_intensity()
-        for reason in self._discovery.refused.values():
-            self.warn(reason)
-        for source in self._sources:
-            if source.device.missing is not None:
-                self.warn(source.device.missing)
-        if self._devices == "auto":
-            for error in self._discovery.unavailable.values():
-                if error.present:
-                    self.warn(f"Not measured: {error}")
+        for shortcoming in self._devices.missing():
+            self.warn(shortcoming)
 
     def _tell_intensity(self) -> None:
         """Tell the user what the grams are by where that is not what was asked for."""
@@ -480,65 +433,22 @@ class EnergyMeter:
         for reason in self._rates.fallbacks:
             self.warn(reason)
 
-    def _open_ledgers(self) -> Sequence[tuple[Source, Ledger]]:
-        """Return each source with its ledger, the job's shares of devices among them."""
-        pairs: list[tuple[Source, Ledger]] = []
-        for source in self._sources:
-            ledgers = self._beside if source.device.whole_machine else self._ledgers
-            pairs.append((source, self._open_ledger(ledgers, source)))
-        told = {source.device.id for source in self._sources} | self._discovery.left_out.keys()
-        for name in (self._ledgers.keys() | self._beside.keys()) - told:
-            if not name.startswith(f"{BACKEND}:"):
-                self.warn(f"{name} was read before and cannot be read any more; what it uses from now on is missing.")
+    def _open_ledgers(self) -> None:
+        """Give each device its ledger, and where they were asked for each of the job's shares of devices."""
+        pids = None
         if self._scope == "process":
+            pids = [os.getpid()] if self._job is None else self._job.pids
             if self._job is not None and self._job.hidden:
                 self.warn(
                     f"{self._job.hidden} of the job's processes on this host are in other containers, which hide them: their "
                     "share is missing in that of the job."
                 )
-            parts = [source for source in self._sources if not source.device.whole_machine]
-            shares, self._unshared = open_shares(parts, self._ledgers, [os.getpid()] if self._job is None else self._job.pids)
-            pairs += [(share, self._open_ledger(self._beside, share)) for share in shares]
-        return pairs
-
-    def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:
-        name = source.device.id
-        if name in ledgers:
-            ledgers[name].reopen(source.device, self._interval)
-        else:
-            ledgers[name] = Ledger(source.device, self._interval)
-        return ledgers[name]
-
-    def _pollers(self, pairs: Sequence[tuple[Source, Ledger]]) -> Mapping[str, Poller]:
-        """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name."""
-        groups: dict[str, list[tuple[Source, Ledger]]] = {}
-        for source, ledger in pairs:
-            name = f"{source.device.backend}{'-slow' * bool(source.device.min_interval_s)}"
-            groups.setdefault(name, []).append((source, ledger))
-        return {name: Poller(group, self._timeline, self._interval, self._lock) for name, group in groups.items()}
+        self._devices.open_ledgers(pids)
 
     def _doubt(self) -> None:
         """Tell the user of counters that cannot be trusted, as far as that is known by now."""
-        for name, ledger in [*self._ledgers.items(), *self._beside.items()]:
-            if ledger.finder.frozen:
-                self.warn(f"The energy counter of {name} stood still for seconds; what it used in that time is missing.")
-            if ledger.finder.resets:
-                self.warn(f"The energy counter of {name} began anew or jumped; what it used just before is missing.")
-            if ledger.check.suspicious:
-                self.warn(
-                    f"The energy counter of {name} is more than {LIMIT:.0%} off its own power, integrated (see cross_check in "
-                    "the record); its uncertainty was raised."
-                )
-
-    def _tell_gaps(self, end: int) -> None:
-        """Tell the user of devices whose energy is missing for much of the run."""
-        seconds, silent = sum(self._timeline.look().totals[1:]) / NS_PER_S, self.silent
-        for name, ledger in [*self._ledgers.items(), *self._beside.items()]:
-            missing = ledger.finder.missing_at(end) / NS_PER_S
-            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
-            share = name.startswith(f"{BACKEND}:")  # where it is not told, that is normal
-            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not share:
-                self.warn(f"{name} could not be read for {missing:.3g} of {seconds:.3g} s; what it used then is missing.")
+        for doubt in self._devices.doubts():
+            self.warn(doubt)
 
     def _end(self) -> int:
         """Let what passes from now on count nowhere, and return the clock in ns."""
@@ -736,7 +646,7 @@ class EnergyMeter:
                 for name, ledger in ledgers.items()
                 if (published := ledger.published) is not None
             }
-            for ledgers in (self._ledgers, self._beside)
+            for ledgers in (self._devices.counted, self._devices.beside)
         )
         whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
         return Point(
@@ -771,7 +681,7 @@ class EnergyMeter:
     @property
     def _measures(self) -> bool:
         """Whether energy is missing where this process knows none."""
-        return self._job is None or bool(self._ledgers)
+        return self._job is None or bool(self._devices.counted)
 
     def close_epoch(self, stage: Stage, index: int, since: Point) -> tuple[dict[str, float], Point]:
         """Note an epoch of a stage that ends now, in the record; in a job of several processes a collective.
@@ -879,7 +789,9 @@ class EnergyMeter:
 
     def _total_figures(self, until: Point) -> TotalFigures:
         """Return what the run took in this process."""
-        return run_figures(until, self._ledgers, self._beside, self._rates, self._earlier, measures=self._measures)
+        return run_figures(
+            until, self._devices.counted, self._devices.beside, self._rates, self._earlier, measures=self._measures
+        )
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
@@ -900,12 +812,7 @@ class EnergyMeter:
     def _mark(self) -> Mark:
         with self._lock:
             look = self._timeline.look()
-            read = {source.device.id for source in self._sources} if self.running else set()
-            ledgers = [ledger for name, ledger in self._ledgers.items() if name in read]
-            mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
-            for ledger in ledgers:
-                ledger.mark(mark)
-        return mark
+            return self._devices.mark(look) if self.running else Mark(look.now, look.totals)
 
     # ---------------------------------------------------------------------------------------------------- record
 
@@ -964,18 +871,17 @@ class EnergyMeter:
             look = self._timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
             tallies = [t for t in list(self._tallies.values()) if any(totals[b] for b in t.buckets.values())]
-            beside = list(self._beside.values())
             state = State(
                 look.now,
                 totals,
                 look.counts,
-                list(self._ledgers.values()),
+                list(self._devices.counted.values()),
                 tallies,
                 self._epochs,
                 self._warnings,
-                whole_machine=[ledger for ledger in beside if ledger.device.whole_machine],
-                shares=[ledger for ledger in beside if not ledger.device.whole_machine] if self._scope == "process" else None,
-                unshared=self._unshared,
+                whole_machine=self._devices.whole_machine,
+                shares=self._devices.shares if self._scope == "process" else None,
+                unshared=self._devices.unshared,
                 idle_watts=self._idle_watts,
                 latencies={t.group: times for t in tallies if (times := self._timeline.latencies(t.group)) is not None},
             )
@@ -1015,7 +921,7 @@ class EnergyMeter:
         try:
             self._agree(failure)
         except BaseException:
-            close(self._sources)
+            self._devices.close()
             if self._journal is not None:
                 self._journal.remove()
             raise
