@@ -11,7 +11,6 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
@@ -60,8 +59,9 @@ from ml_energy_callbacks.records import (
 )
 from ml_energy_callbacks.run_file import RunFile
 from ml_energy_callbacks.sampler import Sampler
+from ml_energy_callbacks.stages import Stages
 from ml_energy_callbacks.storage import Place, as_place
-from ml_energy_callbacks.summary import State, Tally, build_record
+from ml_energy_callbacks.summary import State, build_record
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -72,18 +72,6 @@ _LONGEST_INTERVAL_S = 10.0
 
 _FIRST_READ_S = 1.0
 """A run has been read by then, if it ever is."""
-
-_TIMED: Collection[Stage] = ("test", "predict")
-"""Stages whose batches' times are kept: what a user of the model waits for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """A stage that runs, and the phases that its batches and the gaps between them are in."""
-
-    tally: Tally
-    during: Phase
-    between: Phase
 
 
 class EnergyMeter:
@@ -173,8 +161,7 @@ class EnergyMeter:
         self._timeline = Timeline(monotonic_clock)
         self._queue = self._timeline.queue
         self._stamp: Callable[[], Stamp] = monotonic_clock
-        self._tallies: dict[str, Tally] = {}
-        self._stack: list[_Frame] = []
+        self._stages = Stages(self._timeline)
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None
         self._edges: DeviceEdges | None = None
@@ -183,14 +170,11 @@ class EnergyMeter:
         self._earlier: RunRecord | None = None
         self._resolved: frozenset[int] = frozenset()
         self._run: Run | None = None
-        self._ended = False
         self._idle_watts: Mapping[str, float] = {}
         self._early_end: str | None = None
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
-        self._current = _Frame(self._tally("other"), "other", "other")
-        self._during = self._between = OUTSIDE
         self._file: RunFile | None = None
         self._journal: RunFile | None = None
         self._job: Job | None = None
@@ -319,7 +303,6 @@ class EnergyMeter:
             self._tell_what_was_found()
             self._open_ledgers()
             self._open_files(None if output_dir is None else as_place(output_dir))
-            self._ended = False
             self._pid = os.getpid()
             self._loop = loop
             self._timeline.forget_edges()
@@ -329,7 +312,7 @@ class EnergyMeter:
             self._sampler = Sampler(
                 self._devices.pollers(self._timeline, self._lock), self._timeline.clock, self._review, watch
             )
-            self._begin(_Frame(self._tally("other"), "other", "other"), "other")
+            self._stages.open()
             self._rates.begin(self.point().joules or [], datetime.now(UTC))
             self._sampler.start()
             atexit.register(self._stop_at_exit)
@@ -363,13 +346,11 @@ class EnergyMeter:
 
     def _measure_idle(self, seconds: float) -> None:
         """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
-        frame = self._current
-        self._timeline.switch(OUTSIDE)
-        self._idle_watts = measure_idle(self._timeline, self._devices.counted, seconds)
+        with self._stages.outside():
+            self._idle_watts = measure_idle(self._timeline, self._devices.counted, seconds)
         for name in self._devices.counted:
             if name not in self._idle_watts:
                 self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
-        self._begin(frame, frame.between)
 
     def stop(self, status: Status = "completed", reason: str | None = None) -> None:
         """Stop measuring, close the devices and write the record; a second call does nothing.
@@ -387,7 +368,8 @@ class EnergyMeter:
             if self._edges is not None:
                 self._edges.settle()
                 self._timeline.forget_edges()
-            end = self._end()
+            self._stages.close()
+            end = self._timeline.look().now
             self._sampler = self._loop = self._edges = None
             self._stamp = monotonic_clock
             hanging = sampler.stop(end)
@@ -450,13 +432,6 @@ class EnergyMeter:
         for doubt in self._devices.doubts():
             self.warn(doubt)
 
-    def _end(self) -> int:
-        """Let what passes from now on count nowhere, and return the clock in ns."""
-        self._ended = True
-        self._stack.clear()
-        self._begin(_Frame(self._tally("other"), "other", "other"), "other")
-        return self._timeline.look().now
-
     def _watch(self, loop: Loop) -> None:
         """Stop measuring when the loop has gone; called in a thread of the sampler."""
         # While another thread stops the meter, it waits for this one: leave it to that.
@@ -491,27 +466,6 @@ class EnergyMeter:
 
     # ---------------------------------------------------------------------------------------------------- stages
 
-    def _tally(self, name: Stage) -> Tally:
-        tally = self._tallies.get(name)
-        if tally is None:
-            if name not in STAGES:
-                msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
-                raise ConfigurationError(msg)
-            group = len(self._tallies) + 1
-            buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
-            if name in _TIMED:
-                self._timeline.time_batches(group)
-            tally = self._tallies[name] = Tally(name, group, buckets)
-        return tally
-
-    def _begin(self, frame: "_Frame", phase: Phase) -> None:
-        if self._ended:  # what passes after the end counts nowhere
-            frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
-        self._current = frame
-        buckets = frame.tally.buckets
-        self._during, self._between = buckets[frame.during], buckets[frame.between]
-        self._timeline.switch(buckets[phase])
-
     def begin_stage(
         self, stage: Stage, phase: Phase = "data_wait", *, during: Phase = "compute", between: Phase = "data_wait"
     ) -> None:
@@ -523,24 +477,20 @@ class EnergyMeter:
             during: The phase from a batch's start to its end.
             between: The phase from a batch's end to the next one's start.
         """
-        frame = _Frame(self._tally(stage), during, between)
-        self._stack.append(self._current)
-        self._begin(frame, phase)
+        self._stages.begin(stage, phase, during, between)
 
     def end_stage(self, phase: Phase = "data_wait") -> None:
         """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
-        outer = self._stack.pop() if self._stack else _Frame(self._tally("other"), "other", "other")
-        self._begin(outer, phase if self._stack else "other")
+        self._stages.end(phase)
 
     @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""
-        running = self._timeline.look().running
-        return next((phase for phase, bucket in self._current.tally.buckets.items() if bucket == running != OUTSIDE), None)
+        return self._stages.phase
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
-        self._timeline.switch(self._current.tally.buckets[phase])
+        self._timeline.switch(self._stages.buckets[phase])
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -553,7 +503,7 @@ class EnergyMeter:
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        self._queue.append((self._stamp(), self._during))
+        self._queue.append((self._stamp(), self._stages.during))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch of so many samples, or of a number that is not known, and wait for data.
@@ -563,7 +513,7 @@ class EnergyMeter:
             batches: Number of batches, where the framework runs several as one.
         """
         queue = self._queue
-        queue.append((self._stamp(), self._between, batches, samples))
+        queue.append((self._stamp(), self._stages.between, batches, samples))
         if len(queue) > LONGEST_QUEUE:
             self._timeline.shorten()
 
@@ -575,7 +525,7 @@ class EnergyMeter:
         """
         if samples is not None and (samples.__class__ is not int or samples < 0):
             samples = self._whole(samples)
-        return Batch(self._timeline, self._stamp, samples, self._during, self._between)
+        return Batch(self._timeline, self._stamp, samples, self._stages.during, self._stages.between)
 
     def measure(
         self, *, samples: int | Callable[..., int] | None = 1, stage: Stage = "predict"
@@ -595,13 +545,13 @@ class EnergyMeter:
         if samples is not None and not callable(samples) and (type(samples) is not int or samples < 1):
             msg = f"A call of {samples!r} samples is none; give a number above 0, a function of the arguments, or None."
             raise ConfigurationError(msg)
-        during = self._tally(stage).buckets["compute"]
+        during = self._stages.tally(stage).buckets["compute"]
 
         def batch(args: Any, kwargs: Any) -> AbstractContextManager[None]:  # noqa: ANN401
-            if self._ended or not self.running:
+            if self._stages.over or not self.running:
                 return contextlib.nullcontext()
             number = self._ask(samples, args, kwargs) if callable(samples) else samples
-            return Batch(self._timeline, self._stamp, number, during, self._between)
+            return Batch(self._timeline, self._stamp, number, during, self._stages.between)
 
         return each_call(batch)
 
@@ -632,7 +582,7 @@ class EnergyMeter:
             samples: Their number; None makes the stage's number unknown.
             batches: So many batches whose size was unknown at their end are known with these.
         """
-        self._timeline.add_samples(self._tally(stage).group, samples or 0, 1 if samples is None else -batches)
+        self._timeline.add_samples(self._stages.tally(stage).group, samples or 0, 1 if samples is None else -batches)
 
     # ---------------------------------------------------------------------------------------------------- figures
 
@@ -675,7 +625,7 @@ class EnergyMeter:
 
     def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
         """Return what a stage took in this process between two points."""
-        span = Span(self._tally(stage), since, until)
+        span = Span(self._stages.tally(stage), since, until)
         return span.figures(self._idle_watts, self._resolved, measures=self._measures)
 
     @property
@@ -695,7 +645,7 @@ class EnergyMeter:
             The epoch's metrics and the running totals, by their full names, of the whole job, or none where a process cannot be
             reached any more; and the state as it ends.
         """
-        self._tally(stage)
+        self._stages.tally(stage)
         point = self.point()
         self.add_epoch(stage, index, since, point)
         window = self._tell(self._figures(stage, since, point), point)
@@ -761,7 +711,7 @@ class EnergyMeter:
         """
         buckets = [
             bucket
-            for tally in list(self._tallies.values())
+            for tally in self._stages.tallies
             for name, bucket in tally.buckets.items()
             if stage in {None, tally.name} and phase in {None, name}
         ]
@@ -771,7 +721,7 @@ class EnergyMeter:
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage between two points; None for the start and for now."""
-        tally = self._tally(stage)
+        tally = self._stages.tally(stage)
         return count(tally, since, (self._timeline.look() if until is None else until).counts)
 
     def sums(self, until: Point | None = None) -> TotalFigures:
@@ -795,7 +745,7 @@ class EnergyMeter:
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Note an epoch of a stage in the record."""
-        epoch = Span(self._tally(stage), since, until).epoch(index)
+        epoch = Span(self._stages.tally(stage), since, until).epoch(index)
         self._epochs = add_epoch(self._epochs, epoch)
         if self._job is not None:
             self._job.note_epoch(epoch)
@@ -870,7 +820,7 @@ class EnergyMeter:
         with self._lock:
             look = self._timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
-            tallies = [t for t in list(self._tallies.values()) if any(totals[b] for b in t.buckets.values())]
+            tallies = [t for t in self._stages.tallies if any(totals[b] for b in t.buckets.values())]
             state = State(
                 look.now,
                 totals,
