@@ -83,8 +83,13 @@ class Job:
         apart: Whether this process went on alone after what they did together.
     """
 
-    def __init__(self) -> None:
-        """Know of no other process yet."""
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        """Know of no other process yet.
+
+        Args:
+            warn: Tells the user something, once.
+        """
+        self._warn = warn
         self.rank = 0
         self.members: Sequence[Member] = ()
         self.alive = self.apart = False
@@ -216,7 +221,7 @@ class Job:
         """Remember an epoch that the others have not been told of."""
         self._untold.append(epoch)
 
-    def exchange(self, window: StageFigures | None, total: TotalFigures, record: RunRecord) -> list[StageFigures]:
+    def exchange(self, window: StageFigures | None, total: TotalFigures, record: RunRecord) -> list[StageFigures] | None:
         """Tell the others, and hear what they tell: a collective.
 
         Args:
@@ -225,16 +230,18 @@ class Job:
             record: What it measured itself.
 
         Returns:
-            What the window took in each process that told one.
-
-        Raises:
-            Exception: Whatever ``gather`` raises where a process cannot be reached; none is asked again.
+            What the window took in each process that told one; None where a process cannot be reached, which is told: none is
+            asked again.
         """
         # What was told before need not be told again: a message stays as small at the end of a long run.
         earlier = None if record.part is None else record.part.earlier
         part = record.part and replace(record.part, earlier=None if earlier is self._told_earlier else earlier)
         short = replace(record, epochs=self._untold, part=part)
-        messages = [_MESSAGE.decode(told) for told in self._ask(Message(window=window, total=total, record=short))]
+        try:
+            messages = [_MESSAGE.decode(told) for told in self._ask(Message(window=window, total=total, record=short))]
+        except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
+            self._tell_silence(error)
+            return None
         self._untold, self._told_earlier = [], earlier
         # Replaced as a whole: another thread may be looking through them.
         self._totals = {rank: message.total for rank, message in enumerate(messages)}
@@ -250,10 +257,23 @@ class Job:
             kept: Whether this process has written the job's record; that of rank 0 counts.
 
         Returns:
-            Whether what each process told last is all that it measured, and is in the job's record.
+            Whether what each process told last is all that it measured, and is in the job's record; not where a process cannot
+            be reached.
         """
-        told = self._ask(kept)
-        return _KEPT.decode(told[0]) and all(record.run.status != "running" for record in self._records.values())
+        if not self.alive:
+            return False
+        try:
+            kept = _KEPT.decode(self._ask(kept)[0])
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell_silence(error)
+            return False
+        return kept and all(record.run.status != "running" for record in self._records.values())
+
+    def _tell_silence(self, error: Exception) -> None:
+        self._warn(
+            f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in this "
+            "record. `ml-energy merge` adds up the files that they leave."
+        )
 
     def _ask(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on
         self.alive = False

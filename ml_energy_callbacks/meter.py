@@ -25,13 +25,13 @@ from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.combine import add_records
-from ml_energy_callbacks.deadline import in_background
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.devices import Devices
 from ml_energy_callbacks.ending import Loop, ending, last_exception
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.idle import measure_idle
 from ml_energy_callbacks.job import Gather, Job
+from ml_energy_callbacks.job_files import JobFiles
 from ml_energy_callbacks.launcher import launched, scheduled_job
 from ml_energy_callbacks.metrics import (
     PHASES,
@@ -57,7 +57,6 @@ from ml_energy_callbacks.records import (
     add_epoch,
     check_tags,
 )
-from ml_energy_callbacks.run_file import RunFile
 from ml_energy_callbacks.sampler import Sampler
 from ml_energy_callbacks.stages import Stages
 from ml_energy_callbacks.storage import Place, as_place
@@ -155,7 +154,7 @@ class EnergyMeter:
             raise ConfigurationError(msg)
         self._idle_seconds = idle_seconds
         self._tags = check_tags(tags)
-        self._output_dir = None if output_dir is None else as_place(output_dir)
+        self._files = JobFiles(None if output_dir is None else as_place(output_dir))
         self._verbose = verbose
         self._scope = scope
         self._timeline = Timeline(monotonic_clock)
@@ -175,8 +174,6 @@ class EnergyMeter:
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
-        self._file: RunFile | None = None
-        self._journal: RunFile | None = None
         self._job: Job | None = None
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -330,7 +327,7 @@ class EnergyMeter:
             if self._job is not None:
                 self._job.leave(self._devices.opened)
             return
-        job = self._job or Job()
+        job = self._job or Job(self.warn)
         try:
             job.join(gather, run.id, self._devices.opened, failure)
         except BaseException:
@@ -390,9 +387,9 @@ class EnergyMeter:
                     "The job's processes did not end together: of the others there is here what they told at the end of an "
                     "epoch. `ml-energy merge` adds up the files that all of them leave."
                 )
-            kept = {file: file.finish() for file in self._files()}
-            if status == "completed":
-                self._clear_up(kept=self._file is not None and kept[self._file])
+            kept = self._files.finish()
+            if status == "completed" and self._job is not None and self._job.settle(kept=kept):
+                self._files.remove_own()
             self._devices.close(hanging)
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
@@ -669,40 +666,15 @@ class EnergyMeter:
         job = self._job
         if job is None or job.apart:
             return window
-        if not job.alive:
+        told = job.exchange(window, self._total_figures(began), self._build_own()) if job.alive else None
+        if told is None:
             return None
-        try:
-            told = job.exchange(window, self._total_figures(began), self._build_own())
-        except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
-            self._tell_silence(error)
-            return None
-        if self._journal is not None:
-            in_background(self._journal.write)  # what this process leaves if it dies is no older than what the others know
+        self._files.write_own()  # what this process leaves if it dies is no older than what the others know
         if self.running:  # what passes after the end counts nowhere
             ended = self.point()
             used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
             job.waited((ended.time_ns - began.time_ns) / NS_PER_S, used)
         return add_stage_figures(told) if told else None
-
-    def _tell_silence(self, error: Exception) -> None:
-        self.warn(
-            f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in this "
-            "record. `ml-energy merge` adds up the files that they leave."
-        )
-
-    def _clear_up(self, *, kept: bool) -> None:
-        """Remove this process's own file once the job's record holds all that is in it: a collective.
-
-        Args:
-            kept: Whether this process has written the job's record.
-        """
-        if self._job is None or not self._job.alive:
-            return
-        try:
-            if self._job.settle(kept=kept) and self._journal is not None:
-                self._journal.remove()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._tell_silence(error)
 
     def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
         """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all.
@@ -781,7 +753,7 @@ class EnergyMeter:
 
         While a URL cannot be written, it is the path of the local file that is written in its place.
         """
-        return None if self._file is None else self._file.path
+        return self._files.path
 
     def resume(self, earlier: RunRecord) -> None:
         """Go on from the record of an interrupted run: its stages, devices and totals add to this one's.
@@ -850,8 +822,7 @@ class EnergyMeter:
         """Write what is known so far; called in a thread of the sampler."""
         self._follow_rates()
         self._doubt()
-        for file in self._files():
-            file.write()
+        self._files.write()
 
     def _follow_rates(self) -> None:
         """Settle what the energy so far amounts to, where an intensity ended, and tell what the grams are by."""
@@ -865,15 +836,16 @@ class EnergyMeter:
         """Write the first record, in all processes of a job or in none."""
         failure = None
         try:
-            self._prepare_files(framework_dir)
+            self._files.open(
+                framework_dir, self._job, self._own_ids(), build=self._build, build_own=self._build_own, warn=self.warn
+            )
         except ConfigurationError as error:
             failure = error
         try:
             self._agree(failure)
         except BaseException:
             self._devices.close()
-            if self._journal is not None:
-                self._journal.remove()
+            self._files.remove_own()
             raise
 
     def _agree(self, failure: ConfigurationError | None) -> None:
@@ -881,31 +853,3 @@ class EnergyMeter:
             self._job.agree(failure)
         elif failure is not None:
             raise failure
-
-    def _prepare_files(self, framework_dir: Place | None) -> None:
-        """Write the first record; a directory that the user named has to be writable, the framework's need not.
-
-        In a job, rank 0 writes the job's record, and each process one of what it measures itself.
-        """
-        folder = framework_dir if self._output_dir is None else self._output_dir
-        self._file = self._journal = None
-        if folder is None:
-            return
-        spare = framework_dir if isinstance(framework_dir, Path) else None
-        if self._job is not None and not (self._job.apart and self._job.leads):
-            self._journal = self._claim(RunFile(folder, self._build_own, self.warn, name=self._job.file_name, spare=spare))
-        if self.leads:
-            self._file = self._claim(RunFile(folder, self._build, self.warn, spare=spare))
-
-    def _files(self) -> Sequence[RunFile]:
-        return [file for file in (self._file, self._journal) if file is not None]
-
-    def _claim(self, file: RunFile) -> RunFile | None:
-        try:
-            file.claim(self._own_ids())
-        except ConfigurationError as error:
-            if self._output_dir is None or (self._job is not None and not self._job.leads):
-                self.warn(str(error))
-                return None
-            raise
-        return file
