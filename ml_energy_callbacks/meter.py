@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -60,8 +60,8 @@ from ml_energy_callbacks.records import (
 from ml_energy_callbacks.sampler import Sampler
 from ml_energy_callbacks.stages import Stages
 from ml_energy_callbacks.storage import Place, as_place
-from ml_energy_callbacks.summary import State, build_record
-from ml_energy_callbacks.timeline import LONGEST_QUEUE, OUTSIDE, Counts, Stamp, Timeline
+from ml_energy_callbacks.summary import State, build_record, known_buckets
+from ml_energy_callbacks.timeline import LONGEST_QUEUE, Counts, Stamp, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -374,9 +374,8 @@ class EnergyMeter:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
             self._rates.conclude()
             self._follow_rates()
-            self._doubt()
-            for gap in self._devices.gaps(end, sum(self._timeline.look().totals[1:]) / NS_PER_S, self.silent):
-                self.warn(gap)
+            self._warn_of(self._devices.doubts())
+            self._warn_of(self._devices.gaps(end, sum(self._timeline.look().totals[1:]) / NS_PER_S, self.silent))
             early = status == "completed" and self._early_end is not None
             self._run.status, self._run.reason = ("stopped", self._early_end) if early else (status, reason)
             self._run.ended_at = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -397,20 +396,8 @@ class EnergyMeter:
         """Tell the user what is missing, and what is assumed."""
         if not self._devices.sources and (self._job is None or not self._job.host_measured):
             self.warn("No device can be read here, so that every energy is unknown.")
-        self._tell_intensity()
-        for shortcoming in self._devices.missing():
-            self.warn(shortcoming)
-
-    def _tell_intensity(self) -> None:
-        """Tell the user what the grams are by where that is not what was asked for."""
-        if self._rates.intensity.assumed and not self._rates.pending:
-            average = self._rates.intensity.g_per_kwh
-            self.warn(
-                f"Nobody named a place: the world's average of {average:.0f} g CO2e/kWh is assumed. "
-                "Set location='FRA' (a country code, or 'US-VA' for a state) or carbon_intensity=<g per kWh>."
-            )
-        for reason in self._rates.fallbacks:
-            self.warn(reason)
+        self._warn_of(self._rates.caveats)
+        self._warn_of(self._devices.missing())
 
     def _open_ledgers(self) -> None:
         """Give each device its ledger, and where they were asked for each of the job's shares of devices."""
@@ -423,11 +410,6 @@ class EnergyMeter:
                     "share is missing in that of the job."
                 )
         self._devices.open_ledgers(pids)
-
-    def _doubt(self) -> None:
-        """Tell the user of counters that cannot be trusted, as far as that is known by now."""
-        for doubt in self._devices.doubts():
-            self.warn(doubt)
 
     def _watch(self, loop: Loop) -> None:
         """Stop measuring when the loop has gone; called in a thread of the sampler."""
@@ -585,27 +567,8 @@ class EnergyMeter:
 
     def point(self) -> Point:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
-        look = self._timeline.look()
-        totals = look.totals
-        known, beside = (
-            {
-                name: published.at(look.now, totals)
-                for name, ledger in ledgers.items()
-                if (published := ledger.published) is not None
-            }
-            for ledgers in (self._devices.counted, self._devices.beside)
-        )
-        whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
-        return Point(
-            look.now,
-            totals,
-            whole,
-            {name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
-            {name: sum(joules) - joules[OUTSIDE] for name, joules in beside.items()},
-            look.counts,
-            None if whole is None else self._rates.amounts(whole),
-            None if self._job is None else self._job.others(),
-        )
+        others = None if self._job is None else self._job.others()
+        return Point.at(self._timeline.look(), self._devices.counted, self._devices.beside, self._rates, others)
 
     def metrics(
         self, stage: Stage, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
@@ -681,14 +644,8 @@ class EnergyMeter:
 
         The energy of the job's other processes is among it, as they told it last.
         """
-        buckets = [
-            bucket
-            for tally in self._stages.tallies
-            for name, bucket in tally.buckets.items()
-            if stage in {None, tally.name} and phase in {None, name}
-        ]
         others = 0.0 if self._job is None else self._job.others_joules(stage, phase)
-        joules, seconds = until.spent(buckets)
+        joules, seconds = until.spent(self._stages.buckets_of(stage, phase))
         return joules + others, seconds
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
@@ -778,6 +735,10 @@ class EnergyMeter:
             if self._verbose and self.leads:
                 _log.warning(message)
 
+    def _warn_of(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.warn(message)
+
     def _build(self) -> RunRecord:
         own = self._build_own()
         if self._job is not None:
@@ -808,12 +769,7 @@ class EnergyMeter:
                 latencies={t.group: times for t in tallies if (times := self._timeline.latencies(t.group)) is not None},
             )
             record = build_record(replace(self._run), state, self._rates)
-        self._resolved = frozenset(
-            tally.buckets[phase]
-            for tally in tallies
-            for phase in PHASES
-            if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
-        )
+        self._resolved = known_buckets(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self._job is None else self._job.part(self._earlier)
         return record
@@ -821,7 +777,7 @@ class EnergyMeter:
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
         self._follow_rates()
-        self._doubt()
+        self._warn_of(self._devices.doubts())
         self._files.write()
 
     def _follow_rates(self) -> None:
@@ -830,7 +786,7 @@ class EnergyMeter:
         if joules is not None:
             with self._lock:
                 self._rates.follow(joules, datetime.now(UTC))
-        self._tell_intensity()
+        self._warn_of(self._rates.caveats)
 
     def _open_files(self, framework_dir: Place | None) -> None:
         """Write the first record, in all processes of a job or in none."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.carbon import Amounts, Rates
@@ -10,7 +11,7 @@ from ml_energy_callbacks.metrics import Phase, StageFigures, TotalFigures, add_u
 from ml_energy_callbacks.process import BACKEND
 from ml_energy_callbacks.records import EpochRecord, RunRecord
 from ml_energy_callbacks.summary import Tally, errors_by_backend, idle_joules
-from ml_energy_callbacks.timeline import OUTSIDE, Counts
+from ml_energy_callbacks.timeline import OUTSIDE, Counts, Look
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
 
@@ -38,6 +39,37 @@ class Point:
     counts: Sequence[Counts]
     amounts: Amounts | None
     others: TotalFigures | None
+
+    @classmethod
+    def at(
+        cls,
+        look: Look,
+        ledgers: Mapping[str, Ledger],
+        beside: Mapping[str, Ledger],
+        rates: Rates,
+        others: TotalFigures | None,
+    ) -> Self:
+        """Return the state at a look; what was used since a device's last refresh is extrapolated from fitted powers.
+
+        Args:
+            look: What the timeline tells.
+            ledgers: The devices that are counted, by their ids.
+            beside: What is reported beside them.
+            rates: Grams and money.
+            others: What the job's other processes took, or None.
+        """
+        known, apart = _known(ledgers, look), _known(beside, look)
+        whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
+        return cls(
+            time_ns=look.now,
+            totals=look.totals,
+            joules=whole,
+            devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
+            beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
+            counts=look.counts,
+            amounts=None if whole is None else rates.amounts(whole),
+            others=others,
+        )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
         """Return the energy in J and the time in s that went into these buckets so far."""
@@ -216,6 +248,12 @@ def run_figures(
         intensity_assumed=rates.intensity.assumed,
         measures=measures,
     )
+
+
+def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
+    """Return each device's energy by bucket in J, by its id, where it was read."""
+    published = [(name, ledger.published) for name, ledger in ledgers.items()]
+    return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
 
 
 def _whole_machine(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> dict[str, float]:

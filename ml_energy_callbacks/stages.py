@@ -65,6 +65,15 @@ class Stages:
             tally = self._tallies[name] = Tally(name, group, buckets)
         return tally
 
+    def buckets_of(self, stage: Stage | None, phase: Phase | None) -> Sequence[int]:
+        """Return the buckets of a stage, or a phase, that was named so far; None for all."""
+        return [
+            bucket
+            for tally in self.tallies
+            for name, bucket in tally.buckets.items()
+            if stage in {None, tally.name} and phase in {None, name}
+        ]
+
     @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""

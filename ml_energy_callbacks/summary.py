@@ -109,6 +109,16 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     )
 
 
+def known_buckets(record: RunRecord, tallies: Sequence[Tally]) -> frozenset[int]:
+    """Return the buckets of the phases whose energy a record tells."""
+    return frozenset(
+        tally.buckets[phase]
+        for tally in tallies
+        for phase in PHASES
+        if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
+    )
+
+
 def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> CarbonRecord:
     intervals = rates.intervals(joules)
     used = [interval for interval in intervals if interval.joules > 0] or intervals[-1:]

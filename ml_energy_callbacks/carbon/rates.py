@@ -66,6 +66,17 @@ class Rates:
         told = [(rate.intensity.location or "the world", rate.fallback) for rate in rates if not rate.provisional]
         return list(dict.fromkeys(f"The usual intensity of {place} is taken: {why}" for place, why in told if why is not None))
 
+    @property
+    def caveats(self) -> list[str]:
+        """What the grams are by where that is not what was asked for."""
+        if not self.intensity.assumed or self.pending:
+            return self.fallbacks
+        assumption = (
+            f"Nobody named a place: the world's average of {self.intensity.g_per_kwh:.0f} g CO2e/kWh is assumed. "
+            "Set location='FRA' (a country code, or 'US-VA' for a state) or carbon_intensity=<g per kWh>."
+        )
+        return [assumption, *self.fallbacks]
+
     def begin(self, joules: Sequence[float], now: datetime) -> None:
         """Begin, or go on after a pause, with so many joules in each bucket."""
         self._keep(self._carbon.begin(joules, now))
