@@ -4,7 +4,7 @@ import csv
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -22,7 +22,7 @@ class IntensitySeries:
     """Intensities, each of which holds until the next begins, and the last for as long as the one before it.
 
     Attributes:
-        times: When each begins, in order.
+        times: When each begins, in order; kept in UTC, as Python takes differences inside one time zone by the wall clock.
         values: Intensity from then on, in g CO2e per kWh.
         location: What the place is called, or None.
         source: Where the values come from.
@@ -44,6 +44,7 @@ class IntensitySeries:
         if any(time.tzinfo is None for time in self.times) or not all(isfinite(v) and v >= 0 for v in self.values):
             msg = f"The intensities of {self.source} need times with an offset from UTC, and numbers from 0 upwards."
             raise ConfigurationError(msg)
+        object.__setattr__(self, "times", [time.astimezone(UTC) for time in self.times])
         if not self.times or len(self.times) != len(self.values) or any(b <= a for a, b in pairwise(self.times)):
             msg = f"The intensities of {self.source} are no series: give as many values as times, each time after the last."
             raise ConfigurationError(msg)
@@ -142,7 +143,7 @@ def _time(text: Any, where: str) -> datetime:  # noqa: ANN401 - as the file has 
     if time.tzinfo is None:
         msg = f"{where}: {text} has no offset from UTC; write it as 2026-11-25T13:00:00+01:00, or with Z for UTC."
         raise ConfigurationError(msg)
-    return time
+    return time.astimezone(UTC)
 
 
 def _value(text: Any, where: str) -> float:  # noqa: ANN401 - as the file has it

@@ -1,7 +1,7 @@
 """An intensity provider of anybody's making, asked so that it can neither stop nor hold up a run."""
 
 from concurrent.futures import wait
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
@@ -34,7 +34,7 @@ class ThirdParty(LiveIntensity):
         if quote.until is not None and quote.until <= when:
             msg = f"{self.source} told an intensity that had ended."
             raise ServiceError(msg)
-        until = quote.until and max(quote.until, when + _SHORTEST)
+        until = quote.until and max(quote.until, when + _SHORTEST).astimezone(UTC)  # whose differences are no wall clock's
         return Quote(quote.intensity, until, None if quote.fallback is None else str(quote.fallback))
 
     def quote(self, when: datetime) -> Quote:

@@ -24,6 +24,7 @@ from ml_energy_callbacks.carbon import (
     Rates,
     Site,
     choose_provider,
+    plan,
     price_table,
     world,
 )
@@ -261,6 +262,24 @@ def test_a_csv_file_and_a_parquet_file_tell_the_same(tmp_path: Path) -> None:
         assert (quote.intensity.g_per_kwh, quote.until, quote.fallback) == (101, now + HOUR, None)
         assert (quote.intensity.source, quote.intensity.location) == (name, "DEU")
         assert found.end == now + 3 * HOUR
+
+
+@pytest.mark.parametrize("begins", [datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)])
+def test_a_series_in_local_time_lives_through_a_change_of_the_clocks(tmp_path: Path, begins: datetime) -> None:
+    times = pa.array([begins + i * HOUR for i in range(4)], pa.timestamp("us", tz="Europe/Berlin"))
+    parquet.write_table(pa.table({"time": times, "g_per_kwh": [100.0, 200.0, 300.0, 400.0]}), tmp_path / "day.parquet")
+    loaded = load_series(tmp_path / "day.parquet", "DEU", WORLD, None)
+    given = IntensitySeries(
+        [(begins + i * HOUR).astimezone(ZoneInfo("Europe/Berlin")) for i in range(4)], loaded.values, "DEU", "a day", WORLD
+    )
+    for found in (loaded, given):
+        assert found.end == begins + 4 * HOUR
+        account = Rates(found, None, "EUR", Site())
+        account.begin([], begins)
+        account.follow([0.0, 3.5 * KWH], begins + 3.5 * HOUR)
+        assert total(account, [0.0, 3.5 * KWH]) == pytest.approx(100 + 200 + 300 + 200)
+        ahead = plan(found, None, kwh=1, duration=HOUR, now=begins, within=2 * HOUR)
+        assert [ahead.now.grams, ahead.greenest.grams] == [pytest.approx(100)] * 2  # type: ignore[union-attr]
 
 
 NOW = datetime.now(UTC)

@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.carbon import CarbonIntensity, Quote
+from ml_energy_callbacks.carbon.third_party import ThirdParty
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
+HOUR = timedelta(hours=1)
 FRANCE = 56.039
 CLEAN = CarbonIntensity(20.0, "hut", "our own panels", 2026)
 
@@ -53,6 +56,16 @@ def test_each_change_counts_from_its_instant() -> None:
     assert first.ended == second.began
     assert record.total.co2e_grams == pytest.approx((first.joules * 20 + second.joules * 220) / KWH, rel=1e-6)
     assert second.joules > 0.5 * first.joules
+
+
+def test_ends_in_local_time_lie_as_far_apart_as_they_do_in_utc() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    found = ThirdParty(Panels(lambda when: Quote(CLEAN, (when + HOUR).astimezone(berlin))), CLEAN)
+    begins = datetime(2026, 10, 24, 23, tzinfo=UTC)  # two hours before the clocks are put back
+    first, second = (found.ask(when).until for when in (begins, begins + HOUR))
+    assert first is not None
+    assert second is not None
+    assert second - first == HOUR
 
 
 def _raise(when: datetime) -> Quote:
