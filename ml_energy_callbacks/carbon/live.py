@@ -13,6 +13,7 @@ from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 from ml_energy_callbacks.carbon.places import country_of, find_place, world
 from ml_energy_callbacks.carbon.provider import Quote
 from ml_energy_callbacks.carbon.series import IntensitySeries
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.deadline import in_background
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 
@@ -40,14 +41,17 @@ class LiveIntensity(ABC):
 
     Attributes:
         source: Name of the service.
+        patience_s: After so long an answer is not waited for any more: it may never come, and the last one is soon no longer
+            true.
     """
 
     source: str
+    patience_s = 30.0
 
     def __init__(self, fallback: CarbonIntensity) -> None:
         """Ask for the first time."""
         self._fallback = fallback
-        self._answer: Future[Quote] | None = in_background(partial(self.ask, datetime.now(UTC)))
+        self._begin_to_ask(datetime.now(UTC))
         self._told: Quote | None = None
         self._failed = False
         self._reason = f"{self.source} has not answered yet."
@@ -61,7 +65,7 @@ class LiveIntensity(ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Ask anew."""
         self.__dict__.update(state)
-        self._answer = in_background(partial(self.ask, datetime.now(UTC)))
+        self._begin_to_ask(datetime.now(UTC))
 
     @abstractmethod
     def ask(self, when: datetime) -> Quote:
@@ -75,7 +79,7 @@ class LiveIntensity(ABC):
         """Return the intensity at an instant from what is known; never waits for the service."""
         self._take(when)
         if self._answer is None and when >= self._next:
-            self._answer = in_background(partial(self.ask, when))
+            self._begin_to_ask(when)
         told = self._told
         if told is not None and (told.until is None or when < told.until):
             return told
@@ -86,12 +90,22 @@ class LiveIntensity(ABC):
             return told._replace(until=soon)
         return Quote(self._fallback, soon, self._reason, provisional=not self._failed)
 
+    def _begin_to_ask(self, when: datetime) -> None:
+        self._answer: Future[Quote] | None = in_background(partial(self.ask, when))
+        self._asked = monotonic_clock()
+
     def _take(self, when: datetime) -> None:
-        """Take an answer that has come."""
-        if self._answer is None or not self._answer.done():
+        """Take an answer that has come, or give up one that does not come."""
+        answer = self._answer
+        if answer is None:
             return
-        answer, self._answer = self._answer, None
-        error = answer.exception()
+        if answer.done():
+            error = answer.exception()
+        elif monotonic_clock() - self._asked > self.patience_s * NS_PER_S:
+            error = ServiceError(f"{self.source} did not answer within {self.patience_s:g} s.")
+        else:
+            return
+        self._answer = None
         self._failed = error is not None
         if error is None:
             self._told = answer.result()

@@ -111,6 +111,33 @@ def test_a_service_that_is_silent_holds_nothing_up(service: Service) -> None:
     assert settled(live).fallback == "Electricity Maps did not answer within 10 s."
 
 
+class Hasty(NationalGrid):
+    patience_s = 0.3
+
+
+def test_an_answer_that_never_comes_is_given_up(service: Service) -> None:
+    service.silence_s = 5
+    live = Hasty(url=service.url)
+    assert live.quote(datetime.now(UTC)).provisional
+    assert settled(live).fallback == "NESO Carbon Intensity API did not answer within 0.3 s."
+
+
+def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service) -> None:
+    now = datetime.now(UTC)
+    service.body = json.dumps({"data": [{"to": now.isoformat(), "intensity": {"actual": 100}}]})
+    live = Hasty(url=service.url)
+    assert settled(live).per_kwh == 100
+    service.silence_s = 5
+    later = now + timedelta(minutes=20)
+    assert live.quote(later).per_kwh == 100  # while it is asked for
+    quote = settled(live, lambda: later)
+    assert (quote.intensity.location, quote.fallback) == ("GBR", "NESO Carbon Intensity API did not answer within 0.3 s.")
+    assert quote.per_kwh != 100
+    service.silence_s = 0
+    live.quote(quote.until)
+    assert settled(live, lambda: quote.until).per_kwh == 100
+
+
 def test_a_failure_is_asked_again_ever_more_rarely(service: Service) -> None:
     service.status = 500
     live = maps(service)
