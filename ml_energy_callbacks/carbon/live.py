@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 TOKEN_VARIABLE = "ELECTRICITY_MAPS_TOKEN"  # noqa: S105 - a name, not a token
+_ELECTRICITY_MAPS = "https://api.electricitymaps.com/v3"
+_NESO = "https://api.carbonintensity.org.uk"
 _ANSWER_S = 10.0
 """A service has so long to answer; meanwhile the run goes on."""
 _SOONEST = timedelta(minutes=5)
@@ -128,7 +130,7 @@ class ElectricityMaps(LiveIntensity):
         *,
         token: str | None = None,
         location: str | None = None,
-        url: str = "https://api.electricitymap.org/v3",
+        url: str = _ELECTRICITY_MAPS,
     ) -> None:
         """Ask for a zone.
 
@@ -142,7 +144,7 @@ class ElectricityMaps(LiveIntensity):
             ConfigurationError: There is no token, or none that can be sent.
             LocationError: The place is not known.
         """
-        self._token, self._told_by = _token(token)
+        self._token, self._check = _token(token, f"zone {zone}")
         self._zone = zone
         self._url = url
         super().__init__(find_place(location or zone.partition("-")[0]))
@@ -150,7 +152,7 @@ class ElectricityMaps(LiveIntensity):
     def ask(self, when: datetime) -> Quote:
         """Ask for the latest hour."""
         url = f"{self._url}/carbon-intensity/latest"
-        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._told_by)
+        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check)
         value = _number(self.source, found.get("carbonIntensity"))
         return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._every)
 
@@ -160,7 +162,7 @@ class NationalGrid(LiveIntensity):
 
     source = "NESO Carbon Intensity API"
 
-    def __init__(self, *, url: str = "https://api.carbonintensity.org.uk") -> None:
+    def __init__(self, *, url: str = _NESO) -> None:
         """Ask for the country; ``url`` is where the service is."""
         self._url = url
         super().__init__(find_place("GBR"))
@@ -206,7 +208,7 @@ class Here(LiveIntensity):
         raise ServiceError(msg)
 
 
-def forecast_zone(zone: str, *, token: str | None = None, url: str = "https://api.electricitymap.org/v3") -> IntensitySeries:
+def forecast_zone(zone: str, *, token: str | None = None, url: str = _ELECTRICITY_MAPS) -> IntensitySeries:
     """Return Electricity Maps' forecast for a zone; asks the service, and waits for it.
 
     Raises:
@@ -214,10 +216,10 @@ def forecast_zone(zone: str, *, token: str | None = None, url: str = "https://ap
         LocationError: The zone's country is not known; nothing is asked then.
     """
     usual = find_place(zone.partition("-")[0])
-    sent, told_by = _token(token)
+    sent, check = _token(token, f"forecasts of zone {zone}")
     source = ElectricityMaps.source
     try:
-        found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, told_by)
+        found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, check)
         rows = [(row["datetime"], _number(source, row["carbonIntensity"])) for row in found["forecast"]]
         return _series(rows, zone, source, usual)
     except ServiceError as error:
@@ -227,7 +229,7 @@ def forecast_zone(zone: str, *, token: str | None = None, url: str = "https://ap
         raise ConfigurationError(msg) from None
 
 
-def forecast_great_britain(now: datetime, *, url: str = "https://api.carbonintensity.org.uk") -> IntensitySeries:
+def forecast_great_britain(now: datetime, *, url: str = _NESO) -> IntensitySeries:
     """Return NESO's forecast of the next 48 hours; asks the service, and waits for it.
 
     Raises:
@@ -263,8 +265,8 @@ def _series(rows: Sequence[tuple[str, float]], location: str, source: str, usual
     return IntensitySeries(times, [table[time] for time in times], location, source, usual)
 
 
-def _token(option: str | None) -> tuple[str, str]:
-    """Return the token for Electricity Maps, and where it comes from in words.
+def _token(option: str | None, wanted: str) -> tuple[str, str]:
+    """Return the token for Electricity Maps, and what to check in words where it is refused, as it also is for want of a plan.
 
     Raises:
         ConfigurationError: There is none, or none that can be sent; the message does not hold it.
@@ -277,11 +279,11 @@ def _token(option: str | None) -> tuple[str, str]:
     if not (token.isascii() and token.isprintable()):
         msg = f"The token for Electricity Maps holds a character that no HTTP header can carry: check {told_by}."
         raise ConfigurationError(msg)
-    return token, told_by
+    return token, f"{told_by}, and that your plan there includes {wanted}"
 
 
-def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, str], told_by: str | None) -> Mapping[str, Any]:
-    """Return the JSON object that a service answers with; ``told_by`` says where its token comes from.
+def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, str], check: str | None) -> Mapping[str, Any]:
+    """Return the JSON object that a service answers with; ``check`` says what to look at where its token is refused.
 
     Raises:
         ServiceError: There is none; the message holds neither the query nor a header.
@@ -296,8 +298,8 @@ def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, 
     except requests.RequestException:
         msg = f"{source} cannot be reached."
         raise ServiceError(msg) from None
-    if answer.status_code in {401, 403} and told_by is not None:
-        msg = f"{source} refuses the token: check {told_by}."
+    if answer.status_code in {401, 403} and check is not None:
+        msg = f"{source} refuses the token: check {check}."
         raise ServiceError(msg)
     if answer.status_code != requests.codes.ok:
         msg = f"{source} answered with status {answer.status_code}."

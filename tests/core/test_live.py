@@ -1,6 +1,8 @@
 """Live intensities from a real HTTP server on this machine, which answers well, badly or not at all."""
 
 import copy
+import importlib.util
+import inspect
 import json
 import pickle
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ KWH = 3.6e6
 SECOND = timedelta(seconds=1)
 TOKEN = "s3cret-t0ken"  # noqa: S105 - made up
 FRANCE = 56.039
+REFUSED = "Electricity Maps refuses the token: check"
 
 
 @pytest.fixture
@@ -60,6 +64,13 @@ def test_electricity_maps_tells_the_zones_intensity(service: Service) -> None:
     assert headers["auth-token"] == TOKEN
 
 
+def test_the_address_is_the_one_that_codecarbon_asks() -> None:
+    folder = importlib.util.find_spec("codecarbon").submodule_search_locations[0]  # type: ignore[union-attr,index]
+    theirs = Path(folder, "core", "electricitymaps_api.py").read_text(encoding="utf-8")
+    for ours in (ElectricityMaps, forecast_zone):
+        assert f'"{inspect.signature(ours).parameters["url"].default}/carbon-intensity/latest"' in theirs
+
+
 def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Service) -> None:
     now = datetime.now(UTC)
     for told, found in (({"forecast": 266, "actual": 263}, 263), ({"forecast": 266, "actual": None}, 266)):
@@ -74,8 +85,8 @@ def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Servic
 @pytest.mark.parametrize(
     ("status", "body", "says"),
     [
-        (401, "{}", "Electricity Maps refuses the token: check the option token."),
-        (403, "no", "Electricity Maps refuses the token: check the option token."),
+        (401, "{}", f"{REFUSED} the option token, and that your plan there includes zone FR."),
+        (403, "no", f"{REFUSED} the option token, and that your plan there includes zone FR."),
         (500, "oops", "Electricity Maps answered with status 500."),
         (302, "", "Electricity Maps answered with status 302."),
         (200, "<html>Please log in</html>", "Electricity Maps answered in an unknown form."),
@@ -331,10 +342,11 @@ def test_a_forecast_whose_times_have_no_offset_is_refused(service: Service) -> N
 
 def test_a_token_that_is_refused_is_looked_for_where_it_came_from(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     service.status = 401
-    with pytest.raises(ConfigurationError, match=r"check the option token\.$"):
+    plan = r", and that your plan there includes forecasts of zone DE\.$"
+    with pytest.raises(ConfigurationError, match=f"^{REFUSED} the option token{plan}"):
         forecast_zone("DE", token=TOKEN, url=service.url)
     monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
-    with pytest.raises(ConfigurationError, match=r"check the environment variable ELECTRICITY_MAPS_TOKEN\.$"):
+    with pytest.raises(ConfigurationError, match=f"^{REFUSED} the environment variable ELECTRICITY_MAPS_TOKEN{plan}"):
         forecast_zone("DE", url=service.url)
 
 
