@@ -11,7 +11,7 @@ def quantity(value: float | None, unit: str = "") -> str:
     """Return a value with two or three significant digits and its unit; ``-`` where it is None."""
     if value is None:
         return UNKNOWN
-    if abs(value) >= _GROUPED:
+    if abs(float(f"{value:.3g}")) >= _GROUPED:
         digits = f"{value:,.0f}"
     elif 0 < abs(value) < _SMALL:
         digits = f"{value:.1e}".replace("e-0", "e-")

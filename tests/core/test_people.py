@@ -5,7 +5,16 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.report.people import carbon_range, for_people
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(999.4, "999 J"), (999.6, "1,000 J"), (-999.6, "-1,000 J"), (12345.6, "12,346 J"), (0.002, "2.0e-3 J")],
+)
+def test_a_number_that_is_rounded_up_is_written_as_what_it_then_is(value: float, shown: str) -> None:
+    assert quantity(value, "J") == shown
 
 
 @pytest.fixture
