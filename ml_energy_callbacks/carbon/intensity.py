@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import get_args
 
+from ml_energy_callbacks.carbon.numbers import plain
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Basis
 
@@ -41,17 +42,16 @@ class CarbonIntensity:
 
     def __post_init__(self) -> None:
         """Refuse what is none, and make plain numbers of numbers of other libraries."""
+        value = plain(self.g_per_kwh)
+        if not (isfinite(value) and value >= 0):
+            msg = f"carbon_intensity is {self.g_per_kwh!r}; give grams of CO2e per kWh, from 0 upwards."
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "g_per_kwh", value)
         try:
-            object.__setattr__(self, "g_per_kwh", float(self.g_per_kwh))
             object.__setattr__(self, "data_year", None if self.data_year is None else int(self.data_year))
         except (TypeError, ValueError):
-            msg = (
-                f"carbon_intensity is {self.g_per_kwh!r} of {self.data_year!r}; give grams of CO2e per kWh, and a year or None."
-            )
+            msg = f"carbon_intensity has data_year={self.data_year!r}; give a year, or None."
             raise ConfigurationError(msg) from None
-        if not (isfinite(self.g_per_kwh) and self.g_per_kwh >= 0):
-            msg = f"carbon_intensity is {self.g_per_kwh}; give grams of CO2e per kWh, from 0 upwards."
-            raise ConfigurationError(msg)
         texts: list[object] = [self.source, self.location or "", self.note or ""]
         if not all(isinstance(text, str) for text in texts) or self.basis not in get_args(Basis):
             msg = (

@@ -85,15 +85,16 @@ def find_place(location: str) -> CarbonIntensity:
     Raises:
         LocationError: There is none, or there are several; the message names the nearest, or all of them.
     """
-    wanted = _plain(location)
-    codes = _index().get(wanted) or _by_pycountry(location)
+    name = str(location)  # YAML reads an unquoted NO, Norway, as False
+    wanted = _plain(name)
+    codes = _index().get(wanted) or _by_pycountry(name)
     if len(codes) == 1:
         return _places()[codes[0]].intensity
     if codes:
         msg = f"{location!r} may be {' or '.join(f'{_places()[code].name} ({code})' for code in codes)}; give the code."
         raise LocationError(msg)
     near = difflib.get_close_matches(wanted, list(_index()), n=3)
-    names = dict.fromkeys(f"{_places()[code].name} ({code})" for name in near for code in _index()[name])
+    names = dict.fromkeys(f"{_places()[code].name} ({code})" for each in near for code in _index()[each])
     hint = f"; near it: {', '.join(names)}" if names else ""
     msg = (
         f"There is no place {location!r}{hint}. Give a country ('FRA'), a state or province ('US-VA', 'CA-QC'), "

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, time, timedelta, tzinfo
 from math import ceil, floor, isfinite
 from typing import Any, NamedTuple
 
+from ml_energy_callbacks.carbon.numbers import plain
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 
@@ -87,15 +88,13 @@ def price_table(price: float | Mapping[str, float] | None) -> PriceTable | None:
     if price is None:
         return None
     if not isinstance(price, Mapping):
-        _check(price)
-        return PriceTable([time()], [float(price)])
+        return PriceTable([time()], [_price(price)])
     if not price:
         msg = "electricity_price holds no price; give one for each time at which it changes: {'06:00': 0.32, '22:00': 0.21}."
         raise ConfigurationError(msg)
     table: dict[time, float] = {}
     for text, value in price.items():
-        _check(value)
-        table[_time(text)] = float(value)
+        table[_time(text)] = _price(value)
     times = sorted(table)
     return PriceTable(times, [table[begin] for begin in times])
 
@@ -112,13 +111,12 @@ def _time(text: str) -> time:
     return begins
 
 
-def _check(price: Any) -> None:  # noqa: ANN401 - as the user gives it
-    if isinstance(price, str):
-        msg = f"electricity_price is the text {price!r}; give the price of a kWh as a number, or leave it out."
+def _price(price: Any) -> float:  # noqa: ANN401 - as the user gives it
+    value = plain(price)
+    if not (isfinite(value) and value >= 0):
+        msg = f"electricity_price is {price!r}; give the price of a kWh as a number from 0 upwards, or leave it out."
         raise ConfigurationError(msg)
-    if not (isinstance(price, int | float) and isfinite(price) and price >= 0):
-        msg = f"electricity_price is {price}; give the price of a kWh, from 0 upwards, or leave it out."
-        raise ConfigurationError(msg)
+    return value
 
 
 def check_currency(currency: str) -> None:
@@ -127,6 +125,6 @@ def check_currency(currency: str) -> None:
     Raises:
         ConfigurationError: It has not the form of an ISO 4217 code.
     """
-    if not re.fullmatch("[A-Za-z]{3}", currency):
+    if not re.fullmatch("[A-Za-z]{3}", str(currency)):
         msg = f"currency is {currency!r}; give a three-letter code such as 'EUR'."
         raise ConfigurationError(msg)

@@ -1,8 +1,10 @@
 """What belongs to the machine and the data centre, beside the electricity's intensity: overhead, water, embodied emissions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
+from ml_energy_callbacks.carbon.numbers import plain
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 
@@ -31,21 +33,24 @@ class Site:
     offset_grams: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if not (isfinite(self.pue) and self.pue >= 1):
-            msg = f"pue is {self.pue}; it is the data centre's energy over its IT energy, 1.0 or more."
-            raise ConfigurationError(msg)
+        """Refuse what cannot be, and make plain numbers of numbers of other libraries."""
         if (self.embodied_kg is None) != (self.lifetime_years is None):
             msg = "embodied_kg and lifetime_years go together: give kg CO2e of the machine and the years that it is used."
             raise ConfigurationError(msg)
-        if self.lifetime_years is not None and not (isfinite(self.lifetime_years) and self.lifetime_years > 0):
-            msg = f"lifetime_years is {self.lifetime_years}; give the years that the machine is used, above 0."
-            raise ConfigurationError(msg)
+        self._check("pue", lambda pue: pue >= 1, "it is the data centre's energy over its IT energy, 1.0 or more.")
+        self._check("lifetime_years", lambda years: years > 0, "give the years that the machine is used, above 0.")
         for name, unit in (("wue", "litres per kWh"), ("embodied_kg", "kg CO2e"), ("offset_grams", "g CO2e")):
-            value = getattr(self, name)
-            if value is not None and not (isfinite(value) and value >= 0):
-                msg = f"{name} is {value}; give {unit}, from 0 upwards, or leave it out."
-                raise ConfigurationError(msg)
+            self._check(name, lambda amount: amount >= 0, f"give {unit}, from 0 upwards, or leave it out.")
+
+    def _check(self, name: str, possible: Callable[[float], bool], advice: str) -> None:
+        given = getattr(self, name)
+        if given is None and name != "pue":
+            return
+        value = plain(given)
+        if not (isfinite(value) and possible(value)):
+            msg = f"{name} is {given!r}; {advice}"
+            raise ConfigurationError(msg)
+        object.__setattr__(self, name, value)
 
     def embodied_grams(self, seconds: float) -> float | None:
         """Return the share of the machine's making that falls to so many seconds of its life, in g CO2e (ISO/IEC 21031)."""

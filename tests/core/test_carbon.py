@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -218,3 +219,7 @@ class TestCodecarbonsTables:
 def test_an_impossible_intensity_is_refused(value: float) -> None:
     with pytest.raises(ConfigurationError, match="carbon_intensity"):
         resolve_intensity(None, value)
+
+
+def test_zero_has_no_sign() -> None:
+    assert math.copysign(1, resolve_intensity(None, -0.0).g_per_kwh) == 1

@@ -8,9 +8,11 @@ import json
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from msgspec.structs import replace
@@ -275,11 +277,26 @@ def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
         ({"embodied_kg": -1, "lifetime_years": 4}, "embodied_kg is -1; give kg CO2e"),
         ({"embodied_kg": 1000, "lifetime_years": 0}, "lifetime_years is 0; give the years"),
         ({"offset_grams": float("nan")}, "offset_grams is nan; give g CO2e"),
+        ({"pue": 0.9}, "pue is 0.9; it is the data centre's energy over its IT energy, 1.0 or more"),
+        ({"pue": "1.2"}, "pue is '1.2'; it is the data centre's energy"),
+        ({"pue": None}, "pue is None; it is the data centre's energy"),
+        ({"wue": "1.8"}, "wue is '1.8'; give litres per kWh"),
+        ({"currency": None}, "currency is None; give a three-letter code"),
+        ({"location": False}, "There is no place False"),  # Norway's code in YAML, without quotes
     ],
 )
-def test_impossible_figures_of_a_site_are_refused(options: dict[str, float], says: str) -> None:
+def test_impossible_figures_of_a_site_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
-        EnergyMeter(**options)  # type: ignore[arg-type]
+        EnergyMeter(**options)
+
+
+def test_figures_of_a_site_may_be_numbers_of_another_library(tmp_path: Path) -> None:
+    numbers = {"pue": Decimal("1.5"), "wue": np.float32(1.5), "embodied_kg": np.float64(1500), "lifetime_years": np.int64(4)}
+    meter = EnergyMeter(backends=[], location="FRA", offset_grams=np.int64(3), output_dir=tmp_path, verbose=False, **numbers)
+    with meter:
+        pass
+    carbon = load_record(tmp_path).carbon
+    assert (carbon.pue, carbon.wue, carbon.offset_grams) == (1.5, 1.5, 3.0)
 
 
 def test_what_a_run_does_not_know_is_refused() -> None:

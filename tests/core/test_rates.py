@@ -5,11 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -166,8 +168,10 @@ def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day
         ({}, "electricity_price holds no price"),
         ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
         ({"06:00": -1}, "electricity_price is -1"),
-        ({"06:00": "cheap"}, "electricity_price is the text 'cheap'; give the price of a kWh as a number"),
-        ("0.3", "electricity_price is the text '0.3'; give the price of a kWh as a number"),
+        ({"06:00": "cheap"}, "electricity_price is 'cheap'; give the price of a kWh as a number"),
+        ("0.3", "electricity_price is '0.3'; give the price of a kWh as a number"),
+        (True, "electricity_price is True; give"),
+        (10**400, "electricity_price is 1"),
         ({"06:00+01:00": 0.3, "22:00+01:00": 0.2}, r"electricity_price has the time '06:00\+01:00' with an offset"),
         ({"06:00Z": 0.3}, "write it as '06:00'"),
     ],
@@ -175,6 +179,12 @@ def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day
 def test_a_price_that_is_none_is_refused(price: object, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         price_table(price)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("price", [np.float32(0.25), Decimal("0.25"), np.array(0.25)], ids=repr)
+def test_a_price_may_be_a_number_of_another_library(price: Any) -> None:
+    assert price_table(price) == price_table(0.25)
+    assert price_table({"06:00": price, "22:00": 1}) == price_table({"06:00": 0.25, "22:00": 1})
 
 
 def test_what_lies_outside_the_series_takes_the_usual_intensity_and_says_so() -> None:
