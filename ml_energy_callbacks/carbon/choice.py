@@ -26,7 +26,8 @@ def choose_provider(location: str | None, carbon_intensity: Intensity | None) ->
             on the network for the place of this machine's address.
         carbon_intensity: Goes before the place's: grams of CO2e per kWh; a :class:`CarbonIntensity`, which names its source; a
             CSV or Parquet file of a time series; or a provider, also one of your own. ``location`` then is a mere label of a
-            constant, and names the place whose figure stands in where the others tell nothing.
+            plain number, and names the place whose figure stands in where a file or a provider of your own tells nothing; what
+            knows its place itself does without.
 
     Raises:
         LocationError: The place is not known.

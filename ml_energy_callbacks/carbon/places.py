@@ -64,6 +64,9 @@ _RENEWABLE = ("biomass", "solar", "tidal", "wind", "hydro")
 _COUNTRIES = {"US": "USA", "CA": "CAN", "CN": "CHN", "SE": "SWE", "NO": "NOR"}
 """Of the places that are a part of one, by the first two letters of their codes."""
 
+_ALSO_CALLED = {"uk": "GBR", "great britain": "GBR"}
+"""Names that people use, and no table has; the nearest to UK would be Ukraine."""
+
 _MISSPELT = {"me-cenrtal1": "me-central1"}
 """In codecarbon's table of Google's regions."""
 
@@ -145,7 +148,7 @@ def _places() -> Mapping[str, _Place]:
 @cache
 def _index() -> Mapping[str, list[str]]:
     """Return the codes of the places that bear a name, in plain letters."""
-    index: dict[str, list[str]] = {}
+    index = {name: [code] for name, code in _ALSO_CALLED.items()}
     for code, place in _places().items():
         _, _, region = code.partition(":")
         for name in dict.fromkeys((_plain(code), _plain(region or place.name))):

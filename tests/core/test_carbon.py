@@ -31,6 +31,11 @@ def test_a_country_is_known_by_code_and_by_name(place: str) -> None:
     assert intensity.data_year == 2023
 
 
+@pytest.mark.parametrize("place", ["GBR", "GB", "UK", "United Kingdom", "Great Britain"])
+def test_the_united_kingdom_is_known_by_what_people_call_it(place: str) -> None:
+    assert resolve_intensity(place, None).location == "GBR"
+
+
 def test_nobody_named_a_place_so_the_world_is_assumed() -> None:
     intensity = resolve_intensity(None, None)
     assert (intensity.g_per_kwh, intensity.location, intensity.assumed) == (475, None, True)

@@ -108,6 +108,7 @@ def test_a_time_before_now_is_refused() -> None:
         ("GBR", "GB"),
         ("gb", "GB"),
         ("United Kingdom", "GB"),
+        ("Great Britain", "GB"),
         ("US-CAL-CISO", "US-CAL-CISO"),
         ("Quebec", "CA-QC"),
         ("SE3", "SE-SE3"),
