@@ -12,6 +12,11 @@ from typing import Any
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 
+_OF_A_COUNTRY = {"carbon_intensity", "country_name", "year"}
+
+_WORLD_AVERAGE = 475.0, "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions"
+"""What the table says; for where another release moved it, as a run starts without a place, too."""
+
 
 @cache
 def _folder() -> Path:
@@ -24,16 +29,25 @@ def _folder() -> Path:
 
 @cache
 def energy_mixes() -> dict[str, dict[str, Any]]:
-    """Return each country's electricity by its ISO-3 code; ``carbon_intensity`` is in g CO2e per kWh."""
-    mixes: dict[str, dict[str, Any]] = json.loads(_read("private_infra", "global_energy_mix.json"))
-    return mixes
+    """Return each country's electricity by its ISO-3 code; ``carbon_intensity`` is in g CO2e per kWh.
+
+    Where another release of codecarbon moved or changed the table, no country is known.
+    """
+    try:
+        mixes = dict(json.loads(_read("private_infra", "global_energy_mix.json")))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {code: mix for code, mix in mixes.items() if isinstance(mix, dict) and mix.keys() >= _OF_A_COUNTRY}
 
 
 @cache
 def world_average() -> tuple[float, str]:
     """Return the world's average intensity in g CO2e per kWh, and its source."""
-    table = json.loads(_read("private_infra", "carbon_intensity_per_source.json"))
-    return float(table["world_average"]), str(table["world_average_source"])
+    try:
+        table = json.loads(_read("private_infra", "carbon_intensity_per_source.json"))
+        return float(table["world_average"]), str(table["world_average_source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _WORLD_AVERAGE
 
 
 @cache

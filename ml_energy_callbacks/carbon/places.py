@@ -135,7 +135,9 @@ def _places() -> Mapping[str, _Place]:
             continue
     for provider, regions in (("aws", AWS), ("azure", AZURE)):
         for region, code in regions.items():
-            inside = places.get(code) or places[_COUNTRIES.get(code[:2], code)]
+            inside = places.get(code) or places.get(_COUNTRIES.get(code[:2], code))
+            if inside is None:
+                continue
             name = f"{provider}:{region}"
             note = f"{name} is taken for {inside.name} ({inside.intensity.location}): the cloud publishes no intensity of it."
             places[name] = _Place(name, replace(inside.intensity, location=name, note=note))

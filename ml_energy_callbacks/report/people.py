@@ -32,6 +32,8 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     low = high = 1.0
     if assumed:
         values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
+        if not values:
+            return None
         low, high = (values[round(share * (len(values) - 1))] / world().g_per_kwh for share in (0.05, 0.95))
     return (
         total.co2e_grams * ((1 - assumed) * max(0.0, 1 - both) + assumed * low * max(0.0, 1 - energy)),

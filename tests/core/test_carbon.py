@@ -14,9 +14,14 @@ from typing import Any
 import pytest
 
 import ml_energy_callbacks.codecarbon_data as tables
+from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import CarbonIntensity, choose_provider, places
 from ml_energy_callbacks.carbon.cloud_regions import AWS, AZURE
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
+from ml_energy_callbacks.export import Format, export
+from ml_energy_callbacks.report import render
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 
 def resolve_intensity(location: str | None, carbon_intensity: float | None) -> CarbonIntensity:
@@ -176,7 +181,9 @@ class TestCodecarbonsTables:
         assert len(tables.chinese_provinces()["data"]) >= 30
         assert {"SE1", "SE2", "SE3", "SE4", "NO1", "NO2", "NO3", "NO4", "NO5"} <= tables.nordic_zones()["data"].keys()
         assert len([row for row in tables.cloud_regions() if row["provider"] == "gcp"]) >= 39
-        assert tables.world_average()[0] == 475
+        per_source = _json("private_infra", "carbon_intensity_per_source.json")
+        assert tables.world_average() == (per_source["world_average"], per_source["world_average_source"])
+        assert tables.world_average() == tables._WORLD_AVERAGE
 
     def test_every_table_gives_its_places(self) -> None:
         codes = places._places().keys()
@@ -209,6 +216,26 @@ class TestCodecarbonsTables:
         assert "United States (USA)" in found.note
         with pytest.raises(LocationError, match="There is no place 'Virginia'"):
             resolve_intensity("Virginia", None)
+
+    @pytest.mark.parametrize("table", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', None])
+    def test_without_its_countries_a_run_takes_the_worlds_average_or_is_refused_in_a_sentence(
+        self, moved: Path, table: str | None
+    ) -> None:
+        for name in ("global_energy_mix.json", "carbon_intensity_per_source.json"):
+            (moved / "private_infra" / name).unlink()
+            if table is not None:
+                (moved / "private_infra" / name).write_text(table, encoding="utf-8")
+        counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+        with EnergyMeter(backends=[ScriptedBackend([counter])], verbose=False) as meter, meter.stage("train"):
+            sum(range(1_000_000))
+        assert (meter.record.carbon.intensity_g_per_kwh, meter.record.carbon.assumed) == (475, True)
+        render(meter.record)
+        assert export(meter.record, Format.CODECARBON_CSV)
+        with pytest.raises(LocationError, match="No carbon intensity of 'FRA' is known; give carbon_intensity=<g per kWh>"):
+            EnergyMeter(location="FRA")
+        assert resolve_intensity("aws:us-east-1", None).location == "aws:us-east-1"  # by the table of states
+        with pytest.raises(LocationError, match="There is no place 'aws:eu-west-3'"):
+            EnergyMeter(location="aws:eu-west-3")
 
     def test_the_latest_year_of_a_table_is_taken(self, moved: Path) -> None:
         later = moved / "private_infra" / "2031"
