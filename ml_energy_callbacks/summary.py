@@ -160,11 +160,12 @@ def mixture(
     each: Sequence[CarbonIntensity | CarbonRecord], energies: Sequence[float], grams: Sequence[float]
 ) -> dict[str, Any]:
     """Return what is said of several figures together, each with the energy and the grams that it stands for."""
+    bases = [one.basis for one in each]
     return {
         "source": "; ".join(dict.fromkeys(one.source for one in each)),
         "data_year": _common([one.data_year for one in each]),
         "assumed": any(one.assumed for one in each),
-        "basis": _common([one.basis for one in each]) or "mixed",
+        "basis": "unknown" if "unknown" in bases else _common(bases) or "mixed",
         "relative_uncertainty": weighted_mean([one.relative_uncertainty for one in each], grams),
         "renewable_share": _known_mean([one.renewable_share for one in each], energies),
         "low_carbon_share": _known_mean([one.low_carbon_share for one in each], energies),

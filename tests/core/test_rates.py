@@ -384,6 +384,7 @@ def test_a_record_says_what_each_part_of_its_grams_is_by() -> None:
     assert carbon.assumed_share == pytest.approx(assumed / record.total.co2e_grams, rel=1e-6)
     low, high = carbon_range(record) or (0.0, 0.0)
     assert low < record.total.co2e_grams < high
+    assert carbon.basis == "unknown"  # nobody said what the contract's figures count
 
 
 def test_what_is_given_or_told_for_the_time_has_no_doubt_and_a_table_has() -> None:
