@@ -64,11 +64,16 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
 
 
 def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
-    """Return what is said of the grams of several records; the last one's settings stand."""
+    """Return what is said of the grams of several records; the last one's settings stand.
+
+    As in each of them, the grams are the energy times the PUE times the intensity.
+    """
     last = records[-1].carbon
     parts = [record for record in records if record.total.joules] or records[-1:]
     each = [record.carbon for record in parts]
-    energies = [record.total.joules or 0.0 for record in parts]
+    known = [record.total.joules or 0.0 for record in parts]
+    pue = weighted_mean([carbon.pue for carbon in each], known)
+    energies = [joules * carbon.pue for joules, carbon in zip(known, each, strict=True)]
     grams = [record.total.co2e_grams or 0.0 for record in parts]
     changed = len({carbon.intensity_g_per_kwh for carbon in each}) > 1
     return replace(
@@ -77,6 +82,7 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
         **mixture(each, energies, grams),
         assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
         fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
+        pue=pue,
         intervals=[
             interval
             for record in records

@@ -256,8 +256,8 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         fallback_share: Share of the grams that are by a figure that stands in for one that could not be had.
         relative_uncertainty: How far the intensity may be off, as a share of it: that of a table's mean of a year is our
             assumption; 0 where it was given by the user, or told for the very time. What is assumed has none here.
-        pue: Power usage effectiveness of the data centre; it is *not* inside any joules of this record, and is inside the
-            grams and the cost.
+        pue: Power usage effectiveness of the data centre, where it changed the mean, weighted by energy; it is *not* inside
+            any joules of this record, and is inside the grams and the cost.
         basis: What the intensity counts: ``lifecycle``, ``direct`` (what the power stations emit), ``mixed``, or ``unknown``.
         renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
         low_carbon_share: The same with nuclear power.

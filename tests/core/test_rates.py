@@ -433,6 +433,16 @@ def test_a_resumed_run_has_the_intensity_of_both_parts() -> None:
     assert not scripted_run(carbon_intensity=300.0, earlier=first).carbon.assumed
 
 
+def test_a_run_that_went_on_elsewhere_has_the_overhead_of_both_places() -> None:
+    first = scripted_run(carbon_intensity=100.0)
+    both = scripted_run(carbon_intensity=300.0, earlier=first, pue=2.0)
+    assert first.total.kwh is not None
+    assert both.total.kwh is not None
+    facility = first.total.kwh + 2 * (both.total.kwh - first.total.kwh)
+    assert both.total.kwh * both.carbon.pue == pytest.approx(facility)
+    assert both.total.co2e_grams == pytest.approx(facility * both.carbon.intensity_g_per_kwh)
+
+
 def test_what_is_unknown_of_one_part_of_a_resumed_run_is_unknown_of_the_whole() -> None:
     site = {"wue": 1.0, "embodied_kg": 1000, "lifetime_years": 4}
     whole = scripted_run(electricity_price=0.5, **site, earlier=scripted_run(electricity_price=0.5, **site))
