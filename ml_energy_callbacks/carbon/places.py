@@ -5,6 +5,7 @@ a figure differs from table to table, so that each keeps its source, its year an
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -107,7 +108,8 @@ def find_place(location: str) -> CarbonIntensity:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    letters = unicodedata.normalize("NFKD", name.casefold())  # accents apart
+    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
 
 
 def _by_pycountry(location: str) -> list[str]:

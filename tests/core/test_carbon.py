@@ -41,6 +41,13 @@ def test_the_united_kingdom_is_known_by_what_people_call_it(place: str) -> None:
     assert resolve_intensity(place, None).location == "GBR"
 
 
+@pytest.mark.parametrize(
+    ("place", "code"), [("Québec", "CA-QC"), ("Côte d'Ivoire", "CIV"), ("Réunion", "REU"), ("Türkiye", "TUR")]
+)
+def test_a_place_is_known_by_its_name_with_accents(place: str, code: str) -> None:
+    assert resolve_intensity(place, None).location == code
+
+
 def test_nobody_named_a_place_so_the_world_is_assumed() -> None:
     intensity = resolve_intensity(None, None)
     assert (intensity.g_per_kwh, intensity.location, intensity.assumed) == (475, None, True)
