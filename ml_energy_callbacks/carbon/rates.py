@@ -115,7 +115,13 @@ def _merged(intervals: Sequence[Interval[Quote]]) -> list[Interval[Quote]]:
         joules = first.joules + second.joules
         weight = first.joules / joules if joules > 0 else 0.5
         a, b = first.rate.intensity, second.rate.intensity
-        mean = replace(b, g_per_kwh=a.g_per_kwh * weight + b.g_per_kwh * (1 - weight))
+        mean = replace(
+            b,
+            g_per_kwh=a.g_per_kwh * weight + b.g_per_kwh * (1 - weight),
+            source="; ".join(dict.fromkeys(f"{a.source}; {b.source}".split("; "))),
+            assumed=a.assumed or b.assumed,
+            relative_uncertainty=a.relative_uncertainty * weight + b.relative_uncertainty * (1 - weight),
+        )
         rate = Quote(mean, second.rate.until, first.rate.fallback or second.rate.fallback)
         merged.append(Interval(first.began, second.ended, joules, rate))
     return merged

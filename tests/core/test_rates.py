@@ -23,6 +23,7 @@ from ml_energy_callbacks.carbon import (
     CarbonIntensity,
     Constant,
     IntensitySeries,
+    Quote,
     Rates,
     Site,
     choose_provider,
@@ -257,6 +258,26 @@ def test_many_intervals_are_told_together_and_lose_no_gram() -> None:
 def write(path: Path, rows: Sequence[tuple[object, object]], head: str = "time,g_per_kwh") -> Path:
     path.write_text("\n".join([head, *(f"{time},{value}" for time, value in rows)]) + "\n", encoding="utf-8")
     return path
+
+
+def test_what_was_assumed_is_still_told_when_many_intervals_are_told_together() -> None:
+    class Begins:
+        """Knows nothing in the first hour."""
+
+        def quote(self, when: datetime) -> Quote:
+            hour = (when - START) // HOUR
+            until = START + (hour + 1) * HOUR
+            if hour < 1:
+                return Quote(world(), until, "It has not begun.")
+            return Quote(CarbonIntensity(100.0 + hour, "DEU", "a contract", 2026), until)
+
+    found = Rates(Begins(), None, "EUR", Site())
+    found.begin([], START)
+    found.follow([0.0, 2 * MOST_INTERVALS * KWH], START + 2 * MOST_INTERVALS * HOUR)
+    first, *_, last = found.intervals([0.0, 2 * MOST_INTERVALS * KWH])
+    assert (first.rate.intensity.assumed, last.rate.intensity.assumed) == (True, False)
+    assert first.rate.intensity.source.startswith("world average")
+    assert first.rate.intensity.source.endswith("; a contract")
 
 
 def test_a_csv_file_and_a_parquet_file_tell_the_same(tmp_path: Path) -> None:
