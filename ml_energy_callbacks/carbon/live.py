@@ -1,8 +1,9 @@
 """Carbon intensity of now, from services on the network; asked in the background, with an answer at hand at once."""
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -170,14 +171,11 @@ class NationalGrid(LiveIntensity):
     def ask(self, when: datetime) -> Quote:
         """Ask for the half hour of now: what was measured, or what is forecast where that is not known yet."""
         found = _get(self.source, f"{self._url}/intensity", {}, {}, None)
-        try:
+        with _in_known_form(self.source):
             (period, *_) = found["data"]
             told = period["intensity"]
             until = datetime.fromisoformat(period["to"])
-        except (KeyError, TypeError, ValueError):
-            msg = f"{self.source} answered in an unknown form."
-            raise ServiceError(msg) from None
-        value = told.get("actual") if told.get("actual") is not None else told.get("forecast")
+            value = told.get("actual") if told.get("actual") is not None else told.get("forecast")
         intensity = CarbonIntensity(_number(self.source, value), "GBR", self.source, when.year, basis="direct")
         return Quote(intensity, max(until, when + _SOONEST))
 
@@ -218,15 +216,10 @@ def forecast_zone(zone: str, *, token: str | None = None, url: str = _ELECTRICIT
     usual = find_place(zone.partition("-")[0])
     sent, check = _token(token, f"forecasts of zone {zone}")
     source = ElectricityMaps.source
-    try:
+    with _waited_for(source):
         found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, check)
         rows = [(row["datetime"], _number(source, row["carbonIntensity"])) for row in found["forecast"]]
         return _series(rows, zone, source, usual)
-    except ServiceError as error:
-        raise ConfigurationError(str(error)) from None
-    except (KeyError, TypeError, ValueError):
-        msg = f"{source} answered in an unknown form."
-        raise ConfigurationError(msg) from None
 
 
 def forecast_great_britain(now: datetime, *, url: str = _NESO) -> IntensitySeries:
@@ -237,15 +230,30 @@ def forecast_great_britain(now: datetime, *, url: str = _NESO) -> IntensitySerie
     """
     source = NationalGrid.source
     begins = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    try:
+    with _waited_for(source):
         found = _get(source, f"{url}/intensity/{begins}/fw48h", {}, {}, None)
         rows = [(row["from"], _number(source, row["intensity"]["forecast"])) for row in found["data"]]
         return _series(rows, "GBR", source, find_place("GBR"))
+
+
+@contextlib.contextmanager
+def _waited_for(source: str) -> Iterator[None]:
+    """Tell the user who waits for an answer that a service gave none."""
+    try:
+        with _in_known_form(source):
+            yield
     except ServiceError as error:
         raise ConfigurationError(str(error)) from None
-    except (KeyError, TypeError, ValueError):
+
+
+@contextlib.contextmanager
+def _in_known_form(source: str) -> Iterator[None]:
+    """Tell an answer in which something is missing, or is something else, as such."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
         msg = f"{source} answered in an unknown form."
-        raise ConfigurationError(msg) from None
+        raise ServiceError(msg) from None
 
 
 def _series(rows: Sequence[tuple[str, float]], location: str, source: str, usual: CarbonIntensity) -> IntensitySeries:
@@ -304,14 +312,8 @@ def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, 
     if answer.status_code != requests.codes.ok:
         msg = f"{source} answered with status {answer.status_code}."
         raise ServiceError(msg)
-    try:
-        found = answer.json()
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        msg = f"{source} answered in an unknown form."
-        raise ServiceError(msg)
-    return found
+    with _in_known_form(source):
+        return {**answer.json()}
 
 
 def _number(source: str, value: Any) -> float:  # noqa: ANN401 - as the service tells it

@@ -323,7 +323,17 @@ def test_a_forecast_is_a_series(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(500, ""), (401, ""), (200, "<html>"), (200, "{}"), (200, '{"forecast": [], "data": []}')]
+    ("status", "body"),
+    [
+        (500, ""),
+        (401, ""),
+        (200, "<html>"),
+        (200, "{}"),
+        (200, "[]"),
+        (200, '{"forecast": [], "data": []}'),
+        (200, f'{{"forecast": [{{"datetime": "2026-11-25T12:00:00Z", "carbonIntensity": 1{400 * "0"}}}], "data": [[]]}}'),
+    ],
+    ids=["error", "refused", "html", "empty", "list", "no rows", "no float"],
 )
 def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int, body: str) -> None:
     service.status, service.body = status, body
