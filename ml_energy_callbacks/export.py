@@ -113,12 +113,17 @@ def model_card(record: RunRecord) -> str:
 def _origin(carbon: CarbonRecord) -> str:
     """Return whose figure the intensity is, and for what share of the grams another one holds."""
     partly = 0 < carbon.assumed_share < 1
-    parts = [_ASSUMED if carbon.assumed and not partly else carbon.source]
+    parts = [_ASSUMED if carbon.assumed and not partly else _source(carbon)]
     if partly:
         parts.append(f"{_percent(carbon.assumed_share)} of it by the {_ASSUMED}")
     if carbon.fallback_share > 0:
         parts.append(f"{_percent(carbon.fallback_share)} of it by a figure that stands in")
     return "; ".join(parts)
+
+
+def _source(carbon: CarbonRecord) -> str:
+    """Return who publishes the intensity, and how it was taken for this place where it is another one's."""
+    return carbon.source if carbon.note is None else f"{carbon.source}; {carbon.note.rstrip('.')}"
 
 
 def _percent(share: float) -> str:
@@ -149,7 +154,7 @@ class Statement(msgspec.Struct, kw_only=True):
         sci_g_per_unit: The score.
         sci_g_per_1000_units: The same for a thousand.
         boundary: What is inside, and whether embodied emissions are not.
-        intensity_source: Who publishes I.
+        intensity_source: Who publishes I, and how it was taken for this place where it is another one's.
         intensity_assumed: Whether I is the world's average for the run or a part of it, as nobody named a place.
         intensity_fallback_share: Share of the run's operational emissions that are by a figure that stands in for one that
             could not be had.
@@ -206,7 +211,7 @@ def sci_json(record: RunRecord) -> str:
                 sci_g_per_unit=whole / stage.samples,
                 sci_g_per_1000_units=whole / stage.samples * 1000,
                 boundary=boundary,
-                intensity_source=carbon.source,
+                intensity_source=_source(carbon),
                 intensity_assumed=carbon.assumed,
                 intensity_fallback_share=carbon.fallback_share,
             )

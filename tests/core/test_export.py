@@ -161,6 +161,7 @@ def test_a_model_card_holds_grams_and_where_they_come_from(record: RunRecord) ->
     assert block["geographical_location"] == "aws:eu-west-3"
     assert "kWh measured" in block["source"]
     assert "PUE 1.2" in block["source"]
+    assert "; aws:eu-west-3 is taken for France (FRA): the cloud publishes no intensity of it)" in block["source"]
     assert block["hardware_used"] == record.devices[0].name
 
 
@@ -203,6 +204,7 @@ def test_a_score_is_energy_times_intensity_for_each_sample(record: RunRecord) ->
     assert (found["provenance"], found["relative_uncertainty"]) == (stage.provenance, stage.relative_uncertainty)
     assert stage.relative_uncertainty is not None
     assert (found["intensity_assumed"], found["intensity_fallback_share"]) == (False, 0)
+    assert "; aws:eu-west-3 is taken for France (FRA)" in found["intensity_source"]
     assert found["boundary"].endswith("; embodied emissions are not known, and not included")
 
 
