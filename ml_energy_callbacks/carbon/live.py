@@ -30,6 +30,8 @@ _SOONEST = timedelta(minutes=5)
 """A service is not asked again before, though the time of its last answer has passed."""
 _MOMENT = timedelta(seconds=1)
 """What is being asked for is looked for again after it."""
+_OLD = timedelta(hours=1)
+"""An answer does not go on for longer after its time, as where a run goes on after a pause."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _FIRST_RETRY = timedelta(minutes=1)
 _LONGEST_RETRY = timedelta(hours=1)
@@ -57,7 +59,7 @@ class LiveIntensity(ABC):
         self._begin_to_ask(datetime.now(UTC))
         self._told: Quote | None = None
         self._failed = False
-        self._reason = f"{self.source} has not answered yet."
+        self._reason: str | None = None
         self._retry = _FIRST_RETRY
         self._next = _NEVER
 
@@ -89,9 +91,11 @@ class LiveIntensity(ABC):
         if self._answer is None:
             return Quote(self._fallback, self._next, self._reason)
         soon = max(when, datetime.now(UTC)) + _MOMENT
-        if told is not None and not self._failed:  # it goes on until the next is there
+        if self._failed:
+            return Quote(self._fallback, soon, self._reason)
+        if told is not None and told.until is not None and when - told.until < _OLD:  # it goes on until the next is there
             return told._replace(until=soon)
-        return Quote(self._fallback, soon, self._reason, provisional=not self._failed)
+        return Quote(self._fallback, soon, f"{self.source} has not answered yet.", provisional=True)
 
     def _begin_to_ask(self, when: datetime) -> None:
         self._answer: Future[Quote] | None = in_background(partial(self.ask, when))

@@ -149,6 +149,21 @@ def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service
     assert settled(live, lambda: quote.until).per_kwh == 100
 
 
+def test_a_value_of_before_a_pause_is_not_that_of_a_run_after_it(service: Service) -> None:
+    service.tell(100)
+    live = maps(service)
+    settled(live)
+    service.tell(300)
+    service.silence_s = 0.5
+    later = datetime.now(UTC) + timedelta(days=4)
+    rates = Rates(live, None, "EUR", Site())
+    rates.begin([0.0, KWH], later)
+    assert rates.pending
+    assert settled(live, lambda: later).per_kwh == 300
+    rates.follow([0.0, 2 * KWH], later + 10 * SECOND)
+    assert sum(rates.amounts([0.0, 2 * KWH]).grams or []) - sum(rates.amounts([0.0, KWH]).grams or []) == pytest.approx(300)
+
+
 def test_a_failure_is_asked_again_ever_more_rarely(service: Service) -> None:
     service.status = 500
     live = maps(service)
