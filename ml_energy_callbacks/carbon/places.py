@@ -152,7 +152,7 @@ def _places() -> Mapping[str, _Place]:
 @cache
 def _index() -> Mapping[str, list[str]]:
     """Return the codes of the places that bear a name, in plain letters."""
-    index = {name: [code] for name, code in _ALSO_CALLED.items()}
+    index = {name: [code] for name, code in _ALSO_CALLED.items() if code in _places()}
     for code, place in _places().items():
         _, _, region = code.partition(":")
         for name in dict.fromkeys((_plain(code), _plain(region or place.name))):

@@ -241,8 +241,9 @@ class TestCodecarbonsTables:
         with pytest.raises(LocationError, match="No carbon intensity of 'FRA' is known; give carbon_intensity=<g per kWh>"):
             EnergyMeter(location="FRA")
         assert resolve_intensity("aws:us-east-1", None).location == "aws:us-east-1"  # by the table of states
-        with pytest.raises(LocationError, match="There is no place 'aws:eu-west-3'"):
-            EnergyMeter(location="aws:eu-west-3")
+        for place in ("aws:eu-west-3", "UK"):
+            with pytest.raises(LocationError, match=f"There is no place '{place}'"):
+                EnergyMeter(location=place)
 
     def test_the_latest_year_of_a_table_is_taken(self, moved: Path) -> None:
         later = moved / "private_infra" / "2031"
