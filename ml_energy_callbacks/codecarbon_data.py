@@ -13,6 +13,7 @@ from typing import Any
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 _OF_A_COUNTRY = {"carbon_intensity", "country_name", "year"}
+_OF_A_REGION = {"provider", "region", "country_name", "countryIsoCode", "source", "impact"}
 
 _WORLD_AVERAGE = 475.0, "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions"
 """What the table says; for where another release moved it, as a run starts without a place, too."""
@@ -84,8 +85,15 @@ def nordic_zones() -> dict[str, Any]:
 
 @cache
 def cloud_regions() -> list[dict[str, str]]:
-    """Return the regions of clouds: ``provider``, ``region``, ``country_name``, ``source``, ``impact`` in g CO2e per kWh."""
-    return list(csv.DictReader(_read("cloud", "impact.csv").removeprefix("\ufeff").splitlines()))
+    """Return the regions of clouds: ``provider``, ``region``, ``country_name``, ``source``, ``impact`` in g CO2e per kWh.
+
+    Where another release of codecarbon moved or changed the table, no region is known.
+    """
+    try:
+        rows = csv.DictReader(_read("cloud", "impact.csv").removeprefix("\ufeff").splitlines())
+    except OSError:
+        return []
+    return [row for row in rows if row.keys() >= _OF_A_REGION]
 
 
 def _latest(name: str) -> tuple[dict[str, Any], int]:

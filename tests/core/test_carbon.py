@@ -224,6 +224,16 @@ class TestCodecarbonsTables:
         with pytest.raises(LocationError, match="There is no place 'Virginia'"):
             resolve_intensity("Virginia", None)
 
+    @pytest.mark.parametrize("table", ["", "other,columns\n1,2\n", None])
+    def test_without_googles_regions_the_other_places_are_known(self, moved: Path, table: str | None) -> None:
+        (moved / "cloud" / "impact.csv").unlink()
+        if table is not None:
+            (moved / "cloud" / "impact.csv").write_text(table, encoding="utf-8")
+        with EnergyMeter(backends=[], location="Virginia", verbose=False) as meter:
+            pass
+        assert ",USA,US-VA," in export(meter.record, Format.CODECARBON_CSV)
+        assert places.country_of("gcp:us-east1") is None
+
     @pytest.mark.parametrize("table", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', None])
     def test_without_its_countries_a_run_takes_the_worlds_average_or_is_refused_in_a_sentence(
         self, moved: Path, table: str | None
