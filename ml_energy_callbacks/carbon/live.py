@@ -197,14 +197,13 @@ class Here(LiveIntensity):
     def ask(self, when: datetime) -> Quote:  # noqa: ARG002 - a place stays
         """Ask for the place of this machine's address: its state or province where there is a figure for it."""
         found = _get(self.source, f"{self._url}/v1/ip/geo.json", {}, {}, None)
-        for name in (found.get("region"), found.get("country_code3"), found.get("country_code")):
+        country = found.get("country_code3")
+        for name in (found.get("region"), country, found.get("country_code")):
             try:
-                place = find_place(str(name))
+                place = find_place(str(name), country)
             except LocationError:
                 continue
-            if place.location is not None and country_of(place.location) == found.get(
-                "country_code3", country_of(place.location)
-            ):
+            if place.location is not None and country in {None, country_of(place.location)}:
                 return Quote(replace(place, note=f"The place is that of the network address, by {self.source}."))
         msg = f"{self.source} told no place with a known intensity."
         raise ServiceError(msg)

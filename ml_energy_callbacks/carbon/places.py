@@ -83,8 +83,12 @@ class _Place(NamedTuple):
     intensity: CarbonIntensity
 
 
-def find_place(location: str) -> CarbonIntensity:
+def find_place(location: str, country: str | None = None) -> CarbonIntensity:
     """Return the intensity of the place that somebody names: by its code, its English name, or a cloud's name of a region.
+
+    Args:
+        location: The place.
+        country: ISO-3 code of the country that is meant where places of several bear the name, or None.
 
     Raises:
         LocationError: There is none, or there are several; the message names the nearest, or all of them.
@@ -92,6 +96,7 @@ def find_place(location: str) -> CarbonIntensity:
     name = str(location)  # YAML reads an unquoted NO, Norway, as False
     wanted = _plain(name)
     codes = _index().get(wanted) or _by_pycountry(name)
+    codes = [code for code in codes if country_of(code) == country] or codes
     if len(codes) == 1:
         return _places()[codes[0]].intensity
     if codes:

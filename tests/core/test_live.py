@@ -421,6 +421,7 @@ def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:
         ({"country_code3": "USA", "country_code": "US", "region": "Virginia"}, "US-VA"),
         ({"country_code3": "CAN", "country_code": "CA", "region": "Quebec"}, "CA-QC"),
         ({"country_code3": "GEO", "country_code": "GE", "region": "Tbilisi"}, "GEO"),
+        ({"country_code3": "USA", "country_code": "US", "region": "Georgia"}, "US-GA"),
         ({"country_code3": "ESP", "country_code": "ES", "region": "Virginia"}, "ESP"),
         ({"country_code": "FR"}, "FRA"),
         ({"country_code3": "SEN", "country_code": "SN", "region": "Dakar"}, "SEN"),
