@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def _plain(option: Any) -> float | str:  # noqa: ANN401 - options are of many ty
     """Return an option as a number or a text; of an object with settings of its own, its class."""
     if isinstance(option, str):
         return option
-    if isinstance(option, Real):  # such as numpy's
+    if isinstance(option, Real | Decimal):  # such as numpy's
         return float(option)
     if isinstance(option, CarbonIntensity):
         return option.g_per_kwh

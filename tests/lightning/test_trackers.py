@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,7 @@ def test_each_option_is_told_as_a_number_or_a_text(tmp_path: Path) -> None:
         ({"carbon_intensity": tmp_path / "series.csv"}, {"energy/carbon_intensity": str(tmp_path / "series.csv")}),
         ({"carbon_intensity": Constant(CarbonIntensity(40, "here", "me", 2026))}, {"energy/carbon_intensity": "Constant"}),
         ({"pue": np.float32(1.5)}, {"energy/pue": 1.5}),
+        ({"electricity_price": Decimal("0.5")}, {"energy/electricity_price": 0.5, "energy/currency": "USD"}),
         ({"devices": ["cpu-model:*", "rapl:*"]}, {"energy/devices": "cpu-model:*, rapl:*"}),
         (
             {"electricity_price": {"06:00": 0.3, "22:00": 0.2}},
