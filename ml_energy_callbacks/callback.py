@@ -107,22 +107,24 @@ class MeteredCallback:
         self._forecaster = None
 
     def _forecast(
-        self, began: tuple[float, Point], ended: tuple[float, Point], validations: tuple[int, int]
+        self, began: tuple[float, int, Point], ended: tuple[float, int, Point], validations: int = 0
     ) -> dict[str, float]:
         """Return the metrics of what the training is expected to take, after an epoch.
 
         Args:
-            began: Share of the training that had passed when the epoch began, and the state then.
+            began: Share of the training that had passed when the epoch began, how many validations that are not part of every
+                epoch, and the state then.
             ended: The same of its end.
-            validations: How many validations that are not part of every epoch have passed, and how many are to come.
+            validations: So many of these validations are to come.
         """
+        apart = ended[1] + validations > 0
         if self._forecaster is None:
-            start = self._spent(*began, validations[0])
+            start = self._spent(*began, apart=apart)
             self._forecaster = None if start is None else Forecaster(start)
-        spent = self._spent(*ended, validations[0])
+        spent = self._spent(*ended, apart=apart)
         if self._forecaster is None or spent is None:
             return {}
-        found = self._forecaster.expect(spent, datetime.now().astimezone(), validations[1])
+        found = self._forecaster.expect(spent, datetime.now().astimezone(), validations)
         if found is None:
             return {}
         self._meter.forecast = self._meter.forecast or found
@@ -145,12 +147,13 @@ class MeteredCallback:
         if found is not None and found.error is None and kwh:
             found.error = found.kwh / kwh - 1
 
-    def _spent(self, done: float, point: Point, validations: int) -> Spent | None:
+    def _spent(self, done: float, validations: int, point: Point, *, apart: bool) -> Spent | None:
+        """Return what was used up to a point, with validations apart where they are not part of every epoch."""
         sums = self._meter.sums(point)
         if sums.kwh is None:
             return None
         compiling, compiling_s = self._meter.spent(point, phase="compile")
-        validating, validating_s = self._meter.spent(point, stage="validate") if validations else (0.0, 0.0)
+        validating, validating_s = self._meter.spent(point, stage="validate") if apart else (0.0, 0.0)
         return Spent(
             done=done,
             kwh=sums.kwh,

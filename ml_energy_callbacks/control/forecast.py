@@ -24,8 +24,8 @@ class Spent:
         apart_kwh: Part of the energy that does not come again with each epoch: compiling, and validations that are not part of
             every epoch.
         apart_seconds: The same of the time.
-        validations: How many validations that are not part of every epoch have passed.
-        validation_kwh: What they took together.
+        validations: How many validations that are not part of every epoch had passed, whoever measured them.
+        validation_kwh: What those took that were measured.
         validation_seconds: The same in s.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost, or None.
@@ -68,24 +68,25 @@ class Forecaster:
         if spent.done <= before.done:
             return None
         self._epochs.append(spent)
-        if validations and not spent.validations:
+        start = self._epochs[0]  # validations before it may have been of another training, or in another process
+        validated = spent.validations - start.validations
+        if validations and not validated:
             return None
         kwh_rates = _rates(self._epochs, [each.kwh - each.apart_kwh for each in self._epochs])
         second_rates = _rates(self._epochs, [each.seconds - each.apart_seconds for each in self._epochs])
         left = max(0.0, 1 - spent.done)
         mean = fmean(kwh_rates)
         count = len(kwh_rates)
-        epoch = (spent.done - self._epochs[0].done) / count
+        epoch = (spent.done - start.done) / count
         variance = sum((rate - mean) ** 2 for rate in kwh_rates) + _FIRST_WEIGHT * (_FIRST_SPREAD * mean) ** 2
         freedom = count - 1 + _FIRST_WEIGHT
         spread = (variance / freedom) ** 0.5 * epoch  # of one epoch
         coming = left / epoch
-        validating = validations / (spent.validations or 1)
-        expected = mean * left + validating * spent.validation_kwh
-        seconds = fmean(second_rates) * left + validating * spent.validation_seconds
-        half = quantile(freedom) * hypot(
-            spread * (coming + coming**2 / count) ** 0.5, _FIRST_SPREAD * validating * spent.validation_kwh
-        )
+        repeated = validations / (validated or 1)
+        validating = repeated * (spent.validation_kwh - start.validation_kwh)
+        expected = mean * left + validating
+        seconds = fmean(second_rates) * left + repeated * (spent.validation_seconds - start.validation_seconds)
+        half = quantile(freedom) * hypot(spread * (coming + coming**2 / count) ** 0.5, _FIRST_SPREAD * validating)
         per_kwh = [_per_kwh(before, spent, name) for name in ("co2e_grams", "cost")]
         grams, cost = (None if price is None else so_far + price * expected for so_far, price in per_kwh)
         return ForecastRecord(

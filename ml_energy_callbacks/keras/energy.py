@@ -377,10 +377,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         planned, epochs = self.params.get("epochs"), self._epoch + 1
         if not planned or self._keras_model.stop_training:
             return {}
-        past, planned_ones = 0, 0
+        counts = [0, 0, 0]
         if self._loop is not None and self._loop.validates_at(epochs) != epochs:
-            past, planned_ones = self._loop.validates_at(epochs), self._loop.validates_at(planned)
-        return self._forecast((self._epoch / planned, run.since), (epochs / planned, point), (past, planned_ones - past))
+            counts = [self._loop.validates_at(passed) for passed in (self._epoch, epochs, planned)]
+        before, past, whole = counts
+        return self._forecast((self._epoch / planned, before, run.since), (epochs / planned, past, point), whole - past)
 
     def _cut(self, run: _Pass) -> bool:
         """Return whether the last epoch ended before its last batch."""

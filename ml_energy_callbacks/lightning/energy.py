@@ -236,11 +236,11 @@ class EnergyCallback(MeteredCallback, Callback):
         self._logged_step = -1
         self._step_point = self._meter.point()
         self._begin_training()
-        self._began_at = _shares(trainer, 0)
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
         self._train_sizes = _Sizes(trainer.train_dataloader)
+        self._began_at = _shares(trainer, trainer.current_epoch)
         self._starts["train"] = self._meter.point()
         self._meter.enter("data_wait")
 
@@ -439,15 +439,14 @@ class EnergyCallback(MeteredCallback, Callback):
         done = min(1.0, shares[by])
         began = self._began_at.get(by, 0.0)
         if by == "epochs":  # a checkpoint may have been taken in the middle of this one
-            whole = trainer.num_training_batches
+            batches = trainer.num_training_batches
             ran = self._meter.counts("train", start, point).batches
-            began = done - (ran / whole if isfinite(whole) and whole else 1.0) / (trainer.max_epochs or 1)
+            began = done - (ran / batches if isfinite(batches) and batches else 1.0) / (trainer.max_epochs or 1)
         every = trainer.check_val_every_n_epoch
-        validations = (0, 0)
+        before, past, whole = 0, 0, 0
         if trainer.enable_validation and every is not None and every > 1:
-            past = epochs // every
-            validations = (past, round(epochs / done) // every - past)
-        return self._forecast((began, start), (done, point), validations)
+            before, past, whole = (trainer.current_epoch // every, epochs // every, round(epochs / done) // every)
+        return self._forecast((began, before, start), (done, past, point), whole - past)
 
 
 def _shares(trainer: "Trainer", epochs: int) -> dict[str, float]:
@@ -465,11 +464,11 @@ def _shares(trainer: "Trainer", epochs: int) -> dict[str, float]:
 
 
 def _finished(trainer: "Trainer") -> bool:
-    """Return whether the training came to the end that was set, and not to one before."""
-    if 0 < trainer.max_steps <= trainer.global_step:
-        return True
-    whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    return trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch and whole
+    """Return whether the training came to an end that was set, and not to one before."""
+    shares = _shares(trainer, trainer.current_epoch)
+    if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        shares.pop("epochs", None)
+    return any(share >= 1 for share in shares.values())
 
 
 def _step(trainer: "Trainer") -> int:

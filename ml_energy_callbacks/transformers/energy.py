@@ -435,7 +435,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         done = _done(run.trainer.state)
         if done is None or self._began_at is None or (run.trainer.control.should_training_stop and done < 1):
             return {}
-        return self._forecast((self._began_at, run.start), (done, point), (0, 0))
+        return self._forecast((self._began_at, 0, run.start), (done, 0, point))
 
 
 def _log(trainer: Trainer, metrics: dict[str, float]) -> None:

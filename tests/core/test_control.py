@@ -76,6 +76,29 @@ def test_validations_that_are_not_part_of_every_epoch_are_expected_as_often_as_t
     assert found.seconds_left == pytest.approx(3 * 10 + 50)
 
 
+def test_validations_before_the_first_epoch_that_is_seen_tell_nothing() -> None:
+    def after(done: float, train: float, validations: int, validate: float) -> Spent:
+        return Spent(
+            done,
+            train + validate,
+            0.0,
+            apart_kwh=validate,
+            validations=validations,
+            validation_kwh=validate,
+            validation_seconds=0.0,
+        )
+
+    forecaster = Forecaster(after(0.4, 4.0, 2, 0.0))  # another process took them, as before a training is resumed
+    assert forecaster.expect(after(0.5, 5.0, 2, 0.0), NOW, validations=3) is None
+    found = forecaster.expect(after(0.6, 6.0, 3, 5.0), NOW, validations=2)
+    assert found is not None
+    assert found.kwh == pytest.approx(11 + 4 * 1 + 2 * 5)
+    forecaster = Forecaster(after(0.0, 0.0, 0, 15.0))  # those of another training are among the energy
+    found = forecaster.expect(after(0.2, 2.0, 1, 20.0), NOW, validations=4)
+    assert found is not None
+    assert found.kwh == pytest.approx(22 + 8 * 1 + 4 * 5)
+
+
 def test_at_the_end_a_forecast_is_what_was_used() -> None:
     forecaster = Forecaster(spent(0.0, 0.0, 0.0))
     forecaster.expect(spent(0.5, 3.0, 10.0), NOW)

@@ -93,8 +93,48 @@ def test_validations_now_and_then_and_an_end_by_time_or_steps_are_forecast(tmp_p
     by_time = fit(tmp_path, max_epochs=500, max_time=timedelta(seconds=2))
     assert by_time.forecast is not None
     assert by_time.forecast.kwh == pytest.approx(by_time.total.kwh, rel=0.4)
-    assert by_time.forecast.error is None  # it ended before its last epoch
+    assert by_time.forecast.error == pytest.approx(by_time.forecast.kwh / by_time.total.kwh - 1, abs=0.05)
     assert fit(tmp_path, max_epochs=-1, max_time=timedelta(seconds=0.5)).run.status == "completed"
+
+
+def test_validations_of_another_training_or_before_a_resume_are_not_those_of_this_one(tmp_path: Path) -> None:
+    class PowerCut(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 5:
+                message = "power cut"
+                raise RuntimeError(message)
+
+    options: dict[str, Any] = {"validation": True, "check_val_every_n_epoch": 2}
+    keeper = ModelCheckpoint(tmp_path / "kept", save_last=True)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, keeper, PowerCut(), max_epochs=10, **options)
+    checkpoint = str(tmp_path / "kept" / "last.ckpt")
+    resumed = fit(tmp_path, ModelCheckpoint(tmp_path / "kept"), max_epochs=10, resume=checkpoint, **options)
+    assert resumed.forecast is not None
+    assert resumed.forecast.after_epochs == 2  # the first has no validation
+    assert resumed.forecast.error == pytest.approx(0, abs=0.1)
+
+    energy, model = energy_callback(), module()
+    for _ in range(2):
+        t = trainer(tmp_path, [energy, Pace()], max_epochs=6, num_sanity_val_steps=0, check_val_every_n_epoch=2)
+        t.fit(model, loader(40, 4), loader(20, 4))
+    forecast = energy.record.forecast
+    assert forecast is not None
+    assert forecast.error == pytest.approx(0, abs=0.1)
+    assert forecast.kwh_high - forecast.kwh_low < 0.5 * forecast.kwh
+
+
+def test_a_device_that_is_first_read_after_an_epoch_has_begun_is_forecast_from_the_next_one_on(tmp_path: Path) -> None:
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02, failing=True)
+
+    class Wake(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            counter.failing = counter.failing and trainer.global_step < 5
+
+    energy = EnergyCallback(verbose=False, backends=[ScriptedBackend([counter])])
+    trainer(tmp_path, [energy, Wake(), Pace()], max_epochs=-1, max_steps=60).fit(module(), loader(40, 4))
+    assert energy.record.forecast is not None
+    assert energy.record.forecast.error == pytest.approx(0, abs=0.2)
 
 
 @pytest.mark.parametrize("make", [lambda: EnergyBudget(kwh=1.0), lambda: EnergyEarlyStopping("loss", min_gain_per_kwh=1.0)])
