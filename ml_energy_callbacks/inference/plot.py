@@ -65,10 +65,12 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
             marker="o",
             capsize=3,
             markerfacecolor=None if model.pareto else "white",
+            label=model.name,
         )
-        axes.annotate(model.name, (joules.mean, model.accuracy), textcoords="offset points", xytext=(6, 6))
     axes.set(xlabel=f"J per sample, {comparison.provenance or 'unknown'}", ylabel="accuracy")
     axes.set_title("filled: Pareto front", fontsize="medium")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()  # names beside the points would lie on each other where models are alike
     save(figure, path)
 
 

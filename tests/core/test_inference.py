@@ -539,11 +539,15 @@ def test_a_profile_and_a_comparison_are_drawn(tmp_path: Path) -> None:
     comparison = Comparison(models=[model("a", 0.9, 2.0), model("b", 0.8, 1.0)], **FINDINGS)
     plot_profile(profile, tmp_path / "profile.png")
     plot_comparison(comparison, tmp_path / "comparison.png")
+    plot_comparison(comparison, tmp_path / "comparison.svg")
     silent = BatchCost(batch_size=1, **{**cost(1.0), "joules_per_sample": None})
     nothing = Profile(sizes=[silent], latency_limit_s=1e9, best=None, alike=[], candidates=[], **FINDINGS)
     plot_profile(nothing, tmp_path / "nothing.png")
     for name in ("profile.png", "comparison.png", "nothing.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    # Models that are alike lie on each other, and their names must not.
+    legend = (tmp_path / "comparison.svg").read_text(encoding="utf-8").partition('id="legend_1"')[2]
+    assert all(f"<!-- {each.name} -->" in legend for each in comparison.models)
 
 
 @pytest.mark.parametrize(("limit", "top"), [(12.0, 20.0), (1e12, 10.0)])
