@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.clock import NS_PER_S
@@ -16,6 +16,9 @@ from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
 from ml_energy_callbacks.points import Point
 from ml_energy_callbacks.records import RunRecord
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.job import Gather
 
 _CHANGING_FIGURES = (
     "devices",
@@ -63,6 +66,7 @@ class MeteredCallback:
     def _reset(self) -> None:
         self._meter = EnergyMeter(**self._options)
         self._forecaster: Forecaster | None = None
+        self._gather: Gather | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork."""
@@ -91,6 +95,22 @@ class MeteredCallback:
     def meter(self) -> EnergyMeter:
         """The meter that measures for it; another one after a copy or a pickle."""
         return self._meter
+
+    @property
+    def in_job(self) -> bool:
+        """Whether this process trains beside others of its job that it can ask."""
+        return self._gather is not None
+
+    def agree(self, reason: str | None) -> str | None:
+        """Return why the job's training has to stop, as the first of its processes says: a collective; None to go on."""
+        if self._gather is None:
+            return reason
+        try:
+            return next((found for found in self._gather(reason) if found is not None), None)
+        except Exception as error:  # noqa: BLE001 - whatever the communication raises; training goes on
+            self._gather = None
+            self._meter.warn(f"The job's other processes cannot be asked any more whether to stop ({error!r}).")
+            return reason
 
     @property
     def _hyperparameters(self) -> dict[str, float | str]:

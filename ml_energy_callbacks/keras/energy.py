@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import keras
 
@@ -29,9 +29,6 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report import summary
 from ml_energy_callbacks.storage import Place, as_place
-
-if TYPE_CHECKING:
-    from ml_energy_callbacks.job import Gather
 
 _NEVER = sys.maxsize
 
@@ -190,7 +187,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._step_point: Point | None = None
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
-        self._gather: Gather | None = None
         self._scalars = Scalars(None, self._meter.warn, {})
         self._folder: Place | None = None
         self._backup: Backup | None = None
@@ -386,21 +382,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _cut(self, run: _Pass) -> bool:
         """Return whether the last epoch ended before its last batch."""
         return run.steps is not None and self._meter.counts("train", run.since).batches < run.steps
-
-    @property
-    def in_job(self) -> bool:
-        """Whether this process trains beside others of its job."""
-        return self._gather is not None
-
-    def agree(self, reason: str | None) -> str | None:
-        """Return why the job's training has to stop, as the first of its processes says: a collective; None to go on."""
-        if self._gather is None:
-            return reason
-        try:
-            return next((found for found in self._gather(reason) if found is not None), None)
-        except Exception as error:  # noqa: BLE001 - whatever the communication raises; training goes on
-            self._meter.warn(f"The job's other processes cannot be asked whether to stop ({error!r}).")
-            return reason
 
     def keep(self) -> None:
         """Keep the record beside a backup of the weights."""

@@ -7,9 +7,8 @@ from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.lightning.base import Callback
 from ml_energy_callbacks.lightning.energy import EnergyCallback
-from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.storage import as_place, below
-from ml_energy_callbacks.torch_group import all_gather, joined
+from ml_energy_callbacks.torch_group import joined
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -48,8 +47,8 @@ class EnergyBudget(Callback):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":
-            self._meter = _meter(trainer, "EnergyBudget")
-            self._budget.check(self._meter)
+            self._energy = _energy(trainer, "EnergyBudget")
+            self._budget.check(self._energy.meter)
             self._budget.begin()
             self._batches = 0
 
@@ -70,19 +69,16 @@ class EnergyBudget(Callback):
 
     def _look(self, trainer: "Trainer") -> None:
         """Stop every process where one of them finds it spent; all of them come here at the same batch."""
-        self._meter.share()
-        self._budget.spent(self._meter)
-        reason = _agreed(trainer, self._budget.reason)
-        if reason is not None:
-            trainer.should_stop = True
-            self._meter.end_early(reason)
+        self._energy.meter.share()
+        self._budget.spent(self._energy.meter)
+        _stop(trainer, self._energy, self._budget.reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
-        self._budget.end(self._meter)
+        self._budget.end(self._energy.meter)
         keepers = trainer.checkpoint_callbacks
-        spent = trainer.strategy.reduce_boolean_decision(self._budget.reason is not None and trainer.should_stop, all=False)
-        if not spent or not keepers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        spent = _agreed(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
+        if spent is None or not keepers or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # Private, but what Lightning itself knows it by; where it is not there, one checkpoint more does no harm.
         if not any(getattr(keeper, "_last_global_step_saved", 0) == trainer.global_step > 0 for keeper in keepers):
@@ -119,7 +115,7 @@ class EnergyEarlyStopping(Callback):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":
-            self._meter = _meter(trainer, "EnergyEarlyStopping")
+            self._energy = _energy(trainer, "EnergyEarlyStopping")
             self._rule = GainRule("EnergyEarlyStopping", **self._options)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,7 +124,7 @@ class EnergyEarlyStopping(Callback):
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Go on from where the checkpoint was: its energy record knows that."""
-        earlier = self._meter.earlier
+        earlier = self._energy.meter.earlier
         if earlier is not None and earlier.early_stopping is not None:
             self._rule.restore(earlier.early_stopping)
 
@@ -147,36 +143,41 @@ class EnergyEarlyStopping(Callback):
         value = trainer.callback_metrics.get(monitor)
         reason = None
         if value is None:
-            self._meter.warn(f"EnergyEarlyStopping finds no metric {monitor!r}, so that it never stops the training.")
-        elif self._meter.running:
-            kwh = self._meter.sums().kwh
+            self._energy.meter.warn(f"EnergyEarlyStopping finds no metric {monitor!r}, so that it never stops the training.")
+        elif self._energy.meter.running:
+            kwh = self._energy.meter.sums().kwh
             reason = None if kwh is None else self._rule.stops(float(value), kwh)
-            self._meter.early_stopping = copy(self._rule.state)
-        reason = _agreed(trainer, reason)
+            self._energy.meter.early_stopping = copy(self._rule.state)
+        reason = _stop(trainer, self._energy, reason)
         if reason is not None:
-            trainer.should_stop = True
-            self._meter.end_early(reason)
-            self._meter.warn(reason)
+            self._energy.meter.warn(reason)
 
 
-def _agreed(trainer: "Trainer", reason: str | None) -> str | None:
-    """Return why the training has to stop, as the first of the job's processes says: a collective; None to go on."""
-    if trainer.world_size == 1:
-        return reason
-    if joined():
-        return next((told for told in all_gather(reason) if told is not None), None)
-    stops = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
-    return reason or ("Another process of the job has a reason to stop." if stops else None)
+def _stop(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+    """Stop the training where a process of its job has a reason to, and return that: a collective; None to go on."""
+    reason = _agreed(trainer, energy, reason)
+    if reason is not None:
+        trainer.should_stop = True
+        energy.meter.end_early(reason)
+    return reason
 
 
-def _meter(trainer: "Trainer", owner: str) -> EnergyMeter:
-    """Return the meter of the trainer's EnergyCallback.
+def _agreed(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+    """Return the reason of a process of the job that has one: a collective."""
+    if trainer.world_size == 1 or joined():
+        return energy.agree(reason)
+    found = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
+    return reason or ("Another process of the job has a reason to stop." if found else None)
+
+
+def _energy(trainer: "Trainer", owner: str) -> EnergyCallback:
+    """Return the trainer's EnergyCallback.
 
     Raises:
         ConfigurationError: It has none.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EnergyCallback):
-            return callback.meter
+            return callback
     msg = f"{owner} goes by an EnergyCallback: add one to the trainer's callbacks, too."
     raise ConfigurationError(msg)

@@ -145,8 +145,9 @@ class EnergyCallback(MeteredCallback, Callback):
         self._restored = None
         self._starts.clear()
         directory = None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir  # type: ignore[attr-defined]
-        gather = _gather(trainer)
-        if trainer.world_size > 1 and gather is None and not trainer.is_global_zero:
+        self._gather = _gather(trainer)
+        alone = trainer.world_size > 1 and self._gather is None
+        if alone and not trainer.is_global_zero:
             return
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
@@ -157,11 +158,11 @@ class EnergyCallback(MeteredCallback, Callback):
             output_dir=directory,
             gpus=_gpus(trainer),
             record_event=cuda_event_recorder() if trainer.strategy.root_device.type == "cuda" else None,
-            gather=gather,
+            gather=self._gather,
         )
         replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
         self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
-        if trainer.world_size > 1 and gather is None:
+        if alone:
             name = type(trainer.strategy).__name__
             self._meter.warn(
                 f"The processes of {name} cannot tell each other what they use: the energy in here is that of rank 0's devices "

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import pytest
+from job_world import end, start_ranks
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
@@ -167,3 +168,16 @@ class TestJob:
         assert [len(own["loss"]) for own in logged] == [1, 1]
         assert load_record(tmp_path).epochs[-1].stage == "predict"
         assert load_record(tmp_path).run.reason == "The budget of 3.0e-6 kWh is spent."
+
+    @on_torch
+    def test_a_process_whose_peer_died_goes_on_and_asks_it_no_more(
+        self, tmp_path: Path, driver_library: SimulatedDriver
+    ) -> None:
+        driver = driver_library.environment(gpus=2)
+        first, second = start_ranks(HERE / "job.py", driver, tmp_path, "--budget", "1", "--dies", "1")
+        end(second, code=None)
+        end(first)
+        record = load_record(tmp_path)
+        assert record.ranks[0].status == "completed"
+        assert record.stages["train"].batches == 3 * 8 + 10  # of the other, what it told
+        assert sum("asked any more whether to stop" in warning for warning in record.warnings) == 1
