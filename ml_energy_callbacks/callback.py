@@ -67,6 +67,7 @@ class MeteredCallback:
         self._meter = EnergyMeter(**self._options)
         self._forecaster: Forecaster | None = None
         self._gather: Gather | None = None
+        self._resumed: RunRecord | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork."""
@@ -95,6 +96,17 @@ class MeteredCallback:
     def meter(self) -> EnergyMeter:
         """The meter that measures for it; another one after a copy or a pickle."""
         return self._meter
+
+    @property
+    def resumed(self) -> RunRecord | None:
+        """The record in the checkpoint that the training goes on from, which may be of this very run; None of a new one."""
+        return self._resumed
+
+    def _resume(self, record: RunRecord | None) -> None:
+        """Go on from the record in a checkpoint; None for a training that begins anew."""
+        self._resumed = record
+        if record is not None:
+            self._meter.resume(record)
 
     @property
     def in_job(self) -> bool:

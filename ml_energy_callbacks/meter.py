@@ -213,11 +213,6 @@ class EnergyMeter:
         """Currency of the cost, or None where no price is known."""
         return self._rates.currency if self._rates.priced else None
 
-    @property
-    def earlier(self) -> RunRecord | None:
-        """The record of the run that this one resumes, or None."""
-        return self._earlier
-
     def end_early(self, reason: str | None) -> None:
         """Let the run end as ``stopped``, with the first reason that is given, where it would end as ``completed``.
 

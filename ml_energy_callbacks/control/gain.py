@@ -40,10 +40,10 @@ class GainRule:
             raise ConfigurationError(msg)
         self.state = StoppingRecord(monitor=monitor, mode=mode, min_gain_per_kwh=min_gain_per_kwh, patience=patience)
 
-    def restore(self, state: StoppingRecord) -> None:
-        """Go on from where an interrupted training was, if it was by the same metric."""
+    def restore(self, state: StoppingRecord | None) -> None:
+        """Go on from where an interrupted training was, if it went by the same metric."""
         own = self.state
-        if (state.monitor, state.mode) == (own.monitor, own.mode):
+        if state is not None and (state.monitor, state.mode) == (own.monitor, own.mode):
             own.best, own.best_kwh, own.waited = state.best, state.best_kwh, state.waited
 
     def stops(self, value: float, kwh: float) -> str | None:

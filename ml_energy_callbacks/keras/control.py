@@ -153,8 +153,8 @@ class EnergyEarlyStopping(_BesideEnergy):
             return None
         if self._rule is None:
             self._rule = GainRule("EnergyEarlyStopping", **self._options, mode=mode)
-            if meter.earlier is not None and meter.earlier.early_stopping is not None:
-                self._rule.restore(meter.earlier.early_stopping)
+            if self._energy.resumed is not None:
+                self._rule.restore(self._energy.resumed.early_stopping)
         reason = self._rule.stops(float(value), kwh)
         meter.early_stopping = copy(self._rule.state)
         self._energy.keep()

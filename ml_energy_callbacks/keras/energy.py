@@ -250,9 +250,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
         if stage == "train":
             self._backup = Backup(loop)
-            earlier = self._backup.load(folder or shown)
-            if earlier is not None:
-                self._meter.resume(earlier)
+            self._resume(self._backup.load(folder or shown))
         self._gather = placement.gather()
         self._meter.start(
             framework=f"keras {keras.version()} ({traits.name()})",

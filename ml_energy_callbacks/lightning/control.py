@@ -124,9 +124,8 @@ class EnergyEarlyStopping(Callback):
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Go on from where the checkpoint was: its energy record knows that."""
-        earlier = self._energy.meter.earlier
-        if earlier is not None and earlier.early_stopping is not None:
-            self._rule.restore(earlier.early_stopping)
+        if self._energy.resumed is not None:
+            self._rule.restore(self._energy.resumed.early_stopping)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""

@@ -143,6 +143,7 @@ class EnergyCallback(MeteredCallback, Callback):
             # What reports to Ray at the end of an epoch reports what is logged by then: it has to come after this.
             trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
         self._restored = None
+        self._resume(None)
         self._starts.clear()
         directory = None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir  # type: ignore[attr-defined]
         self._gather = _gather(trainer)
@@ -210,7 +211,7 @@ class EnergyCallback(MeteredCallback, Callback):
             except msgspec.ValidationError:
                 self._meter.warn("The checkpoint's energy totals are of an unknown form; totals start at zero.")
             else:
-                self._meter.resume(record)
+                self._resume(record)
 
     # ---------------------------------------------------------------------------------------------------- fit
 

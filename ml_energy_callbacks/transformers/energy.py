@@ -244,9 +244,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
             self._meter.end_stage()
         checkpoint = caller.inner.f_locals.get("resume_from_checkpoint")
         if isinstance(checkpoint, (str, os.PathLike)):
-            earlier = kept_record(Path(checkpoint), self._folder(args))
-            if earlier is not None:
-                self._meter.resume(earlier)
+            self._resume(kept_record(Path(checkpoint), self._folder(args)))
         self._loop = self._loop or StackLoop(caller.outer)
         self._start(caller.trainer, self._loop)
         self._meter.begin_stage("train", "other", between="other")

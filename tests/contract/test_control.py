@@ -188,6 +188,26 @@ def test_an_interrupted_training_goes_on_with_its_budget_and_its_patience(tmp_pa
     assert record.run.status == "stopped"
 
 
+def test_callbacks_that_go_on_in_the_same_process_have_their_patience_and_a_new_training_has_its_own(tmp_path: Path) -> None:
+    def fail(index: int) -> None:
+        work(index)
+        if len(seen) == 2 * BATCHES + 3:
+            message = "power cut"
+            raise RuntimeError(message)
+
+    seen: list[int] = []
+    used = [energy_callback(tmp_path), EnergyEarlyStopping("loss", min_gain_per_kwh=1e12, patience=4)]
+    options: dict[str, Any] = {"epochs": 9, "validation": 10, "after_batch": seen.append}
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, used, on_batch=fail, backup=True, **options)
+    for epochs in (3, 5):  # one check was too poor before the cut, of four; then there is nothing to go on from
+        seen.clear()
+        record = fit(tmp_path, used, backup=epochs == 3, **options)
+        assert len(seen) == epochs * BATCHES
+        assert record.early_stopping is not None
+        assert record.early_stopping.waited == 4
+
+
 def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None:
     def fail(index: int) -> None:
         work(index)
