@@ -56,7 +56,8 @@ class GainRule:
         if state.waited < state.patience:
             return None
         best = "" if state.best is None else f" since its best, {state.best:.6g}"
-        return f"{state.monitor} gained less than {state.min_gain_per_kwh:g} per kWh{best}, {state.waited} times in a row."
+        often = "" if state.waited == 1 else f", {state.waited} times in a row"
+        return f"{state.monitor} gained less than {state.min_gain_per_kwh:g} per kWh{best}{often}."
 
     def _pays(self, value: float, kwh: float) -> bool:
         state = self.state

@@ -20,10 +20,24 @@ class _BesideEnergy(keras.callbacks.Callback):
     """A callback that goes by the EnergyCallback in the same list."""
 
     _energy: EnergyCallback
+    _loop: KerasLoop
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the callback beside it: the next fit finds one."""
-        return {name: value for name, value in self.__dict__.items() if name != "_energy"}
+        """Leave out the loop and the callback beside it: the next fit finds others."""
+        return {name: value for name, value in self.__dict__.items() if name not in {"_energy", "_loop"}}
+
+    def _find(self, hook: FrameType, owner: str) -> None:
+        """Find the EnergyCallback of the list that called a hook.
+
+        Raises:
+            ConfigurationError: It has none.
+        """
+        self._loop = KerasLoop(hook, unwrapped(self._model))
+        found = next((callback for callback in self._loop.callbacks if isinstance(callback, EnergyCallback)), None)
+        if found is None:
+            msg = f"{owner} goes by an EnergyCallback: add one to the same list of callbacks, before it."
+            raise ConfigurationError(msg)
+        self._energy = found
 
     def _stop(self, reason: str | None) -> bool:
         """Stop the training where a process of its job has a reason to."""
@@ -65,7 +79,7 @@ class EnergyBudget(_BesideEnergy):
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the EnergyCallback."""
         del logs
-        self._energy = _energy(sys._getframe(), self._model, "EnergyBudget")  # noqa: SLF001 - the caller is not to be had otherwise
+        self._find(sys._getframe(), "EnergyBudget")  # noqa: SLF001 - the caller is not to be had otherwise
         self._budget.check(self._energy.meter)
         self._budget.begin()
 
@@ -126,21 +140,22 @@ class EnergyEarlyStopping(_BesideEnergy):
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the EnergyCallback."""
         del logs
-        self._energy = _energy(sys._getframe(), self._model, "EnergyEarlyStopping")  # noqa: SLF001 - as above
+        self._find(sys._getframe(), "EnergyEarlyStopping")  # noqa: SLF001 - as above
         self._rule = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check."""
-        del epoch
-        reason = self._reason(logs)
+        reason = self._reason(epoch, logs)
         if self._stop(reason) and reason is not None:
             self._energy.meter.warn(reason)
 
-    def _reason(self, logs: Any) -> str | None:
+    def _reason(self, epoch: int, logs: Any) -> str | None:
         """Return why the training has to stop, or None."""
         meter, monitor = self._energy.meter, self._options["monitor"]
         value, kwh = (logs or {}).get(monitor), meter.sums().kwh
         mode = self._direction()
+        if value is None and self._waits_for_validation(epoch):
+            return None
         if value is None or mode is None:
             why = (
                 f"finds no metric {monitor!r}"
@@ -160,6 +175,11 @@ class EnergyEarlyStopping(_BesideEnergy):
         self._energy.keep()
         return reason
 
+    def _waits_for_validation(self, epoch: int) -> bool:
+        """Return whether an epoch has no validation, and a later one does."""
+        passed, so_far, whole = (self._loop.validates_at(n) for n in (epoch, epoch + 1, self.params.get("epochs") or 0))
+        return passed == so_far < whole
+
     def _direction(self) -> Mode | None:
         """Return which way the metric is better; None where neither its name nor Keras tells."""
         if self._mode != "auto":
@@ -176,16 +196,3 @@ class EnergyEarlyStopping(_BesideEnergy):
 def _metrics(model: Any) -> list[Any]:
     """Return the model's metrics one by one, those of ``compile`` too."""
     return [inner for metric in model.metrics for inner in (getattr(metric, "metrics", None) or [metric])]
-
-
-def _energy(hook: FrameType, model: Any, owner: str) -> EnergyCallback:
-    """Return the EnergyCallback of the list that called a hook.
-
-    Raises:
-        ConfigurationError: It has none.
-    """
-    for callback in KerasLoop(hook, unwrapped(model)).callbacks:
-        if isinstance(callback, EnergyCallback):
-            return callback
-    msg = f"{owner} goes by an EnergyCallback: add one to the same list of callbacks, before it."
-    raise ConfigurationError(msg)

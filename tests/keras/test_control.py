@@ -1,6 +1,7 @@
-"""What is Keras's own about forecasts: validations now and then."""
+"""What is Keras's own about forecasts and early stopping: validations now and then."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.keras import EnergyCallback
+from ml_energy_callbacks.keras import EnergyCallback, EnergyEarlyStopping
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 WATTS = 360.0
@@ -26,13 +28,13 @@ class Pace(keras.callbacks.Callback):
         time.sleep(3 * BATCH_S)
 
 
-def test_a_training_that_goes_on_expects_the_validations_that_are_to_come(tmp_path: Path) -> None:
+def fit(folder: Path, *, epochs: tuple[tuple[int, int], ...], freq: int, stopping: Sequence[Any] = ()) -> RunRecord:
     x, y = np.zeros((40, 8), "float32"), np.zeros((40, 1), "float32")
     model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02)
-    energy = EnergyCallback(verbose=False, backends=[ScriptedBackend([counter])], output_dir=tmp_path)
-    for begin, end in ((0, 4), (4, 10)):  # the first fit warms up
+    energy = EnergyCallback(verbose=False, backends=[ScriptedBackend([counter])], output_dir=folder)
+    for begin, end in epochs:
         model.fit(
             x,
             y,
@@ -41,11 +43,26 @@ def test_a_training_that_goes_on_expects_the_validations_that_are_to_come(tmp_pa
             epochs=end,
             validation_data=(x[:20], y[:20]),
             validation_batch_size=4,
-            validation_freq=2,
-            callbacks=[energy, Pace()],
+            validation_freq=freq,
+            callbacks=[energy, *stopping, Pace()],
             verbose=0,
         )
-    forecast = energy.record.forecast
+    return energy.record
+
+
+def test_a_training_that_goes_on_expects_the_validations_that_are_to_come(tmp_path: Path) -> None:
+    forecast = fit(tmp_path, epochs=((0, 4), (4, 10)), freq=2).forecast  # the first fit warms up
     assert forecast is not None
     assert forecast.after_epochs == 2  # the first has no validation
     assert forecast.error == pytest.approx(0, abs=0.1)
+
+
+def test_a_metric_that_comes_with_a_validation_now_and_then_is_not_missed(tmp_path: Path) -> None:
+    stopping = [EnergyEarlyStopping("val_loss", min_gain_per_kwh=1e12)]
+    record = fit(tmp_path, epochs=((0, 9),), freq=2, stopping=stopping)
+    assert record.stages["train"].batches == 40
+    assert record.run.reason is not None
+    assert record.run.reason.startswith("val_loss gained less than 1e+12 per kWh since its best")
+    assert not any("finds no metric" in warning for warning in record.warnings)
+    missed = fit(tmp_path, epochs=((0, 3),), freq=2, stopping=[EnergyEarlyStopping("val_accuracy", min_gain_per_kwh=1)])
+    assert any("finds no metric 'val_accuracy'" in warning for warning in missed.warnings)
