@@ -328,7 +328,7 @@ def _notes(
         yield f"The cost is unknown: the records are in several currencies ({currencies})."
     elif priced and unpriced:
         yield f"The cost is unknown where no price was named: run {', '.join(unpriced)}."
-    if any(run.carbon.assumed for run in everything):
+    if any(run.carbon.assumed and run.total.co2e_grams is not None for run in everything):
         yield "The grams are, at least in part, by the world's average intensity: nobody named a place."
 
 

@@ -31,7 +31,7 @@ def render_lifecycle(found: Lifecycle) -> RenderableType:
         f"training ({found.runs} {'run' if found.runs == 1 else 'runs'})",
         *_cells(found.training, of_training, least, least, money=money),
     )
-    name = f"inference ({found.predictions:,.0f})"
+    name = f"inference ({quantity(found.predictions)})"
     table.add_row(name, *_cells(found.inference, of_inference, "", most, money=money))
     return Group(table, *(Text(line) for line in _lines(found)))
 
@@ -50,7 +50,7 @@ def _percent(share: float) -> str:
 
 def _lines(found: Lifecycle) -> Iterator[str]:
     each = quantity(found.joules_per_prediction, "J")
-    yield f"A prediction takes {each} (stage {found.stage}); {found.per_day:,.0f} a day for {found.days:g} days."
+    yield f"A prediction takes {each} (stage {found.stage}); {quantity(found.per_day)} a day for {found.days:g} days."
     low, high = found.training_share.joules_low, found.training_share.joules_high
     if low is not None and high is not None:
         yield f"Training's share of the energy lies between {_percent(low)} and {_percent(high)}."
@@ -59,8 +59,8 @@ def _lines(found: Lifecycle) -> Iterator[str]:
         yield "When inference overtakes training is unknown."
     else:
         least = "at least " if found.lower_bound else ""
-        upper = "or more" if even.high is None else f"to {even.high:,.0f}"
-        count = f"{least}{even.predictions:,.0f} predictions ({even.low:,.0f} {upper})"
+        upper = "or more" if even.high is None else f"to {quantity(even.high)}"
+        count = f"{least}{quantity(even.predictions)} predictions ({quantity(even.low)} {upper})"
         late = ", after its life" if even.day > found.days else ""
         yield f"Inference overtakes training after {count}: day {even.day:,.1f}{late}."
     for note in found.notes:

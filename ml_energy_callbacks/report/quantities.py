@@ -3,7 +3,7 @@
 from ml_energy_callbacks.readings import Provenance
 
 UNKNOWN = "-"
-_GROUPED = 1000
+_GROUPED = 999.5  # with three digits, what is more would be 1e+03
 _SMALL = 0.01
 
 

@@ -19,6 +19,7 @@ from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.lifecycle import Lifecycle, lifecycle, load_records
 from ml_energy_callbacks.records import RunRecord, StageRecord, encode_record
+from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
@@ -68,6 +69,23 @@ def text_of(found: Lifecycle, width: int = 200) -> str:
     with console.capture() as shown:
         console.print(render_lifecycle(found))
     return shown.get()
+
+
+def test_few_predictions_are_not_rounded_to_none() -> None:
+    told = text_of(lifecycle([a_run("a", 0.5)], a_prediction(1.0), per_day=0.5, days=1))
+    assert "0.5 a day for 1 days." in told
+    assert "inference (0.5)" in told
+    assert "after 0.5 predictions (0.445 to 0.557)" in told
+
+
+def test_a_run_without_grams_does_not_taint_those_of_the_others() -> None:
+    nowhere = a_run("a", None)
+    nowhere.carbon = replace(nowhere.carbon, assumed=True)
+    assert not any("nobody named a place" in note for note in lifecycle([nowhere], a_prediction(1), per_day=1, days=1).notes)
+
+
+def test_a_thousand_is_no_power_of_ten() -> None:
+    assert [quantity(value, "J") for value in (999.4, 999.6, 1000.4)] == ["999 J", "1,000 J", "1,000 J"]
 
 
 def test_training_and_inference_over_the_life() -> None:
