@@ -11,6 +11,8 @@ _LEAST_COMPILING = 0.1
 _LEAST_VALIDATING = 0.25
 _IDLE = 0.4
 """A GPU that draws less than this share of the busiest one's power has little to do."""
+_NEARLY_ALL = 0.95
+"""A device that was measured for this share of the time was there all the time."""
 
 _WAITING_STAGES = ("train", "validate", "test", "predict")
 _SERVING_STAGES = ("test", "predict")
@@ -93,9 +95,12 @@ def _validating(record: RunRecord) -> Iterator[Hint]:
 
 
 def _idle_gpus(record: RunRecord) -> Iterator[Hint]:
-    """Name the GPUs that surely had little to do beside another one of their name."""
+    """Name the GPUs that surely had little to do beside another one of their name, for as long as that was measured."""
+    if len(record.run.hostnames) > max(1, len(record.nodes)):
+        return  # it went on elsewhere, and no device is known to have been there all the time
+    brief = _brief(record)
     watts = {device.id: told for device in record.devices if (told := _watts(device, record.total.seconds)) is not None}
-    known = [device for device in record.devices if device.id in watts]
+    known = [device for device in record.devices if device.id in watts and device.id not in brief]
     for name in dict.fromkeys(device.name for device in known):
         peers = [device for device in known if device.name == name]
         busiest = max(peers, key=lambda peer: watts[peer.id])
@@ -109,6 +114,17 @@ def _idle_gpus(record: RunRecord) -> Iterator[Hint]:
         went = f"{_percent(share, record)} of the energy went into {names} with little to do"
         beside = f"while {busiest.id} drew {quantity(watts[busiest.id], 'W')}"
         yield Hint(f"{went} {beside}: using or freeing them would save up to {quantity(joules, 'J')}.", joules, share)
+
+
+def _brief(record: RunRecord) -> set[str]:
+    """Return the devices that were not measured all the time, as their power over it tells nothing.
+
+    Such as that of a test on one GPU of those that were trained on, or of a process that died.
+    """
+    longest = max((rank.seconds for rank in record.ranks), default=0.0)
+    lost = {device for rank in record.ranks if rank.seconds < _NEARLY_ALL * longest for device in rank.devices}
+    long = [stage for stage in record.stages.values() if stage.seconds > (1 - _NEARLY_ALL) * record.total.seconds]
+    return lost | {device.id for device in record.devices if not all(stage.devices.get(device.id) for stage in long)}
 
 
 def _watts(device: DeviceRecord, seconds: float) -> float | None:

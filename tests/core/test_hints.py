@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.records import DeviceRecord, PhaseRecord, RunRecord, StageRecord
+from ml_energy_callbacks.records import DeviceRecord, PhaseRecord, RankRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report import render, summary
 from ml_energy_callbacks.report.hints import hints
 
@@ -26,8 +26,9 @@ def a_device(device_id: str, joules: float | None = 1000.0, **more: Any) -> Devi
     return DeviceRecord(id=device_id, joules=joules, **{**facts, **more})
 
 
-def a_stage(joules: float | None, device: str = "nvml:a", **phases: tuple[float | None, float | None]) -> StageRecord:
-    """Return a stage whose phases have such joules and uncertainties."""
+def a_stage(joules: float | None, *devices: str, **phases: tuple[float | None, float | None]) -> StageRecord:
+    """Return a stage whose devices share its joules, and whose phases have such joules and uncertainties."""
+    devices = devices or ("nvml:a",)
     return StageRecord(
         joules=joules,
         seconds=100.0,
@@ -41,9 +42,26 @@ def a_stage(joules: float | None, device: str = "nvml:a", **phases: tuple[float 
             name: PhaseRecord(joules=energy, seconds=10.0, relative_uncertainty=doubt)
             for name, (energy, doubt) in phases.items()
         },
-        devices={} if joules is None else {device: joules},
+        devices={} if joules is None else dict.fromkeys(devices, joules / len(devices)),
         co2e_grams=None,
         cost=None,
+    )
+
+
+def a_rank(rank: int, seconds: float, device: str) -> RankRecord:
+    return RankRecord(
+        rank=rank,
+        node=0,
+        status="completed",
+        seconds=seconds,
+        batches=1,
+        samples=1,
+        devices=[device],
+        joules=1.0,
+        compute_seconds=seconds,
+        data_wait_seconds=0.0,
+        barrier_seconds=0.0,
+        barrier_joules=None,
     )
 
 
@@ -123,7 +141,7 @@ def test_validating() -> None:
 
 def test_an_idle_gpu() -> None:
     busy, idle = a_device("nvml:a", 30_000.0), a_device("nvml:b", 6_000.0)
-    (hint,) = hints(a_run(busy, idle, train=a_stage(36_000.0)))
+    (hint,) = hints(a_run(busy, idle, train=a_stage(36_000.0, busy.id, idle.id)))
     assert (hint.joules, hint.share) == (6000, pytest.approx(1 / 6))
     assert hint.text.startswith("17 % of the energy went into nvml:b (60 W) with little to do while nvml:a drew 300 W: ")
     assert hint.text.endswith("would save up to 6,000 J.")
@@ -141,7 +159,22 @@ def test_an_idle_gpu() -> None:
     ],
 )
 def test_what_is_no_idle_gpu(other: DeviceRecord) -> None:
-    assert hints(a_run(a_device("nvml:a", 30_000.0), other, train=a_stage(36_000.0))) == []
+    assert hints(a_run(a_device("nvml:a", 30_000.0), other, train=a_stage(36_000.0, "nvml:a", other.id))) == []
+
+
+def test_a_gpu_that_was_not_there_all_the_time_was_not_idle() -> None:
+    devices = a_device("nvml:a", 30_000.0), a_device("nvml:b", 6_000.0)
+    both = a_stage(18_000.0, "nvml:a", "nvml:b")
+    assert len(hints(a_run(*devices, train=both, test=both))) == 1
+    assert hints(a_run(*devices, train=both, test=a_stage(18_000.0))) == []  # the test ran on one of them
+    elsewhere = a_run(*devices, train=both)
+    elsewhere.run = replace(elsewhere.run, hostnames=["here", "there"])
+    assert hints(elsewhere) == []  # it went on there
+    killed = a_run(*devices, train=both)
+    killed.ranks = [a_rank(0, 100.0, "nvml:a"), a_rank(1, 20.0, "nvml:b")]
+    assert hints(killed) == []
+    killed.ranks[1].seconds = 100.0
+    assert len(hints(killed)) == 1
 
 
 def test_a_run_that_measured_nothing_gives_no_hint() -> None:
