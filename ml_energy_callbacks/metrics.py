@@ -6,6 +6,7 @@ the time since the previous step log. A quantity that is not known has no key at
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
@@ -214,6 +215,11 @@ def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in part.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
+
+
+def is_positive(value: object) -> bool:
+    """Return whether this is a finite number above 0, be it one of numpy's."""
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < math.inf
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -1,11 +1,11 @@
 """How much of a budget of energy, emissions or money is spent."""
 
-from math import isfinite
 from typing import Literal
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.report import quantity
 
 Action = Literal["stop", "warn"]
@@ -51,7 +51,7 @@ class Budget:
             msg = f"{owner} has no limit: give kwh, co2e_grams or cost, such as {owner}(kwh=2.5)."
             raise ConfigurationError(msg)
         for name, limit in self._limits.items():
-            if not (type(limit) in (int, float) and isfinite(limit) and limit > 0):
+            if not is_positive(limit):
                 msg = f"{owner} has {name}={limit!r}; give a limit above 0."
                 raise ConfigurationError(msg)
         if action not in ("stop", "warn"):

@@ -1,9 +1,11 @@
 """Whether the last kilowatt-hours bought enough; pure."""
 
 from math import isfinite
+from numbers import Integral
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.records import StoppingRecord
 
 Mode = Literal["min", "max"]
@@ -29,16 +31,19 @@ class GainRule:
         Raises:
             ConfigurationError: A value is impossible.
         """
-        if not (type(min_gain_per_kwh) in (int, float) and isfinite(min_gain_per_kwh) and min_gain_per_kwh > 0):
+        if not is_positive(min_gain_per_kwh):
             msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh!r}; give what a kWh has to gain, above 0."
             raise ConfigurationError(msg)
-        if type(patience) is not int or patience < 0:
+        if not _is_count(patience):
             msg = f"{owner} has patience={patience!r}; give a number of checks from 0 upwards."
             raise ConfigurationError(msg)
         if mode not in ("min", "max"):
             msg = f"{owner} has mode={mode!r}; it is 'min' or 'max'."
             raise ConfigurationError(msg)
-        self.state = StoppingRecord(monitor=monitor, mode=mode, min_gain_per_kwh=min_gain_per_kwh, patience=patience)
+        # As plain numbers, since they are written to the record.
+        self.state = StoppingRecord(
+            monitor=monitor, mode=mode, min_gain_per_kwh=float(min_gain_per_kwh), patience=int(patience)
+        )
 
     def restore(self, state: StoppingRecord | None) -> None:
         """Go on from where an interrupted training was, if it went by the same metric."""
@@ -63,3 +68,7 @@ class GainRule:
         state = self.state
         gain = (state.best or 0.0) - value if state.mode == "min" else value - (state.best or 0.0)
         return gain > 0 and gain >= state.min_gain_per_kwh * (kwh - (state.best_kwh or 0.0))
+
+
+def _is_count(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 0

@@ -1,12 +1,11 @@
 """Options, and the meter, that both measurements share."""
 
 from collections.abc import Sequence
-from math import inf
-from numbers import Real
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.readings import Backend
 
 
@@ -16,10 +15,10 @@ def check_bounds(relative_width: float, max_seconds: float) -> None:
     Raises:
         ConfigurationError: One of them cannot work.
     """
-    if not _is_positive(relative_width) or relative_width >= 1:
+    if not is_positive(relative_width) or relative_width >= 1:
         msg = f"relative_width is {relative_width!r}; give a share between 0 and 1, such as 0.05 for ±5 %."
         raise ConfigurationError(msg)
-    if not _is_positive(max_seconds):
+    if not is_positive(max_seconds):
         msg = f"max_seconds is {max_seconds!r}; give seconds above 0, such as 120."
         raise ConfigurationError(msg)
 
@@ -30,13 +29,9 @@ def check_latency_limit(latency_limit: float | None) -> None:
     Raises:
         ConfigurationError: It cannot work.
     """
-    if latency_limit is not None and not _is_positive(latency_limit):
+    if latency_limit is not None and not is_positive(latency_limit):
         msg = f"latency_limit is {latency_limit!r}; give seconds above 0, or None for no limit."
         raise ConfigurationError(msg)
-
-
-def _is_positive(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < inf
 
 
 def slowest_refresh_s(meter: EnergyMeter) -> float:

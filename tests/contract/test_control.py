@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import frameworks
+import numpy as np
 import pytest
 
-from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks import RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
@@ -95,6 +96,13 @@ def test_another_fit_has_its_own_end(tmp_path: Path) -> None:
     assert fit(tmp_path, [energy, EnergyBudget(kwh=60 / KWH)], epochs=20).run.status == "stopped"
     record = fit(tmp_path, [energy], epochs=1)
     assert (record.run.status, record.run.reason) == ("completed", None)
+
+
+def test_numpys_numbers_are_numbers(tmp_path: Path) -> None:
+    stopping = EnergyEarlyStopping("loss", min_gain_per_kwh=np.float32(1e12), patience=np.int64(1))
+    record = fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(kwh=np.float64(1)), stopping], epochs=9, validation=10)
+    assert record.stages["train"].batches == 2 * BATCHES
+    assert load_record(tmp_path).early_stopping == record.early_stopping
 
 
 @pytest.mark.parametrize(
