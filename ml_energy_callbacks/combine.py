@@ -64,7 +64,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
 
 
 def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
-    """Return what is said of the grams of several records; the last one's settings stand.
+    """Return what is said of the grams of several records; the last one's settings stand, and all places are named.
 
     As in each of them, the grams are the energy times the PUE times the intensity.
     """
@@ -79,6 +79,8 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
     return replace(
         last,
         intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
+        location=_all_of([carbon.location for carbon in each]),
+        note=_all_of([carbon.note for carbon in each]),
         **mixture(each, energies, grams),
         assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
         fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
@@ -91,6 +93,11 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
         water_litres=known_sum([record.carbon.water_litres for record in records]),
         embodied_grams=known_sum(embodied),
     )
+
+
+def _all_of(texts: Sequence[str | None]) -> str | None:
+    """Return what differs, each once, or None."""
+    return "; ".join(dict.fromkeys(filter(None, texts))) or None
 
 
 def _whole(record: RunRecord) -> list[IntervalRecord]:

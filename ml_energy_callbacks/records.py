@@ -248,7 +248,7 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
 
     Attributes:
         intensity_g_per_kwh: Grams CO2e for each kWh; where it changed, the mean, weighted by energy.
-        location: The place as resolved, or None.
+        location: The place as resolved, or None; of several, as of a job's hosts, all of them.
         source: Who publishes the figure.
         data_year: Year that it stands for, or None where the source does not say.
         assumed: True where nobody named a place or an intensity, for the whole run or a part of it.

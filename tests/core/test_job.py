@@ -522,6 +522,22 @@ def test_what_is_merged_adds_up(processes: list[tuple[str, dict[str, float], int
     assert merged.part is None
 
 
+def test_hosts_at_several_places_are_all_named() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        own = backend((replace(GPU, id=f"scripted:gpu-{rank}"), 100.0))
+        measuring = EnergyMeter(backends=[own], location=("FRA", "POL")[rank], verbose=False)
+        with measuring.start(gather=group.gather_of(rank)):
+            epoch(measuring, 0)
+        return measuring.record
+
+    carbon = group.run(work)[0].carbon
+    assert carbon.location == "POL; FRA"
+    grams = [interval.intensity_g_per_kwh for interval in carbon.intervals]
+    assert min(grams) < carbon.intensity_g_per_kwh < max(grams)
+
+
 def test_a_rank_that_told_nothing_is_named() -> None:
     merged = merge_records([measured(0, {"x:0": 5.0}, 1, world=4), measured(2, {"x:2": 7.0}, 1, world=4)])
     assert merged.run.missing_ranks == [1, 3]
