@@ -179,9 +179,13 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
 
 def _sampled_joules(stage: StageRecord) -> float:
     """Return the energy that the stage's samples took, compiling left out."""
-    if stage.joules_per_sample is None or stage.samples is None:
-        return stage.joules or 0.0
-    return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+    if stage.joules_per_sample is not None and stage.samples is not None:
+        return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+    joules, compiling = stage.joules or 0.0, stage.phases.get("compile")
+    if compiling is None or not stage.seconds:
+        return joules
+    by_time = joules * (compiling.seconds or 0.0) / stage.seconds
+    return joules - (by_time if compiling.joules is None else compiling.joules)
 
 
 def _above_idle(*stages: StageRecord) -> float | None:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.combine import merge_records
+from ml_energy_callbacks.combine import add_records, merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.records import encode_record
+from ml_energy_callbacks.records import PhaseRecord, encode_record
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
@@ -597,6 +597,21 @@ def test_files_of_a_part_do_not_replace_the_record_of_the_whole(tmp_path: Path) 
     with pytest.raises(RecordError, match="of the same run, which was resumed and ended"):
         merge_jobs([str(tmp_path)], print)
     assert load_record(tmp_path).total.joules == 10.0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_part_whose_samples_all_passed_in_compiling_adds_no_compiling_to_a_sample(*, known: bool) -> None:
+    compiled, later = measured(0, {"x:0": 30.0}, 8), measured(1, {"x:1": 6.0}, 8)
+    stage = compiled.stages["train"]
+    stage.compile_samples = 8
+    stage.phases = {
+        "compile": PhaseRecord(joules=20.0 if known else None, seconds=1.0, relative_uncertainty=0.1),
+        "data_wait": PhaseRecord(joules=10.0 if known else None, seconds=1.0, relative_uncertainty=0.1),
+    }
+    waited = 10.0 if known else 15.0  # half of the time was compiling
+    for whole in (merge_records([compiled, later]), add_records(merge_records([compiled]), merge_records([later]))):
+        assert whole.stages["train"].joules == 36.0
+        assert whole.stages["train"].joules_per_sample == pytest.approx((waited + 6.0) / 8)
 
 
 def test_records_of_no_job_are_refused() -> None:
