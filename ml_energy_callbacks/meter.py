@@ -209,6 +209,11 @@ class EnergyMeter:
         return self._job is None or self._job.leads
 
     @property
+    def reaches_all(self) -> bool:
+        """Whether none of its job's processes was found to be unreachable."""
+        return self._job is None or self._job.alive or self._job.apart
+
+    @property
     def currency(self) -> str | None:
         """Currency of the cost, or None where no price is known."""
         return self._rates.currency if self._rates.priced else None

@@ -36,6 +36,9 @@ class Linear(pl.LightningModule):
 
     test_step = validation_step
 
+    def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch[0])
+
     def configure_model(self) -> None:
         """Leave the model whole; a strategy that splits models asks for this."""
 
@@ -68,6 +71,10 @@ class Place(pl.Callback):
         if trainer.global_rank == self.options.dies and trainer.current_epoch == 1 and args[-1] == 10:
             os.kill(os.getpid(), 9)
 
+    def on_predict_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_rank == self.options.dies and args[3] == 10:
+            os.kill(os.getpid(), 9)
+
 
 class Keys(pl.Callback):
     """Leave what was logged."""
@@ -95,6 +102,7 @@ def main() -> None:
     parser.add_argument("--unread", type=int, help="its GPU is not read before the training starts, but before the others come")
     parser.add_argument("--save-at", type=int, help="leave a checkpoint at this step")
     parser.add_argument("--silent", action="store_true")
+    parser.add_argument("--predict", action="store_true")
     parser.add_argument("--no-processor-on", type=int)
     options = parser.parse_args()
     backends: list[Any] = [NvmlBackend()]
@@ -117,6 +125,9 @@ def main() -> None:
         max_epochs=3,
     )
     m, data = Linear(), loader(options.ranks * options.nodes * 80, 4)
+    if options.predict:
+        assert len(t.predict(m, data)) == 20
+        return
     t.fit(m, data, loader(options.ranks * options.nodes * 8, 4))
 
 

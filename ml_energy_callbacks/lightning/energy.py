@@ -419,6 +419,8 @@ class EnergyCallback(MeteredCallback, Callback):
             metrics, point = self._meter.close_epoch(stage, trainer.current_epoch, start)
             if stage == "train":
                 metrics |= self._expect(trainer, start, point)
+        if not self._meter.reaches_all:  # to log is a collective, and would end what can go on without the others
+            return
         several = trainer.world_size > 1
         if several:  # each name is a collective then: all processes have to log the same ones
             metrics = trainer.strategy.broadcast(metrics)

@@ -200,6 +200,14 @@ def test_a_killed_process_leaves_its_part(gpus: dict[str, str], tmp_path: Path) 
     assert "name an energy.rank<rank>.json or a directory above some" in " ".join(nothing.stderr.split())
 
 
+def test_a_prediction_ends_as_without_us_where_another_process_was_killed(gpus: dict[str, str], tmp_path: Path) -> None:
+    survivor, killed = job_world.start_ranks(SCRIPT, gpus, tmp_path, "--predict", "--dies", "1")
+    end(killed, code=-9)
+    end(survivor)
+    record = load_record(tmp_path)
+    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 told nothing.")
+
+
 def test_two_jobs_of_one_directory_keep_their_records_apart(gpus: dict[str, str], tmp_path: Path) -> None:
     jobs: list[Any] = [start(gpus, tmp_path, "--ranks", "2", "--pause", "0.05", "--silent") for _ in range(2)]
     for job in jobs:
