@@ -59,9 +59,9 @@ class JobFiles:
         spare = framework_dir if isinstance(framework_dir, Path) else None
         leads = job is None or job.leads
 
-        def claimed(file: RunFile) -> RunFile | None:
+        def claimed(file: RunFile, own_ids: Collection[str]) -> RunFile | None:
             try:
-                file.claim(ids)
+                file.claim(own_ids)
             except ConfigurationError as error:
                 if self._folder is not None and leads:
                     raise
@@ -70,9 +70,10 @@ class JobFiles:
             return file
 
         if job is not None and not (job.apart and leads):
-            self._own = claimed(RunFile(folder, build_own, warn, name=job.file_name, spare=spare))
+            # Of a job that this one resumes, the files of all processes stay, this one's among them.
+            self._own = claimed(RunFile(folder, build_own, warn, name=job.file_name, spare=spare), ())
         if leads:
-            self._record = claimed(RunFile(folder, build, warn, spare=spare))
+            self._record = claimed(RunFile(folder, build, warn, spare=spare), ids)
 
     def write(self) -> None:
         """Write what is known so far."""

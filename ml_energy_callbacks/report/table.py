@@ -203,10 +203,11 @@ def _job(record: RunRecord) -> Iterator[str]:
         return
     last, first = (pick(ranks, key=lambda rank: rank.barrier_seconds) for pick in (min, max))
     if first.barrier_seconds - last.barrier_seconds > _LONG_WAIT * record.total.seconds:
-        waited = sum(rank.barrier_joules or 0.0 for rank in ranks if rank is not last)
+        waited = [rank.barrier_joules for rank in ranks if rank is not last and rank.barrier_joules is not None]
+        used = f", and used {quantity(sum(waited), 'J')} in that time" if waited else ""
         yield (
             f"Rank {last.rank} came last to the ends of epochs: others waited there for up to "
-            f"{quantity(first.barrier_seconds, 's')}, and used {quantity(waited, 'J')} in that time."
+            f"{quantity(first.barrier_seconds, 's')}{used}."
         )
 
 

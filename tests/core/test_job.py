@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_struct
+from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.backends.nvml import NvmlBackend
@@ -20,6 +23,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.records import PhaseRecord, encode_record
+from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
@@ -339,6 +343,29 @@ def test_a_job_that_starts_again_goes_on(tmp_path: Path) -> None:
     assert load_record(tmp_path).total == record.total
 
 
+def test_a_job_that_resumes_leaves_all_files_of_the_one_before(tmp_path: Path) -> None:
+    def work(rank: int, group: Group, earlier: RunRecord | None) -> RunRecord:
+        measuring = meter(rank, tmp_path)
+        if earlier is not None:
+            measuring.resume(earlier)
+        measuring.start(gather=group.gather_of(rank))
+        epoch(measuring, 0)
+        measuring.stop("failed", "gone")
+        return measuring.record
+
+    first, second = Group(2), Group(2)
+    before = first.run(lambda rank: work(rank, first, None))[0]
+    after = second.run(lambda rank: work(rank, second, before))[0]
+    kept = f"-{before.run.id[:8]}"
+    names = {f"energy.rank{rank}{part}.json" for rank in range(2) for part in ("", kept)}
+    assert {path.name for path in tmp_path.iterdir()} == {"energy.json", *names}
+    merge_jobs([str(tmp_path)], print)
+    merged = load_record(tmp_path)
+    assert merged.run.id == before.run.id
+    assert merged.stages["train"].samples == 2 * 2 * 20
+    assert merged.total.joules >= after.total.joules > before.total.joules  # what rank 1 told last was not its last
+
+
 def test_one_that_goes_on_alone_asks_nobody(tmp_path: Path) -> None:
     group = Group(2)
 
@@ -536,6 +563,17 @@ def test_hosts_at_several_places_are_all_named() -> None:
     assert carbon.location == "POL; FRA"
     grams = [interval.intensity_g_per_kwh for interval in carbon.intervals]
     assert min(grams) < carbon.intensity_g_per_kwh < max(grams)
+
+
+def test_what_those_used_who_waited_is_told_where_it_is_known() -> None:
+    for own, used in ({"x:1": 5.0}, ", and used 3 J in that time."), ({}, "."):
+        slow, quick = measured(0, {"x:0": 5.0}, 1), measured(1, own, 1)
+        assert quick.part is not None
+        quick.part = replace_struct(quick.part, barrier_seconds=1.5, barrier_joules=3.0 if own else None)
+        console = Console(width=200, file=StringIO())
+        console.print(render(merge_records([slow, quick])))
+        told = f"Rank 0 came last to the ends of epochs: others waited there for up to 1.5 s{used}\n"
+        assert told in console.file.getvalue()
 
 
 def test_a_rank_that_told_nothing_is_named() -> None:
