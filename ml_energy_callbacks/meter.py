@@ -748,7 +748,10 @@ class EnergyMeter:
     def _build_own(self) -> RunRecord:
         """Return what this process measured, and not a run before it."""
         if self._run is None:
-            msg = "There is no record yet: start the meter first."
+            msg = (
+                "There is no record yet in this process: start the meter first. What another process measured, as with "
+                "ddp_spawn, load_record() reads from its run file."
+            )
             raise ConfigurationError(msg)
         with self._lock:
             look = self._timeline.look()

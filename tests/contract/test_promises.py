@@ -169,7 +169,7 @@ def test_a_copy_and_a_pickle_start_afresh_with_the_same_options(tmp_path: Path) 
     energy = energy_callback(tmp_path, devices=["cpu-model:0"], location="FRA")
     framework.Loops(tmp_path).fit([energy], epochs=1)
     for other in (copy.deepcopy(energy), pickle.loads(pickle.dumps(energy))):  # noqa: S301 - our own
-        with pytest.raises(ConfigurationError, match="no record yet"):
+        with pytest.raises(ConfigurationError, match="no record yet in this process"):
             _ = other.record
         framework.Loops(tmp_path).fit([other], epochs=1)
         assert [device.id for device in other.record.devices] == ["cpu-model:0"]
