@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.deadline import in_background
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job import Job
@@ -87,7 +88,8 @@ class JobFiles:
 
     def finish(self) -> bool:
         """Write all for the last time, and return whether this process has written the record."""
-        kept = [file for file in self._opened if file.finish()]
+        began = monotonic_clock()
+        kept = [file for file in self._opened if file.finish(began)]
         return self._record in kept
 
     def remove_own(self) -> None:

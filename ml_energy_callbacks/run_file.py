@@ -202,8 +202,13 @@ class RunFile:
         if self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
             self._keep_here("it does not answer")
 
-    def finish(self) -> bool:
-        """Write the last record, wait for that for some seconds at most, and return whether the place has it."""
+    def finish(self, began_ns: int | None = None) -> bool:
+        """Write the last record, wait for that for some seconds at most, and return whether the place has it.
+
+        Args:
+            began_ns: When the waiting began, as for another file of the run, monotonic clock in ns; None for now.
+        """
+        waited = 0.0 if began_ns is None else (monotonic_clock() - began_ns) / NS_PER_S
         if isinstance(self._place, Path):
             return self._try()
         self.write()
@@ -211,7 +216,7 @@ class RunFile:
         if writing is None:
             return not self._away
         try:
-            within(min(_LAST_ANSWER_S, self._answer_s), writing)
+            within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
         except LateError:
             self._keep_here("it does not answer")
         except RuntimeError as error:  # the interpreter ends: no thread can start

@@ -8,8 +8,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import msgspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as replace_struct
@@ -406,6 +408,38 @@ def test_one_that_cannot_write_lets_none_begin(tmp_path: Path) -> None:
     assert isinstance(second, ConfigurationError)
     assert str(second).startswith("Rank 0 of the job cannot measure: The run file ")
     assert not list((tmp_path / "free").iterdir())
+
+
+class Silent(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types
+    """In memory, and silent where it is told to be."""
+
+    protocol = ("silent",)
+    answers = threading.Event()
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+        self.answers.wait(30)
+        super().pipe_file(path, value, **options)
+
+
+def test_a_job_waits_no_longer_than_a_run_for_an_url_that_is_silent_at_its_end(tmp_path: Path) -> None:
+    fsspec.register_implementation("silent", Silent, clobber=True)
+    group = Group(2)
+    Silent.answers.set()
+
+    def work(rank: int) -> float:
+        measuring = EnergyMeter(backends=[backend((CPU, 50.0))], output_dir="silent://job", verbose=False)
+        measuring.start(gather=group.gather_of(rank), output_dir=tmp_path)
+        epoch(measuring, 0)
+        Silent.answers.clear()
+        began = time.monotonic()
+        measuring.stop()
+        return time.monotonic() - began
+
+    try:
+        assert max(group.run(work)) < 7  # 5 s, and not for each file
+        assert {path.name.partition("-")[0] for path in tmp_path.iterdir()} == {"energy", "energy.rank0", "energy.rank1"}
+    finally:
+        Silent.answers.set()
 
 
 def test_files_stay_where_the_jobs_record_is_not_written(tmp_path: Path) -> None:
