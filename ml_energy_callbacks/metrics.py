@@ -68,7 +68,7 @@ class TotalFigures(msgspec.Struct, kw_only=True):
         cost: Cost of the electricity, or None.
         measured_joules: Part of ``joules`` that was measured and not estimated, in J.
         errors: Half-width of the 95 % interval of each backend's part of ``joules``, in J: devices of one backend err together.
-        whole_machine: What the meters of the whole machine say, in J, by backend; it is not part of ``joules``.
+        whole_machine_joules: What the meters of the whole machine say, in J, or None; it is not part of ``joules``.
         process_joules: Estimate of the job's share of ``joules``, in J, or None.
         intensity_assumed: Whether the grams are by the world's average, as nobody named a place.
         measures: As in :class:`StageFigures`.
@@ -79,7 +79,7 @@ class TotalFigures(msgspec.Struct, kw_only=True):
     cost: float | None
     measured_joules: float
     errors: dict[str, float]
-    whole_machine: dict[str, float]
+    whole_machine_joules: float | None
     process_joules: float | None
     intensity_assumed: bool
     measures: bool = True
@@ -116,7 +116,7 @@ def add_total_figures(parts: Sequence[TotalFigures]) -> TotalFigures:
         cost=known_sum([part.cost for part in counted]),
         measured_joules=sum(part.measured_joules for part in counted),
         errors=add_up([part.errors for part in counted]),
-        whole_machine=add_up([part.whole_machine for part in counted]),
+        whole_machine_joules=known_sum([joules for part in counted if (joules := part.whole_machine_joules) is not None]),
         process_joules=known_sum([part.process_joules for part in counted]),
         intensity_assumed=any(part.intensity_assumed for part in parts),
         measures=bool(counted),
@@ -164,7 +164,7 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
         "measured_share": figures.measured_joules / joules if joules else None,
         # The key is there only where it says something.
         "intensity_assumed": 1.0 if figures.intensity_assumed and figures.co2e_grams is not None else None,
-        "whole_machine_joules": max(figures.whole_machine.values(), default=None),
+        "whole_machine_joules": figures.whole_machine_joules,
         "process_joules": figures.process_joules,
     }
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}

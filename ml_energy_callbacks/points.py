@@ -243,7 +243,7 @@ def run_figures(
         cost=cost,
         measured_joules=sum(measured),
         errors=errors,
-        whole_machine=_whole_machine(until, beside, earlier),
+        whole_machine_joules=_whole_machine_joules(until, beside, earlier),
         process_joules=_process(until, earlier),
         intensity_assumed=rates.intensity.assumed,
         measures=measures,
@@ -256,12 +256,12 @@ def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[floa
     return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
 
 
-def _whole_machine(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> dict[str, float]:
-    """Return the machine's energy in J by backend: two plugs feed one machine, but a battery tells the same again."""
+def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:
+    """Return the machine's energy in J: two plugs feed one machine, but a battery tells the same again."""
     parts = [(d.backend, d.joules or 0.0) for d in (earlier.whole_machine if earlier else ())]
     devices = [ledger.device for ledger in beside.values() if ledger.device.whole_machine]
     parts += [(device.backend, until.beside[device.id]) for device in devices if device.id in until.beside]
-    return {name: sum(joules for backend, joules in parts if backend == name) for name, _ in parts}
+    return max(add_up([{backend: joules} for backend, joules in parts]).values(), default=None)
 
 
 def _process(until: Point, earlier: RunRecord | None) -> float | None:

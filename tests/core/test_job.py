@@ -610,6 +610,30 @@ def test_what_those_used_who_waited_is_told_where_it_is_known() -> None:
         assert told in console.file.getvalue()
 
 
+def test_the_whole_machines_of_a_job_add_up_whatever_meters_them() -> None:
+    group = Group(2)
+
+    def work(rank: int) -> dict[str, float]:
+        ask = group.gather_of(rank)
+
+        def gather(fact: bytes) -> Sequence[bytes]:
+            told = [msgspec.json.decode(found) for found in ask(fact)]
+            if isinstance(told[1 - rank], dict) and "host" in told[1 - rank]:
+                told[1 - rank]["host"] = "another one"
+            return [msgspec.json.encode(found) for found in told]
+
+        kind = ("plug", "battery")[rank]
+        whole = replace(CPU, id=f"{kind}:0", kind="board", backend=kind, whole_machine=True)
+        measuring = EnergyMeter(backends=[backend((CPU, 50.0)), backend((whole, 200.0))], verbose=False)
+        with measuring.start(gather=gather):
+            time.sleep(0.3)
+            epoch(measuring, 0)
+            return epoch(measuring, 1)
+
+    metrics = group.run(work)[0]
+    assert metrics["energy/total/whole_machine_joules"] == pytest.approx(4 * metrics["energy/total/joules"], rel=0.1)
+
+
 def test_a_rank_that_told_nothing_is_named() -> None:
     merged = merge_records([measured(0, {"x:0": 5.0}, 1, world=4), measured(2, {"x:2": 7.0}, 1, world=4)])
     assert merged.run.missing_ranks == [1, 3]
