@@ -184,7 +184,7 @@ class Devices:
             went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
             # Of a share, that is normal.
             if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not _is_share(name):
-                yield f"{name} could not be read for {missing:.3g} of {seconds:.3g} s; what it used then is missing."
+                yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; what it used then is missing."
 
 
 def _is_share(name: str) -> bool:
