@@ -89,8 +89,9 @@ class EnergyBudget(Callback):
 class EnergyEarlyStopping(Callback):
     """Stop the training when the next kilowatt-hour buys too little of a metric.
 
-    It checks after each validation, or after each epoch where there is none. A value counts as the new best where it gained,
-    since the best before it, ``min_gain_per_kwh`` for each kWh that was used in between.
+    It checks after each validation, or after each epoch where there is none or where it is training that logs the metric. A
+    value counts as the new best where it gained, since the best before it, ``min_gain_per_kwh`` for each kWh that was used in
+    between.
 
     Args:
         monitor: Name of a logged metric.
@@ -117,6 +118,7 @@ class EnergyEarlyStopping(Callback):
         if stage == "fit":
             self._energy = _energy(trainer, "EnergyEarlyStopping")
             self._rule = GainRule("EnergyEarlyStopping", **self._options)
+            self._after_epochs = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the meter, and what Lightning hangs on a callback: the next fit finds them anew."""
@@ -130,26 +132,38 @@ class EnergyEarlyStopping(Callback):
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._check(trainer)
+            self._check(trainer, after_epoch=False)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Check after an epoch without validation."""
-        if not trainer.enable_validation:
-            self._check(trainer)
+        """Check after an epoch without validation, or of which the metric is."""
+        self._check(trainer, after_epoch=True)
 
-    def _check(self, trainer: "Trainer") -> None:
-        monitor = self._options["monitor"]
-        value = trainer.callback_metrics.get(monitor)
+    def _check(self, trainer: "Trainer", *, after_epoch: bool) -> None:
+        """Check if it is time to; in a job of several processes all come here, whatever each of them knows."""
+        value = trainer.callback_metrics.get(self._options["monitor"])
         reason = None
-        if value is None:
-            self._energy.meter.warn(f"EnergyEarlyStopping finds no metric {monitor!r}, so that it never stops the training.")
-        elif self._energy.meter.running:
-            kwh = self._energy.meter.sums().kwh
-            reason = None if kwh is None else self._rule.stops(float(value), kwh)
-            self._energy.meter.early_stopping = copy(self._rule.state)
+        if value is None and not after_epoch:
+            self._after_epochs = True  # training may log it, of which this epoch's value is known at its end alone
+        elif after_epoch == (self._after_epochs or not trainer.enable_validation):
+            reason = self._reason(value)
         reason = _stop(trainer, self._energy, reason)
         if reason is not None:
             self._energy.meter.warn(reason)
+
+    def _reason(self, value: Any) -> str | None:  # noqa: ANN401 - a tensor, or None where the metric is not there
+        """Return why the training has to stop, or None."""
+        meter = self._energy.meter
+        if value is None:
+            meter.warn(
+                f"EnergyEarlyStopping finds no metric {self._options['monitor']!r}, so that it never stops the training."
+            )
+            return None
+        kwh = meter.sums().kwh if meter.running else None
+        if kwh is None:
+            return None
+        reason = self._rule.stops(float(value), kwh)
+        meter.early_stopping = copy(self._rule.state)
+        return reason
 
 
 def _stop(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:

@@ -82,6 +82,19 @@ def test_what_stopped_a_training_first_is_its_reason_also_after_a_test(tmp_path:
     assert (energy.record.run.status, energy.record.run.reason) == ("stopped", "The budget of 2.8e-5 kWh is spent.")
 
 
+def test_early_stopping_by_a_metric_of_training_goes_by_its_value_of_the_same_epoch(tmp_path: Path) -> None:
+    class Cost(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            pl_module.log("cost", max(1.0, 3.0 - trainer.current_epoch), on_step=False, on_epoch=True)
+
+    record = fit(tmp_path, Cost(), EnergyEarlyStopping("cost", min_gain_per_kwh=1e-9, patience=1), validation=True)
+    assert record.stages["train"].batches == 4 * 10  # 3, 2, 1, and 1 again
+    assert record.early_stopping is not None
+    assert record.early_stopping.best == 1.0
+    assert record.early_stopping.best_kwh == pytest.approx(0.75 * record.total.kwh, rel=0.15)
+    assert not any("finds no metric" in warning for warning in record.warnings)
+
+
 def test_validations_now_and_then_and_an_end_by_time_or_steps_are_forecast(tmp_path: Path) -> None:
     now_and_then = fit(tmp_path, validation=True, check_val_every_n_epoch=3)
     assert now_and_then.forecast is not None
