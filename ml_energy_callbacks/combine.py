@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -23,6 +23,9 @@ from ml_energy_callbacks.records import (
     Status,
 )
 from ml_energy_callbacks.summary import keep_apart, mixture, process_record, stage_record, total_record, weighted_mean
+
+MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
+"""Ends what a job's process warns of that could not hear the others to their end."""
 
 
 def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ml_energy_callbacks.backends import counted_twice
-from ml_energy_callbacks.combine import merge_records
+from ml_energy_callbacks.combine import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.host import host_identity, pid_namespace
 from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_figures
@@ -272,7 +272,7 @@ class Job:
     def _tell_silence(self, error: Exception) -> None:
         self._warn(
             f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in this "
-            "record. `ml-energy merge` adds up the files that they leave."
+            f"record. {MERGE_ADVICE}"
         )
 
     def _ask(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on

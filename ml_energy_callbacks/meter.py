@@ -24,7 +24,7 @@ from ml_energy_callbacks.backends import Discovery
 from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
-from ml_energy_callbacks.combine import add_records
+from ml_energy_callbacks.combine import MERGE_ADVICE, add_records
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.devices import Devices
 from ml_energy_callbacks.ending import Loop, ending, last_exception
@@ -384,7 +384,7 @@ class EnergyMeter:
             if status != "completed" and self._job is not None and not self._job.apart:
                 self.warn(
                     "The job's processes did not end together: of the others there is here what they told at the end of an "
-                    "epoch. `ml-energy merge` adds up the files that all of them leave."
+                    f"epoch. {MERGE_ADVICE}"
                 )
             kept = self._files.finish()
             if status == "completed" and self._job is not None and self._job.settle(kept=kept):

@@ -170,7 +170,8 @@ class StageRecord(msgspec.Struct, kw_only=True):
             number of samples is not known, or all of them passed while the framework compiled.
         joules_per_sample_above_idle: What is left of it without the power that the devices draw idle, in J; None where that was
             not measured.
-        latency: Of the stages ``test`` and ``predict``; None where no batch passed, or of a run that was resumed.
+        latency: Of the stages ``test`` and ``predict``; None where no batch passed, of a run that was resumed, or of several
+            processes.
         mean_watts: ``joules / seconds`` or None.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
         provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
-from ml_energy_callbacks.combine import merge_records
+from ml_energy_callbacks.combine import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.files import RecordFile, find_files
 from ml_energy_callbacks.records import FILE_NAME, RunRecord, load_record
@@ -37,6 +37,7 @@ def merge_jobs(places: Sequence[str], tell: Callable[[str], None]) -> list[tuple
             raise RecordError(msg)
         ranks = jobs.setdefault(record.run.id, {})
         known = ranks.get(record.part.rank)
+        record.warnings = [warning for warning in record.warnings if not warning.endswith(MERGE_ADVICE)]  # as is done here
         if known is None or known[1].total.seconds < record.total.seconds:
             ranks[record.part.rank] = (file, record)
     merged = []

@@ -281,6 +281,9 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     merged = merge_records([load_record(tmp_path / f"energy.rank{rank}.json") for rank in range(2)])
     assert (merged.run.status, merged.run.reason) == ("failed", "Rank 1: gone")
     assert merged.total.joules >= record.total.joules
+    ((_, told),) = merge_jobs([str(tmp_path)], print)
+    assert told.total == merged.total
+    assert told.warnings == []  # nothing is left to be merged
 
 
 def test_a_group_that_was_left_before_the_meter_stopped_is_asked_no_more(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ def test_a_killed_process_leaves_its_part(gpus: dict[str, str], tmp_path: Path) 
     record = load_record(tmp_path)
     assert [rank.status for rank in record.ranks] == [left.run.status, "running"]
     assert record.run.status == left.run.status
+    assert not any("ml-energy merge" in warning for warning in record.warnings)
     parts = [load_record(tmp_path / f"energy.rank{rank}.json") for rank in range(2)]
     assert record.total.joules == pytest.approx(sum(part.total.joules or 0.0 for part in parts))
     assert joules(record)[gpu(1)] == pytest.approx(GPU_WATTS[1] * parts[1].total.seconds, rel=5e-3)
