@@ -221,8 +221,8 @@ def test_the_record_goes_to_a_url(tmp_path: Path) -> None:
         assert energy.record.run.status == "completed"
         assert not [warning for warning in energy.record.warnings if "memory://" in warning]
     system = fsspec.filesystem("memory")
-    assert len(system.find("/bucket")) == 2
-    system.rm("/bucket", recursive=True)
+    assert len(system.find("/bucket/run")) == 2
+    system.rm("/bucket/run", recursive=True)
 
 
 def test_a_url_that_cannot_be_reached_is_refused_before_training(tmp_path: Path) -> None:
