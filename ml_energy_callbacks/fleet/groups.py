@@ -42,15 +42,16 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
         by: What the runs have in common, by the words of ``--by``; None where they do not tell it.
         runs: Number of runs.
         kwh: Energy in kWh.
-        kwh_unknown: Number of runs whose energy is not known, so that ``kwh`` is a lower bound.
+        kwh_unknown: Number of runs whose energy is not known, or not of all processes and devices, so that ``kwh`` is a lower
+            bound.
         relative_uncertainty: Half-width of the 95 % interval of ``kwh`` as a share of it. The runs' errors are taken to add up,
             as those of one kind of hardware do.
         estimated_share: Share of ``kwh`` that a model estimated; the rest is measured.
         co2e_grams: Emissions in g CO2e.
-        co2e_unknown: Number of runs whose emissions are not known.
+        co2e_unknown: Number of runs whose emissions are not known, or not of all processes and devices.
         co2e_assumed: Number of runs whose emissions are, at least in part, by the world's average: nobody named a place.
         cost: Cost of the electricity by currency; empty where none is known.
-        cost_unknown: Number of runs whose cost is not known.
+        cost_unknown: Number of runs whose cost is not known, or not of all processes and devices.
         train_joules_per_sample: Energy of a sample of training in J: the sum of joules over the sum of samples, of the runs
             that know both, compiling left out.
         train_relative_uncertainty: Half-width of its 95 % interval as a share of it.
@@ -213,6 +214,11 @@ def _key(word: str) -> str:
     return f"json_extract_string(tags, '/{pointer}')"
 
 
+def _unknown(column: str) -> str:
+    """Return the SQL of how many runs do not know all of something."""
+    return f"count(*) FILTER ({column} IS NULL OR incomplete)"
+
+
 def _relative_uncertainty(joules: str, relative: str) -> str:
     """Return the SQL of the uncertainty of a sum whose parts' errors add up; unknown where that of a part is."""
     doubtful = f"{joules} > 0 AND {relative} IS NULL"
@@ -222,13 +228,13 @@ def _relative_uncertainty(joules: str, relative: str) -> str:
 _SUMS = f"""
     count(*) AS runs,
     sum(joules) / {JOULES_PER_KWH} AS kwh,
-    count(*) - count(joules) AS kwh_unknown,
+    {_unknown("joules")} AS kwh_unknown,
     {_relative_uncertainty("joules", "relative_uncertainty")} AS relative_uncertainty,
     sum(estimated_joules) / nullif(sum(joules), 0) AS estimated_share,
     sum(co2e_grams) AS co2e_grams,
-    count(*) - count(co2e_grams) AS co2e_unknown,
+    {_unknown("co2e_grams")} AS co2e_unknown,
     count(co2e_grams) FILTER (intensity_assumed) AS co2e_assumed,
-    count(*) - count(cost) AS cost_unknown,
+    {_unknown("cost")} AS cost_unknown,
     sum(train_joules) / nullif(sum(train_samples), 0) AS train_joules_per_sample,
     {_relative_uncertainty("train_joules", "train_relative_uncertainty")} AS train_relative_uncertainty,
     sum(predict_joules) / nullif(sum(predict_samples), 0) AS predict_joules_per_sample,

@@ -24,6 +24,8 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
         seconds: Time of all stages in s.
         joules: Energy of all stages in J.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it.
+        incomplete: Whether processes of the job told nothing, or a device was never read: ``joules``, the grams and the cost
+            are lower bounds then.
         estimated_joules: Part of ``joules`` that a model estimated, in J; the rest is measured.
         co2e_grams: Emissions in g CO2e.
         intensity_assumed: Whether they are, at least in part, by the world's average, as nobody named a place.
@@ -50,6 +52,7 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     seconds: float
     joules: float | None
     relative_uncertainty: float | None
+    incomplete: bool
     estimated_joules: float | None
     co2e_grams: float | None
     intensity_assumed: bool
@@ -82,6 +85,7 @@ def row(record: RunRecord, file: str) -> Row:
         seconds=total.seconds,
         joules=total.joules,
         relative_uncertainty=total.relative_uncertainty,
+        incomplete=bool(run.missing_ranks) or any(device.joules is None for device in record.devices),
         estimated_joules=None if total.joules is None else _estimated(record),
         co2e_grams=total.co2e_grams,
         intensity_assumed=record.carbon.assumed,

@@ -70,7 +70,7 @@ def _doubt(value: float | None, relative: float | None) -> str:
 def _lines(fleet: Fleet) -> Iterator[str]:
     total = fleet.total
     if total.kwh_unknown or total.co2e_unknown or (total.cost and total.cost_unknown):
-        yield "≥: it is unknown of some runs, which are not in the sum."
+        yield "≥: of some runs it is unknown, or not all is known; that is not in the sum."
     if total.co2e_assumed:
         yield f"The grams of {_runs(total.co2e_assumed)} are, at least in part, by the world's average: nobody named a place."
     if fleet.repeated:

@@ -168,6 +168,16 @@ def test_sums_are_over_the_runs_that_know_and_say_how_many_do_not(runs: Folder) 
     assert (found[None].runs, found[None].kwh, found[None].kwh_unknown) == (4, pytest.approx(4.0), 2)
 
 
+def test_a_run_whose_energy_is_not_all_there_makes_its_sums_lower_bounds(runs: Folder) -> None:
+    runs.add(1.0, cost=0.3, world_size=3, missing_ranks=[2])
+    unread = runs.add(2.0, cost=0.6)
+    record = load_record(unread)
+    unread.write_text(dump_json(replace(record, devices=[*record.devices, replace(record.devices[0], joules=None)])))
+    runs.add(4.0, cost=1.2)
+    total = groups(runs)[None]
+    assert (total.kwh, total.kwh_unknown, total.co2e_unknown, total.cost_unknown) == (pytest.approx(7.0), 2, 2, 2)
+
+
 def test_an_unknown_uncertainty_of_a_run_is_unknown_of_its_group_but_not_where_it_used_nothing(runs: Folder) -> None:
     runs.add(1.0, model="A")
     runs.add(0.0, doubt=None, model="A")
@@ -212,6 +222,7 @@ def a_row(draw: st.DrawFn) -> Row:
         seconds=1.0,
         joules=joules,
         relative_uncertainty=None if joules is None else draw(st.none() | st.floats(0, 2)),
+        incomplete=draw(st.booleans()),
         estimated_joules=None if joules is None else joules * draw(st.floats(0, 1)),
         co2e_grams=draw(Known),
         intensity_assumed=draw(st.booleans()),
@@ -258,13 +269,13 @@ def test_each_figure_of_a_group_is_that_of_plain_arithmetic_over_its_runs(rows: 
         expected = {
             "runs": len(those),
             "kwh": ratio(joules, KWH),
-            "kwh_unknown": sum(row.joules is None for row in those),
+            "kwh_unknown": sum(row.joules is None or row.incomplete for row in those),
             "relative_uncertainty": doubt((row.joules, row.relative_uncertainty) for row in those),
             "estimated_share": ratio(known(row.estimated_joules for row in those), joules),
             "co2e_grams": known(row.co2e_grams for row in those),
-            "co2e_unknown": sum(row.co2e_grams is None for row in those),
+            "co2e_unknown": sum(row.co2e_grams is None or row.incomplete for row in those),
             "co2e_assumed": sum(row.intensity_assumed and row.co2e_grams is not None for row in those),
-            "cost_unknown": len(those) - len(priced),
+            "cost_unknown": sum(row.cost is None or row.incomplete for row in those),
             "cost": {name: known(row.cost for row in priced if row.currency == name) for name in {r.currency for r in priced}},
         }
         for stage in ("train", "predict"):
@@ -366,7 +377,7 @@ def test_the_table_shows_groups_total_and_what_is_unknown(runs: Folder) -> None:
     assert "model status runs unknown kWh mated g CO2e EUR train" in lines
     assert "Net completed 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines, done.stdout
     assert "total 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines
-    assert "≥: it is unknown of some runs, which are not in the sum." in lines
+    assert "≥: of some runs it is unknown, or not all is known; that is not in the sum." in lines
     assert "The grams of 1 run are" in " ".join(lines)
     assert done.stderr == ""
 
