@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from math import isfinite
@@ -196,7 +196,7 @@ def when(
     duration = timedelta(hours=_above_zero("--run-hours", run_hours, _HOURS_OF_A_YEAR))
     within = timedelta(hours=_above_zero("--hours", hours, _HOURS_OF_A_YEAR))
     now = datetime.now(UTC)
-    prices = price_table(dict(_pair(text) for text in price) if price else None)
+    prices = price_table(_prices(price) if price else None)
     ahead = forecast(location, series, now)
     found = plan(ahead, prices, kwh=kwh, duration=duration, now=now, within=within)
     if json:
@@ -233,13 +233,19 @@ def lifecycle(
     _show(found, render_lifecycle, json=json)
 
 
-def _pair(text: str) -> tuple[str, float]:
-    time, _, value = text.partition("=")
-    try:
-        return time, float(value)
-    except ValueError:
-        msg = f"--price {text!r} is none; write it as 06:00=0.32."
-        raise ConfigurationError(msg) from None
+def _prices(texts: Sequence[str]) -> dict[str, float]:
+    prices: dict[str, float] = {}
+    for text in texts:
+        time, _, value = text.partition("=")
+        if time in prices:
+            msg = f"--price has two prices from {time} on; give one for each time."
+            raise ConfigurationError(msg)
+        try:
+            prices[time] = float(value)
+        except ValueError:
+            msg = f"--price {text!r} is none; write it as 06:00=0.32."
+            raise ConfigurationError(msg) from None
+    return prices
 
 
 @app.command()

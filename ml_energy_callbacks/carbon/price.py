@@ -94,7 +94,11 @@ def price_table(price: float | Mapping[str, float] | None) -> PriceTable | None:
         raise ConfigurationError(msg)
     table: dict[time, float] = {}
     for text, value in price.items():
-        table[_time(text)] = _price(value)
+        begins = _time(text)
+        if begins in table:
+            msg = f"electricity_price has two prices from {begins:%H:%M} on; give one for each time."
+            raise ConfigurationError(msg)
+        table[begins] = _price(value)
     times = sorted(table)
     return PriceTable(times, [table[begin] for begin in times])
 

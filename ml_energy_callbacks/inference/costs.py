@@ -78,7 +78,7 @@ def _state(series: Series, joules: Interval | None, relative_width: float) -> tu
         kept = f"; {len(series.blocks)} repeats before it are kept" if series.blocks else ""
         if series.too_large:
             return "out_of_memory", f"It does not fit in memory ({series.error}){kept}."
-        return "failed", f"It raised {series.error}{kept}."
+        return "failed", f"It raised {series.error.rstrip('.')}{kept}."
     if series.decided:
         return "measured", None
     return "undecided", f"The time was over after {_so_far(series, joules, relative_width)}"

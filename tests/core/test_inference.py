@@ -111,7 +111,7 @@ def test_the_best_batch_size_keeps_the_latency_limit_and_one_that_fails_is_marke
 
     def fragile(batch: Sequence[int]) -> list[int]:
         if len(batch) == 3:
-            msg = "three is too many"
+            msg = "three is too many."
             raise ValueError(msg)
         return predict(batch)
 

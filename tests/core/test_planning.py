@@ -206,6 +206,7 @@ def test_the_command_tells_the_best_start_and_what_it_saves(tmp_path: Path) -> N
         (("--location", "DE", "--kwh", "nan"), "--kwh is nan; give a number above 0."),
         (("--location", "DE", "--price", "06:00+01:00=0.3"), "has the time '06:00+01:00' with an offset"),
         (("--location", "DE", "--price", "6=cheap"), "--price '6=cheap' is none"),
+        (("--location", "DE", "--price", "06:00=0.3", "--price", "06:00=0.2"), "--price has two prices from 06:00 on"),
         (("--location", "DE", "--currency", "Euro"), "currency is 'Euro'"),
     ],
 )

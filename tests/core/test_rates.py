@@ -168,6 +168,7 @@ def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day
         (float("nan"), "electricity_price is nan"),
         ({}, "electricity_price holds no price"),
         ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
+        ({"06:00": 0.3, "06:00:00": 0.2}, "electricity_price has two prices from 06:00 on"),
         ({"06:00": -1}, "electricity_price is -1"),
         ({"06:00": "cheap"}, "electricity_price is 'cheap'; give the price of a kWh as a number"),
         ("0.3", "electricity_price is '0.3'; give the price of a kWh as a number"),
