@@ -127,6 +127,7 @@ class EnergyCallback(MeteredCallback, Callback):
         self._every = 0
         self._logged_step = -1
         self._began_at: dict[str, float] = {}
+        self._batches_before = 0
         self._loggers = Loggers((), self._meter.warn)
         self._train_sizes = self._eval_sizes = _Sizes(None)
         self._samples_shared = False
@@ -238,13 +239,18 @@ class EnergyCallback(MeteredCallback, Callback):
         self._logged_step = -1
         self._step_point = self._meter.point()
         self._begin_training()
+        self._begin_epoch(trainer)  # one that a checkpoint was taken in is not started again
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin to wait for the epoch's first batch."""
+        self._begin_epoch(trainer)
+        self._meter.enter("data_wait")
+
+    def _begin_epoch(self, trainer: "Trainer") -> None:
         self._train_sizes = _Sizes(trainer.train_dataloader)
         self._began_at = _shares(trainer, trainer.current_epoch)
+        self._batches_before = _batches(trainer)
         self._starts["train"] = self._meter.point()
-        self._meter.enter("data_wait")
 
     def on_train_batch_start(
         self,
@@ -282,7 +288,8 @@ class EnergyCallback(MeteredCallback, Callback):
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log the epoch."""
         self._meter.enter("other")
-        self._log_epoch("train", trainer, pl_module)
+        if _batches(trainer) > self._batches_before:  # the end alone comes again after a checkpoint that was taken at it
+            self._log_epoch("train", trainer, pl_module)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
@@ -465,6 +472,11 @@ def _shares(trainer: "Trainer", epochs: int) -> dict[str, float]:
             passed = timer.time_elapsed()
             shares["time"] = passed / (passed + max(left, 0.0)) if passed else 0.0
     return shares
+
+
+def _batches(trainer: "Trainer") -> int:
+    """Return how many batches the training has begun, those before a resume among them."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
 
 def _finished(trainer: "Trainer") -> bool:

@@ -1,5 +1,6 @@
 """The callback in real trainers of both packages."""
 
+import importlib
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -221,3 +222,34 @@ def test_a_training_on_the_processor_leaves_out_gpus_that_torch_could_use(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: could)
     run.fit(module(), loader())
     assert [device.id for device in energy.record.devices] == devices
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    ("checkpoint", "epochs"),
+    [
+        ({"every_n_train_steps": 3}, [(0, 10), (1, 40), (2, 40)]),  # amid an epoch
+        ({"every_n_train_steps": 4}, [(1, 40), (2, 40)]),  # before its validation
+        ({"save_on_train_epoch_end": False}, [(1, 40), (2, 40)]),  # after its validation: its end comes again
+        ({"save_on_train_epoch_end": True}, [(1, 40), (2, 40)]),
+    ],
+)
+def test_a_training_that_goes_on_from_a_checkpoint_tells_what_each_epoch_took_from_there_on(
+    tmp_path: Path, package: str, checkpoint: dict[str, Any], epochs: list[tuple[int, int]]
+) -> None:
+    checkpoints = importlib.import_module(f"{package}.callbacks").ModelCheckpoint
+
+    def fit(epochs: int, *callbacks: Any, **options: Any) -> Any:
+        keep = checkpoints(tmp_path / f"{epochs}", save_top_k=-1, **checkpoint)
+        t = trainer(tmp_path, [keep, *callbacks], package, max_epochs=epochs, enable_checkpointing=True)
+        t.fit(module(package), loader(40, 10), loader(10, 5), **options)
+        return t
+
+    fit(1)
+    (kept,) = (tmp_path / "1").iterdir()
+    energy = EnergyCallback(verbose=False)
+    t = fit(3, energy, ckpt_path=kept)
+    assert [(epoch.index, epoch.samples) for epoch in energy.record.epochs if epoch.stage == "train"] == epochs
+    assert energy.record.stages["train"].samples == sum(samples for _, samples in epochs)
+    assert t.callback_metrics["energy/train/joules_per_sample"] > 0
