@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from ml_energy_callbacks.metrics import PHASES, add_up, known_sum
+from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.records import (
     BesideRecord,
     CarbonRecord,
@@ -82,8 +82,8 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
     return replace(
         last,
         intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
-        location=_all_of([carbon.location for carbon in each]),
-        note=_all_of([carbon.note for carbon in each]),
+        location=all_named(carbon.location for carbon in each),
+        note=all_named(carbon.note for carbon in each),
         **mixture(each, energies, grams),
         assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
         fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
@@ -96,11 +96,6 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
         water_litres=known_sum([record.carbon.water_litres for record in records]),
         embodied_grams=known_sum(embodied),
     )
-
-
-def _all_of(texts: Sequence[str | None]) -> str | None:
-    """Return what differs, each once, or None."""
-    return "; ".join(dict.fromkeys(filter(None, texts))) or None
 
 
 def _whole(record: RunRecord) -> list[IntervalRecord]:

@@ -5,7 +5,7 @@ the time since the previous step log. A quantity that is not known has no key at
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Final, Literal, TypeVar, get_args
 
@@ -215,6 +215,11 @@ def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in part.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
+
+
+def all_named(texts: Iterable[str | None]) -> str | None:
+    """Return what the texts name, each once, also where one is such a list of names already; None where none names anything."""
+    return "; ".join(dict.fromkeys(name for text in texts if text for name in text.split("; "))) or None
 
 
 def is_positive(value: object) -> bool:

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from ml_energy_callbacks.attribution import WIDEST, Ledger, Split
 from ml_energy_callbacks.carbon import Amounts, CarbonIntensity, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, add_up, known_sum, ratio
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, PHASES, Phase, Stage, add_up, all_named, known_sum, ratio
 from ml_energy_callbacks.quantiles import Quantiles
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.records import (
@@ -162,7 +162,7 @@ def mixture(
     """Return what is said of several figures together, each with the energy and the grams that it stands for."""
     bases = [one.basis for one in each]
     return {
-        "source": "; ".join(dict.fromkeys(one.source for one in each)),
+        "source": all_named(one.source for one in each) or "",
         "data_year": _common([one.data_year for one in each]),
         "assumed": any(one.assumed for one in each),
         "basis": "unknown" if "unknown" in bases else _common(bases) or "mixed",

@@ -10,6 +10,7 @@ from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 from ml_energy_callbacks.carbon.price import PriceTable
 from ml_energy_callbacks.carbon.provider import IntensityProvider, Quote
 from ml_energy_callbacks.carbon.site import Site
+from ml_energy_callbacks.metrics import all_named
 
 MOST_INTERVALS = 1024
 """The record is rewritten all the time, and stays below a megabyte."""
@@ -118,7 +119,7 @@ def _merged(intervals: Sequence[Interval[Quote]]) -> list[Interval[Quote]]:
         mean = replace(
             b,
             g_per_kwh=a.g_per_kwh * weight + b.g_per_kwh * (1 - weight),
-            source="; ".join(dict.fromkeys(f"{a.source}; {b.source}".split("; "))),
+            source=all_named((a.source, b.source)) or "",
             assumed=a.assumed or b.assumed,
             relative_uncertainty=a.relative_uncertainty * weight + b.relative_uncertainty * (1 - weight),
         )

@@ -596,8 +596,11 @@ def test_hosts_at_several_places_are_all_named() -> None:
             epoch(measuring, 0)
         return measuring.record
 
-    carbon = group.run(work)[0].carbon
+    record = group.run(work)[0]
+    carbon = record.carbon
     assert carbon.location == "POL; FRA"
+    goes_on = replace_struct(record, carbon=replace_struct(carbon, location="FRA"))
+    assert add_records(record, goes_on).carbon.location == "POL; FRA"  # each once
     grams = [interval.intensity_g_per_kwh for interval in carbon.intervals]
     assert min(grams) < carbon.intensity_g_per_kwh < max(grams)
 
