@@ -9,7 +9,7 @@ from ml_energy_callbacks.backends import Discovery, check_devices, discover
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
-from ml_energy_callbacks.process import BACKEND, open_shares
+from ml_energy_callbacks.process import is_share, open_shares
 from ml_energy_callbacks.readings import Backend, Device, Source
 from ml_energy_callbacks.sampler import Poller
 from ml_energy_callbacks.timeline import Look, Timeline
@@ -155,7 +155,7 @@ class Devices:
             yield from (f"Not measured: {error}" for error in self.found.unavailable.values() if error.present)
         told = {device.id for device in self.opened} | self.found.left_out.keys()
         for name in (self.counted.keys() | self.beside.keys()) - told:
-            if not _is_share(name):
+            if not is_share(name):
                 yield f"{name} was read before and cannot be read any more; what it uses from now on is missing."
 
     def doubts(self) -> Iterator[str]:
@@ -183,10 +183,5 @@ class Devices:
             missing = ledger.finder.missing_at(end) / NS_PER_S
             went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
             # Of a share, that is normal.
-            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not _is_share(name):
+            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not is_share(name):
                 yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; what it used then is missing."
-
-
-def _is_share(name: str) -> bool:
-    """Return whether this is the job's share of a device."""
-    return name.startswith(f"{BACKEND}:")

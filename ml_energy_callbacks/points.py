@@ -8,7 +8,7 @@ from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import Phase, StageFigures, TotalFigures, add_up, known_sum
-from ml_energy_callbacks.process import BACKEND
+from ml_energy_callbacks.process import is_share
 from ml_energy_callbacks.records import EpochRecord, RunRecord
 from ml_energy_callbacks.summary import Tally, errors_by_backend, idle_joules
 from ml_energy_callbacks.timeline import OUTSIDE, Counts, Look
@@ -266,7 +266,7 @@ def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: R
 
 def _process(until: Point, earlier: RunRecord | None) -> float | None:
     """Return the job's share in J; None where it is not known, or not of the run that this one resumes."""
-    shares = [joules for name, joules in until.beside.items() if name.startswith(f"{BACKEND}:")]
+    shares = [joules for name, joules in until.beside.items() if is_share(name)]
     if earlier is None:
         return sum(shares) if shares else None
     before = earlier.process

@@ -23,6 +23,11 @@ _FRESH_NS = NS_PER_S // 2
 """The shares of several devices go by one look at the processes."""
 
 
+def is_share(name: str) -> bool:
+    """Return whether the device of this id is the job's share of another one."""
+    return name.startswith(f"{BACKEND}:")
+
+
 class ProcessTree:
     """The processes of the job on this host and all that they started, those that have ended included.
 

@@ -53,7 +53,7 @@ class EnergyBudget(Callback):
             self._batches = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the meter, and what Lightning hangs on a callback: the next fit finds them anew."""
+        """Leave out the EnergyCallback, and what Lightning hangs on a callback: the next fit finds them anew."""
         return {"_budget": self._budget}
 
     def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
@@ -121,7 +121,7 @@ class EnergyEarlyStopping(Callback):
             self._after_epochs = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the meter, and what Lightning hangs on a callback: the next fit finds them anew."""
+        """Leave out the EnergyCallback, and what Lightning hangs on a callback: the next fit finds them anew."""
         return {"_options": self._options, "_rule": self._rule}
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
