@@ -1,5 +1,6 @@
-"""Fixtures for all tests."""
+"""Options and fixtures for all tests."""
 
+import os
 import warnings
 from collections.abc import Iterator
 
@@ -29,6 +30,40 @@ THEIR_OWN = (
     ".*__array__ implementation doesn't accept a copy keyword.*",
     ".*`shuffle=True` was passed, but will be ignored.*",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the suite."""
+    parser.addoption("--full", action="store_true", help="run the tests marked `full` too, and all seeds of the others")
+    parser.addoption(
+        "--framework", help="lightning, transformers or keras-<backend>: what tests/contract and tests/keras run on"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the framework for this process, for its workers and for the processes that the tests start."""
+    framework = config.getoption("--framework")
+    if framework is not None:
+        name, _, backend = framework.partition("-")
+        os.environ["ML_ENERGY_FRAMEWORK"] = name
+        if backend:
+            os.environ["KERAS_BACKEND"] = backend
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a full run has."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether all seeds are wanted, not the few of a quick run."""
+    return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(autouse=True)
