@@ -7,14 +7,17 @@ fitted power x time, and so conserves every joule.
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.cross_check import CrossCheck
 from ml_energy_callbacks.grid import Regularity
 from ml_energy_callbacks.knots import Knot, KnotFinder
 from ml_energy_callbacks.readings import Device, Reading
-from ml_energy_callbacks.regression import PowerFit, Powers
 from ml_energy_callbacks.timeline import OUTSIDE, TimelineReader
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.regression import Powers
 
 WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
@@ -76,7 +79,7 @@ class Published:
     time_ns: int
     totals: Sequence[float]
     joules: Sequence[float]
-    powers: Powers | None
+    powers: "Powers | None"
     stale_ns: int
 
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
@@ -109,6 +112,9 @@ class Ledger:
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start an empty ledger of a device that will be read every ``interval_s`` seconds or so."""
+        # NumPy is behind it, which takes 0.1 s to import: when a meter starts, and not before.
+        from ml_energy_callbacks.regression import PowerFit  # noqa: PLC0415
+
         self.device = device
         self.finder = KnotFinder(device, interval_s)
         self.check = CrossCheck()

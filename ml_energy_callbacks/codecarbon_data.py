@@ -1,126 +1,446 @@
-"""Where codecarbon keeps its data files, found without importing it.
+"""Tables of carbon intensities, countries and processors: our own data, or those of a newer codecarbon that is installed.
 
-Importing codecarbon runs subprocesses, opens NVML and takes over logging; its data files are all that is wanted.
+Our data is generated from a release of codecarbon by ``tests/release_data.py``. Where a newer release is installed, each of its
+tables that has the known form is used instead. It is read, never imported: importing codecarbon runs subprocesses, opens NVML
+and takes over logging.
 """
 
 import csv
-import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from ml_energy_callbacks.exceptions import ConfigurationError
+import msgspec
 
-_OF_A_COUNTRY = {"carbon_intensity", "country_name", "year"}
-_OF_A_REGION = {"provider", "region", "country_name", "countryIsoCode", "source", "impact"}
+DATA = Path(__file__).with_name("data")
+"""Our tables, a JSON file each; the README there lists their sources and licences."""
 
-_WORLD_AVERAGE = 475.0, "https://www.iea.org/reports/global-energy-co2-status-report-2019/emissions"
-"""What the table says; for where another release moved it, as a run starts without a place, too."""
+_INTENSITIES = "private_infra"
+"""codecarbon's folder of carbon intensities, with one folder below it for each year of some tables."""
+
+_GOOGLE = "gcp"
+
+_REQUIRED_SOURCES = {
+    "biomass", "coal", "fossil", "hydroelectricity", "natural_gas", "nuclear", "petroleum", "solar", "wind", "world_average"
+}  # fmt: skip
+
+
+class Country(msgspec.Struct, array_like=True, frozen=True):
+    """A country's electricity.
+
+    Attributes:
+        code: ISO 3166-1's three letters.
+        name: English name.
+        g_per_kwh: Carbon intensity in g CO2e per kWh.
+        year: The year of the figures.
+        renewables_twh: Renewable generation in TWh; None where it is unknown.
+        low_carbon_twh: Generation by renewables and nuclear power in TWh; None where it is unknown.
+        total_twh: All generation in TWh; None where it is unknown.
+    """
+
+    code: str
+    name: str
+    g_per_kwh: float
+    year: int
+    renewables_twh: float | None = None
+    low_carbon_twh: float | None = None
+    total_twh: float | None = None
+
+
+class State(msgspec.Struct, array_like=True, frozen=True):
+    """A US state: its two letters, its name in lower case, and its emissions in lb CO2e per MWh in a year."""
+
+    code: str
+    name: str
+    lb_per_mwh: float
+    year: int
+
+
+class Mix(msgspec.Struct, frozen=True, rename="camel"):
+    """Shares of the sources of electricity in percent, and their sum."""
+
+    natural_gas: float
+    nuclear: float
+    petroleum: float
+    biomass: float
+    coal: float
+    other: float
+    solar: float
+    tidal: float
+    total: float
+    wind: float
+    hydro: float
+
+
+class Province(msgspec.Struct, array_like=True, frozen=True):
+    """A Canadian province: its name in lower case, and the mix of its electricity in a year."""
+
+    name: str
+    year: int
+    mix: Mix
+
+
+class Zone(msgspec.Struct, array_like=True, frozen=True):
+    """A Chinese province or a Nordic bidding zone: its code, its name, and its intensity in g per kWh in a year."""
+
+    code: str
+    name: str
+    g_per_kwh: float
+    year: int
+
+
+class GoogleRegion(msgspec.Struct, array_like=True, frozen=True):
+    """A region of Google Cloud, its country's name and ISO-3 code, its intensity in g CO2e per kWh, and who publishes that."""
+
+    region: str
+    country_name: str
+    country: str
+    g_per_kwh: float
+    source: str
+
+
+class SourceIntensity(msgspec.Struct, array_like=True, frozen=True):
+    """The intensity of a source of electricity in g CO2e per kWh, and who publishes it; ``world_average`` is one of them."""
+
+    name: str
+    g_per_kwh: float
+    source: str
+
+
+class Processors(msgspec.Struct, array_like=True, frozen=True):
+    """The names of the processors of a thermal design power in W."""
+
+    watts: float
+    names: Sequence[str]
+
+
+class CountryNames(msgspec.Struct, array_like=True, frozen=True):
+    """ISO 3166-1's two letters, three letters and three digits of a country, and its English names."""
+
+    alpha_2: str
+    alpha_3: str
+    numeric: str
+    names: Sequence[str]
+
+
+Row = TypeVar("Row")
+
+
+class Table(msgspec.Struct, Generic[Row], frozen=True):
+    """A table.
+
+    Attributes:
+        source: Who publishes the figures, in words.
+        codecarbon: The release of codecarbon that it is from; None where it is not from there.
+        rows: Its rows.
+        installed: Whether that release is installed here; else the table is our own.
+    """
+
+    source: str
+    codecarbon: str | None
+    rows: Sequence[Row]
+    installed: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Which table it is, in words."""
+        return f"table of {'the installed ' if self.installed else ''}codecarbon {self.codecarbon}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[Row]):
+    """A kind of table that codecarbon has.
+
+    Attributes:
+        name: Name of our file, without its suffix.
+        row: Type of its rows.
+        read: Returns who publishes the figures, and the rows, from codecarbon's folder of data.
+    """
+
+    name: str
+    row: type[Row]
+    read: Callable[[Path], tuple[str, Sequence[Row]]]
 
 
 @cache
-def _folder() -> Path:
-    spec = find_spec("codecarbon")
+def installed_release() -> tuple[Path, str] | None:
+    """Return the folder of the installed codecarbon's data and its release, or None where there is none."""
+    try:
+        spec = find_spec("codecarbon")
+    except ValueError:  # somebody put a module of their own in its place
+        return None
     if spec is None or not spec.submodule_search_locations:
-        msg = "codecarbon is not installed, whose tables of carbon intensity and processors are needed: pip install codecarbon"
-        raise ConfigurationError(msg)
-    return Path(spec.submodule_search_locations[0]) / "data"
+        return None
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms, wanted only where it is installed
 
-
-@cache
-def energy_mixes() -> dict[str, dict[str, Any]]:
-    """Return each country's electricity by its ISO-3 code; ``carbon_intensity`` is in g CO2e per kWh.
-
-    Where another release of codecarbon moved or changed the table, no country is known.
-    """
     try:
-        mixes = dict(json.loads(_read("private_infra", "global_energy_mix.json")))
-    except (OSError, ValueError, TypeError):
-        return {}
-    return {code: mix for code, mix in mixes.items() if isinstance(mix, dict) and mix.keys() >= _OF_A_COUNTRY}
+        return Path(spec.submodule_search_locations[0]) / "data", version("codecarbon")
+    except PackageNotFoundError:
+        return None
 
 
-@cache
-def world_average() -> tuple[float, str]:
-    """Return the world's average intensity in g CO2e per kWh, and its source."""
+def our_table(kind: Kind[Row]) -> Table[Row]:
+    """Return our own table."""
+    return _decode(kind.name, kind.row)
+
+
+def _decode(name: str, row: type[Row]) -> Table[Row]:
+    data = (DATA / f"{name}.json").read_bytes()
+    return msgspec.json.decode(data, type=Table[row])  # type: ignore[valid-type]
+
+
+def _newest(kind: Kind[Row]) -> Table[Row]:
+    """Return the installed codecarbon's table where that is newer than ours and has the known form; else ours."""
+    ours, installed = our_table(kind), installed_release()
+    if installed is None or _order(installed[1]) <= _order(str(ours.codecarbon)):
+        return ours
+    folder, release = installed
     try:
-        table = json.loads(_read("private_infra", "carbon_intensity_per_source.json"))
-        return float(table["world_average"]), str(table["world_average_source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return _WORLD_AVERAGE
+        source, rows = kind.read(folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it was moved or changed
+        return ours
+    return Table(source, release, rows, installed=True) if rows else ours
 
 
-@cache
-def source_intensities() -> dict[str, float]:
-    """Return the intensity of each source of electricity in g CO2e per kWh by its name, such as ``natural_gas``."""
-    table = json.loads(_read("private_infra", "carbon_intensity_per_source.json"))
-    return {name: float(value) for name, value in table.items() if isinstance(value, int | float)}
+def _order(release: str) -> list[int]:
+    found = re.match(r"\d+(?:\.\d+)*", release)
+    return [int(part) for part in found[0].split(".")] if found else []
 
 
-@cache
-def us_states() -> dict[str, Any]:
-    """Return each US state by its name in lower case, with ``regionCode`` and ``emissions`` in lb CO2e per MWh; ``_source``."""
-    return _latest("usa_emissions.json")[0]
+# ------------------------------------------------------------------------------------------------------- codecarbon's own form
 
 
-@cache
-def canadian_provinces() -> tuple[dict[str, dict[str, float]], int]:
-    """Return the shares of the sources of each province's electricity in percent, by its name in lower case, and their year."""
-    return _latest("canada_energy_mix.json")
+class _Mix(
+    msgspec.Struct,
+    rename={"renewables_twh": "renewables_TWh", "low_carbon_twh": "low_carbon_TWh", "total_twh": "total_TWh"},
+):
+    carbon_intensity: float
+    country_name: str
+    year: int
+    renewables_twh: float | None = None
+    low_carbon_twh: float | None = None
+    total_twh: float | None = None
 
 
-@cache
-def chinese_provinces() -> dict[str, Any]:
-    """Return ``data``, the provinces by ISO 3166-2 code with ``emission_factor`` in g CO2 per kWh, and ``metadata``."""
-    return _latest("china_provincial_emissions.json")[0]
+class _Publisher(msgspec.Struct):
+    name: str
+    year: int
 
 
-@cache
-def nordic_zones() -> dict[str, Any]:
-    """Return ``data``, the bidding zones by name with ``emission_factor`` in g CO2e per kWh, and ``metadata``."""
-    zones: dict[str, Any] = json.loads(_read("private_infra", "nordic_emissions.json"))
-    return zones
+class _State(msgspec.Struct, rename="camel"):
+    emissions: float
+    region_code: str
 
 
-@cache
-def cloud_regions() -> list[dict[str, str]]:
-    """Return the regions of clouds: ``provider``, ``region``, ``country_name``, ``source``, ``impact`` in g CO2e per kWh.
-
-    Where another release of codecarbon moved or changed the table, no region is known.
-    """
-    try:
-        rows = csv.DictReader(_read("cloud", "impact.csv").removeprefix("\ufeff").splitlines())
-    except OSError:
-        return []
-    return [row for row in rows if row.keys() >= _OF_A_REGION]
+class _Factor(msgspec.Struct):
+    emission_factor: float
+    description: str
+    year: int
 
 
-def _latest(name: str) -> tuple[dict[str, Any], int]:
-    """Return what the latest year's folder holds under a name, and the year.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    found = sorted(path for path in _folder().glob(f"private_infra/*/{name}") if path.parent.name.isdigit())
-    if not found:
-        raise FileNotFoundError(name)
-    return json.loads(found[-1].read_text(encoding="utf-8")), int(found[-1].parent.name)
+class _Factors(msgspec.Struct):
+    data: dict[str, _Factor]
 
 
-@cache
-def processor_tdps() -> dict[str, float]:
-    """Return the thermal design power of processors in W by name; rows without a plain positive number are left out."""
+def _read_countries(folder: Path) -> tuple[str, Sequence[Country]]:
+    mixes = msgspec.json.decode((folder / _INTENSITIES / "global_energy_mix.json").read_bytes(), type=dict[str, _Mix])
+    rows = [
+        Country(
+            code,
+            mix.country_name,
+            mix.carbon_intensity,
+            mix.year,
+            mix.renewables_twh,
+            mix.low_carbon_twh,
+            mix.total_twh,
+        )
+        for code, mix in mixes.items()
+    ]
+    return "Our World in Data, after Ember and the Energy Institute", rows
+
+
+def _read_states(folder: Path) -> tuple[str, Sequence[State]]:
+    path, _ = _latest(folder, "usa_emissions.json")
+    table = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    publisher = msgspec.convert(table["_source"], _Publisher)
+    states = {name: msgspec.convert(row, _State) for name, row in table.items() if not name.startswith("_")}
+    rows = [
+        State(state.region_code, name, state.emissions, publisher.year)
+        for name, state in states.items()
+        if len(state.region_code) == len("VA")  # one row is the whole country's
+    ]
+    return publisher.name, rows
+
+
+def _read_provinces(folder: Path) -> tuple[str, Sequence[Province]]:
+    path, year = _latest(folder, "canada_energy_mix.json")
+    mixes = msgspec.json.decode(path.read_bytes(), type=dict[str, Mix])
+    return "the province's mix times the intensity of each source", [Province(name, year, mix) for name, mix in mixes.items()]
+
+
+def _read_chinese(folder: Path) -> tuple[str, Sequence[Zone]]:
+    path, _ = _latest(folder, "china_provincial_emissions.json")
+    return "Ministry of Ecology and Environment and National Bureau of Statistics of China", _zones(path)
+
+
+def _read_nordic(folder: Path) -> tuple[str, Sequence[Zone]]:
+    path = folder / _INTENSITIES / "nordic_emissions.json"
+    return "ENTSO-E's generation by type times the intensity of each source", _zones(path)
+
+
+def _zones(path: Path) -> Sequence[Zone]:
+    factors = msgspec.json.decode(path.read_bytes(), type=_Factors).data
+    return [Zone(code, each.description, each.emission_factor, each.year) for code, each in factors.items()]
+
+
+def _read_google(folder: Path) -> tuple[str, Sequence[GoogleRegion]]:
+    text = (folder / "cloud" / "impact.csv").read_text(encoding="utf-8-sig")
+    rows = [
+        GoogleRegion(row["region"], row["country_name"], row["countryIsoCode"], float(row["impact"]), row["source"])
+        for row in csv.DictReader(text.splitlines())
+        if row["provider"] == _GOOGLE
+    ]
+    return "Google Cloud, carbon data of its regions", rows
+
+
+def _read_sources(folder: Path) -> tuple[str, Sequence[SourceIntensity]]:
+    path = folder / _INTENSITIES / "carbon_intensity_per_source.json"
+    table = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    rows = [
+        SourceIntensity(name, float(value), str(table[f"{name}_source"]))
+        for name, value in table.items()
+        if isinstance(value, int | float)
+    ]
+    if missing := _REQUIRED_SOURCES.difference(row.name for row in rows):
+        raise LookupError(missing)
+    return "several: each row names its own", rows
+
+
+def _read_processors(folder: Path) -> tuple[str, Sequence[Processors]]:
+    """Read the processors' thermal design power; rows without a plain positive number are left out."""
+    text = (folder / "hardware" / "cpu_power.csv").read_text(encoding="utf-8")
     tdps: dict[str, float] = {}
-    for name, watts in csv.reader(_read("hardware", "cpu_power.csv").splitlines()[1:]):
+    for name, watts in csv.reader(text.splitlines()[1:]):
         try:
             tdp = float(watts)
         except ValueError:
             continue
         if tdp > 0:
             tdps[name] = tdp
-    return tdps
+    names: dict[float, list[str]] = {}
+    for name, tdp in tdps.items():
+        names.setdefault(tdp, []).append(name)
+    return "Intel's and AMD's specifications", [Processors(watts, names[watts]) for watts in sorted(names)]
 
 
-def _read(*parts: str) -> str:
-    return _folder().joinpath(*parts).read_text(encoding="utf-8")
+def _latest(folder: Path, name: str) -> tuple[Path, int]:
+    """Return the file of a name in the folder of the latest year that has one, and the year.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    found = sorted(path for path in folder.glob(f"{_INTENSITIES}/*/{name}") if path.parent.name.isdigit())
+    if not found:
+        raise FileNotFoundError(name)
+    return found[-1], int(found[-1].parent.name)
+
+
+COUNTRIES = Kind("countries", Country, _read_countries)
+US_STATES = Kind("us_states", State, _read_states)
+CANADIAN_PROVINCES = Kind("canadian_provinces", Province, _read_provinces)
+CHINESE_PROVINCES = Kind("chinese_provinces", Zone, _read_chinese)
+NORDIC_ZONES = Kind("nordic_zones", Zone, _read_nordic)
+GOOGLE_REGIONS = Kind("google_regions", GoogleRegion, _read_google)
+SOURCES = Kind("sources", SourceIntensity, _read_sources)
+PROCESSORS = Kind("processors", Processors, _read_processors)
+
+KINDS: Sequence[Kind[Any]] = (
+    COUNTRIES,
+    US_STATES,
+    CANADIAN_PROVINCES,
+    CHINESE_PROVINCES,
+    NORDIC_ZONES,
+    GOOGLE_REGIONS,
+    SOURCES,
+    PROCESSORS,
+)
+"""All that are from codecarbon."""
+
+
+# -------------------------------------------------------------------------------------------------------------------- tables
+
+
+@cache
+def countries() -> Table[Country]:
+    """Return the countries."""
+    return _newest(COUNTRIES)
+
+
+@cache
+def countries_by_code() -> Mapping[str, Country]:
+    """Return the countries by their ISO-3 codes."""
+    return {country.code: country for country in countries().rows}
+
+
+@cache
+def us_states() -> Table[State]:
+    """Return the US states, without the whole country."""
+    return _newest(US_STATES)
+
+
+@cache
+def canadian_provinces() -> Table[Province]:
+    """Return the Canadian provinces."""
+    return _newest(CANADIAN_PROVINCES)
+
+
+@cache
+def chinese_provinces() -> Table[Zone]:
+    """Return the Chinese provinces by ISO 3166-2 code; their intensity is in g CO2 per kWh."""
+    return _newest(CHINESE_PROVINCES)
+
+
+@cache
+def nordic_zones() -> Table[Zone]:
+    """Return the Nordic bidding zones; their intensity is in g CO2e per kWh."""
+    return _newest(NORDIC_ZONES)
+
+
+@cache
+def google_regions() -> Table[GoogleRegion]:
+    """Return the regions of Google Cloud."""
+    return _newest(GOOGLE_REGIONS)
+
+
+@cache
+def sources() -> Table[SourceIntensity]:
+    """Return the intensities of the sources of electricity, and the world's average."""
+    return _newest(SOURCES)
+
+
+@cache
+def source_intensities() -> Mapping[str, SourceIntensity]:
+    """Return the intensity of each source of electricity by its name, such as ``natural_gas``."""
+    return {row.name: row for row in sources().rows}
+
+
+@cache
+def processors() -> Table[Processors]:
+    """Return the thermal design power of processors."""
+    return _newest(PROCESSORS)
+
+
+@cache
+def processor_tdps() -> Mapping[str, float]:
+    """Return the thermal design power of processors in W by name."""
+    return {name: row.watts for row in processors().rows for name in row.names}
+
+
+@cache
+def country_names() -> Sequence[CountryNames]:
+    """Return the codes and names of all countries of ISO 3166-1, with or without a figure."""
+    return _decode("country_names", CountryNames).rows

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ml_energy_callbacks.carbon.places import country_of
-from ml_energy_callbacks.codecarbon_data import energy_mixes
+from ml_energy_callbacks.codecarbon_data import countries_by_code
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STAGES
 from ml_energy_callbacks.readings import Kind, Provenance
@@ -55,7 +55,7 @@ def codecarbon_csv(record: RunRecord) -> str:
         "emissions": emissions,
         "emissions_rate": None if emissions is None or not total.seconds else emissions / total.seconds,
         "energy_consumed": None if total.kwh is None else total.kwh * carbon.pue,
-        "country_name": energy_mixes()[country]["country_name"] if country else None,
+        "country_name": countries_by_code()[country].name if country else None,
         "country_iso_code": country,
         "region": location if country and not on_cloud and location != country and len(location) > len("FR") else None,
         "cloud_provider": provider if on_cloud else None,

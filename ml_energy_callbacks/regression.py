@@ -6,6 +6,8 @@ whose scatter gives the error (cluster-robust, Liang and Zeger 1986): it holds w
 and when powers drift. Uncertain refresh instants are errors in variables: their variance is taken out of the normal matrix
 (Fuller, Measurement Error Models, 1987, section 2.2), and where little is left after that, the phases are collinear.
 Memory is constant.
+
+Intervals, which have few buckets each, are added in plain Python; NumPy solves the equations of all buckets.
 """
 
 from collections import defaultdict
@@ -13,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ml_energy_callbacks.student_t import quantile
 
-Vector = list[float]
 _Key = TypeVar("_Key", int, tuple[int, int])
-Matrix = list[Vector]
+_Array = NDArray[np.floating[Any]]
 
 _BLOCKS = 16
 MIN_BLOCKS = 8
@@ -26,6 +30,8 @@ _UNRELIABLE = 0.25
 _NOISE = 0.05
 """First guess of an interval's scatter about the fit, as a share of its energy; worth two intervals."""
 _LEAST_PRIOR = 1e-6
+_LEAST_PIVOT = 1e-9
+"""What elimination leaves of a diagonal element of a definite matrix, as a share of it."""
 _RESOLVE = 1.05
 """The powers used for spreading are solved anew when the equations have grown by this factor."""
 
@@ -170,13 +176,12 @@ class PowerFit:
         buckets = solution.buckets
         half_widths: dict[int, float | None] = dict.fromkeys(buckets)
         scores = [_score(block, solution) for block in self._blocks]
-        for i, bucket in enumerate(buckets):
+        pulls = np.array([[score.get(b, 0.0) for b in buckets] for score in scores])
+        squares = ((pulls @ solution.inverse) ** 2).sum(axis=0)
+        for bucket, square in zip(buckets, squares.tolist(), strict=True):
             count = sum(bucket in score for score in scores)
             if bucket in solution.reliable and count >= MIN_BLOCKS:
-                row = dict(zip(buckets, solution.inverse[i], strict=True))
-                squares = sum(sum(row[b] * pull for b, pull in score.items()) ** 2 for score in scores)
-                factor = quantile(count - 1) * (count / (count - 1)) ** 0.5
-                half_widths[bucket] = factor * squares**0.5
+                half_widths[bucket] = quantile(count - 1) * (count / (count - 1) * square) ** 0.5
         return Fit({b: max(0.0, w) for b, w in solution.watts.items()}, half_widths)
 
     def _solve(self) -> "_Solution":
@@ -185,36 +190,31 @@ class PowerFit:
             total.merge(block)
         buckets = sorted(total.joules)
         mean = self._joules / self._seconds
-        matrix = _dense(total, buckets)
-        prior = self._prior(matrix, [total.joules[b] for b in buckets], buckets, mean)
-        for i in range(len(buckets)):
-            matrix[i][i] += prior
-        right = [total.joules[b] + prior * mean for b in buckets]
+        matrix, energies = _dense(total, buckets), np.array([total.joules[b] for b in buckets])
+        prior = self._prior(matrix, energies, np.array([self._watts.get(b, mean) for b in buckets]), mean)
+        matrix += prior * np.eye(len(buckets))
         inverse = _inverse(matrix)
         reliable: set[int] = set()
         if inverse is not None:
             for i, bucket in enumerate(buckets):
-                if (total.errors.get(bucket, 0.0) + prior) * inverse[i][i] < _UNRELIABLE:
+                if (total.errors.get(bucket, 0.0) + prior) * inverse[i, i] < _UNRELIABLE:
                     reliable.add(bucket)
-                    matrix[i][i] -= total.errors.get(bucket, 0.0)
+                    matrix[i, i] -= total.errors.get(bucket, 0.0)
             inverse = _inverse(matrix)
         if inverse is None:
-            return _Solution(buckets, dict.fromkeys(buckets, mean), [], set())
-        watts = {b: _dot(row, right) for b, row in zip(buckets, inverse, strict=True)}
-        return _Solution(buckets, watts, inverse, reliable)
+            return _Solution(buckets, dict.fromkeys(buckets, mean), np.zeros_like(matrix), set())
+        watts = inverse @ (energies + prior * mean)
+        return _Solution(buckets, dict(zip(buckets, watts.tolist(), strict=True)), inverse, reliable)
 
-    def _prior(self, matrix: Matrix, right: Vector, buckets: list[int], mean: float) -> float:
+    def _prior(self, matrix: _Array, energies: _Array, watts: _Array, mean: float) -> float:
         """Return the weight of the guess that every bucket draws the mean power, give or take that much (empirical Bayes).
 
         It is the intervals' scatter about the last solution over the square of the mean.
         """
         length = self._seconds / self._count
-        watts = [self._watts.get(b, mean) for b in buckets]
-        scatter = (
-            self._squares - 2 * _dot(watts, right) + sum(w * _dot(row, watts) for w, row in zip(watts, matrix, strict=True))
-        )
+        scatter = float(self._squares - 2 * watts @ energies + watts @ matrix @ watts)
         scatter = max(0.0, scatter) + 2 * (_NOISE * mean) ** 2 * length
-        variance = scatter / (max(0, self._count - len(buckets)) + 2)
+        variance = scatter / (max(0, self._count - len(watts)) + 2)
         return max(_LEAST_PRIOR * length, variance / (mean * mean) if mean else 0.0)
 
 
@@ -222,7 +222,7 @@ class PowerFit:
 class _Solution:
     buckets: list[int]
     watts: dict[int, float]
-    inverse: Matrix
+    inverse: _Array
     reliable: set[int]
 
 
@@ -244,25 +244,14 @@ def _add_to(mine: dict[_Key, float], theirs: Mapping[_Key, float]) -> None:
         mine[key] += value
 
 
-def _dense(block: _Block, buckets: Sequence[int]) -> Matrix:
-    return [[block.seconds.get((a, b) if a <= b else (b, a), 0.0) for b in buckets] for a in buckets]
+def _dense(block: _Block, buckets: Sequence[int]) -> _Array:
+    return np.array([[block.seconds.get((a, b) if a <= b else (b, a), 0.0) for b in buckets] for a in buckets])
 
 
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _inverse(matrix: Matrix) -> Matrix | None:
-    """Invert a symmetric positive definite matrix by Gauss-Jordan; None where it is not (numerically) definite."""
-    size = len(matrix)
-    rows = [row[:] + [float(i == j) for j in range(size)] for i, row in enumerate(matrix)]
-    for i in range(size):
-        pivot = rows[i][i]
-        if pivot <= 1e-9 * abs(matrix[i][i]) or pivot <= 0:
-            return None
-        rows[i] = [value / pivot for value in rows[i]]
-        for j in range(size):
-            if j != i and rows[j][i]:
-                factor = rows[j][i]
-                rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
-    return [row[size:] for row in rows]
+def _inverse(matrix: _Array) -> _Array | None:
+    """Return the inverse of a symmetric positive definite matrix; None where it is not (numerically) definite."""
+    try:
+        pivots = np.linalg.cholesky(matrix).diagonal() ** 2
+    except np.linalg.LinAlgError:
+        return None
+    return np.linalg.inv(matrix) if np.all(pivots > _LEAST_PIVOT * matrix.diagonal()) else None

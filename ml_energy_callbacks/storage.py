@@ -1,6 +1,5 @@
 """Files that are local, or wherever fsspec, an optional extra, reaches; each is written whole or not at all."""
 
-import fcntl
 import os
 import time
 import uuid
@@ -132,22 +131,22 @@ class LocalFile:
         """Keep other processes of this machine that ask for the same from its directory for as long as the body lasts.
 
         One that does not come to its end is waited for for a second at most; nor is there any waiting where the directory's
-        file system has no such locks.
+        file system has no such locks. The directory itself is locked, so that no lock file is left in it.
         """
+        # 20 ms, wanted only where a run file is written: for the first time at the start of a run.
+        from filelock import lock_descriptor, unlock_descriptor  # noqa: PLC0415
+
         handle = os.open(self.place.parent, os.O_RDONLY)
         try:
-            for _ in range(_TRIES):
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
+            with suppress(OSError):
+                for _ in range(_TRIES):
+                    if lock_descriptor(handle, blocking=False):
+                        break
                     time.sleep(_TRY_S)
-                except OSError:
-                    break
             yield
         finally:
             with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # a fork may have got the handle, too
+                unlock_descriptor(handle)  # a fork may have got the handle, too
             os.close(handle)
 
     def beside(self, name: str) -> "LocalFile":

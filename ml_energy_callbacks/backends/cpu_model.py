@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
-from ml_energy_callbacks.codecarbon_data import processor_tdps
+from ml_energy_callbacks.codecarbon_data import processor_tdps, processors
 from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
@@ -106,7 +106,7 @@ class CpuModelBackend:
 
     Attributes:
         tdp_watts: TDP of all processors of the machine together in W; None to take it from the environment variable
-            ``ML_ENERGY_CPU_TDP_WATTS``, or else from codecarbon's table.
+            ``ML_ENERGY_CPU_TDP_WATTS``, or else from the table of processors.
         proc: Linux's process file system.
         clock: Monotonic clock.
         environ: The environment.
@@ -167,13 +167,13 @@ def _estimate(cpuinfo: str, name: str) -> _Estimate:
     cores = re.search(r"\b(\d+)-core", name, re.IGNORECASE)
     if match is not None and not virtual:
         known, tdp = match
-        return _Estimate(tdp * sockets, f"{sockets} x {tdp:g} W TDP ({known} in codecarbon's table)", _UNCERTAINTY)
+        return _Estimate(tdp * sockets, f"{sockets} x {tdp:g} W TDP ({known} in the {processors().origin})", _UNCERTAINTY)
     if match is not None and cores is not None:
         known, tdp = match
         of_host = int(cores[1]) * _THREADS_PER_CORE
-        origin = f"A virtual machine's {threads} threads of {of_host} with {tdp:g} W TDP ({known} in codecarbon's table)"
+        origin = f"A virtual machine's {threads} threads of {of_host} with {tdp:g} W TDP ({known} in the {processors().origin})"
         return _Estimate(tdp * threads / of_host, origin, _SHARE_UNCERTAINTY)
-    why = "a virtual machine" if virtual else "not in codecarbon's table"
+    why = "a virtual machine" if virtual else f"not in the {processors().origin}"
     return _Estimate(WATTS_PER_THREAD * threads, f"{threads} threads x {WATTS_PER_THREAD:g} W ({why})", _SHARE_UNCERTAINTY)
 
 

@@ -7,12 +7,14 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.bounded_http import Site
 
 ADDRESSES_VARIABLE = "ML_ENERGY_PLUGS"
 """Environment variable with the plugs' addresses, separated by commas."""
@@ -49,30 +51,6 @@ class _UnknownQuestionError(ReadError):
     """The plug has no such component; it may have the other one."""
 
 
-class _Line(socket.socket):
-    """A connection that ends at an instant and after so many bytes, however slowly they drip."""
-
-    def __init__(self, family: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
-        self._deadline = monotonic() + _TIMEOUT_S
-        self._left = _LARGEST_ANSWER
-        self.settimeout(_TIMEOUT_S)
-
-    def recv_into(self, *args: Any) -> int:  # noqa: ANN401 - as the socket's own
-        """Receive some bytes within what time is left."""
-        seconds = self._deadline - monotonic()
-        if seconds <= 0:
-            msg = "timed out"
-            raise TimeoutError(msg)
-        self.settimeout(seconds)
-        received = super().recv_into(*args)
-        self._left -= received
-        if self._left < 0:
-            msg = f"more than {_LARGEST_ANSWER} bytes came"
-            raise OSError(msg)
-        return received
-
-
 @dataclass(frozen=True, slots=True)
 class _Address:
     """Where a plug is, and which of its outlets is meant.
@@ -90,6 +68,11 @@ class _Address:
     host: str
     port: int
     channel: int | None
+
+    @property
+    def origin(self) -> str:
+        """URL of its HTTP server."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def questions(self) -> Sequence[str]:
@@ -141,7 +124,7 @@ class _Plug:
     def __init__(self, device: Device, address: _Address) -> None:
         self.device = device
         self._address = address
-        self._where: tuple[int, Any] = (0, None)
+        self._site: Site | None = None
         self._question = ""
         self._closed = False
 
@@ -153,6 +136,9 @@ class _Plug:
         Raises:
             ReadError: It does not answer, or tells no power.
         """
+        # requests takes longer to import than the rest of this module, and few machines have a plug.
+        from ml_energy_callbacks.bounded_http import Site  # noqa: PLC0415
+
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -161,7 +147,7 @@ class _Plug:
             raise ReadError(msg) from error
         failures: list[ReadError] = []
         for family, _, _, _, number in found:
-            self._where = family, number
+            self._site = Site(self._address.origin, (family, number), seconds=_TIMEOUT_S, size=_LARGEST_ANSWER)
             for question in self._address.questions:
                 self._question = question
                 try:
@@ -199,22 +185,15 @@ class _Plug:
 
     def _ask(self) -> tuple[int, bytes]:
         """Return the status and the body of the answer; redirections are not followed, proxies not asked."""
-        # It takes longer to load than the rest of this module, and few machines have a plug.
-        from http.client import HTTPConnection, HTTPException  # noqa: PLC0415
-
-        family, number = self._where
-        connection = HTTPConnection(self._address.host, self._address.port)
+        site = self._site
+        if site is None:
+            msg = f"The plug {self._address.text} has not been found yet."
+            raise ReadError(msg)
         try:
-            connection.sock = line = _Line(family)
-            line.connect(number)
-            connection.request("GET", self._question, headers={"Connection": "close"})
-            with connection.getresponse() as response:
-                return response.status, response.read()
-        except (OSError, HTTPException) as error:
+            return site.get(self._question)
+        except Exception as error:
             msg = f"The plug {self._address.text} does not answer: {str(error).strip() or repr(error)}. {_advice(error)}"
             raise ReadError(msg) from error
-        finally:
-            connection.close()
 
     def close(self) -> None:
         """Read no more; calling it twice is harmless."""

@@ -11,6 +11,7 @@ from ml_energy_callbacks.carbon.places import find_place, world
 from ml_energy_callbacks.carbon.provider import Constant, IntensityProvider
 from ml_energy_callbacks.carbon.series import IntensitySeries, load_series
 from ml_energy_callbacks.carbon.third_party import ThirdParty
+from ml_energy_callbacks.codecarbon_data import country_names
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 
 Intensity = float | CarbonIntensity | IntensityProvider | str | os.PathLike[str]
@@ -71,15 +72,13 @@ def _zone(location: str) -> str:
     Raises:
         LocationError: The place is not known, or is a cloud's region.
     """
-    import pycountry  # noqa: PLC0415 - 40 ms, wanted only where somebody names a place
-
     if _BELOW_A_COUNTRY.fullmatch(location):
         return location
     code = find_place(location).location or location
     if _BELOW_A_COUNTRY.fullmatch(code):
         return code
-    if country := pycountry.countries.get(alpha_3=code):
-        return str(country.alpha_2)
+    if country := next((names for names in country_names() if names.alpha_3 == code), None):
+        return country.alpha_2
     if code[:2] in {"SE", "NO"}:
         return f"{code[:2]}-{code}"
     msg = f"{location!r} is a cloud's region; name the country, or the zone of https://app.electricitymaps.com that it is in."

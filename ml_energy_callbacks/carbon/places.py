@@ -1,4 +1,4 @@
-"""Places and the carbon intensity of their electricity, from codecarbon's tables; no network is asked.
+"""Places and the carbon intensity of their electricity, from the package's tables; no network is asked.
 
 A place is a country, a US state, a Canadian or Chinese province, a Nordic bidding zone or a cloud's region. What stands behind
 a figure differs from table to table, so that each keeps its source, its year and its basis.
@@ -9,19 +9,26 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from msgspec.structs import asdict
 
 from ml_energy_callbacks.carbon.cloud_regions import AWS, AZURE
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 from ml_energy_callbacks.codecarbon_data import (
+    GoogleRegion,
+    Table,
+    Zone,
     canadian_provinces,
     chinese_provinces,
-    cloud_regions,
-    energy_mixes,
+    countries,
+    countries_by_code,
+    country_names,
+    google_regions,
     nordic_zones,
     source_intensities,
+    sources,
     us_states,
-    world_average,
 )
 from ml_energy_callbacks.exceptions import LocationError
 from ml_energy_callbacks.metrics import Basis
@@ -47,7 +54,7 @@ _CANADA = {
 """ISO 3166-2."""
 
 _CANADIAN_SOURCES = {
-    "naturalGas": "natural_gas",
+    "natural_gas": "natural_gas",
     "nuclear": "nuclear",
     "petroleum": "petroleum",
     "biomass": "biomass",
@@ -69,7 +76,7 @@ _ALSO_CALLED = {"uk": "GBR", "great britain": "GBR"}
 """Names that people use, and no table has; the nearest to UK would be Ukraine."""
 
 _MISSPELT = {"me-cenrtal1": "me-central1"}
-"""In codecarbon's table of Google's regions."""
+"""In the table of Google's regions."""
 
 
 _DOUBT: Mapping[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
@@ -95,7 +102,7 @@ def find_place(location: str, country: str | None = None) -> CarbonIntensity:
     """
     name = str(location)  # YAML reads an unquoted NO, Norway, as False
     wanted = _plain(name)
-    codes = _index().get(wanted) or _by_pycountry(name)
+    codes = _index().get(wanted) or _by_other_name(name)
     codes = [code for code in codes if country_of(code) == country] or codes
     if len(codes) == 1:
         return _places()[codes[0]].intensity
@@ -117,13 +124,10 @@ def _plain(name: str) -> str:
     return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
 
 
-def _by_pycountry(location: str) -> list[str]:
-    """Return the country of an official name or a two-letter code."""
-    import pycountry  # noqa: PLC0415 - 40 ms, wanted only where somebody names a place
-
-    try:
-        code: str = pycountry.countries.lookup(location.strip()).alpha_3
-    except LookupError:
+def _by_other_name(location: str) -> list[str]:
+    """Return the country of a name that the tables do not use, or of a code of ISO 3166-1."""
+    code = _other_names().get(_plain(location))
+    if code is None:
         return []
     if code not in _places():
         msg = f"No carbon intensity of {location!r} is known; give carbon_intensity=<g per kWh>."
@@ -132,14 +136,27 @@ def _by_pycountry(location: str) -> list[str]:
 
 
 @cache
+def _other_names() -> Mapping[str, str]:
+    """Return the ISO-3 codes of all countries by their codes and names, in plain letters."""
+    return {
+        _plain(name): country.alpha_3
+        for country in country_names()
+        for name in (country.alpha_2, country.alpha_3, country.numeric, *country.names)
+    }
+
+
+@cache
+def alpha_3_codes() -> Mapping[str, str]:
+    """Return the three letters of all countries by their two, of ISO 3166-1."""
+    return {country.alpha_2: country.alpha_3 for country in country_names()}
+
+
+@cache
 def _places() -> Mapping[str, _Place]:
     """Return every place by its code."""
     places = dict(_countries())
     for part in (_states, _provinces, _chinese, _nordic, _google):
-        try:
-            places |= dict(part())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a table that another release moved or changed
-            continue
+        places |= dict(part())
     for provider, regions in (("aws", AWS), ("azure", AZURE)):
         for region, code in regions.items():
             inside = places.get(code) or places.get(_COUNTRIES.get(code[:2], code))
@@ -167,33 +184,35 @@ def _index() -> Mapping[str, list[str]]:
 
 def country_of(code: str) -> str | None:
     """Return the ISO-3 code of a place's country, by the place's whole code or the country's two letters; else None."""
-    import pycountry  # noqa: PLC0415 - as above
-
     provider, _, region = code.partition(":")
     code = {"aws": AWS, "azure": AZURE, "gcp": _google_countries()}.get(provider, {}).get(region, code)
-    if code in energy_mixes():
+    if code in countries_by_code():
         return code
     if code in _places():
         return _COUNTRIES.get(code[:2])
-    country = pycountry.countries.get(alpha_2=code) if code.isupper() else None
-    return country.alpha_3 if country and country.alpha_3 in energy_mixes() else None
+    country = alpha_3_codes().get(code)
+    return country if country in countries_by_code() else None
+
+
+def _source(table: Table[Any]) -> str:
+    return f"{table.source}; {table.origin}"
 
 
 def _countries() -> Iterator[tuple[str, _Place]]:
-    source = "Our World in Data, after Ember and the Energy Institute; codecarbon's table"
-    for code, mix in energy_mixes().items():
+    source = _source(countries())
+    for country in countries().rows:
         yield (
-            code,
+            country.code,
             _Place(
-                str(mix["country_name"]),
+                country.name,
                 CarbonIntensity(
-                    float(mix["carbon_intensity"]),
-                    code,
+                    country.g_per_kwh,
+                    country.code,
                     source,
-                    int(mix["year"]),
+                    country.year,
                     basis="lifecycle",
-                    renewable_share=_share(mix.get("renewables_TWh"), mix.get("total_TWh")),
-                    low_carbon_share=_share(mix.get("low_carbon_TWh"), mix.get("total_TWh")),
+                    renewable_share=_share(country.renewables_twh, country.total_twh),
+                    low_carbon_share=_share(country.low_carbon_twh, country.total_twh),
                 ),
             ),
         )
@@ -204,30 +223,31 @@ def _share(part: float | None, whole: float | None) -> float | None:
 
 
 def _states() -> Iterator[tuple[str, _Place]]:
-    table = us_states()
-    publisher, year = table["_source"]["name"], int(table["_source"]["year"])
-    for name, row in table.items():
-        if not name.startswith("_") and len(row["regionCode"]) == len("VA"):  # one row is the whole country's
-            code, grams_per_kwh = f"US-{row['regionCode']}", float(row["emissions"]) * GRAMS_PER_POUND / 1000
-            source = f"{publisher}; codecarbon's table"
-            yield code, _Place(name.title(), CarbonIntensity(grams_per_kwh, code, source, year, basis="direct"))
+    source = _source(us_states())
+    for state in us_states().rows:
+        code, grams_per_kwh = f"US-{state.code}", state.lb_per_mwh * GRAMS_PER_POUND / 1000
+        yield code, _Place(state.name.title(), CarbonIntensity(grams_per_kwh, code, source, state.year, basis="direct"))
 
 
 def _provinces() -> Iterator[tuple[str, _Place]]:
-    (table, year), intensities = canadian_provinces(), source_intensities()
-    for name, code in _CANADA.items():
-        mix = {source: float(share) for source, share in table[name].items()}
+    source, intensities = _source(canadian_provinces()), source_intensities()
+    for province in canadian_provinces().rows:
+        code = _CANADA.get(province.name)
+        if code is None:
+            continue
+        mix: Mapping[str, float] = asdict(province.mix)
         total = mix["total"]
-        renewable = sum(mix[source] for source in _RENEWABLE)
+        renewable = sum(mix[each] for each in _RENEWABLE)
+        grams_per_kwh = sum(mix[each] / total * intensities[kind].g_per_kwh for each, kind in _CANADIAN_SOURCES.items())
         yield (
             code,
             _Place(
-                name.title(),
+                province.name.title(),
                 CarbonIntensity(
-                    sum(mix[source] / total * intensities[kind] for source, kind in _CANADIAN_SOURCES.items()),
+                    grams_per_kwh,
                     code,
-                    "the province's mix times the intensity of each source; codecarbon's tables",
-                    year,
+                    source,
+                    province.year,
                     basis="mixed",
                     renewable_share=_share(renewable, total),
                     low_carbon_share=_share(renewable + mix["nuclear"], total),
@@ -237,40 +257,38 @@ def _provinces() -> Iterator[tuple[str, _Place]]:
 
 
 def _chinese() -> Iterator[tuple[str, _Place]]:
-    source = "Ministry of Ecology and Environment and National Bureau of Statistics of China; codecarbon's table"
-    for code, row in chinese_provinces()["data"].items():
-        factor, year = float(row["emission_factor"]), int(row["year"])
-        yield code, _Place(str(row["description"]), CarbonIntensity(factor, code, source, year, basis="direct"))
+    return _zones(chinese_provinces(), "direct")
 
 
 def _nordic() -> Iterator[tuple[str, _Place]]:
-    source = "ENTSO-E's generation by type times the intensity of each source; codecarbon's table"
-    for zone, row in nordic_zones()["data"].items():
-        if zone != "FI":  # the whole country, of which the table of countries has a newer figure
-            factor, year = float(row["emission_factor"]), int(row["year"])
-            yield zone, _Place(str(row["description"]), CarbonIntensity(factor, zone, source, year, basis="mixed"))
+    # FI is the whole country, of which the table of countries has a newer figure.
+    return ((code, place) for code, place in _zones(nordic_zones(), "mixed") if code != "FI")
+
+
+def _zones(table: Table[Zone], basis: Basis) -> Iterator[tuple[str, _Place]]:
+    source = _source(table)
+    for zone in table.rows:
+        yield zone.code, _Place(zone.name, CarbonIntensity(zone.g_per_kwh, zone.code, source, zone.year, basis=basis))
 
 
 def _google() -> Iterator[tuple[str, _Place]]:
-    for row in cloud_regions():
-        if row["provider"] == "gcp":
-            code = f"gcp:{_google_region(row)}"
-            source = f"{row['source']}; codecarbon's table"
-            yield (
-                code,
-                _Place(f"Google Cloud in {row['country_name']}", CarbonIntensity(float(row["impact"]), code, source, None)),
-            )
+    table = google_regions()
+    for row in table.rows:
+        code = f"gcp:{_google_region(row)}"
+        intensity = CarbonIntensity(row.g_per_kwh, code, f"{row.source}; {table.origin}", None)
+        yield code, _Place(f"Google Cloud in {row.country_name}", intensity)
 
 
 def _google_countries() -> Mapping[str, str]:
-    return {_google_region(row): row["countryIsoCode"] for row in cloud_regions() if row["provider"] == "gcp"}
+    return {_google_region(row): row.country for row in google_regions().rows}
 
 
-def _google_region(row: Mapping[str, str]) -> str:
-    return _MISSPELT.get(row["region"], row["region"])
+def _google_region(row: GoogleRegion) -> str:
+    return _MISSPELT.get(row.region, row.region)
 
 
 def world() -> CarbonIntensity:
     """Return the world's average, for where nobody names a place."""
-    average, source = world_average()
-    return CarbonIntensity(average, None, f"world average, {source}", None, assumed=True, basis="direct")
+    average = source_intensities()["world_average"]
+    source = f"world average, {average.source}; {sources().origin}"
+    return CarbonIntensity(average.g_per_kwh, None, source, None, assumed=True, basis="direct")

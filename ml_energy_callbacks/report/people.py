@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import hypot
 
 from ml_energy_callbacks.carbon import world
-from ml_energy_callbacks.codecarbon_data import energy_mixes
+from ml_energy_callbacks.codecarbon_data import countries
 from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.records import RunRecord
 from ml_energy_callbacks.report.quantities import quantity
@@ -31,9 +31,7 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     assumed = carbon.assumed_share if carbon.assumed else 0.0
     low = high = 1.0
     if assumed:
-        values = sorted(float(mix["carbon_intensity"]) for mix in energy_mixes().values())
-        if not values:
-            return None
+        values = sorted(country.g_per_kwh for country in countries().rows)
         low, high = (values[round(share * (len(values) - 1))] / world().g_per_kwh for share in (0.05, 0.95))
     return (
         total.co2e_grams * ((1 - assumed) * max(0.0, 1 - both) + assumed * low * max(0.0, 1 - energy)),

@@ -1,27 +1,46 @@
 """Joules become grams and money, or the place is said to be unknown."""
 
-import csv
-import importlib.util
 import json
 import math
-import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
+from known_places import PLACES
+from other_codecarbon import installed
 
 import ml_energy_callbacks.codecarbon_data as tables
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
 from ml_energy_callbacks.carbon import CarbonIntensity, choose_provider, places
 from ml_energy_callbacks.carbon.cloud_regions import AWS, AZURE
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
-from ml_energy_callbacks.export import Format, export
-from ml_energy_callbacks.report import render
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve
+from ml_energy_callbacks.testing.proc import SimulatedProc
+
+Install = Callable[[str | None], Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Install]:
+    """Return what installs a small release of codecarbon, with a country and a processor, and gives its folder of data."""
+    site = tmp_path / "site"
+    files = {
+        "__init__.py": "raise ImportError('codecarbon is read, never imported')",
+        "data/private_infra/global_energy_mix.json": json.dumps(
+            {"FRA": {"carbon_intensity": 41.5, "country_name": "France", "year": 2031, "new_column": 1}}
+        ),
+        "data/hardware/cpu_power.csv": "Name,TDP\nAcme 9000,123\nAcme 8000,unknown\n",
+    }
+    for name, text in files.items():
+        path = site / "codecarbon" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    with ExitStack() as stack:
+        yield lambda release: stack.enter_context(installed(site, release))
 
 
 def resolve_intensity(location: str | None, carbon_intensity: float | None) -> CarbonIntensity:
@@ -87,63 +106,12 @@ def test_a_country_without_figures_is_refused() -> None:
         resolve_intensity("Vatican City", None)
 
 
-SOURCE = Path((importlib.util.find_spec("codecarbon").submodule_search_locations or [""])[0]) / "data"  # type: ignore[union-attr]
-
-
-def _json(*parts: str) -> Any:
-    return json.loads(SOURCE.joinpath(*parts).read_text(encoding="utf-8"))
-
-
-def _country(code: str) -> float:
-    return _json("private_infra", "global_energy_mix.json")[code]["carbon_intensity"]  # type: ignore[no-any-return]
-
-
-def _state(name: str) -> float:
-    """Return a state's g per kWh from pounds per MWh."""
-    return _json("private_infra", "2023", "usa_emissions.json")[name]["emissions"] * 0.45359237  # type: ignore[no-any-return]
-
-
-def _chinese(code: str) -> float:
-    return _json("private_infra", "2023", "china_provincial_emissions.json")["data"][code]["emission_factor"]  # type: ignore[no-any-return]
-
-
-def _nordic(zone: str) -> float:
-    return _json("private_infra", "nordic_emissions.json")["data"][zone]["emission_factor"]  # type: ignore[no-any-return]
-
-
-def _google(region: str) -> float:
-    with (SOURCE / "cloud" / "impact.csv").open(encoding="utf-8-sig") as file:
-        return next(float(row["impact"]) for row in csv.DictReader(file) if row["region"] == region)
-
-
-@pytest.mark.parametrize(
-    ("named", "code", "truth", "basis", "year"),
-    [
-        ("Germany", "DEU", lambda: _country("DEU"), "lifecycle", 2023),
-        ("gb", "GBR", lambda: _country("GBR"), "lifecycle", 2023),
-        ("IND", "IND", lambda: _country("IND"), "lifecycle", 2023),
-        ("Brazil", "BRA", lambda: _country("BRA"), "lifecycle", 2023),
-        ("Virginia", "US-VA", lambda: _state("virginia"), "direct", 2023),
-        ("us-ca", "US-CA", lambda: _state("california"), "direct", 2023),
-        (" us-tx ", "US-TX", lambda: _state("texas"), "direct", 2023),
-        ("new  york", "US-NY", lambda: _state("new york"), "direct", 2023),
-        ("Beijing", "CN-BJ", lambda: _chinese("CN-BJ"), "direct", 2023),
-        ("CN-SH", "CN-SH", lambda: _chinese("CN-SH"), "direct", 2023),
-        ("SE3", "SE3", lambda: _nordic("SE3"), "mixed", 2025),
-        ("no1", "NO1", lambda: _nordic("NO1"), "mixed", 2025),
-        ("gcp:us-central1", "gcp:us-central1", lambda: _google("us-central1"), "unknown", None),
-        ("europe-west9", "gcp:europe-west9", lambda: _google("europe-west9"), "unknown", None),
-        ("me-central1", "gcp:me-central1", lambda: _google("me-cenrtal1"), "unknown", None),
-        ("us-east-1", "aws:us-east-1", lambda: _state("virginia"), "direct", 2023),
-        ("aws:eu-west-3", "aws:eu-west-3", lambda: _country("FRA"), "lifecycle", 2023),
-        ("aws:eu-north-1", "aws:eu-north-1", lambda: _nordic("SE3"), "mixed", 2025),
-        ("eastus", "azure:eastus", lambda: _state("virginia"), "direct", 2023),
-        ("azure:chinaeast", "azure:chinaeast", lambda: _chinese("CN-SH"), "direct", 2023),
-    ],
-)
-def test_twenty_places_are_those_of_the_source_data(named: str, code: str, truth: Any, basis: str, year: int | None) -> None:
+@pytest.mark.parametrize(("named", "code", "g_per_kwh", "basis", "year"), PLACES)
+def test_places_of_every_kind_have_the_figures_of_the_tables(
+    named: str, code: str, g_per_kwh: float, basis: str, year: int | None
+) -> None:
     found = resolve_intensity(named, None)
-    assert found.g_per_kwh == pytest.approx(truth(), rel=1e-9)
+    assert found.g_per_kwh == pytest.approx(g_per_kwh, rel=1e-9)
     assert (found.location, found.basis, found.data_year, found.assumed) == (code, basis, year, False)
     assert (found.note is not None) == (code[:3] in ("aws", "azu"))
 
@@ -164,33 +132,38 @@ def test_every_cloud_region_has_the_figure_of_the_very_place_that_it_is_taken_fo
 
 def test_shares_of_renewable_and_low_carbon_electricity_are_told() -> None:
     france = resolve_intensity("FRA", None)
-    mix = _json("private_infra", "global_energy_mix.json")["FRA"]
-    assert france.renewable_share == pytest.approx(mix["renewables_TWh"] / mix["total_TWh"])
-    assert france.low_carbon_share == pytest.approx(mix["low_carbon_TWh"] / mix["total_TWh"])
+    assert france.renewable_share == pytest.approx(0.2629, abs=1e-4)
+    assert france.low_carbon_share == pytest.approx(0.9158, abs=1e-4)
 
 
-class TestCodecarbonsTables:
-    """What its next release must not move without our notice."""
+class TestTables:
+    """Our own, and those of a codecarbon that is installed."""
+
+    def test_each_table_states_where_it_is_from(self) -> None:
+        names = {path.stem for path in tables.DATA.glob("*.json")}
+        assert names == {kind.name for kind in tables.KINDS} | {"country_names"}
+        releases = set()
+        for name in names:
+            table = json.loads((tables.DATA / f"{name}.json").read_text(encoding="utf-8"))
+            for key in ("title", "source", "url", "years", "licence", "columns", "rows"):
+                assert table[key], (name, key)
+            releases.add(table["codecarbon"])
+        assert len(releases - {None}) == 1
+        assert "MIT License" in (tables.DATA / "LICENSE-codecarbon.txt").read_text(encoding="utf-8")
 
     def test_each_table_has_what_we_take_from_it(self) -> None:
-        assert len(tables.energy_mixes()) > 200
-        assert {
-            "carbon_intensity",
-            "country_name",
-            "year",
-            "renewables_TWh",
-            "low_carbon_TWh",
-            "total_TWh",
-        } <= tables.energy_mixes()["FRA"].keys()
-        assert len([name for name in tables.us_states() if not name.startswith("_")]) >= 51
-        assert {"name", "year"} <= tables.us_states()["_source"].keys()
-        assert len(tables.canadian_provinces()[0]) >= 13
-        assert len(tables.chinese_provinces()["data"]) >= 30
-        assert {"SE1", "SE2", "SE3", "SE4", "NO1", "NO2", "NO3", "NO4", "NO5"} <= tables.nordic_zones()["data"].keys()
-        assert len([row for row in tables.cloud_regions() if row["provider"] == "gcp"]) >= 39
-        per_source = _json("private_infra", "carbon_intensity_per_source.json")
-        assert tables.world_average() == (per_source["world_average"], per_source["world_average_source"])
-        assert tables.world_average() == tables._WORLD_AVERAGE
+        assert len(tables.countries().rows) > 200
+        assert None not in msgspec.to_builtins(tables.countries_by_code()["FRA"])
+        assert len(tables.us_states().rows) == 51
+        assert len(tables.canadian_provinces().rows) >= 13
+        assert len(tables.chinese_provinces().rows) >= 30
+        assert {"SE1", "SE2", "SE3", "SE4", "NO1", "NO2", "NO3", "NO4", "NO5"} <= {
+            zone.code for zone in tables.nordic_zones().rows
+        }
+        assert len(tables.google_regions().rows) >= 39
+        assert tables.source_intensities()["world_average"].g_per_kwh == 475
+        assert len(tables.processor_tdps()) > 4000
+        assert len(tables.country_names()) == 249
 
     def test_every_table_gives_its_places(self) -> None:
         codes = places._places().keys()
@@ -199,70 +172,58 @@ class TestCodecarbonsTables:
         assert sum(code.startswith("CN-") for code in codes) == 30
         assert sum(code.startswith("gcp:") for code in codes) >= 39
 
-    @pytest.fixture
-    def moved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        """Let another release of codecarbon be installed, and give its data."""
-        shutil.copytree(SOURCE.parent, tmp_path / "codecarbon", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        (tmp_path / "codecarbon" / "__init__.py").touch()
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
-        cached = [value for module in (tables, places) for value in vars(module).values() if hasattr(value, "cache_clear")]
-        for function in cached:
-            function.cache_clear()
-        yield tmp_path / "codecarbon" / "data"
-        monkeypatch.undo()
-        for function in cached:
-            function.cache_clear()
+    def test_the_source_names_the_release(self) -> None:
+        release = tables.countries().codecarbon
+        assert resolve_intensity("FRA", None).source == (
+            f"Our World in Data, after Ember and the Energy Institute; table of codecarbon {release}"
+        )
+        assert resolve_intensity(None, None).source.endswith(f"; table of codecarbon {release}")
 
-    def test_a_table_that_moved_leaves_the_country(self, moved: Path) -> None:
-        shutil.rmtree(moved / "private_infra" / "2023")
-        (moved / "cloud" / "impact.csv").write_text("other,columns\n1,2\n", encoding="utf-8")
-        found = resolve_intensity("aws:us-east-1", None)
-        assert found.g_per_kwh == _country("USA")
-        assert found.note is not None
-        assert "United States (USA)" in found.note
-        with pytest.raises(LocationError, match="There is no place 'Virginia'"):
-            resolve_intensity("Virginia", None)
-
-    @pytest.mark.parametrize("table", ["", "other,columns\n1,2\n", None])
-    def test_without_googles_regions_the_other_places_are_known(self, moved: Path, table: str | None) -> None:
-        (moved / "cloud" / "impact.csv").unlink()
-        if table is not None:
-            (moved / "cloud" / "impact.csv").write_text(table, encoding="utf-8")
-        with EnergyMeter(backends=[], location="Virginia", verbose=False) as meter:
+    def test_a_newer_release_is_used_and_the_record_says_so(self, tmp_path: Path, install: Install) -> None:
+        install("99.1")
+        with EnergyMeter(backends=[], location="FRA", verbose=False) as meter:
             pass
-        assert ",USA,US-VA," in export(meter.record, Format.CODECARBON_CSV)
-        assert places.country_of("gcp:us-east1") is None
+        carbon = meter.record.carbon
+        assert (carbon.intensity_g_per_kwh, carbon.data_year) == (41.5, 2031)
+        assert carbon.source.endswith("; table of the installed codecarbon 99.1")
+        clock = ManualClock()
+        proc = SimulatedProc(tmp_path / "proc", clock, PowerCurve(clock, 0.0))
+        proc.processor("Acme 9000", sockets=2)
+        (source,) = CpuModelBackend(proc=proc.root, environ={}).open()
+        assert "2 x 123 W TDP (Acme 9000 in the table of the installed codecarbon 99.1)" in (source.device.note or "")
 
-    @pytest.mark.parametrize("table", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', None])
-    def test_without_its_countries_a_run_takes_the_worlds_average_or_is_refused_in_a_sentence(
-        self, moved: Path, table: str | None
-    ) -> None:
-        for name in ("global_energy_mix.json", "carbon_intensity_per_source.json"):
-            (moved / "private_infra" / name).unlink()
-            if table is not None:
-                (moved / "private_infra" / name).write_text(table, encoding="utf-8")
-        counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-        with EnergyMeter(backends=[ScriptedBackend([counter])], verbose=False) as meter, meter.stage("train"):
-            sum(range(1_000_000))
-        assert (meter.record.carbon.intensity_g_per_kwh, meter.record.carbon.assumed) == (475, True)
-        render(meter.record)
-        assert export(meter.record, Format.CODECARBON_CSV)
-        with pytest.raises(LocationError, match="No carbon intensity of 'FRA' is known; give carbon_intensity=<g per kWh>"):
-            EnergyMeter(location="FRA")
-        assert resolve_intensity("aws:us-east-1", None).location == "aws:us-east-1"  # by the table of states
-        for place in ("aws:eu-west-3", "UK"):
-            with pytest.raises(LocationError, match=f"There is no place '{place}'"):
-                EnergyMeter(location=place)
+    @pytest.mark.parametrize("release", [None, "0.9", "ours"])
+    def test_the_same_release_or_an_older_one_is_not_used(self, install: Install, release: str | None) -> None:
+        install(tables.our_table(tables.COUNTRIES).codecarbon if release == "ours" else release)
+        found = resolve_intensity("FRA", None)
+        assert (found.g_per_kwh, "installed" in found.source) == (56.039, False)
+        assert "Acme 9000" not in tables.processor_tdps()
 
-    def test_the_latest_year_of_a_table_is_taken(self, moved: Path) -> None:
-        later = moved / "private_infra" / "2031"
-        shutil.copytree(moved / "private_infra" / "2023", later)
-        states = json.loads((later / "usa_emissions.json").read_text(encoding="utf-8"))
-        states["virginia"]["emissions"], states["_source"]["year"] = 100.0, 2031
-        (later / "usa_emissions.json").write_text(json.dumps(states), encoding="utf-8")
-        found = resolve_intensity("Virginia", None)
-        assert (found.g_per_kwh, found.data_year) == (pytest.approx(45.359237), 2031)
+    @pytest.mark.parametrize(
+        "text", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', '{"FRA": {"carbon_intensity": "x"}}', None]
+    )
+    def test_a_table_of_a_newer_release_that_changed_its_form_is_not_used(self, install: Install, text: str | None) -> None:
+        data = install("99.1")
+        table = data / "private_infra" / "global_energy_mix.json"
+        if text is None:
+            table.unlink()
+        else:
+            table.write_text(text, encoding="utf-8")
+        found = resolve_intensity("FRA", None)
+        assert (found.g_per_kwh, "installed" in found.source) == (56.039, False)
+        assert "Acme 9000" in tables.processor_tdps()
+
+    def test_a_newer_release_of_which_little_is_left_is_not_used(self, install: Install) -> None:
+        install("99.1")
+        assert resolve_intensity("Virginia", None).g_per_kwh == pytest.approx(244.758, rel=1e-5)
+        assert resolve_intensity("europe-west9", None).g_per_kwh == 34
+        assert resolve_intensity(None, None).g_per_kwh == 475
+
+    @pytest.mark.parametrize(
+        ("newer", "older"), [("3.10.0", "3.9.9"), ("4", "3.99"), ("3.3.2.1", "3.3.2"), ("3.4.0rc1", "3.3.9")]
+    )
+    def test_releases_are_compared_by_their_numbers(self, newer: str, older: str) -> None:
+        assert tables._order(newer) > tables._order(older)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

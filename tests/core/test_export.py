@@ -1,8 +1,6 @@
 """A run in other programs' formats, read back by what reads them."""
 
-import ast
 import csv
-import importlib.util
 import io
 import json
 import re
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from msgspec.structs import replace
 
@@ -46,15 +43,6 @@ def record(folder: Path) -> RunRecord:
     return load_record(folder)
 
 
-def test_codecarbons_columns_are_those_of_its_release() -> None:
-    # Read, not imported: importing codecarbon looks for hardware.
-    folder = importlib.util.find_spec("codecarbon").submodule_search_locations[0]  # type: ignore[union-attr,index]
-    source = Path(folder, "output_methods", "emissions_data.py").read_text(encoding="utf-8")
-    (data,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "EmissionsData")
-    names = [node.target.id for node in data.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    assert export(_empty(), Format.CODECARBON_CSV).splitlines()[0].split(",") == names
-
-
 def _empty() -> RunRecord:
     with EnergyMeter(backends=[], carbon_intensity=0, verbose=False) as meter:
         pass
@@ -62,10 +50,9 @@ def _empty() -> RunRecord:
 
 
 def test_codecarbons_csv_tells_the_runs_figures(record: RunRecord) -> None:
-    table = pd.read_csv(io.StringIO(export(record, Format.CODECARBON_CSV)))
-    row = table.iloc[0]
+    (texts,) = csv.DictReader(io.StringIO(export(record, Format.CODECARBON_CSV)))
+    row = {name: float(text) for name, text in texts.items() if re.fullmatch(r"[-+.e\d]+", text)}
     total, kind = record.total, record.devices[0].kind
-    assert len(table) == 1
     assert row["emissions"] * 1000 == pytest.approx(total.co2e_grams)
     # codecarbon multiplies energy and power by the PUE, so that emissions over energy are the intensity.
     assert row["energy_consumed"] == pytest.approx(total.kwh * 1.2)  # type: ignore[operator]
@@ -74,40 +61,12 @@ def test_codecarbons_csv_tells_the_runs_figures(record: RunRecord) -> None:
     assert row["emissions_rate"] == pytest.approx(row["emissions"] / row["duration"])
     assert row[f"{kind}_energy"] * KWH == pytest.approx(total.joules * 1.2)  # type: ignore[operator]
     assert row[f"{kind}_power"] == pytest.approx(120, rel=0.1)
-    assert (row["on_cloud"], row["cloud_provider"], row["cloud_region"], row["pue"]) == ("Y", "aws", "eu-west-3", 1.2)
-    assert (row["country_iso_code"], row["country_name"]) == ("FRA", "France")
+    assert (texts["on_cloud"], texts["cloud_provider"], texts["cloud_region"], row["pue"]) == ("Y", "aws", "eu-west-3", 1.2)
+    assert (texts["country_iso_code"], texts["country_name"]) == ("FRA", "France")
     # What is not known is empty, never 0.
     other = "gpu" if kind == "cpu" else "cpu"
     for column in ("cpu_count", f"{other}_energy", f"{other}_power", "ram_energy", "water_consumed", "longitude", "wue"):
-        assert pd.isna(row[column]), column
-
-
-def test_codecarbons_own_file_has_the_same_relations(tmp_path: Path) -> None:
-    """Of a run of codecarbon's with a constant 10 W of memory: what the PUE is in, and what its water is reckoned from."""
-    program = f"""
-from codecarbon import OfflineEmissionsTracker
-options = {{"country_iso_code": "POL", "pue": 1.5, "wue": 2.0, "force_cpu_power": 100, "force_ram_power": 10}}
-tracker = OfflineEmissionsTracker(
-    **options, measure_power_secs=0.2, output_dir={str(tmp_path)!r}, log_level="error", allow_multiple_runs=True
-)
-tracker.start()
-sum(range(20_000_000))
-tracker.stop()
-"""
-    subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path, timeout=120)
-    theirs = pd.read_csv(tmp_path / "emissions.csv").iloc[0]
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 10.0), monotonic_clock, period_s=0.02)
-    backend = ScriptedBackend([counter])
-    with EnergyMeter(backends=[backend], location="POL", pue=1.5, wue=2, verbose=False) as meter, meter.stage("train"):
-        sum(range(20_000_000))
-    ours = pd.read_csv(io.StringIO(export(meter.record, Format.CODECARBON_CSV))).iloc[0]
-    kind = meter.record.devices[0].kind
-    assert theirs["ram_power"] == pytest.approx(15)
-    assert ours[f"{kind}_power"] == pytest.approx(15, rel=0.1)
-    for of, by in (("emissions", "energy_consumed"), ("water_consumed", "energy_consumed"), ("emissions_rate", "emissions")):
-        scale = 1 if of != "emissions_rate" else theirs["duration"] / ours["duration"]
-        assert ours[of] / ours[by] == pytest.approx(theirs[of] / theirs[by] * scale), of
-    assert ours[f"{kind}_energy"] == pytest.approx(ours["energy_consumed"])
+        assert not texts[column], column
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import ml_energy_callbacks
 UNWANTED = (
     "accelerate",
     "codecarbon",
+    "filelock",
     "jax",
     "keras",
     "lightning",
+    "numpy",
     "pandas",
     "pytorch_lightning",
     "requests",
@@ -46,6 +48,44 @@ def test_importing_the_package_pulls_in_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found.split() == []
+
+
+def test_numpy_is_imported_as_a_meter_starts_and_not_before() -> None:
+    """It takes 0.1 s: in the user's thread, and never in the middle of a run."""
+    root = str(Path(ml_energy_callbacks.__file__).parents[1])
+    code = f"""
+import sys
+sys.path.append({root!r})
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+meter = EnergyMeter(backends=[ScriptedBackend([counter])], location="FRA", verbose=False)
+print("numpy" in sys.modules)
+meter.start()
+print("numpy" in sys.modules)
+meter.stop()
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found.split() == ["False", "True"]
+
+
+def test_a_run_has_grams_without_codecarbon_and_what_it_brings() -> None:
+    root = str(Path(ml_energy_callbacks.__file__).parents[1])
+    code = f"""
+import sys
+sys.path.append({root!r})
+sys.modules.update(dict.fromkeys(["codecarbon", "pandas", "pycountry"]))  # as if they were not installed
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
+with EnergyMeter(backends=[ScriptedBackend([counter])], location="Türkiye", verbose=False) as meter, meter.stage("train"):
+    sum(range(3_000_000))
+print(meter.record.carbon.location, meter.record.carbon.intensity_g_per_kwh, meter.record.total.co2e_grams > 0)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    assert found.split() == ["TUR", "464.586", "True"]
 
 
 @pytest.mark.parametrize("name", ["keras", "transformers"])

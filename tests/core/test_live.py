@@ -1,8 +1,6 @@
 """Live intensities from a real HTTP server on this machine, which answers well, badly or not at all."""
 
 import copy
-import importlib.util
-import inspect
 import json
 import pickle
 import subprocess
@@ -10,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,13 +59,6 @@ def test_electricity_maps_tells_the_zones_intensity(service: Service) -> None:
     ((path, headers),) = service.asked
     assert path == "/carbon-intensity/latest?zone=FR"
     assert headers["auth-token"] == TOKEN
-
-
-def test_the_address_is_the_one_that_codecarbon_asks() -> None:
-    folder = importlib.util.find_spec("codecarbon").submodule_search_locations[0]  # type: ignore[union-attr,index]
-    theirs = Path(folder, "core", "electricitymaps_api.py").read_text(encoding="utf-8")
-    for ours in (ElectricityMaps, forecast_zone):
-        assert f'"{inspect.signature(ours).parameters["url"].default}/carbon-intensity/latest"' in theirs
 
 
 def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Service) -> None:

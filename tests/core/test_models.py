@@ -6,7 +6,7 @@ import pytest
 
 from ml_energy_callbacks.backends.cpu_model import TDP_VARIABLE, WATTS_PER_THREAD, CpuModelBackend, find_tdp, load_share
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
-from ml_energy_callbacks.codecarbon_data import processor_tdps
+from ml_energy_callbacks.codecarbon_data import processor_tdps, processors
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SquareCurve
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
@@ -154,7 +154,7 @@ def test_a_processor_of_the_table_is_estimated_by_its_tdp(proc: SimulatedProc, c
     (source,) = model(proc, clock).open()
     assert source.device.provenance == "estimated"
     assert source.device.relative_uncertainty == 0.5
-    assert "2 x 290 W TDP (AMD EPYC 9454 in codecarbon's table)" in (source.device.note or "")
+    assert f"2 x 290 W TDP (AMD EPYC 9454 in the table of codecarbon {processors().codecarbon})" in (source.device.note or "")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.35, 1.0])
@@ -227,7 +227,7 @@ def test_a_processor_without_a_name_is_estimated_by_its_threads(proc: SimulatedP
     proc.processor(None)
     (source,) = model(proc, clock).open()
     assert source.device.relative_uncertainty == 1.0
-    assert "4 threads x 4 W (not in codecarbon's table)" in (source.device.note or "")
+    assert f"4 threads x 4 W (not in the table of codecarbon {processors().codecarbon})" in (source.device.note or "")
 
 
 @pytest.mark.parametrize("virtual", [True, False])

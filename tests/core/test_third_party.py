@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
@@ -101,8 +102,7 @@ def test_what_one_does_wrong_is_the_places_figure_and_told(tell: Callable[[datet
 
 
 def test_numbers_of_other_libraries_become_plain_ones(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
-    intensity = CarbonIntensity(numpy.float32(50), None, "a frame", numpy.int64(2024))
+    intensity = CarbonIntensity(np.float32(50), None, "a frame", np.int64(2024))
     meter = EnergyMeter(backends=[], carbon_intensity=Panels(lambda _: Quote(intensity)), output_dir=tmp_path, verbose=False)
     with meter:
         pass
