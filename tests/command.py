@@ -15,7 +15,14 @@ import pytest
 
 from ml_energy_callbacks import cli
 
-COMMAND = (sys.executable, "-c", "import sys; sys.argv[0] = 'ml-energy'; from ml_energy_callbacks.cli import main; main()")
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""Start of a program that is to be interrupted: where the tests ignore SIGINT, as under `nohup`, it inherits that."""
+
+COMMAND = (
+    sys.executable,
+    "-c",
+    f"{INTERRUPTIBLE}import sys; sys.argv[0] = 'ml-energy'; from ml_energy_callbacks.cli import main; main()",
+)
 
 _IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """What an interpreter ignores unless it is told otherwise."""
@@ -123,3 +130,9 @@ def _captured(stdin: TextIO) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
 def _text(written: io.BytesIO) -> str:
     """Return what was written, with the ends of its lines as :mod:`subprocess` returns them."""
     return io.TextIOWrapper(io.BytesIO(written.getvalue()), encoding="utf-8").read()
+
+
+def hide(patch: pytest.MonkeyPatch, package: str) -> None:
+    """Make a package one that is not installed, whether it has been imported or not."""
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        patch.setitem(sys.modules, name, None)

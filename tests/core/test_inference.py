@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import hide, ml_energy
 from rich.console import Console
 
 from ml_energy_callbacks.clock import monotonic_clock
@@ -37,7 +36,6 @@ from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 IDLE_WATTS, BUSY_WATTS = 50.0, 250.0
-COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()"]
 
 
 def scripted() -> tuple[Callable[[Sequence[int]], list[int]], ScriptedBackend]:
@@ -454,12 +452,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ml_energy(folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
-
-
 def test_the_command_profiles(folder: Path) -> None:
-    done = ml_energy(folder, "profile", "mine:build", "--batch-sizes", "1,8", "--seconds", "4", "--json")
+    done = ml_energy("profile", "mine:build", "--batch-sizes", "1,8", "--seconds", "4", "--json", folder=folder)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [size["batch_size"] for size in found["sizes"]] == [1, 8]
@@ -467,7 +461,7 @@ def test_the_command_profiles(folder: Path) -> None:
 
 
 def test_the_command_compares(folder: Path) -> None:
-    done = ml_energy(folder, "compare", "mine:models", "--seconds", "4")
+    done = ml_energy("compare", "mine:models", "--seconds", "4", folder=folder)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("same", "twice", "accuracy", "J/sample"))
 
@@ -489,7 +483,7 @@ def test_the_command_compares(folder: Path) -> None:
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(folder: Path, args: tuple[str, ...], words: str) -> None:
-    done = ml_energy(folder, *args)
+    done = ml_energy(*args, folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -515,17 +509,9 @@ FINDINGS: dict[str, Any] = {
 }
 
 
-def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path) -> None:
-    (folder / "matplotlib.py").write_text("raise ImportError", encoding="utf-8")
-    program = f"import sys; sys.path.insert(0, {str(folder)!r}); {COMMAND[2]}"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "profile", "mine:broken", "--plot", "a.png"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "matplotlib")
+    done = ml_energy("profile", "mine:broken", "--plot", "a.png", folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr == "ml-energy: A picture needs matplotlib: pip install 'ml-energy-callbacks[plot]', or leave out --plot.\n"
