@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 from typing import Any, TextIO
 
 import pytest
@@ -86,11 +87,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interpreter(argv: list[str]) -> Iterator[None]:
-    """Give the command its arguments and a new process's warnings, and forget the modules that it imported from its folder."""
+    """Give the command a program's arguments and warnings, and forget the modules that it imported from its folder."""
     here, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
     before, sys.argv = sys.argv, argv
     try:
-        with warnings.catch_warnings():
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # its name is in the help
             warnings.simplefilter("default")
             for ignored in _IGNORED:
                 warnings.simplefilter("ignore", ignored)

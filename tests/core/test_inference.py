@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ def test_estimated_joules_are_marked_so() -> None:
     curve = PowerCurve(monotonic_clock, 100.0)
     counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
     counter.device = replace(counter.device, method="model", provenance="estimated", relative_uncertainty=0.5)
-    profile = profile_inference(sum, zeros, (1,), max_seconds=3, backends=[ScriptedBackend([counter])])
+    predict = partial(time.sleep, 0.001)
+    profile = profile_inference(lambda _: predict(), zeros, (1,), max_seconds=3, backends=[ScriptedBackend([counter])])
     assert (profile.provenance, profile.relative_uncertainty) == ("estimated", 0.5)
     assert "estimated ±50 %" in shown(render_profile(profile))
 
@@ -423,13 +425,21 @@ def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, *, expecte
 # ---------------------------------------------------------------------------------------------------- the command
 
 MODULE = """
+import time
+
+
+def slowly(work):
+    return lambda batch: time.sleep(0.001) or work(batch)
+
+
 def build():
-    return (lambda batch: sum(batch)), (lambda size: [1] * size)
+    return slowly(sum), (lambda size: [1] * size)
 
 
 def models():
     data = [([1, 2], [1, 2])] * 3
-    return {"same": list, "twice": lambda x: [2 * v for v in x]}, data, lambda outputs, targets: float(outputs == targets)
+    models = {"same": slowly(list), "twice": slowly(lambda x: [2 * v for v in x])}
+    return models, data, lambda outputs, targets: float(outputs == targets)
 
 
 def broken():

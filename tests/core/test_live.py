@@ -112,14 +112,26 @@ def test_a_service_that_is_not_there_is_told(service: Service) -> None:
     assert not service.asked
 
 
-def test_a_service_that_is_silent_holds_nothing_up(service: Service) -> None:
+class Brief(ElectricityMaps):
+    answer_s = 2.0
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [(Brief, 2), pytest.param(ElectricityMaps, 10, marks=pytest.mark.full)])
+def test_a_service_that_is_silent_holds_nothing_up(service: Service, kind: type[ElectricityMaps], seconds: int) -> None:
     service.silence_s = 30
-    begun = time.monotonic()
-    live = maps(service)
-    quote = live.quote(datetime.now(UTC))
-    assert time.monotonic() - begun < 0.2
-    assert (quote.per_kwh, quote.fallback, quote.provisional) == (FRANCE, "Electricity Maps has not answered yet.", True)
-    assert settled(live).fallback == "Electricity Maps did not answer within 10 s."
+    took = []
+    for _ in range(3):  # of which a busy machine may interrupt one
+        begun = time.monotonic()
+        live = kind("FR", token=TOKEN, url=service.url)
+        quote = live.quote(datetime.now(UTC))
+        took.append(time.monotonic() - begun)
+        assert (quote.per_kwh, quote.fallback, quote.provisional) == (FRANCE, "Electricity Maps has not answered yet.", True)
+    assert min(took) < 0.2
+    assert settled(live).fallback == f"Electricity Maps did not answer within {seconds} s."
+
+
+def test_a_service_has_ten_seconds_to_answer() -> None:
+    assert (ElectricityMaps.answer_s, NationalGrid.answer_s) == (10, 10)
 
 
 class Hasty(NationalGrid):

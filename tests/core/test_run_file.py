@@ -239,8 +239,14 @@ def test_runs_of_several_processes_in_one_directory_are_all_kept(tmp_path: Path)
 
 
 MANY = """
-import sys
+import os, sys
+import ml_energy_callbacks.meter
 from ml_energy_callbacks import EnergyMeter
+children = []
+while len(children) < 4 and (child := os.fork()):
+    children.append(child)
+if len(children) == 4:
+    sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 for _ in range(8):
     with EnergyMeter(backends=[], output_dir=sys.argv[1], carbon_intensity=1, verbose=False) as meter:
         pass
@@ -250,8 +256,7 @@ for _ in range(8):
 
 def test_processes_that_write_into_one_directory_at_the_same_instants_lose_no_record(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MANY, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    ids = [name for process in processes for name in process.communicate(timeout=60)[0].split()]
+    ids = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.split()
     records = [load_record(path) for path in tmp_path.iterdir()]
     assert sorted(record.run.id for record in records) == sorted(ids)
     assert len(ids) == 32
