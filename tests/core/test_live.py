@@ -148,8 +148,9 @@ def test_an_answer_that_never_comes_is_given_up(service: Service) -> None:
 def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service) -> None:
     now = datetime.now(UTC)
     service.body = json.dumps({"data": [{"to": now.isoformat(), "intensity": {"actual": 100}}]})
-    live = Hasty(url=service.url)
+    live = NationalGrid(url=service.url)
     assert settled(live).per_kwh == 100
+    live.patience_s = Hasty.patience_s
     service.silence_s = 5
     later = now + timedelta(minutes=20)
     assert live.quote(later).per_kwh == 100  # while it is asked for
@@ -157,6 +158,7 @@ def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service
     assert (quote.intensity.location, quote.fallback) == ("GBR", "NESO Carbon Intensity API did not answer within 0.3 s.")
     assert quote.per_kwh != 100
     service.silence_s = 0
+    live.patience_s = NationalGrid.patience_s
     live.quote(quote.until)
     assert settled(live, lambda: quote.until).per_kwh == 100
 
