@@ -81,8 +81,11 @@ class _Metrics:
     channel lives for one question, some milliseconds of each second.
     """
 
-    def __init__(self, addresses: Sequence[str], chips: Sequence[int], chips_of_host: int, clock: Clock) -> None:
+    def __init__(
+        self, addresses: Sequence[str], chips: Sequence[int], chips_of_host: int, clock: Clock, deadline_s: float
+    ) -> None:
         self._addresses = addresses
+        self._deadline_s = deadline_s
         self._chips = chips
         self._chips_of_host = chips_of_host
         self._clock = clock
@@ -136,7 +139,7 @@ class _Metrics:
             for address in self._addresses:
                 # Never by a proxy: the server is on this machine.
                 channel = stack.enter_context(grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]))
-                calls.append(channel.unary_unary(_METHOD).future(request, timeout=_DEADLINE_S))
+                calls.append(channel.unary_unary(_METHOD).future(request, timeout=self._deadline_s))
             for address, call in zip(self._addresses, calls, strict=True):
                 try:
                     yield call.result()
@@ -205,6 +208,7 @@ class TpuBackend:
             ``TPU_RUNTIME_METRICS_PORTS`` and ``ML_ENERGY_TPU_WATTS``.
         watts: Power of one chip, idle and busy, in W; None for the environment's, else the published one.
         clock: Monotonic clock.
+        deadline_s: A server that has not answered by then, in s, cannot be read.
     """
 
     address: str | None = None
@@ -213,6 +217,7 @@ class TpuBackend:
     watts: tuple[float, float] | None = None
     clock: Clock = monotonic_clock
     name: str = "tpu"
+    deadline_s: float = _DEADLINE_S
 
     def open(self) -> Sequence[_Chip]:
         """Return the model of each chip of this host that the process may use; the server is not asked yet.
@@ -235,7 +240,7 @@ class TpuBackend:
             msg = "Asking a TPU how busy it is takes gRPC, which is not installed."
             raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[tpu]'`.", present=True) from error
         chips = self._visible(chips_of_host)
-        metrics = _Metrics(self._addresses(), chips, chips_of_host, self.clock)
+        metrics = _Metrics(self._addresses(), chips, chips_of_host, self.clock, self.deadline_s)
         source = "as the user says" if own else "as Google measured"
         note = f"{watts[0]:g} W when idle to {watts[1]:g} W when busy ({source}), in proportion to the chip's duty cycle."
         return [

@@ -46,11 +46,13 @@ class LiveIntensity(ABC):
 
     Attributes:
         source: Name of the service.
+        answer_s: A service that has not answered a question by then, in s, did not answer.
         patience_s: After so long an answer is not waited for any more: it may never come, and the last one is soon no longer
             true.
     """
 
     source: str
+    answer_s = _ANSWER_S
     patience_s = 30.0
 
     def __init__(self, fallback: CarbonIntensity) -> None:
@@ -157,7 +159,7 @@ class ElectricityMaps(LiveIntensity):
     def ask(self, when: datetime) -> Quote:
         """Ask for the latest hour."""
         url = f"{self._url}/carbon-intensity/latest"
-        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check)
+        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check, self.answer_s)
         value = _number(self.source, found.get("carbonIntensity"))
         return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._every)
 
@@ -174,7 +176,7 @@ class NationalGrid(LiveIntensity):
 
     def ask(self, when: datetime) -> Quote:
         """Ask for the half hour of now: what was measured, or what is forecast where that is not known yet."""
-        found = _get(self.source, f"{self._url}/intensity", {}, {}, None)
+        found = _get(self.source, f"{self._url}/intensity", {}, {}, None, self.answer_s)
         with _in_known_form(self.source):
             (period, *_) = found["data"]
             told = period["intensity"]
@@ -293,7 +295,14 @@ def _token(option: str | None, wanted: str) -> tuple[str, str]:
     return token, f"{told_by}, and that your plan there includes {wanted}"
 
 
-def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, str], check: str | None) -> Mapping[str, Any]:
+def _get(
+    source: str,
+    url: str,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    check: str | None,
+    answer_s: float = _ANSWER_S,
+) -> Mapping[str, Any]:
     """Return the JSON object that a service answers with; ``check`` says what to look at where its token is refused.
 
     Raises:
@@ -302,9 +311,9 @@ def _get(source: str, url: str, query: Mapping[str, str], headers: Mapping[str, 
     import requests  # noqa: PLC0415 - 50 ms, wanted only where a service is asked
 
     try:
-        answer = requests.get(url, params=query, headers=headers, timeout=_ANSWER_S, allow_redirects=False)
+        answer = requests.get(url, params=query, headers=headers, timeout=answer_s, allow_redirects=False)
     except requests.Timeout:
-        msg = f"{source} did not answer within {_ANSWER_S:g} s."
+        msg = f"{source} did not answer within {answer_s:g} s."
         raise ServiceError(msg) from None
     except requests.RequestException:
         msg = f"{source} cannot be reached."

@@ -3,11 +3,14 @@
 import os
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ml_energy_callbacks.demo.outcome import Outcome
 from ml_energy_callbacks.exceptions import ConfigurationError
 
-__all__ = ["Framework", "Outcome", "run_demo"]
+if TYPE_CHECKING:
+    from ml_energy_callbacks.demo.outcome import Outcome
+
+__all__ = ["Framework", "run_demo"]
 
 # The extra with each of Keras's backends; torch comes with the extra `demo`.
 _BACKENDS = {"tensorflow": "keras", "jax": "keras-jax", "torch": "keras"}
@@ -20,7 +23,7 @@ class Framework(StrEnum):
     KERAS = "keras"
 
 
-def run_demo(framework: Framework, *, epochs: int, logdir: Path) -> Outcome:
+def run_demo(framework: Framework, *, epochs: int, logdir: Path) -> "Outcome":
     """Train, validate, test and predict.
 
     Args:

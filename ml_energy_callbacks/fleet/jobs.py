@@ -4,11 +4,9 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
-from ml_energy_callbacks.combine import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.files import RecordFile, find_files
 from ml_energy_callbacks.records import FILE_NAME, RunRecord, load_record
-from ml_energy_callbacks.run_file import RunFile
 from ml_energy_callbacks.storage import Place, as_place, below, folder_of
 
 _RANK_FILES, _RANK_FILE = "energy.rank*.json", "energy.rank<rank>.json"
@@ -29,6 +27,10 @@ def merge_jobs(places: Sequence[str], tell: Callable[[str], None]) -> list[tuple
             here, or how the job went on to its end.
         ConfigurationError: A record cannot be written.
     """
+    # What these need takes longer to import than a report to be shown, which comes with this package, too.
+    from ml_energy_callbacks.combine import MERGE_ADVICE, merge_records  # noqa: PLC0415
+    from ml_energy_callbacks.run_file import RunFile  # noqa: PLC0415
+
     jobs: dict[str, dict[int, tuple[RecordFile, RunRecord]]] = {}
     for file in find_files(places, lambda place: tell(f"{place} cannot be looked into."), _is_rank_file, _RANK_FILE):
         record = file.load()

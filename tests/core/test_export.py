@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import ml_energy
 from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter, load_record
@@ -220,12 +221,7 @@ def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
     assert found["sci_g_per_unit"] == pytest.approx((found["operational_g"] + found["embodied_g"]) / 10)
     (row,) = csv.DictReader(io.StringIO(export(record, Format.CODECARBON_CSV)))
     assert float(row["water_consumed"]) == pytest.approx(carbon.water_litres)
-    shown = subprocess.run(
-        [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "report", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = ml_energy("report", tmp_path).stdout
     assert "of the machine's making fall to the run's time" in shown
     assert "Offsets of 5 g CO2e were named; nothing is subtracted for them." in shown
 
@@ -270,15 +266,6 @@ def test_what_a_run_does_not_know_is_refused() -> None:
 
 def test_the_command_writes_each_format(folder: Path) -> None:
     for form in Format:
-        command = [
-            sys.executable,
-            "-c",
-            "from ml_energy_callbacks.cli import main; main()",
-            "export",
-            str(folder),
-            "--format",
-            form,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = ml_energy("export", folder, "--format", form)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == export(load_record(folder), form)

@@ -2,16 +2,17 @@
 
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command import hide, ml_energy
+from lateness import Lateness
 from rich.console import Console
 
 from ml_energy_callbacks.clock import monotonic_clock
@@ -37,7 +38,10 @@ from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 IDLE_WATTS, BUSY_WATTS = 50.0, 250.0
-COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()"]
+BLOCK_S = 0.5
+"""Five refreshes, as if of 0.1 s each."""
+MORE_SECONDS = (10, 20, 40)
+"""Where other work on the machine leaves a difference undecided, more seconds are given, as the report advises."""
 
 
 def scripted() -> tuple[Callable[[Sequence[int]], list[int]], ScriptedBackend]:
@@ -68,30 +72,35 @@ def zeros(size: int) -> list[int]:
 
 def test_a_profile_tells_what_a_sample_costs_at_each_batch_size() -> None:
     predict, backend = scripted()
-    told: list[Profile] = []
-    profile = profile_inference(predict, zeros, (1, 16), max_seconds=9, backends=[backend], progress=told.append)
+    for seconds in MORE_SECONDS:
+        told: list[Profile] = []
+        with Lateness() as late:
+            profile = profile_inference(predict, zeros, (1, 16), max_seconds=seconds, backends=[backend], progress=told.append)
+        if profile.best is not None:
+            break
+    edges = 2 * late.seconds / BLOCK_S
     assert profile.provenance == "measured"
     assert profile.devices == ["scripted:0"]
     assert profile.relative_uncertainty == 0
     assert profile.idle_watts is not None
-    assert profile.idle_watts.mean == pytest.approx(IDLE_WATTS, rel=0.02)
-    for size, seconds in zip(profile.sizes, (0.005, 0.02), strict=True):
+    assert profile.idle_watts.mean == pytest.approx(IDLE_WATTS, rel=0.02 + edges)
+    for size, latency in zip(profile.sizes, (0.005, 0.02), strict=True):
         assert size.repeats >= 1
         assert size.latency is not None
-        assert seconds < size.latency.p50_s * 1.01 < 2 * seconds
+        assert latency < size.latency.p50_s * 1.01 < 2 * latency
         assert size.latency.p50_s <= size.latency.p95_s <= size.latency.p99_s
         assert size.joules_per_sample is not None
         assert size.joules_per_sample_above_idle is not None
         assert size.samples_per_second is not None
         busy = size.joules_per_sample.mean * size.samples_per_second.mean
-        assert busy == pytest.approx(BUSY_WATTS, rel=0.05)
+        assert busy == pytest.approx(BUSY_WATTS, rel=0.05 + edges)
         idle = size.joules_per_sample.mean - size.joules_per_sample_above_idle.mean
-        assert idle * size.samples_per_second.mean == pytest.approx(IDLE_WATTS, rel=0.03)
+        assert idle * size.samples_per_second.mean == pytest.approx(IDLE_WATTS, rel=0.03 + edges)
         assert size.wh_per_1000_samples == pytest.approx(size.joules_per_sample.mean / 3.6)
     assert [size.repeats >= 2 for size in profile.sizes] == [True, True]
     assert profile.best == 16
     assert profile.alike == []
-    assert 9 < profile.seconds < 18
+    assert seconds < profile.seconds < 2 * seconds
     assert [sum(size.repeats for size in one.sizes) for one in told][:3] == [0, 0, 1]  # two blocks warm up
     table = shown(render_profile(profile))
     assert all(
@@ -137,7 +146,8 @@ def test_estimated_joules_are_marked_so() -> None:
     curve = PowerCurve(monotonic_clock, 100.0)
     counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
     counter.device = replace(counter.device, method="model", provenance="estimated", relative_uncertainty=0.5)
-    profile = profile_inference(sum, zeros, (1,), max_seconds=3, backends=[ScriptedBackend([counter])])
+    predict = partial(time.sleep, 0.001)
+    profile = profile_inference(lambda _: predict(), zeros, (1,), max_seconds=3, backends=[ScriptedBackend([counter])])
     assert (profile.provenance, profile.relative_uncertainty) == ("estimated", 0.5)
     assert "estimated ±50 %" in shown(render_profile(profile))
 
@@ -179,7 +189,10 @@ def test_models_are_compared_and_one_that_raises_is_marked() -> None:
         return sum(a == b for a, b in zip(outputs, targets, strict=True)) / len(targets)
 
     models = {"slow": lambda x: predict([*x, *[0] * 40])[: len(x)], "quick": predict, "broken": broken}
-    comparison = compare_models(models, data, accuracy, max_seconds=10, backends=[backend])
+    for seconds in MORE_SECONDS:
+        comparison = compare_models(models, data, accuracy, max_seconds=seconds, backends=[backend])
+        if [pair.verdict for pair in comparison.differences] != ["undecided"]:
+            break
     slow, quick, failed = comparison.models
     assert (slow.accuracy, quick.accuracy, failed.accuracy) == (pytest.approx(5 / 6), pytest.approx(5 / 6), None)
     assert (failed.state, failed.note, failed.pareto) == ("failed", "It raised RuntimeError: no weights.", None)
@@ -425,13 +438,21 @@ def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, *, expecte
 # ---------------------------------------------------------------------------------------------------- the command
 
 MODULE = """
+import time
+
+
+def slowly(work):
+    return lambda batch: time.sleep(0.001) or work(batch)
+
+
 def build():
-    return (lambda batch: sum(batch)), (lambda size: [1] * size)
+    return slowly(sum), (lambda size: [1] * size)
 
 
 def models():
     data = [([1, 2], [1, 2])] * 3
-    return {"same": list, "twice": lambda x: [2 * v for v in x]}, data, lambda outputs, targets: float(outputs == targets)
+    models = {"same": slowly(list), "twice": slowly(lambda x: [2 * v for v in x])}
+    return models, data, lambda outputs, targets: float(outputs == targets)
 
 
 def broken():
@@ -454,12 +475,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ml_energy(folder: Path, *args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
-
-
 def test_the_command_profiles(folder: Path) -> None:
-    done = ml_energy(folder, "profile", "mine:build", "--batch-sizes", "1,8", "--seconds", "4", "--json")
+    done = ml_energy("profile", "mine:build", "--batch-sizes", "1,8", "--seconds", "4", "--json", folder=folder)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [size["batch_size"] for size in found["sizes"]] == [1, 8]
@@ -467,7 +484,7 @@ def test_the_command_profiles(folder: Path) -> None:
 
 
 def test_the_command_compares(folder: Path) -> None:
-    done = ml_energy(folder, "compare", "mine:models", "--seconds", "4")
+    done = ml_energy("compare", "mine:models", "--seconds", "4", folder=folder)
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("same", "twice", "accuracy", "J/sample"))
 
@@ -489,7 +506,7 @@ def test_the_command_compares(folder: Path) -> None:
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(folder: Path, args: tuple[str, ...], words: str) -> None:
-    done = ml_energy(folder, *args)
+    done = ml_energy(*args, folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -515,17 +532,9 @@ FINDINGS: dict[str, Any] = {
 }
 
 
-def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path) -> None:
-    (folder / "matplotlib.py").write_text("raise ImportError", encoding="utf-8")
-    program = f"import sys; sys.path.insert(0, {str(folder)!r}); {COMMAND[2]}"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "profile", "mine:broken", "--plot", "a.png"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "matplotlib")
+    done = ml_energy("profile", "mine:broken", "--plot", "a.png", folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr == "ml-energy: A picture needs matplotlib: pip install 'ml-energy-callbacks[plot]', or leave out --plot.\n"

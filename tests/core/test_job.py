@@ -14,6 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lateness import Lateness
 from msgspec.structs import replace as replace_struct
 from rich.console import Console
 
@@ -40,6 +41,7 @@ class Group:
         self.size = size
         self.barrier = threading.Barrier(size, timeout=20)
         self.given: list[Any] = [None] * size
+        self.late_s = 0.0
 
     def gather_of(self, rank: int) -> Callable[[Any], Sequence[Any]]:
         def gather(fact: Any) -> Sequence[Any]:
@@ -61,11 +63,17 @@ class Group:
                 results[rank] = error
 
         threads = [threading.Thread(target=call, args=(rank,)) for rank in range(self.size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with Lateness() as late:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.late_s = max(self.late_s, late.seconds)
         return results
+
+    def edges(self, record: RunRecord) -> float:
+        """Return the share of a run that its two ends are uncertain by, as this machine was late."""
+        return 2 * self.late_s / min(rank.seconds for rank in record.ranks)
 
 
 def backend(*devices: tuple[Device, float]) -> ScriptedBackend:
@@ -112,9 +120,8 @@ def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
     results = group.run(work)
     records = [measuring.record for _, measuring in results]
     record = records[0]
-    assert watts(record) == pytest.approx(
-        {"scripted:cpu": 50, "scripted:gpu-0": 100, "scripted:gpu-1": 200, "scripted:gpu-2": 300}, rel=0.03
-    )
+    drawn = {"scripted:cpu": 50, "scripted:gpu-0": 100, "scripted:gpu-1": 200, "scripted:gpu-2": 300}
+    assert watts(record) == pytest.approx(drawn, rel=0.03 + group.edges(record))
     assert record.stages["train"].samples == 2 * 5 * (1 + 2 + 3)
     assert record.run.world_size == 3
     assert record.run.status == "completed"
@@ -147,7 +154,7 @@ def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:
         return measuring.record
 
     record, other = group.run(work)
-    assert record.total.joules == pytest.approx(50 * record.ranks[0].seconds, rel=0.01)
+    assert record.total.joules == pytest.approx(50 * record.ranks[0].seconds, rel=0.01 + group.edges(record))
     assert other.total.joules == record.total.joules
     assert record.stages["train"].samples == 2 * 20
     assert [rank.joules for rank in record.ranks] == pytest.approx([record.total.joules / 2] * 2)
@@ -169,7 +176,7 @@ def test_slices_of_one_gpu_share_its_energy(driver: SimulatedDriver) -> None:
 
     record, _ = group.run(work)
     assert [device.id for device in record.devices] == ["nvml:GPU-00000001-0000-0000-0000-000000000000"]
-    assert record.total.joules == pytest.approx(200 * record.ranks[0].seconds, rel=0.03)
+    assert record.total.joules == pytest.approx(200 * record.ranks[0].seconds, rel=0.03 + group.edges(record))
     assert [rank.joules for rank in record.ranks] == pytest.approx([record.total.joules / 2] * 2)
 
 
@@ -342,9 +349,7 @@ def test_a_job_that_starts_again_goes_on(tmp_path: Path) -> None:
     record, _ = group.run(work)
     assert [each.index for each in record.epochs] == [0, 1]
     assert record.stages["train"].samples == 2 * 2 * 20
-    assert all(
-        value == pytest.approx(told, rel=0.03) for value, told in zip(watts(record).values(), [50, 100, 200], strict=True)
-    )
+    assert list(watts(record).values()) == pytest.approx([50, 100, 200], rel=0.03 + group.edges(record))
     assert load_record(tmp_path).total == record.total
 
 
@@ -388,10 +393,11 @@ def test_one_that_goes_on_alone_asks_nobody(tmp_path: Path) -> None:
         return metrics, measuring.record
 
     (metrics, record), _ = group.run(work)
-    assert metrics["energy/test/joules"] == pytest.approx(150 * 0.5, rel=0.1)  # of its own devices
+    assert record.stages["test"].seconds >= 0.5
+    assert metrics["energy/test/joules"] == pytest.approx(150 * record.stages["test"].seconds, rel=0.1)  # of its own devices
     assert record.stages["test"].samples == 7
     assert record.stages["train"].samples == 2 * 20  # as the other had told
-    assert metrics["energy/total/joules"] == pytest.approx(record.total.joules, rel=0.1)
+    assert metrics["energy/total/joules"] == pytest.approx(record.total.joules, rel=0.1 + group.edges(record))
     assert sum(rank.joules or 0.0 for rank in record.ranks) == pytest.approx(record.total.joules)
     assert (record.run.status, record.warnings) == ("completed", [])
     assert [path.name for path in tmp_path.iterdir()] == ["energy.json"]

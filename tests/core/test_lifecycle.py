@@ -3,13 +3,14 @@
 import copy
 import json
 import random
-import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ml_energy
 from msgspec.structs import replace
 from privilege import unprivileged
 from rich.console import Console
@@ -23,14 +24,17 @@ from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
-COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()"]
+
+@cache
+def _empty() -> RunRecord:
+    with EnergyMeter(backends=[], carbon_intensity=450, verbose=False) as meter:
+        pass
+    return meter.record
 
 
 def a_run(name: str, joules: float | None, doubt: float | None = 0.1, **total: Any) -> RunRecord:
     """Return a run of 450 g CO2e per kWh."""
-    with EnergyMeter(backends=[], carbon_intensity=450, verbose=False) as meter:
-        pass
-    record = meter.record
+    record = copy.deepcopy(_empty())
     record.run = replace(record.run, id=name)
     figures = {
         "joules": joules,
@@ -268,10 +272,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "serving").mkdir()
     (tmp_path / "serving" / "energy.json").write_bytes(encode_record(a_prediction(1)))
     return tmp_path
-
-
-def ml_energy(*args: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_directories_are_searched(folder: Path) -> None:

@@ -102,14 +102,26 @@ def test_a_service_that_is_not_there_is_told(service: Service) -> None:
     assert not service.asked
 
 
-def test_a_service_that_is_silent_holds_nothing_up(service: Service) -> None:
+class Brief(ElectricityMaps):
+    answer_s = 2.0
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [(Brief, 2), pytest.param(ElectricityMaps, 10, marks=pytest.mark.full)])
+def test_a_service_that_is_silent_holds_nothing_up(service: Service, kind: type[ElectricityMaps], seconds: int) -> None:
     service.silence_s = 30
-    begun = time.monotonic()
-    live = maps(service)
-    quote = live.quote(datetime.now(UTC))
-    assert time.monotonic() - begun < 0.2
-    assert (quote.per_kwh, quote.fallback, quote.provisional) == (FRANCE, "Electricity Maps has not answered yet.", True)
-    assert settled(live).fallback == "Electricity Maps did not answer within 10 s."
+    took = []
+    for _ in range(3):  # of which a busy machine may interrupt one
+        begun = time.monotonic()
+        live = kind("FR", token=TOKEN, url=service.url)
+        quote = live.quote(datetime.now(UTC))
+        took.append(time.monotonic() - begun)
+        assert (quote.per_kwh, quote.fallback, quote.provisional) == (FRANCE, "Electricity Maps has not answered yet.", True)
+    assert min(took) < 0.2
+    assert settled(live).fallback == f"Electricity Maps did not answer within {seconds} s."
+
+
+def test_a_service_has_ten_seconds_to_answer() -> None:
+    assert (ElectricityMaps.answer_s, NationalGrid.answer_s) == (10, 10)
 
 
 class Hasty(NationalGrid):
@@ -126,8 +138,9 @@ def test_an_answer_that_never_comes_is_given_up(service: Service) -> None:
 def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service) -> None:
     now = datetime.now(UTC)
     service.body = json.dumps({"data": [{"to": now.isoformat(), "intensity": {"actual": 100}}]})
-    live = Hasty(url=service.url)
+    live = NationalGrid(url=service.url)
     assert settled(live).per_kwh == 100
+    live.patience_s = Hasty.patience_s
     service.silence_s = 5
     later = now + timedelta(minutes=20)
     assert live.quote(later).per_kwh == 100  # while it is asked for
@@ -135,6 +148,7 @@ def test_an_old_value_does_not_go_on_where_the_next_never_comes(service: Service
     assert (quote.intensity.location, quote.fallback) == ("GBR", "NESO Carbon Intensity API did not answer within 0.3 s.")
     assert quote.per_kwh != 100
     service.silence_s = 0
+    live.patience_s = NationalGrid.patience_s
     live.quote(quote.until)
     assert settled(live, lambda: quote.until).per_kwh == 100
 

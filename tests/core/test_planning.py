@@ -2,16 +2,15 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import ml_energy
 from rich.console import Console
 
 from ml_energy_callbacks.carbon import CarbonIntensity, IntensitySeries, Plan, Start, choice, plan, price_table
@@ -160,9 +159,7 @@ def test_the_table_says_that_now_is_best() -> None:
     assert "By emissions and by price now is best." in show(plan(series(DAY), price_table(0.3), **options))
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "when", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "120"})
+run = partial(ml_energy, "when", columns=120)
 
 
 def test_the_command_tells_the_best_start_and_what_it_saves(tmp_path: Path) -> None:

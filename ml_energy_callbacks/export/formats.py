@@ -1,13 +1,12 @@
-"""A run record -> the formats of other programs; what is not known is left out there, too."""
+"""The formats of other programs; what is not known is left out there, too."""
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from importlib.metadata import version
 from typing import Any
 
@@ -220,30 +219,6 @@ def sci_json(record: RunRecord) -> str:
         msg = "No stage of the run has known samples and emissions, so that there is no score."
         raise RecordError(msg)
     return msgspec.json.format(msgspec.json.encode(statements), indent=1).decode() + "\n"
-
-
-class Format(StrEnum):
-    """What a run can be written as."""
-
-    CODECARBON_CSV = "codecarbon-csv"
-    MODEL_CARD = "model-card"
-    SCI_JSON = "sci-json"
-
-
-_WRITERS: Mapping[Format, Callable[[RunRecord], str]] = {
-    Format.CODECARBON_CSV: codecarbon_csv,
-    Format.MODEL_CARD: model_card,
-    Format.SCI_JSON: sci_json,
-}
-
-
-def export(record: RunRecord, form: Format) -> str:
-    """Return a run in one of the formats.
-
-    Raises:
-        RecordError: The run does not know what the format is about.
-    """
-    return _WRITERS[form](record)
 
 
 def _joules(record: RunRecord, kind: Kind) -> float | None:

@@ -1,0 +1,16 @@
+"""``ml-energy demo``: a small training with its energy."""
+
+from pathlib import Path
+
+from ml_energy_callbacks.cli.output import console_for
+from ml_energy_callbacks.demo import Framework, run_demo
+from ml_energy_callbacks.report import render
+
+
+def demonstrate(framework: Framework, *, epochs: int, logdir: Path) -> None:
+    """Train, print what that used, and where the rest is."""
+    outcome = run_demo(framework, epochs=epochs, logdir=logdir)
+    console = console_for()
+    console.print(render(outcome.record))
+    console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)
+    console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)

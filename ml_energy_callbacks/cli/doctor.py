@@ -1,0 +1,38 @@
+"""``ml-energy doctor``: what can be measured on this machine."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import typer
+from rich.live import Live
+
+from ml_energy_callbacks.cli.output import console_for, show
+from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render, render_watts
+from ml_energy_callbacks.report import quantity
+
+
+def report_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
+    """Measure for some seconds, and print what was found."""
+    with console_for(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
+        diagnosis = examine(devices)
+    show(diagnosis, render, json=json)
+
+
+def watch_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
+    """Print each device's power again and again, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        console = console_for()
+        readings = live_watts(devices)
+        if json or not console.is_terminal:
+            for watts in readings:
+                typer.echo(msgspec.json.encode(watts).decode() if json else _line(watts))
+        else:
+            with Live(console=console, auto_refresh=False) as live:
+                for watts in readings:
+                    live.update(render_watts(watts), refresh=True)
+
+
+def _line(watts: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {quantity(value, 'W')}" for name, value in watts.items())
