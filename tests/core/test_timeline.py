@@ -32,7 +32,8 @@ def test_totals_of_the_past_are_those_that_a_look_then_would_have_shown(switches
 
     def pass_time(steps: int) -> None:
         for _ in range(steps):
-            history.append((clock.now_ns, timeline.look().totals, timeline.look().running))
+            look = timeline.look()
+            history.append((clock.now_ns, look.totals, look.running))
             clock.now_ns += 1
 
     for bucket, length in switches:

@@ -178,9 +178,9 @@ def test_a_counter_is_held_against_its_power() -> None:
         assert check.suspicious is suspicious
 
 
-def test_chance_accuses_no_good_counter() -> None:
-    accused = 0
-    for seed in range(100):
+def test_chance_accuses_no_good_counter(*, full: bool) -> None:
+    accused, seeds = 0, 100 if full else 30
+    for seed in range(seeds):
         rng = random.Random(seed)
         curve = SquareCurve(90, 420, 0.1)
         check, now = CrossCheck(), 0
@@ -190,7 +190,7 @@ def test_chance_accuses_no_good_counter() -> None:
             if check.suspicious:
                 accused += 1
                 break
-    assert accused <= 1
+    assert accused <= 0.01 * seeds
 
 
 def test_one_nonsensical_power_does_not_spoil_the_check() -> None:
