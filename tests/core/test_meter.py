@@ -1,4 +1,4 @@
-"""EnergyMeter in any loop, on scripted devices in real time."""
+"""EnergyMeter in any loop, on scripted devices; in real time where threads, signals or processes are tested."""
 
 import math
 import os
@@ -13,15 +13,20 @@ from typing import Any
 import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.clock import Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.timeline import LONGEST_QUEUE
 
 
-def scripted(watts: float = 100.0) -> tuple[PowerCurve, ScriptedCounter, ScriptedBackend]:
-    curve = PowerCurve(monotonic_clock, watts)
-    counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def scripted(watts: float = 100.0, clock: Clock = monotonic_clock) -> tuple[PowerCurve, ScriptedCounter, ScriptedBackend]:
+    curve = PowerCurve(clock, watts)
+    counter = ScriptedCounter(curve, clock, period_s=0.02)
     return curve, counter, ScriptedBackend([counter])
 
 
@@ -29,24 +34,24 @@ def samplers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")]
 
 
-def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
-    curve, _, backend = scripted(50.0)
+def test_a_loop_is_measured_by_stage_and_phase(clock: ManualClock, tmp_path: Path) -> None:
+    curve, _, backend = scripted(50.0, clock)
     true = {"compute": 0.0, "data_wait": 0.0}
-    with EnergyMeter(output_dir=tmp_path, backends=[backend], carbon_intensity=360, electricity_price=0.5, pue=2) as meter:
+    with SteppedMeter(clock, output_dir=tmp_path, backends=[backend], carbon_intensity=360, electricity_price=0.5, pue=2) as meter:
         with meter.stage("train"):
             for i in range(60):
                 before = curve.joules()
-                time.sleep(0.01 + 0.01 * (i % 3))
+                clock.advance(0.01 + 0.01 * (i % 3))
                 true["data_wait"] += curve.joules() - before
                 with meter.batch(samples=4):
                     curve.set(250.0)
                     before = curve.joules()
-                    time.sleep(0.03 + 0.01 * (i % 4))
+                    clock.advance(0.03 + 0.01 * (i % 4))
                     true["compute"] += curve.joules() - before
                 curve.set(50.0)
         before = curve.joules()
         with meter.stage("predict"), meter.batch(samples=10):
-            time.sleep(0.4)
+            clock.advance(0.4)
         predicted = curve.joules() - before
     record = meter.record
     train = record.stages["train"]
@@ -67,66 +72,66 @@ def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
     assert samplers() == []
 
 
-def test_a_meter_can_be_started_again_and_adds_up() -> None:
-    _, _, backend = scripted()
-    meter = EnergyMeter(backends=[backend], verbose=False)
+def test_a_meter_can_be_started_again_and_adds_up(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    meter = SteppedMeter(clock, backends=[backend], verbose=False)
     for _ in range(2):
         with meter, meter.stage("train"), meter.batch(1):
-            time.sleep(0.3)
-        time.sleep(0.2)  # nobody's
+            clock.advance(0.3)
+        clock.advance(0.2)  # nobody's
     train = meter.record.stages["train"]
     assert train.samples == 2
     assert train.seconds == pytest.approx(0.6, abs=0.05)
     assert train.joules == pytest.approx(100 * train.seconds, rel=0.03)
 
 
-def test_stages_nest_and_the_inner_ones_time_is_its_own() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter, meter.stage("train"):
-        time.sleep(0.2)
+def test_stages_nest_and_the_inner_ones_time_is_its_own(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("train"):
+        clock.advance(0.2)
         with meter.stage("validate"):
-            time.sleep(0.1)
+            clock.advance(0.1)
     stages = meter.record.stages
     assert stages["train"].seconds == pytest.approx(0.2, abs=0.03)
     assert stages["validate"].seconds == pytest.approx(0.1, abs=0.03)
 
 
-def test_what_passes_after_the_end_counts_nowhere() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter:
+def test_what_passes_after_the_end_counts_nowhere(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
         pass
     before = meter.record
     with meter.stage("train"), meter.batch(5):
-        time.sleep(0.05)
+        clock.advance(0.05)
     assert meter.record.stages.keys() == before.stages.keys()
     assert meter.record.total == before.total
 
 
-def test_a_batch_of_unknown_size_makes_the_cost_per_sample_unknown_not_zero() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter, meter.stage("predict"):
+def test_a_batch_of_unknown_size_makes_the_cost_per_sample_unknown_not_zero(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("predict"):
         for samples in (4, None):
             with meter.batch(samples):
-                time.sleep(0.05)
+                clock.advance(0.05)
         assert "energy/predict/joules_per_sample" not in meter.metrics("predict")
     stage = meter.record.stages["predict"]
     assert (stage.samples, stage.joules_per_sample) == (None, None)
 
 
-def test_a_device_that_fails_for_good_leaves_a_gap_that_is_reported() -> None:
-    _, counter, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter:
-        time.sleep(0.4)
+def test_a_device_that_fails_for_good_leaves_a_gap_that_is_reported(clock: ManualClock) -> None:
+    _, counter, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
+        clock.advance(0.4)
         counter.failing = True
-        time.sleep(0.6)
+        clock.advance(0.6)
     (device,) = meter.record.devices
     assert device.missing_s == pytest.approx(0.6, abs=0.2)
     assert device.joules == pytest.approx(40, rel=0.2)
 
 
-def test_without_any_device_energy_is_unknown_not_zero() -> None:
-    with EnergyMeter(backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1):
-        time.sleep(0.05)
+def test_without_any_device_energy_is_unknown_not_zero(clock: ManualClock) -> None:
+    with SteppedMeter(clock, backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1):
+        clock.advance(0.05)
     record = meter.record
     assert record.total.joules is None
     assert record.stages["train"].joules is None
