@@ -10,7 +10,15 @@ from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.cross_check import CrossCheck
 from ml_energy_callbacks.knots import KnotFinder
 from ml_energy_callbacks.readings import Device, Kind, Reading
-from ml_energy_callbacks.testing import Curve, ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SquareCurve, SteppedMeter
+from ml_energy_callbacks.testing import (
+    Curve,
+    ManualClock,
+    PowerCurve,
+    ScriptedBackend,
+    ScriptedCounter,
+    SquareCurve,
+    SteppedMeter,
+)
 
 COUNTER = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock).device
 
@@ -232,9 +240,7 @@ def test_a_counter_that_says_that_it_is_slow_is_waited_for() -> None:
 
 def test_a_counter_that_disagrees_with_its_power_is_told_and_is_less_sure(clock: ManualClock) -> None:
     curve, power = PowerCurve(clock, 130), PowerCurve(clock, 100)
-    off = CounterWithPower(
-        curve, clock, device=replace(named(0), relative_uncertainty=0.1), period_s=0.02, power=power
-    )
+    off = CounterWithPower(curve, clock, device=replace(named(0), relative_uncertainty=0.1), period_s=0.02, power=power)
     with meter(clock, off) as m:
         clock.advance(3)
     (device,) = m.record.devices
