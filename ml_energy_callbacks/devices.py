@@ -90,7 +90,7 @@ class Devices:
         ]
         if pids is not None:
             parts = [source for source in self.sources if not source.device.whole_machine]
-            shares, self.unshared = open_shares(parts, self.counted, pids)
+            shares, self.unshared = open_shares(parts, self.counted, pids, self._timing.clock)
             self._pairs += [(share, self._open_ledger(self.beside, share)) for share in shares]
 
     def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:
