@@ -5,7 +5,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any
@@ -31,6 +31,9 @@ _LONGEST_READ_NS = NS_PER_S
 """When a read took longer, nobody knows at which instant its value was true."""
 _LONGEST_HOLD_NS = 200_000_000
 """Readings wait to be worked off for so long, where nobody asks for them and the device's refreshes are known."""
+Steps = Generator[float, None, None]
+"""Work that yields how many seconds to wait before its next step."""
+
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
@@ -211,7 +214,7 @@ class _Stop:
 class Sampler:
     """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else.
 
-    What the threads do is written as steps: each yields how many seconds to wait before the next one.
+    What the threads do is written as steps, so that a test can run them without threads.
     """
 
     def __init__(
@@ -282,7 +285,7 @@ class Sampler:
         for pause in self._ending(poller):
             self._sleep(pause)
 
-    def _reviewing(self) -> Iterator[float]:
+    def _reviewing(self) -> Steps:
         pause = _FIRST_REVIEW_NS
         review = self._clock() + pause
         while True:
@@ -298,12 +301,12 @@ class Sampler:
                 pause = min(2 * pause, REVIEW_NS)
                 review = now + max(pause, _REVIEW_RATIO * (now - begun))
 
-    def _polling(self, poller: Poller) -> Iterator[float]:
+    def _polling(self, poller: Poller) -> Steps:
         while self._end is None:
             poller.poll()
             yield (poller.next_poll - self._clock()) / NS_PER_S
 
-    def _ending(self, poller: Poller) -> Iterator[float]:
+    def _ending(self, poller: Poller) -> Steps:
         """Poll until every device has refreshed after the end, and close the poller."""
         end = self._clock() if self._end is None else self._end
         while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:

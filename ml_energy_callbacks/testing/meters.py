@@ -1,13 +1,14 @@
 """A meter without threads, under a manual clock."""
 
-from collections.abc import Generator, Iterator, Sequence
+import inspect
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.meter import EnergyMeter
 from ml_energy_callbacks.readings import Source
-from ml_energy_callbacks.sampler import Sampler
+from ml_energy_callbacks.sampler import Sampler, Steps
 from ml_energy_callbacks.testing.clocks import ManualClock
 
 _STEP_S = 0.005
@@ -37,7 +38,7 @@ def _stepped(clock: ManualClock) -> type[Sampler]:
     """Return a sampler that has this clock in the place of threads."""
 
     class SteppedSampler(Sampler):
-        _work: Sequence[Iterator[float]] = ()
+        _work: Sequence[Steps] = ()
 
         def _begin(self) -> None:
             self._work = [*(self._polling(poller) for poller in self._pollers.values()), self._reviewing()]
@@ -48,7 +49,7 @@ def _stepped(clock: ManualClock) -> type[Sampler]:
             self._end = end
             self._stopping.set()
             for steps in self._work:
-                if isinstance(steps, Generator) and not steps.gi_running:  # the watch may be what stops the meter
+                if inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:  # the watch may be what stops the meter
                     steps.close()
             for poller in self._pollers.values():
                 clock.run(self._ending(poller))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -130,26 +130,31 @@ def stranger() -> Iterator[None]:
 
 @pytest.mark.usefixtures("stranger")
 def test_a_busy_job_has_its_part_of_the_processors_energy_and_an_idle_one_next_to_none(clock: ManualClock) -> None:
-    shares, true = [], []
-    for busy in (False, True):
+    def measure(work: Callable[[], None]) -> tuple[float, float]:
+        """Return the job's share of the energy, and what it had of the CPU time."""
         backends = [ScriptedBackend([processor(clock)])]
         meter = SteppedMeter(clock, backends=backends, scope="process", carbon_intensity=1, verbose=False)
         with meter:
             use = Use(os.getpid())
-            for _ in range(3):
-                burn(0.3) if busy else time.sleep(0.3)
-                clock.advance(1.0)
-            true.append(use.share)
+            for _ in range(60):
+                work()
+                clock.advance(0.05)
+            true = use.share
         process, joules = meter.record.process, meter.record.total.joules
         assert process is not None
         assert process.provenance == "estimated"
         assert process.joules is not None
         assert joules == pytest.approx(100 * meter.record.total.seconds, rel=0.05)
-        shares.append(process.joules / joules)
-    assert shares == pytest.approx(true, rel=0.25, abs=0.05)
-    assert shares[0] < 0.2
-    assert shares[0] < 0.5 * shares[1]
-    assert shares[1] < 1
+        return process.joules / joules, true
+
+    begun = time.monotonic()
+    busy, truly_busy = measure(lambda: burn(0.015))
+    took = time.monotonic() - begun
+    idle, truly_idle = measure(lambda: time.sleep(took / 60))
+    assert (busy, idle) == pytest.approx((truly_busy, truly_idle), rel=0.3, abs=0.02)
+    assert idle < 0.2
+    assert idle < 0.3 * busy  # in the same time
+    assert busy < 1
 
 
 def test_children_that_came_and_went_are_counted(clock: ManualClock) -> None:
