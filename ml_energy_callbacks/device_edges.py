@@ -8,10 +8,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from time import sleep
 from typing import Any, Protocol
 
-from ml_energy_callbacks.clock import Clock, monotonic_clock
+from ml_energy_callbacks.clock import REAL_TIME, Timing
 from ml_energy_callbacks.timeline import Edge, Stamp
 
 _NS_PER_MS = 1_000_000
@@ -44,10 +43,11 @@ class DeviceEdges:
     do. The upper one, off by the least time until a look, tells when the clocks have parted.
     """
 
-    def __init__(self, record: Callable[[], Event | None], clock: Clock = monotonic_clock) -> None:
+    def __init__(self, record: Callable[[], Event | None], timing: Timing = REAL_TIME) -> None:
         """Make edges by ``record``, which puts an event into the device's queue; None where that cannot be done just now."""
         self._record = record
-        self._clock = clock
+        self._clock = timing.clock
+        self._sleep = timing.sleep
         self._thread = threading.get_ident()
         self._broken = False
         self._pending: deque[tuple[Event, Edge]] = deque()
@@ -87,7 +87,7 @@ class DeviceEdges:
         end = self._clock() + _LAST_WAIT_NS
         self.resolve()
         while self._pending and not self._broken and threading.get_ident() == self._thread and self._clock() < end:
-            sleep(_STEP_S)
+            self._sleep(_STEP_S)
             self.resolve()
 
     def _passed(self) -> Sequence[tuple[Event, Edge, int]]:

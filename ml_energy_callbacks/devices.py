@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ml_energy_callbacks.attribution import Ledger, Mark
 from ml_energy_callbacks.backends import Discovery, check_devices, discover
-from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.cross_check import LIMIT
 from ml_energy_callbacks.deadline import close
 from ml_energy_callbacks.process import is_share, open_shares
@@ -32,17 +32,25 @@ class Devices:
         choice: ``"auto"``, or ids and globs.
         interval_s: Mean time between two reads of a device, in s.
         backends: Hardware to look for; None for all that is known.
+        timing: Clock, and how long hardware is waited for.
 
     Raises:
         ConfigurationError: The choice cannot be one.
     """
 
-    def __init__(self, choice: Literal["auto"] | Sequence[str], interval_s: float, backends: Sequence[Backend] | None) -> None:
+    def __init__(
+        self,
+        choice: Literal["auto"] | Sequence[str],
+        interval_s: float,
+        backends: Sequence[Backend] | None,
+        timing: Timing,
+    ) -> None:
         """Touch no hardware yet."""
         check_devices(choice)
         self._choice = choice
         self._interval_s = interval_s
         self._backends = backends
+        self._timing = timing
         self.found = Discovery((), {}, {}, {})
         self.sources: Sequence[Source] = ()
         self.counted: dict[str, Ledger] = {}
@@ -62,7 +70,7 @@ class Devices:
             ConfigurationError: A device id is unknown.
         """
         self.found, self.sources = Discovery((), {}, {}, {}), ()
-        self.found = discover(self._choice, backends=self._backends, gpus=gpus)
+        self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
         self.sources = self.found.sources
 
     def keep(self, names: Collection[str]) -> None:
@@ -82,7 +90,7 @@ class Devices:
         ]
         if pids is not None:
             parts = [source for source in self.sources if not source.device.whole_machine]
-            shares, self.unshared = open_shares(parts, self.counted, pids)
+            shares, self.unshared = open_shares(parts, self.counted, pids, self._timing.clock)
             self._pairs += [(share, self._open_ledger(self.beside, share)) for share in shares]
 
     def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:

@@ -1,7 +1,6 @@
 """What devices draw while nothing of the run works."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ml_energy_callbacks.attribution import Ledger
 from ml_energy_callbacks.clock import NS_PER_S
@@ -14,7 +13,9 @@ _SETTLED_S = 0.2
 """By then each quick device has been read and, as a rule, has refreshed."""
 
 
-def measure_idle(timeline: Timeline, ledgers: Mapping[str, Ledger], seconds: float) -> dict[str, float]:
+def measure_idle(
+    timeline: Timeline, ledgers: Mapping[str, Ledger], seconds: float, sleep: Callable[[float], None]
+) -> dict[str, float]:
     """Return what each device draws idle in W, by its id; one that was not read all the time is absent.
 
     It is asked for while the timeline is outside the run, and lasts a little longer than so many seconds.
@@ -23,13 +24,14 @@ def measure_idle(timeline: Timeline, ledgers: Mapping[str, Ledger], seconds: flo
         timeline: Tells the time.
         ledgers: The devices' ledgers by their ids, which are fed meanwhile.
         seconds: For how long to measure.
+        sleep: Waits for so many seconds.
     """
     latest = timeline.clock() + _LONGEST_SETTLING_NS
-    time.sleep(_SETTLED_S)
+    sleep(_SETTLED_S)
     while any(ledger.published is None for ledger in ledgers.values()) and timeline.clock() < latest:
-        time.sleep(_SETTLED_S)
+        sleep(_SETTLED_S)
     begun, before = _outside(timeline, ledgers)
-    time.sleep(seconds)
+    sleep(seconds)
     ended, after = _outside(timeline, ledgers)
     return {
         name: (after[name][0] - joules) / (ended - begun) * NS_PER_S

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -23,7 +23,7 @@ from ml_energy_callbacks.attribution import Mark
 from ml_energy_callbacks.backends import Discovery
 from ml_energy_callbacks.batches import Batch, each_call
 from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
-from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
 from ml_energy_callbacks.combine import MERGE_ADVICE, add_records
 from ml_energy_callbacks.device_edges import DeviceEdges, Event
 from ml_energy_callbacks.devices import Devices
@@ -115,6 +115,10 @@ class EnergyMeter:
     forecast: ForecastRecord | None = None
     early_stopping: StoppingRecord | None = None
 
+    # A test's meter has others.
+    _timing: Timing = REAL_TIME
+    _sampler_type: type[Sampler] = Sampler
+
     _pid = 0  # of the process that started it
 
     def __init__(
@@ -145,7 +149,7 @@ class EnergyMeter:
         if scope not in {"machine", "process"}:
             msg = f"scope is {scope!r}; give 'machine' or 'process'."
             raise ConfigurationError(msg)
-        self._devices = Devices(devices, sample_interval, backends)
+        self._devices = Devices(devices, sample_interval, backends, self._timing)
         check_currency(currency)
         site = Site(pue, wue, embodied_kg, lifetime_years, offset_grams)
         self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, site)
@@ -157,9 +161,9 @@ class EnergyMeter:
         self._files = JobFiles(None if output_dir is None else as_place(output_dir))
         self._verbose = verbose
         self._scope = scope
-        self._timeline = Timeline(monotonic_clock)
+        self._timeline = Timeline(self._timing.clock)
         self._queue = self._timeline.queue
-        self._stamp: Callable[[], Stamp] = monotonic_clock
+        self._stamp: Callable[[], Stamp] = self._timing.clock
         self._stages = Stages(self._timeline)
         self._sampler: Sampler | None = None
         self._loop: Loop | None = None
@@ -303,14 +307,14 @@ class EnergyMeter:
             self._pid = os.getpid()
             self._loop = loop
             self._timeline.forget_edges()
-            self._edges = None if record_event is None else DeviceEdges(record_event, monotonic_clock)
-            self._stamp = self._edges or monotonic_clock
+            self._edges = None if record_event is None else DeviceEdges(record_event, self._timing)
+            self._stamp = self._edges or self._timing.clock
             watch = None if loop is None else partial(self._watch, loop)
-            self._sampler = Sampler(
-                self._devices.pollers(self._timeline, self._lock), self._timeline.clock, self._review, watch
+            self._sampler = self._sampler_type(
+                self._devices.pollers(self._timeline, self._lock), self._timing, self._review, watch
             )
             self._stages.open()
-            self._rates.begin(self.point().joules or [], datetime.now(UTC))
+            self._rates.begin(self.point().joules or [], self._timing.now())
             self._sampler.start()
             atexit.register(self._stop_at_exit)
             if self._idle_seconds and not self._idle_watts:
@@ -344,7 +348,7 @@ class EnergyMeter:
     def _measure_idle(self, seconds: float) -> None:
         """Learn what the devices draw while nothing of the run works; that time counts nowhere."""
         with self._stages.outside():
-            self._idle_watts = measure_idle(self._timeline, self._devices.counted, seconds)
+            self._idle_watts = measure_idle(self._timeline, self._devices.counted, seconds, self._timing.sleep)
         for name in self._devices.counted:
             if name not in self._idle_watts:
                 self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
@@ -368,7 +372,7 @@ class EnergyMeter:
             self._stages.close()
             end = self._timeline.look().now
             self._sampler = self._loop = self._edges = None
-            self._stamp = monotonic_clock
+            self._stamp = self._timing.clock
             hanging = sampler.stop(end)
             if hanging:
                 self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
@@ -788,7 +792,7 @@ class EnergyMeter:
         joules = self.point().joules
         if joules is not None:
             with self._lock:
-                self._rates.follow(joules, datetime.now(UTC))
+                self._rates.follow(joules, self._timing.now())
         self._warn_of(self._rates.caveats)
 
     def _open_files(self, framework_dir: Place | None) -> None:

@@ -135,7 +135,7 @@ class _Share:
 
 
 def open_shares(
-    sources: Sequence[Source], ledgers: Mapping[str, Ledger], pids: Collection[int]
+    sources: Sequence[Source], ledgers: Mapping[str, Ledger], pids: Collection[int], clock: Clock = monotonic_clock
 ) -> tuple[Sequence[Source], Mapping[str, str]]:
     """Return a source for the job's share of each device, and why others have none, by their ids.
 
@@ -143,8 +143,9 @@ def open_shares(
         sources: The devices.
         ledgers: Where their joules are found, by their ids.
         pids: The job's own processes on this host.
+        clock: Monotonic clock in ns.
     """
-    tree = ProcessTree(pids)
+    tree = ProcessTree(pids, clock)
     shares: list[Source] = []
     unknown: dict[str, str] = {}
     for source in sources:

@@ -1,18 +1,17 @@
 """The threads that read the devices and hand the readings to their ledgers.
 
-:class:`Poller` is the work without the thread, so that it runs under a manual clock; :class:`Sampler` is the threads.
+:class:`Poller` reads the devices, and :class:`Sampler` has a thread for each; a test steps both under a manual clock.
 """
 
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
-from time import sleep
 from typing import Any
 
 from ml_energy_callbacks.attribution import Ledger
-from ml_energy_callbacks.clock import NS_PER_S, Clock
+from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
 from ml_energy_callbacks.counters import MAX_WATTS
 from ml_energy_callbacks.readings import PowerSource, Reading, Source
 from ml_energy_callbacks.timeline import Timeline, TimelineReader
@@ -32,6 +31,9 @@ _LONGEST_READ_NS = NS_PER_S
 """When a read took longer, nobody knows at which instant its value was true."""
 _LONGEST_HOLD_NS = 200_000_000
 """Readings wait to be worked off for so long, where nobody asks for them and the device's refreshes are known."""
+Steps = Generator[float, None, None]
+"""Work that yields how many seconds to wait before its next step."""
+
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
@@ -210,12 +212,15 @@ class _Stop:
 
 
 class Sampler:
-    """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else."""
+    """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else.
+
+    What the threads do is written as steps, so that a test can run them without threads.
+    """
 
     def __init__(
         self,
         pollers: Mapping[str, Poller],
-        clock: Clock,
+        timing: Timing,
         review: Callable[[], None],
         watch: Callable[[], None] | None = None,
     ) -> None:
@@ -224,26 +229,32 @@ class Sampler:
         Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
         there all the time.
         """
-        self._clock = clock
+        self._clock = timing.clock
+        self._sleep = timing.sleep
         self._review = review
         self._watch = watch
         self._stopping = _Stop()
         self._end: int | None = None
-        self._pollers = list(pollers.values())
-        self._readers = [
-            threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
-            for name, poller in pollers.items()
-        ]
-        self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
+        self._pollers = pollers
+        self._readers: list[threading.Thread] = []
+        self._reviewer: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the threads, and wait for the quick devices' first refreshes: from then on, there is a figure to tell."""
-        for thread in (*self._readers, self._reviewer):
-            thread.start()
-        quick = [poller for poller in self._pollers if poller.quick]
+        self._begin()
+        quick = [poller for poller in self._pollers.values() if poller.quick]
         end = self._clock() + _FIRST_WAIT_NS
         while not all(poller.ready for poller in quick) and self._clock() < end:
-            sleep(_FIRST_STEP_S)
+            self._sleep(_FIRST_STEP_S)
+
+    def _begin(self) -> None:
+        self._readers = [
+            threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
+            for name, poller in self._pollers.items()
+        ]
+        self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
+        for thread in (*self._readers, self._reviewer):
+            thread.start()
 
     def stop(self, end: int) -> Sequence[Source]:
         """Wait for the refreshes that follow ``end`` (ns), end the threads and the chains of readings; from any thread.
@@ -255,19 +266,32 @@ class Sampler:
         self._stopping.set()
         hanging: list[Source] = []
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
-        for thread, poller in zip(self._readers, self._pollers, strict=True):
+        for thread, poller in zip(self._readers, self._pollers.values(), strict=True):
             thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
             if thread.is_alive():
                 hanging += poller.sources
                 poller.close(end)
-        if threading.current_thread() is not self._reviewer:
+        if self._reviewer is not None and threading.current_thread() is not self._reviewer:
             self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
         return hanging
 
     def _look_after(self) -> None:
+        for pause in self._reviewing():
+            self._stopping.wait(pause)
+
+    def _read(self, poller: Poller) -> None:
+        for pause in self._polling(poller):
+            self._stopping.wait(pause)
+        for pause in self._ending(poller):
+            self._sleep(pause)
+
+    def _reviewing(self) -> Steps:
         pause = _FIRST_REVIEW_NS
         review = self._clock() + pause
-        while not self._stopping.wait(min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)):
+        while True:
+            yield min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)
+            if self._stopping.is_set():
+                return
             if self._watch is not None:
                 self._watch()
             begun = self._clock()
@@ -277,11 +301,15 @@ class Sampler:
                 pause = min(2 * pause, REVIEW_NS)
                 review = now + max(pause, _REVIEW_RATIO * (now - begun))
 
-    def _read(self, poller: Poller) -> None:
+    def _polling(self, poller: Poller) -> Steps:
         while self._end is None:
             poller.poll()
-            self._stopping.wait((poller.next_poll - self._clock()) / NS_PER_S)
-        while not poller.closed and not poller.known_until(self._end) and self._clock() < self._end + _LAST_WAIT_NS:
-            poller.poll(self._end)
-            sleep(min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S)))
+            yield (poller.next_poll - self._clock()) / NS_PER_S
+
+    def _ending(self, poller: Poller) -> Steps:
+        """Poll until every device has refreshed after the end, and close the poller."""
+        end = self._clock() if self._end is None else self._end
+        while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
+            poller.poll(end)
+            yield min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
         poller.close()  # now, for others may keep the run waiting

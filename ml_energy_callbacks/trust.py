@@ -4,9 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from itertools import combinations
-from time import sleep
 
-from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
+from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
 from ml_energy_callbacks.deadline import LateError, close, in_background, within
 from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source
 
@@ -14,10 +13,6 @@ _LONGEST_NS = NS_PER_S
 """The slowest counters that are known refresh every 0.1 s; one that has not moved for so long stands still."""
 _STEP_S = 0.005
 _TWIN_CHECKS = 3
-_ANSWER_S = 2.0
-"""A device that takes longer for its first answer may never give one."""
-_CHECK_S = 20.0
-"""All checks together take some seconds at most, unless a driver hangs in the middle of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class _ByPower:
         return self._source.process_share(pids) if isinstance(self._source, SharedSource) else None
 
 
-def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict:
+def verify(sources: Sequence[Source], timing: Timing = REAL_TIME) -> Verdict:
     """Watch all counters until each has moved, for a second at most, and sort out those that cannot be trusted.
 
     A counter that cannot be read now is neither trusted nor refused: it may come back. One that does not even say so is
@@ -66,9 +61,9 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
 
     Args:
         sources: The open devices.
-        clock: Monotonic clock.
+        timing: Clock, and how long devices are waited for.
     """
-    hanging = _hanging([source for source in sources if not source.device.min_interval_s])
+    hanging = _hanging([source for source in sources if not source.device.min_interval_s], timing.answer_s)
     refused = {
         name: f"{name} does not answer, so that it is not counted: see what `sudo dmesg` says of its driver."
         for name in hanging
@@ -76,7 +71,7 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
     answering = [source for source in sources if source.device.id not in hanging]
     counters = [source for source in answering if _counts(source.device)]
     try:
-        doubts = within(_CHECK_S, in_background(lambda: _doubt(counters, clock)))
+        doubts = within(timing.check_s, in_background(lambda: _doubt(counters, timing)))
     except LateError:  # it answered once and hangs now: a gap of the run
         return Verdict(answering, refused)
     kept: list[Source] = []
@@ -94,10 +89,10 @@ def verify(sources: Sequence[Source], clock: Clock = monotonic_clock) -> Verdict
     return Verdict(kept, refused)
 
 
-def _hanging(sources: Sequence[Source]) -> set[str]:
-    """Return the ids of the devices that do not answer, be it with an error."""
+def _hanging(sources: Sequence[Source], seconds: float) -> set[str]:
+    """Return the ids of the devices that do not answer in so many seconds, be it with an error."""
     answers = {in_background(source.read): source.device.id for source in sources}
-    return {answers[late] for late in wait(answers, timeout=_ANSWER_S).not_done}
+    return {answers[late] for late in wait(answers, timeout=seconds).not_done}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +110,14 @@ class _Doubts:
     twins: Mapping[str, str]
 
 
-def _doubt(counters: Sequence[Source], clock: Clock) -> _Doubts:
-    still = _standing_still(counters, clock)
+def _doubt(counters: Sequence[Source], timing: Timing) -> _Doubts:
+    still = _standing_still(counters, timing)
     by_power = {
         source.device.id
         for source in counters
         if source.device.id in still and isinstance(source, PowerSource) and _tells_power(source)
     }
-    return _Doubts(still, by_power, _twins([source for source in counters if source.device.id not in still]))
+    return _Doubts(still, by_power, _twins([source for source in counters if source.device.id not in still], timing))
 
 
 def _counts(device: Device) -> bool:
@@ -143,16 +138,16 @@ def _tells_power(source: PowerSource) -> bool:
         return False
 
 
-def _standing_still(counters: Sequence[Source], clock: Clock) -> set[str]:
+def _standing_still(counters: Sequence[Source], timing: Timing) -> set[str]:
     """Return the ids of the counters that never moved."""
     first = [(source, _value(source)) for source in counters]
     waiting = [(source, value) for source, value in first if value is not None]
-    start = clock()
+    start = timing.clock()
     still: set[str] = set()
     while waiting:
-        sleep(_STEP_S)
+        timing.sleep(_STEP_S)
         waiting = [(source, value) for source, value in waiting if _value(source) == value]
-        late = {source.device.id for source, _ in waiting if clock() - start > _longest_ns(source.device)}
+        late = {source.device.id for source, _ in waiting if timing.clock() - start > _longest_ns(source.device)}
         waiting = [(source, value) for source, value in waiting if source.device.id not in late]
         still |= late
     return still
@@ -162,23 +157,23 @@ def _longest_ns(device: Device) -> int:
     return max(_LONGEST_NS, round(1.5 * (device.update_period_s or 0.0) * NS_PER_S))
 
 
-def _twins(counters: Sequence[Source]) -> dict[str, str]:
+def _twins(counters: Sequence[Source], timing: Timing) -> dict[str, str]:
     """Return the id of the other by the id of a counter that shows nothing of its own."""
     twins: dict[str, str] = {}
     for one, other in combinations(counters, 2):
-        if one.device.kind == other.device.kind and one.device.id not in twins and _same(one, other):
+        if one.device.kind == other.device.kind and one.device.id not in twins and _same(one, other, timing):
             twins.setdefault(other.device.id, one.device.id)
     return twins
 
 
-def _same(one: Source, other: Source) -> bool:
+def _same(one: Source, other: Source, timing: Timing) -> bool:
     """Whether what one shows lies between two looks at the other, again and again."""
     for _ in range(_TWIN_CHECKS):
         before, value, after = _value(one), _value(other), _value(one)
         if before is None or value is None or after is None or not before <= value <= after:
             return False
         # At the next refresh, for within one it would be the same coincidence once more.
-        end = monotonic_clock() + _longest_ns(one.device)
-        while _value(one) == after and monotonic_clock() < end:
-            sleep(_STEP_S)
+        end = timing.clock() + _longest_ns(one.device)
+        while _value(one) == after and timing.clock() < end:
+            timing.sleep(_STEP_S)
     return True

@@ -19,6 +19,7 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
+from ml_energy_callbacks.clock import REAL_TIME, Timing
 from ml_energy_callbacks.deadline import LateError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
@@ -26,9 +27,6 @@ from ml_energy_callbacks.trust import verify
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
 """Group of entry points by which other packages bring backends: each is called without arguments and returns one."""
-
-_OPEN_S = 30.0
-"""NVIDIA's driver takes seconds for each GPU that nothing has used since it was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,7 @@ def discover(
     *,
     backends: Sequence[Backend] | None = None,
     gpus: Collection[str] | None = None,
+    timing: Timing = REAL_TIME,
 ) -> Discovery:
     """Open the devices of this machine that can be trusted.
 
@@ -115,6 +114,7 @@ def discover(
         backends: Where to look; None for all that are known.
         gpus: The GPUs that the job runs on, which ``"auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's numbers in this
             process; none where it runs on no GPU; None for all that the process can use.
+        timing: Clock, and how long backends and devices are waited for.
 
     Raises:
         ConfigurationError: An id or a glob fits no device here, or a setting of a backend cannot work.
@@ -124,7 +124,7 @@ def discover(
     try:
         for name, backend in _asked(devices, default_backends() if backends is None else backends):
             try:
-                _take(_open(name, backend), found)
+                _take(_open(name, backend, timing.open_s), found)
             except BackendUnavailableError as error:
                 # Its traceback would keep alive what the callers hold, such as a trainer with its model.
                 error.__context__ = None
@@ -137,7 +137,7 @@ def discover(
     except ConfigurationError:
         close(found)
         raise
-    verdict = verify([source for source in found if source.device.id not in left_out])
+    verdict = verify([source for source in found if source.device.id not in left_out], timing)
     left_out |= counted_twice([source.device for source in verdict.sources])
     close(source for source in found if source.device.id in left_out)
     return Discovery(
@@ -161,16 +161,16 @@ _hung: dict[str, Future[Sequence[Source]]] = {}
 """Backends that did not open in time, by their names: while one still tries, it is not asked again."""
 
 
-def _open(name: str, backend: Backend) -> Sequence[Source]:
+def _open(name: str, backend: Backend, longest_s: float) -> Sequence[Source]:
     opening = _hung.get(name)
     seconds = 0.0
     if opening is None or opening.done():
-        opening, seconds = in_background(backend.open), _OPEN_S
+        opening, seconds = in_background(backend.open), longest_s
     try:
         return within(seconds, opening)
     except LateError:
         _hung[name] = opening
-        msg = f"The backend {name} did not answer within {_OPEN_S:g} s."
+        msg = f"The backend {name} did not answer within {longest_s:g} s."
         fix = "See what `sudo dmesg` says of its driver, or name the devices to be measured, such as devices=['rapl:*']."
         raise BackendUnavailableError(msg, fix, present=True) from None
 

@@ -15,6 +15,7 @@ The suite that backends have to pass is in :mod:`ml_energy_callbacks.testing.con
 from ml_energy_callbacks.testing.clocks import ManualClock
 from ml_energy_callbacks.testing.curves import Curve, PowerCurve, SineCurve, SquareCurve, StepCurve
 from ml_energy_callbacks.testing.files import SimulatedFiles
+from ml_energy_callbacks.testing.meters import SteppedMeter
 from ml_energy_callbacks.testing.scripted import ScriptedBackend, ScriptedCounter, ScriptedPower
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "SineCurve",
     "SquareCurve",
     "StepCurve",
+    "SteppedMeter",
 ]

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks import load_record
+from ml_energy_callbacks.clock import NS_PER_S, Timing, monotonic_clock
 from ml_energy_callbacks.device_edges import DeviceEdges
-from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.timeline import LONGEST_QUEUE, Timeline, TimelineReader
 
 LATENCY_NS = 20_000
 """From the record of an event to its passing, at least."""
+
+
+def timing(clock: ManualClock) -> Timing:
+    return Timing(clock, clock.advance)
 
 
 @dataclass
@@ -55,7 +59,7 @@ def loop(batches: int, compute_s: float, launch_s: float, wait_s: float) -> tupl
     """Run a loop whose host is ahead of its device where launching takes less time than the work."""
     clock = ManualClock()
     device, timeline = Device(clock), Timeline(clock)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
     rng = random.Random(0)
     for _ in range(batches):
@@ -90,7 +94,7 @@ def test_where_the_host_runs_ahead_the_edges_are_placed_by_the_devices_clock() -
 def test_what_lies_ahead_is_not_settled_and_is_told_by_the_hosts_time_meanwhile() -> None:
     clock = ManualClock()
     device, timeline = Device(clock), Timeline(clock)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
     timeline.queue.append((edges(), compute))
     device.launch(1.0)
@@ -111,7 +115,7 @@ def test_what_lies_ahead_is_not_settled_and_is_told_by_the_hosts_time_meanwhile(
 def test_clocks_that_part_over_a_day_are_tied_again() -> None:
     clock = ManualClock()
     device = Device(clock, rate=1 + 15e-6)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     edges()
     for _ in range(24 * 60):
         clock.advance(60)
@@ -140,7 +144,7 @@ def test_a_driver_that_fails_leaves_the_loop_to_the_hosts_time(failing: str) -> 
             setattr(event, failing, fail)
         return event
 
-    edges = DeviceEdges(record, clock)
+    edges = DeviceEdges(record, timing(clock))
     compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
     for _ in range(10):
         timeline.queue.append((edges(), compute))
@@ -156,21 +160,20 @@ def test_a_driver_that_fails_leaves_the_loop_to_the_hosts_time(failing: str) -> 
 
 def test_an_edge_that_cannot_be_recorded_now_is_the_hosts() -> None:
     device = Device(ManualClock(), refuses=True)
-    assert isinstance(DeviceEdges(device.record, device.clock)(), int)
+    assert isinstance(DeviceEdges(device.record, timing(device.clock))(), int)
 
 
-class RealDevice:
-    """A device in real time: 420 W while it works, 90 W while it does not."""
+class PoweredDevice(Device):
+    """A device that draws 420 W while it works, and 90 W while it does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock, rate=1.0)
         self.busy_ns: list[tuple[int, int]] = []
 
     def launch(self, seconds: float) -> None:
-        begin = max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock())
-        self.busy_ns.append((begin, begin + round(seconds * NS_PER_S)))
-
-    def record(self) -> "RealEvent":
-        return RealEvent(max(self.busy_ns[-1][1] if self.busy_ns else 0, monotonic_clock()) + LATENCY_NS)
+        begin = max(self.free_ns, self.clock())
+        super().launch(seconds)
+        self.busy_ns.append((begin, self.free_ns))
 
     def watts(self, time_ns: int) -> float:
         return 420 if any(begin <= time_ns < end for begin, end in self.busy_ns) else 90
@@ -180,27 +183,17 @@ class RealDevice:
         return (90 * time_ns + 330 * busy_ns) / NS_PER_S
 
 
-@dataclass
-class RealEvent:
-    time_ns: int
-
-    def query(self) -> bool:
-        return monotonic_clock() >= self.time_ns
-
-    def elapsed_time(self, end_event: "RealEvent", /) -> float:
-        return (end_event.time_ns - self.time_ns) / 1e6
-
-
 def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with_it_at_once() -> None:
-    device = RealDevice()
-    counter = ScriptedCounter(device, monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False)
+    clock = ManualClock()
+    device = PoweredDevice(clock)
+    counter = ScriptedCounter(device, clock, period_s=0.02)
+    meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False)
     meter.start(record_event=device.record)
     with meter.stage("train"):
         for i in range(80):
             with meter.batch(samples=4):
                 device.launch(0.03)
-            time.sleep(0.06 + 0.01 * (i % 3))  # the next batch is loaded
+            clock.advance(0.06 + 0.01 * (i % 3))  # the next batch is loaded
     meter.stop()
     train = meter.record.stages["train"]
     assert (train.batches, train.samples) == (80, 320)
@@ -211,27 +204,28 @@ def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with
 
 
 def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: Path) -> None:
-    device = RealDevice()
-    counter = ScriptedCounter(device, monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False, output_dir=tmp_path)
+    clock = ManualClock()
+    device = PoweredDevice(clock)
+    counter = ScriptedCounter(device, clock, period_s=0.02)
+    meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False, output_dir=tmp_path)
     meter.start(record_event=device.record)
     meter.begin_stage("train")
-    start, true_start = meter.point(), device.joules(monotonic_clock())
+    start, true_start = meter.point(), device.joules(clock())
     with meter.window() as window:
         for _ in range(10):
             with meter.batch(samples=4):
                 device.launch(0.03)
-            time.sleep(0.05)
+            clock.advance(0.05)
         # The last batch is still under way when the loop begins to wait.
         with meter.batch(samples=4):
             device.launch(0.2)
-    true_window = device.joules(monotonic_clock()) - true_start
-    time.sleep(3)
+    true_window = device.joules(clock()) - true_start
+    clock.advance(3)
     assert window.joules == pytest.approx(true_window, abs=330 * 0.06)  # the device is read every 50 ms
     written = load_record(tmp_path).total
     assert written.seconds > 2
     assert written.joules == pytest.approx(90 * written.seconds + 330 * 0.5, rel=0.05)
-    true = device.joules(monotonic_clock()) - true_start
+    true = device.joules(clock()) - true_start
     assert sum(meter.record.stages["train"].devices.values()) == pytest.approx(true, rel=0.03)
     point = meter.point()
     assert sum(point.devices.values()) - sum(start.devices.values()) == pytest.approx(true, abs=330 * 0.06)
@@ -242,7 +236,7 @@ def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: 
 def test_the_first_batch_may_take_long() -> None:
     clock = ManualClock()
     device, timeline = Device(clock), Timeline(clock)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     compute, wait = timeline.add_bucket(1), timeline.add_bucket(1)
     for seconds in (10.0, *[0.1] * 10):
         timeline.queue.append((edges(), compute))
@@ -259,7 +253,7 @@ def test_nothing_is_asked_while_no_event_can_be_recorded() -> None:
     """As during the capture of a CUDA graph, which a question would spoil."""
     clock = ManualClock()
     device = Device(clock)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     device.launch(1.0)
     edges()
     asked = clock()
@@ -271,7 +265,7 @@ def test_nothing_is_asked_while_no_event_can_be_recorded() -> None:
 def test_another_thread_asks_nothing() -> None:
     clock = ManualClock()
     device = Device(clock)
-    edges = DeviceEdges(device.record, clock)
+    edges = DeviceEdges(device.record, timing(clock))
     edges()
     clock.advance(1.0)
     asked = clock()
@@ -289,12 +283,13 @@ def test_a_device_that_never_comes_back_holds_up_the_end_for_a_moment_alone() ->
         def elapsed_time(self, end_event: object, /) -> float:
             raise AssertionError
 
-    edges = DeviceEdges(Never)
-    timeline = Timeline(monotonic_clock)
+    clock = ManualClock()
+    edges = DeviceEdges(Never, timing(clock))
+    timeline = Timeline(clock)
     timeline.queue.append((edges(), timeline.add_bucket(1)))
-    start = time.monotonic()
+    start = clock()
     edges.settle()
-    assert time.monotonic() - start < 1
+    assert 0 < clock() - start < NS_PER_S
     timeline.forget_edges()
     look = timeline.look()
     assert look.settled == look.now

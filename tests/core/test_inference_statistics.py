@@ -12,7 +12,15 @@ from ml_energy_callbacks.inference.results import Difference, Interval
 from ml_energy_callbacks.inference.student import differences, interval
 from ml_energy_callbacks.student_t import probability_within, quantile
 
-RUNS = 100
+
+@pytest.fixture(scope="module")
+def runs(*, full: bool) -> int:
+    """Number of worlds that a claim about most of them is tested in.
+
+    The worlds are the same in each run. Of 15, a claim that holds in 60 % passes where 90 % are wanted once in 193 times, and
+    one that holds in 95 % fails once in 6 times; of 100, the first never passes and the second fails once in 35 times.
+    """
+    return 100 if full else 15
 
 
 @pytest.mark.parametrize(
@@ -95,17 +103,17 @@ def holds(found: Interval | None, truth: float) -> bool:
     return abs(found.mean - truth) <= found.half_width
 
 
-def test_the_true_cost_lies_within_the_stated_interval() -> None:
+def test_the_true_cost_lies_within_the_stated_interval(runs: int) -> None:
     held = above = idle = 0
-    for seed in range(RUNS):
+    for seed in range(runs):
         found = measured(World(seed), {"a": 1.0})
         cost = cost_fields(found.series[0], found.idle_watts, 0.05)
         held += holds(cost["joules_per_sample"], BUSY_WATTS * CALL_S / 4)
         above += holds(cost["joules_per_sample_above_idle"], (BUSY_WATTS - IDLE_WATTS) * CALL_S / 4)
         idle += holds(found.idle_watts, IDLE_WATTS)
-    assert held >= 90
-    assert above >= 90
-    assert idle >= 90
+    assert held >= 0.9 * runs
+    assert above >= 0.9 * runs
+    assert idle >= 0.9 * runs
 
 
 @pytest.mark.parametrize("refresh_s", [0.0, 0.02, 0.1, 1.0])
@@ -139,7 +147,7 @@ class DrawnBench:
         return Block(samples * self._rng.gauss(1, self._noise), 1.0, samples)
 
 
-@pytest.mark.parametrize("noise", [0.02, 0.08, 0.15])
+@pytest.mark.parametrize("noise", [0.02, 0.08, pytest.param(0.15, marks=pytest.mark.full)])
 def test_stopping_as_soon_as_the_interval_is_narrow_does_not_make_it_lie(noise: float) -> None:
     held = 0
     for seed in range(400):
@@ -164,15 +172,16 @@ def compared(seed: int, costs: dict[str, float]) -> Difference:
     return pair
 
 
-def test_a_true_difference_of_5_percent_is_found() -> None:
-    pairs = [compared(seed, {"a": 1.0, "b": 1.05}) for seed in range(RUNS)]
-    assert sum(pair.verdict == "more" for pair in pairs) >= 90
-    assert sum(abs(pair.relative - 0.05) <= pair.half_width for pair in pairs) >= 88
+def test_a_true_difference_of_5_percent_is_found(runs: int) -> None:
+    pairs = [compared(seed, {"a": 1.0, "b": 1.05}) for seed in range(runs)]
+    assert sum(pair.verdict == "more" for pair in pairs) >= 0.9 * runs
+    assert sum(abs(pair.relative - 0.05) <= pair.half_width for pair in pairs) >= 0.88 * runs
 
 
-def test_a_difference_of_nothing_is_not_claimed() -> None:
-    verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(RUNS)]
-    assert sum(verdict in {"less", "more"} for verdict in verdicts) <= 10
+def test_equal_costs_are_not_said_to_differ_and_as_a_rule_to_be_equal(runs: int) -> None:
+    verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(runs)]
+    assert sum(verdict in {"less", "more"} for verdict in verdicts) <= 0.1 * runs
+    assert sum(verdict == "no difference" for verdict in verdicts) >= 0.8 * runs
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.01, "no difference"), (0.3, "undecided")])
@@ -181,11 +190,6 @@ def test_no_difference_is_claimed_where_the_noise_allows_it_alone(noise: float, 
     (pair,) = differences({one.case.name: one.joules_per_sample for one in found.series}, 0.05)
     assert pair.verdict == verdict
     assert (pair.half_width <= 2 * 0.05) is (verdict == "no difference")
-
-
-def test_two_that_are_as_sure_as_was_asked_are_decided() -> None:
-    verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(RUNS)]
-    assert sum(verdict == "no difference" for verdict in verdicts) >= 80
 
 
 def test_undecided_cases_take_turns_in_shuffled_rounds_after_one_that_warms_up() -> None:

@@ -1,52 +1,68 @@
-"""EnergyMeter in any loop, on scripted devices in real time."""
+"""EnergyMeter in any loop, on scripted devices; in real time where threads, signals or processes are tested."""
 
+import contextlib
 import math
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.clock import Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.timeline import LONGEST_QUEUE
 
 
-def scripted(watts: float = 100.0) -> tuple[PowerCurve, ScriptedCounter, ScriptedBackend]:
-    curve = PowerCurve(monotonic_clock, watts)
-    counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def scripted(watts: float = 100.0, clock: Clock = monotonic_clock) -> tuple[PowerCurve, ScriptedCounter, ScriptedBackend]:
+    curve = PowerCurve(clock, watts)
+    counter = ScriptedCounter(curve, clock, period_s=0.02)
     return curve, counter, ScriptedBackend([counter])
 
 
-def samplers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")]
+def samplers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")}
 
 
-def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
-    curve, _, backend = scripted(50.0)
+def test_a_stop_leaves_no_thread_behind() -> None:
+    _, _, backend = scripted()
+    before = samplers()
+    with EnergyMeter(backends=[backend], verbose=False):
+        assert len(samplers() - before) == 2
+    assert samplers() <= before
+
+
+def test_a_loop_is_measured_by_stage_and_phase(clock: ManualClock, tmp_path: Path) -> None:
+    curve, _, backend = scripted(50.0, clock)
     true = {"compute": 0.0, "data_wait": 0.0}
-    with EnergyMeter(output_dir=tmp_path, backends=[backend], carbon_intensity=360, electricity_price=0.5, pue=2) as meter:
+    with SteppedMeter(
+        clock, output_dir=tmp_path, backends=[backend], carbon_intensity=360, electricity_price=0.5, pue=2
+    ) as meter:
         with meter.stage("train"):
             for i in range(60):
                 before = curve.joules()
-                time.sleep(0.01 + 0.01 * (i % 3))
+                clock.advance(0.01 + 0.01 * (i % 3))
                 true["data_wait"] += curve.joules() - before
                 with meter.batch(samples=4):
                     curve.set(250.0)
                     before = curve.joules()
-                    time.sleep(0.03 + 0.01 * (i % 4))
+                    clock.advance(0.03 + 0.01 * (i % 4))
                     true["compute"] += curve.joules() - before
                 curve.set(50.0)
         before = curve.joules()
         with meter.stage("predict"), meter.batch(samples=10):
-            time.sleep(0.4)
+            clock.advance(0.4)
         predicted = curve.joules() - before
     record = meter.record
     train = record.stages["train"]
@@ -64,69 +80,68 @@ def test_a_loop_is_measured_by_stage_and_phase(tmp_path: Path) -> None:
     assert record.total.cost == pytest.approx(record.total.joules / 3.6e6 * 2 * 0.5)
     assert record.run.status == "completed"
     assert load_record(tmp_path) == record
-    assert samplers() == []
 
 
-def test_a_meter_can_be_started_again_and_adds_up() -> None:
-    _, _, backend = scripted()
-    meter = EnergyMeter(backends=[backend], verbose=False)
+def test_a_meter_can_be_started_again_and_adds_up(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    meter = SteppedMeter(clock, backends=[backend], verbose=False)
     for _ in range(2):
         with meter, meter.stage("train"), meter.batch(1):
-            time.sleep(0.3)
-        time.sleep(0.2)  # nobody's
+            clock.advance(0.3)
+        clock.advance(0.2)  # nobody's
     train = meter.record.stages["train"]
     assert train.samples == 2
     assert train.seconds == pytest.approx(0.6, abs=0.05)
     assert train.joules == pytest.approx(100 * train.seconds, rel=0.03)
 
 
-def test_stages_nest_and_the_inner_ones_time_is_its_own() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter, meter.stage("train"):
-        time.sleep(0.2)
+def test_stages_nest_and_the_inner_ones_time_is_its_own(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("train"):
+        clock.advance(0.2)
         with meter.stage("validate"):
-            time.sleep(0.1)
+            clock.advance(0.1)
     stages = meter.record.stages
     assert stages["train"].seconds == pytest.approx(0.2, abs=0.03)
     assert stages["validate"].seconds == pytest.approx(0.1, abs=0.03)
 
 
-def test_what_passes_after_the_end_counts_nowhere() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter:
+def test_what_passes_after_the_end_counts_nowhere(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
         pass
     before = meter.record
     with meter.stage("train"), meter.batch(5):
-        time.sleep(0.05)
+        clock.advance(0.05)
     assert meter.record.stages.keys() == before.stages.keys()
     assert meter.record.total == before.total
 
 
-def test_a_batch_of_unknown_size_makes_the_cost_per_sample_unknown_not_zero() -> None:
-    _, _, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter, meter.stage("predict"):
+def test_a_batch_of_unknown_size_makes_the_cost_per_sample_unknown_not_zero(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("predict"):
         for samples in (4, None):
             with meter.batch(samples):
-                time.sleep(0.05)
+                clock.advance(0.05)
         assert "energy/predict/joules_per_sample" not in meter.metrics("predict")
     stage = meter.record.stages["predict"]
     assert (stage.samples, stage.joules_per_sample) == (None, None)
 
 
-def test_a_device_that_fails_for_good_leaves_a_gap_that_is_reported() -> None:
-    _, counter, backend = scripted()
-    with EnergyMeter(backends=[backend], verbose=False) as meter:
-        time.sleep(0.4)
+def test_a_device_that_fails_for_good_leaves_a_gap_that_is_reported(clock: ManualClock) -> None:
+    _, counter, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
+        clock.advance(0.4)
         counter.failing = True
-        time.sleep(0.6)
+        clock.advance(0.6)
     (device,) = meter.record.devices
     assert device.missing_s == pytest.approx(0.6, abs=0.2)
     assert device.joules == pytest.approx(40, rel=0.2)
 
 
-def test_without_any_device_energy_is_unknown_not_zero() -> None:
-    with EnergyMeter(backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1):
-        time.sleep(0.05)
+def test_without_any_device_energy_is_unknown_not_zero(clock: ManualClock) -> None:
+    with SteppedMeter(clock, backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1):
+        clock.advance(0.05)
     record = meter.record
     assert record.total.joules is None
     assert record.stages["train"].joules is None
@@ -137,27 +152,29 @@ def test_without_any_device_energy_is_unknown_not_zero() -> None:
 
 def test_a_driver_that_hangs_does_not_stop_the_run() -> None:
     curve, counter, backend = scripted()
-    release = threading.Event()
+    hangs, release = threading.Event(), threading.Event()
 
     class Hanging(ScriptedCounter):
         def read(self) -> float:
             if curve.watts() > 150:
-                release.wait(5)
+                hangs.set()
+                release.wait(60)
             return super().read()
 
     hanging = Hanging(curve, monotonic_clock, period_s=0.02)
     backend.sources = [hanging]
+    before = samplers()
     meter = EnergyMeter(backends=[backend], verbose=False).start()
-    time.sleep(0.3)
     curve.set(200)
-    time.sleep(0.3)
+    assert hangs.wait(10)
     begun = time.perf_counter()
     meter.stop()
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - begun < 5
     assert "did not answer" in meter.record.warnings[-1]
     release.set()
-    time.sleep(0.1)
-    assert samplers() == []
+    for thread in samplers() - before:
+        thread.join(10)
+    assert samplers() <= before
     assert counter.failing is False
 
 
@@ -202,9 +219,10 @@ def test_an_unknown_device_is_refused_with_those_that_there_are() -> None:
 
 def test_an_output_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    before = samplers()
     with pytest.raises(ConfigurationError, match="cannot be written"):
         EnergyMeter(output_dir=tmp_path / "file" / "run").start()
-    assert samplers() == []
+    assert samplers() <= before
 
 
 def test_another_runs_record_is_kept(tmp_path: Path) -> None:
@@ -215,69 +233,69 @@ def test_another_runs_record_is_kept(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from ml_energy_callbacks import EnergyMeter
-with EnergyMeter(output_dir=sys.argv[1], verbose=False) as meter, meter.stage("train"):
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent may ignore it
+with EnergyMeter(output_dir=sys.argv[1], backends=[], verbose=False) as meter, meter.stage("train"):
     print("ready", flush=True)
-    end = time.monotonic() + float(sys.argv[2])
-    while time.monotonic() < end:
+    while True:
         with meter.batch(samples=2):
             time.sleep(0.01)
-    {ending}
 """
 
 
-def start(folder: Path, ending: str = "", seconds: float = 30) -> "subprocess.Popen[str]":
-    script = folder / "script.py"
-    script.write_text(SCRIPT.format(ending=ending))
-    process = subprocess.Popen(
-        [sys.executable, script, folder, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+@contextlib.contextmanager
+def endless_run(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that measures until it is killed."""
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.communicate(timeout=30)
 
 
 def test_kill_9_leaves_a_loadable_record_that_misses_little(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
-        time.sleep(5)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
+    began = time.monotonic()
+    with endless_run(tmp_path) as process:
+        latest_start = time.monotonic()
+        while load_record(tmp_path).total.seconds < 0.5 and time.monotonic() < latest_start + 30:
+            time.sleep(0.05)
+        earliest_end = time.monotonic()
+        process.kill()
     record = load_record(tmp_path)
     assert record.run.status == "running"
-    assert 3 < record.total.seconds < 6
+    assert earliest_end - latest_start - 2 < record.total.seconds < time.monotonic() - began
+    assert record.total.seconds > 0.5
     assert record.stages["train"].samples
 
 
 def test_ctrl_c_leaves_a_complete_record(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
-        time.sleep(1)
+    with endless_run(tmp_path) as process:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == ("stopped", "KeyboardInterrupt")
     assert process.returncode != 0
 
 
 @pytest.mark.parametrize(
-    ("ending", "status", "reason"),
+    ("error", "status", "reason"),
     [
-        ("", "completed", None),
-        ("raise ValueError('too bad')", "failed", "ValueError: too bad"),
-        ("sys.exit(3)", "stopped", "SystemExit: 3"),
+        (None, "completed", None),
+        (ValueError("too bad"), "failed", "ValueError: too bad"),
+        (SystemExit(3), "stopped", "SystemExit: 3"),
     ],
 )
-def test_the_status_says_how_the_run_ended(tmp_path: Path, ending: str, status: str, reason: str | None) -> None:
-    with start(tmp_path, ending, seconds=0.3) as process:
-        process.communicate(timeout=10)
+def test_the_status_says_how_the_run_ended(
+    clock: ManualClock, tmp_path: Path, error: BaseException | None, status: str, reason: str | None
+) -> None:
+    _, _, backend = scripted(clock=clock)
+    raised = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with raised, SteppedMeter(clock, backends=[backend], output_dir=tmp_path, verbose=False) as meter, meter.stage("train"):
+        clock.advance(0.3)
+        if error is not None:
+            raise error
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == (status, reason)
-
-
-def test_a_meter_that_is_never_stopped_ends_with_its_interpreter(tmp_path: Path) -> None:
-    code = f"from ml_energy_callbacks import EnergyMeter; EnergyMeter(output_dir={str(tmp_path)!r}, verbose=False).start()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
-    assert load_record(tmp_path).run.status == "stopped"
 
 
 def test_batches_leave_nothing_behind_in_the_timeline() -> None:

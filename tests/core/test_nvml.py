@@ -20,7 +20,7 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.nvml_library import driver_of
 from ml_energy_callbacks.readings import PowerSource, SharedSource
-from ml_energy_callbacks.testing import Curve, ManualClock, SineCurve, SquareCurve, StepCurve
+from ml_energy_callbacks.testing import Curve, ManualClock, PowerCurve, SineCurve, SquareCurve, StepCurve, SteppedMeter
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
@@ -28,6 +28,8 @@ UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 1, 3, 4, 6
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, GPU_IS_LOST, VERSION_MISMATCH, UNKNOWN = 9, 12, 15, 18, 999
 
 NO_VARIABLES: dict[str, str] = {}
+
+pytestmark = pytest.mark.xdist_group("nvml")  # one worker compiles the driver
 
 
 @pytest.fixture(autouse=True)
@@ -118,15 +120,37 @@ class TestPower(Conformance):
     counters = False
 
 
-# ------------------------------------------------------------------------------------------------ whole runs, in real time
+# ------------------------------------------------------------------------------------------------ whole runs
 
 
-@pytest.mark.parametrize("period_s", [0.1, 0.02])
-def test_a_runs_total_is_the_truth(driver: SimulatedDriver, period_s: float) -> None:
+@pytest.fixture
+def clock(driver: SimulatedDriver) -> ManualClock:
+    """The clock of a driver with three GPUs of 90 W."""
+    clock = ManualClock()
+    driver.start(curves=[PowerCurve(clock, 90) for _ in range(3)], clock=clock)
+    return clock
+
+
+def stepped(clock: ManualClock, gpus: int = 3) -> SteppedMeter:
+    devices = [f"nvml:{uuid(gpu)}" for gpu in range(gpus)]
+    return SteppedMeter(clock, devices=devices, carbon_intensity=100, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("period_s", "steps"),
+    [
+        (0.1, 10),
+        (0.02, 10),
+        pytest.param(0.1, 30, marks=pytest.mark.full),
+        pytest.param(0.02, 30, marks=pytest.mark.full),
+    ],
+)
+def test_a_runs_total_is_the_truth(driver: SimulatedDriver, period_s: float, steps: int) -> None:
+    """In real time, with the sampler's threads."""
     driver.start(period_s=period_s)
     with meter() as m:
         start = driver.true_joules()
-        for i in range(30):
+        for i in range(steps):
             driver.set_power(90 if i % 2 else 420)
             time.sleep(0.1)
         end = driver.true_joules()
@@ -140,28 +164,28 @@ def test_a_runs_total_is_the_truth(driver: SimulatedDriver, period_s: float) -> 
 
 
 def test_gpus_add_up(driver: SimulatedDriver) -> None:
-    driver.start(gpus=8, watts=300)
-    with meter() as m:
-        time.sleep(0.5)
-    # A busy machine may take a few of these milliseconds for itself.
+    clock = ManualClock()
+    driver.start(curves=[PowerCurve(clock, 300) for _ in range(8)], clock=clock)
+    with stepped(clock, 8) as m:
+        clock.advance(0.5)
     assert m.record.total.joules == pytest.approx(8 * 300 * m.record.total.seconds, rel=0.03)
     assert len(m.record.devices) == 8
 
 
-def test_a_window_is_told_once_the_counter_has_refreshed(driver: SimulatedDriver) -> None:
-    with meter() as m:
-        time.sleep(0.6)
+def test_a_window_is_told_once_the_counter_has_refreshed(clock: ManualClock) -> None:
+    with stepped(clock, 1) as m:
+        clock.advance(0.6)
         with m.window() as window:
-            time.sleep(0.5)
+            clock.advance(0.5)
         assert window.joules is None
-        time.sleep(0.4)
+        clock.advance(0.4)
         assert window.joules == pytest.approx(45, rel=0.05)
 
 
-def test_a_failing_gpu_leaves_a_gap_that_is_reported(driver: SimulatedDriver) -> None:
-    with meter() as m:
+def test_a_failing_gpu_leaves_a_gap_that_is_reported(driver: SimulatedDriver, clock: ManualClock) -> None:
+    with stepped(clock, 1) as m:
         driver.set_error(GPU_IS_LOST, after_s=0.5, for_s=0.5)
-        time.sleep(1.5)
+        clock.advance(1.5)
     (device,) = m.record.devices
     assert device.missing_s == pytest.approx(0.5, abs=0.15)
     # The counter went on counting, so that its total holds the gap as well.
@@ -169,12 +193,11 @@ def test_a_failing_gpu_leaves_a_gap_that_is_reported(driver: SimulatedDriver) ->
 
 
 @pytest.mark.parametrize("gpus", [1, 3])
-def test_a_reload_of_the_driver_is_survived_by_every_gpu(driver: SimulatedDriver, gpus: int) -> None:
-    driver.start(gpus=gpus)
-    with meter() as m:
-        time.sleep(0.5)
+def test_a_reload_of_the_driver_is_survived_by_every_gpu(driver: SimulatedDriver, clock: ManualClock, gpus: int) -> None:
+    with stepped(clock, gpus) as m:
+        clock.advance(0.5)
         driver.reload()
-        time.sleep(2.5)
+        clock.advance(2.5)
     assert len(m.record.devices) == gpus
     for device in m.record.devices:
         assert device.joules is not None
@@ -184,23 +207,22 @@ def test_a_reload_of_the_driver_is_survived_by_every_gpu(driver: SimulatedDriver
     assert driver.users == 0
 
 
-def test_while_a_gpu_is_lost_the_others_are_read_and_it_comes_back(driver: SimulatedDriver) -> None:
-    driver.start(gpus=3)
-    with meter() as m:
+def test_while_a_gpu_is_lost_the_others_are_read_and_it_comes_back(driver: SimulatedDriver, clock: ManualClock) -> None:
+    with stepped(clock) as m:
         driver.set_error(GPU_IS_LOST, 0, after_s=0.4, for_s=1.3)
-        time.sleep(3.4)
+        clock.advance(3.4)
     assert [device.missing_s > 0 for device in m.record.devices] == [True, False, False]
     assert m.record.devices[0].missing_s < 2.5
     for device in m.record.devices:
         assert device.joules == pytest.approx(90 * m.record.total.seconds, rel=0.05)
 
 
-def test_a_read_that_blocks_for_two_seconds_does_not_hold_up_the_loop(driver: SimulatedDriver) -> None:
+def test_a_read_that_blocks_does_not_hold_up_the_loop(driver: SimulatedDriver) -> None:
     driver.start(watts=200)
     longest = 0.0
     with meter() as m, m.stage("train"):
-        driver.set_latency(2.0, after_s=0.5, for_s=0.1)
-        end = time.monotonic() + 3.5
+        driver.set_latency(1.5, after_s=0.3, for_s=0.1)
+        end = time.monotonic() + 2.5
         while time.monotonic() < end:
             start = time.monotonic()
             with m.batch(1):
@@ -208,7 +230,7 @@ def test_a_read_that_blocks_for_two_seconds_does_not_hold_up_the_loop(driver: Si
             longest = max(longest, time.monotonic() - start)
     assert longest < 0.5
     (device,) = m.record.devices
-    assert device.missing_s == pytest.approx(2.0, abs=0.4)
+    assert device.missing_s == pytest.approx(1.5, abs=0.4)
     assert device.joules == pytest.approx(200 * m.record.total.seconds, rel=0.03)
 
 

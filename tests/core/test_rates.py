@@ -33,15 +33,19 @@ from ml_energy_callbacks.carbon import (
 )
 from ml_energy_callbacks.carbon.rates import MOST_INTERVALS
 from ml_energy_callbacks.carbon.series import load_series
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.report.people import carbon_range
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 KWH = 3.6e6
 WORLD = CarbonIntensity(475.0, None, "world", None, assumed=True)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 def series(values: Sequence[float], step: timedelta = HOUR) -> IntensitySeries:
@@ -351,12 +355,12 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         choose_provider("FRA", tmp_path / "binary.csv")
 
 
-def test_a_meter_that_is_started_again_has_one_intensity_all_the_same() -> None:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=100, verbose=False)
+def test_a_meter_that_is_started_again_has_one_intensity_all_the_same(clock: ManualClock) -> None:
+    counter = ScriptedCounter(PowerCurve(clock, 100.0), clock, period_s=0.02)
+    meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=100, verbose=False)
     for _ in range(3):
         with meter, meter.stage("train"):
-            time.sleep(0.3)
+            clock.advance(0.3)
     record = meter.record
     assert record.carbon.intervals == []
     assert record.carbon.intensity_g_per_kwh == 100
@@ -364,21 +368,21 @@ def test_a_meter_that_is_started_again_has_one_intensity_all_the_same() -> None:
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 100)
 
 
-def test_a_run_through_a_change_weighs_each_part_by_its_energy(tmp_path: Path) -> None:
+def test_a_run_through_a_change_weighs_each_part_by_its_energy(clock: ManualClock, tmp_path: Path) -> None:
     began = datetime.now(UTC)
     change = began + timedelta(seconds=2)
     rows = [(began - HOUR, 0), (change, 1000), (change + timedelta(seconds=1.5), 0)]
     path = write(tmp_path / "contract.csv", [(time.isoformat(), value) for time, value in rows])
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(
-        backends=[ScriptedBackend([counter])], carbon_intensity=path, location="FRA", output_dir=tmp_path, verbose=False
+    counter = ScriptedCounter(PowerCurve(clock, 100.0), clock, period_s=0.02)
+    meter = SteppedMeter(
+        clock, backends=[ScriptedBackend([counter])], carbon_intensity=path, location="FRA", output_dir=tmp_path, verbose=False
     )
     with meter:
         for stage in ("train", "validate"):
             with meter.stage(stage):  # type: ignore[arg-type]
-                while datetime.now(UTC) < change + timedelta(seconds=0 if stage == "train" else 2.5):
+                for _ in range(40 if stage == "train" else 50):
                     with meter.batch(1):
-                        sum(range(10_000))
+                        clock.advance(0.05)
     record = load_record(tmp_path)
     carbon = record.carbon
     assert [interval.intensity_g_per_kwh for interval in carbon.intervals] == [0, 1000, 0]
@@ -429,12 +433,13 @@ def test_what_is_no_series_is_refused(times: list[datetime], values: list[float]
 
 
 def scripted_run(seconds: float = 0.3, earlier: RunRecord | None = None, **options: Any) -> RunRecord:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], verbose=False, **options)
+    clock = ManualClock()
+    counter = ScriptedCounter(PowerCurve(clock, 100.0), clock, period_s=0.02)
+    meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], verbose=False, **options)
     if earlier is not None:
         meter.resume(earlier)
     with meter, meter.stage("train"), meter.batch(10):
-        time.sleep(seconds)
+        clock.advance(seconds)
     record = meter.record
     for name, total in (("co2e_grams", record.total.co2e_grams), (f"cost_{record.total.currency.lower()}", record.total.cost)):
         logged = meter.totals().get(f"energy/total/{name}")
@@ -476,9 +481,9 @@ def test_what_is_unknown_of_one_part_of_a_resumed_run_is_unknown_of_the_whole() 
     assert any("began in USD and went on in EUR" in warning for warning in mixed.warnings)
 
 
-def test_a_part_whose_energy_is_unknown_leaves_the_whole_unknown() -> None:
-    with EnergyMeter(backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1000):
-        time.sleep(1.1)
+def test_a_part_whose_energy_is_unknown_leaves_the_whole_unknown(clock: ManualClock) -> None:
+    with SteppedMeter(clock, backends=[], verbose=False) as meter, meter.stage("train"), meter.batch(1000):
+        clock.advance(1.1)
     both = scripted_run(earlier=meter.record)
     assert both.stages["train"].samples == 1010
     assert (both.stages["train"].joules, both.stages["train"].joules_per_sample) == (None, None)

@@ -18,9 +18,9 @@ def feed(fit: PowerFit, rng: random.Random, buckets: tuple[int, int], group: int
         fit.add(seconds, joules, [], group)
 
 
-def test_a_short_stage_after_a_long_one_has_an_interval_of_its_own() -> None:
-    held = 0
-    for seed in range(100):
+def test_a_short_stage_after_a_long_one_has_an_interval_of_its_own(*, full: bool) -> None:
+    held, seeds = 0, 100 if full else 16
+    for seed in range(seeds):
         rng, fit = random.Random(seed), PowerFit()
         feed(fit, rng, (TRAIN_WAIT, TRAIN_COMPUTE), 0, 2000)
         feed(fit, rng, (TEST_WAIT, TEST_COMPUTE), 1, 40)
@@ -29,7 +29,7 @@ def test_a_short_stage_after_a_long_one_has_an_interval_of_its_own() -> None:
         assert half is not None
         assert half > 0.2
         held += abs(found.watts[TEST_COMPUTE] - WATTS[TEST_COMPUTE]) <= half
-    assert held >= 88
+    assert held >= 0.88 * seeds
 
 
 def test_too_few_intervals_of_a_stage_tell_nothing_about_it() -> None:

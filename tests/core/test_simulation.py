@@ -8,7 +8,7 @@ from simulation import simulate
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.grid import MILLISECOND, RefreshGrid
 
-# The table of what a single 60 s run reaches: medians of 100 seeds.
+# The table of what a single 60 s run reaches: medians of 100 seeds, of which a quick run plays the first 24.
 # refresh, wait and compute s | wait energy: error, said +- | one batch: p50, p95 error; all relative.
 TABLE = [
     (0.100, 0.100, 0.400, 0.002, 0.03, 0.001, 0.003),
@@ -22,9 +22,10 @@ TABLE = [
 
 @pytest.mark.parametrize(("refresh", "wait", "compute", "error", "width", "p50", "p95"), TABLE)
 def test_accuracy_is_at_least_that_of_the_table(
-    refresh: float, wait: float, compute: float, error: float, width: float, p50: float, p95: float
+    refresh: float, wait: float, compute: float, error: float, width: float, p50: float, p95: float, *, full: bool
 ) -> None:
-    runs = [simulate(refresh_s=refresh, wait_s=wait, compute_s=compute, seed=seed) for seed in range(100)]
+    seeds = range(100 if full else 24)
+    runs = [simulate(refresh_s=refresh, wait_s=wait, compute_s=compute, seed=seed) for seed in seeds]
     assert median(abs(run.wait_error) for run in runs) <= error + 0.0005  # the table's figures are rounded
     assert median(run.wait_half_width / run.wait_joules for run in runs) <= width
     assert median(median(run.batch_errors) for run in runs) <= p50
@@ -33,13 +34,14 @@ def test_accuracy_is_at_least_that_of_the_table(
     assert max(abs(run.joules / run.true_joules - 1) for run in runs) <= 0.001
 
 
-def test_stated_intervals_hold_in_at_least_180_of_200_worlds() -> None:
-    held = 0
-    for seed in range(200):
+def test_stated_intervals_hold_in_nine_worlds_of_ten(*, full: bool) -> None:
+    """In a quick run, in 36 of 40; intervals that held in 80 % of all worlds alone would pass that once in 13 times."""
+    held, worlds = 0, 200 if full else 40
+    for seed in range(worlds):
         refresh, wait, compute, *_ = TABLE[seed % len(TABLE)]
         run = simulate(refresh_s=refresh, wait_s=wait, compute_s=compute, seed=1000 + seed, duration_s=30)
         held += run.holds
-    assert held >= 180
+    assert held >= 0.9 * worlds
 
 
 def test_a_phase_that_always_fills_the_same_share_of_a_refresh_is_not_told_apart() -> None:

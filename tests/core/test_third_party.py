@@ -33,7 +33,7 @@ class Panels:
         return self._tell(when)
 
 
-def run(tell: Callable[[datetime], Quote], seconds: float = 0.5) -> RunRecord:
+def run(tell: Callable[[datetime], Quote], seconds: float = 0.1) -> RunRecord:
     counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
     meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=Panels(tell), location="FRA", verbose=False)
     begun = time.monotonic()
@@ -51,7 +51,7 @@ def test_one_that_reckons_is_taken_at_its_word() -> None:
 
 def test_each_change_counts_from_its_instant() -> None:
     changes = datetime.now().astimezone() + timedelta(seconds=1)
-    record = run(lambda when: Quote(CLEAN, changes) if when < changes else Quote(CarbonIntensity(220.0, None, "x", 1)), 2.2)
+    record = run(lambda when: Quote(CLEAN, changes) if when < changes else Quote(CarbonIntensity(220.0, None, "x", 1)), 1.8)
     first, second = record.carbon.intervals
     assert (first.intensity_g_per_kwh, second.intensity_g_per_kwh) == (20, 220)
     assert first.ended == second.began

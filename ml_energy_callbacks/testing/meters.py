@@ -1,0 +1,60 @@
+"""A meter without threads, under a manual clock."""
+
+import inspect
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ml_energy_callbacks.clock import NS_PER_S, Timing
+from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.readings import Source
+from ml_energy_callbacks.sampler import Sampler, Steps
+from ml_energy_callbacks.testing.clocks import ManualClock
+
+_STEP_S = 0.005
+
+
+class SteppedMeter(EnergyMeter):
+    """An :class:`~ml_energy_callbacks.EnergyMeter` whose devices are read while a manual clock moves on.
+
+    It has no threads, and what it measures is determined but for the dither between two reads. A start and a stop move the
+    clock on themselves, since they wait for the devices to refresh.
+
+    Args:
+        clock: The clock, which the devices should use, too.
+        began: Time of day at the clock's present instant; None for now. With the clock, that moves on.
+        options: Those of an :class:`~ml_energy_callbacks.EnergyMeter`.
+    """
+
+    def __init__(self, clock: ManualClock, *, began: datetime | None = None, **options: Any) -> None:  # noqa: ANN401
+        """Check the options."""
+        zero = (began or datetime.now(UTC)) - timedelta(seconds=clock() / NS_PER_S)
+        self._timing = Timing(clock, clock.advance, lambda: zero + timedelta(seconds=clock() / NS_PER_S))
+        self._sampler_type = _stepped(clock)
+        super().__init__(**options)
+
+
+def _stepped(clock: ManualClock) -> type[Sampler]:
+    """Return a sampler that has this clock in the place of threads."""
+
+    class SteppedSampler(Sampler):
+        _work: Sequence[Steps] = ()
+
+        def _begin(self) -> None:
+            self._work = [*(self._polling(poller) for poller in self._pollers.values()), self._reviewing()]
+            for steps in self._work:
+                clock.run(steps)
+
+        def stop(self, end: int) -> Sequence[Source]:
+            self._end = end
+            self._stopping.set()
+            for steps in self._work:
+                if inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:  # the watch may be what stops the meter
+                    steps.close()
+            for poller in self._pollers.values():
+                clock.run(self._ending(poller))
+            while not all(poller.closed for poller in self._pollers.values()):
+                clock.advance(_STEP_S)
+            return []
+
+    return SteppedSampler
