@@ -161,15 +161,19 @@ def test_a_runs_total_is_the_truth(driver: SimulatedDriver, period_s: float) -> 
 )
 def test_a_runs_total_is_the_truth_in_real_time(driver: SimulatedDriver, period_s: float, steps: int) -> None:
     driver.start(period_s=period_s)
+    earliest = driver.true_joules()
     with meter() as m:
         start = driver.true_joules()
         for i in range(steps):
             driver.set_power(90 if i % 2 else 420)
             time.sleep(0.1)
         end = driver.true_joules()
+    latest = driver.true_joules()
     total = m.record.total.joules
     assert total is not None
-    assert total == pytest.approx(end - start, rel=0.001, abs=3 * period_s * 90)
+    # A busy machine may take its time between the meter's start or end and the look at the truth.
+    slack = 3 * period_s * 90
+    assert 0.999 * (end - start) - slack <= total <= 1.001 * (latest - earliest) + slack
     assert driver.users == 0
 
 
