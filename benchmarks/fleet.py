@@ -23,7 +23,8 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.records import EpochRecord, dump_json
+from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.record.schema import EpochRecord
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "report"]

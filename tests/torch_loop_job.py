@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from job_world import backends
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.torch_group import all_gather
+from ml_energy_callbacks.frameworks.torch import all_gather
 
 EPOCHS, BATCHES = 3, 10
 

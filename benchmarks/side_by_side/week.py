@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_energy_callbacks.attribution import Ledger
+from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import PHASES
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, encode_record, load_record
-from ml_energy_callbacks.sampler import REVIEW_NS, Poller
-from ml_energy_callbacks.storage import LocalFile
-from ml_energy_callbacks.summary import State, Tally, build_record
+from ml_energy_callbacks.meter.sampler import REVIEW_NS, Poller
+from ml_energy_callbacks.meter.summary import State, Tally, build_record
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES
+from ml_energy_callbacks.record.load import encode_record, load_record
+from ml_energy_callbacks.record.schema import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch
+from ml_energy_callbacks.record.storage import LocalFile
 from ml_energy_callbacks.testing import ManualClock, ScriptedCounter, SquareCurve
-from ml_energy_callbacks.timeline import OUTSIDE, Timeline
 
 EPOCH_S = 60.0
 CYCLE_S, DUTY = 0.97, 2 / 3

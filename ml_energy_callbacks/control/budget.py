@@ -4,7 +4,7 @@ from typing import Literal
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.report import quantity
 

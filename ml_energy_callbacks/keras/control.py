@@ -9,7 +9,7 @@ import keras
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.keras.energy import EnergyCallback, unwrapped
+from ml_energy_callbacks.keras.energy_callback import EnergyCallback, unwrapped
 from ml_energy_callbacks.keras.loop import KerasLoop
 
 _MODES: dict[str | None, Mode] = {"up": "max", "down": "min"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from ml_energy_callbacks.records import Status
-from ml_energy_callbacks.stack_loop import StackLoop
+from ml_energy_callbacks.frameworks.stack_loop import StackLoop
+from ml_energy_callbacks.record.schema import Status
 
 
 class KerasLoop(StackLoop):

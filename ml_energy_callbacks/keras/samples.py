@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from ml_energy_callbacks.batch_size import first_length
+from ml_energy_callbacks.frameworks.batch_size import first_length
 
 _EXACT = 2.0**24
 """Beyond this a count in single precision is no longer exact."""

@@ -35,6 +35,6 @@ def event_recorder() -> Callable[[], Any] | None:
 
     if not torch.cuda.is_available():
         return None
-    from ml_energy_callbacks.torch_events import cuda_event_recorder  # noqa: PLC0415 - as above
+    from ml_energy_callbacks.frameworks.torch import cuda_event_recorder  # noqa: PLC0415 - as above
 
     return cuda_event_recorder()

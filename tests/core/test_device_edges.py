@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Timing, monotonic_clock
-from ml_energy_callbacks.device_edges import DeviceEdges
+from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter, SteppedMeter
-from ml_energy_callbacks.timeline import LONGEST_QUEUE, Timeline, TimelineReader
 
 LATENCY_NS = 20_000
 """From the record of an event to its passing, at least."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.backends.discovery import discover
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Device, Source

@@ -21,11 +21,12 @@ from rich.console import Console
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.combine import add_records, merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.fleet.jobs import merge_jobs
+from ml_energy_callbacks.job.merge import merge_jobs
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.records import PhaseRecord, encode_record
+from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.merge import add_records, merge_records
+from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver

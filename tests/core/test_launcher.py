@@ -3,7 +3,7 @@
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.launcher import Launch, launched, scheduled_job
+from ml_energy_callbacks.job.launcher import Launch, launched, scheduled_job
 from ml_energy_callbacks.testing import ScriptedBackend
 
 # What they set, cut to what tells a process's place. srun's step of four tasks, the second of them:

@@ -9,7 +9,8 @@ import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.records import EpochRecord, add_epoch, find_records
+from ml_energy_callbacks.record.find import find_records
+from ml_energy_callbacks.record.schema import EpochRecord, add_epoch
 
 
 def epoch(stage: str, index: int, joules: float | None = 1.5) -> EpochRecord:

@@ -21,9 +21,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.kept_record import keep_record, kept_record
-from ml_energy_callbacks.run_file import RunFile
-from ml_energy_callbacks.storage import LocalFile, as_place
+from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
+from ml_energy_callbacks.record.run_file import RunFile
+from ml_energy_callbacks.record.storage import LocalFile, as_place
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 CANNOT = "The run file flaky://x/energy.json could not be written"
@@ -240,7 +240,7 @@ def test_runs_of_several_processes_in_one_directory_are_all_kept(tmp_path: Path)
 
 MANY = """
 import os, sys
-import ml_energy_callbacks.meter
+import ml_energy_callbacks.meter.meter
 from ml_energy_callbacks import EnergyMeter
 children = []
 while len(children) < 4 and (child := os.fork()):

@@ -14,10 +14,9 @@ from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet import merge_jobs
+from ml_energy_callbacks.frameworks.torch import all_gather, gpu_uuids
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.torch_devices import gpu_uuids
-from ml_energy_callbacks.torch_group import all_gather
 
 SCRIPT = Path(torch_loop_job.__file__)
 

@@ -1,0 +1,693 @@
+"""The callback: Keras's hooks -> meter calls, the meter's figures -> logs, event files and the record."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import keras
+
+from ml_energy_callbacks.carbon import Intensity
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.callback import MeteredCallback
+from ml_energy_callbacks.keras import placement, traits
+from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
+from ml_energy_callbacks.keras.files import Backup, Scalars
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.samples import loss_agrees, output_length, samples_of, samples_seen
+from ml_energy_callbacks.keras.watch import watched
+from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
+from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.storage import Place, as_place
+from ml_energy_callbacks.report import summary
+
+_NEVER = sys.maxsize
+
+_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A stage that runs: an epoch of training after the other, or one evaluation or prediction.
+
+    Attributes:
+        stage: The stage.
+        since: Where its epoch began.
+        steps: Batches of an epoch, or None where Keras does not know their number.
+        width: Batches that Keras runs as one.
+        source: Where its data pass, if they are watched.
+        gate: The same where it tells the waits as well.
+        during: The phase of a batch.
+        gap: The phase between two batches.
+        function: What has batches to compile at still, or None.
+        compiling: Index of these batches.
+        compiles: Whether the backend compiles in the batch that runs now.
+        plain: Whether the next batch is like any other: not compiled, not watched, alone.
+        mark: Index of the next batch after which there is something to do.
+        first: Index of the first of the batches that run now.
+        watched: Samples that passed the gate and were not counted yet; None where some size is not known.
+        model: The model that runs, as Keras gave it.
+        params: What Keras said of the loop.
+        partial: Whether the last batch is smaller than the others; None where that is not known.
+        uncounted: Whether Keras's count of this epoch was lost, as somebody reset the model's metrics.
+        logged: Number of step logs that were due so far.
+        elsewhere: Whether Keras calls the end of a batch in another thread, as for a callback without a list.
+    """
+
+    stage: Stage
+    since: Point
+    model: Any = None
+    params: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    width: int = 1
+    source: Gate | None = None
+    gate: Gate | None = None
+    during: Phase = "other"
+    gap: Phase = "other"
+    function: Callable[..., Any] | None = None
+    compiling: set[int] = field(default_factory=set)
+    compiles: bool = False
+    plain: bool = True
+    mark: int = _NEVER
+    first: int = 0
+    watched: int | None = 0
+    partial: bool | None = None
+    uncounted: bool = False
+    logged: int = 0
+    elsewhere: bool = False
+
+
+class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
+    """Measure the energy, carbon and cost of ``fit``, ``evaluate`` and ``predict``.
+
+    It adds ``energy/<stage>/<quantity>`` to the epoch's logs, so that ``History``, the progress bar and the callbacks
+    *after* it in the list have them, as in ``EarlyStopping(monitor="energy/train/joules_per_sample", mode="min")``. It writes
+    scalars and panels into the directory of a ``keras.callbacks.TensorBoard`` in the same list, else into ``output_dir``,
+    and the run's record ``energy.json`` likewise. Its record spans all that models do with it.
+
+    Args:
+        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
+            such as ``["nvml:*", "rapl:package-0"]``.
+        sample_interval: Mean time between two reads of a device, in s.
+        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
+            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
+            for the place of this machine's address, which nothing else does.
+        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
+            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
+            ``g_per_kwh``, each row of which holds until the next.
+        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
+            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
+        currency: Three-letter code.
+        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
+        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
+        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
+        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
+        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
+        batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
+            Keras itself counts.
+        log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
+            TensorBoard callback, 0 for none.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the TensorBoard callback's.
+        verbose: Whether to say what the user should know, and a line at the end of each run.
+        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
+        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
+            sample is told beside the whole; 0 for not at all.
+        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
+        backends: Hardware to look for; None for all that is known.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Literal["auto"] | Sequence[str] = "auto",
+        sample_interval: float = 0.05,
+        location: str | None = None,
+        carbon_intensity: Intensity | None = None,
+        electricity_price: float | Mapping[str, float] | None = None,
+        currency: str = "USD",
+        pue: float = 1.0,
+        wue: float | None = None,
+        embodied_kg: float | None = None,
+        lifetime_years: float | None = None,
+        offset_grams: float | None = None,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        log_every_n_steps: int | None = None,
+        output_dir: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        scope: Literal["machine", "process"] = "machine",
+        idle_seconds: float = 0.0,
+        tags: Mapping[str, str] | None = None,
+        backends: Sequence[Backend] | None = None,
+    ) -> None:
+        """Check the options; hardware is not touched before a model starts."""
+        keras.callbacks.Callback.__init__(self)
+        self._configure(
+            devices=devices,
+            sample_interval=sample_interval,
+            location=location,
+            carbon_intensity=carbon_intensity,
+            electricity_price=electricity_price,
+            currency=currency,
+            pue=pue,
+            wue=wue,
+            embodied_kg=embodied_kg,
+            lifetime_years=lifetime_years,
+            offset_grams=offset_grams,
+            batch_size_fn=batch_size_fn,
+            log_every_n_steps=log_every_n_steps,
+            output_dir=output_dir,
+            verbose=verbose,
+            scope=scope,
+            idle_seconds=idle_seconds,
+            tags=tags,
+            backends=backends,
+        )
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._model: Any = None
+        self.params: dict[str, Any] = {}
+        self._watched: list[tuple[Any, Gate]] = []
+        self._loop: KerasLoop | None = None
+        self._passes = [_Pass("other", self._meter.point())]
+        self._epoch = 0
+        self._every = 0
+        self._step_point: Point | None = None
+        self._validated: dict[str, float] = {}
+        self._keys: dict[str, frozenset[str]] = {}
+        self._scalars = Scalars(None, self._meter.warn, {})
+        self._folder: Place | None = None
+        self._backup: Backup | None = None
+        self._listening = contextlib.ExitStack()
+
+    def watch(self, data: Any) -> Any:
+        """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, such that waiting for them is seen.
+
+        TensorFlow and JAX fetch data inside the step, where no hook sees it: without this, the energy of waiting is unknown
+        there. With torch the hooks see it anyway.
+
+        Args:
+            data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
+
+        Raises:
+            ConfigurationError: Nothing is to be seen of these data.
+        """
+        fn = self._batch_size_fn
+        gate = Gate(self._meter, _length if fn is None else lambda batch: self._ask(fn, batch))
+        data = watched(data, gate, fn)
+        self._watched.append((data, gate))
+        return data
+
+    # ---------------------------------------------------------------------------------------------------- life
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record as of now; raises ConfigurationError where nothing was measured yet."""
+        if self._loop is not None and not self._loop.running():
+            self._leave()  # it ended by an exception
+        return super().record
+
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model that the hooks will be about.
+
+        Raises:
+            ConfigurationError: It is no model of Keras 3.
+        """
+        if not isinstance(unwrapped(model), keras.Model):
+            msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
+            raise ConfigurationError(msg)
+        super().set_model(model)
+
+    @property
+    def _keras_model(self) -> Any:
+        """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
+        return unwrapped(self._model)
+
+    def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
+        """Start to measure, unless this loop runs inside one that is measured already."""
+        loop = KerasLoop(hook, self._keras_model)
+        if self._loop is not None and self._loop.running() and (self._loop.is_keras or stage != "train"):
+            return loop
+        self._leave()
+        _check(loop)
+        placement.check_processes(self._keras_model)
+        board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
+        output_dir: Any = self._options["output_dir"]
+        folder = None if output_dir is None else as_place(output_dir)
+        # An evaluation or a prediction without one belongs to the fit before it.
+        shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
+        if stage == "train":
+            self._backup = Backup(loop)
+            self._resume(self._backup.load(folder or shown))
+        self._gather = placement.gather()
+        self._meter.start(
+            framework=f"keras {keras.version()} ({traits.name()})",
+            model=self._keras_model.name,
+            output_dir=shown,
+            loop=loop if loop.is_keras else None,
+            gpus=placement.gpus(self._keras_model),
+            record_event=traits.event_recorder(),
+            gather=self._gather,
+        )
+        self._loop = loop
+        written = self._meter.leads and (board is not None or isinstance(shown, Path))
+        self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)
+        # What the other processes of a job use is known at the ends of epochs alone.
+        self._every = self._steps_between_scalars(board) if self._gather is None else 0
+        self._listening.enter_context(compilations(self._on_compiling))
+        _shorten_progress_bar(loop)
+        _warn_of_order(loop, self._meter.warn)
+        return loop
+
+    def _steps_between_scalars(self, board: Any) -> int:
+        if not self._scalars:
+            return 0
+        if self._log_every_n_steps is not None:
+            return self._log_every_n_steps
+        frequency = "epoch" if board is None else board.update_freq
+        return frequency if isinstance(frequency, int) else int(frequency == "batch")
+
+    def _leave(self) -> None:
+        """Forget the loop, and stop measuring where that goes on still."""
+        # The meter may be stopping itself just now, in its own thread: then this waits for it.
+        gone = self._loop is not None and len(self._passes) > 1
+        self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
+        if self._loop is not None:
+            self._scalars.add(self._meter.totals(), self._epoch)  # as the record has them
+        for run in self._passes[1:]:
+            if run.source is not None:
+                run.source.detach()
+        del self._passes[1:]
+        self._loop = None
+        self._listening.close()
+
+    def _finish(self) -> None:
+        """End the run, unless a loop around this one goes on."""
+        if len(self._passes) > 1:
+            return
+        self._leave()
+        if self._verbose and self._meter.leads and self.params.get("verbose") != 0:
+            # A new line, since the bar of an evaluation or a prediction is not at its end yet.
+            sys.stdout.write(f"\n{summary(self._meter.record)}\n")
+
+    # ---------------------------------------------------------------------------------------------------- stages
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start to measure, and enter the stage ``train``."""
+        loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
+        self._keys.clear()
+        self._begin_training()
+        self._meter.share()
+        self._begin(loop, "train")
+        self._step_point = self._meter.point()
+        self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
+        self.keep()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin an epoch of training."""
+        self._epoch = epoch
+        self._begin_epoch(self._training())
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Log the epoch, and its validation."""
+        metrics = self._end_epoch(self._training(), logs)
+        if logs is not None:
+            self._add(logs, "train", metrics)
+            self._add(logs, "validate", self._validated)
+        self._validated = {}
+        self.keep()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the stage ``train``."""
+        run = self._training()
+        self._end_training(finished=not self._cut(run) and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
+        self._end()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Enter the stage ``validate`` in a fit, else ``test``."""
+        loop = self._enter(sys._getframe(), "test")  # noqa: SLF001 - as above
+        outer = self._passes[-1]
+        # A fit validates with its own list of callbacks.
+        inside = outer.stage == "train" and self._loop is not None and loop.owner is self._loop.owner
+        if outer.stage == "train":
+            self._pause(outer, "other")
+            self._count(outer)
+            outer.uncounted = True  # Keras is about to reset its count
+        self._begin(loop, "validate" if inside else "test")
+        self._begin_epoch(self._passes[-1])
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Log the evaluation, and leave its stage."""
+        run = self._passes[-1]
+        metrics = self._end_epoch(run, None)
+        if run.stage == "validate":
+            self._validated = metrics
+        self._end()
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Enter the stage ``predict``."""
+        self._begin(self._enter(sys._getframe(), "predict"), "predict")  # noqa: SLF001 - as above
+        self._begin_epoch(self._passes[-1])
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Log the prediction, and leave its stage."""
+        self._end_epoch(self._passes[-1], None)
+        self._end()
+
+    def _expect(self, run: _Pass, point: Point) -> dict[str, float]:
+        """Return what the training is expected to take; nothing after an epoch that was cut."""
+        planned, epochs = self.params.get("epochs"), self._epoch + 1
+        if not planned or self._keras_model.stop_training:
+            return {}
+        counts = [0, 0, 0]
+        if self._loop is not None and self._loop.validates_at(epochs) != epochs:
+            counts = [self._loop.validates_at(passed) for passed in (self._epoch, epochs, planned)]
+        before, past, whole = counts
+        return self._forecast((self._epoch / planned, before, run.since), (epochs / planned, past, point), whole - past)
+
+    def _cut(self, run: _Pass) -> bool:
+        """Return whether the last epoch ended before its last batch."""
+        return run.steps is not None and self._meter.counts("train", run.since).batches < run.steps
+
+    def keep(self) -> None:
+        """Keep the record beside a backup of the weights."""
+        if self._backup is not None and self._meter.running and self._meter.leads:
+            self._backup.save(self._meter.record, self._meter.warn)
+
+    def _begin(self, loop: KerasLoop, stage: Stage) -> None:
+        model = self._keras_model
+        source = next((gate for data, gate in self._watched if data is loop.data), None)
+        if stage == "train" and source is None and self._watched and loop.is_keras:
+            self._meter.warn("Data were watched, but fit() was given others: pass it what watch() returns, unchanged.")
+        width = int(getattr(model, "steps_per_execution", 1) or 1)
+        between = traits.waits_between_batches()
+        gate = source if source is not None and not between and self._shows_waits(source, width) else None
+        during: Phase = "compute" if between or gate is not None else "step"
+        gap: Phase = "data_wait" if between else "other"
+        if self._batch_size_fn is not None and source is None:
+            self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
+        self._meter.begin_stage(stage, "other", during=during, between=gap)
+        self._passes.append(
+            _Pass(
+                stage,
+                self._meter.point(),
+                self._model,
+                self.params,
+                loop.steps,
+                width,
+                source,
+                gate,
+                during=during,
+                gap=gap,
+                partial=loop.has_partial_batch,
+            )
+        )
+        if source is not None:
+            source.attach(timed=gate is not None)
+
+    def _shows_waits(self, gate: Gate, width: int) -> bool:
+        """Return whether the waits of this loop can be told from when its items pass the gate, and say why not."""
+        reason = None
+        if width > 1:
+            reason = (
+                f"Keras runs {width} batches as one (steps_per_execution), of which the first one's wait alone would be seen"
+            )
+        elif gate.elsewhere and traits.takes_ahead():
+            reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
+        elif gate.lost_count:
+            reason = "Keras fetched some before it began, to build the model; from the next fit on they can"
+        if reason is not None:
+            self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
+        return reason is None
+
+    def _begin_epoch(self, run: _Pass) -> None:
+        run.since = self._meter.point()
+        run.function = new_function(unwrapped(run.model), run.stage) if run.model is not None else None
+        run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width, partial=run.partial)
+        run.watched, run.uncounted = 0, False
+        run.plain = not run.compiling and run.source is None and run.width == 1
+        run.mark = self._next_mark(run, -1)
+        self._pause(run, run.gap)
+
+    def _end_epoch(self, run: _Pass, logs: Any) -> dict[str, float]:
+        """Note an epoch in the record and write its scalars; return the metrics of the stage."""
+        self._pause(run, "other")
+        if run.function is not None and not run.compiling:
+            note_compiled(run.function)
+        self._count(run, logs)
+        if not self._meter.running:
+            return {}
+        if run.stage not in self._keys:
+            _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
+        metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since)
+        if run.stage == "train":
+            metrics |= self._expect(run, point)
+        self._scalars.add(metrics, self._epoch)
+        if run.stage == "train":
+            return metrics
+        return {name: value for name, value in metrics.items() if not name.startswith("energy/total/")}
+
+    def _end(self) -> None:
+        self._pop()
+        self._finish()
+
+    def _pop(self) -> None:
+        """Leave the innermost stage; what Keras says of it is not what it said of the one around it."""
+        run = self._passes.pop()
+        if run.source is not None:
+            run.source.detach()
+        self._meter.end_stage("other")
+        outer = self._passes[-1]
+        if outer.model is not None:
+            self._model, self.params = outer.model, outer.params
+
+    def _training(self) -> _Pass:
+        """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
+        if any(run.stage == "train" for run in self._passes):
+            while self._passes[-1].stage != "train":
+                self._pop()
+        return self._passes[-1]
+
+    def _pause(self, run: _Pass, phase: Phase) -> None:
+        """Enter a phase between batches."""
+        if run.gate is not None:
+            run.gate.leave(phase)
+        else:
+            self._meter.enter(phase)
+
+    def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
+        if metrics:
+            keys = self._keys.setdefault(group, frozenset(metrics))
+            logs.update({name: value for name, value in metrics.items() if name in keys})
+
+    # ---------------------------------------------------------------------------------------------------- batches
+
+    def _on_batch_begin(self, batch: int, logs: Any = None) -> None:
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_start()
+        else:
+            self._begin_batch(run, batch)
+
+    on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of training; now and then, count its samples and write scalars."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            self._end_batch(run, batch, None)
+        if batch >= run.mark:
+            self._on_mark(run, batch)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of an evaluation."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            self._end_batch(run, batch, None)
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of a prediction."""
+        run = self._passes[-1]
+        try:
+            samples = logs["outputs"].shape[0]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            samples = output_length(logs)
+        if run.plain:
+            self._meter.batch_end(samples)
+        else:
+            self._end_batch(run, batch, samples)
+
+    def _begin_batch(self, run: _Pass, batch: int) -> None:
+        run.first = batch
+        run.compiles = batch in run.compiling
+        if run.compiles:
+            run.compiling.discard(batch)
+            if self._meter.counts(run.stage, run.since).batches == batch:
+                self._count(run)  # so that this batch's own samples can be told
+        phase: Phase = "compile" if run.compiles else run.during
+        if run.gate is not None:
+            run.gate.begin(phase)
+        else:
+            self._meter.enter(phase)
+
+    def _on_compiling(self) -> None:
+        """Take the rest of the batch for compiling; called from within a batch's function, or from anywhere else."""
+        run = self._passes[-1]
+        if self._meter.phase != run.during or run.during == "other":
+            return
+        if not run.elsewhere:
+            self._count(run)
+        run.compiles, run.plain = True, False
+        if run.gate is not None:
+            run.gate.work("compile")
+        else:
+            self._meter.enter("compile")
+
+    def _end_batch(self, run: _Pass, batch: int, samples: int | None) -> None:
+        last = batch if run.steps is None else min(batch, run.steps - 1)
+        batches = 1 if run.width == 1 else last - run.first + 1
+        taken = None
+        if run.source is not None:
+            taken = run.source.take(batches)
+            if self._batch_size_fn is not None:
+                samples = taken
+        if run.compiles and samples is None:
+            samples = self._new_samples(run, batches)
+        if run.source is not None and samples is None and self._batch_size_fn is None:
+            if run.compiles:
+                samples = taken
+            else:
+                run.watched = None if taken is None or run.watched is None else run.watched + taken
+        run.compiles = False
+        if run.gate is not None:
+            run.gate.end(samples, batches)
+        else:
+            self._meter.batch_end(samples, batches)
+        run.plain = not run.compiling and run.source is None and run.width == 1
+
+    def _next_mark(self, run: _Pass, batch: int) -> int:
+        """Return the index of the next batch of training after which there is something to do."""
+        if run.stage != "train":
+            return _NEVER
+        # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
+        marks = [2 * batch + 1 if batch >= 0 else 0]
+        if run.steps and run.steps - 1 > batch:
+            marks.append(run.steps - 1)
+        if self._every:
+            before = self._meter.counts("train", until=run.since).batches
+            marks.append(batch + 1 + -(before + batch + 2) % self._every)
+        return min(marks)
+
+    def _on_mark(self, run: _Pass, batch: int) -> None:
+        run.mark = self._next_mark(run, batch)
+        run.elsewhere = self._loop is not None and threading.get_ident() != self._loop.thread
+        if not run.elsewhere:
+            self._count(run)
+        if not self._every or not self._meter.running:
+            return
+        step = self._meter.counts("train", until=run.since).batches + batch
+        due = (step + 1) // self._every
+        if due <= run.logged:
+            return
+        run.logged = due
+        point = self._meter.point()
+        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
+        self._step_point = point
+        self._scalars.add({**metrics, **self._meter.totals(point)}, step)
+
+    # ---------------------------------------------------------------------------------------------------- samples
+
+    def _count(self, run: _Pass, logs: Any = None) -> None:
+        """Count the samples of the batches whose size was not known at their end."""
+        own = self._meter.counts(run.stage, run.since)
+        if not own.unsized or (self._batch_size_fn is not None and run.source is not None):
+            return
+        seen = self._seen(run, own.batches) if loss_agrees(unwrapped(run.model), logs) else None
+        if seen is not None and seen < own.samples + own.unsized:
+            run.uncounted, seen = True, None  # it went back: somebody reset the metrics
+        if seen is not None:
+            self._meter.add_samples(run.stage, seen - own.samples, own.unsized)
+        elif run.source is not None and run.watched:
+            self._meter.add_samples(run.stage, run.watched, own.unsized)
+        else:
+            return
+        run.watched = 0
+
+    def _new_samples(self, run: _Pass, batches: int) -> int | None:
+        """Return the samples of the batches that just ended, where those of all batches before them are known."""
+        own = self._meter.counts(run.stage, run.since)
+        seen = None if own.unsized else self._seen(run, own.batches + batches)
+        return None if seen is None or seen <= own.samples else seen - own.samples
+
+    def _seen(self, run: _Pass, batches: int) -> int | None:
+        if run.model is None or run.stage == "predict" or run.uncounted:
+            return None
+        if self._loop is not None and threading.get_ident() != self._loop.thread:
+            return None  # the loop may be further
+        return samples_seen(unwrapped(run.model), batches)
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model itself, where torch's DistributedDataParallel is around it."""
+    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
+
+
+def _length(batch: Any) -> int | None:
+    try:
+        return int(samples_of(batch).shape[0])
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _check(loop: KerasLoop) -> None:
+    """Refuse a list of callbacks that cannot work.
+
+    Raises:
+        ConfigurationError: It has two of ours.
+    """
+    if sum(isinstance(callback, EnergyCallback) for callback in loop.callbacks) > 1:
+        msg = "The callbacks hold two EnergyCallbacks, which would measure everything twice: leave one out."
+        raise ConfigurationError(msg)
+
+
+def _shorten_progress_bar(loop: KerasLoop) -> None:
+    """Let the progress bar end an epoch with two of our metrics; it would print all, and hide the loss among them."""
+    for bar in loop.callbacks:
+        if isinstance(bar, keras.callbacks.ProgbarLogger):
+            whole = bar.on_epoch_end
+            # One that serves several fits is shortened already.
+            bar.on_epoch_end = whole if isinstance(whole, partial) else partial(_end_bar, whole)
+
+
+def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    on_epoch_end(
+        epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
+    )
+
+
+def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:
+    """Say which callback monitors a key that it will not see, as it comes before ours."""
+    for callback in loop.callbacks:
+        if isinstance(callback, EnergyCallback):
+            return
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("energy/"):
+            name = type(callback).__name__
+            warn(f"{name} monitors {monitor!r}, which it cannot see: put EnergyCallback before {name} in the list.")
