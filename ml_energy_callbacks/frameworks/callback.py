@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from numbers import Real
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.control import Forecaster, Spent
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.meter.options import FIGURES
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
@@ -20,58 +22,27 @@ from ml_energy_callbacks.record.schema import RunRecord
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather
 
-_CHANGING_FIGURES = (
-    "devices",
-    "location",
-    "carbon_intensity",
-    "electricity_price",
-    "currency",
-    "pue",
-    "wue",
-    "embodied_kg",
-    "lifetime_years",
-    "offset_grams",
-    "scope",
-    "idle_seconds",
-)
-"""Options that two runs' figures can differ by."""
 
-
-class MeteredCallback:
+class MeteredCallback(CallbackOptions):
     """A callback with a meter; a copy or a pickle of it starts afresh with the same options.
 
-    A framework's callback passes its options on, and keeps what belongs to one run in :meth:`_reset`.
+    A framework's callback keeps what belongs to one run in :meth:`_reset`.
     """
 
-    def _configure(
-        self,
-        *,
-        batch_size_fn: Any,  # noqa: ANN401 - the user's, checked here
-        log_every_n_steps: int | None,
-        verbose: bool,
-        **options: Any,  # noqa: ANN401 - the meter checks them
-    ) -> None:
-        if log_every_n_steps is not None and log_every_n_steps < 0:
-            msg = f"log_every_n_steps is {log_every_n_steps}; give a number of steps, 0 for none, or leave it out."
-            raise ConfigurationError(msg)
-        if batch_size_fn is not None and not callable(batch_size_fn):
-            msg = f"batch_size_fn is {batch_size_fn!r}; give a function of a batch that returns its number of samples."
-            raise ConfigurationError(msg)
-        self._options = {**options, "verbose": verbose}
-        self._batch_size_fn: Callable[[Any], int] | None = batch_size_fn
-        self._log_every_n_steps = log_every_n_steps
-        self._verbose = verbose
+    def __post_init__(self) -> None:
+        """Check the options; hardware is not touched before a loop starts."""
+        super().__post_init__()
         self._reset()
 
     def _reset(self) -> None:
-        self._meter = EnergyMeter(**self._options)
+        self._meter = EnergyMeter(**self.meter_options)
         self._forecaster: Forecaster | None = None
         self._gather: Gather | None = None
         self._resumed: RunRecord | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork."""
-        return {name: getattr(self, name) for name in ("_options", "_batch_size_fn", "_log_every_n_steps", "_verbose")}
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start afresh with the same options."""
@@ -127,7 +98,8 @@ class MeteredCallback:
     @property
     def _hyperparameters(self) -> dict[str, float | str]:
         """The options that the figures go by, for trackers that compare runs; what was not given is absent."""
-        given = {name: self._options[name] for name in _CHANGING_FIGURES if self._options[name] is not None}
+        options = {option.name: getattr(self, option.name) for option in fields(self) if option.metadata.get(FIGURES)}
+        given = {name: value for name, value in options.items() if value is not None}
         if "electricity_price" not in given:
             del given["currency"]
         return {f"energy/{name}": _plain(value) for name, value in given.items()}
@@ -166,7 +138,7 @@ class MeteredCallback:
             kwh_high=found.kwh_high,
             co2e_grams=found.co2e_grams,
             cost=found.cost,
-            currency=self._meter.currency or "",
+            currency=self._meter.cost_currency or "",
             seconds_left=found.seconds_left,
         )
 

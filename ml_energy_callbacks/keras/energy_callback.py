@@ -1,19 +1,17 @@
 """The callback: Keras's hooks -> meter calls, the meter's figures -> logs, event files and the record."""
 
 import contextlib
-import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.keras import placement, traits
@@ -25,7 +23,6 @@ from ml_energy_callbacks.keras.samples import loss_agrees, output_length, sample
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
-from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 from ml_energy_callbacks.report import summary
@@ -95,85 +92,20 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     and the run's record ``energy.json`` likewise. Its record spans all that models do with it.
 
     Args:
-        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
-            such as ``["nvml:*", "rapl:package-0"]``.
-        sample_interval: Mean time between two reads of a device, in s.
-        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
-            for the place of this machine's address, which nothing else does.
-        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
-            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
-            ``g_per_kwh``, each row of which holds until the next.
-        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
-            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
-        currency: Three-letter code.
-        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
-        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
-        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
-        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
-        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
         batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
             Keras itself counts.
         log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
             TensorBoard callback, 0 for none.
         output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the TensorBoard callback's.
-        verbose: Whether to say what the user should know, and a line at the end of each run.
-        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
-        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
-            sample is told beside the whole; 0 for not at all.
-        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
-        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
     """
 
-    def __init__(
-        self,
-        *,
-        devices: Literal["auto"] | Sequence[str] = "auto",
-        sample_interval: float = 0.05,
-        location: str | None = None,
-        carbon_intensity: Intensity | None = None,
-        electricity_price: float | Mapping[str, float] | None = None,
-        currency: str = "USD",
-        pue: float = 1.0,
-        wue: float | None = None,
-        embodied_kg: float | None = None,
-        lifetime_years: float | None = None,
-        offset_grams: float | None = None,
-        batch_size_fn: Callable[[Any], int] | None = None,
-        log_every_n_steps: int | None = None,
-        output_dir: str | os.PathLike[str] | None = None,
-        verbose: bool = True,
-        scope: Literal["machine", "process"] = "machine",
-        idle_seconds: float = 0.0,
-        tags: Mapping[str, str] | None = None,
-        backends: Sequence[Backend] | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         """Check the options; hardware is not touched before a model starts."""
         keras.callbacks.Callback.__init__(self)
-        self._configure(
-            devices=devices,
-            sample_interval=sample_interval,
-            location=location,
-            carbon_intensity=carbon_intensity,
-            electricity_price=electricity_price,
-            currency=currency,
-            pue=pue,
-            wue=wue,
-            embodied_kg=embodied_kg,
-            lifetime_years=lifetime_years,
-            offset_grams=offset_grams,
-            batch_size_fn=batch_size_fn,
-            log_every_n_steps=log_every_n_steps,
-            output_dir=output_dir,
-            verbose=verbose,
-            scope=scope,
-            idle_seconds=idle_seconds,
-            tags=tags,
-            backends=backends,
-        )
+        super().__post_init__()
 
     def _reset(self) -> None:
         super()._reset()
@@ -204,7 +136,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         Raises:
             ConfigurationError: Nothing is to be seen of these data.
         """
-        fn = self._batch_size_fn
+        fn = self.batch_size_fn
         gate = Gate(self._meter, _length if fn is None else lambda batch: self._ask(fn, batch))
         data = watched(data, gate, fn)
         self._watched.append((data, gate))
@@ -244,7 +176,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         _check(loop)
         placement.check_processes(self._keras_model)
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
-        output_dir: Any = self._options["output_dir"]
+        output_dir: Any = self.output_dir
         folder = None if output_dir is None else as_place(output_dir)
         # An evaluation or a prediction without one belongs to the fit before it.
         shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
@@ -274,8 +206,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _steps_between_scalars(self, board: Any) -> int:
         if not self._scalars:
             return 0
-        if self._log_every_n_steps is not None:
-            return self._log_every_n_steps
+        if self.log_every_n_steps is not None:
+            return self.log_every_n_steps
         frequency = "epoch" if board is None else board.update_freq
         return frequency if isinstance(frequency, int) else int(frequency == "batch")
 
@@ -298,7 +230,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if len(self._passes) > 1:
             return
         self._leave()
-        if self._verbose and self._meter.leads and self.params.get("verbose") != 0:
+        if self.verbose and self._meter.leads and self.params.get("verbose") != 0:
             # A new line, since the bar of an evaluation or a prediction is not at its end yet.
             sys.stdout.write(f"\n{summary(self._meter.record)}\n")
 
@@ -396,7 +328,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         gate = source if source is not None and not between and self._shows_waits(source, width) else None
         during: Phase = "compute" if between or gate is not None else "step"
         gap: Phase = "data_wait" if between else "other"
-        if self._batch_size_fn is not None and source is None:
+        if self.batch_size_fn is not None and source is None:
             self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
         self._meter.begin_stage(stage, "other", during=during, between=gap)
         self._passes.append(
@@ -566,11 +498,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         taken = None
         if run.source is not None:
             taken = run.source.take(batches)
-            if self._batch_size_fn is not None:
+            if self.batch_size_fn is not None:
                 samples = taken
         if run.compiles and samples is None:
             samples = self._new_samples(run, batches)
-        if run.source is not None and samples is None and self._batch_size_fn is None:
+        if run.source is not None and samples is None and self.batch_size_fn is None:
             if run.compiles:
                 samples = taken
             else:
@@ -617,7 +549,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _count(self, run: _Pass, logs: Any = None) -> None:
         """Count the samples of the batches whose size was not known at their end."""
         own = self._meter.counts(run.stage, run.since)
-        if not own.unsized or (self._batch_size_fn is not None and run.source is not None):
+        if not own.unsized or (self.batch_size_fn is not None and run.source is not None):
             return
         seen = self._seen(run, own.batches) if loss_agrees(unwrapped(run.model), logs) else None
         if seen is not None and seen < own.samples + own.unsized:

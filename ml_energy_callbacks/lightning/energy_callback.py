@@ -1,16 +1,14 @@
 """The callback: Lightning's hooks -> meter calls, the meter's figures -> loggers and the record."""
 
 import importlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
-from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import first_length, infer_batch_size
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
@@ -22,7 +20,6 @@ from ml_energy_callbacks.lightning.loggers import Loggers
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
-from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report import quantity, summary
 
@@ -39,83 +36,13 @@ class EnergyCallback(MeteredCallback, Callback):
     that trainers do with it.
 
     Args:
-        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
-            such as ``["nvml:*", "rapl:package-0"]``.
-        sample_interval: Mean time between two reads of a device, in s.
-        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
-            for the place of this machine's address, which nothing else does.
-        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
-            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
-            ``g_per_kwh``, each row of which holds until the next.
-        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
-            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
-        currency: Three-letter code.
-        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
-        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
-        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
-        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
-        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
-        batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
         log_every_n_steps: Steps between two logs of a training step's energy; None for the trainer's own setting, 0 for
             none.
         output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the trainer's log directory.
-        verbose: Whether to say what the user should know, and a line at the end of each run.
-        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
-        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
-            sample is told beside the whole; 0 for not at all.
-        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
-        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
     """
-
-    def __init__(
-        self,
-        *,
-        devices: Literal["auto"] | Sequence[str] = "auto",
-        sample_interval: float = 0.05,
-        location: str | None = None,
-        carbon_intensity: Intensity | None = None,
-        electricity_price: float | Mapping[str, float] | None = None,
-        currency: str = "USD",
-        pue: float = 1.0,
-        wue: float | None = None,
-        embodied_kg: float | None = None,
-        lifetime_years: float | None = None,
-        offset_grams: float | None = None,
-        batch_size_fn: Callable[[Any], int] | None = None,
-        log_every_n_steps: int | None = None,
-        output_dir: str | os.PathLike[str] | None = None,
-        verbose: bool = True,
-        scope: Literal["machine", "process"] = "machine",
-        idle_seconds: float = 0.0,
-        tags: Mapping[str, str] | None = None,
-        backends: Sequence[Backend] | None = None,
-    ) -> None:
-        """Check the options; hardware is not touched before a trainer starts."""
-        self._configure(
-            devices=devices,
-            sample_interval=sample_interval,
-            location=location,
-            carbon_intensity=carbon_intensity,
-            electricity_price=electricity_price,
-            currency=currency,
-            pue=pue,
-            wue=wue,
-            embodied_kg=embodied_kg,
-            lifetime_years=lifetime_years,
-            offset_grams=offset_grams,
-            batch_size_fn=batch_size_fn,
-            log_every_n_steps=log_every_n_steps,
-            output_dir=output_dir,
-            verbose=verbose,
-            scope=scope,
-            idle_seconds=idle_seconds,
-            tags=tags,
-            backends=backends,
-        )
 
     def _reset(self) -> None:
         super()._reset()
@@ -169,7 +96,7 @@ class EnergyCallback(MeteredCallback, Callback):
                 "and its host alone."
             )
         self._loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
-        self._loggers.begin(self._hyperparameters, _saved_hyperparameters(trainer), summary_names(self._meter.currency))
+        self._loggers.begin(self._hyperparameters, _saved_hyperparameters(trainer), summary_names(self._meter.cost_currency))
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -184,7 +111,7 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         self._meter.stop(*ending(exception))
         self._loggers.end(self._meter.totals(), _step(trainer))
-        if self._verbose and self._meter.leads:
+        if self.verbose and self._meter.leads:
             rank_zero_info(summary(self._meter.record))
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +152,7 @@ class EnergyCallback(MeteredCallback, Callback):
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Enter the stage ``train``."""
         self._meter.begin_stage("train", "other")
-        every = self._log_every_n_steps
+        every = self.log_every_n_steps
         self._every = (trainer.log_every_n_steps if every is None else every) if trainer.loggers else 0  # type: ignore[attr-defined]
         if trainer.world_size > 1:  # what the others use is known at the ends of epochs alone
             self._every = 0
@@ -376,8 +303,8 @@ class EnergyCallback(MeteredCallback, Callback):
         if self._samples_shared:
             self._meter.warn("Several processes share a sample, so that energy per sample is unknown.")
             return None
-        if self._batch_size_fn is not None:
-            return self._ask(self._batch_size_fn, batch)
+        if self.batch_size_fn is not None:
+            return self._ask(self.batch_size_fn, batch)
         samples = infer_batch_size(batch, sizes.expected, last=index == count - 1)
         # Batches like this one need no second look.
         sizes.usual = samples if samples == first_length(batch) else None

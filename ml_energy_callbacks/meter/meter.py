@@ -9,20 +9,19 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution.ledger import Mark
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts, Stamp, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery
-from ml_energy_callbacks.carbon import Intensity, Rates, Site, check_currency, choose_provider, price_table
+from ml_energy_callbacks.carbon import Rates, Site, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.files import JobFiles
@@ -33,6 +32,7 @@ from ml_energy_callbacks.meter.devices import Devices
 from ml_energy_callbacks.meter.ending import Loop, ending, last_exception
 from ml_energy_callbacks.meter.gpu_edges import DeviceEdges, Event
 from ml_energy_callbacks.meter.idle import measure_idle
+from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.points import Point, Span, Window, count, run_figures
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
@@ -49,7 +49,6 @@ from ml_energy_callbacks.metrics import (
     stage_metrics,
     total_metrics,
 )
-from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
     EpochRecord,
@@ -73,39 +72,11 @@ _FIRST_READ_S = 1.0
 """A run has been read by then, if it ever is."""
 
 
-class EnergyMeter:
+class EnergyMeter(MeterOptions):
     """Measure the energy of a loop, split by stage and phase.
 
     Start and stop it, or use it as a context manager. A meter can be started again: its stages add up in one record.
     One thread drives it; another may read :attr:`record`.
-
-    Args:
-        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
-            such as ``["nvml:*", "rapl:package-0"]``.
-        sample_interval: Mean time between two reads of a device, in s.
-        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
-            for the place of this machine's address, which nothing else does.
-        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
-            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
-            ``g_per_kwh``, each row of which holds until the next.
-        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
-            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
-        currency: Three-letter code.
-        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
-        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
-        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
-        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
-        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
-        output_dir: Directory for ``energy.json``, or a URL that fsspec reaches, such as ``s3://bucket/run``; None keeps the
-            record in memory alone.
-        verbose: Whether to say on the log what the user should know.
-        scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
-            uses it. It is reported beside the machine's energy and never in its place.
-        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
-            sample is told beside the whole; 0 for not at all.
-        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
-        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -121,46 +92,15 @@ class EnergyMeter:
 
     _pid = 0  # of the process that started it
 
-    def __init__(
-        self,
-        *,
-        devices: Literal["auto"] | Sequence[str] = "auto",
-        sample_interval: float = 0.05,
-        location: str | None = None,
-        carbon_intensity: Intensity | None = None,
-        electricity_price: float | Mapping[str, float] | None = None,
-        currency: str = "USD",
-        pue: float = 1.0,
-        wue: float | None = None,
-        embodied_kg: float | None = None,
-        lifetime_years: float | None = None,
-        offset_grams: float | None = None,
-        output_dir: str | os.PathLike[str] | None = None,
-        verbose: bool = True,
-        scope: Literal["machine", "process"] = "machine",
-        idle_seconds: float = 0.0,
-        tags: Mapping[str, str] | None = None,
-        backends: Sequence[Backend] | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
-        if not (isfinite(sample_interval) and 0 < sample_interval <= _LONGEST_INTERVAL_S):
-            msg = f"sample_interval is {sample_interval} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
-            raise ConfigurationError(msg)
-        if scope not in {"machine", "process"}:
-            msg = f"scope is {scope!r}; give 'machine' or 'process'."
-            raise ConfigurationError(msg)
-        self._devices = Devices(devices, sample_interval, backends, self._timing)
-        check_currency(currency)
-        site = Site(pue, wue, embodied_kg, lifetime_years, offset_grams)
-        self._rates = Rates(choose_provider(location, carbon_intensity), price_table(electricity_price), currency, site)
-        if not (isfinite(idle_seconds) and idle_seconds >= 0):
-            msg = f"idle_seconds is {idle_seconds}; give seconds to measure idle power for, such as 3, or 0 for none."
-            raise ConfigurationError(msg)
-        self._idle_seconds = idle_seconds
-        self._tags = check_tags(tags)
-        self._files = JobFiles(None if output_dir is None else as_place(output_dir))
-        self._verbose = verbose
-        self._scope = scope
+        super().__post_init__()
+        self._devices = Devices(self.devices, self.sample_interval, self.backends, self._timing)
+        site = Site(self.pue, self.wue, self.embodied_kg, self.lifetime_years, self.offset_grams)
+        provider = choose_provider(self.location, self.carbon_intensity)
+        self._rates = Rates(provider, price_table(self.electricity_price), self.currency, site)
+        self._tags = check_tags(self.tags)
+        self._files = JobFiles(None if self.output_dir is None else as_place(self.output_dir))
         self._timeline = Timeline(self._timing.clock)
         self._queue = self._timeline.queue
         self._stamp: Callable[[], Stamp] = self._timing.clock
@@ -218,7 +158,7 @@ class EnergyMeter:
         return self._job is None or self._job.alive or self._job.apart
 
     @property
-    def currency(self) -> str | None:
+    def cost_currency(self) -> str | None:
         """Currency of the cost, or None where no price is known."""
         return self._rates.currency if self._rates.priced else None
 
@@ -317,9 +257,9 @@ class EnergyMeter:
             self._rates.begin(self.point().joules or [], self._timing.now())
             self._sampler.start()
             atexit.register(self._stop_at_exit)
-            if self._idle_seconds and not self._idle_watts:
+            if self.idle_seconds and not self._idle_watts:
                 try:
-                    self._measure_idle(self._idle_seconds)
+                    self._measure_idle(self.idle_seconds)
                 except BaseException as error:  # Ctrl-C while it waits: nobody would stop what has started
                     self.stop(*ending(error))
                     raise
@@ -406,7 +346,7 @@ class EnergyMeter:
     def _open_ledgers(self) -> None:
         """Give each device its ledger, and where they were asked for each of the job's shares of devices."""
         pids = None
-        if self._scope == "process":
+        if self.scope == "process":
             pids = [os.getpid()] if self._job is None else self._job.pids
             if self._job is not None and self._job.hidden:
                 self.warn(
@@ -736,7 +676,7 @@ class EnergyMeter:
         """Tell the user something, once: on the log and in the record."""
         if message not in self._warnings:
             self._warnings.append(message)
-            if self._verbose and self.leads:
+            if self.verbose and self.leads:
                 _log.warning(message)
 
     def _warn_of(self, messages: Iterable[str]) -> None:
@@ -770,7 +710,7 @@ class EnergyMeter:
                 self._epochs,
                 self._warnings,
                 whole_machine=self._devices.whole_machine,
-                shares=self._devices.shares if self._scope == "process" else None,
+                shares=self._devices.shares if self.scope == "process" else None,
                 unshared=self._devices.unshared,
                 idle_watts=self._idle_watts,
                 latencies={t.group: times for t in tallies if (times := self._timeline.latencies(t.group)) is not None},

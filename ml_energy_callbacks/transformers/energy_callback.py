@@ -3,17 +3,16 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 import transformers
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ml_energy_callbacks.carbon import Intensity
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
@@ -23,7 +22,6 @@ from ml_energy_callbacks.frameworks.torch import all_gather, cuda_event_recorder
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
-from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 from ml_energy_callbacks.report import summary
@@ -60,83 +58,13 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
     spans all that Trainers do with it.
 
     Args:
-        devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
-            such as ``["nvml:*", "rapl:package-0"]``.
-        sample_interval: Mean time between two reads of a device, in s.
-        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
-            for the place of this machine's address, which nothing else does.
-        carbon_intensity: Goes before ``location``: g CO2e per kWh; a ``CarbonIntensity`` of :mod:`ml_energy_callbacks.carbon`,
-            which names its source; or a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and
-            ``g_per_kwh``, each row of which holds until the next.
-        electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
-            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
-        currency: Three-letter code.
-        pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
-        wue: Water usage effectiveness: litres of water for each kWh of IT energy.
-        embodied_kg: Emissions of making the machine in kg CO2e; the share of the run's time stands beside the grams.
-        lifetime_years: How long the machine is used; it goes with ``embodied_kg``.
-        offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
-        batch_size_fn: Given a batch, returns its number of samples; None to tell it from the arrays' shapes.
         log_every_n_steps: Steps of the optimiser between two logs of their energy; None for the Trainer's ``logging_steps``,
             0 for none.
         output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the Trainer's.
-        verbose: Whether to say what the user should know, and a line at the end of each run.
-        scope: ``"machine"``, or ``"process"`` to estimate this job's share of the machine's energy, too.
-        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
-            sample is told beside the whole; 0 for not at all.
-        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
-        backends: Hardware to look for; None for all that is known.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
     """
-
-    def __init__(
-        self,
-        *,
-        devices: Literal["auto"] | Sequence[str] = "auto",
-        sample_interval: float = 0.05,
-        location: str | None = None,
-        carbon_intensity: Intensity | None = None,
-        electricity_price: float | Mapping[str, float] | None = None,
-        currency: str = "USD",
-        pue: float = 1.0,
-        wue: float | None = None,
-        embodied_kg: float | None = None,
-        lifetime_years: float | None = None,
-        offset_grams: float | None = None,
-        batch_size_fn: Callable[[Any], int] | None = None,
-        log_every_n_steps: int | None = None,
-        output_dir: str | os.PathLike[str] | None = None,
-        verbose: bool = True,
-        scope: Literal["machine", "process"] = "machine",
-        idle_seconds: float = 0.0,
-        tags: Mapping[str, str] | None = None,
-        backends: Sequence[Backend] | None = None,
-    ) -> None:
-        """Check the options; hardware is not touched before a trainer starts."""
-        self._configure(
-            devices=devices,
-            sample_interval=sample_interval,
-            location=location,
-            carbon_intensity=carbon_intensity,
-            electricity_price=electricity_price,
-            currency=currency,
-            pue=pue,
-            wue=wue,
-            embodied_kg=embodied_kg,
-            lifetime_years=lifetime_years,
-            offset_grams=offset_grams,
-            batch_size_fn=batch_size_fn,
-            log_every_n_steps=log_every_n_steps,
-            output_dir=output_dir,
-            verbose=verbose,
-            scope=scope,
-            idle_seconds=idle_seconds,
-            tags=tags,
-            backends=backends,
-        )
 
     def _reset(self) -> None:
         super()._reset()
@@ -212,7 +140,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         if not self._meter.running:
             return
         self._meter.stop(*ending(error))
-        if self._verbose and self._meter.leads:
+        if self.verbose and self._meter.leads:
             tqdm.write(summary(self._meter.record))
 
     def _leave_broken(self) -> None:
@@ -246,7 +174,7 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         self._loop = self._loop or StackLoop(caller.outer)
         self._start(caller.trainer, self._loop)
         self._meter.begin_stage("train", "other", between="other")
-        every = self._log_every_n_steps
+        every = self.log_every_n_steps
         self._every = (state.logging_steps if args.logging_strategy == "steps" else 0) if every is None else every
         if args.world_size > 1:  # what the others use is known at the ends of epochs alone
             self._every = 0
@@ -387,15 +315,15 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
 
     def _folder(self, args: TrainingArguments) -> Place:
         """Return where the record goes."""
-        return as_place(self._options["output_dir"] or args.output_dir or ".")
+        return as_place(self.output_dir or args.output_dir or ".")
 
     def _samples(self, run: _Pass, batch: Any, *, last: bool) -> int | None:
         """Return the number of samples in a batch."""
         if _share_samples(run.trainer):
             self._meter.warn("Several processes share a sample, so that energy per sample is unknown.")
             return None
-        if self._batch_size_fn is not None:
-            return self._ask(self._batch_size_fn, batch)
+        if self.batch_size_fn is not None:
+            return self._ask(self.batch_size_fn, batch)
         samples = infer_batch_size(batch, run.batch_size, last=last)
         if samples is None:
             self._meter.warn(
