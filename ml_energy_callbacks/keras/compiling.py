@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import keras
 
+from ml_energy_callbacks.keras.internals import JAX_TRACE_EVENT
 from ml_energy_callbacks.metrics import Stage
 
 _FUNCTIONS = {
@@ -21,8 +22,6 @@ _FUNCTIONS = {
     "test": "test_function",
     "predict": "predict_function",
 }
-
-_TRACED = "/jax/core/compile/jaxpr_trace_duration"
 
 # Functions that have run all the batches at which they compile; a model keeps its functions until it is compiled anew.
 _settled: "WeakSet[Callable[..., Any]]" = WeakSet()
@@ -67,7 +66,7 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
     thread = threading.get_ident()
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:  # noqa: ARG001 - JAX passes it by this name
-        if event == _TRACED and threading.get_ident() == thread:
+        if event == JAX_TRACE_EVENT and threading.get_ident() == thread:
             heard()
 
     monitoring.register_event_duration_secs_listener(listen)

@@ -14,12 +14,13 @@ import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
-from ml_energy_callbacks.keras import placement, traits
+from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
 from ml_energy_callbacks.keras.files import Backup, Scalars
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.samples import loss_agrees, output_length, samples_of, samples_seen
+from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
@@ -102,14 +103,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         ConfigurationError: An option cannot work; the message says what to do.
     """
 
-    def __post_init__(self) -> None:
-        """Check the options; hardware is not touched before a model starts."""
-        keras.callbacks.Callback.__init__(self)
-        super().__post_init__()
-
     def _reset(self) -> None:
         super()._reset()
-        self._model: Any = None
+        keras.callbacks.Callback.__init__(self)  # it forgets the model of an earlier run
         self.params: dict[str, Any] = {}
         self._watched: list[tuple[Any, Gate]] = []
         self._loop: KerasLoop | None = None
@@ -164,8 +160,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     @property
     def _keras_model(self) -> Any:
-        """The model, without the synchronisation of its state that ``self.model`` means with JAX."""
-        return unwrapped(self._model)
+        """The model itself; unlike ``self.model``, reading it does not write JAX's state back into it."""
+        return unwrapped(internals.given_model(self))
 
     def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
         """Start to measure, unless this loop runs inside one that is measured already."""
@@ -335,7 +331,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             _Pass(
                 stage,
                 self._meter.point(),
-                self._model,
+                internals.given_model(self),
                 self.params,
                 loop.steps,
                 width,
@@ -403,7 +399,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._meter.end_stage("other")
         outer = self._passes[-1]
         if outer.model is not None:
-            self._model, self.params = outer.model, outer.params
+            super().set_model(outer.model)
+            self.params = outer.params
 
     def _training(self) -> _Pass:
         """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
@@ -574,11 +571,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._loop is not None and threading.get_ident() != self._loop.thread:
             return None  # the loop may be further
         return samples_seen(unwrapped(run.model), batches)
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model itself, where torch's DistributedDataParallel is around it."""
-    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
 
 
 def _length(batch: Any) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
+from ml_energy_callbacks.keras import internals
 
 _EXACT = 2.0**24
 """Beyond this a count in single precision is no longer exact."""
@@ -22,9 +23,8 @@ def samples_seen(model: keras.Model, batches: int) -> int | None:
         model: The model.
         batches: Batches that passed since.
     """
-    try:
-        value = _current(model, model._loss_tracker.count)  # noqa: SLF001 - the only place where Keras counts samples
-    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: the number is unknown, training goes on
+    value = internals.weight_of_loss(model)
+    if value is None:
         return None
     own_step = any(not getattr(type(model), name).__module__.startswith("keras.") for name in ("train_step", "test_step"))
     known = 0 < value < _EXACT and value == int(value) and not (own_step and value == batches)
@@ -35,22 +35,11 @@ def loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
     """Return whether the model's running loss is still that of an epoch's logs: else its metrics were reset since."""
     if not logs or "loss" not in logs:
         return True
+    loss = internals.mean_loss(model)
     try:
-        return math.isclose(float(model._loss_tracker.result()), logs["loss"], rel_tol=1e-5)  # noqa: SLF001 - as above
-    except Exception:  # noqa: BLE001 - as above
+        return loss is not None and math.isclose(loss, logs["loss"], rel_tol=1e-5)
+    except Exception:  # noqa: BLE001 - another callback may have put anything there
         return False
-
-
-def _current(model: Any, variable: keras.Variable) -> float:
-    """Return a variable's value; within a loop of the JAX backend, the variables themselves are not up to date."""
-    state = getattr(model, "_jax_state", None)
-    if not state:
-        try:
-            return float(variable.value)
-        except TypeError:  # a variable of tf.distribute
-            return float(variable.value.numpy())
-    place = [id(candidate) for candidate in model.metrics_variables].index(id(variable))
-    return float(state["metrics_variables"][place])
 
 
 def output_length(logs: dict[str, Any] | None) -> int | None:

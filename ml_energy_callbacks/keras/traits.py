@@ -13,6 +13,11 @@ def name() -> str:
     return f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".strip()
 
 
+def unwrapped(model: Any) -> Any:
+    """Return the model itself, where torch's DistributedDataParallel is around it."""
+    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
+
+
 def waits_between_batches() -> bool:
     """Return whether data are fetched between two batches, where hooks see it; else it is done inside the step."""
     return str(keras.backend.backend()) == "torch"
