@@ -2,9 +2,7 @@
 
 import contextlib
 import sys
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,73 +13,21 @@ import keras
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.keras import internals, placement, traits
-from ml_energy_callbacks.keras.compiling import compilations, compiling_batches, new_function, note_compiled
+from ml_energy_callbacks.keras.batches import BatchPass
+from ml_energy_callbacks.keras.compiling import compilations
 from ml_energy_callbacks.keras.files import Backup, Scalars
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
-from ml_energy_callbacks.keras.samples import loss_agrees, output_length, samples_of, samples_seen
+from ml_energy_callbacks.keras.samples import output_length, samples_of
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.points import Point
-from ml_energy_callbacks.metrics import STEP_SUFFIX, Phase, Stage
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 from ml_energy_callbacks.report import summary
 
-_NEVER = sys.maxsize
-
 _SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
-
-
-@dataclass(slots=True)
-class _Pass:
-    """A stage that runs: an epoch of training after the other, or one evaluation or prediction.
-
-    Attributes:
-        stage: The stage.
-        since: Where its epoch began.
-        steps: Batches of an epoch, or None where Keras does not know their number.
-        width: Batches that Keras runs as one.
-        source: Where its data pass, if they are watched.
-        gate: The same where it tells the waits as well.
-        during: The phase of a batch.
-        gap: The phase between two batches.
-        function: What has batches to compile at still, or None.
-        compiling: Index of these batches.
-        compiles: Whether the backend compiles in the batch that runs now.
-        plain: Whether the next batch is like any other: not compiled, not watched, alone.
-        mark: Index of the next batch after which there is something to do.
-        first: Index of the first of the batches that run now.
-        watched: Samples that passed the gate and were not counted yet; None where some size is not known.
-        model: The model that runs, as Keras gave it.
-        params: What Keras said of the loop.
-        partial: Whether the last batch is smaller than the others; None where that is not known.
-        uncounted: Whether Keras's count of this epoch was lost, as somebody reset the model's metrics.
-        logged: Number of step logs that were due so far.
-        elsewhere: Whether Keras calls the end of a batch in another thread, as for a callback without a list.
-    """
-
-    stage: Stage
-    since: Point
-    model: Any = None
-    params: dict[str, Any] = field(default_factory=dict)
-    steps: int | None = None
-    width: int = 1
-    source: Gate | None = None
-    gate: Gate | None = None
-    during: Phase = "other"
-    gap: Phase = "other"
-    function: Callable[..., Any] | None = None
-    compiling: set[int] = field(default_factory=set)
-    compiles: bool = False
-    plain: bool = True
-    mark: int = _NEVER
-    first: int = 0
-    watched: int | None = 0
-    partial: bool | None = None
-    uncounted: bool = False
-    logged: int = 0
-    elsewhere: bool = False
 
 
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
@@ -109,7 +55,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self.params: dict[str, Any] = {}
         self._watched: list[tuple[Any, Gate]] = []
         self._loop: KerasLoop | None = None
-        self._passes = [_Pass("other", self._meter.point())]
+        self._passes = [BatchPass(self._meter)]
         self._epoch = 0
         self._every = 0
         self._step_point: Point | None = None
@@ -215,8 +161,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._loop is not None:
             self._scalars.add(self._meter.totals(), self._epoch)  # as the record has them
         for run in self._passes[1:]:
-            if run.source is not None:
-                run.source.detach()
+            run.release_data()
         del self._passes[1:]
         self._loop = None
         self._listening.close()
@@ -240,13 +185,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._meter.share()
         self._begin(loop, "train")
         self._step_point = self._meter.point()
-        self._passes[-1].logged = self._meter.counts("train").batches // self._every if self._every else 0
         self.keep()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch of training."""
         self._epoch = epoch
-        self._begin_epoch(self._training())
+        self._training().begin_epoch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the epoch, and its validation."""
@@ -260,7 +204,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the stage ``train``."""
         run = self._training()
-        self._end_training(finished=not self._cut(run) and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
+        self._end_training(finished=not run.cut_short and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
         self._end()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -270,11 +214,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         # A fit validates with its own list of callbacks.
         inside = outer.stage == "train" and self._loop is not None and loop.owner is self._loop.owner
         if outer.stage == "train":
-            self._pause(outer, "other")
-            self._count(outer)
-            outer.uncounted = True  # Keras is about to reset its count
+            outer.interrupt()
         self._begin(loop, "validate" if inside else "test")
-        self._begin_epoch(self._passes[-1])
+        self._passes[-1].begin_epoch()
 
     def on_test_end(self, logs: Any = None) -> None:
         """Log the evaluation, and leave its stage."""
@@ -287,14 +229,14 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_predict_begin(self, logs: Any = None) -> None:
         """Enter the stage ``predict``."""
         self._begin(self._enter(sys._getframe(), "predict"), "predict")  # noqa: SLF001 - as above
-        self._begin_epoch(self._passes[-1])
+        self._passes[-1].begin_epoch()
 
     def on_predict_end(self, logs: Any = None) -> None:
         """Log the prediction, and leave its stage."""
         self._end_epoch(self._passes[-1], None)
         self._end()
 
-    def _expect(self, run: _Pass, point: Point) -> dict[str, float]:
+    def _expect(self, run: BatchPass, point: Point) -> dict[str, float]:
         """Return what the training is expected to take; nothing after an epoch that was cut."""
         planned, epochs = self.params.get("epochs"), self._epoch + 1
         if not planned or self._keras_model.stop_training:
@@ -305,76 +247,35 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         before, past, whole = counts
         return self._forecast((self._epoch / planned, before, run.since), (epochs / planned, past, point), whole - past)
 
-    def _cut(self, run: _Pass) -> bool:
-        """Return whether the last epoch ended before its last batch."""
-        return run.steps is not None and self._meter.counts("train", run.since).batches < run.steps
-
     def keep(self) -> None:
         """Keep the record beside a backup of the weights."""
         if self._backup is not None and self._meter.running and self._meter.leads:
             self._backup.save(self._meter.record, self._meter.warn)
 
     def _begin(self, loop: KerasLoop, stage: Stage) -> None:
-        model = self._keras_model
+        """Enter a stage."""
         source = next((gate for data, gate in self._watched if data is loop.data), None)
         if stage == "train" and source is None and self._watched and loop.is_keras:
             self._meter.warn("Data were watched, but fit() was given others: pass it what watch() returns, unchanged.")
-        width = int(getattr(model, "steps_per_execution", 1) or 1)
-        between = traits.waits_between_batches()
-        gate = source if source is not None and not between and self._shows_waits(source, width) else None
-        during: Phase = "compute" if between or gate is not None else "step"
-        gap: Phase = "data_wait" if between else "other"
         if self.batch_size_fn is not None and source is None:
             self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
-        self._meter.begin_stage(stage, "other", during=during, between=gap)
-        self._passes.append(
-            _Pass(
-                stage,
-                self._meter.point(),
-                internals.given_model(self),
-                self.params,
-                loop.steps,
-                width,
-                source,
-                gate,
-                during=during,
-                gap=gap,
-                partial=loop.has_partial_batch,
-            )
+        run = BatchPass(
+            self._meter,
+            stage,
+            loop,
+            model=internals.given_model(self),
+            params=self.params,
+            thread=loop.thread if self._loop is None else self._loop.thread,
+            source=source,
+            sized_by_user=self.batch_size_fn is not None,
+            log_every=self._every if stage == "train" else 0,
         )
-        if source is not None:
-            source.attach(timed=gate is not None)
+        run.begin()
+        self._passes.append(run)
 
-    def _shows_waits(self, gate: Gate, width: int) -> bool:
-        """Return whether the waits of this loop can be told from when its items pass the gate, and say why not."""
-        reason = None
-        if width > 1:
-            reason = (
-                f"Keras runs {width} batches as one (steps_per_execution), of which the first one's wait alone would be seen"
-            )
-        elif gate.elsewhere and traits.takes_ahead():
-            reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
-        elif gate.lost_count:
-            reason = "Keras fetched some before it began, to build the model; from the next fit on they can"
-        if reason is not None:
-            self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
-        return reason is None
-
-    def _begin_epoch(self, run: _Pass) -> None:
-        run.since = self._meter.point()
-        run.function = new_function(unwrapped(run.model), run.stage) if run.model is not None else None
-        run.compiling = set() if run.function is None else compiling_batches(run.steps, run.width, partial=run.partial)
-        run.watched, run.uncounted = 0, False
-        run.plain = not run.compiling and run.source is None and run.width == 1
-        run.mark = self._next_mark(run, -1)
-        self._pause(run, run.gap)
-
-    def _end_epoch(self, run: _Pass, logs: Any) -> dict[str, float]:
+    def _end_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
         """Note an epoch in the record and write its scalars; return the metrics of the stage."""
-        self._pause(run, "other")
-        if run.function is not None and not run.compiling:
-            note_compiled(run.function)
-        self._count(run, logs)
+        run.end_epoch(logs)
         if not self._meter.running:
             return {}
         if run.stage not in self._keys:
@@ -393,28 +294,18 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _pop(self) -> None:
         """Leave the innermost stage; what Keras says of it is not what it said of the one around it."""
-        run = self._passes.pop()
-        if run.source is not None:
-            run.source.detach()
-        self._meter.end_stage("other")
+        self._passes.pop().end()
         outer = self._passes[-1]
         if outer.model is not None:
             super().set_model(outer.model)
             self.params = outer.params
 
-    def _training(self) -> _Pass:
+    def _training(self) -> BatchPass:
         """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
         if any(run.stage == "train" for run in self._passes):
             while self._passes[-1].stage != "train":
                 self._pop()
         return self._passes[-1]
-
-    def _pause(self, run: _Pass, phase: Phase) -> None:
-        """Enter a phase between batches."""
-        if run.gate is not None:
-            run.gate.leave(phase)
-        else:
-            self._meter.enter(phase)
 
     def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
         """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
@@ -429,7 +320,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if run.plain:
             self._meter.batch_start()
         else:
-            self._begin_batch(run, batch)
+            run.begin_batch(batch)
 
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
@@ -439,7 +330,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if run.plain:
             self._meter.batch_end()
         else:
-            self._end_batch(run, batch, None)
+            run.end_batch(batch)
         if batch >= run.mark:
             self._on_mark(run, batch)
 
@@ -449,7 +340,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if run.plain:
             self._meter.batch_end()
         else:
-            self._end_batch(run, batch, None)
+            run.end_batch(batch)
 
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
@@ -461,116 +352,20 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if run.plain:
             self._meter.batch_end(samples)
         else:
-            self._end_batch(run, batch, samples)
-
-    def _begin_batch(self, run: _Pass, batch: int) -> None:
-        run.first = batch
-        run.compiles = batch in run.compiling
-        if run.compiles:
-            run.compiling.discard(batch)
-            if self._meter.counts(run.stage, run.since).batches == batch:
-                self._count(run)  # so that this batch's own samples can be told
-        phase: Phase = "compile" if run.compiles else run.during
-        if run.gate is not None:
-            run.gate.begin(phase)
-        else:
-            self._meter.enter(phase)
+            run.end_batch(batch, samples)
 
     def _on_compiling(self) -> None:
-        """Take the rest of the batch for compiling; called from within a batch's function, or from anywhere else."""
-        run = self._passes[-1]
-        if self._meter.phase != run.during or run.during == "other":
-            return
-        if not run.elsewhere:
-            self._count(run)
-        run.compiles, run.plain = True, False
-        if run.gate is not None:
-            run.gate.work("compile")
-        else:
-            self._meter.enter("compile")
+        self._passes[-1].begin_compiling()
 
-    def _end_batch(self, run: _Pass, batch: int, samples: int | None) -> None:
-        last = batch if run.steps is None else min(batch, run.steps - 1)
-        batches = 1 if run.width == 1 else last - run.first + 1
-        taken = None
-        if run.source is not None:
-            taken = run.source.take(batches)
-            if self.batch_size_fn is not None:
-                samples = taken
-        if run.compiles and samples is None:
-            samples = self._new_samples(run, batches)
-        if run.source is not None and samples is None and self.batch_size_fn is None:
-            if run.compiles:
-                samples = taken
-            else:
-                run.watched = None if taken is None or run.watched is None else run.watched + taken
-        run.compiles = False
-        if run.gate is not None:
-            run.gate.end(samples, batches)
-        else:
-            self._meter.batch_end(samples, batches)
-        run.plain = not run.compiling and run.source is None and run.width == 1
-
-    def _next_mark(self, run: _Pass, batch: int) -> int:
-        """Return the index of the next batch of training after which there is something to do."""
-        if run.stage != "train":
-            return _NEVER
-        # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
-        marks = [2 * batch + 1 if batch >= 0 else 0]
-        if run.steps and run.steps - 1 > batch:
-            marks.append(run.steps - 1)
-        if self._every:
-            before = self._meter.counts("train", until=run.since).batches
-            marks.append(batch + 1 + -(before + batch + 2) % self._every)
-        return min(marks)
-
-    def _on_mark(self, run: _Pass, batch: int) -> None:
-        run.mark = self._next_mark(run, batch)
-        run.elsewhere = self._loop is not None and threading.get_ident() != self._loop.thread
-        if not run.elsewhere:
-            self._count(run)
-        if not self._every or not self._meter.running:
+    def _on_mark(self, run: BatchPass, batch: int) -> None:
+        """Count the samples of the batches so far, and write the scalars of a step where they are due."""
+        step = run.reach_mark(batch)
+        if step is None:
             return
-        step = self._meter.counts("train", until=run.since).batches + batch
-        due = (step + 1) // self._every
-        if due <= run.logged:
-            return
-        run.logged = due
         point = self._meter.point()
         metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
         self._step_point = point
         self._scalars.add({**metrics, **self._meter.totals(point)}, step)
-
-    # ---------------------------------------------------------------------------------------------------- samples
-
-    def _count(self, run: _Pass, logs: Any = None) -> None:
-        """Count the samples of the batches whose size was not known at their end."""
-        own = self._meter.counts(run.stage, run.since)
-        if not own.unsized or (self.batch_size_fn is not None and run.source is not None):
-            return
-        seen = self._seen(run, own.batches) if loss_agrees(unwrapped(run.model), logs) else None
-        if seen is not None and seen < own.samples + own.unsized:
-            run.uncounted, seen = True, None  # it went back: somebody reset the metrics
-        if seen is not None:
-            self._meter.add_samples(run.stage, seen - own.samples, own.unsized)
-        elif run.source is not None and run.watched:
-            self._meter.add_samples(run.stage, run.watched, own.unsized)
-        else:
-            return
-        run.watched = 0
-
-    def _new_samples(self, run: _Pass, batches: int) -> int | None:
-        """Return the samples of the batches that just ended, where those of all batches before them are known."""
-        own = self._meter.counts(run.stage, run.since)
-        seen = None if own.unsized else self._seen(run, own.batches + batches)
-        return None if seen is None or seen <= own.samples else seen - own.samples
-
-    def _seen(self, run: _Pass, batches: int) -> int | None:
-        if run.model is None or run.stage == "predict" or run.uncounted:
-            return None
-        if self._loop is not None and threading.get_ident() != self._loop.thread:
-            return None  # the loop may be further
-        return samples_seen(unwrapped(run.model), batches)
 
 
 def _length(batch: Any) -> int | None:
