@@ -168,7 +168,7 @@ def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar
     base = found.get("none", [])
 
     def cell(kind):
-        times = found.get(kind, [found.get("error", "It gave no figure.")])
+        times = found.get(kind, [found.get("error", "It gave no value.")])
         error = next((figure for figure in times if isinstance(figure, str)), None)
         return Cell(None, unit="%", note=error) if error else percent(times, base)
 
