@@ -146,7 +146,9 @@ class Ours:
 
     def start(self) -> None:
         """Start the meter in the stage of training."""
-        self.meter.start(record_event=self.record_event)
+        from ml_energy_callbacks import LoopDescription
+
+        self.meter.start(LoopDescription(record_event=self.record_event))
         self.meter.begin_stage("train")
 
     def stop(self) -> None:

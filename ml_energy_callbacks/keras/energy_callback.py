@@ -21,6 +21,7 @@ from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.samples import output_length, samples_of
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
+from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.record.schema import RunRecord
@@ -126,15 +127,16 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._backup = Backup(loop)
             self._resume(self._backup.load(folder or shown))
         self._gather = placement.gather()
-        self._meter.start(
+        described = LoopDescription(
             framework=f"keras {keras.version()} ({traits.name()})",
             model=self._keras_model.name,
             output_dir=shown,
-            loop=loop if loop.is_keras else None,
+            watched=loop if loop.is_keras else None,
             gpus=placement.gpus(self._keras_model),
             record_event=traits.event_recorder(),
             gather=self._gather,
         )
+        self._meter.start(described)
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
         self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)

@@ -18,6 +18,7 @@ from ml_energy_callbacks.job.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, Timer, rank_zero_info
 from ml_energy_callbacks.lightning.loggers import Loggers
 from ml_energy_callbacks.meter.ending import ending
+from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.record.schema import RunRecord
@@ -78,7 +79,7 @@ class EnergyCallback(MeteredCallback, Callback):
             return
         package = type(trainer).__module__.partition(".trainer")[0]
         version = importlib.import_module(package).__version__
-        self._meter.start(
+        described = LoopDescription(
             framework=f"{package} {version}",
             model=type(pl_module).__name__,
             world_size=trainer.world_size,
@@ -87,6 +88,7 @@ class EnergyCallback(MeteredCallback, Callback):
             record_event=cuda_event_recorder() if trainer.strategy.root_device.type == "cuda" else None,
             gather=self._gather,
         )
+        self._meter.start(described)
         replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
         self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
         if alone:

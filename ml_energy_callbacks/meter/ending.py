@@ -1,19 +1,8 @@
 """How a loop ends, and the status and the reason of its run that follow."""
 
 import sys
-from typing import Protocol
 
 from ml_energy_callbacks.record.schema import Status
-
-
-class Loop(Protocol):
-    """A loop that may end without a word, such as by an exception that fires no hook; asked in a thread of the sampler."""
-
-    def running(self) -> bool:
-        """Return whether it still runs."""
-
-    def ending(self) -> tuple[Status, str | None]:
-        """Return the status and the reason of the run once the loop has gone."""
 
 
 def ending(error: BaseException | None) -> tuple[Status, str | None]:

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -29,9 +29,10 @@ from ml_energy_callbacks.job.job import Gather, Job
 from ml_energy_callbacks.job.launcher import launched, scheduled_job
 from ml_energy_callbacks.meter.batches import Batch, each_call
 from ml_energy_callbacks.meter.devices import Devices
-from ml_energy_callbacks.meter.ending import Loop, ending, last_exception
-from ml_energy_callbacks.meter.gpu_edges import DeviceEdges, Event
+from ml_energy_callbacks.meter.ending import ending, last_exception
+from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.meter.idle import measure_idle
+from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
 from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.points import Point, Span, Window, count, run_figures
 from ml_energy_callbacks.meter.sampler import Sampler
@@ -106,7 +107,7 @@ class EnergyMeter(MeterOptions):
         self._stamp: Callable[[], Stamp] = self._timing.clock
         self._stages = Stages(self._timeline)
         self._sampler: Sampler | None = None
-        self._loop: Loop | None = None
+        self._loop: WatchedLoop | None = None
         self._edges: DeviceEdges | None = None
         self._epochs: list[EpochRecord] = []
         self._warnings: list[str] = []
@@ -170,51 +171,31 @@ class EnergyMeter(MeterOptions):
         """
         self._early_end = reason and (self._early_end or reason)
 
-    def start(
-        self,
-        *,
-        framework: str = "none",
-        model: str | None = None,
-        world_size: int = 1,
-        output_dir: str | os.PathLike[str] | None = None,
-        loop: Loop | None = None,
-        gpus: Collection[str] | None = None,
-        record_event: Callable[[], Event | None] | None = None,
-        gather: Gather | None = None,
-    ) -> Self:
+    def start(self, loop: LoopDescription | None = None) -> Self:
         """Open the devices and start to measure; while it measures already, do nothing.
 
-        In a job of several processes each of them has a meter: give it a ``gather``, and each device is measured by one process
-        of its host alone. The processes tell each other what they took in :meth:`close_epoch` and :meth:`share`, which all of
+        In a job of several processes each of them has a meter: give the loop a ``gather``, and each device is measured by one
+        process of its host alone. The processes exchange what they used in :meth:`close_epoch` and :meth:`share`, which all of
         them have to call, and at the end of a run that completed. Rank 0 writes the job's record, and each process a file of
         its own, ``energy.rank<rank>.json``, until its figures are in that.
 
         Args:
-            framework: Name and version of the framework whose loop this is.
-            model: Name of the model, or None; that of a run's first start stands in its record.
-            world_size: Number of processes of the job, where they are not asked by ``gather``.
-            output_dir: Directory for the run file where the option of that name was not given.
-            loop: The loop that is measured, where it may end without a call of :meth:`stop`: the meter then stops itself.
-            gpus: The GPUs that the loop runs on, which ``devices="auto"`` goes by: their UUIDs, or ``"cuda:<n>"`` by CUDA's
-                numbers in this process; none where it runs on no GPU; None for all that the process can use.
-            record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and
-                returns it, or None where that cannot be done just now. Batches then begin and end when the GPU comes to their
-                edges, without a stall; None where batches are the host's.
-            gather: Given an object, returns those that all processes of the job give, by rank, such as
-                :func:`ml_energy_callbacks.frameworks.torch.all_gather`: a collective. None in a job of one process.
+            loop: What is measured; None for a plain loop in one process.
 
         Raises:
             ConfigurationError: A device id is unknown, here or in another process of the job, or the output directory cannot be
                 written.
         """
+        loop = loop or LoopDescription()
+        output_dir = loop.output_dir
         with self._stopping:  # wait for a stop in another thread
             if self.running:
                 return self
             failure = None
             try:
-                self._devices.find(gpus)
+                self._devices.find(loop.gpus)
             except ConfigurationError as error:
-                if gather is None:
+                if loop.gather is None:
                     raise
                 failure = error
             launch = launched()
@@ -226,17 +207,17 @@ class EnergyMeter(MeterOptions):
                     id=uuid.uuid4().hex,
                     started_at=now,
                     status="running",
-                    framework=framework,
+                    framework=loop.framework,
                     hostnames=[socket.gethostname()],
-                    world_size=world_size,
-                    model=model,
+                    world_size=loop.world_size,
+                    model=loop.model,
                     tags=self._tags,
                     launcher=None if launch is None else launch.launcher,
                     job_id=scheduled_job() if launch is None else launch.job_id,
                 )
             self._run.status, self._run.reason, self._run.ended_at = "running", None, None
-            self._join(self._run, gather, failure)
-            if gather is None and launch is not None and launch.world_size > world_size:
+            self._join(self._run, loop.gather, failure)
+            if loop.gather is None and launch is not None and launch.world_size > loop.world_size:
                 self.warn(
                     f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
                     "EnergyMeter.start a gather, so that each device counts once."
@@ -245,11 +226,11 @@ class EnergyMeter(MeterOptions):
             self._open_ledgers()
             self._open_files(None if output_dir is None else as_place(output_dir))
             self._pid = os.getpid()
-            self._loop = loop
+            self._loop = loop.watched
             self._timeline.forget_edges()
-            self._edges = None if record_event is None else DeviceEdges(record_event, self._timing)
+            self._edges = None if loop.record_event is None else DeviceEdges(loop.record_event, self._timing)
             self._stamp = self._edges or self._timing.clock
-            watch = None if loop is None else partial(self._watch, loop)
+            watch = None if loop.watched is None else partial(self._watch, loop.watched)
             self._sampler = self._sampler_type(
                 self._devices.pollers(self._timeline, self._lock), self._timing, self._review, watch
             )
@@ -355,7 +336,7 @@ class EnergyMeter(MeterOptions):
                 )
         self._devices.open_ledgers(pids)
 
-    def _watch(self, loop: Loop) -> None:
+    def _watch(self, loop: WatchedLoop) -> None:
         """Stop measuring when the loop has gone; called in a thread of the sampler."""
         # While another thread stops the meter, it waits for this one: leave it to that.
         if loop.running() or not self._stopping.acquire(blocking=False):

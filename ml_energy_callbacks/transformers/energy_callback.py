@@ -20,6 +20,7 @@ from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
 from ml_energy_callbacks.frameworks.stack_loop import StackLoop
 from ml_energy_callbacks.frameworks.torch import all_gather, cuda_event_recorder, gpu_uuids, joined, no_gpus
 from ml_energy_callbacks.meter.ending import ending
+from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
 from ml_energy_callbacks.record.schema import RunRecord
@@ -119,16 +120,17 @@ class EnergyCallback(MeteredCallback, TrainerCallback):
         alone = args.world_size > 1 and gather is None
         if alone and args.process_index:
             return
-        self._meter.start(
+        described = LoopDescription(
             framework=f"transformers {transformers.__version__}",
             world_size=args.world_size,
             output_dir=args.output_dir,
             model=type(trainer.model).__name__,
-            loop=loop,
+            watched=loop,
             gpus=_gpus(trainer),
             record_event=cuda_event_recorder() if args.device.type == "cuda" else None,
             gather=gather,
         )
+        self._meter.start(described)
         if alone:
             self._meter.warn(
                 f"The {args.world_size} processes of the job cannot tell each other what they use: the energy in here is that "

@@ -18,7 +18,7 @@ import pytest
 from command import hide
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
@@ -392,7 +392,7 @@ def test_a_url_that_does_not_answer_is_refused_before_the_run(flaky: type[Flaky]
 
 def test_a_directory_of_the_frameworks_that_cannot_be_written_is_told(flaky: type[Flaky]) -> None:
     flaky.error = OSError("Access denied")
-    m = meter().start(output_dir="flaky://x")
+    m = meter().start(LoopDescription(output_dir="flaky://x"))
     m.stop()
     assert m.record_path is None
     (told,) = m.record.warnings
