@@ -10,9 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import inf
 from pathlib import Path
-from statistics import median_high, median_low
 from typing import Any, TypeVar
 
 import pytest
@@ -67,43 +65,34 @@ def scripted(watts: float = 100.0, clock: Clock = monotonic_clock) -> tuple[Powe
     return curve, ScriptedBackend([ScriptedCounter(curve, clock, period_s=0.02)])
 
 
-def covered(intervals: list[tuple[float, float]]) -> float:
-    """Return the time that lies in at least one of the intervals."""
-    total, reached = 0.0, -inf
-    for begin, end in sorted(intervals):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
+def test_requests_in_threads_share_the_power_by_time(clock: ManualClock) -> None:
+    _, backend = scripted(100.0, clock)
+    meter = SteppedMeter(clock, backends=[backend], verbose=False)
+    began, ends = threading.Barrier(5), threading.Barrier(5)
 
-
-def test_requests_in_threads_share_the_power_by_time() -> None:
-    _, backend = scripted()
-    meter = EnergyMeter(backends=[backend], verbose=False)
-
-    within: list[tuple[float, float]] = []
-    around: list[tuple[float, float]] = []
-
-    def serve(_: int) -> None:
-        earliest = time.monotonic()
+    def serve() -> None:
         with meter.batch(samples=3):
-            begun = time.monotonic()
-            time.sleep(0.1)
-            within.append((begun, time.monotonic()))
-        around.append((earliest, time.monotonic()))
+            began.wait(60)
+            ends.wait(60)
 
     with meter, meter.stage("predict"), ThreadPoolExecutor(4) as pool:
-        time.sleep(0.1)
-        list(pool.map(serve, range(8)))
-        time.sleep(0.1)
+        clock.advance(0.1)
+        for _ in range(2):
+            requests = [pool.submit(serve) for _ in range(4)]
+            began.wait(60)
+            clock.advance(0.2)
+            ends.wait(60)
+            for request in requests:
+                request.result()
+        clock.advance(0.1)
     predict = meter.record.stages["predict"]
     assert (predict.batches, predict.samples) == (8, 24)
-    assert covered(within) <= predict.phases["compute"].seconds <= covered(around) < 8 * 0.1
+    assert predict.phases["compute"].seconds == pytest.approx(0.4)  # not 8 x 0.2 s
     assert predict.joules == pytest.approx(100 * predict.seconds, rel=0.05)
     assert predict.joules_per_sample == pytest.approx(predict.joules / 24)
     assert predict.latency is not None
     assert predict.latency.batches == 8
-    shortest, longest = ([end - begin for begin, end in times] for times in (within, around))
-    assert 0.99 * median_low(shortest) < predict.latency.p50_s < 1.01 * median_high(longest)
+    assert predict.latency.p50_s == pytest.approx(0.2, rel=0.01)
 
 
 def test_tasks_and_stages_of_each_request_overlap(clock: ManualClock) -> None:
