@@ -164,7 +164,7 @@ def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:
 
 
 def test_slices_of_one_gpu_share_its_energy(driver: SimulatedDriver) -> None:
-    driver.start(LoopDescription(gpus=2, period_s=0.01, watts=200.0))
+    driver.start(gpus=2, period_s=0.01, watts=200.0)
     slices = [f"MIG-{rank:08}-0000-0000-0000-000000000000" for rank in range(2)]
     driver.set_mig(slices, 1)
     group = Group(2)
