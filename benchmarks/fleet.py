@@ -1,9 +1,9 @@
-"""How long, and with how much memory, `ml-energy report` shows many runs.
+"""Measure the time and memory of `ml-energy report` for many runs.
 
-It writes run records of a usual size (three stages, four devices, 30 epochs) into a temporary directory, one for each run, and
-has the command group them by month and model and write their rows as CSV and Parquet, in a process of its own. The files have
-just been written, so that a local disk's cache holds them. `python benchmarks/fleet.py`, or with `--runs 1000`; `--json` prints
-it for a script.
+It writes run records of typical size (three stages, four devices, 30 epochs) to a temporary directory, one per run. The command
+then groups them by month and model and writes their rows as CSV and Parquet, in a separate process. The files have just been
+written, so they are in the cache of a local disk. Usage: `python benchmarks/fleet.py`, or with `--runs 1000`; `--json` prints
+JSON.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.records import EpochRecord, dump_json
+from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.record.schema import EpochRecord
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 COMMAND = [sys.executable, "-c", "from ml_energy_callbacks.cli import main; main()", "report"]
@@ -50,7 +51,7 @@ def a_record():
 
 
 def write_records(folder: Path, runs: int):
-    """Write records of so many runs, each into a directory of its own; return their size in bytes."""
+    """Write the records of this number of runs, each to its own directory; return their size in bytes."""
     record, size = a_record(), 0
     run = record.run
     for i in range(runs):
@@ -69,7 +70,7 @@ def write_records(folder: Path, runs: int):
 
 
 def measure(runs: int):
-    """Return the seconds and the greatest memory in bytes of the command on so many runs, and the records' size in bytes."""
+    """Return the time in s and peak memory in bytes of the command for this number of runs, and the records' size in bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "runs").mkdir()

@@ -1,4 +1,4 @@
-"""What a callback's two hooks of a batch take, as the loop calls them; shared by the benchmarks."""
+"""Time of a callback's two hooks of a batch, as called by the loop; shared by the benchmarks."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ BATCHES = 2000
 
 
 def timed(callback, begin, end) -> list[int]:
-    """Let a callback time these two hooks of its own; return the list that the time of each batch goes into, in ns."""
+    """Make a callback time these two of its hooks; return the list to which the time of each batch is appended, in ns."""
     begin_hook, end_hook = getattr(callback, begin), getattr(callback, end)
     times = []
 
@@ -28,10 +28,10 @@ def timed(callback, begin, end) -> list[int]:
 
 
 def above_empty(run, empty, ours) -> list[float]:
-    """Return by how many µs the median time of our hooks is above that of empty ones, for each of the interleaved rounds.
+    """Return the median time of our hooks in excess of empty ones in µs, for each of the interleaved rounds.
 
     Args:
-        run: Runs a loop with a callback, and returns the times of its batches in ns.
+        run: Runs a loop with a callback, and returns the hook times of its batches in ns.
         empty: Makes a callback that does nothing.
         ours: Makes the callback that measures.
     """

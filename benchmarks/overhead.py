@@ -1,6 +1,6 @@
-"""What measuring costs: time of a batch's two hooks inside a real fit, memory of a million batches, import time.
+"""Overhead of the measurement: time of a batch's two hooks in a real fit, memory of a million batches, import time.
 
-Run it in an environment with the extra `lightning`, and with Keras and its backends as far as they are to be measured:
+Run it in an environment with the extra `lightning`, and with Keras and those of its backends that are to be measured:
 `python benchmarks/overhead.py`.
 """
 
@@ -33,15 +33,15 @@ MILLION = 1_000_000
 
 
 def lightning_hooks() -> list[float]:
-    """Return what the hooks take above empty ones in a fit of Lightning, in µs."""
-    for name in ("pytorch_lightning", "lightning.pytorch"):  # the two share a logger, that of the last one imported
+    """Return the time of the hooks in excess of empty ones in a fit of Lightning, in µs."""
+    for name in ("pytorch_lightning", "lightning.pytorch"):  # the two share the logger of the one imported last
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     return above_empty(partial(fit, batches=BATCHES), Empty, partial(EnergyCallback, verbose=False))
 
 
 def keras_hooks(backend) -> dict[str, Any]:
-    """Return what `overhead_keras.py` finds in a process of its own, as a process has one backend."""
+    """Return the results of `overhead_keras.py`, run in a separate process because a process has one backend."""
     settings = {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     script = Path(__file__).with_name("overhead_keras.py")
     run = subprocess.run([sys.executable, script], env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=True)
@@ -49,7 +49,7 @@ def keras_hooks(backend) -> dict[str, Any]:
 
 
 def million_batches() -> tuple[float, float]:
-    """Return the growth of memory in MB over a million batches, and the time of one in µs."""
+    """Return the memory growth in MB over a million batches, and the time of one batch in µs."""
     with EnergyMeter(verbose=False) as meter, meter.stage("train"):
         for _ in range(10_000):
             meter.batch_start()
@@ -78,7 +78,7 @@ def import_ms() -> float:
 
 def main() -> None:
     """Measure, and print a table."""
-    table = Table("what", "median", "range", "bar")
+    table = Table("what", "median", "range", "target")
 
     def add_hooks(where, above):
         row = f"{statistics.median(above):.2f} µs", f"{min(above):.2f} to {max(above):.2f}"
@@ -96,11 +96,11 @@ def main() -> None:
         versions += found["versions"]
     grown, each = million_batches()
     table.add_row("a batch of EnergyMeter in a bare loop", f"{each:.2f} µs", "", "")
-    table.add_row("memory grown by 1,000,000 batches", f"{grown:.3f} MB", "", "2 MB")
+    table.add_row("memory growth over 1,000,000 batches", f"{grown:.3f} MB", "", "2 MB")
     table.add_row("import ml_energy_callbacks", f"{import_ms():.1f} ms", "", "30 ms")
     console = Console()
     console.print(table)
-    console.print("Hooks: the two of a batch, above those of an empty callback, inside a real fit or predict.")
+    console.print("Hooks: time of the two hooks of a batch, in excess of an empty callback, in a real fit or predict.")
     console.print(f"{', '.join(dict.fromkeys(versions))}; {ROUNDS} interleaved rounds of {BATCHES} batches.")
 
 

@@ -1,6 +1,6 @@
-"""Time of a batch's two hooks inside a real fit and a real predict of Keras, as JSON.
+"""Time of a batch's two hooks in a real fit and a real predict of Keras, as JSON.
 
-The backend is fixed for a process: `KERAS_BACKEND=jax python benchmarks/overhead_keras.py`. `overhead.py` runs this for each.
+A process has one backend: `KERAS_BACKEND=jax python benchmarks/overhead_keras.py`. `overhead.py` runs this for each backend.
 """
 
 import json
@@ -16,7 +16,7 @@ BATCH_SIZE = 4
 
 
 class Empty(keras.callbacks.Callback):
-    """Overrides the hooks and does nothing; Keras calls it as it calls ours, in the loop's own thread."""
+    """Overrides the hooks and does nothing; Keras calls it like ours, in the thread of the loop."""
 
     def on_train_batch_begin(self, batch, logs=None):
         """Do nothing."""
@@ -32,7 +32,7 @@ class Empty(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     inputs, targets = np.ones((BATCHES * BATCH_SIZE, 4), "float32"), np.ones((BATCHES * BATCH_SIZE, 1), "float32")

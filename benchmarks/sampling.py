@@ -1,9 +1,9 @@
-"""Whether the sampling slows a training loop: blocks with the meter against blocks without, and these against each other.
+"""Measure whether sampling slows a training loop, by comparing blocks with and without the meter.
 
-Short blocks of one CPU-bound training loop take turns in random order: A and A' without a meter, B with one that reads four
-devices, those of a server with two processors, at the default interval, and has done so for some blocks. The devices are files
-of a simulated powercap tree, kept up to date by a process of its own that runs all the time. A'/A tells the noise. Run it on an
-idle machine: `python benchmarks/sampling.py`, or `python benchmarks/sampling.py --rounds 5 --block 0.3` for a short look.
+Short blocks of a CPU-bound training loop run in random order: A and A' without a meter, B with a meter that reads the four
+devices of a server with two processors at the default interval, after some blocks of warm-up. The devices are files of a
+simulated powercap tree, which a separate process updates all the time. A'/A shows the noise. Run it on an idle machine:
+`python benchmarks/sampling.py`, or `python benchmarks/sampling.py --rounds 5 --block 0.3` for a short run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WARM_UP = 6
 RESAMPLES = 10_000
 BLOCKS = ("A", "A'", "B")
 WIDEST_NOISE = 0.05
-"""Where the noise's interval is wider, it would hide an overhead that matters: nothing is said then."""
+"""If the interval of the noise is wider, it could hide a relevant overhead, and no conclusion is printed."""
 
 
 class Network:
@@ -56,7 +56,7 @@ class Network:
 
 
 def show_hardware(root: Path, ready: Event, stop: Event) -> None:
-    """Keep a tree of packages and their memory up to date until it is told to stop."""
+    """Keep a tree of packages and their memory up to date until `stop` is set."""
     tree = SimulatedPowercap(root, monotonic_clock)
     for number in range(PACKAGES):
         package = tree.package(SquareCurve(60, 240, period_s=0.5), number=number)
@@ -67,7 +67,7 @@ def show_hardware(root: Path, ready: Event, stop: Event) -> None:
 
 
 def train(steps) -> float:
-    """Return the time of so many steps in s."""
+    """Return the time of this number of steps in s."""
     network = Network()
     begun = time.perf_counter()
     for _ in range(steps):
@@ -76,13 +76,13 @@ def train(steps) -> float:
 
 
 def train_measured(steps, root) -> float:
-    """Return the time of so many steps in s while a meter runs, which has been doing so for some blocks before."""
+    """Return the time of this number of steps in s with a running meter, after some blocks of warm-up."""
     meter = EnergyMeter(backends=[RaplBackend(root)], carbon_intensity=1, verbose=False)
     with meter, meter.stage("train"):
         train(WARM_UP * steps)
         seconds = train(steps)
     if len(meter.record.devices) != 2 * PACKAGES or not all(device.joules for device in meter.record.devices):
-        msg = "The meter did not measure; the comparison would be worth nothing."
+        msg = "The meter did not measure all devices; the comparison would be meaningless."
         raise RuntimeError(msg)
     return seconds
 
@@ -106,21 +106,25 @@ def ratio(times, base) -> tuple[float, float, float]:
 
 
 def verdict(noise, metered) -> str:
-    """Say what the two ratios and their intervals tell."""
+    """Return the conclusion from the two ratios and their intervals."""
     if noise[2] - noise[1] > WIDEST_NOISE:
-        return "This machine is too noisy now to tell."
-    return "The meter slows the loop by more than the noise." if metered[1] > noise[2] else "The meter is within the noise."
+        return "The machine is too noisy at present to decide."
+    return (
+        "The overhead of the meter exceeds the noise."
+        if metered[1] > noise[2]
+        else "The overhead of the meter is within the noise."
+    )
 
 
 def steps_for(seconds) -> int:
-    """Return how many steps take about so long."""
+    """Return the number of steps that take about this time in s."""
     train(20)
     return max(1, round(seconds / (train(100) / 100)))
 
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description="Whether the sampling slows a training loop.")
+    parser = argparse.ArgumentParser(description="Measure whether sampling slows a training loop.")
     parser.add_argument("--rounds", type=int, default=40, help="blocks of each kind")
     parser.add_argument("--block", type=float, default=1.0, help="length of a block in s")
     options = parser.parse_args()
@@ -142,7 +146,7 @@ def main() -> None:
     noise, metered = ratio(times["A'"], times["A"]), ratio(times["B"], times["A"])
     table = Table("what", "ratio of medians", "95 % interval")
     table.add_row("A' / A: no meter in either", f"{noise[0]:.4f}", f"{noise[1]:.4f} to {noise[2]:.4f}")
-    table.add_row("B / A: meter against none", f"{metered[0]:.4f}", f"{metered[1]:.4f} to {metered[2]:.4f}")
+    table.add_row("B / A: with a meter, compared with none", f"{metered[0]:.4f}", f"{metered[1]:.4f} to {metered[2]:.4f}")
     console = Console()
     console.print(table)
     console.print(verdict(noise, metered))

@@ -1,7 +1,7 @@
 """Energy of a Keras run on JAX: add one callback.
 
 Trains a small network on scikit-learn's handwritten digits, stops when an epoch no longer lowers the loss, writes a table with
-the energy of each epoch, and prints what training and a prediction cost, and how much of it was compiling.
+the energy of each epoch, and prints the energy of training and of prediction, and how long compilation took.
 """
 
 import csv
@@ -17,7 +17,7 @@ from ml_energy_callbacks.keras import EnergyCallback
 
 
 def main() -> None:
-    """Train, predict, and print the cost."""
+    """Train, predict, and print the energy."""
     folder = Path("energy_logs/keras_jax_digits")
     folder.mkdir(parents=True, exist_ok=True)
     pixels, labels = load_digits(return_X_y=True)
@@ -27,7 +27,7 @@ def main() -> None:
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     energy = EnergyCallback(location="FRA", electricity_price=0.25, currency="EUR", output_dir=folder)
-    # The callbacks after it see the energy of an epoch, and could monitor it.
+    # Callbacks that come after it receive the energy of an epoch, and can monitor it.
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=1)
     table = keras.callbacks.CSVLogger(folder / "epochs.csv")
     callbacks = [energy, stopping, table]
@@ -40,10 +40,10 @@ def main() -> None:
     record = energy.record
     for name in ("train", "predict"):
         stage = record.stages[name]
-        each = f"{stage.joules_per_sample:.3g} J per sample without compiling"
+        each = f"{stage.joules_per_sample:.3g} J per sample without compilation"
         print(f"{name}: {stage.joules:.3g} J, {each} ({stage.provenance})")
     train = record.stages["train"]
-    print(f"of the {train.seconds:.1f} s of training, compiling took {train.phases['compile'].seconds:.1f} s")
+    print(f"of the {train.seconds:.1f} s of training, compilation took {train.phases['compile'].seconds:.1f} s")
     print(f"record: {energy.record_path}")
 
 

@@ -1,7 +1,7 @@
 """Energy of a Keras run on TensorFlow: add one callback, and pass the data through it.
 
-Trains a small network on scikit-learn's handwritten digits from a `tf.data` pipeline, and prints what training and a
-prediction cost, and how long training waited for its data. TensorBoard shows the energy beside the loss.
+Trains a small network on scikit-learn's handwritten digits from a `tf.data` pipeline, and prints the energy of
+training and of prediction, and how long training waited for data. TensorBoard shows the energy beside the loss.
 """
 
 import os
@@ -17,7 +17,7 @@ from ml_energy_callbacks.keras import EnergyCallback
 
 
 def main() -> None:
-    """Train, predict, and print the cost."""
+    """Train, predict, and print the energy."""
     pixels, labels = load_digits(return_X_y=True)
     images, test_images, labels, test_labels = train_test_split(pixels / 16, labels, test_size=0.2, random_state=0)
     training = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images)).batch(32)
@@ -27,7 +27,7 @@ def main() -> None:
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     energy = EnergyCallback(location="FRA", electricity_price=0.25, currency="EUR")
-    # It comes after the callback whose keys it shows; that one writes its record into the same folder.
+    # It must come after the energy callback to show its keys; the energy callback writes its record to the same folder.
     board = keras.callbacks.TensorBoard("energy_logs/keras_tensorflow_digits")
     model.fit(energy.watch(training), validation_data=validation, epochs=10, callbacks=[energy, board], verbose=2)
     model.predict(pixels / 16, callbacks=[energy], verbose=2)
@@ -35,10 +35,10 @@ def main() -> None:
     record = energy.record
     for name in ("train", "predict"):
         stage = record.stages[name]
-        each = f"{stage.joules_per_sample:.3g} J per sample without compiling"
+        each = f"{stage.joules_per_sample:.3g} J per sample without compilation"
         print(f"{name}: {stage.joules:.3g} J, {each} ({stage.provenance})")
     phases = record.stages["train"].phases
-    print(f"training waited {phases['data_wait'].seconds:.2f} s for its data, and computed {phases['compute'].seconds:.2f} s")
+    print(f"training waited {phases['data_wait'].seconds:.2f} s for data and computed for {phases['compute'].seconds:.2f} s")
     print(f"record: {energy.record_path}")
 
 

@@ -1,6 +1,7 @@
 """Energy of a Keras run on torch: add one callback.
 
-Trains a small network on scikit-learn's handwritten digits from a DataLoader, and prints what training and a prediction cost.
+Trains a small network on scikit-learn's handwritten digits from a DataLoader, and prints the energy of training and of
+prediction.
 """
 
 import os
@@ -16,7 +17,7 @@ from ml_energy_callbacks.keras import EnergyCallback
 
 
 def main() -> None:
-    """Train, predict, and print the cost."""
+    """Train, predict, and print the energy."""
     pixels, labels = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32) / 16
     training, validation = random_split(TensorDataset(images, torch.tensor(labels)), (0.8, 0.2))

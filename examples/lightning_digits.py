@@ -1,7 +1,7 @@
 """Energy of a PyTorch Lightning run: add one callback.
 
-Trains a small network on scikit-learn's handwritten digits, stops when an epoch no longer lowers the loss, and prints what
-training and a prediction cost.
+Trains a small network on scikit-learn's handwritten digits, stops when an epoch no longer lowers the loss, and prints the
+energy of training and of prediction.
 """
 
 import warnings
@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
 
 class Classifier(pl.LightningModule):
-    """Tell the digit on an image of 64 pixels."""
+    """Classify the digit in an image of 64 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Classifier(pl.LightningModule):
 
 
 def main() -> None:
-    """Train, predict, and print the cost."""
+    """Train, predict, and print the energy."""
     pixels, labels = load_digits(return_X_y=True)
     digits = TensorDataset(torch.tensor(pixels, dtype=torch.float32) / 16, torch.tensor(labels))
     training, validation = random_split(digits, (0.8, 0.2))

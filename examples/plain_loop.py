@@ -1,6 +1,6 @@
-"""Energy of any loop: EnergyMeter, with no framework.
+"""Energy of any loop: EnergyMeter without a framework.
 
-Fits scikit-learn's classifier to handwritten digits in batches, then predicts, and prints what each stage cost.
+Fits scikit-learn's classifier to handwritten digits in batches, then predicts, and prints the energy of each stage.
 """
 
 import numpy as np

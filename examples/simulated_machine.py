@@ -1,7 +1,7 @@
-"""Look at a machine that is not there: two processors with memory, an Intel GPU, and a plug that meters all of it.
+"""Examine a simulated machine: two processors with memory, an Intel GPU, and a smart plug that meters the whole machine.
 
-The backends are the real ones; what they read is simulated, follows curves whose energy is known, and runs in real time.
-Test your own code over hardware that you do not have in the same way.
+The backends are the real ones; the interfaces they read are simulated, follow power curves of known energy, and run in real
+time. You can test your own code in the same way on hardware that you do not have.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ with ExitStack() as world:
     for number in range(2):
         package = powercap.package(SquareCurve(60, 240, period_s=0.4), number=number)
         powercap.part(package, "dram", StepCurve([(0, 20)]))
-        powercap.part(package, "core", StepCurve([(0, 100)]))  # inside the package: not read
+        powercap.part(package, "core", StepCurve([(0, 100)]))  # part of the package: not read
     gpu = SimulatedIntelGpu(folder / "intel", monotonic_clock, SineCurve(150, 100, period_s=0.6))
     plug = world.enter_context(SimulatedPlug([StepCurve([(0, 640)])], monotonic_clock))
     for files in (powercap.files, gpu.files):
@@ -36,4 +36,4 @@ with ExitStack() as world:
 
 Console().print(render(diagnosis))
 parts = sum(device.watts for device in diagnosis.devices if not device.whole_machine)
-print(f"The parts draw {parts:.0f} W; in truth, 490 W.")
+print(f"The parts draw {parts:.0f} W; the true value is 490 W.")

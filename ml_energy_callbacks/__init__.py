@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.exceptions import EnergyError
-    from ml_energy_callbacks.meter import EnergyMeter
-    from ml_energy_callbacks.records import RunRecord, load_record
+    from ml_energy_callbacks.meter.loop import LoopDescription
+    from ml_energy_callbacks.meter.meter import EnergyMeter
+    from ml_energy_callbacks.record.load import load_record
+    from ml_energy_callbacks.record.schema import RunRecord
 
-__all__ = ["EnergyError", "EnergyMeter", "RunRecord", "load_record"]
+__all__ = ["EnergyError", "EnergyMeter", "LoopDescription", "RunRecord", "load_record"]
 
-_HOMES: Final = {"EnergyError": "exceptions", "EnergyMeter": "meter", "RunRecord": "records", "load_record": "records"}
+_HOMES: Final = {
+    "EnergyError": "exceptions",
+    "EnergyMeter": "meter.meter",
+    "LoopDescription": "meter.loop",
+    "RunRecord": "record.schema",
+    "load_record": "record.load",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute may be anything

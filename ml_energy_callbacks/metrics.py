@@ -11,6 +11,10 @@ from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
 
+OUTSIDE = 0
+"""Index of the bucket that holds the time outside the run."""
+
+
 # What a stage's time goes into: ``compute`` a batch; ``data_wait`` for the next one; ``step``, the two together where the
 # framework does not show them apart; ``compile`` the framework's functions; ``other``: logging, checkpoints, set-up.
 Stage = Literal["train", "validate", "test", "predict", "sanity_check", "other"]

@@ -4,6 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+Regularity = Literal["unknown", "continuous", "regular", "irregular"]
+
+
 Kind = Literal["gpu", "cpu", "dram", "tpu", "soc", "board"]
 Method = Literal["energy_counter", "power_integration", "model"]
 Provenance = Literal["measured", "estimated"]

@@ -4,13 +4,13 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ml_energy_callbacks.attribution import Ledger, Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.inference.engine import Case, Measured, MeterBench, measure
-from ml_energy_callbacks.points import Window
-from ml_energy_callbacks.sampler import Poller
+from ml_energy_callbacks.meter.points import Window
+from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
-from ml_energy_callbacks.timeline import Timeline
 
 IDLE_WATTS, BUSY_WATTS = 90.0, 400.0
 CALL_S = 0.04

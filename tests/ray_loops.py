@@ -10,12 +10,12 @@ from typing import Any
 
 import ray.train
 
-from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks import EnergyMeter, LoopDescription
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.launcher import Launch, launched
+from ml_energy_callbacks.frameworks.torch import all_gather
+from ml_energy_callbacks.job.launcher import Launch, launched
 from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
-from ml_energy_callbacks.torch_group import all_gather
 
 CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
 WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
@@ -69,7 +69,7 @@ def run_folder() -> Path:
 def plain(hardware: Hardware) -> None:
     """Run a loop of the user's own."""
     meter = EnergyMeter(output_dir=run_folder() / "plain", location="FRA", backends=[hardware], verbose=False)
-    meter.start(gather=all_gather)
+    meter.start(LoopDescription(gather=all_gather))
     hardware.work()
     for epoch in range(2):
         began = meter.point()

@@ -3,11 +3,11 @@
 import random
 from dataclasses import dataclass, field
 
-from ml_energy_callbacks.attribution import Ledger, Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.sampler import Poller
+from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
-from ml_energy_callbacks.timeline import Timeline
 
 WAIT_WATTS, COMPUTE_WATTS = 90.0, 420.0
 

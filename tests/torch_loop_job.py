@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from job_world import backends
 
-from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.torch_group import all_gather
+from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks.frameworks.torch import all_gather
 
 EPOCHS, BATCHES = 3, 10
 
@@ -62,7 +62,7 @@ def main() -> None:
         dist.init_process_group("gloo")
         rank = dist.get_rank()
     meter = EnergyMeter(output_dir=options.folder, backends=backends([rank]), location="FRA")
-    with meter.start(gather=gather):
+    with meter.start(LoopDescription(gather=gather)):
         metrics = train(meter, step, rank, options.dies)
     (options.folder / f"told-{rank}.json").write_text(json.dumps(metrics), encoding="utf-8")
     if dist.is_initialized():

@@ -17,14 +17,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def options() -> argparse.Namespace:
-    """Return what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="side_by_side", description="Energy tools side by side on the same work.")
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="side_by_side", description="Compare energy tools on the same work.")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_const", const="quick", dest="scale", help="end within 5 minutes")
-    scale.add_argument("--smoke", action="store_const", const="smoke", dest="scale", help="try the harness alone")
-    parser.add_argument("--only", metavar="NAMES", help=f"some of {','.join(SECTIONS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    scale.add_argument("--smoke", action="store_const", const="smoke", dest="scale", help="only test the harness")
+    parser.add_argument("--only", metavar="NAMES", help=f"sections to run, of {','.join(SECTIONS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+    parser.add_argument("--write", action="store_true", help="update docs/benchmarks.md")
     parser.set_defaults(scale="full")
     found = parser.parse_args()
     found.only = tuple(found.only.split(",")) if found.only else SECTIONS
@@ -36,7 +36,7 @@ def options() -> argparse.Namespace:
 
 
 def run(name: str, scale: Scale, console: Console) -> Section:
-    """Measure one section, and show how it goes on."""
+    """Measure one section, and show the progress."""
     began = time.monotonic()
     with console.status(name) as status:
 
@@ -51,7 +51,7 @@ def run(name: str, scale: Scale, console: Console) -> Section:
 
 
 def main() -> None:
-    """Measure, and tell."""
+    """Measure, and print or write the results."""
     asked = options()
     console = Console()
     sections = {name: run(name, asked.scale, console) for name in asked.only}

@@ -1,7 +1,7 @@
-"""How wrong each tool is where the truth is known: the run, an epoch, a single batch, compute against data wait, with faults.
+"""Error of each tool where the true energy is known: of the run, an epoch, a single batch, the data wait, and with faults.
 
-Each tool runs in real time in a process of its own (`trial`); the tools take turns. How often our stated intervals hold is
-counted in many seeded worlds under a manual clock, those of the package's own tests.
+Each tool runs in real time in a process of its own (`trial`), in mixed order. The coverage of our stated intervals is counted
+in many seeded simulations under a manual clock, those of the package's own tests.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ COMMAND = "python -m side_by_side --only accuracy"
 AT_ONCE = 4 * (os.cpu_count() or 1)
 """The processes sleep nearly all the time."""
 SKIPPED = 5
-"""So many first batches are left out, as in the package's own tests."""
+"""Number of first batches that are left out, as in the package's own tests."""
 LATER = slice(SKIPPED, None)
 P95 = partial(quantile, share=0.95)
 
@@ -42,9 +42,9 @@ WORLDS += ((0.001, 0.02, 0.04),)
 SHORTEST_S = 0.06
 """Batches, their wait included, for which the width of the intervals is promised."""
 MINUTE_S = 60
-OVER_GPUS = "carbontracker takes the mean over the GPUs of a machine where it would have to add them up."
+OVER_GPUS = "carbontracker takes the mean over the GPUs of a machine instead of the sum."
 LEARNT_S = 6
-"""A shorter run does not show how a tool does."""
+"""A shorter run does not show the accuracy of a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +148,13 @@ def in_real_time(plan: Plan, progress: Progress) -> Found:
 
 
 def error(pair: Sequence[float | None]) -> float:
-    """Return how far off a figure is, in percent of the truth; one that a tool did not give is wholly off."""
+    """Return the error of a value in percent of the truth; a missing value has an error of 100 %."""
     said, true = pair[0], pair[1]
     return abs((said or 0.0) / true - 1) * 100
 
 
 def cell(results: Sequence[dict[str, Any]], errors: Sequence[float], of=median, note: str = "") -> Cell:
-    """Return the cell of some runs: the statistic of their errors, or why there are none."""
+    """Return the cell of several runs: the statistic of their errors, or why there are none."""
     failed = [result["error"] for result in results if "error" in result]
     if failed and not errors:
         return Cell(None, unit="%", note=f"It raised: {failed[0]}")
@@ -246,27 +246,27 @@ def batch_table(found: Found) -> Table:
     for name in NAMES:
         columns += [name] if "batch" in TOOLS[name].cannot else [f"{name}, p50", f"{name}, p95"]
     about = (
-        "Error of the energy of one batch's computing (420 W; the wait for its data, at 90 W, takes half as long; lengths vary "
-        f"by ±20 %, powers by ±3 %). The first {SKIPPED} batches of a run are left out but where the first second is shown. A "
-        "batch that a tool gives no figure for counts as 100 % off."
+        "Error of the energy of one batch's computing (420 W; the wait for its data, at 90 W, takes half as long; lengths "
+        f"vary by ±20 %, powers by ±3 %). The first {SKIPPED} batches of a run are left out, except where the first second is "
+        "shown. If a tool gives no value for a batch, its error counts as 100 %."
     )
     return Table("Error of a single batch", columns, rows, COMMAND, about)
 
 
 def admitted(results: Sequence[dict[str, Any]]) -> str:
-    """Return in words what a tool itself says that it does not know."""
+    """Return a note on what a tool itself reports as unknown."""
     notes = []
     missing = [result["missing_s"] for result in results if "missing_s" in result]
     if missing and median(missing):
-        notes.append(f"It says that {median(missing):.1f} s are missing.")
+        notes.append(f"It reports {median(missing):.1f} s as missing.")
     unknown = sum(pair[0] is None for result in results for pair in result.get("windows", []))
     if unknown:
-        notes.append(f"It gives no figure for {unknown} epochs.")
+        notes.append(f"It gives no value for {unknown} epochs.")
     return " ".join(notes)
 
 
 def fault_table(found: Found) -> Table:
-    """Return the table of what a fault does to the total and to epochs."""
+    """Return the table of the errors of totals and epochs with faults."""
     words_of = {"wrap": "counter wraps (processor)", "outage": f"no answer for {OUTAGE_S:g} s", "reload": "driver reloaded"}
     rows = {}
     for question, of_runs in (("total", totals), ("epoch", worst_windows)):
@@ -277,17 +277,17 @@ def fault_table(found: Found) -> Table:
                 cells.append(cell(results, of_runs(results), note=admitted(results)))
             rows[f"{words_of[spec.fault]}: {'total' if question == 'total' else 'worst epoch'}"] = cells
     about = (
-        "Runs of four epochs. The wrap is that of a processor, in a simulated powercap tree that each peer's own constant is "
-        "pointed to, and comes after 1000 J rather than the 65 kJ and more of a real one, so that a short run sees it: the "
-        "counter of NVML does not wrap. In the outage every query fails, while the GPU goes on drawing and "
-        "counting; the end of an epoch falls into it. After the reload the counter begins at 0, and nothing works before "
-        "everybody has shut NVML down."
+        "Runs of four epochs. The counter that wraps is that of a processor, in a simulated powercap tree to which each "
+        "tool's path is set. It wraps after 1000 J instead of the 65 kJ and more of a real one, so that it wraps in a short "
+        "run; the counter of NVML does not wrap. During the outage every query fails while the GPU continues to draw power "
+        "and to count; the end of an epoch is within the outage. After the reload the counter starts at 0, and NVML does not "
+        "work until all its users have shut it down."
     )
-    return Table("Through faults", NAMES, rows, COMMAND, about)
+    return Table("Error with faults", NAMES, rows, COMMAND, about)
 
 
 def play_world(seed: int, seconds: float) -> tuple[int, bool, float | None, float]:
-    """Play a seeded world of the tests; return its row, whether the interval holds, its half-width and the error in percent."""
+    """Run a seeded simulation of the tests; return its row, whether the interval holds, its half-width and error in percent."""
     path = Path(__file__).parents[2] / "tests" / "simulation.py"
     simulation = sys.modules.get("simulation")
     if simulation is None:
@@ -302,7 +302,7 @@ def play_world(seed: int, seconds: float) -> tuple[int, bool, float | None, floa
 
 
 def interval_section(plan: Plan, progress: Progress) -> tuple[Table, list[Bar]]:
-    """Return how often stated intervals of the waits' energy hold, and how wide they are."""
+    """Return the coverage and the width of the stated intervals of the waits' energy."""
     count, seconds = plan.seeded
     progress(f"accuracy: {count} seeded worlds")
     with ProcessPoolExecutor() as pool:
@@ -313,7 +313,7 @@ def interval_section(plan: Plan, progress: Progress) -> tuple[Table, list[Bar]]:
         mine = [world for world in worlds if world[0] == row]
         widths = [width for _, _, width, _ in mine if width is not None]
         unresolved = len(mine) - len(widths)
-        note = f"{unresolved} of {len(mine)} were not told apart." if unresolved else ""
+        note = f"{unresolved} of {len(mine)} were not resolved." if unresolved else ""
         name = f"wait {wait_s * 1000:g} ms, compute {compute_s * 1000:g} ms, counter every {refresh_s * 1000:g} ms"
         rows[name] = [
             Cell(len(mine)),
@@ -329,11 +329,11 @@ def interval_section(plan: Plan, progress: Progress) -> tuple[Table, list[Bar]]:
     width, unresolved = widest[worst]
     bars = [
         Bar(
-            "stated intervals of wait energy hold the truth",
-            f"in at least {HOLD_BAR:g} % of seeded worlds",
-            "none was told apart"
+            "stated intervals of wait energy contain the true value",
+            f"in at least {HOLD_BAR:g} % of seeded simulations",
+            "none was resolved"
             if held is None
-            else f"{held:.1f} % of the {len(apart)} of {count} worlds that are told apart",
+            else f"{held:.1f} % of the {len(apart)} of {count} simulations that are resolved",
             None if held is None else held >= HOLD_BAR,
         ),
         Bar(
@@ -344,16 +344,16 @@ def interval_section(plan: Plan, progress: Progress) -> tuple[Table, list[Bar]]:
         ),
     ]
     about = (
-        f"{count} worlds of {seconds:g} s under a manual clock. The interval is the 95 % interval that we state for the energy "
-        "of the data waits; its half-width is in percent of that energy. `hold` is the share of worlds whose interval holds "
-        "the truth, of those in which the waits are told apart at all."
+        f"{count} simulations of {seconds:g} s under a manual clock. The interval is the 95 % interval that ours states for "
+        "the energy of the data waits; its half-width is in percent of that energy. `coverage` is the share of simulations "
+        "whose interval contains the true value, among those in which the waits can be resolved."
     )
-    columns = ["worlds", "hold", "half-width", "error of wait energy"]
-    return Table("Stated intervals of the split", columns, rows, COMMAND, about), bars
+    columns = ["simulations", "coverage", "half-width", "error of wait energy"]
+    return Table("Coverage of the stated intervals", columns, rows, COMMAND, about), bars
 
 
 def real_time_bars(found: Found, plan: Plan) -> list[Bar]:
-    """Return the bars of what was measured in real time."""
+    """Return the targets for what was measured in real time."""
     ours = [
         run for (name, spec, asked), runs in found.items() if name == "ours" and asked == "total" and not spec.fault
         for run in runs
@@ -372,7 +372,7 @@ def real_time_bars(found: Found, plan: Plan) -> list[Bar]:
             f"within {TOTAL_BAR:g} %",
             "no run gave a total"
             if worst is None
-            else f"{worst:.3f} % at worst of {len(ours)} runs of {plan.total_s:g} s{f', {none} without a total' * bool(none)}",
+            else f"{worst:.3f} % at most, in {len(ours)} runs of {plan.total_s:g} s{f', {none} without a total' * bool(none)}",
             None if worst is None or plan.total_s < LEARNT_S else worst <= TOTAL_BAR and not none,
         ),
         Bar(
@@ -391,7 +391,7 @@ def real_time_bars(found: Found, plan: Plan) -> list[Bar]:
 
 
 def words(found: Cell) -> str:
-    """Return a cell in words."""
+    """Return a cell as text."""
     if found.value is None:
         return found.note
     interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
@@ -399,7 +399,7 @@ def words(found: Cell) -> str:
 
 
 def below(found: Cell, bar: float) -> bool | None:
-    """Return whether a figure is within its bar; None where there is none."""
+    """Return whether a value is within its target; None where there is no value."""
     return None if found.value is None else found.value <= bar
 
 
@@ -417,7 +417,7 @@ def batch_plot(found: Found) -> Plot:
 
 
 def measure(scale: Scale, progress: Progress) -> Section:
-    """Measure all of it."""
+    """Measure everything."""
     plan = PLANS[scale]
     found = in_real_time(plan, progress)
     intervals, interval_bars = interval_section(plan, progress)
@@ -433,8 +433,8 @@ def measure(scale: Scale, progress: Progress) -> Section:
             "split",
             "Error of the energy of data waits",
             waits,
-            "Ours is the record's phase. Of Zeus it is the window around the run less those of the batches; of CodeCarbon the "
-            "sum of the tasks around the waits, as its tasks cannot nest in a run.",
+            "Ours: the phase in the record. Zeus: the window around the run minus the windows of the batches. CodeCarbon: the "
+            "sum of the tasks around the waits, because its tasks cannot be nested in a run.",
         ),
         intervals,
     ]

@@ -1,4 +1,4 @@
-"""What the peers ask of NVIDIA's driver and the simulated one does not know; a real driver answers all of it."""
+"""Calls of the other tools that the simulated NVIDIA driver does not implement; a real driver answers all of them."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ _ANSWERS = {
 
 
 def fill() -> None:
-    """Answer in nvidia-ml-py, at once: that is in the peers' favour."""
+    """Answer in nvidia-ml-py, immediately, which is in favour of the other tools."""
     for name, answer in _ANSWERS.items():
         setattr(pynvml, name, lambda *_, answer=answer: answer)
     pynvml.nvmlDeviceGetC2cModeInfoV = _unsupported

@@ -1,6 +1,6 @@
-"""Simulated hardware for other processes: a driver that they find by their environment, and a powercap tree that is kept alive.
+"""Simulated hardware for other processes: a driver that they find by their environment, and a live powercap tree.
 
-As a program, `python -m side_by_side.hardware <folder>`, it keeps the tree up to date until its input ends.
+As a program, `python -m side_by_side.hardware <folder>`, it updates the tree until its input ends.
 """
 
 import os
@@ -22,7 +22,7 @@ from .tools import class_view
 
 @contextmanager
 def simulated_hardware() -> Iterator[str]:
-    """Let the processes that are started meanwhile see one GPU; the root of the tree of one processor is what it yields."""
+    """Show one GPU to processes that are started within the block; yield the root of the tree of one processor."""
     with tempfile.TemporaryDirectory() as folder:
         settings = SimulatedDriver(Path(folder)).environment(gpus=1)
         before = {name: os.environ.get(name) for name in settings}
@@ -39,7 +39,7 @@ def simulated_hardware() -> Iterator[str]:
 
 
 def main() -> None:
-    """Show the tree, say where it is, and keep it alive."""
+    """Create the tree, print its root, and keep it up to date."""
     tree = SimulatedPowercap(Path(sys.argv[1]) / "powercap", monotonic_clock)
     package = tree.package(SquareCurve(60, 240, period_s=0.5))
     tree.part(package, "dram", SquareCurve(10, 30, period_s=0.3))

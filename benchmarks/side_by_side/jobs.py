@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, some at a time, and what many of them tell together."""
+"""Run measurements in separate processes, several at a time, and combine their results."""
 
 import json
 import os
@@ -17,25 +17,25 @@ from .results import Cell, Progress
 
 RESAMPLES = 1000
 FEW = 6
-"""Of fewer values no 95 % interval can be told."""
+"""With fewer values there is no 95 % interval."""
 START_S = 60.0
-"""Longest that a process may take beside the run in it."""
+"""Longest time that a process may take in addition to its run."""
 BENCHMARKS = Path(__file__).parents[1]
 
 
 def run_job(module: str, job: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run a module of this package on a job, and return what it prints; where it fails, `error` says why.
+    """Run a module of this package on a job, and return what it prints; if it fails, `error` is the reason.
 
     Args:
         module: Its name.
-        job: What it gets, as JSON.
-        seconds: How long the work in it should take.
+        job: Its arguments, as JSON.
+        seconds: Expected duration of its work.
     """
     command = [sys.executable, "-m", f"side_by_side.{module}", json.dumps(job)]
-    # A GPU of this machine is none of the simulated ones.
+    # A GPU of this machine is not one of the simulated ones.
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     limit = START_S + 3 * seconds
-    # A group of its own: what the tool started is ended with it.
+    # A separate process group, so that processes started by the tool are ended with it.
     with subprocess.Popen(
         command,
         cwd=BENCHMARKS,
@@ -49,9 +49,9 @@ def run_job(module: str, job: dict[str, Any], seconds: float) -> dict[str, Any]:
             out, complaints = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            return {"error": f"It did not end within {limit:.0f} s."}
+            return {"error": f"Timed out after {limit:.0f} s."}
     if process.returncode:
-        last = complaints.strip().splitlines()[-1:] or [f"It ended with status {process.returncode}."]
+        last = complaints.strip().splitlines()[-1:] or [f"Exited with status {process.returncode}."]
         return {"error": last[0]}
     return json.loads(out.splitlines()[-1])
 
@@ -59,7 +59,7 @@ def run_job(module: str, job: dict[str, Any], seconds: float) -> dict[str, Any]:
 def run_jobs(
     module: str, jobs: Sequence[tuple[dict[str, Any], float]], at_once: int, progress: Progress, name: str
 ) -> list[dict[str, Any]]:
-    """Run jobs, each with the time that it should take, in this order, so many at once; return what each prints."""
+    """Run jobs in this order, each with its expected duration, several at once; return what each prints."""
     ended = 0
 
     def one(job: tuple[dict[str, Any], float]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def run_jobs(
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share lies."""
+    """Return the quantile: the value below which this fraction of the values lies."""
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     low = int(place)
@@ -83,10 +83,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def estimate(values: Sequence[float], unit: str = "", of: Callable[[Sequence[float]], float] = median, note: str = "") -> Cell:
-    """Return a statistic, the median unless told, with its 95 % interval by bootstrap; of few values, with their range."""
+    """Return a statistic, by default the median, with its 95 % interval by bootstrap; for few values, with their range."""
     values = [value for value in values if isfinite(value)]
     if not values:
-        return Cell(None, unit=unit, note=note or "It gave no figure.")
+        return Cell(None, unit=unit, note=note or "It gave no value.")
     draw = random.Random(0)  # noqa: S311 - no secret
     if len(values) < FEW:
         low, high = (min(values), max(values)) if len(values) > 1 else (None, None)

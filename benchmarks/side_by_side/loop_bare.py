@@ -27,16 +27,16 @@ def run(kind, batches) -> list[int]:
 
 
 class Digits:
-    """The images of digits that scikit-learn brings, and a network that learns them."""
+    """The digit images of scikit-learn, and a network that learns them."""
 
     def __init__(self):
-        # A second thread waits in a busy loop for so small a network, which makes times vary by far more than any tool costs.
+        # With so small a network a second thread waits in a busy loop, and times vary by far more than the cost of any tool.
         torch.set_num_threads(1)
         images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
         self._parts = list(zip((images.float() / 16).split(BATCH), labels.split(BATCH), strict=True))
 
     def train(self, epochs, begin, end) -> float:
-        """Return the time of so many epochs in s."""
+        """Return the time of this number of epochs in s."""
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10))
         optimizer = torch.optim.Adam(model.parameters())

@@ -30,7 +30,7 @@ class Marking(keras.callbacks.Callback):
 
 @cache
 def model() -> keras.Model:
-    """Return the least that can be trained, compiled and traced."""
+    """Return a minimal model, compiled and traced."""
     tiny = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
     tiny.compile("sgd", "mse", jit_compile=False)
     tiny.fit(np.ones((8, 4), "float32"), np.ones((8, 1), "float32"), 4, verbose=0)

@@ -41,7 +41,7 @@ class Marking(pl.Callback):
 
 
 class Tiny(pl.LightningModule):
-    """The least that can be trained."""
+    """A minimal model."""
 
     def __init__(self):
         super().__init__()

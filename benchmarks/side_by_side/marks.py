@@ -1,4 +1,4 @@
-"""How each tool marks a batch, at its cheapest."""
+"""How each tool marks a batch, at its lowest cost."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from .tools import Place, Tool, make
 
 WINDOWS = "ours, a window per batch"
-EDGES = "ours, edges by a GPU's events"
+EDGES = "ours, with GPU events"
 
 NO_CALL = ("none", "carbontracker")
 """These have no call for a batch."""
 
 CODECARBON_BATCHES = 60
-"""So many are enough for a median of about a millisecond."""
+"""This number is enough for a median of about a millisecond."""
 
 
 class Marks:
@@ -34,13 +34,13 @@ NS_PER_MS = 1e6
 
 
 class ScriptedEvent:
-    """An event of a GPU that comes past it a little later, and whose driver takes no time to say so."""
+    """An event that the GPU reaches a little later, and whose driver reports it immediately."""
 
     def __init__(self):
         self.time_ns = perf_counter_ns() + LATENCY_NS
 
     def query(self) -> bool:
-        """Return whether the GPU has come past it."""
+        """Return whether the GPU has reached it."""
         return perf_counter_ns() >= self.time_ns
 
     def elapsed_time(self, end_event: "ScriptedEvent") -> float:
@@ -49,7 +49,7 @@ class ScriptedEvent:
 
 
 def batches_for(kind: str, batches: int) -> int:
-    """Return how many batches a tool is given."""
+    """Return the number of batches for a tool."""
     return min(batches, CODECARBON_BATCHES) if kind == "codecarbon" else batches
 
 
@@ -73,7 +73,7 @@ def open_tool(kind: str, place: Place, *, batches: bool = True) -> Tool:
 
 
 def marks_of(kind: str, tool: Any, *, batches: bool = True) -> Marks:
-    """Return what marks the batches for a tool that has been started; nothing where it has no call for them."""
+    """Return the hooks that mark the batches for a running tool; empty hooks where it has no call for them."""
     if not batches or kind in NO_CALL:
         return Marks(nothing, nothing)
     if kind == WINDOWS:
@@ -89,7 +89,7 @@ def marks_of(kind: str, tool: Any, *, batches: bool = True) -> Marks:
 
 @contextmanager
 def marking(kind: str, place: Place, *, batches: bool = True) -> Iterator[Marks]:
-    """Let a tool measure meanwhile, and yield what marks the batches for it."""
+    """Run a tool during the block, and yield the hooks that mark the batches for it."""
     tool = open_tool(kind, place, batches=batches)
     tool.start()
     try:
@@ -110,7 +110,7 @@ def hook_times(
 
     Args:
         kind: Name of the tool.
-        batches: So many, but fewer where a tool takes long.
+        batches: Number of batches; fewer for a slow tool.
         fit: Runs a loop of a framework with a callback and so many batches, and returns their times.
         empty: Makes the framework's callback that does nothing.
         ours: Makes our callback.

@@ -1,4 +1,4 @@
-"""What measuring costs the training: time of a batch's hooks, slow-down of a real run, start and stop, threads, memory."""
+"""Overhead of the tools: time of a batch's hooks, slow-down of a real run, start and stop, threads, memory."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ MOST_US = 3.0
 SHARE_OF = {"zeus": 6, "codecarbon": 300}
 CALLS = {"zeus": "window", "codecarbon": "task"}
 QUIETEST = 2.0
-"""In percent: where the interval of none against none is wider, a slow-down that matters would be lost in it."""
+"""In percent: if the interval without a tool is wider, a relevant slow-down could not be detected."""
 MILLION = 1_000_000
 EPOCH_S = 0.05
-"""An epoch of the training run takes about so long, or half of it."""
+"""Approximate duration of an epoch of the training run; it can be half of this."""
 TWIN = "none again"
 
 EPOCH_ALONE = "It samples power in a thread and has no call for a batch."
-BARE_ALONE = "It is asked of the meter, not of the callback: see the bare loop."
-NO_GPU = "The callback takes the events of a CUDA device, and this loop has none: see the bare loop."
+BARE_ALONE = "Windows are a function of the meter, not of the callback: see the bare loop."
+NO_GPU = "The callback uses the events of a CUDA device, and this loop has none: see the bare loop."
 ONLY_BARE = {WINDOWS: BARE_ALONE, EDGES: NO_GPU}
-TOO_SLOW = "A million of its tasks take too long, and it keeps each of them."
+TOO_SLOW = "A million of its tasks take too long, and it stores each of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def measure(scale: Scale, progress: Progress) -> Section:
 
 
 def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
-    """Return what the hooks of a batch take above empty ones, and the bars on it."""
+    """Return the time of a batch's hooks in excess of empty ones, and the targets for it."""
     loops = [loop for _ in range(size.processes) for loop in random.sample(list(LOOPS), len(LOOPS))]
     kinds = {
         loop: [kind for kind in KINDS if kind != "carbontracker" and (kind not in ONLY_BARE or loop == "bare")]
@@ -105,23 +105,24 @@ def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
 
     rows = {kind: [cell(kind, loop) for loop in LOOPS] for kind in KINDS if kind != "none"}
     about = (
-        "The two hooks of a batch together, above those of an empty callback in the same process; medians over the batches, "
-        "then over the rounds. One simulated GPU whose driver answers at once; so is answered what the peers ask and it does "
-        "not know. Ours mark the batch: its energy is known by phase; a window tells the energy of this very batch; the events "
-        "are those of a scripted GPU that answers at once, so that the figure is our own part. Zeus begins and ends a window "
-        "without approximation, CodeCarbon starts and stops a task. No logger is there: what we log every so many steps, 50 by "
-        "default, comes on top. What a thread of ours does later with the marks of a batch is in the slow-down below."
+        "Time of the two hooks of a batch together, in excess of an empty callback in the same process; medians over the "
+        "batches, then over the rounds. There is one simulated GPU whose driver answers immediately, also for calls of other "
+        "tools that the simulation does not implement. Ours marks the start and end of the batch, which gives its energy by "
+        "phase; a window gives the energy of this single batch; the GPU events are those of a scripted GPU that answers "
+        "immediately, so the value is the cost of our own code. Zeus begins and ends a window without approximation, "
+        "CodeCarbon starts and stops a task. There is no logger: logging every 50 steps (the default) is additional. Later "
+        "processing of the marks in our thread is included in the slow-down below."
     )
-    table = Table("Time that the hooks add to a batch", list(LOOPS.values()), rows, COMMAND, about)
+    table = Table("Time added to a batch by the hooks", list(LOOPS.values()), rows, COMMAND, about)
     return table, hook_bars({kind: dict(zip(LOOPS, row, strict=True)) for kind, row in rows.items()})
 
 
 def hook_bars(rows: Mapping[str, Mapping[str, Cell]]) -> Sequence[Bar]:
-    """Return the bars on the hooks; each holds where it holds in every loop."""
+    """Return the targets for the hooks; each is met if it is met in every loop."""
     ours = {loop: cell.value for loop, cell in rows["ours"].items()}
     bars = [
         Bar(
-            "Hooks of a batch above an empty callback",
+            "Hooks of a batch in excess of an empty callback",
             f"at most {MOST_US:g} µs",
             in_each({loop: f"{figure:.2f} µs" for loop, figure in ours.items() if figure is not None}),
             None if None in ours.values() else max(ours.values()) <= MOST_US,
@@ -135,7 +136,7 @@ def hook_bars(rows: Mapping[str, Mapping[str, Cell]]) -> Sequence[Bar]:
         }
         bars.append(
             Bar(
-                f"Hooks that mark a batch against {peer}'s {CALLS[peer]}",
+                f"Hooks that mark a batch, compared with a {CALLS[peer]} of {peer}",
                 f"at most 1/{share}",
                 in_each({loop: f"1/{times[loop]:.1f}" for loop in times}) or rows[peer]["bare"].note,
                 min(times.values()) >= share if len(times) == len(LOOPS) else None,
@@ -145,7 +146,7 @@ def hook_bars(rows: Mapping[str, Mapping[str, Cell]]) -> Sequence[Bar]:
 
 
 def in_each(figures: Mapping[str, str]) -> str:
-    """Return the loops' figures in words."""
+    """Return the values of the loops as text."""
     return ", ".join(f"{LOOPS[loop]} {figure}" for loop, figure in figures.items())
 
 
@@ -153,13 +154,13 @@ def in_each(figures: Mapping[str, str]) -> str:
 
 
 def percent(times: Sequence[float], base: Sequence[float]) -> Cell:
-    """Return by how much the medians differ; a single run has no interval."""
+    """Return the relative difference of the medians; a single run has no interval."""
     value, low, high = (100 * (figure - 1) for figure in ratio(times, base))
     return Cell(value, low, high, "%", count=len(base)) if len(base) > 1 else Cell(value, unit="%", count=1)
 
 
 def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar]:
-    """Return by how much a training run takes longer, and the bar on it."""
+    """Return the slow-down of a training run, and the target for it."""
     progress("slow-down of a training run")
     kinds = ["none", TWIN, "ours", *PEERS]
     job = {"job": "training", "kinds": kinds, "rounds": size.runs, "epochs": size.epochs, "powercap": powercap}
@@ -167,27 +168,28 @@ def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar
     base = found.get("none", [])
 
     def cell(kind):
-        times = found.get(kind, [found.get("error", "It gave no figure.")])
+        times = found.get(kind, [found.get("error", "It gave no value.")])
         error = next((figure for figure in times if isinstance(figure, str)), None)
         return Cell(None, unit="%", note=error) if error else percent(times, base)
 
     rows = {kind: [cell(kind)] for kind in kinds[1:]}
     about = (
-        "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) against one with "
-        "no tool, in turns of random order in one process; start and stop of the tool are not in it. One GPU and one "
-        f"processor. `{TWIN}` tells the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and "
-        "carbontracker measure the run alone: a task of the one takes longer than one of these batches, and the other has no "
-        "call for it. "
-        f"{size.runs} runs of each."
+        "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) compared with a run "
+        "without a tool, in random order in one process; excludes the start and stop of the tool. One GPU and one processor. "
+        f"`{TWIN}` shows the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and carbontracker measure "
+        "only the whole run: a CodeCarbon task takes longer than one of these batches, and carbontracker has no call for a "
+        f"batch. {size.runs} runs of each."
     )
     table = Table("Slow-down of a small training run", ["slow-down"], rows, COMMAND, about)
     ours, twin = rows["ours"][0], rows[TWIN][0]
-    asked = "not above the interval of none against none"
+    asked = "not above the interval of a second run without a tool"
     if ours.low is None or twin.low is None:
-        return table, Bar("Slow-down of a small training run", asked, ours.note or twin.note or "One run tells nothing.", None)
-    got = f"{ours.value:+.2f} % ({ours.low:+.2f} to {ours.high:+.2f}); none: {twin.low:+.2f} to {twin.high:+.2f}"
+        return table, Bar("Slow-down of a small training run", asked, ours.note or twin.note or "One run is not enough.", None)
+    got = f"{ours.value:+.2f} % ({ours.low:+.2f} to {ours.high:+.2f}); no tool: {twin.low:+.2f} to {twin.high:+.2f}"
     if twin.high - twin.low > QUIETEST and ours.low <= twin.high:
-        return table, Bar("Slow-down of a small training run", asked, f"{got}; this machine is too noisy now to tell", None)
+        return table, Bar(
+            "Slow-down of a small training run", asked, f"{got}; the machine is too noisy at present to decide", None
+        )
     return table, Bar("Slow-down of a small training run", asked, got, ours.value <= twin.high)
 
 
@@ -197,7 +199,7 @@ def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar
 FIGURES = {
     "import_ms": ("import", "ms"),
     "start_ms": ("start", "ms"),
-    "ready_ms": ("both", "ms"),
+    "ready_ms": ("import and start", "ms"),
     "stop_ms": ("stop", "ms"),
     "threads": ("threads", ""),
     "processes": ("processes", ""),
@@ -207,7 +209,7 @@ FIGURES = {
 
 
 def lives(size: Size, powercap: str, progress: Progress) -> Table:
-    """Return what a tool takes to start and stop, and what it starts."""
+    """Return the cost of starting and stopping a tool, and what it starts."""
     names = [name for _ in range(size.lives) for name in random.sample(list(TOOLS), len(TOOLS))]
     options = {"job": "life", "powercap": powercap, "settle_s": 0.5, "hold_s": 0.5}
     jobs = [(options | {"tool": name}, 10.0) for name in names]
@@ -220,16 +222,16 @@ def lives(size: Size, powercap: str, progress: Progress) -> Table:
 
     rows = {name: [cell(name, figure, unit) for figure, (_, unit) in FIGURES.items()] for name in TOOLS}
     about = (
-        "A fresh interpreter for each figure: the import that the tool's documentation begins with; the start, from its "
-        "options to its first reading (ours waits for a refresh), with all that it imports then; what runs and is resident "
-        "while it measures one GPU and one processor, its processes included; the stop. carbontracker may not ask the network "
-        "for its place."
+        "Each value is from a new interpreter. Import: the import at the beginning of the tool's documentation. Start: from "
+        "the options to the first reading (ours waits for a refresh), including later imports. Threads, processes and "
+        "resident memory: while the tool measures one GPU and one processor, including its child processes. carbontracker has "
+        "no network access to look up its location."
     )
-    return Table("Start, stop, and what is started", [name for name, _ in FIGURES.values()], rows, COMMAND, about)
+    return Table("Start and stop", [name for name, _ in FIGURES.values()], rows, COMMAND, about)
 
 
 def memory(size: Size, progress: Progress) -> Table:
-    """Return by how much memory grows with the batches."""
+    """Return the growth of memory with the batches."""
     jobs = [({"job": "memory", "tool": name, "batches": size.million}, 60.0) for name in ("ours", "zeus")]
     ours, zeus = run_jobs("work", jobs, 2, progress, f"memory of {size.million:,} batches")
 
@@ -242,5 +244,5 @@ def memory(size: Size, progress: Progress) -> Table:
         "codecarbon": [Cell(None, unit="MB", note=TOO_SLOW)],
         "carbontracker": [Cell(None, unit="MB", note=EPOCH_ALONE)],
     }
-    about = "Growth of the resident memory while batches follow each other in a bare loop, after 10,000 of them."
+    about = "Growth of the resident memory while a bare loop runs batches, after a warm-up of 10,000 batches."
     return Table(f"Memory after {size.million:,} batches", ["growth"], rows, COMMAND, about)

@@ -1,4 +1,4 @@
-"""What the measuring itself uses, estimated from the CPU time of the process and of those that it starts."""
+"""Energy used by the measurement itself, estimated from the CPU time of the process and its child processes."""
 
 from collections.abc import Mapping
 
@@ -30,19 +30,19 @@ def measure(scale: Scale, progress: Progress) -> Section:
 
     def row(name) -> list[Cell]:
         if floor is None:
-            return [Cell(None, unit=unit, note="The loop alone gave no figure.") for unit in ("ms/s", "J/h")]
+            return [Cell(None, unit=unit, note="The loop without a tool gave no value.") for unit in ("ms/s", "J/h")]
         errors = next((life["error"] for life in found[name] if "error" in life), "")
         shares = [life["cpu_share"] - floor for life in found[name] if "cpu_share" in life]
         joules = [max(0.0, share) * WATTS_PER_CORE * SECONDS_PER_HOUR for share in shares]
         return [estimate([share * 1000 for share in shares], "ms/s", note=errors), estimate(joules, "J/h", note=errors)]
 
     about = (
-        "CPU time while a tool measures one GPU and one processor of a loop that sleeps 0.1 s a batch, above that of the loop "
-        f"alone, after {SETTLE_S[scale]:g} s to settle; times {WATTS_PER_CORE:g} W for a busy core, which is an assumption: a "
-        "server's 270 W over its 40 cores. Each at its default interval: 0.05 s for ours, 15 s for CodeCarbon (its monitor "
-        "1 s; in a look that is shorter there is none of its readings), 1 s for carbontracker; CodeCarbon's batches are not "
-        "marked; Zeus reads at the edges of a window, here of each batch. What it costs to wake a core is "
-        "not in it."
+        "CPU time while a tool measures one GPU and one processor for a loop that sleeps 0.1 s per batch, in excess of the "
+        f"loop without a tool, after {SETTLE_S[scale]:g} s to settle. Energy is CPU time times {WATTS_PER_CORE:g} W for a busy "
+        "core, which is an assumption: a server's 270 W divided by its 40 cores. Each tool uses its default interval: 0.05 s "
+        "for ours, 15 s for CodeCarbon (1 s for its monitor; a shorter measurement contains none of its readings), 1 s for "
+        "carbontracker. CodeCarbon's batches are not marked. Zeus reads at the start and end of a window, here of each batch. "
+        "The energy to wake a core is not included."
     )
     rows = {name: row(name) for name in TOOLS if name != "none"}
-    return Section([Table("Energy of its own", ["CPU time", "energy"], rows, COMMAND, about)])
+    return Section([Table("Energy used by the tool itself", ["CPU time", "energy"], rows, COMMAND, about)])

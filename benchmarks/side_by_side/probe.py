@@ -1,6 +1,6 @@
-"""One cost of one tool: `python -m side_by_side.probe '<job as JSON>'`, in a process of its own; it prints JSON.
+"""Measure one cost of one tool: `python -m side_by_side.probe '<job as JSON>'`, in a separate process; it prints JSON.
 
-The job names its `kind`: `batches`, `idle`, `period` or `week`; the rest are that function's arguments.
+The `kind` of the job is `batches`, `idle`, `period` or `week`; its other items are the arguments of that function.
 """
 
 import gc
@@ -25,13 +25,13 @@ from .week import play_week
 from .work import cpu_seconds
 
 WARM_UP = {"ours": 20_000, "zeus": 1000, "codecarbon": 5}
-"""Batches before the memory is looked at: buffers of fixed size fill up meanwhile."""
+"""Batches before the memory is measured, in which buffers of fixed size fill up."""
 SETTLE_S = 1.0
 MB = 1e6
 
 
 def start(kind: str, folder: Path, gpus: int = 1) -> tuple[Tool, Marks | None]:
-    """Start a tool beside simulated GPUs; return it, and what marks its batches, None where it has no call for them."""
+    """Start a tool on simulated GPUs; return it and the hooks that mark its batches, None if it has no call for them."""
     SimulatedDriver(folder).start(gpus)
     tool = open_tool(kind, Place(gpus))
     tool.start()
@@ -39,7 +39,7 @@ def start(kind: str, folder: Path, gpus: int = 1) -> tuple[Tool, Marks | None]:
 
 
 def repeat(marks: Marks, count: int) -> float:
-    """Mark so many batches, and return the time of one in µs."""
+    """Mark this number of batches, and return the time of one in µs."""
     begin, end = marks.begin, marks.end
     begun = time.perf_counter()
     for _ in range(count):
@@ -49,9 +49,9 @@ def repeat(marks: Marks, count: int) -> float:
 
 
 def measure_batches(folder: Path, tool: str, count: int) -> dict[str, float]:
-    """Return the time of a batch in µs, and by how many MB the memory grows over so many batches.
+    """Return the time of a batch in µs, and the memory growth in MB over this number of batches.
 
-    First the process's memory is looked at, with the time; then Python's own, by tracemalloc, which slows everything.
+    The process's memory is measured first, with the time; then Python's own memory, by tracemalloc, which slows everything.
     """
     running, marks = start(tool, folder)
     process = psutil.Process()
@@ -62,7 +62,7 @@ def measure_batches(folder: Path, tool: str, count: int) -> dict[str, float]:
     gc.collect()
     resident = process.memory_info().rss - resident
     tracemalloc.start()
-    repeat(marks, WARM_UP[tool])  # what the buffers hold is traced from now on
+    repeat(marks, WARM_UP[tool])  # the contents of the buffers are traced from now on
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
     repeat(marks, count)
@@ -74,7 +74,7 @@ def measure_batches(folder: Path, tool: str, count: int) -> dict[str, float]:
 
 
 def measure_idle(folder: Path, tool: str, gpus: int, seconds: float, batches: int) -> dict[str, float | None]:
-    """Return the share of a core in percent that a tool takes in a batch that sleeps, and the time of an empty one in µs."""
+    """Return the share of a core in percent used by a tool during a batch that sleeps, and the time of an empty batch in µs."""
     running, marks = start(tool, folder, gpus)
     if marks is None:
         share, us = core_share(seconds), None
@@ -88,14 +88,14 @@ def measure_idle(folder: Path, tool: str, gpus: int, seconds: float, batches: in
 
 
 def measure_period(folder: Path, interval_s: float, seconds: float) -> dict[str, float]:
-    """Return the share of a core in percent that our meter takes with this sampling period."""
+    """Return the share of a core in percent that our meter uses with this sampling period."""
     SimulatedDriver(folder).start()
     with EnergyMeter(backends=[NvmlBackend()], sample_interval=interval_s, carbon_intensity=400, verbose=False):
         return {"percent": core_share(seconds)}
 
 
 def core_share(seconds: float) -> float:
-    """Sleep, and return the share of a core in percent that this process and its children took meanwhile."""
+    """Sleep, and return the share of a core in percent that this process and its children used during that time."""
     time.sleep(SETTLE_S)
     cpu, begun = cpu_seconds(), time.perf_counter()
     time.sleep(seconds)
@@ -111,7 +111,7 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Do the job that the command line names, and print."""
+    """Run the job given on the command line, and print its result."""
     job = json.loads(sys.argv[1])
     kind = job.pop("kind")
     with tempfile.TemporaryDirectory() as folder:

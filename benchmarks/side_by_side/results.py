@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain data.
+"""The results of a benchmark, as plain data.
 
 Each section is a module with one function, `measure(scale: Scale, progress: Progress) -> Section`.
 """
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Scale = Literal["smoke", "quick", "full"]
-"""smoke: the harness alone, in seconds; quick: within 5 minutes on two cores with all the others; full: as long as it takes."""
+"""smoke: only the harness, in seconds; quick: all sections within 5 minutes on two cores; full: no time limit."""
 
 Progress = Callable[[str], None]
-"""Is told what is measured now, in a few words."""
+"""Called with a short description of the current measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure, or the reason why there is none.
+    """One value, or the reason why there is none.
 
     Attributes:
-        value: The figure, most often a median; None where there is none, and then `note` says why.
-        low: Lower end of its 95 % interval, or of the range of few values; None where it has none.
+        value: The value, usually a median; None if there is none, and then `note` is the reason.
+        low: Lower end of its 95 % interval, or of the range of few values; None if it has neither.
         high: Upper end.
         unit: Such as `µs`; empty for a plain number.
-        note: The reason of a missing figure in a sentence, or a remark on it.
-        count: Of how many values it is made; None where it is no statistic.
+        note: The reason of a missing value in a sentence, or a note on the value.
+        count: Number of values behind it; None if it is not a statistic.
     """
 
     value: float | None
@@ -43,8 +43,8 @@ class Table:
         title: What it shows.
         columns: Names of the columns, without that of the rows.
         rows: Cells by the row's name, one for each column.
-        command: What to run to get it again.
-        about: What was done, and how to read it, in a few sentences.
+        command: The command that repeats it.
+        about: What was measured, and how to read the table, in a few sentences.
     """
 
     title: str
@@ -56,13 +56,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What was promised, and what was found.
+    """A target and the result.
 
     Attributes:
-        name: Of what.
-        asked: The bar in words, such as `at most 3 µs`.
-        got: The figure in words, with its interval where it has one.
-        held: Whether it holds; None where it could not be told, and `got` says why.
+        name: What the target is for.
+        asked: The target as text, such as `at most 3 µs`.
+        got: The result as text, with its interval if it has one.
+        held: Whether the target is met; None if it could not be decided, and then `got` is the reason.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one module found."""
+    """The results of one module."""
 
     tables: Sequence[Table]
     bars: Sequence[Bar] = ()

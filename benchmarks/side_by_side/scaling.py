@@ -1,4 +1,4 @@
-"""How the cost grows: with the number of batches, of devices, with the sampling period, with the length of the run."""
+"""How the cost grows with the number of batches, the number of devices, the sampling period and the length of the run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ EXACT = 1e-6
 """A total that is this close to the truth counts as exact: a week's last refresh of the counter holds about so much."""
 
 NO_BATCH = Cell(None, note="It has no call for a batch.")
-NOT_AT_THIS_SCALE = Cell(None, note="It is not measured at this scale.")
+NOT_AT_THIS_SCALE = Cell(None, note="Not measured at this scale.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Plan:
         batches: Numbers of batches for each tool.
         gpus: Numbers of GPUs.
         periods: Sampling periods in s.
-        idle_s: Length of a look at the processor's time.
+        idle_s: Length of a measurement of the processor's time.
         week_s: Length of the simulated run in s.
         week_interval_s: Its sampling period in s.
-        repeats: How often the processor's time is looked at.
+        repeats: How often the processor's time is measured.
     """
 
     batches: dict[str, Sequence[int]]
@@ -136,7 +136,7 @@ def cell(found: Found, job: Job, figure: str, unit: str) -> Cell:
 
 def batch_table(found: Found, plan: Plan) -> Table:
     """Return the table of time and memory by number of batches."""
-    figures = (("us", "µs", "a batch"), ("traced_mb", "MB", "memory of Python"), ("resident_mb", "MB", "memory of the process"))
+    figures = (("us", "µs", "per batch"), ("traced_mb", "MB", "Python memory"), ("resident_mb", "MB", "process memory"))
     counts = sorted({count for some in plan.batches.values() for count in some})
     rows = {
         f"{count:,} batches": [
@@ -146,11 +146,11 @@ def batch_table(found: Found, plan: Plan) -> Table:
     }
     columns = [f"{tool}, {words}" for tool in plan.batches for _, _, words in figures]
     about = (
-        "A bare loop with one simulated GPU: ours by batch_start and batch_end, Zeus by begin_window and end_window, "
-        "CodeCarbon by start_task and stop_task. Memory is what it grew by over so many batches, once buffers of a fixed size "
-        "are full."
+        "A bare loop with one simulated GPU: ours with batch_start and batch_end, Zeus with begin_window and end_window, "
+        "CodeCarbon with start_task and stop_task. Memory is its growth over this number of batches, after buffers of fixed "
+        "size have filled up."
     )
-    return Table("Cost against number of batches", columns, rows, COMMAND, about)
+    return Table("Cost by number of batches", columns, rows, COMMAND, about)
 
 
 def device_table(found: Found, plan: Plan) -> Table:
@@ -162,14 +162,14 @@ def device_table(found: Found, plan: Plan) -> Table:
         ]
         for gpus in plan.gpus
     }
-    columns = [f"{tool}, {words}" for tool in NAMES for words in ("beside the loop", "a batch")]
+    columns = [f"{tool}, {words}" for tool in NAMES for words in ("background", "per batch")]
     about = (
-        "Processor's time of the whole process in a batch that sleeps, and the time that the loop loses with each batch. Each "
-        f"tool at its usual sampling period; the look takes {plan.idle_s:g} s, so that of CodeCarbon, which reads every 15 s, "
-        f"hardly a reading is in it. {AT_ONCE} processes ran at a time. Zeus does not sample where the GPUs count joules: it "
-        "asks them all at the ends of each window."
+        "Background: CPU time of the whole process during a batch that sleeps. Per batch: time added to the loop by each "
+        f"batch. Each tool uses its default sampling period. A measurement takes {plan.idle_s:g} s, so it contains hardly any "
+        f"reading of CodeCarbon, which reads every 15 s. {AT_ONCE} processes ran at a time. Zeus does not sample GPUs that "
+        "have an energy counter: it reads all of them at the start and end of each window."
     )
-    return Table("Cost against number of devices", columns, rows, COMMAND, about)
+    return Table("Cost by number of devices", columns, rows, COMMAND, about)
 
 
 def period_table(found: Found, plan: Plan) -> Table:
@@ -178,22 +178,20 @@ def period_table(found: Found, plan: Plan) -> Table:
         f"{interval_s * 1000:g} ms": [cell(found, period_job(interval_s, plan), "percent", "% of a core")]
         for interval_s in plan.periods
     }
-    about = (
-        "Ours, one simulated GPU. What is read more often than asked for is in it: the meter looks for the counter's refreshes."
-    )
-    return Table("Cost against sampling period", ["ours, beside the loop"], rows, COMMAND, about)
+    about = "Ours, one simulated GPU. Includes additional reads: the meter reads more often to find the counter's refreshes."
+    return Table("Cost by sampling period", ["ours, background"], rows, COMMAND, about)
 
 
 def week_table(found: Found, plan: Plan) -> Table:
     """Return the table of the long run."""
     figures = {
-        "size of the run file": ("bytes", "bytes"),
-        "epochs in it": ("epochs", ""),
+        "size of the record": ("bytes", "bytes"),
+        "epochs in the record": ("epochs", ""),
         "total": ("joules", "J"),
         "error of the total": ("error_joules", "J"),
         "error of the time": ("error_seconds", "s"),
         "batches missing": ("missing_batches", ""),
-        "rewriting the file at its end": ("review_percent", "% of a core"),
+        "rewriting the record at the end": ("review_percent", "% of a core"),
     }
     rows = {name: [cell(found, week_job(plan), figure, unit)] for name, (figure, unit) in figures.items()}
     about = (
@@ -204,16 +202,16 @@ def week_table(found: Found, plan: Plan) -> Table:
 
 
 def bars(found: Found, plan: Plan) -> list[Bar]:
-    """Return the bars."""
+    """Return the targets."""
     count = max(plan.batches["ours"])
     (grown,) = found[key(batch_job("ours", count))]
     (week,) = found[key(week_job(plan))]
-    asked = (f"at most {MEMORY_BAR_MB:g} MB", f"at most {RECORD_BAR_MB:g} MB", "the truth to a millionth")
-    names = ("memory grown by 10⁷ batches", "run file of a simulated week", "total of a simulated week")
+    asked = (f"at most {MEMORY_BAR_MB:g} MB", f"at most {RECORD_BAR_MB:g} MB", "within a millionth of the true value")
+    names = ("memory growth over 10⁷ batches", "record of a simulated week", "total of a simulated week")
     if "error" in grown:
         memory = Bar(names[0], asked[0], grown["error"], held=None)
     else:
-        got = f"{grown['traced_mb']:.3f} MB of Python, {grown['resident_mb']:.3f} MB of the process over {count:,} batches"
+        got = f"{grown['traced_mb']:.3f} MB in Python, {grown['resident_mb']:.3f} MB in the process, over {count:,} batches"
         held = max(grown["traced_mb"], grown["resident_mb"]) <= MEMORY_BAR_MB
         memory = Bar(names[0], asked[0], got, held if count == MOST_BATCHES or not held else None)
     if "error" in week:
@@ -274,7 +272,7 @@ def plots(found: Found, plan: Plan) -> list[Plot]:
 
 
 def measure(scale: Scale, progress: Progress) -> Section:
-    """Measure all of it."""
+    """Measure everything."""
     plan = PLANS[scale]
     found = find(plan, progress)
     tables = [batch_table(found, plan), device_table(found, plan), period_table(found, plan), week_table(found, plan)]

@@ -1,7 +1,7 @@
-"""One adapter for each tool, so that the same work is measured by all.
+"""One adapter for each tool, so that all measure the same work.
 
-Each peer is used as its own documentation says. What is changed on it: it looks for the processor's counters in the simulated
-tree, and it may not ask the network for its place. A tool is used once: started, stopped, and asked.
+Each tool is used as its own documentation says, with two changes: it reads the processor's counters in the simulated tree, and
+it has no network access to look up its location. A tool is used once: started, stopped, and queried.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from side_by_side import driver_gaps
 
 JOULES_PER_KWH = 3.6e6
 LONGEST_REFRESH_S = 0.5
-"""A window of ours is known when the counters have refreshed after its end; longer than this is not waited for."""
+"""A window of ours is known when the counters have refreshed after its end; the longest time to wait for that."""
 
 Question = Literal["total", "epoch", "batch", "split"]
-"""What a tool is asked: energy of the run, of windows as long as an epoch, of single batches, or of compute and data wait."""
+"""What a tool measures: energy of the run, of windows as long as an epoch, of single batches, or of compute and data wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Place:
 
     Attributes:
         gpus: Number of GPUs of the simulated driver that this process has loaded, or finds by its environment.
-        powercap: Root of a simulated powercap tree; None where no processor is measured.
+        powercap: Root of a simulated powercap tree; None if no processor is measured.
     """
 
     gpus: int = 1
@@ -42,9 +42,9 @@ class Tool(Protocol):
     """Something that measures energy.
 
     Attributes:
-        name: Of the tool.
-        package: Name on the package index, for its version; None where nothing measures.
-        cannot: Why it cannot answer a question, in a sentence.
+        name: Name of the tool.
+        package: Name on the package index, for its version; None if there is no tool.
+        cannot: Reasons why it cannot answer a question, in a sentence each.
     """
 
     name: ClassVar[str]
@@ -56,8 +56,8 @@ class Tool(Protocol):
 
         Args:
             place: What is measured.
-            question: What is asked afterwards.
-            cheap: Whether the least cost is wanted, rather than the least error.
+            question: What it is to measure.
+            cheap: Whether to use the settings of lowest cost, instead of those of lowest error.
         """
 
     def start(self) -> None:
@@ -67,20 +67,20 @@ class Tool(Protocol):
         """End."""
 
     def begin(self, key: str) -> None:
-        """Begin a window of this name: an epoch or a batch, by the question."""
+        """Begin a window of this name: an epoch or a batch, depending on the question."""
 
     def end(self, key: str) -> None:
         """End it."""
 
     def total_joules(self) -> float | None:
-        """Return the energy of the run in J, after the stop; None where it is not known."""
+        """Return the energy of the run in J, after the stop; None if it is unknown."""
 
     def windows(self) -> dict[str, float | None]:
         """Return the energy of each window in J, after the stop."""
 
 
 def version_of(name: str) -> str:
-    """Return the version of a tool; empty where nothing measures."""
+    """Return the version of a tool; empty if there is no tool."""
     package = TOOLS[name].package
     return "" if package is None else version(package)
 
@@ -123,7 +123,7 @@ class Ours:
 
     Attributes:
         meter: The meter.
-        record_event: Records an event of a GPU at each edge of a batch; None where the host's time serves.
+        record_event: Records a GPU event at the start and end of each batch; None to use the host's time.
     """
 
     name = "ours"
@@ -146,7 +146,9 @@ class Ours:
 
     def start(self) -> None:
         """Start the meter in the stage of training."""
-        self.meter.start(record_event=self.record_event)
+        from ml_energy_callbacks import LoopDescription
+
+        self.meter.start(LoopDescription(record_event=self.record_event))
         self.meter.begin_stage("train")
 
     def stop(self) -> None:
@@ -159,7 +161,7 @@ class Ours:
         self.meter.stop()
 
     def begin(self, key: str) -> None:
-        """Open a window, and mark the start where it is a batch."""
+        """Open a window, and mark the start if it is a batch."""
         self._open[key] = context = self.meter.window()
         self._windows[key] = context.__enter__()
         if self._question != "epoch":
@@ -183,7 +185,7 @@ class Ours:
 class Zeus:
     """ZeusMonitor with begin_window and end_window.
 
-    `sync_execution=False`: the loops do not use CUDA. A short window is approximated by the power where errors are asked for.
+    `sync_execution=False`: the loops do not use CUDA. A short window is approximated from the power if errors are measured.
 
     Attributes:
         monitor: The monitor.
@@ -243,7 +245,7 @@ def _zeus_joules(found: Any) -> float:
 class CodeCarbon:
     """OfflineEmissionsTracker: start and stop for the run, start_task and stop_task for windows; nothing is saved.
 
-    Its guesses are left out: memory always, and the processor where there is no simulated counter of it.
+    Its estimates are left out: memory always, and the processor if it has no simulated counter.
 
     Attributes:
         tracker: The tracker.
@@ -259,7 +261,7 @@ class CodeCarbon:
         from codecarbon.external import hardware
 
         driver_gaps.fill()
-        gpu.is_nvidia_system = lambda: place.gpus > 0  # it asks whether `nvidia-smi` can be run
+        gpu.is_nvidia_system = lambda: place.gpus > 0  # it checks whether `nvidia-smi` can be run
         self._with_cpu = place.powercap is not None
         if place.powercap:
             folder = str(class_view(place.powercap) / "intel-rapl")
@@ -279,10 +281,10 @@ class CodeCarbon:
         self._found: dict[str, float | None] = {}
 
     def start(self) -> None:
-        """Start the tracker; where tasks are measured, they do."""
+        """Start the tracker; if tasks are measured, they start it."""
         self.tracker = self._make(**self._options)
         if self._tasks:
-            self.tracker.get_detected_hardware()  # else the first task does it, and takes a second longer
+            self.tracker.get_detected_hardware()  # otherwise the first task does this, and takes a second longer
         else:
             self.tracker.start()
 
@@ -299,7 +301,7 @@ class CodeCarbon:
         self._found[key] = self._joules(self.tracker.stop_task(key))
 
     def total_joules(self) -> float | None:
-        """Return the energy of the run, which is that of its tasks where there are any."""
+        """Return the energy of the run, which is that of its tasks if there are any."""
         data = getattr(self.tracker, "final_emissions_data", None)
         return None if data is None else self._joules(data)
 
@@ -312,9 +314,9 @@ class CodeCarbon:
 
 
 class CarbonTracker:
-    """CarbonTracker with epoch_start and epoch_end; the run is one epoch unless epochs are asked for.
+    """CarbonTracker with epoch_start and epoch_end; the run is one epoch unless epochs are measured.
 
-    Its power usage effectiveness of a data centre, which it multiplies in, is taken out again.
+    The power usage effectiveness by which it multiplies the energy is divided out again.
 
     Attributes:
         tracker: The tracker.
@@ -338,7 +340,7 @@ class CarbonTracker:
         self._epochs = question == "epoch"
         parts = ["gpu"] * bool(place.gpus) + ["cpu"] * bool(place.powercap)
         self._make = lambda: Tracker(
-            epochs=1_000_000,  # it stops by itself after the last one, and cannot be asked any more
+            epochs=1_000_000,  # it stops by itself after the last one, and cannot be queried any more
             epochs_before_pred=0,
             update_interval=1 if cheap else 0.01,
             interpretable=False,
@@ -350,14 +352,14 @@ class CarbonTracker:
         self._joules: list[float] = []
 
     def start(self) -> None:
-        """Start the tracker, and the epoch that is the run."""
+        """Start the tracker and, if the run is one epoch, the epoch."""
         with _to_stderr():
             self.tracker = self._make()
         if not self._epochs:
             self.tracker.epoch_start()
 
     def stop(self) -> None:
-        """End the epoch, ask for the energy and stop the tracker."""
+        """End the epoch, read the energy and stop the tracker."""
         with _to_stderr():
             if not self._epochs:
                 self.tracker.epoch_end()
@@ -385,7 +387,7 @@ class CarbonTracker:
 
 
 def _no_network(*_: object, **__: object) -> None:
-    """Stand in for the look-up of the place by network.
+    """Replace the look-up of the location by network.
 
     Raises:
         ConnectionError: Always.
@@ -396,14 +398,14 @@ def _no_network(*_: object, **__: object) -> None:
 
 @contextlib.contextmanager
 def _to_stderr():
-    """Let the body print on stderr, with no warnings: stdout is the reader's."""
+    """Redirect the output of the block to stderr, without warnings: stdout is for the results."""
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def class_view(powercap: Path) -> Path:
-    """Return a folder that shows a tree as `/sys/class/powercap` does: a flat link for each counter, and one to their root."""
+    """Return a folder that shows a tree like `/sys/class/powercap`: a flat link for each counter, and one to their root."""
     view = powercap.with_name(f"{powercap.name}-class")
     control = view / "intel-rapl"
     if not control.exists():

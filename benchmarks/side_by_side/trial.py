@@ -1,6 +1,6 @@
-"""One tool in one world, in real time: `python -m side_by_side.trial '<job as JSON>'`, in a process of its own.
+"""Run one tool in one simulation, in real time: `python -m side_by_side.trial '<job as JSON>'`, in a separate process.
 
-It prints what the tool said and what was true, as JSON.
+It prints the values reported by the tool and the true values, as JSON.
 """
 
 import json
@@ -14,20 +14,20 @@ from .tools import CodeCarbon, Ours, Question, Tool, make
 from .worlds import ASLEEP_WATTS, COMPUTE_WATTS, SPREAD, WAIT_WATTS, Spec, World
 
 SETTLE_S = 0.3
-"""Wait after the last window, so that every tool can tell it; it belongs to the run."""
+"""Wait after the last window, so that every tool can report it; it is part of the run."""
 
 
 class Loop:
-    """A training loop, and what it truly drew.
+    """A training loop, and its true energy.
 
     Attributes:
         total: True energy of the run in J.
-        wait: That of the waits for data.
-        windows: That of each batch's computing and of each epoch.
+        wait: True energy of the waits for data in J.
+        windows: True energy of each batch's computing and of each epoch in J.
     """
 
     def __init__(self, spec: Spec, world: World, tool: Tool, question: Question) -> None:
-        """Have a tool measure the windows that a question is about."""
+        """Prepare the loop for a tool and the windows of a question."""
         self.total = self.wait = 0.0
         self.windows: dict[str, float] = {}
         self._spec = spec
@@ -35,15 +35,15 @@ class Loop:
         self._tool = tool
         self._question = question
         self._single = question in {"batch", "split"}
-        # Ours is told of every batch, as its documentation says. A tool whose tasks leave gaps between them gets one for each
-        # wait, too.
+        # Ours marks every batch, as its documentation says. A tool whose tasks leave gaps between them also gets a task for
+        # each wait.
         self._meter = tool.meter if isinstance(tool, Ours) and not self._single else None
         self._waits = self._single and isinstance(tool, CodeCarbon)
         self._batches = 0
         self._wait_began = 0.0
 
     def play(self) -> None:
-        """Play the run."""
+        """Execute the run."""
         spec = self._spec
         began = self._wait_began = self._world.draw(WAIT_WATTS)
         start = monotonic()
@@ -88,7 +88,7 @@ class Loop:
 
 
 def wait_joules(tool: Tool, windows: dict[str, float | None]) -> tuple[float | None, float | None, str]:
-    """Return the energy of the waits that a tool tells, the half-width that it states, and why there is none."""
+    """Return the energy of the waits that a tool reports, the half-width that it states, and the reason if there is none."""
     if isinstance(tool, Ours):
         phase = tool.meter.record.stages["train"].phases["data_wait"]
         half = None if phase.joules is None else phase.joules * (phase.relative_uncertainty or 0.0)
@@ -101,7 +101,7 @@ def wait_joules(tool: Tool, windows: dict[str, float | None]) -> tuple[float | N
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run a tool, and return pairs of what it said and what was true."""
+    """Run a tool, and return pairs of reported and true values."""
     spec, question = Spec(**job["spec"]), job["question"]
     world = World(spec, folder)
     with world.alive():
@@ -129,7 +129,7 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the job that the command line names, and print."""
+    """Run the job given on the command line, and print its result."""
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(run(json.loads(sys.argv[1]), Path(folder))))
 

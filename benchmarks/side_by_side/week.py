@@ -1,28 +1,29 @@
-"""A long run under a manual clock: the core as the meter drives it, with an epoch each minute, and the run file at its end."""
+"""A long run under a manual clock: drives the core as the meter does, with an epoch each minute, and writes the record."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_energy_callbacks.attribution import Ledger
+from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import PHASES
-from ml_energy_callbacks.records import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch, encode_record, load_record
-from ml_energy_callbacks.sampler import REVIEW_NS, Poller
-from ml_energy_callbacks.storage import LocalFile
-from ml_energy_callbacks.summary import State, Tally, build_record
+from ml_energy_callbacks.meter.sampler import REVIEW_NS, Poller
+from ml_energy_callbacks.meter.summary import State, Tally, build_record
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES
+from ml_energy_callbacks.record.load import encode_record, load_record
+from ml_energy_callbacks.record.schema import FILE_NAME, EpochRecord, Run, RunRecord, add_epoch
+from ml_energy_callbacks.record.storage import LocalFile
 from ml_energy_callbacks.testing import ManualClock, ScriptedCounter, SquareCurve
-from ml_energy_callbacks.timeline import OUTSIDE, Timeline
 
 EPOCH_S = 60.0
 CYCLE_S, DUTY = 0.97, 2 / 3
-"""A batch and the wait for its data; the share of computing in it."""
+"""Duration of a batch with the wait for its data, and the fraction of computing in it."""
 WATTS = (90.0, 420.0)
 SAMPLES = 32
 LAST_STEP_S = 0.005
-"""So often a meter that stops looks whether the counter was refreshed."""
+"""Interval at which a stopping meter checks whether the counter was refreshed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class _Run:
         self._before = _Point(0.0, 0.0, 0)
 
     def start(self) -> None:
-        """Wait for the first refreshes, as the meter does, so that there is a figure to tell."""
+        """Wait for the first refreshes, as the meter does, so that there is a value to report."""
         self.start_ns = self.timeline.switch(self.tally.buckets["other"])
         while not self.poller.ready:
             self.poll_until(self.poller.next_poll + 1)
@@ -64,14 +65,14 @@ class _Run:
         return ended
 
     def poll_until(self, instant: int) -> None:
-        """Poll whenever it is due, up to an instant in ns."""
+        """Poll whenever a poll is due, up to an instant in ns."""
         while self.poller.next_poll < instant:
             self.clock.now_ns = max(self.clock.now_ns, self.poller.next_poll)
             self.poller.poll()
         self.clock.now_ns = max(self.clock.now_ns, instant)
 
     def end_epoch(self) -> None:
-        """Note an epoch as the meter does."""
+        """Record an epoch as the meter does."""
         look = self.timeline.look()
         buckets = list(self.tally.buckets.values())
         known = self.ledger.published.at(look.now, look.totals)
@@ -95,7 +96,7 @@ class _Run:
         self._before = point
 
     def record(self) -> RunRecord:
-        """Return the record as of now."""
+        """Return the current record."""
         look = self.timeline.look()
         state = State(look.now, look.totals, look.counts, [self.ledger], [self.tally], self.epochs)
         run = Run(id="week", started_at="2026-01-01T00:00:00+00:00", status="completed", framework="none", hostnames=["host"])
@@ -103,7 +104,7 @@ class _Run:
 
 
 def play_week(folder: Path, seconds: float, interval_s: float) -> dict[str, Any]:
-    """Play a run of this length, polled this often; return the size of its file, its errors, and what a review of it takes."""
+    """Simulate a run of this length and polling interval; return the size of its file, its errors, and the cost of a review."""
     run = _Run(interval_s)
     run.start()
     wait, compute = run.tally.buckets["data_wait"], run.tally.buckets["compute"]

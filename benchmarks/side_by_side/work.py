@@ -1,7 +1,7 @@
-"""Work that the tools are measured on: `python -m side_by_side.work '<job as JSON>'`, in a process of its own.
+"""Work on which the tools are measured: `python -m side_by_side.work '<job as JSON>'`, in a separate process.
 
-A job names a function of this module and holds what it is called with; what that returns is printed as JSON. Nothing that
-belongs to a tool is imported above, as the time of the imports is measured, too.
+A job contains the name of a function of this module and its arguments; the result is printed as JSON. No part of a tool is
+imported at the top of this module, because the time of the imports is measured, too.
 """
 
 import importlib
@@ -22,7 +22,7 @@ IMPORTS = {
     "codecarbon": "from codecarbon import OfflineEmissionsTracker",
     "carbontracker": "from carbontracker.tracker import CarbonTracker",
 }
-"""As each tool's documentation begins."""
+"""The import at the beginning of each tool's documentation."""
 
 SETTINGS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
 WARM_UP = 10_000
@@ -31,13 +31,13 @@ PAGE = resource.getpagesize()
 
 
 def in_turns(kinds, rounds, run) -> dict[str, list]:
-    """Run the kinds so many times, each time in another order; return what they give, or the error's text, by kind."""
+    """Run each kind once per round, each round in another order; return the results, or the error's text, by kind."""
     found = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind in random.sample(kinds, len(kinds)):
             try:
                 found[kind].append(run(kind))
-            except Exception as error:  # noqa: BLE001 - a peer's error is a result
+            except Exception as error:  # noqa: BLE001 - an error of another tool is a result
                 found[kind].append(f"{type(error).__name__}: {error}")
     return found
 
@@ -51,7 +51,7 @@ def hooks(loop, kinds, rounds, batches) -> dict[str, list]:
 def training(kinds, rounds, epochs, powercap) -> dict[str, list]:
     """Return the time of a training run in s for each round; `none` and `none again` are the same.
 
-    CodeCarbon measures the run alone: a task takes longer than one of these batches.
+    CodeCarbon measures only the whole run: a task takes longer than one of these batches.
     """
     from .loop_bare import Digits
     from .marks import marking
@@ -69,7 +69,7 @@ def training(kinds, rounds, epochs, powercap) -> dict[str, list]:
 
 
 def memory(tool, batches) -> dict[str, float]:
-    """Return the growth of memory in MB over so many batches, and the time of one in µs."""
+    """Return the memory growth in MB over this number of batches, and the time of one in µs."""
     from .marks import marking
     from .tools import Place
 
@@ -86,13 +86,13 @@ def memory(tool, batches) -> dict[str, float]:
 
 
 def life(tool, powercap, settle_s, hold_s) -> dict[str, float]:
-    """Import a tool, start it, let it measure batches of 0.1 s, and stop it.
+    """Import a tool, start it, measure batches of 0.1 s, and stop it.
 
     Args:
-        tool: Its name.
-        powercap: The tree.
-        settle_s: So long after the start, what it started is done with its own start.
-        hold_s: So long its CPU time is counted.
+        tool: Name of the tool.
+        powercap: Root of the simulated powercap tree.
+        settle_s: Time in s after the start until threads and processes of the tool have started up.
+        hold_s: Time in s during which its CPU time is measured.
     """
     threads, memory_before, began = thread_count(), resident(), time.perf_counter()
     exec(IMPORTS[tool])  # noqa: S102 - one of those above
@@ -130,12 +130,12 @@ def life(tool, powercap, settle_s, hold_s) -> dict[str, float]:
 
 
 def thread_count() -> int:
-    """Return the number of this process's threads, those of libraries included."""
+    """Return the number of this process's threads, including those of libraries."""
     return len(list(Path("/proc/self/task").iterdir()))
 
 
 def resident(process="self") -> int:
-    """Return a process's resident memory in bytes; 0 where it has just ended."""
+    """Return a process's resident memory in bytes; 0 if it has just ended."""
     try:
         return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * PAGE
     except OSError:
@@ -143,13 +143,13 @@ def resident(process="self") -> int:
 
 
 def peak() -> int:
-    """Return the most that was ever resident of this process in bytes; `ru_maxrss` begins with that of the parent."""
+    """Return the peak resident memory of this process in bytes; `ru_maxrss` would include the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def stat(process) -> list[str]:
-    """Return the fields of a process's `stat` after its name; none where it has just ended."""
+    """Return the fields of a process's `stat` after its name; none if it has just ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -157,7 +157,7 @@ def stat(process) -> list[str]:
 
 
 def descendants() -> list[int]:
-    """Return the ids of the processes that this one started, and that these did."""
+    """Return the ids of all descendants of this process."""
     children = {}
     for folder in Path("/proc").glob("[0-9]*"):
         if fields := stat(folder.name):
@@ -171,7 +171,7 @@ def descendants() -> list[int]:
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of this process and of those that it started."""
+    """Return the CPU time of this process and its descendants in s."""
     ticks = sum(int(fields[11]) + int(fields[12]) for process in descendants() if (fields := stat(process)))
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
@@ -180,7 +180,7 @@ JOBS = {function.__name__: function for function in (hooks, training, memory, li
 
 
 def main() -> None:
-    """Run the job that the command line holds, and print what it returns."""
+    """Run the job given on the command line, and print its result."""
     warnings.simplefilter("ignore")
     os.environ |= SETTINGS
     job = json.loads(sys.argv[1])

@@ -1,7 +1,7 @@
-"""Simulated hardware whose true energy is known, and a training loop that sets what it draws.
+"""Simulated hardware whose true energy is known, and whose power is set by a training loop.
 
-The truth is the integral of the power that the loop set, at the instants at which it set it: a sleep that lasts longer than
-asked is nobody's error.
+The true energy is the integral of the power that the loop set, at the instants at which it set it: a sleep that lasts longer
+than requested is not an error of a tool.
 """
 
 import ctypes
@@ -25,18 +25,18 @@ Fault = Literal["", "wrap", "outage", "reload"]
 ASLEEP_WATTS, WAIT_WATTS, COMPUTE_WATTS = 1.0, 90.0, 420.0
 """Before and after the run, while the loop waits for data, and while it computes."""
 NOISE = 0.03
-"""Each phase's power varies by up to this share."""
+"""Each phase's power varies by up to this fraction."""
 SPREAD = 0.2
-"""Each phase's length varies by up to this share."""
+"""Each phase's length varies by up to this fraction."""
 WRAP_JOULES = 1000.0
-"""A processor's counter wraps after 65 kJ or more; here early enough for a short run to see it."""
+"""A processor's counter wraps after 65 kJ or more; here early enough to wrap in a short run."""
 OUTAGE_S = 2.0
 GPU_IS_LOST = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A world and the loop in it.
+    """A simulation and the loop in it.
 
     Attributes:
         gpus: Number of GPUs.
@@ -44,8 +44,8 @@ class Spec:
         batch_s: Mean length of a batch's computing in s; the wait for its data takes half of it.
         seconds: Length of the run in s.
         epochs: Number of equally long epochs.
-        seed: What all that varies goes by.
-        fault: What goes wrong, a third of the run in. The wrap is that of a processor's counter, in place of the GPUs'.
+        seed: Seed of all random variation.
+        fault: The fault, after a third of the run. The wrap is that of a processor's counter, which replaces the GPUs.
     """
 
     gpus: int = 1
@@ -63,10 +63,10 @@ class Spec:
 
 
 class World:
-    """GPUs, or a processor, that draw what is set."""
+    """GPUs, or a processor, that draw the power that is set."""
 
     def __init__(self, spec: Spec, folder: Path) -> None:
-        """Start it in this process."""
+        """Start the simulation in this process."""
         self.random = random.Random(spec.seed)  # noqa: S311 - no secret
         self._spec = spec
         self._tree: SimulatedPowercap | None = None
@@ -81,7 +81,7 @@ class World:
             for gpu in range(spec.gpus):
                 offset_s = monotonic_clock() / NS_PER_S - self.random.random() * spec.refresh_s
                 self.driver.set_refresh(spec.refresh_s, offset_s, gpu=gpu)
-            # This keeps the interpreter's lock: no other thread runs between the setting of a power and the look at the truth.
+            # PyDLL keeps the interpreter's lock: no other thread runs between setting a power and reading the true energy.
             self._library = ctypes.PyDLL(str(self.driver.library))
             self._library.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
             self._library.sim_true_joules.restype = ctypes.c_double
@@ -89,7 +89,7 @@ class World:
         self.draw(ASLEEP_WATTS)
 
     def draw(self, watts: float) -> float:
-        """Draw so much from now on, on each device, and return the true energy of all up to now in J, from some zero."""
+        """Set the power of each device, and return the true energy of all up to now in J, with an arbitrary zero."""
         powers = [watts * self.vary(NOISE) for _ in range(max(1, self.place.gpus))]
         if self._tree:
             self._curve.set(powers[0])
@@ -99,11 +99,11 @@ class World:
         return sum(self._library.sim_true_joules(gpu) for gpu in range(len(powers)))
 
     def vary(self, share: float) -> float:
-        """Return a factor that is 1 give or take this share."""
+        """Return a random factor of 1 plus or minus this fraction."""
         return 1 + share * (2 * self.random.random() - 1)
 
     def schedule_fault(self) -> None:
-        """Let it go wrong after a third of the run."""
+        """Schedule the fault after a third of the run."""
         after_s = self._spec.seconds / 3
         if self._spec.fault == "outage":
             for gpu in range(self.place.gpus):
@@ -115,7 +115,7 @@ class World:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Keep its files up to date."""
+        """Keep the simulated files up to date."""
         if self._tree is None:
             yield
             return

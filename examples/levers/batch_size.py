@@ -1,4 +1,4 @@
-"""Batch size: what a prediction costs by the number of images in a call, and the best number under a limit of latency."""
+"""Batch size: the energy of a prediction by the number of images per call, and the best number under a latency limit."""
 
 import torch
 from digits import CLASSES, PIXELS, accuracy, load, mlp, train
@@ -25,15 +25,15 @@ def find(*, quick):
     rows = []
     for size in profile.sizes:
         speed = {"samples_per_second": size.samples_per_second and size.samples_per_second.mean}
-        told = "least" if size.batch_size == profile.best else "no difference" if size.batch_size in profile.alike else ""
-        rows.append({"name": str(size.batch_size), "accuracy": right, **cost(size), **speed, "verdict": told})
+        verdict = "lowest" if size.batch_size == profile.best else "no difference" if size.batch_size in profile.alike else ""
+        rows.append({"name": str(size.batch_size), "accuracy": right, **cost(size), **speed, "verdict": verdict})
     best = f"batch size {profile.best}" if profile.best is not None else "none"
-    said = f"Least energy of a sample with a p95 latency of up to {1000 * LATENCY_LIMIT_S:g} ms: {best}."
+    summary = f"Lowest energy per sample with a p95 latency of up to {1000 * LATENCY_LIMIT_S:g} ms: {best}."
     return Findings(
         rows,
         profile.provenance,
         profile.relative_uncertainty,
-        [said, *notes({f"Batch size {size.batch_size}": size for size in profile.sizes})],
+        [summary, *notes({f"Batch size {size.batch_size}": size for size in profile.sizes})],
     )
 
 

@@ -1,4 +1,4 @@
-"""Data caching: training that prepares each image anew in every epoch, and training that keeps what it has prepared."""
+"""Data caching: training that prepares each image again in every epoch, compared with training that caches prepared images."""
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ SIDE, ENLARGED = 8, 4
 
 
 class Prepared(Dataset):
-    """Images that are enlarged to 32 by 32 pixels, smoothed, and freed of specks, one by one."""
+    """Images that are enlarged to 32 by 32 pixels, smoothed, and median-filtered, one by one."""
 
     def __init__(self, data):
         self.data = data
@@ -31,7 +31,7 @@ class Prepared(Dataset):
 
 
 class Cached(Dataset):
-    """Samples that are kept in memory from their first use on."""
+    """Samples that are kept in memory after their first use."""
 
     def __init__(self, data):
         self.data = data
@@ -61,7 +61,7 @@ def network():
 
 
 def trained(name, data, test, epochs):
-    """Train on the data; return what that took, and the record."""
+    """Train on the data; return the table row and the record."""
     pl.seed_everything(0, verbose=False)
     trainer, energy = quiet_trainer(epochs, f"data_caching/{name}")
     model = Classifier(network())
@@ -86,14 +86,16 @@ def find(*, quick):
     slow, record = trained("prepared each time", Prepared(data), test, epochs)
     fast, _ = trained("cached", Cached(Prepared(data)), test, epochs)
     total = record.total
-    said = [f"Training took {times(slow['joules'], fast['joules'])} the energy without the cache."]
+    said = [f"Without the cache, training used {times(slow['joules'], fast['joules'])} the energy."]
     if slow["data_wait_joules"] is None:
-        said.append(f"What waiting took is not known: {record.stages['train'].phases['data_wait'].reason}")
+        said.append(f"The energy used while waiting for data is unknown: {record.stages['train'].phases['data_wait'].reason}")
     elif fast["data_wait_joules"] is not None:
         before, after = (
             f"{quantity(row['data_wait_joules'], 'J')} ({interval(row['data_wait_half_width'])})" for row in (slow, fast)
         )
-        said.append(f"Waiting for data went from {before} to {after}: the first epoch still has to prepare every image.")
+        said.append(
+            f"Waiting for data: {before} without the cache, {after} with it; the first epoch still prepares every image."
+        )
     return Findings([slow, fast], total.provenance, total.relative_uncertainty, said)
 
 

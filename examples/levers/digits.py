@@ -1,4 +1,4 @@
-"""What the levers share: scikit-learn's digits, networks that tell them, and their training."""
+"""What the examples share: scikit-learn's digits, networks that classify them, and their training."""
 
 import logging
 import warnings
@@ -17,9 +17,9 @@ from ml_energy_callbacks.lightning import EnergyCallback
 PIXELS, CLASSES = 64, 10
 BATCH_SIZE = 64
 
-# Networks as small as these gain nothing from more threads, and figures repeat better.
+# Networks this small do not benefit from more threads, and one thread makes results more repeatable.
 torch.set_num_threads(1)
-# What Lightning says about workers, validation and hardware is not about energy.
+# Lightning's messages about workers, validation and hardware are not relevant here.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 rank_zero.log.setLevel(logging.WARNING)
 
@@ -39,7 +39,7 @@ def mlp(*widths):
 
 
 def accuracy(outputs, labels):
-    """Return the share of the digits that were told right."""
+    """Return the fraction of digits that were classified correctly."""
     return (outputs.argmax(1) == labels).float().mean().item()
 
 
@@ -88,7 +88,7 @@ class Classifier(pl.LightningModule):
 
 
 def quiet_trainer(epochs, name, *callbacks):
-    """Return a trainer with an EnergyCallback, which writes its record below ``energy_logs``, and that callback."""
+    """Return a trainer with an EnergyCallback that writes its record below ``energy_logs``, and that callback."""
     energy = EnergyCallback(verbose=False, output_dir=f"energy_logs/levers/{name}")
     trainer = pl.Trainer(
         devices=1,

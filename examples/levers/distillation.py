@@ -1,7 +1,7 @@
-"""Distillation: a small student learns what a large teacher says of each image, not the labels alone.
+"""Distillation: a small student learns the answers of a large teacher for each image, not only the labels.
 
 After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015): the softened answers of the teacher at
-temperature 4, beside the labels. The same student that learned from the labels alone stands beside it.
+temperature 4, in addition to the labels. It is compared with the same student trained only on the labels.
 """
 
 import torch
@@ -30,7 +30,7 @@ def distillation_loss(teacher):
 
 
 def student():
-    """Return the small network, which begins the same each time."""
+    """Return the small network, initialised identically each time."""
     torch.manual_seed(1)
     return mlp(PIXELS, 16, CLASSES)
 
@@ -43,7 +43,7 @@ def find(*, quick):
     epochs = 5 if quick else 100
     models = {
         "teacher": teacher,
-        "student, by labels": train(student(), data, epochs),
+        "student, labels only": train(student(), data, epochs),
         "student, distilled": train(student(), data, epochs, distillation_loss(teacher)),
     }
     return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=11 if quick else 60))

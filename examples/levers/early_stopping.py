@@ -1,4 +1,4 @@
-"""Early stopping by energy: a training that ends once the next joules buy too little accuracy, against a full one."""
+"""Early stopping by energy: training that ends when the gain per joule becomes too small, compared with full training."""
 
 import pytorch_lightning as pl
 from digits import BATCH_SIZE, CLASSES, PIXELS, Classifier, load, mlp, quiet_trainer
@@ -7,12 +7,12 @@ from torch.utils.data import DataLoader, random_split
 
 from ml_energy_callbacks.lightning import EnergyEarlyStopping
 
-# A tenth of a percentage point for each 20 J.
+# A tenth of a percentage point per 20 J.
 MIN_GAIN_PER_KWH = 0.001 / 20 * 3.6e6
 
 
 def trained(name, epochs, *callbacks):
-    """Train; return what that took, and the record."""
+    """Train; return the table row and the record."""
     pl.seed_everything(0, verbose=False)
     data, test = load()
     training, validation = random_split(data, (0.8, 0.2))
@@ -35,7 +35,7 @@ def trained(name, epochs, *callbacks):
 
 
 def find(*, quick):
-    """Train to the end, and with the callback."""
+    """Train to the end, and with the early-stopping callback."""
     epochs = 4 if quick else 50
     full, record = trained("full", epochs)
     stopping = EnergyEarlyStopping("validation_accuracy", min_gain_per_kwh=MIN_GAIN_PER_KWH, patience=3, mode="max")
@@ -43,8 +43,8 @@ def find(*, quick):
     points = 100 * (full["accuracy"] - stopped["accuracy"])
     gain = f"is {points:.1f} points more accurate" if points > 0 else "is no more accurate"
     said = [
-        f"The full training took {times(full['joules'], stopped['joules'])} the energy, and {gain}.",
-        f"Why the other ended: {ended.run.reason or 'no epochs were too poor, so that it ran on.'}",
+        f"The full training used {times(full['joules'], stopped['joules'])} the energy, and {gain}.",
+        f"Reason for stopping: {ended.run.reason or 'none; the gain stayed above the limit, so all epochs ran.'}",
     ]
     return Findings([full, stopped], record.total.provenance, record.total.relative_uncertainty, said)
 

@@ -1,6 +1,6 @@
-"""All levers, one after another: ``python figures.py`` prints their tables, ``--write`` puts them into docs/levers.md.
+"""Run all examples, one after another: ``python figures.py`` prints their tables, ``--write`` writes them to docs/levers.md.
 
-It takes some minutes, and wants a machine that does nothing else.
+It takes several minutes and requires an otherwise idle machine.
 """
 
 import json
@@ -32,21 +32,21 @@ PACKAGES = ("torch", "pytorch-lightning", "keras", "scikit-learn")
 
 
 def measured(lever):
-    """Run a lever's script; return what it found."""
+    """Run an example's script; return its findings."""
     command = [sys.executable, str(FOLDER / f"{lever}.py"), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - our own script
     return Findings(**json.loads(done.stdout))
 
 
 def markdown(found):
-    """Return the findings as a table, with what stands below it."""
+    """Return the findings as a table, with the lines below it."""
     headings, body = found.cells()
     rows = [headings, ["---", *["---:"] * (len(headings) - 1)], *body]
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", *(f"- {line}" for line in found.lines())])
 
 
 def machine():
-    """Return when, and on what."""
+    """Return the date and a description of the machine."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     now = datetime.now(UTC).date().isoformat()
     gpu = "a GPU" if torch.cuda.is_available() else "no GPU"
@@ -55,10 +55,10 @@ def machine():
 
 
 def filled(page, name, text):
-    """Return the page with this text between the marks of that name.
+    """Return the page with this text between the markers of that name.
 
     Raises:
-        ValueError: The page has no such marks, or has them twice.
+        ValueError: The page has no such markers, or has them more than once.
     """
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     page, count = re.subn(pattern, lambda marks: f"{marks[1]}{text}\n{marks[2]}", page, flags=re.DOTALL)
@@ -69,9 +69,9 @@ def filled(page, name, text):
 
 
 def main():
-    """Run all, and print or write the tables."""
+    """Run all examples, and print or write the tables."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/levers.md anew")
+    parser.add_argument("--write", action="store_true", help="update the tables in docs/levers.md")
     write = parser.parse_args().write
     page = filled(PAGE.read_text(encoding="utf-8"), "machine", machine())
     for lever in LEVERS:

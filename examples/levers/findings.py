@@ -1,4 +1,4 @@
-"""What a lever's script found, as a table or as JSON: ``--json``, and ``--quick`` for a small scale."""
+"""The findings of an example's script, as a table or as JSON (``--json``); ``--quick`` runs it at a small scale."""
 
 import json
 from argparse import ArgumentParser
@@ -11,21 +11,21 @@ from ml_energy_callbacks.report import quantity, uncertainty
 
 
 def share(value):
-    """Return a share as a percentage."""
+    """Return a fraction as a percentage."""
     return "-" if value is None else f"{value:.1%}".replace("%", " %")
 
 
 def interval(value):
-    """Return the half-width of an interval, as a share."""
+    """Return the half-width of an interval, given as a fraction, as text."""
     return "-" if value is None else f"±{value:.2g}" if value >= 1 else f"±{100 * value:.2g} %"
 
 
 def spread(values):
-    """Return the range of some values."""
+    """Return the range of values as text."""
     return " to ".join(quantity(value) for value in values)
 
 
-# What a row may tell: its heading, and how it is shown.
+# The columns a row can have: heading and format.
 COLUMNS = {
     "name": ("", str),
     "accuracy": ("accuracy", share),
@@ -33,7 +33,7 @@ COLUMNS = {
     "seconds": ("s", quantity),
     "joules": ("J", quantity),
     "joules_range": ("range", spread),
-    "data_wait_joules": ("J of waiting for data", quantity),
+    "data_wait_joules": ("J waiting for data", quantity),
     "data_wait_half_width": ("±", interval),
     "joules_per_sample": ("J/sample", quantity),
     "joules_per_sample_range": ("range", spread),
@@ -47,14 +47,14 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What came out.
+    """The results of one example.
 
     Attributes:
-        rows: By the keys of ``COLUMNS``, the same in each; J and J/sample are None where they are not known.
+        rows: Values by the keys of ``COLUMNS``, with the same keys in each row; J and J/sample are None where they are unknown.
         provenance: Whether the joules are ``measured`` or ``estimated``; None where no device was read.
-        relative_uncertainty: Of all joules alike, as a share, by the devices; it is the same in all rows, and drops out of
-            their ratios.
-        said: What to make of it, in sentences.
+        relative_uncertainty: Uncertainty of all joules, as a fraction, due to the devices; it is the same in all rows, and
+            cancels in their ratios.
+        said: The conclusions, in sentences.
     """
 
     rows: list
@@ -69,12 +69,12 @@ class Findings:
         return [heading for heading, _ in columns.values()], body
 
     def lines(self):
-        """Return what stands below the table."""
+        """Return the lines below the table."""
         return [*self.said, f"Joules are {uncertainty(self.provenance, self.relative_uncertainty)}, alike in all rows."]
 
 
 def of_comparison(comparison):
-    """Return the findings of ``compare_models``: what each model takes, and whether that differs from the first one's."""
+    """Return the findings of ``compare_models``: the energy of each model, and whether it differs from the first one's."""
     first = comparison.models[0].name
     verdicts = {pair.b: verdict(pair) for pair in comparison.differences if pair.a == first}
     rows = [
@@ -93,7 +93,7 @@ def of_comparison(comparison):
 
 
 def cost(found):
-    """Return what a prediction costs, of a model or of a batch size."""
+    """Return the energy and latency of a prediction, for a model or a batch size."""
     joules = found.joules_per_sample
     return {
         "joules_per_sample": joules and joules.mean,
@@ -105,29 +105,29 @@ def cost(found):
 def verdict(pair):
     """Return how the energy of the second of a pair differs from that of the first."""
     if pair.verdict == "no difference":
-        return f"no difference (inside {interval(pair.half_width)})"
+        return f"no difference (within {interval(pair.half_width)})"
     return f"{100 * abs(pair.relative):.3g} % {pair.verdict} ({interval(pair.half_width)})"
 
 
 def notes(found):
-    """Return why some failed or stayed undecided."""
+    """Return why models or batch sizes failed or remained undecided."""
     return [f"{name}: {each.note}" for name, each in found.items() if each.note is not None]
 
 
 def of_stage(stage):
-    """Return what a stage of a run's record took."""
+    """Return the time and energy of a stage of a run's record."""
     return {"seconds": stage.seconds, "joules": stage.joules, "joules_per_sample": stage.joules_per_sample}
 
 
 def times(more, less):
-    """Return how many times more one is than the other, in words."""
+    """Return the ratio of the first to the second, in words."""
     return "-" if not more or not less else f"{more / less:.2g} times"
 
 
 def main(find, doc):
-    """Run a lever's script: ``find`` is told whether to be quick, and returns the findings."""
+    """Run an example's script: ``find`` takes the option ``quick`` and returns the findings."""
     parser = ArgumentParser(description=doc)
-    parser.add_argument("--quick", action="store_true", help="a few seconds, at a small scale: figures that say little")
+    parser.add_argument("--quick", action="store_true", help="run at a small scale for a few seconds; not accurate")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args()
     found = find(quick=asked.quick)

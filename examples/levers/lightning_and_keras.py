@@ -1,6 +1,6 @@
-"""Lightning and Keras: the same network, trained on the same batches in each; Keras on the backend that KERAS_BACKEND names.
+"""Lightning and Keras: the same network trained on the same batches in each; KERAS_BACKEND selects the backend of Keras.
 
-Each trains some times, in turns, and the median and the range are told: where the ranges overlap there is no difference.
+They train several times in turn. The median and the range are reported: if the ranges overlap, there is no difference.
 """
 
 import os
@@ -43,8 +43,8 @@ def by_keras(data, test, many, epochs):
     return scores["accuracy"], energy.record
 
 
-def told(name, runs):
-    """Return the row of some runs."""
+def row(name, runs):
+    """Return the table row of several runs."""
     joules = [record.stages["train"].joules for _, record in runs]
     each = [record.stages["predict"].joules_per_sample for _, record in runs]
     known = None not in joules and None not in each
@@ -59,17 +59,17 @@ def told(name, runs):
 
 
 def compared(what, key, first, second):
-    """Return how the second differs from the first, in a sentence."""
+    """Return the difference between the second and the first, in a sentence."""
     if first[key] is None or second[key] is None:
-        return f"{what}: not known."
+        return f"{what}: unknown."
     (low, high), (other_low, other_high) = first[f"{key}_range"], second[f"{key}_range"]
     if other_low <= high and low <= other_high:
         return f"{what}: no difference, the ranges overlap."
-    return f"{what}: {second['name']} took {second[key] / first[key]:.2g} times that of {first['name']}."
+    return f"{what}: {second['name']} used {second[key] / first[key]:.2g} times the energy of {first['name']}."
 
 
 def find(*, quick):
-    """Train with both, in turns."""
+    """Train with both in turn."""
     training, testing = load()
     images, labels = testing.tensors
     times = 4 if quick else 60
@@ -83,9 +83,9 @@ def find(*, quick):
             keras.utils.set_random_seed(seed)
             with torch.random.fork_rng():
                 runs[name].append(way(data, test, many, epochs=2 if quick else 15))
-    rows = [told(name, found) for name, found in runs.items()]
+    rows = [row(name, found) for name, found in runs.items()]
     total = runs["Lightning"][0][1].total
-    said = [compared("Training", "joules", *rows), compared("A prediction", "joules_per_sample", *rows)]
+    said = [compared("Training", "joules", *rows), compared("Prediction", "joules_per_sample", *rows)]
     return Findings(rows, total.provenance, total.relative_uncertainty, said)
 
 

@@ -1,7 +1,7 @@
-"""Pruning: a trained network without the neurons that matter least, fine-tuned.
+"""Pruning: remove the least important neurons of a trained network, and fine-tune the rest.
 
-The layers are rebuilt without them, so that they are smaller in truth. Zeros in place of the same neurons, as masks leave them,
-make the same network: it answers the same, and its layers are as large as before.
+The layers are rebuilt without these neurons, so they are really smaller. Setting the same neurons to zero, as masks do, gives a
+network with the same answers, but its layers are as large as before.
 """
 
 from copy import deepcopy
@@ -22,7 +22,7 @@ def most_important(layer, following, share):
 
 
 def pruned(net, share):
-    """Return the network with this share of its hidden neurons, and the full-size one with zeros in place of the others."""
+    """Return the network with this fraction of its hidden neurons, and the full-size one with the others set to zero."""
     masked = deepcopy(net)
     layers = masked[::2]
     kept = [most_important(layer, following, share) for layer, following in pairwise(layers)]
@@ -40,7 +40,7 @@ def pruned(net, share):
 
 
 def find(*, quick):
-    """Train a network, prune three quarters of its neurons, fine-tune what is left, and compare."""
+    """Train a network, prune three quarters of its neurons, fine-tune the rest, and compare."""
     torch.manual_seed(0)
     data, test = load()
     net = train(mlp(PIXELS, 1024, 1024, CLASSES), data, epochs=2 if quick else 10)

@@ -1,7 +1,7 @@
-"""Quantization: the weights of a trained network as int8 in place of fp32.
+"""Quantization: the weights of a trained network as int8 instead of fp32.
 
-torch's own dynamic quantization: weights of 8 bits, and activations that are rounded to 8 bits as they come. torchao, which is
-to follow it, is no faster on a CPU unless it is compiled.
+Uses torch's own dynamic quantization: 8-bit weights, and activations that are rounded to 8 bits at run time. Its successor
+torchao is not faster on a CPU unless it is compiled.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from ml_energy_callbacks.inference import compare_models
 def quantized(net):
     """Return the network with linear layers of int8."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*deprecated")  # it still does what torchao does not
+        warnings.filterwarnings("ignore", ".*deprecated")  # torchao has no replacement that is as fast here
         return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml_energy_callbacks.environment import Environment
+from ml_energy_callbacks.backends.drivers.environment import Environment
+from ml_energy_callbacks.backends.drivers.rocm_visible import APUS, Node, none_shown, parse_node, restricted, shown
+from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
-from ml_energy_callbacks.rocm_visible import APUS, Node, none_shown, parse_node, restricted, shown
-from ml_energy_callbacks.sysfs import read_text
 
 RELATIVE_UNCERTAINTY = 0.10
 """Our assumption, as for NVIDIA's: AMD states no accuracy. The library multiplies by 15.3 µJ, where the kernel's header

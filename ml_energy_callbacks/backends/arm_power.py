@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _SOCKET = re.compile(r"(?:Grace|Total(?: Input)?) Power(?: in uW)? Socket (\d+)", re.IGNORECASE)
 """A processor's total. Beside it there are rails inside it (``CPU Power Socket 0``, ``SysIO Power Socket 0``) and, on Grace

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _UNCERTAINTY = 0.10
 """The chips that gauge batteries are good to some percent, and laptops smooth what they say: our assumption."""

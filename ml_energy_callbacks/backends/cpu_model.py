@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from ml_energy_callbacks.backends.drivers.environment import Environment
+from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.codecarbon_data import processor_tdps, processors
-from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import read_text
 
 TDP_VARIABLE = "ML_ENERGY_CPU_TDP_WATTS"
 """Environment variable with the TDP of all processors of the machine together, in W."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _DRIVERS = ("xe", "i915")
 """Names of the chips that stand for a whole device. ``i915_gt0``, ``i915_gt1`` and so on are tiles inside it (Linux,

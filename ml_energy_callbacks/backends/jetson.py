@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _UNCERTAINTY = 0.05
 """TI's data sheet of the INA3221 gives less than 1 % for the chip; NVIDIA says nothing of its shunts: our assumption."""

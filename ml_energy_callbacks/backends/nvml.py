@@ -10,13 +10,21 @@ from typing import Any
 
 import pynvml
 
-from ml_energy_callbacks.cuda_visible import in_bus_order, says_numbers, shown, shows_none
-from ml_energy_callbacks.environment import Environment
+from ml_energy_callbacks.backends.drivers.cuda_visible import in_bus_order, says_numbers, shown, shows_none
+from ml_energy_callbacks.backends.drivers.environment import Environment
+from ml_energy_callbacks.backends.drivers.nvml import (
+    SCOPE_GPU,
+    SCOPE_MODULE,
+    Driver,
+    average_watts,
+    driver_of,
+    field_watts,
+    joules,
+)
+from ml_energy_callbacks.backends.drivers.superchip import told_as_modules
+from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
-from ml_energy_callbacks.nvml_library import SCOPE_GPU, SCOPE_MODULE, Driver, average_watts, driver_of, field_watts, joules
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.superchip import told_as_modules
-from ml_energy_callbacks.sysfs import read_text
 
 RELATIVE_UNCERTAINTY = 0.10
 """Yang, Adamek and Armour, "Part-time power measurements", arXiv:2312.02741: -8 % to +13 % against a wall meter, by card."""

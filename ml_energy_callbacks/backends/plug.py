@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ml_energy_callbacks.environment import Environment
+from ml_energy_callbacks.backends.drivers.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.bounded_http import Site
+    from ml_energy_callbacks.backends.drivers.bounded_http import Site
 
 ADDRESSES_VARIABLE = "ML_ENERGY_PLUGS"
 """Environment variable with the plugs' addresses, separated by commas."""
@@ -137,7 +137,7 @@ class _Plug:
             ReadError: It does not answer, or tells no power.
         """
         # requests takes longer to import than the rest of this module, and few machines have a plug.
-        from ml_energy_callbacks.bounded_http import Site  # noqa: PLC0415
+        from ml_energy_callbacks.backends.drivers.bounded_http import Site  # noqa: PLC0415
 
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)

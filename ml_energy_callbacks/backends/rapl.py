@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ml_energy_callbacks.backends.drivers.perf_event import PerfEvent
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
-from ml_energy_callbacks.perf_event import PerfEvent
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 
 _Part = Literal["cpu", "dram"]
 

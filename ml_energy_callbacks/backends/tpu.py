@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ml_energy_callbacks.backends.drivers.environment import Environment
+from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
-from ml_energy_callbacks.environment import Environment
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.sysfs import read_text
 
 WATTS: Mapping[str, tuple[float, float]] = {"v3": (123.0, 220.0), "v4": (90.0, 170.0)}
 """Power of one chip with its memory, in W: idle, and the mean while it runs Google's production applications. Jouppi et al.,

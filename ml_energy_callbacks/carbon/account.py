@@ -5,8 +5,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
-from ml_energy_callbacks.metrics import JOULES_PER_KWH
-from ml_energy_callbacks.timeline import OUTSIDE
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, OUTSIDE
 
 
 class Rate(Protocol):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ml_energy_callbacks.demo import Framework
-from ml_energy_callbacks.export import Format
+from ml_energy_callbacks.report.export import Format
 
 _Width = Annotated[float, typer.Option(help="Half-width of the 95 % intervals of J/sample, as a share.")]
 _Seconds = Annotated[float, typer.Option(help="No block of calls begins after so many seconds.")]
@@ -82,8 +82,8 @@ def export(
     form: Annotated[Format, typer.Option("--format", help="What to write.")],
 ) -> None:
     """Write a run in another program's format: codecarbon's CSV, a model card's block, or an SCI statement."""
-    from ml_energy_callbacks.export import export as write
-    from ml_energy_callbacks.records import load_record
+    from ml_energy_callbacks.record.load import load_record
+    from ml_energy_callbacks.report.export import export as write
 
     typer.echo(write(load_record(path), form), nl=False)
 

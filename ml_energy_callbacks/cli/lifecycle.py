@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ml_energy_callbacks.cli.output import show
-from ml_energy_callbacks.lifecycle import lifecycle, load_records
-from ml_energy_callbacks.records import load_record
-from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
+from ml_energy_callbacks.record.load import load_record
+from ml_energy_callbacks.report.lifecycle import lifecycle, load_records
+from ml_energy_callbacks.report.lifecycle_table import plot_lifecycle, render_lifecycle
 
 
 def report_lifecycle(

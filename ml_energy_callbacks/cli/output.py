@@ -9,7 +9,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from ml_energy_callbacks.records import dump_json
+from ml_energy_callbacks.record.load import dump_json
 
 _Facts = TypeVar("_Facts", bound=msgspec.Struct)
 

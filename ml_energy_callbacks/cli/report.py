@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from ml_energy_callbacks.cli.output import console_for, show
 from ml_energy_callbacks.fleet import Fleet, RunTable, check_by, check_output, find_files, is_run, read_runs, render_fleet
-from ml_energy_callbacks.records import load_record
+from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.report import render
 
 

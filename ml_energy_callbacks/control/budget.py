@@ -4,7 +4,7 @@ from typing import Literal
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.report import quantity
 
@@ -74,7 +74,7 @@ class Budget:
         Raises:
             ConfigurationError: It is one of money, and no price is known.
         """
-        if "cost" in self._limits and meter.currency is None:
+        if "cost" in self._limits and meter.cost_currency is None:
             msg = f"{self._owner}(cost=...) needs a price: give EnergyCallback an electricity_price."
             raise ConfigurationError(msg)
 
@@ -93,7 +93,7 @@ class Budget:
 
     def _look(self, meter: EnergyMeter, *, patient: bool) -> bool:
         sums = meter.sums()
-        units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.currency or ""}
+        units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.cost_currency or ""}
         for name, limit in self._limits.items():
             value: float | None = getattr(sums, name)
             budget = f"budget of {quantity(limit, units[name])}"

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from math import hypot
 from statistics import fmean
 
-from ml_energy_callbacks.records import ForecastRecord
-from ml_energy_callbacks.student_t import quantile
+from ml_energy_callbacks.attribution.student_t import quantile
+from ml_energy_callbacks.record.schema import ForecastRecord
 
 _FIRST_SPREAD, _FIRST_WEIGHT = 0.1, 4
 """Before an epoch was compared with another, they are taken to differ by 10 %, which counts like four comparisons; assumed."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import is_positive
-from ml_energy_callbacks.records import StoppingRecord
+from ml_energy_callbacks.record.schema import StoppingRecord
 
 Mode = Literal["min", "max"]
 

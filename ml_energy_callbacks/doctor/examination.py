@@ -8,10 +8,10 @@ import msgspec
 from msgspec.structs import asdict
 
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import ratio
 from ml_energy_callbacks.readings import Backend
-from ml_energy_callbacks.records import DeviceRecord
+from ml_energy_callbacks.record.schema import DeviceRecord
 
 SECONDS = 3.0
 """Long enough for thirty refreshes of a GPU's counter."""

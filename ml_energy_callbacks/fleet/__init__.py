@@ -1,12 +1,12 @@
 """Many run records -> what groups of runs used."""
 
-from ml_energy_callbacks.fleet.files import RecordFile, find_files, is_run
 from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
-from ml_energy_callbacks.fleet.jobs import merge_jobs
 from ml_energy_callbacks.fleet.output import check_output
 from ml_energy_callbacks.fleet.reading import Runs, read_runs
 from ml_energy_callbacks.fleet.rows import Row
 from ml_energy_callbacks.fleet.table import render_fleet
+from ml_energy_callbacks.job.merge import merge_jobs
+from ml_energy_callbacks.record.find import RecordFile, find_files, is_run
 
 __all__ = [
     "Fleet",

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.fleet.files import THREADS, RecordFile
 from ml_energy_callbacks.fleet.rows import Row, row
+from ml_energy_callbacks.record.find import THREADS, RecordFile
 
 
 @dataclass(slots=True)

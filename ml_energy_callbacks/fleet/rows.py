@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from ml_energy_callbacks.records import RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 
 
 class Row(msgspec.Struct, kw_only=True, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
-from ml_energy_callbacks.inference.frameworks import (
+from ml_energy_callbacks.inference.models import (
     check_outputs,
     evaluating,
     joined,
@@ -22,7 +22,7 @@ from ml_energy_callbacks.inference.frameworks import (
 from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import Comparison, Difference, ModelCost
 from ml_energy_callbacks.readings import Backend
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 
 _Predict = Callable[[Any], Any]
 _Batches = Sequence[tuple[Any, Any]]

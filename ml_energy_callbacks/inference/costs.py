@@ -7,10 +7,10 @@ from typing import Any
 from ml_energy_callbacks.inference.engine import MIN_REPEATS, Measured, Series
 from ml_energy_callbacks.inference.results import Cost, Difference, Interval, State, Verdict
 from ml_energy_callbacks.inference.student import differences, interval
+from ml_energy_callbacks.meter.summary import latency_record
 from ml_energy_callbacks.metrics import JOULES_PER_WH, ratio
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.quantities import quantity
-from ml_energy_callbacks.summary import latency_record
 
 
 def cost_fields(series: Series, idle_watts: Interval | None, relative_width: float) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.inference.frameworks import out_of_memory
+from ml_energy_callbacks.inference.models import out_of_memory
 from ml_energy_callbacks.inference.results import Interval
 from ml_energy_callbacks.inference.student import interval
-from ml_energy_callbacks.points import Window
-from ml_energy_callbacks.quantiles import Quantiles
+from ml_energy_callbacks.meter.points import Window
 
 Call = Callable[[], int]
 """Predicts once, waits for the end of it, and returns the number of samples."""

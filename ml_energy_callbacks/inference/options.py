@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.readings import Backend
 

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeVar
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
-from ml_energy_callbacks.inference.frameworks import evaluating, predictor, wait_for
+from ml_energy_callbacks.inference.models import evaluating, predictor, wait_for
 from ml_energy_callbacks.inference.options import check_bounds, check_latency_limit, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 
 _Batch = TypeVar("_Batch")
 

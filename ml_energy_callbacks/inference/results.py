@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from ml_energy_callbacks.readings import Provenance
-from ml_energy_callbacks.records import LatencyRecord
+from ml_energy_callbacks.record.schema import LatencyRecord
 
 State = Literal["measured", "undecided", "failed", "out_of_memory"]
 """Whether the asked width was reached, the time was over before, the call raised, or it did not fit in memory."""

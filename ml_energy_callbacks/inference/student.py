@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
 
+from ml_energy_callbacks.attribution.student_t import probability_within, quantile
 from ml_energy_callbacks.inference.results import Difference, Interval
-from ml_energy_callbacks.student_t import probability_within, quantile
 
 _LEVEL = 0.05
 

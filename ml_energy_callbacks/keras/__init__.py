@@ -10,6 +10,6 @@ if importlib.util.find_spec("keras") is None:
     raise ImportError(_msg)
 
 from ml_energy_callbacks.keras.control import EnergyBudget, EnergyEarlyStopping
-from ml_energy_callbacks.keras.energy import EnergyCallback
+from ml_energy_callbacks.keras.energy_callback import EnergyCallback
 
 __all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]

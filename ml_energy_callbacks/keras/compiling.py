@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import keras
 
+from ml_energy_callbacks.keras.internals import JAX_TRACE_EVENT
 from ml_energy_callbacks.metrics import Stage
 
 _FUNCTIONS = {
@@ -22,35 +23,58 @@ _FUNCTIONS = {
     "predict": "predict_function",
 }
 
-_TRACED = "/jax/core/compile/jaxpr_trace_duration"
-
 # Functions that have run all the batches at which they compile; a model keeps its functions until it is compiled anew.
 _settled: "WeakSet[Callable[..., Any]]" = WeakSet()
 
 
-def new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
+class ExpectedCompilations:
+    """The batches of an epoch at which the function of a stage is expected to compile.
+
+    Args:
+        model: The model; None where none runs, and nothing compiles.
+        stage: The stage.
+        steps: Batches of an epoch, or None where their number is not known.
+        width: Batches that Keras runs as one.
+        partial: Whether the last batch is smaller than the others, or None where that is not known.
+    """
+
+    def __init__(self, model: Any, stage: Stage, *, steps: int | None, width: int, partial: bool | None) -> None:
+        self._model = model
+        self._stage = stage
+        self._indexes = {0}
+        if steps and (partial is not False or steps % width > 0):
+            self._indexes.add((steps - 1) // width * width)
+        self._function: Callable[..., Any] | None = None
+        self._pending: set[int] = set()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is such a batch still to come in this epoch."""
+        return bool(self._pending)
+
+    def begin_epoch(self) -> None:
+        """Find the function that runs from now on, and its batches."""
+        self._function = _new_function(self._model, self._stage)
+        self._pending = set() if self._function is None else set(self._indexes)
+
+    def begin_batch(self, batch: int) -> bool:
+        """Return whether the batch of this index is one of them, which is then no longer pending."""
+        expected = batch in self._pending
+        self._pending.discard(batch)
+        return expected
+
+    def end_epoch(self) -> None:
+        """Expect no more of the function once all those batches have run."""
+        if self._function is not None and not self._pending:
+            _settled.add(self._function)
+
+
+def _new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
     """Return the function of a stage if it has to be compiled still, else None."""
-    if model.run_eagerly or (keras.backend.backend() != "tensorflow" and not model.jit_compile):
+    if model is None or model.run_eagerly or (keras.backend.backend() != "tensorflow" and not model.jit_compile):
         return None
     function: Callable[..., Any] | None = getattr(model, _FUNCTIONS[stage], None)
     return None if function is None or function in _settled else function
-
-
-def compiling_batches(steps: int | None, width: int, *, partial: bool | None) -> set[int]:
-    """Return the indexes of the batches at which a new function compiles.
-
-    Args:
-        steps: Batches of an epoch, or None where their number is not known.
-        width: Batches that the framework runs as one.
-        partial: Whether the last batch is smaller than the others, or None where that is not known.
-    """
-    last = partial is not False or (steps or 0) % width > 0
-    return {0, (steps - 1) // width * width} if steps and last else {0}
-
-
-def note_compiled(function: Callable[..., Any]) -> None:
-    """Note that a function has run all those batches."""
-    _settled.add(function)
 
 
 @contextlib.contextmanager
@@ -67,7 +91,7 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
     thread = threading.get_ident()
 
     def listen(event: str, duration_secs: float, **_: Any) -> None:  # noqa: ARG001 - JAX passes it by this name
-        if event == _TRACED and threading.get_ident() == thread:
+        if event == JAX_TRACE_EVENT and threading.get_ident() == thread:
             heard()
 
     monitoring.register_event_duration_secs_listener(listen)

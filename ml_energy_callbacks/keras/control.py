@@ -9,11 +9,10 @@ import keras
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.keras.energy import EnergyCallback, unwrapped
+from ml_energy_callbacks.keras import internals
+from ml_energy_callbacks.keras.energy_callback import EnergyCallback
 from ml_energy_callbacks.keras.loop import KerasLoop
-
-_MODES: dict[str | None, Mode] = {"up": "max", "down": "min"}
-"""What Keras's metrics call their better direction; private, but what its own EarlyStopping goes by."""
+from ml_energy_callbacks.keras.traits import unwrapped
 
 
 class _BesideEnergy(keras.callbacks.Callback):
@@ -26,13 +25,17 @@ class _BesideEnergy(keras.callbacks.Callback):
         """Leave out the loop and the callback beside it: the next fit finds others."""
         return {name: value for name, value in self.__dict__.items() if name not in {"_energy", "_loop"}}
 
+    @property
+    def _keras_model(self) -> Any:
+        return unwrapped(internals.given_model(self))
+
     def _find(self, hook: FrameType, owner: str) -> None:
         """Find the EnergyCallback of the list that called a hook.
 
         Raises:
             ConfigurationError: It has none.
         """
-        self._loop = KerasLoop(hook, unwrapped(self._model))
+        self._loop = KerasLoop(hook, self._keras_model)
         found = next((callback for callback in self._loop.callbacks if isinstance(callback, EnergyCallback)), None)
         if found is None:
             msg = f"{owner} goes by an EnergyCallback: add one to the same list of callbacks, before it."
@@ -43,7 +46,7 @@ class _BesideEnergy(keras.callbacks.Callback):
         """Stop the training where a process of its job has a reason to."""
         reason = self._energy.agree(reason)
         if reason is not None:
-            unwrapped(self._model).stop_training = True
+            self._keras_model.stop_training = True
             self._energy.meter.end_early(reason)
         return reason is not None
 
@@ -187,12 +190,7 @@ class EnergyEarlyStopping(_BesideEnergy):
         name = self._options["monitor"].removeprefix("val_")
         if name == "loss" or name.endswith("_loss"):
             return "min"
-        for metric in _metrics(unwrapped(self._model)):
+        for metric in internals.single_metrics(self._keras_model):
             if metric.name == name:
-                return _MODES.get(getattr(metric, "_direction", None))
+                return internals.better_direction(metric)
         return None
-
-
-def _metrics(model: Any) -> list[Any]:
-    """Return the model's metrics one by one, those of ``compile`` too."""
-    return [inner for metric in model.metrics for inner in (getattr(metric, "metrics", None) or [metric])]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from ml_energy_callbacks.kept_record import keep_record, kept_record
+from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
 from ml_energy_callbacks.keras.loop import KerasLoop
-from ml_energy_callbacks.records import RunRecord
-from ml_energy_callbacks.storage import Place, as_place
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.storage import Place, as_place
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.tensorboard.event_file import EventFile

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Phase
 
 _MOST_SIZES = 4096

@@ -5,12 +5,12 @@ be read off the stack: the hook was called by a ``CallbackList``, and that by ``
 """
 
 from types import FrameType
-from typing import Any
 
 import keras
 
-from ml_energy_callbacks.records import Status
-from ml_energy_callbacks.stack_loop import StackLoop
+from ml_energy_callbacks.frameworks.stack_loop import StackLoop
+from ml_energy_callbacks.keras import internals
+from ml_energy_callbacks.record.schema import Status
 
 
 class KerasLoop(StackLoop):
@@ -27,22 +27,19 @@ class KerasLoop(StackLoop):
 
     def __init__(self, hook: FrameType, model: keras.Model) -> None:
         """Find the loop that called this frame's hook for a model."""
-        caller = hook.f_back
-        owner = None if caller is None else caller.f_locals.get("self")
-        self.owner = owner if isinstance(owner, keras.callbacks.CallbackList) else None
-        super().__init__(None if caller is None or self.owner is None else caller.f_back)
-        own = {} if self._frame is None else self._frame.f_locals
+        self.owner, frame = internals.caller_of(hook)
+        super().__init__(frame)
+        facts = internals.loop_facts(frame)
         self.callbacks: list[keras.callbacks.Callback] = [] if self.owner is None else self.owner.callbacks
-        self.is_keras = own.get("self") is model
-        self.data = own.get("x") if self.is_keras else None
-        iterator = own.get("epoch_iterator")
-        self.steps: int | None = _fact(iterator, "num_batches")
-        self.has_partial_batch: bool | None = _fact(_fact(iterator, "data_adapter"), "has_partial_batch")
-        self._validates = own.get("validation_freq", 1) if self.is_keras and own.get("validation_data") is not None else None
+        self.is_keras = facts.model is model
+        self.data = facts.data if self.is_keras else None
+        self.steps = facts.steps
+        self.has_partial_batch = facts.has_partial_batch
+        self._validation_freq = facts.validation_freq if self.is_keras else None
 
     def validates_at(self, epochs: int) -> int:
         """Return how many of the first so many epochs have a validation."""
-        often = self._validates
+        often = self._validation_freq
         if often is None:
             return 0
         if isinstance(often, int):
@@ -57,11 +54,3 @@ class KerasLoop(StackLoop):
         """Return how the loop ended that is gone without a word."""
         self.data = None  # it is nobody's any more
         return super().ending()
-
-
-def _fact(source: Any, name: str) -> Any:
-    """Return what a part of Keras knows, or None where it does not: some raise an error then."""
-    try:
-        return getattr(source, name, None)
-    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: it is not known, training goes on
-        return None

@@ -6,14 +6,14 @@ from typing import Any
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.job import Gather
+from ml_energy_callbacks.job.job import Gather
 
 
 def gather() -> Gather | None:
     """Return what asks all processes of a job, each of which trains by itself: those of a group of torch's, or None."""
     if keras.backend.backend() != "torch":
         return None
-    from ml_energy_callbacks.torch_group import all_gather, joined  # noqa: PLC0415 - another backend needs no torch
+    from ml_energy_callbacks.frameworks.torch import all_gather, joined  # noqa: PLC0415 - another backend needs no torch
 
     return all_gather if joined() else None
 

@@ -1,18 +1,125 @@
 """How many samples a Keras loop has seen: what Keras itself counts, or the shapes of what it predicts."""
 
 import math
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from ml_energy_callbacks.batch_size import first_length
+from ml_energy_callbacks.frameworks.batch_size import first_length
+from ml_energy_callbacks.keras import internals
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.metrics import Stage
 
 _EXACT = 2.0**24
 """Beyond this a count in single precision is no longer exact."""
 
 
-def samples_seen(model: keras.Model, batches: int) -> int | None:
+class SampleCounter:
+    """Finds how many samples the batches of a stage have, and records their number with the meter.
+
+    In training and evaluation Keras counts the samples itself, but to read its count is to wait for the GPU. So most batches
+    end with their size unknown, and the count is read now and then for all of them. Where Keras has no count, the sizes of
+    watched data are used.
+
+    Args:
+        meter: The meter.
+        stage: The stage.
+        model: The model that runs; None where none does.
+        since: The point at which it begins.
+        thread: The thread of the loop that is measured: Keras's count is read in no other, as the loop may be further by then.
+        source: The gate that the data pass, or None where they are not watched.
+        sized_by_user: Whether the sizes of watched batches are those of the user's ``batch_size_fn``, and no others count.
+    """
+
+    def __init__(
+        self,
+        meter: EnergyMeter,
+        stage: Stage,
+        model: Any,
+        *,
+        since: Point,
+        thread: int | None,
+        source: Gate | None,
+        sized_by_user: bool,
+    ) -> None:
+        self._meter = meter
+        self._stage = stage
+        self._model = model
+        self._thread = thread
+        self._source = source
+        self._sized_by_user = sized_by_user
+        self._since = since
+        self._lost = False
+        self._watched: int | None = 0
+
+    def begin_epoch(self, since: Point) -> None:
+        """Begin an epoch at this point, with a new count of Keras's."""
+        self._since = since
+        self._lost = False
+        self._watched = 0
+
+    def lose_count(self) -> None:
+        """Read no more of Keras's count in this epoch: the metrics of the model are about to be reset."""
+        self._lost = True
+
+    def size_of_batch(self, batches: int, size: int | None, *, read_count: bool) -> int | None:
+        """Return the samples of the batches that end now, or None to find them later; called once for each end of a batch.
+
+        Args:
+            batches: So many batches, which ran as one.
+            size: Their samples by their outputs, or None where that is unknown.
+            read_count: Whether to read Keras's count for these batches alone, as for those that compile.
+        """
+        watched = None if self._source is None else self._source.take(batches)
+        if self._source is not None and self._sized_by_user:
+            size = watched
+        if size is None and read_count:
+            size = self._new_samples(batches)
+        if size is not None or self._source is None or self._sized_by_user:
+            return size
+        if read_count:
+            return watched
+        self._watched = None if watched is None or self._watched is None else self._watched + watched
+        return None
+
+    def count(self, logs: Mapping[str, float] | None = None) -> None:
+        """Count the samples of the batches that ended with their size unknown, where they are known now.
+
+        Args:
+            logs: The epoch's logs, at its end; they show whether Keras's count is still that of the whole epoch.
+        """
+        own = self._meter.counts(self._stage, self._since)
+        if not own.unsized or (self._sized_by_user and self._source is not None):
+            return
+        seen = self._seen(own.batches) if _loss_agrees(self._model, logs) else None
+        if seen is not None and seen < own.samples + own.unsized:
+            self._lost, seen = True, None  # it went back: somebody reset the metrics
+        if seen is not None:
+            self._meter.add_samples(self._stage, seen - own.samples, own.unsized)
+        elif self._source is not None and self._watched:
+            self._meter.add_samples(self._stage, self._watched, own.unsized)
+        else:
+            return
+        self._watched = 0
+
+    def _new_samples(self, batches: int) -> int | None:
+        """Return the samples of the batches that end now, where those of all batches before them are known."""
+        own = self._meter.counts(self._stage, self._since)
+        seen = None if own.unsized else self._seen(own.batches + batches)
+        return None if seen is None or seen <= own.samples else seen - own.samples
+
+    def _seen(self, batches: int) -> int | None:
+        """Return Keras's count of the epoch's samples after so many batches; None where it has none that can be relied on."""
+        if self._model is None or self._stage == "predict" or self._lost or threading.get_ident() != self._thread:
+            return None
+        return _samples_seen(self._model, batches)
+
+
+def _samples_seen(model: keras.Model, batches: int) -> int | None:
     """Return how many samples passed since the model's metrics were reset; None where Keras does not know.
 
     Keras weighs its running mean of the loss with the number of samples. A model whose own ``train_step`` or ``test_step``
@@ -22,35 +129,23 @@ def samples_seen(model: keras.Model, batches: int) -> int | None:
         model: The model.
         batches: Batches that passed since.
     """
-    try:
-        value = _current(model, model._loss_tracker.count)  # noqa: SLF001 - the only place where Keras counts samples
-    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: the number is unknown, training goes on
+    value = internals.weight_of_loss(model)
+    if value is None:
         return None
     own_step = any(not getattr(type(model), name).__module__.startswith("keras.") for name in ("train_step", "test_step"))
     known = 0 < value < _EXACT and value == int(value) and not (own_step and value == batches)
     return int(value) if known else None
 
 
-def loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
+def _loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
     """Return whether the model's running loss is still that of an epoch's logs: else its metrics were reset since."""
     if not logs or "loss" not in logs:
         return True
+    loss = internals.mean_loss(model)
     try:
-        return math.isclose(float(model._loss_tracker.result()), logs["loss"], rel_tol=1e-5)  # noqa: SLF001 - as above
-    except Exception:  # noqa: BLE001 - as above
+        return loss is not None and math.isclose(loss, logs["loss"], rel_tol=1e-5)
+    except Exception:  # noqa: BLE001 - another callback may have put anything there
         return False
-
-
-def _current(model: Any, variable: keras.Variable) -> float:
-    """Return a variable's value; within a loop of the JAX backend, the variables themselves are not up to date."""
-    state = getattr(model, "_jax_state", None)
-    if not state:
-        try:
-            return float(variable.value)
-        except TypeError:  # a variable of tf.distribute
-            return float(variable.value.numpy())
-    place = [id(candidate) for candidate in model.metrics_variables].index(id(variable))
-    return float(state["metrics_variables"][place])
 
 
 def output_length(logs: dict[str, Any] | None) -> int | None:

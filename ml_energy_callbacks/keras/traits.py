@@ -13,6 +13,11 @@ def name() -> str:
     return f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".strip()
 
 
+def unwrapped(model: Any) -> Any:
+    """Return the model itself, where torch's DistributedDataParallel is around it."""
+    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
+
+
 def waits_between_batches() -> bool:
     """Return whether data are fetched between two batches, where hooks see it; else it is done inside the step."""
     return str(keras.backend.backend()) == "torch"
@@ -35,6 +40,6 @@ def event_recorder() -> Callable[[], Any] | None:
 
     if not torch.cuda.is_available():
         return None
-    from ml_energy_callbacks.torch_events import cuda_event_recorder  # noqa: PLC0415 - as above
+    from ml_energy_callbacks.frameworks.torch import cuda_event_recorder  # noqa: PLC0415 - as above
 
     return cuda_event_recorder()

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.torch import joined
 from ml_energy_callbacks.lightning.base import Callback
-from ml_energy_callbacks.lightning.energy import EnergyCallback
-from ml_energy_callbacks.storage import as_place, below
-from ml_energy_callbacks.torch_group import joined
+from ml_energy_callbacks.lightning.energy_callback import EnergyCallback
+from ml_energy_callbacks.record.storage import as_place, below
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_energy_callbacks.storage import as_place
+from ml_energy_callbacks.record.storage import as_place
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger

@@ -1,6 +1,19 @@
-"""A run record -> what a person reads."""
+"""What a record means to a person, or to another program; each name is imported when it is asked for."""
 
-from ml_energy_callbacks.report.quantities import quantity, uncertainty
-from ml_energy_callbacks.report.table import render, summary
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.report.quantities import quantity, uncertainty
+    from ml_energy_callbacks.report.table import render, summary
 
 __all__ = ["quantity", "render", "summary", "uncertainty"]
+
+_HOMES: Final = {"quantity": "quantities", "render": "table", "summary": "table", "uncertainty": "quantities"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute may be anything
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ml_energy_callbacks.records import DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.quantities import quantity
 
 _LEAST_WAITING = 0.1

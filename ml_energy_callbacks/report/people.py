@@ -6,7 +6,7 @@ from math import hypot
 from ml_energy_callbacks.carbon import world
 from ml_energy_callbacks.codecarbon_data import countries
 from ml_energy_callbacks.metrics import JOULES_PER_WH
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.quantities import quantity
 
 _GRAMS_PER_KM = 400 / 1.609344

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
-from ml_energy_callbacks.records import CarbonRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.hints import hints
 from ml_energy_callbacks.report.people import for_people
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from ml_energy_callbacks.records import BesideRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import BesideRecord, DeviceRecord, RunRecord, StageRecord
 
 Labels = tuple[str | None, ...]
 """Values of a figure's labels, in their order; None where one is not known."""

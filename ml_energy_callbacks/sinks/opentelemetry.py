@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import ml_energy_callbacks
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.sinks.figures import FIGURES, Figure, Labels
 from ml_energy_callbacks.sinks.teller import Teller
 

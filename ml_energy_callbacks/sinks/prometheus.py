@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.sinks.figures import FIGURES, Figure
 from ml_energy_callbacks.sinks.teller import Teller
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from weakref import ref
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.sinks.figures import Figure, Labels, observe
 
 

@@ -23,8 +23,8 @@ from typing import get_args
 
 import pytest
 
+from ml_energy_callbacks.attribution.counters import MAX_WATTS, EnergyCounter, PowerIntegral
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.counters import MAX_WATTS, EnergyCounter, PowerIntegral
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Method, PowerSource, Provenance, SharedSource, Source
 from ml_energy_callbacks.testing.clocks import ManualClock

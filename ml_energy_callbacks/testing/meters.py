@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ml_energy_callbacks.clock import NS_PER_S, Timing
-from ml_energy_callbacks.meter import EnergyMeter
+from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.meter.sampler import Sampler, Steps
 from ml_energy_callbacks.readings import Source
-from ml_energy_callbacks.sampler import Sampler, Steps
 from ml_energy_callbacks.testing.clocks import ManualClock
 
 _STEP_S = 0.005

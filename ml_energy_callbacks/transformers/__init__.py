@@ -6,6 +6,6 @@ if any(importlib.util.find_spec(name) is None for name in ("transformers", "acce
     _msg = "ml_energy_callbacks.transformers needs the Trainer of Hugging Face: pip install 'ml-energy-callbacks[transformers]'"
     raise ImportError(_msg)
 
-from ml_energy_callbacks.transformers.energy import EnergyCallback
+from ml_energy_callbacks.transformers.energy_callback import EnergyCallback
 
 __all__ = ["EnergyCallback"]

@@ -60,7 +60,7 @@ def test_the_options_are_the_same_in_the_same_words_by_keyword_alone() -> None:
     assert {parameter.name: parameter.default for parameter in parameters} == OPTIONS
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
     for name in OPTIONS:
-        assert re.search(rf"^        {name}: ", EnergyCallback.__doc__, re.MULTILINE)
+        assert re.search(rf"^    {name}: ", inspect.getdoc(EnergyCallback) or "", re.MULTILINE)
 
 
 def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path) -> None:

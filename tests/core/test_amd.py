@@ -14,12 +14,12 @@ from typing import Any, Literal
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.attribution.counters import EnergyCounter
 from ml_energy_callbacks.backends.amd import AmdBackend
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
+from ml_energy_callbacks.backends.discovery import discover
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.counters import EnergyCounter
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import PowerSource, Source
 from ml_energy_callbacks.testing import Curve, ManualClock, SineCurve, SquareCurve

@@ -2,12 +2,12 @@
 
 import pytest
 
-from ml_energy_callbacks.attribution import Ledger, Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.timeline import Edge, Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Device, Reading
-from ml_energy_callbacks.sampler import Poller
 from ml_energy_callbacks.testing import ManualClock
-from ml_energy_callbacks.timeline import Edge, Timeline, TimelineReader
 
 COUNTER = Device(
     id="x:0",

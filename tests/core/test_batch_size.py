@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ml_energy_callbacks.batch_size import infer_batch_size
+from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
 
 
 def array(*shape: int) -> Any:

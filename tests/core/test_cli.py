@@ -10,7 +10,8 @@ from command import COMMAND, ml_energy, ml_energy_process
 from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
-from ml_energy_callbacks.records import Part, encode_record
+from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.schema import Part
 
 HEAVY = (
     "duckdb",
@@ -28,8 +29,8 @@ HEAVY = (
     "tensorflow",
     "torch",
     "ml_energy_callbacks.backends",
-    "ml_energy_callbacks.meter",
-    "ml_energy_callbacks.summary",
+    "ml_energy_callbacks.meter.meter",
+    "ml_energy_callbacks.meter.summary",
 )
 
 
@@ -83,14 +84,14 @@ def imported(*args: object) -> set[str]:
 
 def test_the_help_needs_nothing_but_the_options() -> None:
     found = imported("--help")
-    assert found.isdisjoint((*HEAVY, "msgspec", "ml_energy_callbacks.records"))
+    assert found.isdisjoint((*HEAVY, "msgspec", "ml_energy_callbacks.record.schema"))
     assert "ml_energy_callbacks.cli" in found
 
 
 def test_a_runs_report_imports_no_package_that_it_does_not_need(folder: Path) -> None:
     found = imported("report", folder)
     assert found.isdisjoint(HEAVY)
-    assert "ml_energy_callbacks.records" in found
+    assert "ml_energy_callbacks.record.schema" in found
 
 
 # ------------------------------------------------------------------------------------------------------------ as a process

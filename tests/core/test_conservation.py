@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_energy_callbacks.attribution import Ledger
-from ml_energy_callbacks.sampler import Poller
+from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.meter.sampler import Poller
+from ml_energy_callbacks.metrics import OUTSIDE
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
-from ml_energy_callbacks.timeline import OUTSIDE, Timeline
 
 REST_WATTS = 10.0
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ml_energy_callbacks.control import Forecaster, GainRule, Spent
-from ml_energy_callbacks.records import StoppingRecord
+from ml_energy_callbacks.record.schema import StoppingRecord
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 

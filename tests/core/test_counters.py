@@ -2,8 +2,8 @@
 
 import pytest
 
+from ml_energy_callbacks.attribution.counters import EnergyCounter, PowerIntegral
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.counters import EnergyCounter, PowerIntegral
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ml_energy_callbacks import load_record
+from ml_energy_callbacks import LoopDescription, load_record
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Timing, monotonic_clock
-from ml_energy_callbacks.device_edges import DeviceEdges
+from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, ScriptedCounter, SteppedMeter
-from ml_energy_callbacks.timeline import LONGEST_QUEUE, Timeline, TimelineReader
 
 LATENCY_NS = 20_000
 """From the record of an event to its passing, at least."""
@@ -188,7 +188,7 @@ def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with
     device = PoweredDevice(clock)
     counter = ScriptedCounter(device, clock, period_s=0.02)
     meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False)
-    meter.start(record_event=device.record)
+    meter.start(LoopDescription(record_event=device.record))
     with meter.stage("train"):
         for i in range(80):
             with meter.batch(samples=4):
@@ -208,7 +208,7 @@ def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: 
     device = PoweredDevice(clock)
     counter = ScriptedCounter(device, clock, period_s=0.02)
     meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False, output_dir=tmp_path)
-    meter.start(record_event=device.record)
+    meter.start(LoopDescription(record_event=device.record))
     meter.begin_stage("train")
     start, true_start = meter.point(), device.joules(clock())
     with meter.window() as window:

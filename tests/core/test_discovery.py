@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks.backends.discovery import discover
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Device, Source
@@ -100,7 +100,7 @@ def test_the_gpus_that_the_job_runs_on_are_counted_alone() -> None:
 def test_a_gpu_that_the_next_loop_does_not_run_on_is_not_missed() -> None:
     meter = EnergyMeter(backends=[ScriptedBackend([source(f"nvml:GPU-000{i}", cuda=i) for i in range(2)])], verbose=False)
     for gpus in (["cuda:0", "cuda:1"], ["cuda:1"]):
-        meter.start(gpus=gpus)
+        meter.start(LoopDescription(gpus=gpus))
         meter.stop()
     assert [device.id for device in meter.record.devices] == ["nvml:GPU-0000", "nvml:GPU-0001"]
     assert not any("any more" in warning for warning in meter.record.warnings)

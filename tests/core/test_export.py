@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.export import Format, export
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6

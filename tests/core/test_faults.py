@@ -16,7 +16,7 @@ from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.readings import Source
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower, SteppedMeter
 
 COUNTER = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock).device

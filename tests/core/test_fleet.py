@@ -37,8 +37,9 @@ from ml_energy_callbacks.fleet import (
     read_runs,
     render_fleet,
 )
-from ml_energy_callbacks.lifecycle import load_records
-from ml_energy_callbacks.records import DeviceRecord, Part, RunRecord, StageRecord, dump_json, load_record
+from ml_energy_callbacks.record.load import dump_json, load_record
+from ml_energy_callbacks.record.schema import DeviceRecord, Part, RunRecord, StageRecord
+from ml_energy_callbacks.report.lifecycle import load_records
 
 ROOT = Path(__file__).parents[2]
 KWH = 3.6e6

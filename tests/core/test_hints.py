@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.records import DeviceRecord, PhaseRecord, RankRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RankRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report import render, summary
 from ml_energy_callbacks.report.hints import hints
 

@@ -28,12 +28,13 @@ from ml_energy_callbacks.inference import (
     profile_inference,
 )
 from ml_energy_callbacks.inference.compare import _mark_pareto
-from ml_energy_callbacks.inference.frameworks import out_of_memory
+from ml_energy_callbacks.inference.models import out_of_memory
 from ml_energy_callbacks.inference.plot import _draw_limit, plot_comparison, plot_profile
 from ml_energy_callbacks.inference.profile import _ranked
 from ml_energy_callbacks.inference.results import Difference
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
-from ml_energy_callbacks.records import LatencyRecord, dump_json
+from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.record.schema import LatencyRecord
 from ml_energy_callbacks.report.picture import check_picture
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from inference_world import BUSY_WATTS, CALL_S, IDLE_WATTS, World, measured
 
+from ml_energy_callbacks.attribution.student_t import probability_within, quantile
 from ml_energy_callbacks.inference.costs import cost_fields
 from ml_energy_callbacks.inference.engine import MIN_REPEATS, Block, Call, Case, Measured, measure
 from ml_energy_callbacks.inference.results import Difference, Interval
 from ml_energy_callbacks.inference.student import differences, interval
-from ml_energy_callbacks.student_t import probability_within, quantile
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,15 @@ from lateness import Lateness
 from msgspec.structs import replace as replace_struct
 from rich.console import Console
 
-from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.combine import add_records, merge_records
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.fleet.jobs import merge_jobs
+from ml_energy_callbacks.job.merge import merge_jobs
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.records import PhaseRecord, encode_record
+from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.merge import add_records, merge_records
+from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
@@ -113,7 +114,7 @@ def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
     group = Group(3)
 
     def work(rank: int) -> Any:
-        with meter(rank, tmp_path).start(gather=group.gather_of(rank)) as measuring:
+        with meter(rank, tmp_path).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
             logged = [epoch(measuring, index, samples=rank + 1) for index in range(2)]
         return logged, measuring
 
@@ -149,7 +150,7 @@ def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:
 
     def work(rank: int) -> RunRecord:
         measuring = EnergyMeter(backends=[backend((CPU, 50.0))], verbose=False)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         return measuring.record
 
@@ -170,7 +171,7 @@ def test_slices_of_one_gpu_share_its_energy(driver: SimulatedDriver) -> None:
 
     def work(rank: int) -> RunRecord:
         measuring = EnergyMeter(backends=[NvmlBackend(environ={"CUDA_VISIBLE_DEVICES": slices[rank]})], verbose=False)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         return measuring.record
 
@@ -187,7 +188,7 @@ def test_what_one_process_sees_inside_a_devices_figure_no_other_counts() -> None
     def work(rank: int) -> RunRecord:
         seen = [backend((CPU, 50.0)), backend((module, 300.0))] if rank else [backend((CPU, 50.0))]
         measuring = EnergyMeter(backends=seen, verbose=False)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         return measuring.record
 
@@ -200,7 +201,7 @@ def test_the_share_of_a_job_is_that_of_all_its_processes() -> None:
 
     def work(rank: int) -> RunRecord:
         measuring = EnergyMeter(backends=[backend((CPU, 50.0))], scope="process", verbose=False)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         return measuring.record
 
@@ -222,7 +223,7 @@ def test_a_process_in_another_container_has_no_number_here() -> None:
             return ask(fact)
 
         measuring = EnergyMeter(backends=[backend((CPU, 50.0))], scope="process", verbose=False)
-        with measuring.start(gather=gather):
+        with measuring.start(LoopDescription(gather=gather)):
             pass
         return measuring.record
 
@@ -237,11 +238,11 @@ def test_a_process_in_another_container_has_no_number_here() -> None:
 )
 def test_a_gather_that_asks_nobody_is_refused(gather: Any) -> None:
     with pytest.raises(ConfigurationError, match="gather does not return what each process of the job gave, by rank"):
-        meter(0).start(gather=gather)
+        meter(0).start(LoopDescription(gather=gather))
 
 
 def test_a_gather_of_one_is_a_run_of_one() -> None:
-    with meter(0).start(gather=lambda fact: [fact]) as measuring:
+    with meter(0).start(LoopDescription(gather=lambda fact: [fact])) as measuring:
         assert epoch(measuring, 0)["energy/train/joules"] > 0
     assert measuring.record.ranks == []
     assert measuring.record.run.world_size == 1
@@ -252,7 +253,7 @@ def test_one_that_cannot_measure_lets_none_begin() -> None:
 
     def work(rank: int) -> None:
         devices: Any = ["nvml:*"] if rank else "auto"
-        meter(rank, devices=devices).start(gather=group.gather_of(rank)).stop()
+        meter(rank, devices=devices).start(LoopDescription(gather=group.gather_of(rank))).stop()
 
     first, second = group.run(work)
     assert isinstance(first, ConfigurationError)
@@ -265,7 +266,7 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     group, met = Group(2), threading.Event()
 
     def work(rank: int) -> Any:
-        measuring = meter(rank, tmp_path).start(gather=group.gather_of(rank))
+        measuring = meter(rank, tmp_path).start(LoopDescription(gather=group.gather_of(rank)))
         logged = [epoch(measuring, 0)]
         if rank:
             met.wait(20)
@@ -301,7 +302,7 @@ def test_a_group_that_was_left_before_the_meter_stopped_is_asked_no_more(tmp_pat
             asked[rank] += 1
             return group.gather_of(rank)(fact) if asked[rank] < 4 else [fact]
 
-        with meter(rank, tmp_path).start(gather=gather) as measuring:
+        with meter(rank, tmp_path).start(LoopDescription(gather=gather)) as measuring:
             epoch(measuring, 0)
             assert epoch(measuring, 1) == {}
         return measuring.record
@@ -320,7 +321,7 @@ def test_what_a_resumed_job_had_before_counts_once() -> None:
     group = Group(2)
 
     def work(rank: int) -> Any:
-        with meter(rank).start(gather=group.gather_of(rank)) as measuring:
+        with meter(rank).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
             measuring.resume(before)
             logged = epoch(measuring, 1)
         return logged, measuring
@@ -342,7 +343,7 @@ def test_a_job_that_starts_again_goes_on(tmp_path: Path) -> None:
     def work(rank: int) -> RunRecord:
         measuring = meter(rank, tmp_path)
         for index in range(2):
-            with measuring.start(gather=group.gather_of(rank)):
+            with measuring.start(LoopDescription(gather=group.gather_of(rank))):
                 epoch(measuring, index)
         return measuring.record
 
@@ -358,7 +359,7 @@ def test_a_job_that_resumes_leaves_all_files_of_the_one_before(tmp_path: Path) -
         measuring = meter(rank, tmp_path)
         if earlier is not None:
             measuring.resume(earlier)
-        measuring.start(gather=group.gather_of(rank))
+        measuring.start(LoopDescription(gather=group.gather_of(rank)))
         epoch(measuring, 0)
         measuring.stop("failed", "gone")
         return measuring.record
@@ -381,7 +382,7 @@ def test_one_that_goes_on_alone_asks_nobody(tmp_path: Path) -> None:
 
     def work(rank: int) -> Any:
         measuring = meter(rank, tmp_path)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         if rank:
             return None
@@ -409,7 +410,7 @@ def test_one_that_cannot_write_lets_none_begin(tmp_path: Path) -> None:
     folders = [tmp_path / "taken" / "run", tmp_path / "free"]
 
     def work(rank: int) -> None:
-        meter(rank, folders[rank]).start(gather=group.gather_of(rank)).stop()
+        meter(rank, folders[rank]).start(LoopDescription(gather=group.gather_of(rank))).stop()
 
     first, second = group.run(work)
     assert isinstance(first, ConfigurationError)
@@ -437,7 +438,7 @@ def test_a_job_waits_no_longer_than_a_run_for_an_url_that_is_silent_at_its_end(t
 
     def work(rank: int) -> float:
         measuring = EnergyMeter(backends=[backend((CPU, 50.0))], output_dir="silent://job", verbose=False)
-        measuring.start(gather=group.gather_of(rank), output_dir=tmp_path)
+        measuring.start(LoopDescription(gather=group.gather_of(rank), output_dir=tmp_path))
         epoch(measuring, 0)
         Silent.answers.clear()
         began = time.monotonic()
@@ -458,7 +459,9 @@ def test_files_stay_where_the_jobs_record_is_not_written(tmp_path: Path) -> None
 
     def work(rank: int) -> None:
         measuring = meter(rank)
-        with measuring.start(gather=group.gather_of(rank), output_dir=folders[rank]):  # the framework's need not be writable
+        with measuring.start(
+            LoopDescription(gather=group.gather_of(rank), output_dir=folders[rank])
+        ):  # the framework's need not be writable
             epoch(measuring, 0)
 
     assert group.run(work) == [None, None]
@@ -469,7 +472,7 @@ def test_a_wait_is_no_longer_than_the_run() -> None:
     group = Group(2)
 
     def work(rank: int) -> RunRecord:
-        with meter(rank).start(gather=group.gather_of(rank)) as measuring:
+        with meter(rank).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
             epoch(measuring, 0)
             time.sleep(1.0 * rank)
         return measuring.record
@@ -491,7 +494,7 @@ def test_the_smallest_message_of_a_long_job() -> None:
                 sizes.append(len(fact))
             return ask(fact)
 
-        measuring = meter(rank).start(gather=watched)
+        measuring = meter(rank).start(LoopDescription(gather=watched))
         for index in range(30):
             measuring.close_epoch("train", index, measuring.point())
         measuring.stop()
@@ -598,7 +601,7 @@ def test_hosts_at_several_places_are_all_named() -> None:
     def work(rank: int) -> RunRecord:
         own = backend((replace(GPU, id=f"scripted:gpu-{rank}"), 100.0))
         measuring = EnergyMeter(backends=[own], location=("FRA", "POL")[rank], verbose=False)
-        with measuring.start(gather=group.gather_of(rank)):
+        with measuring.start(LoopDescription(gather=group.gather_of(rank))):
             epoch(measuring, 0)
         return measuring.record
 
@@ -637,7 +640,7 @@ def test_the_whole_machines_of_a_job_add_up_whatever_meters_them() -> None:
         kind = ("plug", "battery")[rank]
         whole = replace(CPU, id=f"{kind}:0", kind="board", backend=kind, whole_machine=True)
         measuring = EnergyMeter(backends=[backend((CPU, 50.0)), backend((whole, 200.0))], verbose=False)
-        with measuring.start(gather=gather):
+        with measuring.start(LoopDescription(gather=gather)):
             time.sleep(0.3)
             epoch(measuring, 0)
             return epoch(measuring, 1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.launcher import Launch, launched, scheduled_job
+from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks.job.launcher import Launch, launched, scheduled_job
 from ml_energy_callbacks.testing import ScriptedBackend
 
 # What they set, cut to what tells a process's place. srun's step of four tasks, the second of them:
@@ -100,7 +100,7 @@ def test_the_record_tells_the_launcher_and_the_job_and_that_its_processes_do_not
         pass
     assert (meter.record.run.launcher, meter.record.run.job_id) == ("torchrun", "4711")
     assert any(warning.startswith("This is process 5 of 8, and each of them measures") for warning in meter.record.warnings)
-    told = EnergyMeter(backends=[ScriptedBackend([])], verbose=False).start(world_size=8)
+    told = EnergyMeter(backends=[ScriptedBackend([])], verbose=False).start(LoopDescription(world_size=8))
     told.stop()
     assert not [warning for warning in told.record.warnings if "gather" in warning]
 

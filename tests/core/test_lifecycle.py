@@ -18,10 +18,11 @@ from rich.console import Console
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.lifecycle import Lifecycle, lifecycle, load_records
-from ml_energy_callbacks.records import RunRecord, StageRecord, encode_record
+from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 from ml_energy_callbacks.report import quantity
-from ml_energy_callbacks.report.lifecycle import plot_lifecycle, render_lifecycle
+from ml_energy_callbacks.report.lifecycle import Lifecycle, lifecycle, load_records
+from ml_energy_callbacks.report.lifecycle_table import plot_lifecycle, render_lifecycle
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 

@@ -453,7 +453,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("a socket was opened")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.export import Format, export
+from ml_energy_callbacks.report.export import Format, export
 for location in (None, "FRA", "aws:eu-west-3", "Virginia"):
     with EnergyMeter(location=location, verbose=False) as meter, meter.stage("predict"), meter.batch(samples=3):
         sum(range(1000000))

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE
 from ml_energy_callbacks.clock import Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
-from ml_energy_callbacks.timeline import LONGEST_QUEUE
 
 
 @pytest.fixture

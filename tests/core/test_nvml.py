@@ -15,10 +15,10 @@ import pynvml
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.backends.discovery import discover
+from ml_energy_callbacks.backends.drivers.nvml import driver_of
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
-from ml_energy_callbacks.nvml_library import driver_of
 from ml_energy_callbacks.readings import PowerSource, SharedSource
 from ml_energy_callbacks.testing import Curve, ManualClock, PowerCurve, SineCurve, SquareCurve, StepCurve, SteppedMeter
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
@@ -261,7 +261,7 @@ def test_another_process_sees_the_simulated_gpus_by_its_environment_alone(driver
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not_got(driver: SimulatedDriver) -> None:
     program = (
         "import os, signal\nfrom ml_energy_callbacks.backends.nvml import NvmlBackend\n"
-        "from ml_energy_callbacks.nvml_library import driver_of\n"
+        "from ml_energy_callbacks.backends.drivers.nvml import driver_of\n"
         "gpus = NvmlBackend({}).open()\n"
         "driver_of(os.getpid())._lock.acquire()\n"
         "pid = os.fork()\n"

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.report.people import carbon_range, for_people
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from ml_energy_callbacks import EnergyMeter
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.backends.discovery import discover
+from ml_energy_callbacks.backends.drivers.perf_event import PerfEvent
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
-from ml_energy_callbacks.perf_event import PerfEvent
-from ml_energy_callbacks.sysfs import NumberFile
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SineCurve, SquareCurve, StepCurve, SteppedMeter
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.powercap import SimulatedPowercap

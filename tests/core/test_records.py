@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.records import EpochRecord, add_epoch, find_records
+from ml_energy_callbacks.record.find import find_records
+from ml_energy_callbacks.record.schema import EpochRecord, add_epoch
 
 
 def epoch(stage: str, index: int, joules: float | None = 1.5) -> EpochRecord:
@@ -55,7 +56,9 @@ def test_the_contracts_fields_are_there(file: Path) -> None:
 
 
 def test_tags_and_model_are_recorded_and_a_record_without_them_is_read(tmp_path: Path) -> None:
-    meter = EnergyMeter(backends=[], tags={"team": "vision"}, output_dir=tmp_path, verbose=False).start(model="Net")
+    meter = EnergyMeter(backends=[], tags={"team": "vision"}, output_dir=tmp_path, verbose=False).start(
+        LoopDescription(model="Net")
+    )
     meter.stop()
     run = load_record(tmp_path).run
     assert (run.tags, run.model) == ({"team": "vision"}, "Net")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ml_energy_callbacks.regression import PowerFit
+from ml_energy_callbacks.attribution.regression import PowerFit
 
 TRAIN_WAIT, TRAIN_COMPUTE, TEST_WAIT, TEST_COMPUTE = 1, 2, 3, 4
 WATTS = {TRAIN_WAIT: 90.0, TRAIN_COMPUTE: 420.0, TEST_WAIT: 80.0, TEST_COMPUTE: 300.0}

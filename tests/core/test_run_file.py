@@ -18,12 +18,12 @@ import pytest
 from command import hide
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.kept_record import keep_record, kept_record
-from ml_energy_callbacks.run_file import RunFile
-from ml_energy_callbacks.storage import LocalFile, as_place
+from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
+from ml_energy_callbacks.record.run_file import RunFile
+from ml_energy_callbacks.record.storage import LocalFile, as_place
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 CANNOT = "The run file flaky://x/energy.json could not be written"
@@ -240,7 +240,7 @@ def test_runs_of_several_processes_in_one_directory_are_all_kept(tmp_path: Path)
 
 MANY = """
 import os, sys
-import ml_energy_callbacks.meter
+import ml_energy_callbacks.meter.meter
 from ml_energy_callbacks import EnergyMeter
 children = []
 while len(children) < 4 and (child := os.fork()):
@@ -250,7 +250,7 @@ if len(children) == 4:
 for _ in range(8):
     with EnergyMeter(backends=[], output_dir=sys.argv[1], carbon_intensity=1, verbose=False) as meter:
         pass
-    print(meter.record.run.id)
+    os.write(1, f"{meter.record.run.id}\\n".encode())  # whole, though all write to one pipe
 """
 
 
@@ -392,7 +392,7 @@ def test_a_url_that_does_not_answer_is_refused_before_the_run(flaky: type[Flaky]
 
 def test_a_directory_of_the_frameworks_that_cannot_be_written_is_told(flaky: type[Flaky]) -> None:
     flaky.error = OSError("Access denied")
-    m = meter().start(output_dir="flaky://x")
+    m = meter().start(LoopDescription(output_dir="flaky://x"))
     m.stop()
     assert m.record_path is None
     (told,) = m.record.warnings

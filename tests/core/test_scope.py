@@ -15,9 +15,9 @@ import pytest
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.process import ProcessTree
+from ml_energy_callbacks.meter.process_share import ProcessTree
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower, SteppedMeter
 
 CPU = Device(

@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.attribution.quantiles import Quantiles
+from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.quantiles import Quantiles
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
-from ml_energy_callbacks.timeline import Timeline
 
 Result = TypeVar("Result")
 

@@ -5,8 +5,8 @@ from statistics import median, quantiles
 import pytest
 from simulation import simulate
 
+from ml_energy_callbacks.attribution.refresh_grid import MILLISECOND, RefreshGrid
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.grid import MILLISECOND, RefreshGrid
 
 # The table of what a single 60 s run reaches: medians of 100 seeds, of which a quick run plays the first 24.
 # refresh, wait and compute s | wait energy: error, said +- | one batch: p50, p95 error; all relative.

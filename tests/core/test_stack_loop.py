@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import gc, sys, threading, time
-from ml_energy_callbacks.stack_loop import StackLoop
+from ml_energy_callbacks.frameworks.stack_loop import StackLoop
 
 class Held:
     def __init__(self):

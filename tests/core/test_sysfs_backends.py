@@ -10,11 +10,11 @@ from privilege import unprivileged
 
 from ml_energy_callbacks.backends.arm_power import ArmPowerBackend
 from ml_energy_callbacks.backends.battery import BatteryBackend
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
 from ml_energy_callbacks.backends.intel_gpu import IntelGpuBackend
 from ml_energy_callbacks.backends.jetson import JetsonBackend
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Backend, Source
-from ml_energy_callbacks.sysfs import NumberFile, read_text
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SineCurve, SquareCurve
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.hwmon import (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.testing import ManualClock
-from ml_energy_callbacks.timeline import Timeline, TimelineReader
 
 
 def test_totals_are_the_time_spent_in_each_bucket() -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ml_energy_callbacks.backends import discover
+from ml_energy_callbacks.attribution.cross_check import CrossCheck
+from ml_energy_callbacks.attribution.knots import KnotFinder
+from ml_energy_callbacks.backends.discovery import discover
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
-from ml_energy_callbacks.cross_check import CrossCheck
-from ml_energy_callbacks.knots import KnotFinder
 from ml_energy_callbacks.readings import Device, Kind, Reading
 from ml_energy_callbacks.testing import (
     Curve,

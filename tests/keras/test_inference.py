@@ -6,7 +6,7 @@ import pytest
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference import compare_models, profile_inference
-from ml_energy_callbacks.inference.frameworks import is_keras, is_torch
+from ml_energy_callbacks.inference.models import is_keras, is_torch
 
 
 def small(width: int) -> keras.Model:

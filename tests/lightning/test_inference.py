@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ml_energy_callbacks.inference import compare_models, profile_inference
-from ml_energy_callbacks.inference.frameworks import predictor, size_on_disk
+from ml_energy_callbacks.inference.models import predictor, size_on_disk
 
 
 class Seen(nn.Module):

@@ -23,7 +23,7 @@ from ml_energy_callbacks import load_record
 from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.carbon.provider import Constant
 from ml_energy_callbacks.lightning import EnergyCallback
-from ml_energy_callbacks.records import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 
 HYPERPARAMETERS = {
     "energy/devices": "auto",

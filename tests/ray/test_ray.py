@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.storage import StorageContext
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
-from ml_energy_callbacks.launcher import _directory
+from ml_energy_callbacks.job.launcher import _directory
 
 PLACES = ["night/plain", "night"]
 """Directories of the records of the plain loop and of Lightning's."""
@@ -96,7 +96,7 @@ def test_tensorboard_has_them_as_well(folder: Path) -> None:
 
 @pytest.mark.parametrize("newer", ["0", "1"])
 def test_a_driver_is_no_worker(newer: str) -> None:
-    code = "import ray.train; from ml_energy_callbacks.launcher import launched; assert launched() is None"
+    code = "import ray.train; from ml_energy_callbacks.job.launcher import launched; assert launched() is None"
     run("-c", code, RAY_TRAIN_V2_ENABLED=newer)
 
 

@@ -29,8 +29,8 @@ from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import CarbonIntensity, ElectricityMaps, choose_provider, places
 from ml_energy_callbacks.carbon.live import forecast_zone
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.export import Format, export
 from ml_energy_callbacks.report import render
+from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 FOLDER = Path((importlib.util.find_spec("codecarbon").submodule_search_locations or [""])[0])  # type: ignore[union-attr]

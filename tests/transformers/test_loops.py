@@ -10,14 +10,13 @@ from accelerate.utils import gather_object
 from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, check_truth, end, gpu, joules, start_ranks, truth
 from torch_loop_job import BATCHES, EPOCHS, samples, train
 
-from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet import merge_jobs
+from ml_energy_callbacks.frameworks.torch import all_gather, gpu_uuids
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.torch_devices import gpu_uuids
-from ml_energy_callbacks.torch_group import all_gather
 
 SCRIPT = Path(torch_loop_job.__file__)
 
@@ -50,8 +49,8 @@ def test_accelerates_one_process_is_no_job_and_its_bare_gather_is_refused(tmp_pa
     device = ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0)
     meter = EnergyMeter(output_dir=tmp_path, backends=[ScriptedBackend([device])], verbose=False)
     with pytest.raises(ConfigurationError, match="gather does not return what each process"):
-        meter.start(gather=gather_object)
-    with meter.start(gather=lambda fact: gather_object([fact])):
+        meter.start(LoopDescription(gather=gather_object))
+    with meter.start(LoopDescription(gather=lambda fact: gather_object([fact]))):
         train(meter, lambda _: None, 0, None)
     record = load_record(tmp_path)
     assert (record.run.world_size, record.run.status, record.ranks, record.nodes) == (1, "completed", [], [])

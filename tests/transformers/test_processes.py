@@ -11,7 +11,7 @@ from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.fleet import merge_jobs
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.transformers.energy import _gpus, _share_samples
+from ml_energy_callbacks.transformers.energy_callback import _gpus, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

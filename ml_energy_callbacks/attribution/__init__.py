@@ -1,0 +1,1 @@
+"""Split a device's energy between the phases of a loop; pure."""

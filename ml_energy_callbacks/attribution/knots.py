@@ -1,0 +1,176 @@
+"""Readings of one device -> knots of its cumulative energy; pure."""
+
+from math import isfinite
+from typing import NamedTuple
+
+from ml_energy_callbacks.attribution.counters import MAX_WATTS, EnergyCounter, PowerIntegral
+from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.readings import Device, Reading
+
+
+class Knot(NamedTuple):
+    """A point of the curve of cumulative energy.
+
+    Attributes:
+        time_ns: Instant at which the counter was refreshed, monotonic clock.
+        sigma_ns: Standard deviation of that instant.
+        joules: Energy since the first reading of the device, in J.
+        starts: True where the energy since the knot before it is unknown: a new chain begins here.
+    """
+
+    time_ns: int
+    sigma_ns: float
+    joules: float
+    starts: bool
+
+
+_FROZEN_NS = 5 * NS_PER_S
+"""A counter of a device that is on changes far more often; one that has not for so long is broken, and is not believed."""
+
+
+class KnotFinder:
+    """Follow one device.
+
+    Attributes:
+        grid: Its refresh instants.
+        silent: True while reads fail, or show a counter that stands still.
+        longest_gap_ns: What lies between two readings further apart than this is not known.
+        missing_ns: Time in which it could not be read, up to the last good reading.
+        resets: How often it jumped or began anew, so that energy is missing.
+        frozen: Whether its counter ever stood still for longer than a device that is on can be without a change.
+    """
+
+    def __init__(self, device: Device, interval_s: float = 0.0) -> None:
+        """Begin without a reading; the device will be read every ``interval_s`` seconds or so."""
+        self.missing_ns = 0
+        self.resets = 0
+        self.frozen = False
+        self._earlier_joules = 0.0
+        self.follow(device, interval_s)
+
+    def follow(self, device: Device, interval_s: float) -> None:
+        """Begin a chain of readings of the device as it is now: the way in which it is read may have changed."""
+        self._device = device
+        self._integrates = device.method == "power_integration"
+        self.longest_gap_ns = max(NS_PER_S, round(3 * max(interval_s, device.min_interval_s) * NS_PER_S))
+        self._frozen_ns = max(_FROZEN_NS, round(3 * (device.update_period_s or 0.0) * NS_PER_S))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the chain: what comes next is a first reading."""
+        device = self._device
+        period = 0.0 if self._integrates else device.update_period_s
+        self._always_fresh = period is not None
+        self.grid = RefreshGrid(None if period is None else round(period * NS_PER_S))
+        self._counter: EnergyCounter | PowerIntegral = (
+            PowerIntegral(self.longest_gap_ns)
+            if self._integrates
+            else EnergyCounter(device.wrap_joules, MAX_WATTS[device.kind])
+        )
+        self._chain = (self._earlier_joules, self._counter)
+        self._value: float | None = None
+        self._changed_ns: int | None = None
+        self._read_ns: int | None = None
+        self.silent = False
+        self._first_ns: int | None = None
+        self._second: Knot | None = None
+
+    @property
+    def joules(self) -> float:
+        """All joules that were seen to pass, in J; what passed in a gap is not among them."""
+        earlier, counter = self._chain  # at once: another thread may ask
+        return earlier + counter.joules
+
+    def pause(self, now: int) -> list[Knot]:
+        """End the chain; return the knots that waited for a refresh that will not come."""
+        self.missing_ns = self.missing_at(now)
+        knots = self._release(None)
+        self._earlier_joules = self.joules
+        self._begin()
+        return knots
+
+    def silent_since(self, now: int) -> int | None:
+        """Return the end of the last good reading (ns), where reads fail since, or none has ended for long; else None."""
+        overdue = self._read_ns is not None and now - self._read_ns > self.longest_gap_ns
+        return self._read_ns if self.silent or overdue else None
+
+    def missing_at(self, now: int) -> int:
+        """Return the time without readings up to now (ns), a silence that goes on included."""
+        since = self.silent_since(now)
+        return self.missing_ns + (0 if since is None else now - since)
+
+    def take(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
+        """Take a reading and return the knots that it settles, oldest first."""
+        value = self._believed(reading)
+        if value is None:
+            return []
+        middle = (reading.started_ns + reading.ended_ns) // 2
+        if self.silent and self._device.method != "energy_counter" and self._read_ns is not None:
+            return self._restart(reading)  # nobody knows what it drew meanwhile
+        step = self._counter.advance(middle, value)
+        if step == "reset":
+            self.resets += not self._integrates
+            return self._restart(reading)
+        self.missing_ns = self.missing_at(reading.started_ns)
+        self.silent = False
+        self._read_ns = reading.ended_ns
+        # Where a value is known to be fresh at each read, one that stays says that nothing was drawn.
+        changed = self._always_fresh or value != self._value
+        self._value = value
+        refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
+        if step == "first":
+            if self._always_fresh:
+                return [Knot(middle, (reading.ended_ns - reading.started_ns) / 12**0.5, 0.0, starts=True)]
+            if refresh is None:
+                self._first_ns = middle
+                return []
+            return [Knot(refresh.time_ns, refresh.sigma_ns, 0.0, starts=True)]
+        if refresh is None:
+            return []
+        knot = Knot(refresh.time_ns, refresh.sigma_ns, self._counter.joules, starts=False)
+        if self._first_ns is None:
+            return [knot]
+        if self._second is None:
+            self._second = knot
+            return []
+        return [*self._release(knot.time_ns), knot]
+
+    def _release(self, third_ns: int | None) -> list[Knot]:
+        """Place the first reading's refresh one period before the second, as soon as a third tells the period."""
+        first_ns, second = self._first_ns, self._second
+        self._first_ns = self._second = None
+        if first_ns is None or second is None:
+            return []
+        period = self.grid.period_ns or (0 if third_ns is None else third_ns - second.time_ns)
+        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns
+        return [Knot(time_ns, second.sigma_ns * 2**0.5, 0.0, starts=True), second]
+
+    def _believed(self, reading: Reading) -> float | None:
+        """Return the value where it can be believed; else note the silence and return None."""
+        value = reading.value
+        nonsense = value is not None and not (
+            isfinite(value) and (not self._integrates or 0 <= value <= MAX_WATTS[self._device.kind])
+        )
+        if value is None or nonsense:
+            self.silent = True
+            if self._read_ns is None:
+                self._read_ns = reading.started_ns
+            return None
+        if value != self._value or self._changed_ns is None or self._integrates or self._device.provenance == "estimated":
+            self._changed_ns = reading.started_ns
+        elif reading.started_ns - self._changed_ns > self._frozen_ns:
+            if not self.silent:
+                self._read_ns = self._changed_ns
+            self.frozen = self.silent = True
+            return None
+        return value
+
+    def _restart(self, reading: Reading) -> list[Knot]:
+        """The energy since the last good reading is unknown, and the refreshes may have moved."""
+        knots = self._release(None)
+        missing = self.missing_ns + (reading.started_ns - self._read_ns if self._read_ns is not None else 0)
+        self._earlier_joules = self.joules
+        self._begin()
+        self.missing_ns = missing
+        return [*knots, *self.take(reading)]

@@ -1,0 +1,342 @@
+"""Knots of a device's energy + time in each bucket -> joules of each bucket; pure.
+
+One :class:`Ledger` serves one device. It spreads the energy between two knots over what ran between them in proportion to
+fitted power x time, and so conserves every joule.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ml_energy_callbacks.attribution.cross_check import CrossCheck
+from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
+from ml_energy_callbacks.attribution.timeline import TimelineReader
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.metrics import OUTSIDE
+from ml_energy_callbacks.readings import Device, Reading, Regularity
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.attribution.regression import Powers
+
+WIDEST = 0.5
+"""A split whose 95 % interval is wider than this share of the value is not reported."""
+
+_LEARNED = 100
+"""After so many intervals between refreshes, some seconds, a reading more changes little of what is known."""
+
+_MOST_WAITING = 64
+"""So many knots wait for a device to pass its edges; some seconds of readings."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """An instant at which the energy so far is asked for.
+
+    Attributes:
+        time_ns: The instant, monotonic clock.
+        totals: Time in each bucket at that instant, in ns.
+        expected: Ids of the devices that are asked.
+        joules: Energy of each device inside the run up to the instant, by id, in J; filled in as the devices' refreshes
+            pass the instant, and never where a device's energy at the instant is not known.
+        gaps: How often each device's energy had been unknown for a while by then, by id.
+    """
+
+    time_ns: int
+    totals: Sequence[float]
+    expected: frozenset[str] = frozenset()
+    joules: dict[str, float] = field(default_factory=dict)
+    gaps: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Energy of one bucket of one device.
+
+    Attributes:
+        joules: Best estimate in J.
+        half_width: Half-width of the 95 % interval in J.
+        resolved: False where the bucket could not be told from the others; the half-width then spans all that it can be.
+    """
+
+    joules: float
+    half_width: float
+    resolved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What another thread may see of a ledger; never changed once made.
+
+    Attributes:
+        time_ns: Instant of the last knot.
+        totals: Time in each bucket there, in ns.
+        joules: Energy of each bucket there, in J.
+        powers: Power of each bucket, for the time since; None where nothing passes any more.
+        stale_ns: Beyond its last knot, the energy is extrapolated for this long at most.
+    """
+
+    time_ns: int
+    totals: Sequence[float]
+    joules: Sequence[float]
+    powers: "Powers | None"
+    stale_ns: int
+
+    def at(self, now: int, totals: Sequence[float]) -> list[float]:
+        """Return each bucket's joules at an instant after the last knot.
+
+        The time since the last knot is extrapolated with the fitted powers, but not for long: what a device that fell silent
+        draws is not known.
+        """
+        joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
+        elapsed = now - self.time_ns
+        if elapsed > 0 and self.powers is not None:
+            passed = _passed(self.totals, totals)
+            # What a device turns out to have done before the last knot moves time from one bucket to another, and adds none.
+            share = min(elapsed, self.stale_ns) / NS_PER_S / (sum(passed.values()) or 1.0)
+            for bucket, seconds in passed.items():
+                joules[bucket] += seconds * share * self.powers(bucket)
+        return joules
+
+
+class Ledger:
+    """Joules of one device by bucket.
+
+    Attributes:
+        device: The device.
+        finder: Where its knots come from.
+        check: Its counter held against its power, where it tells both.
+        joules: Energy of each bucket up to the last knot, in J.
+        published: The state for other threads; None before the first two knots.
+    """
+
+    def __init__(self, device: Device, interval_s: float = 0.0) -> None:
+        """Start an empty ledger of a device that will be read every ``interval_s`` seconds or so."""
+        # NumPy is behind it, which takes 0.1 s to import: when a meter starts, and not before.
+        from ml_energy_callbacks.attribution.regression import PowerFit  # noqa: PLC0415
+
+        self.device = device
+        self.finder = KnotFinder(device, interval_s)
+        self.check = CrossCheck()
+        self.joules: list[float] = []
+        self.published: Published | None = None
+        self._fit = PowerFit()
+        # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
+        self._alone: dict[int, tuple[float, float]] = {}
+        self._marks: list[Mark] = []
+        self._gaps = 0
+        # Knots that lie where a device's edges are not known yet.
+        self._waiting: deque[Knot] = deque()
+        self._knot: Knot | None = None
+        self._totals: list[float] = []
+        self._bucket = OUTSIDE
+        self._period_s: float | None = None
+        self._jitter_s: float | None = None
+        self._regularity: Regularity = "unknown"
+
+    def reopen(self, device: Device, interval_s: float) -> None:
+        """Go on with the device as it was found this time, after a pause."""
+        self.device = device
+        self.finder.follow(device, interval_s)
+
+    @property
+    def period_s(self) -> float | None:
+        """Learned period of the device's refreshes in s; None where none was learned."""
+        period = self.finder.grid.period_ns
+        return self._period_s if period is None else period / NS_PER_S
+
+    @property
+    def jitter_s(self) -> float | None:
+        """How far refreshes stray from their grid in s; None where there is none."""
+        jitter = self.finder.grid.jitter_ns
+        return self._jitter_s if jitter is None else jitter / NS_PER_S
+
+    @property
+    def regularity(self) -> Regularity:
+        """What sort of refresh the device was last seen to have."""
+        now = self.finder.grid.regularity
+        return self._regularity if now == "unknown" else now
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """Uncertainty of its energy as a share: the device's own, or how far its counter is off its power, if that is more."""
+        difference = self.check.difference if self.check.suspicious else None
+        return max(self.device.relative_uncertainty, abs(difference or 0.0))
+
+    @property
+    def known_until(self) -> int | None:
+        """Instant of the last knot of this chain in ns, or None."""
+        return self._knot.time_ns if self._knot else None
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for the next reading, or nobody knows yet what to expect of it."""
+        return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent
+
+    def mark(self, mark: Mark) -> None:
+        """Ask for the energy at an instant not before the last knot."""
+        self._marks.append(mark)
+
+    def take(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
+        """Take readings, oldest first, each with the power that was told then, and when; look at the timeline before."""
+        for reading, power in held:
+            self._waiting += self.finder.take(reading)
+            if self.finder.silent:
+                self.check.pause()
+            elif power is not None:
+                self.check.take(power[0], self.finder.joules, power[1], self.finder.resets)
+        while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
+            self._add(self._waiting.popleft(), timeline)
+        self._publish(timeline)
+
+    def pause(self, timeline: TimelineReader, now: int) -> None:
+        """End the chain of readings: what the device draws until the next reading is nobody's."""
+        self.check.pause()
+        # What a device drew after its last good reading is not known.
+        end = self.finder.silent_since(now) or now
+        self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
+        self._waiting += self.finder.pause(now)
+        while self._waiting:
+            self._add(self._waiting.popleft(), timeline)
+        self._publish(timeline)
+        if self.published is not None and self._knot is not None:
+            for mark in self._marks:
+                if mark.time_ns <= end:
+                    joules = self.published.at(mark.time_ns, mark.totals)
+                    self._resolve(mark, sum(joules) - joules[OUTSIDE])
+            if end > self._knot.time_ns:
+                totals = timeline.totals if end == now else timeline.at(end)[0]
+                self.joules = self.published.at(end, totals)
+        if self.published is not None:
+            self.published = Published(now, timeline.totals, self.joules[:], None, 0)
+        self._marks.clear()
+        self._knot = None
+
+    def _add(self, knot: Knot, timeline: TimelineReader) -> None:
+        totals, bucket = timeline.at(knot.time_ns)
+        self.joules += [0.0] * (len(totals) - len(self.joules))
+        before = self._knot
+        if before is not None and knot.time_ns <= before.time_ns:
+            if not knot.starts:
+                return  # two estimates of one refresh: its energy comes with the next
+            # A counter that began anew was refreshed, as far as one can tell, before the last refresh of the old one.
+            knot = knot._replace(time_ns=before.time_ns)
+        if before is not None and knot.starts:
+            self._gaps += 1
+            self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+        elif before is not None:
+            self._spread(before, knot, totals, bucket, timeline)
+        self._knot, self._totals, self._bucket = knot, totals, bucket
+
+    def _publish(self, timeline: TimelineReader) -> None:
+        """Tell what is known up to the last knot, though what ran before one that waits may yet turn out to be otherwise."""
+        before, early, joules = self._knot, self._totals, self.joules[:]
+        unbroken = True  # beyond a gap, marks wait until it is known which of them lie in it
+        for knot in self._waiting:
+            totals, _ = timeline.at(knot.time_ns)
+            joules += [0.0] * (len(totals) - len(joules))
+            if before is not None and knot.time_ns <= before.time_ns and not knot.starts:
+                continue
+            seconds = _passed(early, totals)
+            if before is not None and not knot.starts and seconds:
+                self._divide(before, knot, early, seconds, joules, resolve=unbroken)
+            unbroken = unbroken and (before is None or not knot.starts)
+            before, early = knot, totals
+        powers = self._fit.powers()
+        if before is not None and powers is not None:  # one knot alone tells no energy
+            self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
+
+    def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
+        energy = knot.joules - before.joules
+        seconds = _passed(self._totals, totals)
+        if not seconds:
+            return
+        variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
+        longest = max(seconds, key=seconds.__getitem__)
+        self._fit.add(seconds, energy, variances, timeline.group(longest))
+        if len(seconds) == 1:
+            before_s, before_joules = self._alone.get(longest, (0.0, 0.0))
+            self._alone[longest] = before_s + seconds[longest], before_joules + energy
+        self._divide(before, knot, self._totals, seconds, self.joules)
+
+    def _divide(
+        self,
+        before: Knot,
+        knot: Knot,
+        early: list[float],
+        seconds: Mapping[int, float],
+        joules: list[float],
+        *,
+        resolve: bool = True,
+    ) -> None:
+        """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
+        powers = self._fit.powers()
+        energy = knot.joules - before.joules
+        weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
+        if OUTSIDE in weights and len(weights) > 1:
+            # Of what is drawn before and after the run hardly anything is seen: it is what the run leaves.
+            weights[OUTSIDE] = max(0.0, energy - (sum(weights.values()) - weights[OUTSIDE]))
+        whole = sum(weights.values())
+        if whole <= 0.0:
+            weights, whole = dict(seconds), sum(seconds.values())
+        shares = {b: energy * weight / whole for b, weight in weights.items()}
+        if resolve and self._marks:
+            self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
+        for b, share in shares.items():
+            joules[b] += share
+
+    def _resolve_marks(
+        self, knot: Knot, early: list[float], shares: Mapping[int, float], seconds: Mapping[int, float], base: float
+    ) -> None:
+        due = [mark for mark in self._marks if mark.time_ns <= knot.time_ns]
+        if not due:
+            return
+        self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+        for mark in due:
+            joules = base
+            for b, energy in shares.items():
+                if b != OUTSIDE and b < len(mark.totals):
+                    began = early[b] if b < len(early) else 0.0
+                    share = (mark.totals[b] - began) / NS_PER_S / seconds[b]
+                    joules += energy * min(1.0, max(0.0, share))
+            self._resolve(mark, joules)
+
+    def _resolve(self, mark: Mark, joules: float) -> None:
+        mark.joules[self.device.id] = joules
+        mark.gaps[self.device.id] = self._gaps
+
+    def split(self, buckets: Sequence[int], seconds: Sequence[float], joules: Sequence[float]) -> list[Split]:
+        """Divide the energy of a stage among its phases.
+
+        Args:
+            buckets: The stage's buckets.
+            seconds: Time of each in s.
+            joules: Energy of each in J, as spread so far; their sum is kept.
+        """
+        whole, duration = sum(joules), sum(seconds)
+        fit = self._fit.fit()
+        mean = whole / duration if duration > 0 else 0.0
+        own = [self._alone.get(b, (0.0, 0.0)) for b in buckets]
+        # What is left to be told apart: the intervals in which several buckets ran.
+        mixed = [max(0.0, time - alone) for time, (alone, _) in zip(seconds, own, strict=True)]
+        left = whole - sum(energy for _, energy in own)
+        fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, mixed, strict=True)]
+        if sum(fitted) <= 0:
+            fitted = mixed
+        scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
+        single = sum(time > 0 for time in mixed) <= 1
+        half_widths = [fit.half_widths.get(b) for b in buckets]
+        # A phase that cannot be told apart may draw anything from nothing to twice the mean; the others feel that doubt.
+        doubts = [mean * time if half is None and not single else 0.0 for half, time in zip(half_widths, mixed, strict=True)]
+        splits = []
+        for (_, energy), estimate, half, time, doubt in zip(own, fitted, half_widths, mixed, doubts, strict=True):
+            half_width = 0.0 if half is None or single else half * time
+            splits.append(Split(energy + estimate * scale, half_width + sum(doubts), resolved=doubt == 0.0))
+        return splits
+
+
+def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:
+    """Return the seconds that passed in each bucket between two instants, by their totals in ns."""
+    if len(early) < len(totals):
+        early = [*early, *[0.0] * (len(totals) - len(early))]
+    return {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}

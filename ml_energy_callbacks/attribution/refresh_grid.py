@@ -1,0 +1,259 @@
+"""When a counter refreshes: learn its period and offset from polls that only bracket each refresh.
+
+A counter's value is true at the instant at which it was refreshed, not when it was polled. Everything here is bounds, not
+averages: a poll that shows a new value says that a refresh lies between the previous poll and this one, a poll that shows the
+old value says that none does. Intersected with where the period puts the next refresh, the bounds shrink to well below the
+polling interval, and stay true.
+"""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.readings import Regularity
+
+MILLISECOND = 1_000_000
+
+_BURST_CHANGES = 4
+_BURST_NS = 500 * MILLISECOND
+_BURST_STEP_NS = MILLISECOND
+_BURST_SHARE = 12
+"""While nothing is known yet, the next poll comes after this part of the time since the last refresh."""
+_SHORTEST_NS = 4 * MILLISECOND
+"""A shorter period is no grid that ordinary polls could follow: the value's age is bounded by it, and that will do."""
+_MOST_DOUBTS = 20
+"""Polls that show something new while the grid's count is in doubt: a burst's worth, after which it is given up."""
+_WIDE_NS = 2 * MILLISECOND
+_PROBE_POLLS = 12
+_DRIFT = 2e-6
+"""Two clocks' rates wander against each other by about this share."""
+
+_REANCHOR = 2000
+"""Refreshes after which the period is measured from a new start, so that slow drift is followed."""
+_FORGET = 0.999
+"""What a refresh that came in time leaves of the jitter allowed for."""
+
+
+class Refresh(NamedTuple):
+    """An instant at which the counter's value was true.
+
+    Attributes:
+        time_ns: Best estimate, monotonic clock.
+        half_width_ns: It lies within this of ``time_ns``.
+    """
+
+    time_ns: int
+    half_width_ns: int
+
+    @property
+    def sigma_ns(self) -> float:
+        """Standard deviation of a uniform error of that half-width."""
+        return self.half_width_ns / 3**0.5
+
+
+class RefreshGrid:
+    """The refresh instants of one counter.
+
+    Attributes:
+        regularity: ``unknown`` (still learning), ``continuous`` (each poll sees a new value), ``regular`` (a grid) or
+            ``irregular`` (refreshes come, but on no grid: only their brackets are known).
+    """
+
+    def __init__(self, known_period_ns: int | None = None) -> None:
+        """Know nothing yet.
+
+        Args:
+            known_period_ns: Bound on the age of a value where the device's kind settles it (0: computed as it is read);
+                None where it must be learned.
+        """
+        self.regularity: Regularity = "unknown" if known_period_ns is None else "continuous"
+        self._began: int | None = None
+        self._last_start = 0
+        self._last_end = 0
+        self._polls = 0
+        self._brackets: list[tuple[int, int]] = []
+        self._jitter = 0.0
+        self._period = (0.0, float(known_period_ns or 0))
+        self._anchor = (0.0, 0.0)
+        self._steps = self._doubts = 0
+        self._refresh = (0.0, 0.0)
+
+    @property
+    def period_ns(self) -> float | None:
+        """Learned period in ns; None where there is none."""
+        return sum(self._period) / 2 if self.regularity == "regular" else None
+
+    @property
+    def jitter_ns(self) -> float | None:
+        """How far refreshes were seen to stray from the grid, in ns; None where there is none."""
+        return self._jitter if self.regularity == "regular" else None
+
+    def observe(self, start: int, end: int, *, changed: bool) -> Refresh | None:
+        """Take a poll that ran from ``start`` to ``end`` (ns) and did or did not show a new value.
+
+        Returns:
+            When the value seen was refreshed; None where that cannot be said (the value is old, the first, or the poll fell
+            into the doubt about a refresh).
+        """
+        first = self._began is None
+        previous_start, previous_end = self._last_start, self._last_end
+        self._last_start, self._last_end = start, end
+        if first:
+            self._began = start
+            return None
+        self._polls += 1
+        if self.regularity == "unknown":
+            if changed:
+                self._brackets.append((previous_start, end))
+                self._judge()
+            return _between(previous_start, end) if changed else None
+        if self.regularity == "continuous":
+            return _between(start - int(self._period[1]), end) if changed else None
+        if self.regularity == "irregular":
+            return _between(previous_start, end) if changed else None
+        return self._track(previous_start, previous_end, start, end, changed=changed)
+
+    def next_poll(self, now: int) -> int | None:
+        """Return when a poll would teach most (ns), or None where the ordinary ones will do."""
+        if self._began is None:
+            return now
+        if self.regularity == "unknown":
+            if now - self._began >= _BURST_NS:
+                return None
+            last = self._brackets[-1][1] if self._brackets else self._began
+            return now + max(_BURST_STEP_NS, (now - last) // _BURST_SHARE)
+        if self.regularity != "regular":
+            return None
+        low, high = self._predict_after(now)
+        if not _WIDE_NS + 2 * self._jitter < high - low:
+            return None
+        step = max(_BURST_STEP_NS, int((high - low) / _PROBE_POLLS))
+        return max(now, int(low) - 2 * step) + step
+
+    def _judge(self) -> None:
+        """Decide from the first refreshes what sort of counter this is."""
+        brackets = self._brackets
+        if len(brackets) < _BURST_CHANGES:
+            return
+        if len(brackets) * 2 > self._polls:
+            width = max(1, min(high - low for low, high in brackets))
+            self._period = (0.0, float(width))
+            self.regularity = "continuous"
+            return
+        middles = [(low + high) / 2 for low, high in brackets]
+        gaps = sorted(b - a for a, b in pairwise(middles))
+        typical = gaps[len(gaps) // 2]
+        if typical < _SHORTEST_NS:
+            self._period = (0.0, float(max(high - low for (low, _), (_, high) in pairwise(brackets))))
+            self.regularity = "continuous"
+            return
+        steps = [round((middle - middles[0]) / typical) for middle in middles]
+        (first_low, first_high), (last_low, last_high) = brackets[0], brackets[-1]
+        self._period = ((last_low - first_high) / steps[-1], (last_high - first_low) / steps[-1])
+        for i, (low, high) in enumerate(brackets):
+            for j in range(i):
+                count = steps[i] - steps[j]
+                if count > 0:
+                    bounds = ((low - brackets[j][1]) / count, (high - brackets[j][0]) / count)
+                    self._period = (max(self._period[0], bounds[0]), min(self._period[1], bounds[1]))
+        if self._period[0] > self._period[1]:
+            # No period fits all: the refreshes jitter by more than the polls' spacing.
+            excess = self._period[0] - self._period[1]
+            self._period = (self._period[1], self._period[0])
+            self._jitter = excess
+            if excess > typical / 4:
+                self.regularity = "irregular"
+                return
+        self.regularity = "regular"
+        self._refresh = self._anchor = (float(last_low), float(last_high))
+        self._steps = 0
+
+    def _ahead(self, count: int) -> tuple[float, float]:
+        """Bounds of the refresh ``count`` periods after the last known one."""
+        low, high = self._refresh
+        spare = self._jitter if count else 0.0
+        return low + count * self._period[0] - spare, high + count * self._period[1] + spare
+
+    def _count_until(self, instant: float) -> int:
+        """Periods from the last known refresh to the last one that may lie at or before the instant."""
+        return max(0, int((instant - self._refresh[0] + self._jitter) / self._period[0]))
+
+    def _predict_after(self, now: int) -> tuple[float, float]:
+        middle = sum(self._refresh) / 2
+        count = max(1, int((now - middle) / (sum(self._period) / 2)) + 1)
+        before = self._ahead(count - 1)
+        # The one just due counts while its bounds have not passed.
+        return before if count > 1 and before[1] > now else self._ahead(count)
+
+    def _track(self, previous_start: int, previous_end: int, start: int, end: int, *, changed: bool) -> Refresh | None:
+        latest = self._count_until(end)
+        if latest and self._ahead(latest)[1] - self._ahead(latest)[0] > sum(self._period) / 4:
+            return self._find_again(previous_start, end) if changed else None
+        if not changed:
+            self._no_refresh(latest, previous_end, start)
+            return None
+        candidates = [
+            count for count in range(max(0, latest - 1), latest + 1) if count > 0 and self._ahead(count)[1] > previous_start
+        ]
+        if not candidates:
+            return self._miss(previous_start, end)
+        low, high = self._ahead(candidates[-1])
+        if len(candidates) > 1 and high > start:
+            return None  # the value may be of this refresh or of the one before
+        self._accept(candidates[-1], max(low, previous_start) if len(candidates) == 1 else low, min(high, end))
+        return Refresh(int(sum(self._refresh) / 2), int((self._refresh[1] - self._refresh[0]) / 2))
+
+    def _find_again(self, low: int, high: int) -> Refresh | None:
+        """After a long silence the grid's count is in doubt: begin again from a narrow bracket, with the period kept."""
+        if high - low < self._period[0] / 2:
+            self._refresh = self._anchor = (float(low), float(high))
+            self._steps = self._doubts = 0
+            return _between(low, high)
+        self._doubts += 1
+        if self._doubts > _MOST_DOUBTS:  # no such bracket comes
+            self.regularity = "irregular"
+        return None
+
+    def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
+        """The value is old: whatever refresh was due has not come before ``start``."""
+        if latest == 0:
+            return
+        low, high = self._ahead(latest)
+        if high < start and low > previous_end:
+            self._miss(start, start)
+        elif latest == 1 and low < start <= high:
+            bound = start - self._period[1] - self._jitter
+            self._refresh = (min(max(self._refresh[0], bound), self._refresh[1]), self._refresh[1])
+
+    def _accept(self, count: int, low: float, high: float) -> None:
+        """Move to the refresh ``count`` periods on, now known to lie between ``low`` and ``high``."""
+        if low > high:
+            self._jitter += (low - high) / 2
+            low, high = high, low
+        self._steps += count
+        self._refresh = (low, high)
+        slack = 2 * self._jitter
+        bounds = (
+            (low - self._anchor[1] - slack) / self._steps,
+            (high - self._anchor[0] + slack) / self._steps,
+        )
+        period = (max(self._period[0], bounds[0]), min(self._period[1], bounds[1]))
+        middle = sum(period) / 2
+        if period[0] > period[1]:
+            self._jitter += (period[0] - period[1]) / 2
+            period = (period[1], period[0])
+        self._period = (min(period[0], middle * (1 - _DRIFT)), max(period[1], middle * (1 + _DRIFT)))
+        self._jitter *= _FORGET
+        if self._steps > _REANCHOR:
+            self._anchor, self._steps = self._refresh, 0
+
+    def _miss(self, low: int, high: int) -> Refresh | None:
+        """The grid did not explain a poll."""
+        self._jitter = max(2 * self._jitter, 0.25 * MILLISECOND)
+        if self._jitter > self._period[0] / 4:
+            self.regularity = "irregular"
+        return _between(low, high) if high > low else None
+
+
+def _between(low: int, high: int) -> Refresh:
+    return Refresh((low + high) // 2, (high - low + 1) // 2)

@@ -1,0 +1,394 @@
+"""Which bucket of time is running, how long each has run so far, and how many batches passed.
+
+A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. The training loop only appends what
+happened to a queue, which takes well under a microsecond and never waits; whoever looks works the queue off.
+"""
+
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_energy_callbacks.attribution.quantiles import Quantiles
+from ml_energy_callbacks.clock import Clock
+from ml_energy_callbacks.metrics import OUTSIDE
+
+_REMEMBERED = 1024
+"""Switches that are remembered one by one; further back, time is interpolated between two looks."""
+
+_LOOKS = 32
+"""Earlier looks that are remembered."""
+
+LONGEST_QUEUE = 4000
+"""What nobody looked at for so long is worked off by the training loop itself, so that memory is bounded."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What passed in a group of buckets.
+
+    Attributes:
+        batches: Batches that ended.
+        samples: Samples in those of known size.
+        unsized: Batches whose size is not known.
+        compiled: Samples of batches that ended in a bucket for compiling.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    unsized: int = 0
+    compiled: int = 0
+
+    @property
+    def known_samples(self) -> int | None:
+        """Number of samples; None where some batch's size is not known, or none passed."""
+        return self.samples if self.samples and not self.unsized else None
+
+    def since(self, earlier: "Counts") -> "Counts":
+        """Return what passed since."""
+        return Counts(
+            self.batches - earlier.batches,
+            self.samples - earlier.samples,
+            self.unsized - earlier.unsized,
+            self.compiled - earlier.compiled,
+        )
+
+
+@dataclass(slots=True)
+class Edge:
+    """An instant of a device's own time that may still lie ahead: its queue of work has not come so far.
+
+    Attributes:
+        host_ns: When the work before it was handed to the device.
+        after_ns: It had not passed by then.
+        time_ns: When the device passed it; None until that is known.
+    """
+
+    host_ns: int
+    after_ns: int
+    time_ns: int | None = None
+
+
+Stamp = int | Edge
+"""When something happened: the monotonic clock in ns, or an edge that tells it later."""
+
+Begin = tuple[Stamp, int, None]
+"""(stamp, bucket, None): a batch of those that may overlap begins; the bucket runs while there is one."""
+
+End = tuple[Stamp, int, int, int | None, Stamp, int]
+"""(stamp, bucket, batches, samples or None, stamp and bucket of its begin): it ends; the first bucket runs after the last."""
+
+Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None] | Begin | End
+"""What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
+
+_SWITCH, _BATCHES, _BEGIN = 2, 4, 3
+"""Lengths of the first three."""
+
+
+@dataclass(slots=True)
+class _State:
+    """All that is known up to an instant.
+
+    Attributes:
+        since: The instant.
+        running: The bucket that runs then.
+        totals: Time in each bucket until then, in ns.
+        counts: What passed in each group.
+        switches: The recent switches.
+        overlapping: Number of batches that run now, of those that may overlap, by the bucket that runs meanwhile.
+        outside: When the time outside the run began last; what began before is of a run that is over.
+    """
+
+    since: int
+    running: int
+    totals: list[int]
+    counts: list[Counts]
+    switches: deque[tuple[int, int]]
+    overlapping: dict[int, int] = field(default_factory=dict)
+    outside: int = 0
+
+    def copy(self) -> "_State":
+        counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
+        return _State(
+            self.since, self.running, self.totals[:], counts, self.switches.copy(), dict(self.overlapping), self.outside
+        )
+
+    def advance(self, now: int) -> None:
+        self.totals[self.running] += now - self.since
+        self.since = now
+
+
+class Timeline:
+    """Keep exact totals of the time in each bucket, and the recent switches one by one.
+
+    Attributes:
+        clock: Monotonic clock in ns.
+        groups: Group of each bucket.
+        queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
+            between, and calls :meth:`shorten` where it holds more than :data:`LONGEST_QUEUE`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start in bucket 0, with no other."""
+        self.clock = clock
+        self.groups = [0]
+        self.queue: deque[Event] = deque()
+        # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
+        self._lock = threading.RLock()
+        self._working = False
+        self._compiling: set[int] = set()
+        self._latencies: dict[int, Quantiles] = {}
+        now = clock()
+        self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
+
+    def time_batches(self, group: int) -> None:
+        """Keep the quantiles of the times that a group's batches take."""
+        self._latencies[group] = Quantiles()
+
+    def latencies(self, group: int) -> Quantiles | None:
+        """Return the times in ns that a group's batches took, as of the last look; None where they are not kept."""
+        with self._lock:
+            kept = self._latencies.get(group)
+            return None if kept is None else kept.copy()
+
+    def add_bucket(self, group: int = 0, *, compiling: bool = False) -> int:
+        """Add a bucket to a group of buckets that belong together, and return its index.
+
+        Args:
+            group: The group; groups are numbered from 0 without a gap.
+            compiling: Whether batches that end in this bucket are counted apart, and not timed.
+        """
+        with self._lock:
+            self.groups.append(group)
+            if group == len(self._state.counts):
+                self._state.counts.append(Counts())
+            self._state.totals.append(0)
+            bucket = len(self._state.totals) - 1
+            if compiling:
+                self._compiling.add(bucket)
+        return bucket
+
+    def switch(self, bucket: int) -> int:
+        """End the running bucket and begin this one; return the clock in ns."""
+        now = self.clock()
+        self.queue.append((now, bucket))
+        return now
+
+    def shorten(self) -> None:
+        """Work a long queue off in the training loop itself."""
+        with self._lock:
+            if not self._working:
+                self._work_off(max(self.clock(), self._state.since))
+
+    def add_samples(self, group: int, samples: int, unsized: int) -> None:
+        """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
+        with self._lock:
+            counts = self._state.counts[group]
+            counts.samples += samples
+            counts.unsized += unsized
+
+    def forget_edges(self) -> None:
+        """Take the host's time for all edges that no device was seen to pass: nobody asks for them any more."""
+        for event in list(self.queue):
+            if isinstance(event[0], Edge) and event[0].time_ns is None:
+                event[0].time_ns = event[0].host_ns
+
+    def look(self) -> "Look":
+        """Return the state as of now."""
+        with self._lock:
+            # A signal's handler that looks in the middle of a look sees how far that one is.
+            now = self._state.since if self._working else max(self.clock(), self._state.since)
+            if not self._working:
+                self._work_off(now)
+            settled = self._state.since
+            state = self._state.copy()
+            if settled < now:  # edges that lie ahead: for the time being, what the host has done
+                for event in list(self.queue):
+                    stamp = event[0]
+                    self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
+                state.advance(max(now, state.since))
+            return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
+
+    def _work_off(self, now: int) -> None:
+        """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""
+        queue, state = self.queue, self._state
+        self._working = True
+        try:
+            while queue:
+                stamp = queue[0][0]
+                if isinstance(stamp, Edge):
+                    instant = stamp.time_ns
+                    if instant is None:
+                        if len(queue) <= LONGEST_QUEUE:
+                            state.advance(max(state.since, min(stamp.after_ns, now)))
+                            return
+                        instant = stamp.host_ns  # it will not be known any more
+                else:
+                    instant = stamp
+                if instant > now:
+                    break
+                self._apply(state, instant, queue.popleft())
+            state.advance(now)
+        finally:
+            self._working = False
+
+    def _apply(self, state: _State, instant: int, event: Any) -> None:  # noqa: ANN401 - one of the Events, told apart by length
+        # One that was stamped before the last look, and appended after it, happened at that look.
+        if instant > state.since:
+            state.totals[state.running] += instant - state.since
+            state.since = instant
+        bucket, running = event[1], state.running
+        length = len(event)
+        if length == _SWITCH:
+            if state.overlapping or bucket == OUTSIDE:
+                bucket = self._switched(state, bucket)
+        elif length == _BEGIN:
+            state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
+        elif length != _BATCHES and _instant(event[4]) < state.outside:
+            bucket = running  # its run is over
+        else:
+            batches, samples = event[2], event[3]
+            group = self.groups[bucket if length == _BATCHES else event[5]]
+            counts = state.counts[group]
+            counts.batches += batches
+            if samples.__class__ is int and samples >= 0:
+                counts.samples += samples
+                if running in self._compiling:
+                    counts.compiled += samples
+            else:  # not known, or no number
+                counts.unsized += batches
+            if group in self._latencies:
+                self._time(state, instant, event, group)
+            if length != _BATCHES:
+                bucket = self._after(state, event[5], bucket)
+        state.running = bucket
+        state.switches.append((state.since, bucket))
+
+    def _switched(self, state: _State, bucket: int) -> int:
+        """Return the bucket that runs after a switch."""
+        if bucket == OUTSIDE:
+            state.overlapping.clear()
+            state.outside = state.since
+        elif self.groups[bucket] == self.groups[state.running]:
+            return state.running  # somebody else enters or leaves the stage
+        return bucket
+
+    def _after(self, state: _State, during: int, bucket: int) -> int:
+        """Return the bucket that runs after a batch that may have overlapped others: this one only where it is the last."""
+        others = state.overlapping
+        left = others.pop(during, 1) - 1
+        if left > 0:
+            others[during] = left
+        # Others go on; or another stage has begun meanwhile, to which the time belongs.
+        if left > 0 or self.groups[state.running] != self.groups[during]:
+            return state.running
+        return next(iter(others), bucket)
+
+    def _time(self, state: _State, instant: int, event: Any, group: int) -> None:  # noqa: ANN401 - one of two tuples
+        """Note how long batches took that end; what is looked at for the time being is noted once it is settled."""
+        if state is self._state and state.running not in self._compiling:
+            began = state.switches[-1][0] if len(event) == _BATCHES else _instant(event[4])
+            self._latencies[group].add(max(0, instant - began) // max(1, event[2]), event[2])
+
+
+def _instant(stamp: Stamp) -> int:
+    """Return when a batch began whose end is known; of an edge that no device was seen to pass, when the host came to it."""
+    if isinstance(stamp, Edge):
+        return stamp.host_ns if stamp.time_ns is None else stamp.time_ns
+    return stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A whole view of a timeline at one instant.
+
+    Attributes:
+        now: Clock in ns.
+        running: The running bucket.
+        totals: Time in each bucket in ns.
+        switches: The recent switches, oldest first: clock in ns, and the bucket that began. Where there are
+            :data:`_REMEMBERED`, there may have been earlier ones.
+        counts: What passed in each group.
+        settled: Up to this instant nothing will change any more; later only where a device has yet to pass an edge.
+    """
+
+    now: int
+    running: int
+    totals: list[int]
+    switches: Sequence[tuple[int, int]]
+    counts: Sequence[Counts]
+    settled: int
+
+    def rewind(self, instant: int) -> tuple[int, list[int], int]:
+        """Go back towards an instant as far as single switches are remembered.
+
+        Returns:
+            The instant reached (later than the one asked for where memory ends), the totals in ns there, and the bucket
+            that was running there. Time before the first switch counts as bucket 0, below zero.
+        """
+        totals = self.totals[:]
+        reached, bucket = self.now, self.running
+        if instant >= reached:
+            totals[bucket] += instant - reached
+            return instant, totals, bucket
+        for began, bucket in reversed(self.switches):
+            if began <= instant:
+                totals[bucket] -= reached - instant
+                return instant, totals, bucket
+            totals[bucket] -= reached - began
+            reached = began
+        if len(self.switches) < _REMEMBERED:
+            totals[OUTSIDE] -= reached - instant
+            return instant, totals, OUTSIDE
+        return reached, totals, bucket
+
+
+class TimelineReader:
+    """Answer for instants of the near past how long each bucket had run by then."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        """Read this timeline; one reader serves one thread."""
+        self._timeline = timeline
+        self._look = timeline.look()
+        self._anchors: deque[tuple[int, list[int]]] = deque([(self._look.now, self._look.totals)], maxlen=_LOOKS)
+
+    def group(self, bucket: int) -> int:
+        """Return the group of a bucket."""
+        return self._timeline.groups[bucket]
+
+    def refresh(self) -> int:
+        """Look again, and return the clock in ns."""
+        self._look = self._timeline.look()
+        if self._look.settled == self._look.now:
+            self._anchors.append((self._look.now, self._look.totals))
+        return self._look.now
+
+    @property
+    def settled(self) -> int:
+        """Instant up to which the last look is final, in ns."""
+        return self._look.settled
+
+    @property
+    def totals(self) -> list[int]:
+        """Time in each bucket at the last look, in ns."""
+        return self._look.totals
+
+    def at(self, instant: int) -> tuple[list[float], int]:
+        """Return the time in each bucket (ns) at an instant (ns), and the bucket that was running then.
+
+        Exact for the last 1,024 switches; before them it is interpolated between two looks, which is as good there,
+        since so many switches between two looks are a fine mixture.
+        """
+        reached, totals, bucket = self._look.rewind(instant)
+        if reached == instant:
+            return [float(total) for total in totals], bucket
+        place = bisect_right(self._anchors, instant, key=lambda anchor: anchor[0])
+        before, early = self._anchors[max(0, place - 1)]
+        if place < len(self._anchors) and self._anchors[place][0] < reached:
+            reached, totals = self._anchors[place]
+        early = early + [0] * (len(totals) - len(early))
+        totals = totals + [0] * (len(early) - len(totals))
+        share = (instant - before) / (reached - before) if reached > before else 1.0
+        return [a + (b - a) * share for a, b in zip(early, totals, strict=True)], bucket

@@ -1,0 +1,1 @@
+"""What backends read through: libraries, files and environment variables of a machine."""

@@ -1,0 +1,242 @@
+"""The batches of one stage of a Keras loop: the phase of each moment, and the number of samples of each batch."""
+
+import sys
+import threading
+from typing import Any
+
+from ml_energy_callbacks.keras import traits
+from ml_energy_callbacks.keras.compiling import ExpectedCompilations
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.samples import SampleCounter
+from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.metrics import Phase, Stage
+
+_NEVER = sys.maxsize
+
+
+class BatchPass:
+    """One stage while it runs over its batches: a training with all its epochs, or one evaluation or prediction.
+
+    Nearly all batches are ``plain``: they need no more than ``meter.batch_start()`` and ``meter.batch_end()``, which the
+    callback calls itself. Any other is passed to :meth:`begin_batch` and :meth:`end_batch`.
+
+    Args:
+        meter: The meter, which has started.
+        stage: The stage; ``other`` for what is outside all stages.
+        loop: The loop that runs, or None outside all of them.
+        model: The model as Keras gave it to the callback.
+        params: What Keras said of the loop.
+        thread: The thread of the loop that is measured, of which this may be an inner one.
+        source: The gate that the data pass, or None where they are not watched.
+        sized_by_user: Whether the user has a ``batch_size_fn``.
+        log_every: Batches of training between two logs of a step's energy; 0 for none.
+
+    Attributes:
+        stage: The stage.
+        model: The model as Keras gave it to the callback.
+        params: What Keras said of the loop.
+        since: The point at which the epoch began.
+        plain: Whether the next batch is like any other: not expected to compile, not watched, and not several in one.
+        mark: Index of the next batch of training after whose end :meth:`reach_mark` is due.
+    """
+
+    def __init__(
+        self,
+        meter: EnergyMeter,
+        stage: Stage = "other",
+        loop: KerasLoop | None = None,
+        *,
+        model: Any = None,
+        params: dict[str, Any] | None = None,
+        thread: int | None = None,
+        source: Gate | None = None,
+        sized_by_user: bool = False,
+        log_every: int = 0,
+    ) -> None:
+        self.stage = stage
+        self.model = model
+        self.params = {} if params is None else params
+        self.since = meter.point()
+        self.plain = True
+        self.mark = _NEVER
+        self._meter = meter
+        self._thread = thread
+        self._source = source
+        self._log_every = log_every
+        self._steps_logged = 0
+        self._first = 0
+        self._compiles = False
+        self._ends_elsewhere = False
+        own = traits.unwrapped(model)
+        self._steps = None if loop is None else loop.steps
+        self._width = int(getattr(own, "steps_per_execution", 1) or 1)
+        partial = None if loop is None else loop.has_partial_batch
+        self._compilations = ExpectedCompilations(own, stage, steps=self._steps, width=self._width, partial=partial)
+        self._samples = SampleCounter(
+            meter, stage, own, since=self.since, thread=thread, source=source, sized_by_user=sized_by_user
+        )
+        self._gate: Gate | None = None
+        self._during: Phase = "other"
+        self._between: Phase = "other"
+
+    # ---------------------------------------------------------------------------------------------------- the stage
+
+    def begin(self) -> None:
+        """Enter the stage, with the phases that can be recognised in its batches and between them."""
+        if traits.waits_between_batches():
+            self._during, self._between = "compute", "data_wait"
+        elif self._source is not None and self._shows_waits(self._source):
+            self._gate = self._source
+            self._during = "compute"
+        else:
+            self._during = "step"
+        self._meter.begin_stage(self.stage, "other", during=self._during, between=self._between)
+        if self._log_every:
+            self._steps_logged = self._meter.counts(self.stage).batches // self._log_every
+        if self._source is not None:
+            self._source.attach(timed=self._gate is not None)
+
+    def _shows_waits(self, source: Gate) -> bool:
+        """Return whether waits for data can be recognised by when they pass the gate; if not, warn why."""
+        reason = None
+        if self._width > 1:
+            reason = (
+                f"Keras runs {self._width} batches as one (steps_per_execution), of which the first one's wait alone would be "
+                "seen"
+            )
+        elif source.elsewhere and traits.takes_ahead():
+            reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
+        elif source.lost_count:
+            reason = "Keras fetched some before it began, to build the model; from the next fit on they can"
+        if reason is not None:
+            self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
+        return reason is None
+
+    def end(self) -> None:
+        """Leave the stage."""
+        self.release_data()
+        self._meter.end_stage("other")
+
+    def release_data(self) -> None:
+        """Let another loop use the watched data."""
+        if self._source is not None:
+            self._source.detach()
+
+    # ---------------------------------------------------------------------------------------------------- epochs
+
+    def begin_epoch(self) -> None:
+        """Begin an epoch, and the wait for its first batch."""
+        self.since = self._meter.point()
+        self._compilations.begin_epoch()
+        self._samples.begin_epoch(self.since)
+        self.plain = self._next_is_plain()
+        self.mark = self._mark_after(-1)
+        self._pause(self._between)
+
+    def end_epoch(self, logs: Any = None) -> None:
+        """End an epoch, and count the samples that are not counted yet; its logs show whether Keras's count is complete."""
+        self._pause("other")
+        self._compilations.end_epoch()
+        self._samples.count(logs)
+
+    def interrupt(self) -> None:
+        """Make way for another stage in the middle of an epoch, before which Keras resets its count of samples."""
+        self._pause("other")
+        self._samples.count()
+        self._samples.lose_count()
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the last epoch ended before its last batch; False where Keras does not know how many it has."""
+        return self._steps is not None and self._meter.counts(self.stage, self.since).batches < self._steps
+
+    def _pause(self, phase: Phase) -> None:
+        """Enter a phase between batches."""
+        if self._gate is not None:
+            self._gate.leave(phase)
+        else:
+            self._meter.enter(phase)
+
+    # ---------------------------------------------------------------------------------------------------- batches
+
+    def begin_batch(self, batch: int) -> None:
+        """Begin a batch that is not plain."""
+        self._first = batch
+        self._compiles = self._compilations.begin_batch(batch)
+        if self._compiles and self._meter.counts(self.stage, self.since).batches == batch:
+            self._samples.count()  # so that this batch's own samples are known at its end
+        phase: Phase = "compile" if self._compiles else self._during
+        if self._gate is not None:
+            self._gate.begin(phase)
+        else:
+            self._meter.enter(phase)
+
+    def begin_compiling(self) -> None:
+        """Record the rest of the batch as compiling; called from within a batch's function, or from anywhere else."""
+        if self._meter.phase != self._during or self._during == "other":
+            return
+        if not self._ends_elsewhere:
+            self._samples.count()
+        self._compiles, self.plain = True, False
+        if self._gate is not None:
+            self._gate.work("compile")
+        else:
+            self._meter.enter("compile")
+
+    def end_batch(self, batch: int, samples: int | None = None) -> None:
+        """End a batch that is not plain.
+
+        Args:
+            batch: Its index; where several ran as one, that of the last of them.
+            samples: Its samples, or None where they are not known from what Keras returned.
+        """
+        last = batch if self._steps is None else min(batch, self._steps - 1)
+        batches = 1 if self._width == 1 else last - self._first + 1
+        samples = self._samples.size_of_batch(batches, samples, read_count=self._compiles)
+        self._compiles = False
+        if self._gate is not None:
+            self._gate.end(samples, batches)
+        else:
+            self._meter.batch_end(samples, batches)
+        self.plain = self._next_is_plain()
+
+    def _next_is_plain(self) -> bool:
+        return self._source is None and self._width == 1 and not self._compilations.pending
+
+    # ---------------------------------------------------------------------------------------------------- marks
+
+    def reach_mark(self, batch: int) -> int | None:
+        """Count the samples after a batch of training whose index is at the mark or beyond, and set the next mark.
+
+        Returns:
+            The step whose energy is to be logged now, or None where no log is due.
+        """
+        self.mark = self._mark_after(batch)
+        # Keras calls the end of a batch in another thread where the callback was given without a list.
+        self._ends_elsewhere = threading.get_ident() != self._thread
+        if not self._ends_elsewhere:
+            self._samples.count()
+        if not self._log_every or not self._meter.running:
+            return None
+        step = self._batches_before() + batch
+        due = (step + 1) // self._log_every
+        if due <= self._steps_logged:
+            return None
+        self._steps_logged = due
+        return step
+
+    def _mark_after(self, batch: int) -> int:
+        if self.stage != "train":
+            return _NEVER
+        # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
+        marks = [2 * batch + 1 if batch >= 0 else 0]
+        if self._steps and self._steps - 1 > batch:
+            marks.append(self._steps - 1)
+        if self._log_every:
+            marks.append(batch + 1 + -(self._batches_before() + batch + 2) % self._log_every)
+        return min(marks)
+
+    def _batches_before(self) -> int:
+        """Return the batches of the stage before this epoch."""
+        return self._meter.counts(self.stage, until=self.since).batches

@@ -1,0 +1,414 @@
+"""The callback: Keras's hooks -> meter calls, the meter's figures -> logs, event files and the record."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.callback import MeteredCallback
+from ml_energy_callbacks.keras import internals, placement, traits
+from ml_energy_callbacks.keras.batches import BatchPass
+from ml_energy_callbacks.keras.compiling import compilations
+from ml_energy_callbacks.keras.files import Backup, Scalars
+from ml_energy_callbacks.keras.gate import Gate
+from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.samples import output_length, samples_of
+from ml_energy_callbacks.keras.traits import unwrapped
+from ml_energy_callbacks.keras.watch import watched
+from ml_energy_callbacks.meter.loop import LoopDescription
+from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.storage import Place, as_place
+from ml_energy_callbacks.report import summary
+
+_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
+
+
+class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
+    """Measure the energy, carbon and cost of ``fit``, ``evaluate`` and ``predict``.
+
+    It adds ``energy/<stage>/<quantity>`` to the epoch's logs, so that ``History``, the progress bar and the callbacks
+    *after* it in the list have them, as in ``EarlyStopping(monitor="energy/train/joules_per_sample", mode="min")``. It writes
+    scalars and panels into the directory of a ``keras.callbacks.TensorBoard`` in the same list, else into ``output_dir``,
+    and the run's record ``energy.json`` likewise. Its record spans all that models do with it.
+
+    Args:
+        batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
+            Keras itself counts.
+        log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
+            TensorBoard callback, 0 for none.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the TensorBoard callback's.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def _reset(self) -> None:
+        super()._reset()
+        keras.callbacks.Callback.__init__(self)  # it forgets the model of an earlier run
+        self.params: dict[str, Any] = {}
+        self._watched: list[tuple[Any, Gate]] = []
+        self._loop: KerasLoop | None = None
+        self._passes = [BatchPass(self._meter)]
+        self._epoch = 0
+        self._every = 0
+        self._step_point: Point | None = None
+        self._validated: dict[str, float] = {}
+        self._keys: dict[str, frozenset[str]] = {}
+        self._scalars = Scalars(None, self._meter.warn, {})
+        self._folder: Place | None = None
+        self._backup: Backup | None = None
+        self._listening = contextlib.ExitStack()
+
+    def watch(self, data: Any) -> Any:
+        """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, such that waiting for them is seen.
+
+        TensorFlow and JAX fetch data inside the step, where no hook sees it: without this, the energy of waiting is unknown
+        there. With torch the hooks see it anyway.
+
+        Args:
+            data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
+
+        Raises:
+            ConfigurationError: Nothing is to be seen of these data.
+        """
+        fn = self.batch_size_fn
+        gate = Gate(self._meter, _length if fn is None else lambda batch: self._ask(fn, batch))
+        data = watched(data, gate, fn)
+        self._watched.append((data, gate))
+        return data
+
+    # ---------------------------------------------------------------------------------------------------- life
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record as of now; raises ConfigurationError where nothing was measured yet."""
+        if self._loop is not None and not self._loop.running():
+            self._leave()  # it ended by an exception
+        return super().record
+
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model that the hooks will be about.
+
+        Raises:
+            ConfigurationError: It is no model of Keras 3.
+        """
+        if not isinstance(unwrapped(model), keras.Model):
+            msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
+            raise ConfigurationError(msg)
+        super().set_model(model)
+
+    @property
+    def _keras_model(self) -> Any:
+        """The model itself; unlike ``self.model``, reading it does not write JAX's state back into it."""
+        return unwrapped(internals.given_model(self))
+
+    def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
+        """Start to measure, unless this loop runs inside one that is measured already."""
+        loop = KerasLoop(hook, self._keras_model)
+        if self._loop is not None and self._loop.running() and (self._loop.is_keras or stage != "train"):
+            return loop
+        self._leave()
+        _check(loop)
+        placement.check_processes(self._keras_model)
+        board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
+        output_dir: Any = self.output_dir
+        folder = None if output_dir is None else as_place(output_dir)
+        # An evaluation or a prediction without one belongs to the fit before it.
+        shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
+        if stage == "train":
+            self._backup = Backup(loop)
+            self._resume(self._backup.load(folder or shown))
+        self._gather = placement.gather()
+        described = LoopDescription(
+            framework=f"keras {keras.version()} ({traits.name()})",
+            model=self._keras_model.name,
+            output_dir=shown,
+            watched=loop if loop.is_keras else None,
+            gpus=placement.gpus(self._keras_model),
+            record_event=traits.event_recorder(),
+            gather=self._gather,
+        )
+        self._meter.start(described)
+        self._loop = loop
+        written = self._meter.leads and (board is not None or isinstance(shown, Path))
+        self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)
+        # What the other processes of a job use is known at the ends of epochs alone.
+        self._every = self._steps_between_scalars(board) if self._gather is None else 0
+        self._listening.enter_context(compilations(self._on_compiling))
+        _shorten_progress_bar(loop)
+        _warn_of_order(loop, self._meter.warn)
+        return loop
+
+    def _steps_between_scalars(self, board: Any) -> int:
+        if not self._scalars:
+            return 0
+        if self.log_every_n_steps is not None:
+            return self.log_every_n_steps
+        frequency = "epoch" if board is None else board.update_freq
+        return frequency if isinstance(frequency, int) else int(frequency == "batch")
+
+    def _leave(self) -> None:
+        """Forget the loop, and stop measuring where that goes on still."""
+        # The meter may be stopping itself just now, in its own thread: then this waits for it.
+        gone = self._loop is not None and len(self._passes) > 1
+        self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
+        if self._loop is not None:
+            self._scalars.add(self._meter.totals(), self._epoch)  # as the record has them
+        for run in self._passes[1:]:
+            run.release_data()
+        del self._passes[1:]
+        self._loop = None
+        self._listening.close()
+
+    def _finish(self) -> None:
+        """End the run, unless a loop around this one goes on."""
+        if len(self._passes) > 1:
+            return
+        self._leave()
+        if self.verbose and self._meter.leads and self.params.get("verbose") != 0:
+            # A new line, since the bar of an evaluation or a prediction is not at its end yet.
+            sys.stdout.write(f"\n{summary(self._meter.record)}\n")
+
+    # ---------------------------------------------------------------------------------------------------- stages
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start to measure, and enter the stage ``train``."""
+        loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
+        self._keys.clear()
+        self._begin_training()
+        self._meter.share()
+        self._begin(loop, "train")
+        self._step_point = self._meter.point()
+        self.keep()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin an epoch of training."""
+        self._epoch = epoch
+        self._training().begin_epoch()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Log the epoch, and its validation."""
+        metrics = self._end_epoch(self._training(), logs)
+        if logs is not None:
+            self._add(logs, "train", metrics)
+            self._add(logs, "validate", self._validated)
+        self._validated = {}
+        self.keep()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the stage ``train``."""
+        run = self._training()
+        self._end_training(finished=not run.cut_short and self._epoch + 1 >= (self.params.get("epochs") or sys.maxsize))
+        self._end()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Enter the stage ``validate`` in a fit, else ``test``."""
+        loop = self._enter(sys._getframe(), "test")  # noqa: SLF001 - as above
+        outer = self._passes[-1]
+        # A fit validates with its own list of callbacks.
+        inside = outer.stage == "train" and self._loop is not None and loop.owner is self._loop.owner
+        if outer.stage == "train":
+            outer.interrupt()
+        self._begin(loop, "validate" if inside else "test")
+        self._passes[-1].begin_epoch()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Log the evaluation, and leave its stage."""
+        run = self._passes[-1]
+        metrics = self._end_epoch(run, None)
+        if run.stage == "validate":
+            self._validated = metrics
+        self._end()
+
+    def on_predict_begin(self, logs: Any = None) -> None:
+        """Enter the stage ``predict``."""
+        self._begin(self._enter(sys._getframe(), "predict"), "predict")  # noqa: SLF001 - as above
+        self._passes[-1].begin_epoch()
+
+    def on_predict_end(self, logs: Any = None) -> None:
+        """Log the prediction, and leave its stage."""
+        self._end_epoch(self._passes[-1], None)
+        self._end()
+
+    def _expect(self, run: BatchPass, point: Point) -> dict[str, float]:
+        """Return what the training is expected to take; nothing after an epoch that was cut."""
+        planned, epochs = self.params.get("epochs"), self._epoch + 1
+        if not planned or self._keras_model.stop_training:
+            return {}
+        counts = [0, 0, 0]
+        if self._loop is not None and self._loop.validates_at(epochs) != epochs:
+            counts = [self._loop.validates_at(passed) for passed in (self._epoch, epochs, planned)]
+        before, past, whole = counts
+        return self._forecast((self._epoch / planned, before, run.since), (epochs / planned, past, point), whole - past)
+
+    def keep(self) -> None:
+        """Keep the record beside a backup of the weights."""
+        if self._backup is not None and self._meter.running and self._meter.leads:
+            self._backup.save(self._meter.record, self._meter.warn)
+
+    def _begin(self, loop: KerasLoop, stage: Stage) -> None:
+        """Enter a stage."""
+        source = next((gate for data, gate in self._watched if data is loop.data), None)
+        if stage == "train" and source is None and self._watched and loop.is_keras:
+            self._meter.warn("Data were watched, but fit() was given others: pass it what watch() returns, unchanged.")
+        if self.batch_size_fn is not None and source is None:
+            self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
+        run = BatchPass(
+            self._meter,
+            stage,
+            loop,
+            model=internals.given_model(self),
+            params=self.params,
+            thread=loop.thread if self._loop is None else self._loop.thread,
+            source=source,
+            sized_by_user=self.batch_size_fn is not None,
+            log_every=self._every if stage == "train" else 0,
+        )
+        run.begin()
+        self._passes.append(run)
+
+    def _end_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
+        """Note an epoch in the record and write its scalars; return the metrics of the stage."""
+        run.end_epoch(logs)
+        if not self._meter.running:
+            return {}
+        if run.stage not in self._keys:
+            _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
+        metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since)
+        if run.stage == "train":
+            metrics |= self._expect(run, point)
+        self._scalars.add(metrics, self._epoch)
+        if run.stage == "train":
+            return metrics
+        return {name: value for name, value in metrics.items() if not name.startswith("energy/total/")}
+
+    def _end(self) -> None:
+        self._pop()
+        self._finish()
+
+    def _pop(self) -> None:
+        """Leave the innermost stage; what Keras says of it is not what it said of the one around it."""
+        self._passes.pop().end()
+        outer = self._passes[-1]
+        if outer.model is not None:
+            super().set_model(outer.model)
+            self.params = outer.params
+
+    def _training(self) -> BatchPass:
+        """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
+        if any(run.stage == "train" for run in self._passes):
+            while self._passes[-1].stage != "train":
+                self._pop()
+        return self._passes[-1]
+
+    def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
+        if metrics:
+            keys = self._keys.setdefault(group, frozenset(metrics))
+            logs.update({name: value for name, value in metrics.items() if name in keys})
+
+    # ---------------------------------------------------------------------------------------------------- batches
+
+    def _on_batch_begin(self, batch: int, logs: Any = None) -> None:
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_start()
+        else:
+            run.begin_batch(batch)
+
+    on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of training; now and then, count its samples and write scalars."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            run.end_batch(batch)
+        if batch >= run.mark:
+            self._on_mark(run, batch)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of an evaluation."""
+        run = self._passes[-1]
+        if run.plain:
+            self._meter.batch_end()
+        else:
+            run.end_batch(batch)
+
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a batch of a prediction."""
+        run = self._passes[-1]
+        try:
+            samples = logs["outputs"].shape[0]
+        except (AttributeError, IndexError, KeyError, TypeError):
+            samples = output_length(logs)
+        if run.plain:
+            self._meter.batch_end(samples)
+        else:
+            run.end_batch(batch, samples)
+
+    def _on_compiling(self) -> None:
+        self._passes[-1].begin_compiling()
+
+    def _on_mark(self, run: BatchPass, batch: int) -> None:
+        """Count the samples of the batches so far, and write the scalars of a step where they are due."""
+        step = run.reach_mark(batch)
+        if step is None:
+            return
+        point = self._meter.point()
+        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
+        self._step_point = point
+        self._scalars.add({**metrics, **self._meter.totals(point)}, step)
+
+
+def _length(batch: Any) -> int | None:
+    try:
+        return int(samples_of(batch).shape[0])
+    except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _check(loop: KerasLoop) -> None:
+    """Refuse a list of callbacks that cannot work.
+
+    Raises:
+        ConfigurationError: It has two of ours.
+    """
+    if sum(isinstance(callback, EnergyCallback) for callback in loop.callbacks) > 1:
+        msg = "The callbacks hold two EnergyCallbacks, which would measure everything twice: leave one out."
+        raise ConfigurationError(msg)
+
+
+def _shorten_progress_bar(loop: KerasLoop) -> None:
+    """Let the progress bar end an epoch with two of our metrics; it would print all, and hide the loss among them."""
+    for bar in loop.callbacks:
+        if isinstance(bar, keras.callbacks.ProgbarLogger):
+            whole = bar.on_epoch_end
+            # One that serves several fits is shortened already.
+            bar.on_epoch_end = whole if isinstance(whole, partial) else partial(_end_bar, whole)
+
+
+def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    on_epoch_end(
+        epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
+    )
+
+
+def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:
+    """Say which callback monitors a key that it will not see, as it comes before ours."""
+    for callback in loop.callbacks:
+        if isinstance(callback, EnergyCallback):
+            return
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("energy/"):
+            name = type(callback).__name__
+            warn(f"{name} monitors {monitor!r}, which it cannot see: put EnergyCallback before {name} in the list.")

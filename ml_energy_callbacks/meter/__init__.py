@@ -1,0 +1,1 @@
+"""EnergyMeter and what it is made of."""

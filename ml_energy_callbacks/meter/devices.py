@@ -1,0 +1,195 @@
+"""The devices of a run: those that were found, the ledger of each, and what the user should know of them."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from ml_energy_callbacks.attribution.cross_check import LIMIT
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.timeline import Look, Timeline
+from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover
+from ml_energy_callbacks.clock import NS_PER_S, Timing
+from ml_energy_callbacks.deadline import close
+from ml_energy_callbacks.meter.process_share import is_share, open_shares
+from ml_energy_callbacks.meter.sampler import Poller
+from ml_energy_callbacks.readings import Backend, Device, Source
+
+_LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
+"""A device that could not be read for longer, in s and as a share of the run, is told."""
+
+
+class Devices:
+    """The devices that are measured; a ledger goes on when its device is found again.
+
+    Attributes:
+        found: What was found last, and why not more.
+        sources: The devices that are open, or were last.
+        counted: Ledgers of the devices whose energy is that of the run, by their ids.
+        beside: Ledgers of what is reported beside it: meters of the whole machine, and the job's shares of devices.
+        unshared: Why the job's share of a device is not known, by its id.
+
+    Args:
+        choice: ``"auto"``, or ids and globs.
+        interval_s: Mean time between two reads of a device, in s.
+        backends: Hardware to look for; None for all that is known.
+        timing: Clock, and how long hardware is waited for.
+
+    Raises:
+        ConfigurationError: The choice cannot be one.
+    """
+
+    def __init__(
+        self,
+        choice: Literal["auto"] | Sequence[str],
+        interval_s: float,
+        backends: Sequence[Backend] | None,
+        timing: Timing,
+    ) -> None:
+        """Touch no hardware yet."""
+        check_devices(choice)
+        self._choice = choice
+        self._interval_s = interval_s
+        self._backends = backends
+        self._timing = timing
+        self.found = Discovery((), {}, {}, {})
+        self.sources: Sequence[Source] = ()
+        self.counted: dict[str, Ledger] = {}
+        self.beside: dict[str, Ledger] = {}
+        self.unshared: Mapping[str, str] = {}
+        self._pairs: list[tuple[Source, Ledger]] = []
+
+    # ---------------------------------------------------------------------------------------------------- open and close
+
+    def find(self, gpus: Collection[str] | None) -> None:
+        """Open the devices of this machine.
+
+        Args:
+            gpus: The GPUs that the job runs on, as in :func:`ml_energy_callbacks.backends.discover`.
+
+        Raises:
+            ConfigurationError: A device id is unknown.
+        """
+        self.found, self.sources = Discovery((), {}, {}, {}), ()
+        self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
+        self.sources = self.found.sources
+
+    def keep(self, names: Collection[str]) -> None:
+        """Close all devices but those of these ids."""
+        close(source for source in self.sources if source.device.id not in names)
+        self.sources = [source for source in self.sources if source.device.id in names]
+
+    def open_ledgers(self, pids: Collection[int] | None) -> None:
+        """Give each device its ledger.
+
+        Args:
+            pids: The job's processes on this host, whose share of each device gets one, too; None where that is not asked for.
+        """
+        self._pairs = [
+            (source, self._open_ledger(self.beside if source.device.whole_machine else self.counted, source))
+            for source in self.sources
+        ]
+        if pids is not None:
+            parts = [source for source in self.sources if not source.device.whole_machine]
+            shares, self.unshared = open_shares(parts, self.counted, pids, self._timing.clock)
+            self._pairs += [(share, self._open_ledger(self.beside, share)) for share in shares]
+
+    def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:
+        name = source.device.id
+        if name in ledgers:
+            ledgers[name].reopen(source.device, self._interval_s)
+        else:
+            ledgers[name] = Ledger(source.device, self._interval_s)
+        return ledgers[name]
+
+    def pollers(self, timeline: Timeline, lock: AbstractContextManager[Any]) -> Mapping[str, Poller]:
+        """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name.
+
+        Args:
+            timeline: Tells what ran when.
+            lock: Held while ledgers change.
+        """
+        groups: dict[str, list[tuple[Source, Ledger]]] = {}
+        for source, ledger in self._pairs:
+            name = f"{source.device.backend}{'-slow' * bool(source.device.min_interval_s)}"
+            groups.setdefault(name, []).append((source, ledger))
+        return {name: Poller(group, timeline, self._interval_s, lock) for name, group in groups.items()}
+
+    def close(self, hanging: Sequence[Source] = ()) -> None:
+        """Give the devices' handles back, but for those that hang in a driver."""
+        close(source for source in self.sources if not any(source is other for other in hanging))
+
+    # ---------------------------------------------------------------------------------------------------- energy
+
+    @property
+    def all(self) -> Sequence[tuple[str, Ledger]]:
+        """Each ledger with its device's id."""
+        return [*self.counted.items(), *self.beside.items()]
+
+    @property
+    def whole_machine(self) -> Sequence[Ledger]:
+        """Ledgers of the meters of the whole machine."""
+        return [ledger for ledger in self.beside.values() if ledger.device.whole_machine]
+
+    @property
+    def shares(self) -> Sequence[Ledger]:
+        """Ledgers of the job's shares of devices."""
+        return [ledger for ledger in self.beside.values() if not ledger.device.whole_machine]
+
+    @property
+    def opened(self) -> Sequence[Device]:
+        """What the open devices say of themselves."""
+        return [source.device for source in self.sources]
+
+    def mark(self, look: Look) -> Mark:
+        """Ask for the energy at the instant of a look; the lock that the pollers hold has to be held."""
+        read = {device.id for device in self.opened}
+        ledgers = [ledger for name, ledger in self.counted.items() if name in read]
+        mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
+        for ledger in ledgers:
+            ledger.mark(mark)
+        return mark
+
+    def silent(self, now: int) -> frozenset[str]:
+        """Return the ids of the devices that cannot be read at this clock (ns)."""
+        return frozenset(ledger.device.id for _, ledger in self.all if ledger.finder.silent_since(now) is not None)
+
+    # ---------------------------------------------------------------------------------------------------- what is to be told
+
+    def missing(self) -> Iterator[str]:
+        """Tell what could not be found, or not be trusted."""
+        yield from self.found.refused.values()
+        yield from (device.missing for device in self.opened if device.missing is not None)
+        if self._choice == "auto":
+            yield from (f"Not measured: {error}" for error in self.found.unavailable.values() if error.present)
+        told = {device.id for device in self.opened} | self.found.left_out.keys()
+        for name in (self.counted.keys() | self.beside.keys()) - told:
+            if not is_share(name):
+                yield f"{name} was read before and cannot be read any more; what it uses from now on is missing."
+
+    def doubts(self) -> Iterator[str]:
+        """Tell which counters cannot be trusted, as far as that is known by now."""
+        for name, ledger in self.all:
+            if ledger.finder.frozen:
+                yield f"The energy counter of {name} stood still for seconds; what it used in that time is missing."
+            if ledger.finder.resets:
+                yield f"The energy counter of {name} began anew or jumped; what it used just before is missing."
+            if ledger.check.suspicious:
+                yield (
+                    f"The energy counter of {name} is more than {LIMIT:.0%} off its own power, integrated (see cross_check in "
+                    "the record); its uncertainty was raised."
+                )
+
+    def gaps(self, end: int, seconds: float, silent: Collection[str]) -> Iterator[str]:
+        """Tell of which devices the energy is missing for much of the run.
+
+        Args:
+            end: Clock at the end of the run, in ns.
+            seconds: Its length in s.
+            silent: Ids of the devices that cannot be read now.
+        """
+        for name, ledger in self.all:
+            missing = ledger.finder.missing_at(end) / NS_PER_S
+            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
+            # Of a share, that is normal.
+            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not is_share(name):
+                yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; what it used then is missing."

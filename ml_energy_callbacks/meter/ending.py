@@ -1,0 +1,19 @@
+"""How a loop ends, and the status and the reason of its run that follow."""
+
+import sys
+
+from ml_energy_callbacks.record.schema import Status
+
+
+def ending(error: BaseException | None) -> tuple[Status, str | None]:
+    """Return the status and the reason of a run that ended with this exception, or with none."""
+    if error is None:
+        return "completed", None
+    status: Status = "failed" if isinstance(error, Exception) else "stopped"
+    return status, f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def last_exception() -> BaseException | None:
+    """Return the exception that ends the interpreter, or that an interactive one has shown last."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # the latter before Python 3.12
+    return error if isinstance(error, BaseException) else None

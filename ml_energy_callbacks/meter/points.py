@@ -1,0 +1,292 @@
+"""Instants of a run, and what passed between two of them; pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.timeline import Counts, Look
+from ml_energy_callbacks.carbon import Amounts, Rates
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.meter.process_share import is_share
+from ml_energy_callbacks.meter.summary import Tally
+from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
+from ml_energy_callbacks.record.build import errors_by_backend, idle_joules
+from ml_energy_callbacks.record.schema import EpochRecord, RunRecord
+
+_UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The state at one instant, from which windows are measured: the difference of two points is a window.
+
+    Attributes:
+        time_ns: Monotonic clock.
+        totals: Time in each bucket in ns.
+        joules: Energy of each bucket in J; None before the first reading.
+        devices: Energy inside the run in J by device.
+        beside: The same of what is not part of the totals.
+        counts: Batches and samples so far, by the timeline's groups.
+        amounts: What the energy of each bucket amounts to; None before the first reading.
+        others: What the job's other processes had taken when they told last; None where there are none, or they told nothing.
+    """
+
+    time_ns: int
+    totals: Sequence[int]
+    joules: Sequence[float] | None
+    devices: dict[str, float]
+    beside: dict[str, float]
+    counts: Sequence[Counts]
+    amounts: Amounts | None
+    others: TotalFigures | None
+
+    @classmethod
+    def at(
+        cls,
+        look: Look,
+        ledgers: Mapping[str, Ledger],
+        beside: Mapping[str, Ledger],
+        rates: Rates,
+        others: TotalFigures | None,
+    ) -> Self:
+        """Return the state at a look; what was used since a device's last refresh is extrapolated from fitted powers.
+
+        Args:
+            look: What the timeline tells.
+            ledgers: The devices that are counted, by their ids.
+            beside: What is reported beside them.
+            rates: Grams and money.
+            others: What the job's other processes took, or None.
+        """
+        known, apart = _known(ledgers, look), _known(beside, look)
+        whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
+        return cls(
+            time_ns=look.now,
+            totals=look.totals,
+            joules=whole,
+            devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
+            beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
+            counts=look.counts,
+            amounts=None if whole is None else rates.amounts(whole),
+            others=others,
+        )
+
+    def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
+        """Return the energy in J and the time in s that went into these buckets so far."""
+        return sum(_at(self.joules, b) for b in buckets), sum(_at(self.totals, b) for b in buckets) / NS_PER_S
+
+
+class Window:
+    """A stretch of the run whose energy is told once the counters have refreshed after its end.
+
+    Attributes:
+        start: Where it begins.
+        end: Where it ends; None while it is open.
+    """
+
+    def __init__(self, start: Mark) -> None:
+        """Open a window."""
+        self.start = start
+        self.end: Mark | None = None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
+
+        It stays None where a device's energy is not known at one of its edges, or for a while between them;
+        and without devices.
+        """
+        end, start = self.end, self.start
+        if end is None or not end.expected or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
+            return None
+        if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
+            return None
+        return sum(joules - start.joules.get(device, 0.0) for device, joules in end.joules.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a stage took between two points, in this process.
+
+    Attributes:
+        tally: Where the stage's time and batches are found.
+        since: Where it begins; None for the start of the meter.
+        until: Where it ends.
+    """
+
+    tally: Tally
+    since: Point | None
+    until: Point
+
+    def figures(self, idle_watts: Mapping[str, float], resolved: Collection[int], *, measures: bool) -> StageFigures:
+        """Return all that is told of it.
+
+        Args:
+            idle_watts: What each device draws idle, where that was measured, by its id.
+            resolved: Buckets whose energy can be told apart from that of others.
+            measures: Whether this process measures devices.
+        """
+        phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
+        above_idle = None if phases is None else self._above_idle(phases, idle_watts)
+        apart = {self.tally.buckets["compute"], self.tally.buckets["data_wait"]}.issubset(resolved)
+        split = phases if phases is not None and apart else {}
+        return StageFigures(
+            joules=_total(phases),
+            seconds=self._seconds,
+            sampled_joules=_sampled(phases),
+            above_idle_joules=_sampled(above_idle),
+            samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
+            compute_joules=split.get("compute"),
+            data_wait_joules=split.get("data_wait"),
+            co2e_grams=self._grams,
+            cost=self._cost,
+            measures=measures,
+        )
+
+    def epoch(self, index: int) -> EpochRecord:
+        """Return it as the epoch of this number."""
+        return EpochRecord(
+            stage=self.tally.name,
+            index=index,
+            joules=_total(self._phases),
+            seconds=self._seconds,
+            samples=count(self.tally, self.since, self.until.counts).known_samples,
+            co2e_grams=self._grams,
+        )
+
+    @property
+    def _phases(self) -> dict[Phase, float] | None:
+        """Energy of each phase in J."""
+        joules = self.until.joules
+        if joules is None:
+            return None
+        before = None if self.since is None else self.since.joules
+        return {phase: joules[bucket] - _at(before, bucket) for phase, bucket in self.tally.buckets.items()}
+
+    def _above_idle(self, phases: dict[Phase, float], idle_watts: Mapping[str, float]) -> dict[Phase, float] | None:
+        """Return the phases' energy without what the devices draw idle; None where that was not measured."""
+        before = None if self.since is None else self.since.totals
+        idle = {
+            phase: idle_joules(self.until.devices, idle_watts, (self.until.totals[bucket] - _at(before, bucket)) / NS_PER_S)
+            for phase, bucket in self.tally.buckets.items()
+        }
+        known = {phase: joules for phase, joules in idle.items() if joules is not None}
+        return {phase: phases[phase] - joules for phase, joules in known.items()} if len(known) == len(phases) else None
+
+    @property
+    def _seconds(self) -> float:
+        return self._passed(self.until.totals, None if self.since is None else self.since.totals) / NS_PER_S
+
+    @property
+    def _grams(self) -> float | None:
+        """Emissions in g CO2e; None also where they were not known at the beginning."""
+        now, before = self._amounts
+        return None if now.grams is None or before.grams is None else self._passed(now.grams, before.grams)
+
+    @property
+    def _cost(self) -> float | None:
+        now, before = self._amounts
+        return None if now.cost is None else self._passed(now.cost, before.cost)
+
+    @property
+    def _amounts(self) -> tuple[Amounts, Amounts]:
+        """What the energy amounted to at the end, and at the beginning."""
+        before = None if self.since is None else self.since.amounts
+        return self.until.amounts or _UNKNOWN, before or _NONE_YET
+
+    def _passed(self, now: Sequence[float], before: Sequence[float] | None) -> float:
+        """Return what the stage's buckets took of something."""
+        return sum(now[bucket] - _at(before, bucket) for bucket in self.tally.buckets.values())
+
+
+def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
+    """Return the batches and samples of a stage since a point, or since the start, by the counts of each group now."""
+    now = counts[tally.group]
+    return now.since(since.counts[tally.group]) if since is not None and tally.group < len(since.counts) else now
+
+
+def run_figures(
+    until: Point,
+    ledgers: Mapping[str, Ledger],
+    beside: Mapping[str, Ledger],
+    rates: Rates,
+    earlier: RunRecord | None,
+    *,
+    measures: bool,
+) -> TotalFigures:
+    """Return what a run took in this process up to a point, that of the run that it resumes included.
+
+    Args:
+        until: The point.
+        ledgers: The devices that are counted, by their ids.
+        beside: What is reported beside them.
+        rates: Grams and money.
+        earlier: Record of the run that this one resumes, or None.
+        measures: Whether this process measures devices.
+    """
+    joules, amounts = _inside(until.joules), until.amounts
+    grams = None if amounts is None else _inside(amounts.grams)
+    cost = None if amounts is None else _inside(amounts.cost)
+    errors = errors_by_backend(until.devices, {name: ledger.relative_uncertainty for name, ledger in ledgers.items()})
+    measured = [value for name, value in until.devices.items() if ledgers[name].device.provenance == "measured"]
+    if earlier is not None:
+        joules = known_sum([earlier.total.joules, joules])
+        grams = known_sum([earlier.total.co2e_grams, grams])
+        cost = known_sum([earlier.total.cost, cost]) if earlier.total.currency == rates.currency else None
+        known = {device.id: device.joules for device in earlier.devices if device.joules is not None}
+        uncertainties = {device.id: device.relative_uncertainty for device in earlier.devices}
+        errors = add_up([errors, errors_by_backend(known, uncertainties)])
+        measured += [known[device.id] for device in earlier.devices if device.provenance == "measured" and device.id in known]
+    return TotalFigures(
+        joules=joules,
+        co2e_grams=grams,
+        cost=cost,
+        measured_joules=sum(measured),
+        errors=errors,
+        whole_machine_joules=_whole_machine_joules(until, beside, earlier),
+        process_joules=_process(until, earlier),
+        intensity_assumed=rates.intensity.assumed,
+        measures=measures,
+    )
+
+
+def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
+    """Return each device's energy by bucket in J, by its id, where it was read."""
+    published = [(name, ledger.published) for name, ledger in ledgers.items()]
+    return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
+
+
+def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:
+    """Return the machine's energy in J: two plugs feed one machine, but a battery tells the same again."""
+    parts = [(d.backend, d.joules or 0.0) for d in (earlier.whole_machine if earlier else ())]
+    devices = [ledger.device for ledger in beside.values() if ledger.device.whole_machine]
+    parts += [(device.backend, until.beside[device.id]) for device in devices if device.id in until.beside]
+    return max(add_up([{backend: joules} for backend, joules in parts]).values(), default=None)
+
+
+def _process(until: Point, earlier: RunRecord | None) -> float | None:
+    """Return the job's share in J; None where it is not known, or not of the run that this one resumes."""
+    shares = [joules for name, joules in until.beside.items() if is_share(name)]
+    if earlier is None:
+        return sum(shares) if shares else None
+    before = earlier.process
+    return None if before is None or before.joules is None or not shares else before.joules + sum(shares)
+
+
+def _inside(values: Sequence[float] | None) -> float | None:
+    """Return the sum over the buckets inside the run."""
+    return None if values is None else sum(values) - values[OUTSIDE]
+
+
+def _total(phases: dict[Phase, float] | None) -> float | None:
+    return None if phases is None else sum(phases.values())
+
+
+def _sampled(phases: dict[Phase, float] | None) -> float | None:
+    """Return the energy that went into samples: a batch that passed while the framework compiled tells nothing of them."""
+    return None if phases is None else sum(phases.values()) - phases["compile"]
+
+
+def _at(values: Sequence[float] | None, bucket: int) -> float:
+    return values[bucket] if values is not None and bucket < len(values) else 0.0

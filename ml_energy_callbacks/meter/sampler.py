@@ -1,0 +1,315 @@
+"""The threads that read the devices and hand the readings to their ledgers.
+
+:class:`Poller` reads the devices, and :class:`Sampler` has a thread for each; a test steps both under a manual clock.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from math import inf
+from typing import Any
+
+from ml_energy_callbacks.attribution.counters import MAX_WATTS
+from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
+from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
+from ml_energy_callbacks.readings import PowerSource, Reading, Source
+
+_DITHER = 0.4
+"""Each wait is drawn from the interval x (1 +- this): a fixed one locks to a counter's refresh and then hides it."""
+_LAST_WAIT_NS = 250_000_000
+"""At the end, the refresh that follows the run is waited for, for this long at most."""
+_LAST_STEP_S = 0.005
+_FIRST_WAIT_NS = 500_000_000
+"""At the start, the first refreshes are waited for, for this long at most."""
+_FIRST_STEP_S = 0.001
+_JOIN_S = 1.0
+_WATCH_S = 0.05
+_THREAD = "ml-energy-sampler"
+_LONGEST_READ_NS = NS_PER_S
+"""When a read took longer, nobody knows at which instant its value was true."""
+_LONGEST_HOLD_NS = 200_000_000
+"""Readings wait to be worked off for so long, where nobody asks for them and the device's refreshes are known."""
+Steps = Generator[float, None, None]
+"""Work that yields how many seconds to wait before its next step."""
+
+_NO_LOCK: AbstractContextManager[Any] = nullcontext()
+_FIRST_REVIEW_NS = NS_PER_S
+REVIEW_NS = 5 * NS_PER_S
+_REVIEW_RATIO = 50
+"""The pause after a review is at least so many times what it took: on a slow disk, with a long record."""
+
+
+class Poller:
+    """Read each device when it is due."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Source, Ledger]],
+        timeline: Timeline,
+        interval_s: float,
+        lock: AbstractContextManager[Any] = _NO_LOCK,
+    ) -> None:
+        """Poll these sources, each into its ledger, every ``interval_s`` seconds on average.
+
+        The lock is held while ledgers change, never while a device is read. Once ``closed``, nothing changes any more.
+        """
+        self._pairs = pairs
+        # Asked once: what a protocol checks takes longer than a read.
+        self._powers = {i: source for i, (source, _) in enumerate(pairs) if isinstance(source, PowerSource)}
+        self._clock: Clock = timeline.clock
+        self._reader = TimelineReader(timeline)
+        self._interval_ns = interval_s * NS_PER_S
+        self._random = random.Random()  # noqa: S311 - dither, not a secret
+        now = self._clock()
+        self._next_round = now
+        self._due = [now] * len(self._pairs)
+        self._read_ns = [0] * len(self._pairs)
+        self._held_ns = [now] * len(self._pairs)
+        self._values: list[float | None] = [None] * len(self._pairs)
+        self._held: list[list[tuple[Reading, tuple[int, float] | None]]] = [[] for _ in self._pairs]
+        self._lock = lock
+        self.closed = False
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The devices that are polled."""
+        return [source for source, _ in self._pairs]
+
+    @property
+    def quick(self) -> bool:
+        """Whether the devices may be asked as often as one likes."""
+        return not any(source.device.min_interval_s for source in self.sources)
+
+    @property
+    def next_poll(self) -> int:
+        """Clock at which the next device is due, in ns."""
+        return min(self._due, default=self._next_round)
+
+    def poll(self, end: int | None = None) -> None:
+        """Read every device that is due; after the ``end`` (ns) every device, but once those that must not be asked often."""
+        now = self._clock()
+        due = [
+            i
+            for i, (source, _) in enumerate(self._pairs)
+            if self._due[i] <= now or (end is not None and (not source.device.min_interval_s or self._read_ns[i] < end))
+        ]
+        readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
+        regular = now >= self._next_round
+        wanted = end is not None
+        for i, reading in readings:
+            tells = regular and reading.value is not None and i in self._powers
+            self._held[i].append((reading, _power(self._powers[i], self._clock) if tells else None))
+            self._read_ns[i] = reading.ended_ns
+            wanted = wanted or self._wanted(i, reading)
+            self._values[i] = reading.value
+        now = self._clock()
+        if now >= self._next_round:
+            spread = 1 + _DITHER * (2 * self._random.random() - 1)
+            self._next_round = now + round(self._interval_ns * spread)
+        if wanted:
+            self._work_off()
+        for i in due:
+            self._due[i] = self._next(self._pairs[i][1], now)
+
+    def _wanted(self, i: int, reading: Reading) -> bool:
+        """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
+        source, ledger = self._pairs[i]
+        fresh = source.device.method == "power_integration" or source.device.update_period_s is not None
+        news = fresh or reading.value != self._values[i]
+        return (
+            reading.value is None
+            or source.device.min_interval_s > 0
+            or self._held_ns[i] + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
+            or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
+        )
+
+    def _work_off(self) -> None:
+        with self._lock:
+            if self.closed:
+                return  # this thread hung in a read and was given up
+            self._reader.refresh()
+            for i, (_, ledger) in enumerate(self._pairs):
+                held, self._held[i] = self._held[i], []
+                if held:
+                    ledger.take(held, self._reader)
+                    self._held_ns[i] = held[-1][0].started_ns
+
+    def _next(self, ledger: Ledger, now: int) -> int:
+        """Return when to read a device again, in ns."""
+        least = ledger.device.min_interval_s
+        if least:
+            return now + round(max(self._interval_ns, least * NS_PER_S) * (1 + _DITHER * self._random.random()))
+        wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
+        return self._next_round if wish is None else min(self._next_round, max(wish, now))
+
+    def known_until(self, instant: int) -> bool:
+        """Return whether every device that can be read has been seen to refresh at or after the instant."""
+        return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the energy of every device that can be read is known up to some instant."""
+        return all(
+            ledger.finder.silent or (ledger.known_until is not None and ledger.published is not None)
+            for _, ledger in self._pairs
+        )
+
+    def close(self, end: int | None = None) -> None:
+        """End every device's chain of readings, as of the ``end`` (ns) or of now; a second call does nothing."""
+        with self._lock:
+            if self.closed:
+                return
+            self._work_off()
+            self.closed = True
+            now = self._reader.refresh()
+            for _, ledger in self._pairs:
+                ledger.pause(self._reader, now if end is None else min(now, end))
+
+
+def read(source: Source, clock: Clock) -> Reading:
+    """Read a source once; whatever it raises becomes a reading without a value."""
+    started = clock()
+    value: float | None
+    try:
+        value = float(source.read())
+    except Exception:  # noqa: BLE001 - a third party's backend may raise anything; nothing of it may end the thread
+        value = None
+    ended = clock()
+    return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
+
+
+def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
+    """Read the power that a counter is held against, and when; None where the source does not tell it now."""
+    try:
+        watts = float(source.watts())
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return (clock(), watts) if 0 <= watts <= MAX_WATTS[source.device.kind] else None
+
+
+class _Stop:
+    """An event for threads that wait most of the time: where ``threading.Event`` runs Python code, this waits in one call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._set = False
+
+    def set(self) -> None:
+        if not self._set:
+            self._set = True
+            self._lock.release()
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, seconds: float) -> bool:
+        if self._lock.acquire(timeout=max(0.0, seconds)):
+            self._lock.release()
+        return self._set
+
+
+class Sampler:
+    """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else.
+
+    What the threads do is written as steps, so that a test can run them without threads.
+    """
+
+    def __init__(
+        self,
+        pollers: Mapping[str, Poller],
+        timing: Timing,
+        review: Callable[[], None],
+        watch: Callable[[], None] | None = None,
+    ) -> None:
+        """Poll in threads of these names.
+
+        Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
+        there all the time.
+        """
+        self._clock = timing.clock
+        self._sleep = timing.sleep
+        self._review = review
+        self._watch = watch
+        self._stopping = _Stop()
+        self._end: int | None = None
+        self._pollers = pollers
+        self._readers: list[threading.Thread] = []
+        self._reviewer: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the threads, and wait for the quick devices' first refreshes: from then on, there is a figure to tell."""
+        self._begin()
+        quick = [poller for poller in self._pollers.values() if poller.quick]
+        end = self._clock() + _FIRST_WAIT_NS
+        while not all(poller.ready for poller in quick) and self._clock() < end:
+            self._sleep(_FIRST_STEP_S)
+
+    def _begin(self) -> None:
+        self._readers = [
+            threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
+            for name, poller in self._pollers.items()
+        ]
+        self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
+        for thread in (*self._readers, self._reviewer):
+            thread.start()
+
+    def stop(self, end: int) -> Sequence[Source]:
+        """Wait for the refreshes that follow ``end`` (ns), end the threads and the chains of readings; from any thread.
+
+        Returns:
+            The sources of a thread that hangs in a device's driver and was left to itself.
+        """
+        self._end = end
+        self._stopping.set()
+        hanging: list[Source] = []
+        deadline = self._clock() + round(_JOIN_S * NS_PER_S)
+        for thread, poller in zip(self._readers, self._pollers.values(), strict=True):
+            thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
+            if thread.is_alive():
+                hanging += poller.sources
+                poller.close(end)
+        if self._reviewer is not None and threading.current_thread() is not self._reviewer:
+            self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
+        return hanging
+
+    def _look_after(self) -> None:
+        for pause in self._reviewing():
+            self._stopping.wait(pause)
+
+    def _read(self, poller: Poller) -> None:
+        for pause in self._polling(poller):
+            self._stopping.wait(pause)
+        for pause in self._ending(poller):
+            self._sleep(pause)
+
+    def _reviewing(self) -> Steps:
+        pause = _FIRST_REVIEW_NS
+        review = self._clock() + pause
+        while True:
+            yield min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)
+            if self._stopping.is_set():
+                return
+            if self._watch is not None:
+                self._watch()
+            begun = self._clock()
+            if begun >= review and not self._stopping.is_set():
+                self._review()
+                now = self._clock()
+                pause = min(2 * pause, REVIEW_NS)
+                review = now + max(pause, _REVIEW_RATIO * (now - begun))
+
+    def _polling(self, poller: Poller) -> Steps:
+        while self._end is None:
+            poller.poll()
+            yield (poller.next_poll - self._clock()) / NS_PER_S
+
+    def _ending(self, poller: Poller) -> Steps:
+        """Poll until every device has refreshed after the end, and close the poller."""
+        end = self._clock() if self._end is None else self._end
+        while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
+            poller.poll(end)
+            yield min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
+        poller.close()  # now, for others may keep the run waiting

@@ -1,0 +1,121 @@
+"""The stages of a run: which one is running, in which phase, and where the time of each is kept."""
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.summary import Tally
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, Stage
+
+_TIMED: Collection[Stage] = ("test", "predict")
+"""Stages whose batches' times are kept: what a user of the model waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A stage that runs, and the phases that its batches and the gaps between them are in."""
+
+    tally: Tally
+    during: Phase
+    between: Phase
+
+
+class Stages:
+    """The stages, which nest, on a timeline.
+
+    Attributes:
+        buckets: Bucket of each phase of the running stage.
+        during: The bucket from a batch's start to its end.
+        between: The bucket from a batch's end to the next one's start.
+        over: Whether the run has ended: what passes from then on counts nowhere.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        """Stay outside the run."""
+        self._timeline = timeline
+        self._tallies: dict[str, Tally] = {}
+        self._stack: list[_Frame] = []
+        self._current = self._outermost()
+        self.buckets = self._current.tally.buckets
+        self.during = self.between = OUTSIDE
+        self.over = False
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """Where the time of each stage is kept that was named so far."""
+        return list(self._tallies.values())
+
+    def tally(self, name: Stage) -> Tally:
+        """Return where the time of a stage is kept.
+
+        Raises:
+            ConfigurationError: There is no such stage.
+        """
+        tally = self._tallies.get(name)
+        if tally is None:
+            if name not in STAGES:
+                msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
+                raise ConfigurationError(msg)
+            group = len(self._tallies) + 1
+            buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
+            if name in _TIMED:
+                self._timeline.time_batches(group)
+            tally = self._tallies[name] = Tally(name, group, buckets)
+        return tally
+
+    def buckets_of(self, stage: Stage | None, phase: Phase | None) -> Sequence[int]:
+        """Return the buckets of a stage, or a phase, that was named so far; None for all."""
+        return [
+            bucket
+            for tally in self.tallies
+            for name, bucket in tally.buckets.items()
+            if stage in {None, tally.name} and phase in {None, name}
+        ]
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the running stage is in; None outside a run."""
+        running = self._timeline.look().running
+        return next((phase for phase, bucket in self.buckets.items() if bucket == running != OUTSIDE), None)
+
+    def open(self) -> None:
+        """Begin the run, outside of all other stages."""
+        self.over = False
+        self._enter(self._outermost(), "other")
+
+    def close(self) -> None:
+        """End the run."""
+        self.over = True
+        self._stack.clear()
+        self._enter(self._outermost(), "other")
+
+    def begin(self, stage: Stage, phase: Phase, during: Phase, between: Phase) -> None:
+        """Enter a stage, in a phase; its batches, and the gaps between them, are in these."""
+        frame = _Frame(self.tally(stage), during, between)
+        self._stack.append(self._current)
+        self._enter(frame, phase)
+
+    def end(self, phase: Phase) -> None:
+        """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
+        outer = self._stack.pop() if self._stack else self._outermost()
+        self._enter(outer, phase if self._stack else "other")
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """Let the time of the body count nowhere; where it fails, the run is over."""
+        self._timeline.switch(OUTSIDE)
+        yield
+        self._enter(self._current, self._current.between)
+
+    def _outermost(self) -> _Frame:
+        return _Frame(self.tally("other"), "other", "other")
+
+    def _enter(self, frame: _Frame, phase: Phase) -> None:
+        if self.over:
+            frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
+        self._current = frame
+        self.buckets = buckets = frame.tally.buckets
+        self.during, self.between = buckets[frame.during], buckets[frame.between]
+        self._timeline.switch(buckets[phase])

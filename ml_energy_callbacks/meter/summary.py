@@ -1,0 +1,244 @@
+"""Ledgers + tallies -> the run record; pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import asdict
+
+from ml_energy_callbacks.attribution.ledger import WIDEST, Ledger, Split
+from ml_energy_callbacks.attribution.quantiles import Quantiles
+from ml_energy_callbacks.attribution.timeline import Counts
+from ml_energy_callbacks.carbon import Amounts, Rates
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
+from ml_energy_callbacks.record.build import (
+    idle_joules,
+    keep_apart,
+    mixture,
+    process_record,
+    stage_record,
+    total_record,
+    weighted_mean,
+)
+from ml_energy_callbacks.record.schema import (
+    BesideRecord,
+    CarbonRecord,
+    DeviceRecord,
+    EpochRecord,
+    IntervalRecord,
+    LatencyRecord,
+    PhaseRecord,
+    Run,
+    RunRecord,
+    StageRecord,
+    TotalRecord,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Where a stage's time and batches are found.
+
+    Attributes:
+        name: The stage.
+        group: Its group in the timeline.
+        buckets: Index of the timeline's bucket for each phase.
+    """
+
+    name: Stage
+    group: int
+    buckets: Mapping[Phase, int]
+
+
+@dataclass(slots=True)
+class State:
+    """The measured state at one instant, of which a record is made.
+
+    Attributes:
+        now: The instant, monotonic clock in ns.
+        totals: Time in each bucket in ns.
+        counts: What passed in each of the timeline's groups.
+        ledgers: One for each device.
+        tallies: One for each stage that ran.
+        epochs: The epochs that ended.
+        warnings: What the user should know.
+        whole_machine: The meters of the machine as a whole.
+        shares: The job's shares of devices; None where they were not asked for.
+        unshared: Why the job's share of a device is not known, by its id.
+        idle_watts: What each device draws idle, where that was measured, by its id.
+        latencies: Times in ns that batches took, by the timeline's group, where they are kept.
+    """
+
+    now: int
+    totals: Sequence[float]
+    counts: Sequence[Counts]
+    ledgers: Sequence[Ledger]
+    tallies: Sequence[Tally]
+    epochs: Sequence[EpochRecord] = field(default_factory=list)
+    warnings: Sequence[str] = field(default_factory=list)
+    whole_machine: Sequence[Ledger] = ()
+    shares: Sequence[Ledger] | None = None
+    unshared: Mapping[str, str] = field(default_factory=dict)
+    idle_watts: Mapping[str, float] = field(default_factory=dict)
+    latencies: Mapping[int, Quantiles] = field(default_factory=dict)
+
+
+def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
+    """Return the record of a run as it stands."""
+    joules = {ledger.device.id: (ledger, known) for ledger in state.ledgers if (known := _known(ledger, state)) is not None}
+    whole = [sum(column) for column in zip(*(known for _, known in joules.values()), strict=True)]
+    amounts = rates.amounts(whole) if joules else None
+    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
+    devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
+    total = total_record(stages, devices, rates.currency)
+    return RunRecord(
+        run=run,
+        devices=devices,
+        stages=stages,
+        epochs=list(state.epochs),
+        total=total,
+        carbon=_carbon(rates, whole, total),
+        warnings=list(state.warnings),
+        whole_machine=[_beside(ledger, state) for ledger in state.whole_machine],
+        process=None
+        if state.shares is None
+        else process_record([_beside(ledger, state) for ledger in state.shares], state.unshared),
+    )
+
+
+def known_buckets(record: RunRecord, tallies: Sequence[Tally]) -> frozenset[int]:
+    """Return the buckets of the phases whose energy a record tells."""
+    return frozenset(
+        tally.buckets[phase]
+        for tally in tallies
+        for phase in PHASES
+        if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
+    )
+
+
+def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> CarbonRecord:
+    intervals = rates.intervals(joules)
+    used = [interval for interval in intervals if interval.joules > 0] or intervals[-1:]
+    energies = [interval.joules for interval in used]
+    each = [interval.rate.intensity for interval in used]
+    grams = [energy * intensity.g_per_kwh for energy, intensity in zip(energies, each, strict=True)]
+    changed = any(interval.rate.fallback is not None or not interval.rate.alike(used[-1].rate) for interval in used)
+    # What is said of the whole is said of the figure that most of the energy was reckoned with.
+    intensity = each[energies.index(max(energies))]
+    return CarbonRecord(
+        intensity_g_per_kwh=weighted_mean([i.g_per_kwh for i in each], energies),
+        location=intensity.location,
+        **mixture(each, energies, grams),
+        assumed_share=weighted_mean([float(i.assumed) for i in each], grams),
+        fallback_share=weighted_mean([float(interval.rate.fallback is not None) for interval in used], grams),
+        pue=rates.site.pue,
+        wue=rates.site.wue,
+        water_litres=rates.site.water_litres(total.joules),
+        embodied_grams=rates.site.embodied_grams(total.seconds),
+        offset_grams=rates.site.offset_grams,
+        note=intensity.note,
+        intervals=[
+            IntervalRecord(
+                began=interval.began.isoformat(timespec="seconds"),
+                ended=interval.ended.isoformat(timespec="seconds"),
+                joules=interval.joules,
+                intensity_g_per_kwh=interval.rate.intensity.g_per_kwh,
+                source=interval.rate.intensity.source,
+                fallback=interval.rate.fallback,
+            )
+            for interval in intervals
+        ]
+        if changed
+        else [],
+    )
+
+
+def _known(ledger: Ledger, state: State) -> Sequence[float] | None:
+    """Return a device's joules by bucket, or None where it was never read."""
+    return None if ledger.published is None else ledger.published.at(state.now, state.totals)
+
+
+def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> DeviceRecord:
+    device = ledger.device
+    period = ledger.period_s
+    return DeviceRecord(
+        id=device.id,
+        name=device.name,
+        kind=device.kind,
+        backend=device.backend,
+        method=device.method,
+        provenance=device.provenance,
+        relative_uncertainty=ledger.relative_uncertainty,
+        update_period_s=device.update_period_s if period is None else period,
+        joules=None if known is None else sum(known) - known[OUTSIDE],
+        missing_s=ledger.finder.missing_at(state.now) / NS_PER_S,
+        note=device.note,
+        refresh=ledger.regularity,
+        refresh_jitter_s=ledger.jitter_s,
+        cross_check=ledger.check.difference,
+        shared=device.shared,
+        idle_watts=state.idle_watts.get(device.id),
+    )
+
+
+def _beside(ledger: Ledger, state: State) -> BesideRecord:
+    known = _known(ledger, state)
+    stages: dict[str, float] = {}
+    if known is not None:
+        stages = {tally.name: sum(known[bucket] for bucket in tally.buckets.values()) for tally in state.tallies}
+    return BesideRecord(**asdict(_device(ledger, state, known)), stages=stages)
+
+
+def _stage(
+    tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], amounts: Amounts | None
+) -> StageRecord:
+    buckets = [tally.buckets[phase] for phase in PHASES]
+    counts = state.counts[tally.group]
+    seconds = [state.totals[b] / NS_PER_S for b in buckets]
+    shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
+    devices = {name: sum(share) for name, share in shares.items()}
+    splits = [ledger.split(buckets, seconds, shares[name]) for name, (ledger, _) in joules.items()]
+    compiling = PHASES.index("compile")
+    sampled = sum(devices.values()) - sum(share[compiling] for share in shares.values())
+    idle = idle_joules(devices, state.idle_watts, sum(seconds) - seconds[compiling])
+    return stage_record(
+        seconds=sum(seconds),
+        batches=counts.batches,
+        samples=counts.known_samples,
+        compiled=counts.compiled,
+        sampled_joules=sampled,
+        above_idle=None if idle is None else sampled - idle,
+        latency=latency_record(state.latencies.get(tally.group)),
+        phases=keep_apart(
+            {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
+        ),
+        devices=devices,
+        uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
+        estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
+        co2e_grams=None if amounts is None or amounts.grams is None else sum(amounts.grams[b] for b in buckets),
+        cost=None if amounts is None or amounts.cost is None else sum(amounts.cost[b] for b in buckets),
+    )
+
+
+def latency_record(times: Quantiles | None) -> LatencyRecord | None:
+    """Return the quantiles of times in ns; None where there are none."""
+    if times is None or not times.count:
+        return None
+    p50, p95, p99 = (times.at(share) / NS_PER_S for share in (0.5, 0.95, 0.99))
+    return LatencyRecord(batches=times.count, p50_s=p50, p95_s=p95, p99_s=p99)
+
+
+def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
+    if not splits:
+        return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
+    joules = sum(split.joules for split in splits)
+    doubt = sum(split.half_width for split in splits if not split.resolved)
+    half = sum(split.half_width**2 for split in splits if split.resolved) ** 0.5 + doubt
+    if joules > 0 and half <= WIDEST * joules:
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules)
+    reason = (
+        "The phases cannot be told apart: too few refreshes of the counter, or all with nearly the same mix of phases."
+        if 2 * doubt > half
+        else "The phases cannot be told apart well enough: the 95 % interval is wider than half the value."
+    )
+    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason)

@@ -1,0 +1,203 @@
+"""Build the parts of a run record from plain values; pure."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis, add_up, all_named, known_sum, ratio
+from ml_energy_callbacks.readings import Provenance
+from ml_energy_callbacks.record.schema import (
+    BesideRecord,
+    DeviceRecord,
+    LatencyRecord,
+    PhaseRecord,
+    ProcessRecord,
+    StageRecord,
+    TotalRecord,
+)
+
+_ONE_STEP = (
+    "The framework fetches its data inside the step, so that waiting and computing cannot be told apart "
+    "(data that come batch by batch can be passed through the callback's watch())."
+)
+
+
+_Value = TypeVar("_Value")
+
+
+class Figure(Protocol):
+    """What is recorded of a carbon intensity beside its value; see :class:`CarbonRecord`."""
+
+    @property
+    def source(self) -> str: ...  # noqa: D102 - as there
+    @property
+    def data_year(self) -> int | None: ...  # noqa: D102
+    @property
+    def assumed(self) -> bool: ...  # noqa: D102
+    @property
+    def basis(self) -> Basis: ...  # noqa: D102
+    @property
+    def relative_uncertainty(self) -> float: ...  # noqa: D102
+    @property
+    def renewable_share(self) -> float | None: ...  # noqa: D102
+    @property
+    def low_carbon_share(self) -> float | None: ...  # noqa: D102
+
+
+def mixture(each: Sequence[Figure], energies: Sequence[float], grams: Sequence[float]) -> dict[str, Any]:
+    """Return what is said of several figures together, each with the energy and the grams that it stands for."""
+    bases = [one.basis for one in each]
+    return {
+        "source": all_named(one.source for one in each) or "",
+        "data_year": _common([one.data_year for one in each]),
+        "assumed": any(one.assumed for one in each),
+        "basis": "unknown" if "unknown" in bases else _common(bases) or "mixed",
+        "relative_uncertainty": weighted_mean([one.relative_uncertainty for one in each], grams),
+        "renewable_share": _known_mean([one.renewable_share for one in each], energies),
+        "low_carbon_share": _known_mean([one.low_carbon_share for one in each], energies),
+    }
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the mean of values by their weights; where those are all zero, the last value."""
+    if len(set(values)) == 1 or not sum(weights) > 0:
+        return values[-1]
+    return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _known_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [value for value in values if value is not None]
+    return weighted_mean(known, weights) if len(known) == len(values) else None
+
+
+def _common(values: Sequence[_Value]) -> _Value | None:
+    """Return what all values are, or None."""
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def process_record(devices: Sequence[BesideRecord], unknown: Mapping[str, str]) -> ProcessRecord:
+    """Return the job's share from its shares of devices, and why others' are not known."""
+    read = {device.id: device.joules for device in devices if device.joules is not None}
+    return ProcessRecord(
+        joules=sum(read.values()) if read else None,
+        relative_uncertainty=relative_uncertainty(read, {d.id: d.relative_uncertainty for d in devices}),
+        stages=add_up([device.stages for device in devices]),
+        devices=list(devices),
+        unknown=dict(unknown),
+    )
+
+
+def stage_record(
+    *,
+    seconds: float,
+    batches: int,
+    samples: int | None,
+    compiled: int,
+    sampled_joules: float,
+    above_idle: float | None,
+    latency: LatencyRecord | None,
+    phases: dict[str, PhaseRecord],
+    devices: dict[str, float],
+    uncertainties: Mapping[str, float],
+    estimated: set[str],
+    co2e_grams: float | None,
+    cost: float | None,
+) -> StageRecord:
+    """Return a stage's record with what follows from the rest of it.
+
+    Args:
+        seconds: Time spent.
+        batches: Number of batches.
+        samples: Number of samples, or None.
+        compiled: Those that passed while the framework compiled.
+        sampled_joules: Energy of the others, in J.
+        above_idle: The same without what the devices draw idle, or None.
+        latency: How long batches took.
+        phases: By name.
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+        estimated: Ids of the devices that are not measured.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost of the electricity, or None.
+    """
+    total = sum(devices.values()) if devices else None
+    sampled = None if samples is None else samples - compiled
+    return StageRecord(
+        joules=total,
+        seconds=seconds,
+        batches=batches,
+        samples=samples,
+        joules_per_sample=ratio(None if total is None else sampled_joules, sampled),
+        joules_per_sample_above_idle=ratio(None if total is None else above_idle, sampled),
+        latency=latency,
+        mean_watts=ratio(total, seconds),
+        relative_uncertainty=relative_uncertainty(devices, uncertainties),
+        provenance=_provenance(devices, estimated),
+        phases=phases,
+        devices=devices,
+        co2e_grams=co2e_grams,
+        cost=cost,
+        compile_samples=compiled,
+    )
+
+
+def idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seconds: float) -> float | None:
+    """Return what the devices would have used idle, in J; None where the idle power of one of them was not measured."""
+    if not devices or any(name not in idle_watts for name in devices):
+        return None
+    return sum(idle_watts[name] for name in devices) * seconds
+
+
+def keep_apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
+    """Say why there is no computing and no waiting where the framework showed both as one for some of the time."""
+    if "step" in phases:
+        for name in ("compute", "data_wait"):
+            phases[name] = PhaseRecord(joules=None, seconds=None, relative_uncertainty=None, reason=_ONE_STEP)
+    return phases
+
+
+def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> float | None:
+    """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy.
+
+    Args:
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+    """
+    total = sum(devices.values())
+    return math.hypot(*errors_by_backend(devices, uncertainties).values()) / total if total > 0 else None
+
+
+def errors_by_backend(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> dict[str, float]:
+    """Return the half-widths of the 95 % intervals of the backends' energies, in J.
+
+    Devices of one backend err together, so their errors add up; those of different backends are independent.
+
+    Args:
+        devices: Joules by device id.
+        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+    """
+    return add_up([{name.partition(":")[0]: joules * uncertainties[name]} for name, joules in devices.items()])
+
+
+def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:
+    if not devices:
+        return None
+    return "estimated" if any(name in estimated for name in devices) else "measured"
+
+
+def total_record(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
+    """Return the sum of the stages; what is unknown of one is unknown of all."""
+    known = {device.id: device.joules for device in devices if device.joules is not None}
+    joules = known_sum([stage.joules for stage in stages.values()]) if known else None
+    return TotalRecord(
+        joules=joules,
+        kwh=None if joules is None else joules / JOULES_PER_KWH,
+        seconds=sum(stage.seconds for stage in stages.values()),
+        relative_uncertainty=None
+        if joules is None
+        else relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
+        provenance=None if joules is None else _provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
+        co2e_grams=known_sum([stage.co2e_grams for stage in stages.values()]) if known else None,
+        cost=known_sum([stage.cost for stage in stages.values()]) if known else None,
+        currency=currency,
+    )

@@ -1,0 +1,94 @@
+"""Read and write run records: bytes -> record, record -> bytes."""
+
+import os
+
+import msgspec
+
+from ml_energy_callbacks.exceptions import RecordError, VersionError
+from ml_energy_callbacks.record.schema import FILE_NAME, SCHEMA_VERSION, RunRecord
+from ml_energy_callbacks.record.storage import as_place, in_one_line, open_file_or_within
+
+
+class _Head(msgspec.Struct):
+    schema_version: int
+
+
+class _OwnerRun(msgspec.Struct):
+    id: str
+
+
+class _Owner(msgspec.Struct):
+    run: _OwnerRun
+
+
+# Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
+_HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owner), msgspec.json.Decoder(RunRecord)
+
+
+def dump_json(facts: msgspec.Struct) -> str:
+    """Return a record, or any other structure of facts, as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+
+
+def encode_record(record: RunRecord) -> bytes:
+    """Return what a record's file holds."""
+    return dump_json(record).encode()
+
+
+def load_record(path: str | os.PathLike[str]) -> RunRecord:
+    """Load a run record.
+
+    Args:
+        path: The file, or the directory that holds ``energy.json``; or a URL of these such as ``s3://bucket/run``.
+
+    Raises:
+        RecordError: There is no such file, or it is no complete run record of a version that we know.
+        ConfigurationError: The URL needs a package that is missing.
+    """
+    place = as_place(path)
+    try:
+        file = open_file_or_within(place, FILE_NAME)
+        place = file.place
+        data = file.read()
+    except FileNotFoundError:
+        msg = f"There is no run record at {place}: name an {FILE_NAME} or the directory that holds one."
+        raise RecordError(msg) from None
+    except OSError as error:
+        msg = f"The run record {place} cannot be read: {in_one_line(error)}."
+        raise RecordError(msg) from None
+    return decode_record(data, str(place))
+
+
+def run_id(data: bytes) -> str | None:
+    """Return the id of the run whose record a file holds, be it of any version; None where it holds none."""
+    try:
+        found = _OWNER.decode(data).run.id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if found.isalnum() else None
+
+
+def decode_record(data: bytes, name: str) -> RunRecord:
+    """Return the run record that a file holds.
+
+    Args:
+        data: All of the file.
+        name: What an error calls it.
+
+    Raises:
+        VersionError: It is of a version that we do not know.
+        RecordError: It is no complete run record.
+    """
+    try:
+        version = _HEAD.decode(data).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        msg = f"{name} is not a run record: it is broken, or another program wrote it."
+        raise RecordError(msg) from None
+    if version != SCHEMA_VERSION:
+        msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
+        raise VersionError(msg)
+    try:
+        return _RECORD.decode(data)
+    except msgspec.DecodeError as error:
+        msg = f"{name} is not a complete run record: {error}."
+        raise RecordError(msg) from None

@@ -1,0 +1,459 @@
+"""Sums of records, pure: of a run that went on after an interruption, and of the processes of one job."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from msgspec.structs import replace
+
+from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
+from ml_energy_callbacks.record.build import keep_apart, mixture, process_record, stage_record, total_record, weighted_mean
+from ml_energy_callbacks.record.schema import (
+    BesideRecord,
+    CarbonRecord,
+    DeviceRecord,
+    EpochRecord,
+    IntervalRecord,
+    NodeRecord,
+    Part,
+    PhaseRecord,
+    ProcessRecord,
+    RankRecord,
+    RunRecord,
+    StageRecord,
+    Status,
+)
+
+MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
+"""Ends what a job's process warns of that could not hear the others to their end."""
+
+
+def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
+    """Return the record of a run that was interrupted and went on: stages, devices and time add up.
+
+    Grams and cost of both parts are those that each was measured with. The later part's settings stand.
+    """
+    all_devices = _add_devices([*earlier.devices, *later.devices])
+    stages = dict(earlier.stages)
+    for name, stage in later.stages.items():
+        stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
+    total = total_record(stages, all_devices, later.total.currency)
+    warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
+    if earlier.total.currency != total.currency and earlier.total.cost is not None:
+        total.cost = None
+        for stage in stages.values():
+            stage.cost = None
+        warnings.append(f"The run began in {earlier.total.currency} and went on in {total.currency}: its cost is not known.")
+    return RunRecord(
+        run=replace(
+            later.run,
+            id=earlier.run.id,
+            started_at=earlier.run.started_at,
+            hostnames=list(dict.fromkeys([*earlier.run.hostnames, *later.run.hostnames])),
+        ),
+        devices=all_devices,
+        stages=stages,
+        epochs=[*earlier.epochs, *later.epochs],
+        total=total,
+        carbon=_add_carbon([earlier, later], [earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
+        warnings=warnings,
+        whole_machine=_add_besides([*earlier.whole_machine, *later.whole_machine]),
+        process=_add_processes(earlier.process, later.process),
+        forecast=later.forecast,
+        early_stopping=later.early_stopping or earlier.early_stopping,
+        ranks=later.ranks,
+        nodes=later.nodes,
+    )
+
+
+def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
+    """Return what is said of the grams of several records; the last one's settings stand, and all places are named.
+
+    As in each of them, the grams are the energy times the PUE times the intensity.
+    """
+    last = records[-1].carbon
+    parts = [record for record in records if record.total.joules] or records[-1:]
+    each = [record.carbon for record in parts]
+    known = [record.total.joules or 0.0 for record in parts]
+    pue = weighted_mean([carbon.pue for carbon in each], known)
+    energies = [joules * carbon.pue for joules, carbon in zip(known, each, strict=True)]
+    grams = [record.total.co2e_grams or 0.0 for record in parts]
+    changed = len({carbon.intensity_g_per_kwh for carbon in each}) > 1
+    return replace(
+        last,
+        intensity_g_per_kwh=weighted_mean([carbon.intensity_g_per_kwh for carbon in each], energies),
+        location=all_named(carbon.location for carbon in each),
+        note=all_named(carbon.note for carbon in each),
+        **mixture(each, energies, grams),
+        assumed_share=weighted_mean([carbon.assumed_share for carbon in each], grams),
+        fallback_share=weighted_mean([carbon.fallback_share for carbon in each], grams),
+        pue=pue,
+        intervals=[
+            interval
+            for record in records
+            for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
+        ],
+        water_litres=known_sum([record.carbon.water_litres for record in records]),
+        embodied_grams=known_sum(embodied),
+    )
+
+
+def _whole(record: RunRecord) -> list[IntervalRecord]:
+    """Return the one interval of a record with one intensity."""
+    return [
+        IntervalRecord(
+            began=record.run.started_at,
+            ended=record.run.ended_at or record.run.started_at,
+            joules=record.total.joules or 0.0,
+            intensity_g_per_kwh=record.carbon.intensity_g_per_kwh,
+            source=record.carbon.source,
+        )
+    ]
+
+
+_AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
+
+
+def _add_devices(told: Iterable[_AnyDevice]) -> list[_AnyDevice]:
+    """Return each device once, with all that was told of it, one part after the other."""
+    devices: dict[str, _AnyDevice] = {}
+    for device in told:
+        before = devices.get(device.id)
+        devices[device.id] = device
+        if before is not None:
+            uncertainties = {"before": before.relative_uncertainty, "after": device.relative_uncertainty}
+            known = {"before": before.joules or 0.0, "after": device.joules or 0.0}
+            whole = sum(known.values())
+            weighted = sum(known[part] * uncertainties[part] for part in known) / whole if whole else None
+            devices[device.id] = replace(
+                device,
+                relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
+                joules=known_sum([before.joules, device.joules]),
+                missing_s=before.missing_s + device.missing_s,
+            )
+    return list(devices.values())
+
+
+def _add_besides(told: Sequence[BesideRecord]) -> list[BesideRecord]:
+    stages: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for device in told:
+        stages[device.id].append(device.stages)
+    return [replace(device, stages=add_up(stages[device.id])) for device in _add_devices(told)]
+
+
+def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
+    if earlier is None or later is None:
+        return None  # a part whose share is not known makes the whole's unknown
+    return process_record(_add_besides([*earlier.devices, *later.devices]), later.unknown)
+
+
+def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
+    # What is unknown of one part is unknown of both.
+    known = a.joules is not None and b.joules is not None
+    names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
+    unsized = any(stage.samples is None and stage.batches for stage in (a, b))
+    return stage_record(
+        seconds=a.seconds + b.seconds,
+        batches=a.batches + b.batches,
+        samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
+        compiled=a.compile_samples + b.compile_samples,
+        sampled_joules=_sampled_joules(a) + _sampled_joules(b),
+        above_idle=_above_idle(a, b),
+        latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
+        phases=keep_apart(
+            {
+                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+                for phase in PHASES
+                if phase in a.phases or phase in b.phases
+            }
+        ),
+        devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
+        uncertainties={device.id: device.relative_uncertainty for device in devices},
+        estimated={device.id for device in devices if device.provenance == "estimated"},
+        co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
+        cost=known_sum([a.cost, b.cost]),
+    )
+
+
+def _sampled_joules(stage: StageRecord) -> float:
+    """Return the energy that the stage's samples took, compiling left out."""
+    if stage.joules_per_sample is not None and stage.samples is not None:
+        return stage.joules_per_sample * (stage.samples - stage.compile_samples)
+    joules, compiling = stage.joules or 0.0, stage.phases.get("compile")
+    if compiling is None or not stage.seconds:
+        return joules
+    by_time = joules * (compiling.seconds or 0.0) / stage.seconds
+    return joules - (by_time if compiling.joules is None else compiling.joules)
+
+
+def _above_idle(*stages: StageRecord) -> float | None:
+    """Return the energy above idle of all samples, or None where it is not known of some."""
+    parts = [
+        stage.joules_per_sample_above_idle * ((stage.samples or 0) - stage.compile_samples)
+        for stage in stages
+        if stage.joules_per_sample_above_idle is not None
+    ]
+    return sum(parts) if len(parts) == len(stages) else None
+
+
+def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
+    seconds = sum(phase.seconds or 0.0 for phase in phases)
+    for phase in phases:
+        if phase.joules is None:
+            return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason)
+    joules = sum(phase.joules or 0.0 for phase in phases)
+    half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
+    return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules if joules else None)
+
+
+class _Member(NamedTuple):
+    part: Part
+    record: RunRecord
+
+
+def _member(record: RunRecord) -> _Member:
+    if record.part is None:
+        msg = f"The record of run {record.run.id} is not that of one process of a job."
+        raise ValueError(msg)
+    return _Member(record.part, record)
+
+
+def merge_records(records: Sequence[RunRecord]) -> RunRecord:
+    """Return the record of a job from what its processes tell.
+
+    They worked side by side: energy, batches and samples add up, and the time is that of the process that ran longest. A device
+    belongs to the one process that measured it. Of several hosts, each device's id ends with ``@`` and its host's name.
+
+    Args:
+        records: What each of them measured itself; of a rank that is not among them, the record says that it is missing.
+
+    Raises:
+        ValueError: There is none, or one is not of one process.
+    """
+    members = sorted(map(_member, records), key=lambda member: member.part.rank)
+    if not members:
+        msg = "There is no record of a job's processes."
+        raise ValueError(msg)
+    hosts = list(dict.fromkeys(member.part.host for member in members))
+    names = _host_names(members, hosts)
+    if len(hosts) > 1:
+        members = [_at_host(member, f"@{names[member.part.host]}") for member in members]
+    records = [member.record for member in members]
+    counted = [record for record in records if record.devices] or records[:1]
+    longest = max(records, key=lambda record: record.total.seconds)
+    devices = _add_devices(device for record in counted for device in record.devices)
+    stages = {
+        name: _side_by_side(name, [record for record in records if name in record.stages], longest, devices)
+        for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
+    }
+    first = records[0]
+    leaders = [next(member.record for member in members if member.part.host == host) for host in hosts]
+    carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
+    carbon.intervals.sort(key=lambda interval: interval.began)
+    told = {member.part.rank for member in members}
+    missing = [rank for rank in range(first.run.world_size) if rank not in told]
+    status, reason = _job_status(members, missing)
+    merged = RunRecord(
+        run=replace(
+            first.run,
+            status=status,
+            reason=reason,
+            hostnames=[names[host] for host in hosts],
+            missing_ranks=missing,
+        ),
+        devices=devices,
+        stages=stages,
+        epochs=_same_epochs(records),
+        total=total_record(stages, devices, first.total.currency),
+        carbon=carbon,
+        warnings=list(dict.fromkeys(warning for record in records for warning in record.warnings)),
+        whole_machine=_add_besides([device for record in counted for device in record.whole_machine]),
+        process=_all_processes([record.process for record in counted]),
+        forecast=first.forecast,
+        early_stopping=first.early_stopping,
+        ranks=_ranks(members, hosts, devices),
+        nodes=[
+            NodeRecord(
+                hostname=names[host],
+                ranks=[member.part.rank for member in members if member.part.host == host],
+                devices=[device.id for device in here],
+                joules=known_sum([device.joules for device in here]),
+            )
+            for host in hosts
+            for here in [
+                _add_devices(device for member in members if member.part.host == host for device in member.record.devices)
+            ]
+        ],
+    )
+    earlier = members[0].part.earlier
+    return merged if earlier is None else add_records(earlier, merged)
+
+
+def _host_names(members: Sequence[_Member], hosts: Sequence[str]) -> dict[str, str]:
+    """Return a name for each host; of several that call themselves the same, each later one has a number."""
+    names: dict[str, str] = {}
+    for host in hosts:
+        told = next(member.part.hostname for member in members if member.part.host == host)
+        same = sum(name.partition("#")[0] == told for name in names.values())
+        names[host] = f"{told}#{same + 1}" if same else told
+    return names
+
+
+_AnyDeviceRecord = TypeVar("_AnyDeviceRecord", bound=DeviceRecord)
+
+
+def _at_host(member: _Member, suffix: str) -> _Member:
+    """Return a part whose devices' ids say on which host they are."""
+
+    def named(devices: Sequence[_AnyDeviceRecord]) -> list[_AnyDeviceRecord]:
+        return [replace(device, id=device.id + suffix) for device in devices]
+
+    part, record, process = member.part, member.record, member.record.process
+    return _Member(
+        replace(part, uses=[name + suffix for name in part.uses]),
+        replace(
+            record,
+            devices=named(record.devices),
+            whole_machine=named(record.whole_machine),
+            process=process
+            and replace(
+                process,
+                devices=named(process.devices),
+                unknown={name + suffix: reason for name, reason in process.unknown.items()},
+            ),
+            stages={
+                name: replace(stage, devices={device + suffix: joules for device, joules in stage.devices.items()})
+                for name, stage in record.stages.items()
+            },
+        ),
+    )
+
+
+def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
+    """Return a stage of a job from those of its processes that had it."""
+    stages = [record.stages[name] for record in records]
+    counted = [record.stages[name] for record in records if record.devices]
+    timed = longest.stages.get(name) or max(stages, key=lambda stage: stage.seconds)
+    unsized = any(stage.samples is None and stage.batches for stage in stages)
+    latencies = [stage.latency for stage in stages if stage.latency is not None]
+    return stage_record(
+        seconds=timed.seconds,
+        batches=sum(stage.batches for stage in stages),
+        samples=None if unsized else sum(stage.samples or 0 for stage in stages) or None,
+        compiled=sum(stage.compile_samples for stage in stages),
+        sampled_joules=sum(_sampled_joules(stage) for stage in counted),
+        above_idle=_above_idle(*counted),
+        latency=latencies[0] if len(latencies) == 1 else None,
+        phases=keep_apart(
+            {
+                phase: _phases_at_once([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
+                for phase in PHASES
+                if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
+            }
+        ),
+        devices=add_up([stage.devices for stage in counted]),
+        uncertainties={device.id: device.relative_uncertainty for device in devices},
+        estimated={device.id for device in devices if device.provenance == "estimated"},
+        co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
+        cost=known_sum([stage.cost for stage in counted]),
+    )
+
+
+def _phases_at_once(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
+    """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
+    found = [phase for phase in phases if phase is not None]
+    summed = _add_phases(found or [PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)])
+    return replace(summed, seconds=0.0 if timed is None else timed.seconds)
+
+
+_UNMEASURED = "No device was read."
+
+
+def _same_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
+    """Return the epochs of a job; what one process knows of an epoch and another does not is unknown of the job."""
+    keyed = [dict(_keyed(record.epochs)) for record in records]
+    counts = [bool(record.devices) for record in records]
+    merged = []
+    for key, epoch in {key: epoch for each in reversed(keyed) for key, epoch in each.items()}.items():
+        told = [each.get(key) for each in keyed]
+        counted = [one for one, measures in zip(told, counts, strict=True) if measures]
+        seconds = [one.seconds for one in told if one is not None]
+        merged.append(
+            replace(
+                epoch,
+                joules=known_sum([one and one.joules for one in counted]),
+                seconds=max(seconds),
+                samples=known_sum([one and one.samples for one in told]),
+                co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
+            )
+        )
+    return merged
+
+
+def _keyed(epochs: Sequence[EpochRecord]) -> Iterator[tuple[tuple[str, int, int, int], EpochRecord]]:
+    """Yield each epoch with what it is known by in all processes of a job."""
+    seen: dict[tuple[str, int, int], int] = defaultdict(int)
+    for epoch in epochs:
+        key = (epoch.stage, epoch.index, epoch.epochs)
+        yield (*key, seen[key]), epoch
+        seen[key] += 1
+
+
+def _all_processes(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None:
+    known = [process for process in each if process is not None]
+    if not known or len(known) < len(each):
+        return None
+    unknown = {name: reason for process in known for name, reason in process.unknown.items()}
+    return process_record(_add_besides([device for process in known for device in process.devices]), unknown)
+
+
+def _ranks(members: Sequence[_Member], hosts: Sequence[str], devices: Sequence[DeviceRecord]) -> list[RankRecord]:
+    joules = {device.id: device.joules for device in devices if device.joules is not None}
+    users = Counter(name for part, _ in members for name in part.uses)
+    ranks = []
+    for part, record in members:
+        stages = record.stages.values()
+        shares = [joules[name] / users[name] for name in part.uses if name in joules]
+        ranks.append(
+            RankRecord(
+                rank=part.rank,
+                node=hosts.index(part.host),
+                status=record.run.status,
+                seconds=record.total.seconds,
+                batches=sum(stage.batches for stage in stages),
+                samples=known_sum([stage.samples for stage in stages if stage.batches]),
+                devices=part.uses,
+                joules=sum(shares) if shares else None,
+                compute_seconds=_phase_seconds(stages, "compute"),
+                data_wait_seconds=_phase_seconds(stages, "data_wait"),
+                barrier_seconds=part.barrier_seconds,
+                barrier_joules=part.barrier_joules,
+            )
+        )
+    return ranks
+
+
+def _phase_seconds(stages: Iterable[StageRecord], phase: str) -> float:
+    return sum(stage.phases[phase].seconds or 0.0 for stage in stages if phase in stage.phases)
+
+
+def _job_status(members: Sequence[_Member], missing: Sequence[int]) -> tuple[Status, str | None]:
+    """Return how a job ended, and why: as rank 0 did, unless others failed, fell silent or told nothing."""
+    run = members[0].record.run
+    failed = [(part.rank, record.run.reason) for part, record in members if record.run.status == "failed"]
+    if failed and run.status != "failed":
+        return "failed", f"Rank {failed[0][0]}: {failed[0][1]}"
+    if run.status == "completed":
+        silent = [part.rank for part, record in members if record.run.status == "running"]
+        lost = [
+            f"{_named(silent)} ended without a word" if silent else "",
+            f"{_named(missing)} told nothing" if missing else "",
+        ]
+        told = " and ".join(filter(None, lost))
+        if told:
+            return "failed", f"{told[0].upper()}{told[1:]}."
+    return run.status, run.reason
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"

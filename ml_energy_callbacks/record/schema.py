@@ -1,0 +1,471 @@
+"""The run file ``energy.json``: its schema, crash-safe writing, and loading."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Literal
+
+import msgspec
+
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.metrics import Basis, known_sum
+from ml_energy_callbacks.readings import Kind, Method, Provenance, Regularity
+
+Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
+
+
+SCHEMA_VERSION = 1
+FILE_NAME = "energy.json"
+
+
+_MOST_EPOCHS = 4096
+"""The record is rewritten all the time, and stays below a megabyte."""
+
+
+Status = Literal["running", "completed", "stopped", "failed"]
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """The run as a whole.
+
+    Attributes:
+        id: Random identifier.
+        started_at: Wall-clock start, ISO 8601 with offset.
+        ended_at: Wall-clock end of the last measured part, or None while it runs.
+        status: ``running`` (or killed), ``completed``, ``stopped`` (by the user or a limit) or ``failed`` (by an exception).
+        framework: Such as ``pytorch_lightning 2.6.6``, or ``none`` for a plain loop.
+        hostnames: Hosts whose devices are counted.
+        world_size: Number of processes of the job.
+        reason: Why the run stopped or failed, or None.
+        model: Name of the model (Lightning: its class; Keras: its name), or None where nobody told it.
+        tags: The user's own names and texts, to group runs by.
+        launcher: What started the process beside others of its job: ``ray``, ``torchrun``, ``torch.distributed``, ``mpi`` or
+            ``slurm``; None where nothing did, or the framework itself.
+        job_id: What the scheduler, torchrun or Ray Train calls the job, or None.
+        missing_ranks: Processes of the job that told nothing: their energy is not in the record.
+    """
+
+    id: str
+    started_at: str
+    ended_at: str | None = None
+    status: Status
+    framework: str
+    hostnames: list[str]
+    world_size: int = 1
+    reason: str | None = None
+    model: str | None = None
+    tags: dict[str, str] = {}
+    launcher: Launcher | None = None
+    job_id: str | None = None
+    missing_ranks: list[int] = []
+
+
+class DeviceRecord(msgspec.Struct, kw_only=True):
+    """A device and its share.
+
+    Attributes:
+        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it.
+        update_period_s: Learned period of the counter's refresh in s, None where it was not told apart.
+        joules: Energy in J, None where it was never read.
+        missing_s: For how many seconds of the run it could not be read: a counter that went on counting has the joules of that
+            time in ``joules`` all the same, a model or a power reading has not.
+        note: How the figure comes about, where that is not plain.
+        refresh: What sort of refresh it has.
+        refresh_jitter_s: How far a regular refresh strays from its grid, in s.
+        cross_check: The counter's energy over the integral of the device's own power, less 1; None where it does not tell both.
+        shared: Whether others may use the device, too.
+        idle_watts: Power that was measured before the run began, while nothing of it worked, in W; None where it was not.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    backend: str
+    method: Method
+    provenance: Provenance
+    relative_uncertainty: float
+    update_period_s: float | None
+    joules: float | None
+    missing_s: float
+    note: str | None = None
+    refresh: Regularity = "unknown"
+    refresh_jitter_s: float | None = None
+    cross_check: float | None = None
+    shared: bool = False
+    idle_watts: float | None = None
+
+
+class BesideRecord(DeviceRecord, kw_only=True):
+    """A figure that is not part of the totals; ``stages`` holds its joules in each stage."""
+
+    stages: dict[str, float]
+
+
+class ProcessRecord(msgspec.Struct, kw_only=True):
+    """This job's share of the machine's energy: estimated, and not part of the totals.
+
+    Attributes:
+        joules: Its energy on the devices below in J, or None where no device tells it.
+        relative_uncertainty: Half-width of the 95 % interval as a share of ``joules``.
+        stages: Joules by stage.
+        devices: The share of each device.
+        unknown: Why other devices' shares are not known, by their ids.
+    """
+
+    joules: float | None
+    relative_uncertainty: float | None
+    stages: dict[str, float]
+    devices: list[BesideRecord]
+    unknown: dict[str, str]
+    provenance: Provenance = "estimated"
+
+
+class PhaseRecord(msgspec.Struct, kw_only=True):
+    """A phase of a stage.
+
+    Attributes:
+        joules: Energy in J, or None where the phases cannot be told apart.
+        seconds: Time spent in the phase, or None where the framework does not show it.
+        relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
+            the devices' own uncertainty. None where ``joules`` is None.
+        reason: Why ``joules`` is None; else None.
+    """
+
+    joules: float | None
+    seconds: float | None
+    relative_uncertainty: float | None
+    reason: str | None = None
+
+
+class LatencyRecord(msgspec.Struct, kw_only=True):
+    """How long the batches of a stage took, from start to end, compiling left out; to 1 %.
+
+    Attributes:
+        batches: Number of batches.
+        p50_s: Half of them took so many seconds or less.
+        p95_s: The same of 95 %.
+        p99_s: The same of 99 %.
+    """
+
+    batches: int
+    p50_s: float
+    p95_s: float
+    p99_s: float
+
+
+class StageRecord(msgspec.Struct, kw_only=True):
+    """A stage.
+
+    Attributes:
+        joules: Energy in J, or None where no device was read.
+        seconds: Time spent.
+        batches: Number of batches that ended.
+        samples: Number of samples, or None where it is not known.
+        compile_samples: Samples of the batches that passed while the framework compiled; they are among ``samples``.
+        joules_per_sample: Energy of a sample in J, with the phase ``compile`` and its samples left out; None where the
+            number of samples is not known, or all of them passed while the framework compiled.
+        joules_per_sample_above_idle: What is left of it without the power that the devices draw idle, in J; None where that was
+            not measured.
+        latency: Of the stages ``test`` and ``predict``; None where no batch passed, of a run that was resumed, or of several
+            processes.
+        mean_watts: ``joules / seconds`` or None.
+        relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, from the devices' own.
+        provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.
+        phases: By name.
+        devices: Joules by device id; a device that was not read in this stage is absent.
+        co2e_grams: Emissions in g CO2e.
+        cost: Cost of the electricity in ``total.currency``, or None.
+    """
+
+    joules: float | None
+    seconds: float
+    batches: int
+    samples: int | None
+    joules_per_sample: float | None
+    mean_watts: float | None
+    relative_uncertainty: float | None
+    provenance: Provenance | None
+    phases: dict[str, PhaseRecord]
+    devices: dict[str, float]
+    co2e_grams: float | None
+    cost: float | None
+    compile_samples: int = 0
+    joules_per_sample_above_idle: float | None = None
+    latency: LatencyRecord | None = None
+
+
+class EpochRecord(msgspec.Struct, kw_only=True):
+    """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`."""
+
+    stage: str
+    index: int
+    joules: float | None
+    seconds: float
+    samples: int | None
+    co2e_grams: float | None
+    epochs: int = 1
+
+
+class TotalRecord(msgspec.Struct, kw_only=True):
+    """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is."""
+
+    joules: float | None
+    kwh: float | None
+    seconds: float
+    relative_uncertainty: float | None
+    provenance: Provenance | None
+    co2e_grams: float | None
+    cost: float | None
+    currency: str
+    scope: Literal["machine"] = "machine"
+
+
+class IntervalRecord(msgspec.Struct, kw_only=True):
+    """A time in which one intensity held, or in a long run several, whose mean is weighted by energy.
+
+    Attributes:
+        began: ISO 8601 with offset.
+        ended: The same.
+        joules: Energy of the run in it, in J.
+        intensity_g_per_kwh: Grams CO2e for each kWh.
+        source: Who publishes the figure.
+        fallback: Why it stands in for one that is not known, or None.
+    """
+
+    began: str
+    ended: str
+    joules: float
+    intensity_g_per_kwh: float
+    source: str
+    fallback: str | None = None
+
+
+class CarbonRecord(msgspec.Struct, kw_only=True):
+    """Where the grams come from.
+
+    Attributes:
+        intensity_g_per_kwh: Grams CO2e for each kWh; where it changed, the mean, weighted by energy.
+        location: The place as resolved, or None; of several, as of a job's hosts, all of them.
+        source: Who publishes the figure.
+        data_year: Year that it stands for, or None where the source does not say.
+        assumed: True where nobody named a place or an intensity, for the whole run or a part of it.
+        assumed_share: Share of the grams that are by the world's average for that reason.
+        fallback_share: Share of the grams that are by a figure that stands in for one that could not be had.
+        relative_uncertainty: How far the intensity may be off, as a share of it: that of a table's mean of a year is our
+            assumption; 0 where it was given by the user, or told for the very time. What is assumed has none here.
+        pue: Power usage effectiveness of the data centre, where it changed the mean, weighted by energy; it is *not* inside
+            any joules of this record, and is inside the grams and the cost.
+        basis: What the intensity counts: ``lifecycle``, ``direct`` (what the power stations emit), ``mixed``, or ``unknown``.
+        renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
+        low_carbon_share: The same with nuclear power.
+        note: How another place's figure was taken for this one's, or None.
+        intervals: The times of each intensity, where it changed or one stood in for another.
+        wue: Water usage effectiveness of the data centre in litres per kWh of IT energy, or None.
+        water_litres: Water that the run took by it, or None.
+        embodied_grams: The share of the machine's making that falls to the run's time, in g CO2e, or None; it is not part of
+            any grams of this record.
+        offset_grams: Emissions that were compensated, in g CO2e, or None; they are never subtracted.
+    """
+
+    intensity_g_per_kwh: float
+    location: str | None
+    source: str
+    data_year: int | None
+    assumed: bool
+    pue: float
+    basis: Basis = "unknown"
+    renewable_share: float | None = None
+    low_carbon_share: float | None = None
+    note: str | None = None
+    intervals: list[IntervalRecord] = []
+    wue: float | None = None
+    water_litres: float | None = None
+    embodied_grams: float | None = None
+    offset_grams: float | None = None
+    assumed_share: float = 0.0
+    fallback_share: float = 0.0
+    relative_uncertainty: float = 0.0
+
+
+class ForecastRecord(msgspec.Struct, kw_only=True):
+    """What a training was expected to take in all once its first epoch had ended; sums up to then included.
+
+    Attributes:
+        after_epochs: Epochs that it is based on.
+        kwh: Energy in kWh.
+        kwh_low: Lower end of its 95 % interval; what the devices themselves are uncertain by is not in it.
+        kwh_high: Upper end.
+        co2e_grams: Emissions in g CO2e, or None.
+        cost: Cost in ``total.currency``, or None.
+        seconds_left: Time to come, in s.
+        ends_at: Wall-clock end of the training, ISO 8601 with offset.
+        error: By how much ``kwh`` was more than the energy at the end of the training, as a share of that; None before.
+    """
+
+    after_epochs: int
+    kwh: float
+    kwh_low: float
+    kwh_high: float
+    co2e_grams: float | None
+    cost: float | None
+    seconds_left: float
+    ends_at: str
+    error: float | None = None
+
+
+class StoppingRecord(msgspec.Struct, kw_only=True):
+    """Where early stopping by energy stands.
+
+    Attributes:
+        monitor: Name of the metric.
+        mode: Whether less or more of it is better.
+        min_gain_per_kwh: What a kWh has to buy.
+        patience: Checks in a row that may be too poor.
+        best: The metric's last value that was worth its energy, or None.
+        best_kwh: Energy of the run at that check in kWh, or None.
+        waited: Checks since then.
+    """
+
+    monitor: str
+    mode: Literal["min", "max"]
+    min_gain_per_kwh: float
+    patience: int
+    best: float | None = None
+    best_kwh: float | None = None
+    waited: int = 0
+
+
+class RankRecord(msgspec.Struct, kw_only=True):
+    """What one process of a job did, all stages together.
+
+    Attributes:
+        rank: Its rank.
+        node: Index of its host in ``nodes``.
+        status: As of the run; ``running`` of one that was killed, or that had not ended when it last told.
+        seconds: Time that it measured.
+        batches: Number of batches.
+        samples: Number of samples, or None where it is not known.
+        devices: Ids of the devices that it uses, alone or with others.
+        joules: Their energy in J, that of a device which several processes use divided evenly among them, so that the
+            processes' energies add up to the job's; None where it is not known.
+        compute_seconds: Time in batches; what a process waits there for the others' gradients is among it.
+        data_wait_seconds: Time that it waited for data.
+        barrier_seconds: Time that it waited for the others at the ends of epochs: the least is the slowest process's.
+        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
+    """
+
+    rank: int
+    node: int
+    status: Status
+    seconds: float
+    batches: int
+    samples: int | None
+    devices: list[str]
+    joules: float | None
+    compute_seconds: float
+    data_wait_seconds: float
+    barrier_seconds: float
+    barrier_joules: float | None
+
+
+class NodeRecord(msgspec.Struct, kw_only=True):
+    """One host of a job.
+
+    Attributes:
+        hostname: Its name.
+        ranks: The processes on it.
+        devices: Ids of the devices that are measured there.
+        joules: Their energy in J, or None where it is not known.
+    """
+
+    hostname: str
+    ranks: list[int]
+    devices: list[str]
+    joules: float | None
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """What makes a record that of one process of a job: what this one measured itself.
+
+    Attributes:
+        rank: Its rank.
+        host: Identity of its host; two jobs' or two containers' processes on one machine have the same.
+        hostname: The host's name.
+        uses: Ids of the devices that it uses, those that another process measures included.
+        barrier_seconds: Time that it waited for the others at the ends of epochs.
+        barrier_joules: Energy of the devices that it measures in that time, in J, or None.
+        earlier: The record of the job that this one resumes, in the part of rank 0.
+    """
+
+    rank: int
+    host: str
+    hostname: str
+    uses: list[str]
+    barrier_seconds: float = 0.0
+    barrier_joules: float | None = None
+    earlier: "RunRecord | None" = None
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """All that is known of a run.
+
+    ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
+    together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
+    epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
+    a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in what one process of a
+    job tells, as in its file ``energy.rank<rank>.json``.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run: Run
+    devices: list[DeviceRecord]
+    stages: dict[str, StageRecord]
+    epochs: list[EpochRecord]
+    total: TotalRecord
+    carbon: CarbonRecord
+    warnings: list[str] = []
+    whole_machine: list[BesideRecord] = []
+    process: ProcessRecord | None = None
+    forecast: ForecastRecord | None = None
+    early_stopping: StoppingRecord | None = None
+    ranks: list[RankRecord] = []
+    nodes: list[NodeRecord] = []
+    part: Part | None = None
+
+
+def check_tags(tags: object) -> dict[str, str]:
+    """Return a run's tags; none for None.
+
+    Raises:
+        ConfigurationError: They are no names with texts.
+    """
+    if tags is None:
+        return {}
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        msg = f"tags is {tags!r}; give names with texts, such as {{'team': 'vision'}}."
+        raise ConfigurationError(msg)
+    return dict(tags)
+
+
+def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
+    """Return the epochs with one more.
+
+    Of too many, each two of a stage that follow each other are told as one; what is unknown of one is unknown of both.
+    """
+    return [*epochs, epoch] if len(epochs) < _MOST_EPOCHS else [*_merged(epochs), epoch]
+
+
+def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
+    merged: list[EpochRecord] = []
+    waiting: dict[str, EpochRecord] = {}
+    for epoch in epochs:
+        first = waiting.pop(epoch.stage, None)
+        if first is None:
+            waiting[epoch.stage] = first = copy(epoch)
+            merged.append(first)
+            continue
+        first.joules = known_sum([first.joules, epoch.joules])
+        first.seconds += epoch.seconds
+        first.samples = known_sum([first.samples, epoch.samples])
+        first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])
+        first.epochs += epoch.epochs
+    return merged
