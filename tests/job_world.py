@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked, Warm
 
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
@@ -90,13 +92,35 @@ def start(
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def start_ranks(script: Path, driver: dict[str, str], *args: object, ranks: int = 2) -> "list[subprocess.Popen[str]]":
-    """Start the processes of a job, with the variables by which torch's process groups find each other."""
+def free_port() -> str:
+    """Return a port that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": "lo"}
-    return [start(script, driver, *args, **job, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
+        return str(found.getsockname()[1])
+
+
+def start_ranks(
+    program: Warm, script: Path, driver: SimulatedDriver, folder: Path, *args: object, ranks: int = 2, nodes: int = 1
+) -> list[Forked]:
+    """Start the processes of a job as torchrun does, with the variables by which torch's process groups find each other.
+
+    Each sees the simulated GPUs of :data:`GPU_WATTS`, and is given the folder before its other arguments.
+    """
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(ranks * nodes), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = []
+    for rank in range(ranks * nodes):
+        place = {"RANK": str(rank), "NODE_RANK": str(rank // ranks), "LOCAL_RANK": str(rank % ranks)}
+        environment = {**driver.environment(len(GPU_WATTS)), **job, **place}
+        options = {"folder": folder, "libraries": [driver.library], "environment": environment}
+        processes.append(program.start(script, folder, *args, **options))
+    return processes
+
+
+def wait(process: Forked, code: int | None = 0) -> str:
+    """Wait for a process that ends with this code, None for any but 0, and return what it printed."""
+    found = process.wait()
+    assert found != 0 if code is None else found == code, f"exit status {found}: {process.output}{process.errors}"
+    return process.output
 
 
 def end(process: "subprocess.Popen[str]", code: int | None = 0) -> str:

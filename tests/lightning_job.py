@@ -1,8 +1,11 @@
 """A training in several processes for the tests to start: each has a GPU of its own, of other watts than the others."""
 
 import argparse
+import ctypes
 import json
 import os
+import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.lightning import EnergyCallback
 
 STRATEGIES = {"tensor_parallel": lambda: ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)}
+
+_NEW_MOUNTS, _NEW_HOST_NAME = 0x20000, 0x4000000
+"""The flags CLONE_NEWNS and CLONE_NEWUTS, https://man7.org/linux/man-pages/man2/unshare.2.html"""
 
 
 class Linear(pl.LightningModule):
@@ -87,6 +93,15 @@ class Keys(pl.Callback):
         (self.folder / f"logged-{trainer.global_rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
+def be_on(host: str, identity: Path) -> None:
+    """Go on as on another host: with a name and an identity of its own, seen by this process alone."""
+    unshare = ctypes.CDLL(None, use_errno=True).unshare
+    assert unshare(_NEW_MOUNTS | _NEW_HOST_NAME) == 0, os.strerror(ctypes.get_errno())
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "--bind", identity, "/proc/sys/kernel/random/boot_id"], check=True)
+    socket.sethostname(host)
+
+
 def main() -> None:
     """Fit."""
     parser = argparse.ArgumentParser()
@@ -104,9 +119,16 @@ def main() -> None:
     parser.add_argument("--silent", action="store_true")
     parser.add_argument("--predict", action="store_true")
     parser.add_argument("--no-processor-on", type=int)
+    parser.add_argument("--hosts", nargs="+", default=[], help="names; the identity of each is in the folder")
+    parser.add_argument("--ahead", type=int, help="so many seconds are the clocks of all hosts ahead of the first one's")
     options = parser.parse_args()
+    node = int(os.environ.get("NODE_RANK", "0"))
+    if options.hosts:
+        be_on(options.hosts[node], options.folder / options.hosts[node])
+    if options.ahead and node:
+        ctypes.c_long.in_dll(ctypes.CDLL(None), "seconds_ahead").value = options.ahead
     backends: list[Any] = [NvmlBackend()]
-    if options.no_processor_on is None or int(os.environ.get("NODE_RANK", "0")) != options.no_processor_on:
+    if node != options.no_processor_on:
         backends.append(processor())
     else:
         backends.append(CpuModelBackend())

@@ -46,6 +46,7 @@ class Size:
         lives: Processes for each tool's start and stop.
         million: Batches over which the memory is watched.
         at_once: Processes at a time, where their figures are compared.
+        one_process: Whether all loops share one process, so that what they import is imported once.
     """
 
     processes: int
@@ -56,10 +57,11 @@ class Size:
     lives: int
     million: int
     at_once: int = 1
+    one_process: bool = False
 
 
 SIZES: Mapping[Scale, Size] = {
-    "smoke": Size(processes=1, rounds=1, batches=30, runs=1, epochs=1, lives=1, million=1000, at_once=3),
+    "smoke": Size(processes=1, rounds=1, batches=30, runs=1, epochs=1, lives=1, million=1000, at_once=3, one_process=True),
     "quick": Size(processes=1, rounds=3, batches=600, runs=6, epochs=80, lives=2, million=MILLION),
     "full": Size(processes=3, rounds=5, batches=2000, runs=8, epochs=400, lives=7, million=MILLION),
 }
@@ -89,7 +91,7 @@ def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
     jobs = [(options | {"loop": loop, "kinds": kinds[loop]}, seconds) for loop in loops]
     above = {loop: {kind: [] for kind in KINDS} for loop in LOOPS}
     errors = {loop: {} for loop in LOOPS}
-    for loop, found in zip(loops, run_jobs("work", jobs, size.at_once, progress, "time of the hooks"), strict=True):
+    for loop, found in zip(loops, run_hooks(jobs, size, progress), strict=True):
         for kind in kinds[loop]:
             figures = found.get(kind, [found.get("error", "")])
             errors[loop].update((kind, figure) for figure in figures if isinstance(figure, str))
@@ -115,6 +117,15 @@ def hook_times(size: Size, progress: Progress) -> tuple[Table, Sequence[Bar]]:
     )
     table = Table("Time added to a batch by the hooks", list(LOOPS.values()), rows, COMMAND, about)
     return table, hook_bars({kind: dict(zip(LOOPS, row, strict=True)) for kind, row in rows.items()})
+
+
+def run_hooks(jobs, size: Size, progress: Progress) -> Sequence[Mapping]:
+    """Return what the jobs print, each in a process of its own, or all in one where only the harness is tried."""
+    if not size.one_process:
+        return run_jobs("work", jobs, size.at_once, progress, "time of the hooks")
+    progress("time of the hooks")
+    found = run_job("work", {"job": "several", "jobs": [job for job, _ in jobs]}, sum(seconds for _, seconds in jobs))
+    return found if isinstance(found, list) else [found] * len(jobs)
 
 
 def hook_bars(rows: Mapping[str, Mapping[str, Cell]]) -> Sequence[Bar]:

@@ -176,16 +176,24 @@ def cpu_seconds() -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-JOBS = {function.__name__: function for function in (hooks, training, memory, life)}
+def several(jobs) -> list:
+    """Do jobs one after another in this process, where it is not their figures that matter."""
+    return [do(job) for job in jobs]
+
+
+JOBS = {function.__name__: function for function in (hooks, training, memory, life, several)}
+
+
+def do(job):
+    """Return what a job returns."""
+    return JOBS[job["job"]](**{name: value for name, value in job.items() if name != "job"})
 
 
 def main() -> None:
     """Run the job given on the command line, and print its result."""
     warnings.simplefilter("ignore")
     os.environ |= SETTINGS
-    job = json.loads(sys.argv[1])
-    found = JOBS[job.pop("job")](**job)
-    print(json.dumps(found), flush=True)
+    print(json.dumps(do(json.loads(sys.argv[1]))), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def find(*, quick):
     def make_batch(size):
         return images[torch.randint(len(images), (size,))]
 
-    profile = profile_inference(net, make_batch, sizes, latency_limit=LATENCY_LIMIT_S, max_seconds=8 if quick else 90)
+    profile = profile_inference(net, make_batch, sizes, latency_limit=LATENCY_LIMIT_S, max_seconds=6 if quick else 90)
     rows = []
     for size in profile.sizes:
         speed = {"samples_per_second": size.samples_per_second and size.samples_per_second.mean}

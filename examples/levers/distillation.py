@@ -46,7 +46,7 @@ def find(*, quick):
         "student, labels only": train(student(), data, epochs),
         "student, distilled": train(student(), data, epochs, distillation_loss(teacher)),
     }
-    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=11 if quick else 60))
+    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=8 if quick else 60))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def find(*, quick):
     small, masked = pruned(net, 0.25)
     tuned = train(deepcopy(small), data, epochs=1 if quick else 5)
     models = {"dense": net, "masked with zeros": masked, "pruned": small, "pruned, fine-tuned": tuned}
-    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=14 if quick else 100))
+    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=10 if quick else 100))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def find(*, quick):
     data, test = load()
     net = train(mlp(PIXELS, 1024, 1024, CLASSES), data, epochs=2 if quick else 10)
     models = {"fp32": net, "int8": quantized(net.eval())}
-    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=8 if quick else 60))
+    return of_comparison(compare_models(models, DataLoader(test, BATCH_SIZE), accuracy, max_seconds=6 if quick else 60))
 
 
 if __name__ == "__main__":

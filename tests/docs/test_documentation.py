@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Warm
 
 from ml_energy_callbacks.sinks.figures import FIGURES
 
@@ -27,20 +28,34 @@ def python_blocks(page: Path) -> str:
 
 
 def run(program: Path, folder: Path) -> None:
-    done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    """Run a program in a fresh process."""
+    done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_example_runs(example: Path, tmp_path: Path) -> None:
-    run(example, tmp_path)
+# Of Keras, the tests of each of its backends run the example.
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(path, marks=[pytest.mark.full] if path.name.startswith("keras_") else []) for path in EXAMPLES],
+    ids=lambda path: path.name,
+)
+@pytest.mark.xdist_group("programs")
+def test_example_runs(example: Path, tmp_path: Path, program: Warm) -> None:
+    if example.name.startswith("keras_"):
+        run(example, tmp_path)  # it chooses its backend
+    else:
+        program.run(example, folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path) -> None:
-    program = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
-    program.write_text(python_blocks(page), encoding="utf-8")
-    run(program, tmp_path)
+@pytest.mark.xdist_group("programs")
+def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path, program: Warm) -> None:
+    blocks = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
+    blocks.write_text(python_blocks(page), encoding="utf-8")
+    if page.name == "README.md":
+        run(blocks, tmp_path)
+    else:
+        program.run(blocks, folder=tmp_path)
 
 
 def test_the_page_of_services_names_every_figure() -> None:

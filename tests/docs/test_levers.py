@@ -1,14 +1,12 @@
 """The levers run at a small scale, and their page has a place for what each finds."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from forked import Warm
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "levers"
@@ -23,19 +21,11 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("lever", LEVERS)
-def test_lever_finds_accuracy_and_energy(lever: str, figures: ModuleType, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, FOLDER / f"{lever}.py", "--quick", "--json"],
-        cwd=tmp_path,
-        # PYTHONSAFEPATH keeps a script from its own folder, where its helpers are.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = figures.Findings(**json.loads(done.stdout))
+@pytest.mark.xdist_group("programs")
+def test_lever_finds_accuracy_and_energy(lever: str, figures: ModuleType, tmp_path: Path, program: Warm) -> None:
+    # A script's own folder, where its helpers are, is not searched.
+    done = program.run(FOLDER / f"{lever}.py", "--quick", "--json", folder=tmp_path, environment={"PYTHONPATH": str(FOLDER)})
+    found = figures.Findings(**json.loads(done.output))
     assert found.provenance in {"measured", "estimated"}
     assert 0 < found.relative_uncertainty < 1
     assert len(found.rows) >= 2

@@ -1,21 +1,44 @@
 """Keras's loops, on the backend that Keras is set to."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
+BACKEND = keras.backend.backend()
+FIRST_BACKEND = "torch"
+"""On this one all is tested in a quick run: it compiles nothing, and a fit is the quickest on it."""
+
 FRAMEWORK = "keras"
 MODEL = r"net(_\d+)?"
-MODULES = ("keras", keras.backend.backend())
+MODULES = ("keras", BACKEND)
 REFUSES_TWO = "two EnergyCallbacks"
 
 __all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]
+
+
+def on_one_backend(test: Any) -> Any:
+    """Let a test of what is the same on each backend run on the first one alone, and on the others in a full run."""
+    return test if BACKEND == FIRST_BACKEND else pytest.mark.full(test)
+
+
+_OTHERS = {"data-loader": "torch", "tf-data": "tensorflow", "tf-data-known": "tensorflow", "tf-data-unknown": "tensorflow"}
+"""Which package brings a kind of data."""
+
+
+def kinds(names: Iterable[str], *left_out: str) -> list[Any]:
+    """Return parameters for kinds of data; those of a package that is not the backend go to one worker, which imports it."""
+    return [
+        pytest.param(name, marks=[pytest.mark.xdist_group("other")] if _OTHERS.get(name, BACKEND) != BACKEND else [])
+        for name in names
+        if name not in left_out
+    ]
 
 
 class Net(keras.Sequential):
@@ -92,7 +115,7 @@ def arrays(samples: int) -> tuple[Any, Any]:
 
 def in_the_loop(source: Waiting) -> Any:
     """Return the data such that a batch is fetched when it is wanted, not ahead of it."""
-    if keras.backend.backend() != "tensorflow":
+    if BACKEND != "tensorflow":
         return source
     import tensorflow as tf  # noqa: PLC0415 - of this backend alone
 
@@ -141,7 +164,7 @@ class Loops:
             self.model = net(eager=True)
             self.model.inside = on_batch
         # With torch the hooks see when the data are there, else the source does.
-        begun, handed_over = (on_data, nothing) if keras.backend.backend() == "torch" else (nothing, on_data)
+        begun, handed_over = (on_data, nothing) if BACKEND == "torch" else (nothing, on_data)
         x, y = arrays(samples)
         source: dict[str, Any] = {"x": x, "y": y, "batch_size": batch_size}
         if on_wait is not None:

@@ -3,13 +3,14 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from frameworks.keras_loops import AroundBatch, arrays, net, nothing
+from frameworks.keras_loops import AroundBatch, arrays, kinds, net, nothing, on_one_backend
 
 from ml_energy_callbacks.keras import EnergyCallback
 
@@ -73,12 +74,18 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
-def fit(energy: EnergyCallback, data: Any, model: Any = None, **options: Any) -> Any:
-    model = model or net()
-    if BACKEND != "tensorflow":
-        # Else Keras takes an item to build the model from, which a queue of threads does not get back.
-        model.evaluate(*arrays(1), verbose=0)
-        model.train_on_batch(*arrays(1))
+@cache
+def built(make: Callable[[], Any]) -> Any:
+    """Return a model that Keras need not build, and that has compiled once for all tests."""
+    model = make()
+    # Else Keras takes an item to build the model from, which a queue of threads does not get back.
+    model.evaluate(*arrays(1), verbose=0)
+    model.train_on_batch(*arrays(1))
+    return model
+
+
+def fit(energy: EnergyCallback, data: Any, make: Callable[[], Any] = net, **options: Any) -> Any:
+    model = built(make)
     further = {"epochs": 2, "verbose": 0, "shuffle": False, **options}
     model.fit(data, callbacks=[energy], **further)
     return energy.record.stages["train"]
@@ -86,7 +93,7 @@ def fit(energy: EnergyCallback, data: Any, model: Any = None, **options: Any) ->
 
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data.*")
 @pytest.mark.parametrize("watched", [False, True], ids=["plain", "watched"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "iterable"])
+@pytest.mark.parametrize("kind", kinds(KINDS, "iterable"))
 def test_batches_and_samples_are_exact(kind: str, watched: bool) -> None:  # noqa: FBT001 - a parameter of the test
     make, options = KINDS[kind]
     energy = EnergyCallback(verbose=False)
@@ -126,13 +133,12 @@ def test_arrays_with_validation_split_and_initial_epoch() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("generator", "iterable")])
+@pytest.mark.parametrize("kind", kinds(KINDS, "generator", "iterable"))
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data.*")
 def test_evaluation_and_prediction_of_every_kind(kind: str) -> None:
     make, _ = KINDS[kind]
     energy = EnergyCallback(verbose=False)
-    model = net()
-    model.evaluate(*arrays(1), verbose=0)
+    model = built(net)
     model.evaluate(make(), callbacks=[energy], verbose=0)
     model.predict(make(), callbacks=[energy], verbose=0)
     counts = {name: (stage.batches, stage.samples) for name, stage in energy.record.stages.items() if name != "other"}
@@ -152,6 +158,7 @@ def test_batches_that_run_as_one_are_counted_each() -> None:
     assert counts == {"train": (2 * BATCHES, 2 * SAMPLES), "test": (BATCHES, SAMPLES), "predict": (BATCHES, SAMPLES)}
 
 
+@on_one_backend
 def test_one_callback_without_a_list(tmp_path: Path) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     x, y = arrays(SAMPLES)
@@ -177,21 +184,21 @@ def own() -> Any:
 
 def test_where_keras_counts_no_samples_their_number_is_none_and_not_zero() -> None:
     energy = EnergyCallback(verbose=False)
-    train = fit(energy, Indexed(), own())
+    train = fit(energy, Indexed(), own)
     assert (train.batches, train.samples, train.joules_per_sample) == (2 * BATCHES, None, None)
     assert train.joules is not None
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", kinds(KINDS))
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data.*")
 def test_watched_data_are_counted_where_keras_counts_none(kind: str) -> None:
     make, options = KINDS[kind]
     energy = EnergyCallback(verbose=False)
-    train = fit(energy, energy.watch(make()), own(), **options)
+    train = fit(energy, energy.watch(make()), own, **options)
     assert (train.batches, train.samples) == (2 * BATCHES, 2 * SAMPLES)
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", kinds(KINDS))
 @pytest.mark.filterwarnings("ignore:.*Your input ran out of data.*")
 def test_batch_size_fn_tells_the_samples_of_watched_data(kind: str) -> None:
     make, options = KINDS[kind]
@@ -211,6 +218,7 @@ def size_of(tensor: Any) -> Any:
     return tf.shape(tensor)[0]
 
 
+@on_one_backend
 def test_batch_size_fn_without_watched_data_is_said(caplog: pytest.LogCaptureFixture) -> None:
     energy = EnergyCallback(batch_size_fn=len)
     train = fit(energy, Indexed())
@@ -288,6 +296,7 @@ def test_a_mean_of_the_loss_that_counts_batches_is_not_taken_for_samples() -> No
     assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (2 * BATCHES, None)
 
 
+@on_one_backend
 def test_another_model_that_is_evaluated_in_between_changes_nothing() -> None:
     energy, other = EnergyCallback(verbose=False), net()
 
@@ -301,6 +310,7 @@ def test_another_model_that_is_evaluated_in_between_changes_nothing() -> None:
     assert (stages["train"].samples, stages["test"].samples) == (3 * SAMPLES, 21)
 
 
+@on_one_backend
 def test_an_evaluation_that_fails_and_is_caught_is_left() -> None:
     energy = EnergyCallback(verbose=False)
 
@@ -322,6 +332,7 @@ def test_an_evaluation_that_fails_and_is_caught_is_left() -> None:
     assert len(model.history.history["energy/train/joules"]) == 3
 
 
+@on_one_backend
 def test_an_evaluation_within_a_users_callback_is_a_test_of_its_own() -> None:
     energy = EnergyCallback(verbose=False)
 
@@ -336,6 +347,7 @@ def test_an_evaluation_within_a_users_callback_is_a_test_of_its_own() -> None:
     assert energy.record.run.status == "completed"
 
 
+@on_one_backend
 def test_a_loop_of_the_users_own_with_kerass_list_of_callbacks(tmp_path: Path) -> None:
     model, energy = net(), EnergyCallback(verbose=False, output_dir=tmp_path)
     callbacks = keras.callbacks.CallbackList([energy], model=model, epochs=2, steps=BATCHES)
@@ -380,6 +392,7 @@ def test_a_py_dataset_of_processes_cannot_be_watched() -> None:
         EnergyCallback(verbose=False).watch(Indexed(workers=2, use_multiprocessing=True))
 
 
+@on_one_backend
 def test_hooks_around_ours_see_nothing_strange() -> None:
     seen: list[int] = []
     energy = EnergyCallback(verbose=False)

@@ -1,9 +1,7 @@
 """However a loop ends, the record says how, and no thread lives on: Keras calls no hook after an exception."""
 
-import os
+import contextlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,43 +9,37 @@ from typing import Any
 
 import keras
 import pytest
-from frameworks.keras_loops import AroundBatch, arrays, net, nothing
+from forked import Warm
+from frameworks.keras_loops import AroundBatch, arrays, net, nothing, on_one_backend
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.keras import EnergyCallback
 
 SCRIPT = Path(__file__).with_name("train.py")
+
+programs = pytest.mark.xdist_group("programs")
 
 
 def thread_lives() -> bool:
     return any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
 
 
-def start(folder: Path, *args: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONWARNINGS": "ignore"}
-    environment["PYTHONFAULTHANDLER"] = "1"
-    command = [sys.executable, str(SCRIPT), str(folder), *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def wait_for_record(folder: Path, seconds: float, batches: int) -> None:
+    """Wait until the file says that the run has taken longer than this, and more batches."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        time.sleep(0.05)
+        with contextlib.suppress(RecordError):
+            record = load_record(folder)
+            train = record.stages.get("train")
+            if train and train.batches > batches and record.total.seconds > seconds:
+                return
+    raise AssertionError(folder)
 
 
-def wait_for(process: "subprocess.Popen[str]", line: str, times: int = 1) -> None:
-    assert process.stdout is not None
-    for found in process.stdout:
-        times -= found.strip() == line
-        if not times:
-            return
-    raise AssertionError(process.stderr.read() if process.stderr else "")
-
-
-def wait_for_the_end_of(process: "subprocess.Popen[str]") -> None:
-    """Wait; where a process hangs, tell where."""
-    try:
-        process.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)
-        raise AssertionError(process.communicate(timeout=10)[1]) from None
-
-
+@on_one_backend
+@programs
 @pytest.mark.parametrize(
     ("number", "options", "status", "reason"),
     [
@@ -60,13 +52,12 @@ def wait_for_the_end_of(process: "subprocess.Popen[str]") -> None:
     ids=["kill", "term", "term-handled", "interrupt"],
 )
 def test_a_signal_leaves_a_record_with_the_right_status(
-    tmp_path: Path, number: int, options: tuple[str, ...], status: str, reason: str | None
+    tmp_path: Path, program: Warm, number: int, options: tuple[str, ...], status: str, reason: str | None
 ) -> None:
-    with start(tmp_path, *options) as process:
-        wait_for(process, "batch 20")
-        time.sleep(3)
+    with program.start(SCRIPT, tmp_path, *options, folder=tmp_path) as process:
+        wait_for_record(tmp_path, seconds=2, batches=20)
         process.send_signal(number)
-        wait_for_the_end_of(process)
+        process.wait()
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == (status, reason)
     assert record.total.seconds > 2
@@ -110,6 +101,7 @@ def test_an_exception_that_is_handled_and_gone_is_a_failure_all_the_same(tmp_pat
     assert load_record(tmp_path) == record
 
 
+@on_one_backend
 def test_an_older_exception_is_not_taken_for_the_end(tmp_path: Path) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     try:
@@ -132,6 +124,7 @@ def test_after_a_failure_the_same_callback_goes_on(tmp_path: Path) -> None:
     assert not thread_lives()
 
 
+@on_one_backend
 def test_a_failure_in_validation_and_in_prediction_is_seen(tmp_path: Path) -> None:
     class Breaking(keras.callbacks.Callback):
         def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -155,6 +148,7 @@ def test_a_failure_in_validation_and_in_prediction_is_seen(tmp_path: Path) -> No
         assert not thread_lives()
 
 
+@on_one_backend
 def test_a_loop_in_another_thread_is_watched_there(tmp_path: Path) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     failures: list[BaseException] = []
@@ -172,16 +166,15 @@ def test_a_loop_in_another_thread_is_watched_there(tmp_path: Path) -> None:
     assert (energy.record.run.status, energy.record.stages["train"].batches) == ("completed", 15)
 
 
-def test_a_fit_that_resumes_goes_on_from_the_interrupted_ones_totals(tmp_path: Path) -> None:
-    with start(tmp_path, "--backup") as process:
-        wait_for(process, "batch 10", times=3)  # in the third epoch
-        process.kill()
-        process.communicate(timeout=10)
+@on_one_backend
+@programs
+def test_a_fit_that_resumes_goes_on_from_the_interrupted_ones_totals(tmp_path: Path, program: Warm) -> None:
+    with program.start(SCRIPT, tmp_path, "--backup", folder=tmp_path) as process:
+        process.wait_for("batch 10", times=3)  # in the third epoch
+        process.send_signal(signal.SIGKILL)
     first = load_record(tmp_path / "backup")
     assert [epoch.index for epoch in first.epochs] == [0, 1]
-    with start(tmp_path, "--backup", "--epochs", "4") as process:
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    program.run(SCRIPT, tmp_path, "--backup", "--epochs", "4", folder=tmp_path)
     second = load_record(tmp_path)
     assert (second.run.id, second.run.started_at, second.run.status) == (first.run.id, first.run.started_at, "completed")
     assert [epoch.index for epoch in second.epochs] == [0, 1, 2, 3]
@@ -192,6 +185,5 @@ def test_a_fit_that_resumes_goes_on_from_the_interrupted_ones_totals(tmp_path: P
     assert second.total.joules == pytest.approx(sum(stage.joules or 0 for stage in second.stages.values()))
     assert not (tmp_path / "backup").exists()
     # The next run begins at zero.
-    with start(tmp_path, "--backup", "--epochs", "1") as process:
-        process.communicate(timeout=120)
+    program.run(SCRIPT, tmp_path, "--backup", "--epochs", "1", folder=tmp_path)
     assert load_record(tmp_path).run.id != first.run.id

@@ -1,16 +1,14 @@
 """Energy where a user of Keras already looks: History, progress bar, CSV, monitors, TensorBoard."""
 
 import csv
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import keras
 import pytest
-from frameworks.keras_loops import arrays, net
+from forked import Warm
+from frameworks.keras_loops import arrays, net, on_one_backend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
@@ -67,6 +65,7 @@ def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None
     assert history["energy/total/joules"][-1] == pytest.approx(totals[2 * EPOCHS - 1], rel=1e-6)
 
 
+@on_one_backend
 def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path, log_every_n_steps=15)
     _, energy = fit(tmp_path, energy=energy)
@@ -77,6 +76,7 @@ def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
     assert "energy/train/joules_per_sample_step" in found
 
 
+@on_one_backend
 def test_energy_can_be_monitored_by_what_comes_after(tmp_path: Path) -> None:
     stopping = keras.callbacks.EarlyStopping(monitor="energy/total/joules", mode="min", patience=2)
     keeping = keras.callbacks.ModelCheckpoint(
@@ -93,6 +93,7 @@ def test_energy_can_be_monitored_by_what_comes_after(tmp_path: Path) -> None:
     assert energy.record.run.status == "completed"
 
 
+@on_one_backend
 def test_a_monitor_that_comes_before_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     energy = EnergyCallback(output_dir=tmp_path)
     stopping = keras.callbacks.EarlyStopping(monitor="energy/total/joules", mode="min")
@@ -103,6 +104,7 @@ def test_a_monitor_that_comes_before_is_warned_of(tmp_path: Path, caplog: pytest
     assert any("put EnergyCallback before EarlyStopping" in warning for warning in energy.record.warnings)
 
 
+@on_one_backend
 def test_the_progress_bar_shows_two_of_our_keys_and_a_line_ends_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +121,7 @@ def test_the_progress_bar_shows_two_of_our_keys_and_a_line_ends_the_run(
     assert "Energy: " not in capfd.readouterr().out
 
 
+@on_one_backend
 def test_validation_now_and_then_has_its_keys_in_those_epochs(tmp_path: Path) -> None:
     model, _ = fit(tmp_path, epochs=4, validation_freq=2)
     history = model.history.history
@@ -126,6 +129,7 @@ def test_validation_now_and_then_has_its_keys_in_those_epochs(tmp_path: Path) ->
     assert len(history["energy/validate/joules"]) == len(history["val_loss"]) == 2
 
 
+@on_one_backend
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, energy = fit(tmp_path, energy=EnergyCallback(verbose=False))
@@ -151,6 +155,7 @@ def test_kerass_tensorboard_callback_tells_the_folder(tmp_path: Path) -> None:
     assert scalars(tmp_path / "logs2")
 
 
+@on_one_backend
 def test_the_panels_are_there_once(tmp_path: Path) -> None:
     model, energy = fit(tmp_path)
     model.predict(arrays(4)[0], callbacks=[energy], verbose=0)
@@ -161,24 +166,29 @@ def test_the_panels_are_there_once(tmp_path: Path) -> None:
     assert layouts == 1
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="it is there")
-def test_no_tensorflow_is_loaded(tmp_path: Path) -> None:
-    code = f"""
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="it is the backend")
+@pytest.mark.xdist_group("programs")
+def test_without_tensorflow_a_fit_writes_scalars_too(tmp_path: Path, program: Warm) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
 import sys
-from frameworks.keras_loops import Loops, EnergyCallback
+from importlib.util import find_spec
 from pathlib import Path
-energy = EnergyCallback(verbose=False, output_dir={str(tmp_path)!r})
-Loops(Path({str(tmp_path)!r})).fit([energy])
-assert list(Path({str(tmp_path)!r}, "energy").glob("events*"))
-assert "tensorflow" not in sys.modules, "TensorFlow was loaded"
+
+from frameworks.keras_loops import EnergyCallback, Loops
+
+assert find_spec("tensorflow") is None
+folder = Path.cwd()
+Loops(folder).fit([EnergyCallback(verbose=False, output_dir=folder)])
+assert "tensorflow" not in sys.modules
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    program.run(script, folder=tmp_path)
+    assert len(scalars(tmp_path)["energy/train/joules"]) == 2
 
 
+@on_one_backend
 def test_a_folder_that_fills_up_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Full(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

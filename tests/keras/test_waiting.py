@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import pytest
-from frameworks.keras_loops import AroundBatch, arrays, net, nothing
+from frameworks.keras_loops import AroundBatch, arrays, kinds, net, nothing, on_one_backend
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.keras import EnergyCallback
@@ -80,7 +80,7 @@ def seconds(energy: EnergyCallback) -> dict[str, float | None]:
     return {name: phase.seconds for name, phase in energy.record.stages["train"].phases.items()}
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", kinds(KINDS))
 def test_the_wait_of_watched_data_is_the_time_that_fetching_took(kind: str) -> None:
     make, options = KINDS[kind]
     energy = EnergyCallback(verbose=False)
@@ -162,6 +162,7 @@ def test_training_and_validation_data_can_both_be_watched() -> None:
         assert (stage.phases["data_wait"].seconds or 0) > 0.7 * 2 * STEPS * WAIT_S
 
 
+@on_one_backend
 def test_a_gate_tells_waiting_from_computing() -> None:
     with EnergyMeter(backends=[], verbose=False) as meter:
         gate = Gate(meter, lambda item: item)

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--handle", action="store_true")
     parser.add_argument("--backup", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a nohup
     if options.handle:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     energy = EnergyCallback(devices=["cpu-model:0", "memory-model:0"], verbose=False, output_dir=options.folder)

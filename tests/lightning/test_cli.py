@@ -1,15 +1,13 @@
 """Our callbacks in a program with LightningCLI: options, files of configuration, help."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning_command_line as command_line
 import pytest
 import yaml
+from forked import Warm
 from lightning_models import PACKAGES
 
 from ml_energy_callbacks import load_record
@@ -47,26 +45,18 @@ trainer:
 """
 
 
-def fit(package: str, folder: Path, *options: str) -> Path:
+def fit(program: Warm, package: str, folder: Path, *options: str) -> Path:
     """Fit in a process of its own, and return the folder of its logs."""
-    done = subprocess.run(
-        [sys.executable, Path(command_line.__file__), package, "fit", *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
+    program.run(command_line.__file__, package, "fit", *options, folder=folder)
     return max((folder / "lightning_logs").iterdir())
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.xdist_group("programs")
+@pytest.mark.parametrize("package", [PACKAGES[0], pytest.param(PACKAGES[1], marks=pytest.mark.full)])
 def test_callbacks_are_added_on_the_command_line_and_the_saved_configuration_gives_the_same(
-    package: str, tmp_path: Path
+    program: Warm, package: str, tmp_path: Path
 ) -> None:
-    logs = fit(package, tmp_path, *OPTIONS)
+    logs = fit(program, package, tmp_path, *OPTIONS)
     record = load_record(logs)
     assert record.run.status == "completed"
     assert record.run.tags == {"team": "vision"}
@@ -83,15 +73,16 @@ def test_callbacks_are_added_on_the_command_line_and_the_saved_configuration_giv
         f"{OURS}.{kind.__name__}" for kind in (EnergyCallback, EnergyBudget, EnergyEarlyStopping)
     ]
     (tmp_path / "saved.yaml").write_text(saved, encoding="utf-8")
-    again = fit(package, tmp_path, "--config=saved.yaml")
+    again = fit(program, package, tmp_path, "--config=saved.yaml")
     assert again != logs
     assert (again / "config.yaml").read_text(encoding="utf-8") == saved
     assert load_record(again).early_stopping is not None
 
 
-def test_a_file_of_configuration_names_callbacks_and_what_they_are_given(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("programs")
+def test_a_file_of_configuration_names_callbacks_and_what_they_are_given(program: Warm, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(CONFIGURED, encoding="utf-8")
-    record = load_record(fit(PACKAGES[0], tmp_path, *OPTIONS[1:4], "--config=mine.yaml"))
+    record = load_record(fit(program, PACKAGES[1], tmp_path, *OPTIONS[1:4], "--config=mine.yaml"))
     assert record.carbon.source == "our meter"
     assert record.carbon.intensity_g_per_kwh == 50
     assert record.carbon.pue == 1.1

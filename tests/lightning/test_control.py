@@ -22,13 +22,24 @@ KWH = 3.6e6
 
 
 class Pace(Callback):
-    """Take some time for each batch of training, and more for one of validation."""
+    """Take some time for each batch of training, and more for one of validation.
+
+    What the machine takes too long for one of them is taken from the next: a busy one does not make some epochs longer.
+    """
+
+    def __init__(self) -> None:
+        self._due: float | None = None
+
+    def _wait(self, seconds: float) -> None:
+        now = time.monotonic()
+        self._due = (now if self._due is None else self._due) + seconds
+        time.sleep(max(0.0, self._due - now))
 
     def on_train_batch_start(self, *_: Any) -> None:
-        time.sleep(BATCH_S)
+        self._wait(BATCH_S)
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        time.sleep(3 * BATCH_S)
+        self._wait(3 * BATCH_S)
 
 
 def energy_callback() -> EnergyCallback:

@@ -1,18 +1,27 @@
 """The demonstration, as a newcomer runs it."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+from forked import Warm
 
 from ml_energy_callbacks import load_record
 
+COMMAND = """
+from hidden import show
+from ml_energy_callbacks.cli import main
 
-def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path) -> None:
-    code = "from ml_energy_callbacks.cli import main; main()"
-    command = [sys.executable, "-c", code, "demo", "--epochs", "3", "--logdir", "logs"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    text = " ".join(done.stdout.split())
+show(["scipy", "sklearn"])  # the data are scikit-learn's
+main()
+"""
+
+
+@pytest.mark.xdist_group("programs")
+def test_the_demonstration_trains_and_shows_what_it_used(program: Warm, tmp_path: Path) -> None:
+    command = tmp_path / "ml-energy.py"
+    command.write_text(COMMAND, encoding="utf-8")
+    done = program.run(command, "demo", "--epochs", 3, "--logdir", "logs", folder=tmp_path)
+    text = " ".join(done.output.split())
     for word in ("train", "validate", "test", "predict", "total", "tensorboard --logdir logs", "Test accuracy"):
         assert word in text
     record = load_record(tmp_path / "logs" / "demo" / "version_0")

@@ -225,7 +225,7 @@ def test_a_training_on_the_processor_leaves_out_gpus_that_torch_could_use(
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [PACKAGES[0], pytest.param(PACKAGES[1], marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("checkpoint", "epochs"),
     [

@@ -1,10 +1,10 @@
 """Energy where the user already looks: loggers, monitors, the progress bar, TensorBoard."""
 
 import csv
+import importlib.util
 import itertools
 import json
-import subprocess
-import sys
+import signal
 import time
 import urllib.parse
 import urllib.request
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked, Warm
 from lightning_models import loader, module, trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -100,32 +101,42 @@ def test_the_progress_bar_shows_watts_and_joules_per_sample(tmp_path: Path, capf
     assert "J/sample" in text
 
 
-def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("programs")
+def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(program: Warm, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="run")
     logger.experiment.add_custom_scalars({"Mine": {"loss": ["Multiline", ["loss"]]}})
     run(tmp_path, logger=logger)
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port", "0", "--bind_all"]
-    command[-1:] = ["--host", "127.0.0.1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stderr is not None
-            address = next(word for line in server.stderr for word in line.split() if word.startswith("http://127"))
-            layout = ask(f"{address}data/plugin/custom_scalars/layout", lambda found: len(found["category"]) == 2)
-            titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
-            assert titles["Mine"] == ["loss"]
-            assert titles["Energy"] == [
-                "Power (W)",
-                "Energy per sample, by stage (J)",
-                "Compute against data wait (J)",
-                "Cumulative energy (J)",
-                "Expected energy of the training (kWh)",
-                "Cumulative CO2e (g)",
-            ]
-            query = urllib.parse.urlencode({"run": "run/version_0", "tag": "energy/.*/watts$"})
-            found = ask(f"{address}data/plugin/custom_scalars/scalars?{query}", lambda found: "tag_to_events" in found)
-            assert {"energy/train/watts", "energy/predict/watts"} <= set(found["tag_to_events"])
-        finally:
-            server.terminate()
+    # TensorBoard's own command, in a process that has imported most of it.
+    options = ("--logdir", tmp_path, "--port", 0, "--host", "127.0.0.1")
+    command = importlib.util.find_spec("tensorboard.main")
+    assert command is not None
+    with program.start(command.origin, *options, folder=tmp_path) as server:
+        address = wait_for_address(server)
+        layout = ask(f"{address}data/plugin/custom_scalars/layout", lambda found: len(found["category"]) == 2)
+        titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
+        assert titles["Mine"] == ["loss"]
+        assert titles["Energy"] == [
+            "Power (W)",
+            "Energy per sample, by stage (J)",
+            "Compute against data wait (J)",
+            "Cumulative energy (J)",
+            "Expected energy of the training (kWh)",
+            "Cumulative CO2e (g)",
+        ]
+        query = urllib.parse.urlencode({"run": "run/version_0", "tag": "energy/.*/watts$"})
+        found = ask(f"{address}data/plugin/custom_scalars/scalars?{query}", lambda found: "tag_to_events" in found)
+        assert {"energy/train/watts", "energy/predict/watts"} <= set(found["tag_to_events"])
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def wait_for_address(server: Forked) -> str:
+    for _ in range(600):
+        for word in server.errors.split():
+            if word.startswith("http://127"):
+                return word
+        time.sleep(0.1)
+    raise AssertionError(server.errors)
 
 
 def ask(address: str, complete: Any) -> Any:

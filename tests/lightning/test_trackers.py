@@ -1,9 +1,6 @@
 """Each logger that people use, read back with its own reader, says what the record says; none of them needs a network."""
 
 import csv
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import trackers
 import yaml
+from forked import Warm
 from lightning_models import PACKAGES, loader, module, trainer
 from mlflow import MlflowClient
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
@@ -35,26 +33,20 @@ HYPERPARAMETERS = {
     "energy/idle_seconds": 0.0,
 }
 
+TRACKED = pytest.mark.xdist_group("programs")
+
 Series = Callable[[str], list[tuple[int, float]]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(program: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run with four loggers wrote."""
     folder = tmp_path_factory.mktemp("tracked")
     with trackers.listening_proxy() as (environment, requests):
-        done = subprocess.run(
-            [sys.executable, Path(__file__).with_name("track.py"), folder],
-            env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[1])},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=180,
-        )
-    assert done.returncode == 0, done.stderr
+        done = program.run(Path(__file__).with_name("track.py"), folder, folder=folder, environment=environment)
     assert requests == []
-    assert "a connection to" not in done.stderr
-    assert "a search for" not in done.stderr
+    assert "a connection to" not in done.errors
+    assert "a search for" not in done.errors
     return folder
 
 
@@ -94,6 +86,7 @@ def wandb(folder: Path) -> Series:
     return trackers.read_wandb(folder).series
 
 
+@TRACKED
 @pytest.mark.parametrize("reader", [tensorboard, csv_file, mlflow, wandb])
 def test_a_logger_holds_the_records_numbers_at_the_steps_of_the_loss(
     reader: Callable[[Path], Series], folder: Path, record: RunRecord
@@ -111,6 +104,7 @@ def test_a_logger_holds_the_records_numbers_at_the_steps_of_the_loss(
     assert series("energy/total/cost_eur")[-1][1] == pytest.approx(record.total.cost, rel=1e-6)
 
 
+@TRACKED
 def test_the_tables_of_runs_show_the_options_and_the_whole_runs_energy(folder: Path, record: RunRecord) -> None:
     total = {"joules": record.total.joules, "kwh": record.total.kwh, "co2e_grams": record.total.co2e_grams}
     totals = {f"energy/total/{name}": value for name, value in total.items()} | {"energy/total/cost_eur": record.total.cost}
@@ -134,7 +128,7 @@ def test_the_tables_of_runs_show_the_options_and_the_whole_runs_energy(folder: P
     assert yaml.safe_load((folder / "tb" / "version_0" / "hparams.yaml").read_text()) == {"lr": 0.01}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [PACKAGES[0], pytest.param(PACKAGES[1], marks=pytest.mark.full)])
 def test_what_the_user_tells_tensorboard_is_shown_as_it_is(package: str, tmp_path: Path) -> None:
     loggers = __import__(f"{package}.loggers", fromlist=["TensorBoardLogger"])
     logger = loggers.TensorBoardLogger(tmp_path, name="tb")

@@ -1,6 +1,7 @@
 """A training script for the tests to start, stop and resume."""
 
 import argparse
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float)
     parser.add_argument("--log-every", type=int, default=2)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started the tests ignores it
     keeping = pl.callbacks.ModelCheckpoint(options.folder, save_last=True)
     energy = EnergyCallback(devices=["cpu-model:0", "memory-model:0"], verbose=False)
     parallel = {"strategy": "ddp"} if options.devices > 1 else {}

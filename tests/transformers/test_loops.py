@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch_loop_job
 from accelerate.utils import gather_object
-from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, check_truth, end, gpu, joules, start_ranks, truth
+from forked import Warm
+from job_world import CPU_WATTS, PROCESSOR, check_truth, gpu, joules, start_ranks, truth, wait
 from torch_loop_job import BATCHES, EPOCHS, samples, train
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
@@ -21,15 +22,13 @@ from ml_energy_callbacks.testing.nvml import SimulatedDriver
 SCRIPT = Path(torch_loop_job.__file__)
 
 
-@pytest.fixture(scope="session")
-def two_gpus(driver_library: SimulatedDriver) -> dict[str, str]:
-    return driver_library.environment(len(GPU_WATTS))
-
-
+@pytest.mark.xdist_group("programs")
 @pytest.mark.parametrize("options", [(), ("--accelerate",)])
-def test_a_jobs_total_is_the_truth(two_gpus: dict[str, str], tmp_path: Path, options: tuple[str, ...]) -> None:
-    for process in start_ranks(SCRIPT, two_gpus, tmp_path, *options):
-        end(process)
+def test_a_jobs_total_is_the_truth(
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    for process in start_ranks(program, SCRIPT, driver_library, tmp_path, *options):
+        wait(process)
     record = load_record(tmp_path)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", 2, [])
     check_truth(record)
@@ -57,11 +56,14 @@ def test_accelerates_one_process_is_no_job_and_its_bare_gather_is_refused(tmp_pa
     assert record.stages["train"].samples == EPOCHS * BATCHES * samples(0)
 
 
-def test_a_killed_process_stops_no_other_and_merge_adds_what_it_left(two_gpus: dict[str, str], tmp_path: Path) -> None:
-    survivor, killed = start_ranks(SCRIPT, two_gpus, tmp_path, "--dies", 1)
-    end(killed, -9)
-    output = end(survivor)
-    assert "The job's other processes cannot be reached any more" in output
+@pytest.mark.xdist_group("programs")
+def test_a_killed_process_stops_no_other_and_merge_adds_what_it_left(
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path
+) -> None:
+    survivor, killed = start_ranks(program, SCRIPT, driver_library, tmp_path, "--dies", 1)
+    wait(killed, -9)
+    wait(survivor)
+    assert "The job's other processes cannot be reached any more" in survivor.output + survivor.errors
     before = load_record(tmp_path)
     assert before.run.status == "failed"
     assert before.run.reason == "Rank 1 ended without a word."

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_ranks
+from forked import Warm
+from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_ranks, wait
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.fleet import merge_jobs
@@ -17,8 +18,9 @@ SCRIPT = Path(__file__).with_name("train.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
+@pytest.mark.xdist_group("programs")
 def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
-    driver_library: SimulatedDriver, tmp_path: Path
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path
 ) -> None:
     two_gpus = driver_library.environment(len(GPU_WATTS))
     output = end(start(SCRIPT, two_gpus, tmp_path, options=TORCHRUN))
@@ -54,19 +56,20 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     assert not list(tmp_path.glob("energy.rank*"))
     assert sum(" g CO2e" in line for line in output.splitlines()) == 2  # rank 0 alone says what was used, after each call
     # Another job goes on from the last checkpoint of the first: nothing is left to train, and what was used stands once.
-    for process in start_ranks(SCRIPT, two_gpus, tmp_path, "--resume", tmp_path / "checkpoint-6"):
-        end(process)
+    for process in start_ranks(program, SCRIPT, driver_library, tmp_path, "--resume", tmp_path / "checkpoint-6"):
+        wait(process)
     resumed = load_record(tmp_path)
     assert resumed.run.id == record.run.id
     assert resumed.stages["train"].samples == 2 * 48
     assert resumed.stages["train"].joules == pytest.approx(train.joules, rel=0.5)
 
 
+@pytest.mark.xdist_group("programs")
 def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
-    driver_library: SimulatedDriver, tmp_path: Path
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path
 ) -> None:
-    for process in start_ranks(SCRIPT, driver_library.environment(len(GPU_WATTS)), tmp_path, "--fails", 1):
-        end(process, 1)
+    for process in start_ranks(program, SCRIPT, driver_library, tmp_path, "--fails", 1):
+        wait(process, 1)
     ((_, record),) = merge_jobs([str(tmp_path)], print)
     assert record.run.status == "failed"
     assert [rank.status for rank in record.ranks] == ["failed", "failed"]

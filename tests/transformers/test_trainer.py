@@ -4,8 +4,6 @@ import contextlib
 import gc
 import json
 import re
-import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Warm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainer_models import AroundBatch, Sentences, paced, trainer
 from transformers import Trainer, TrainerCallback
@@ -333,12 +332,10 @@ def test_it_does_not_keep_a_trainer_alive(tmp_path: Path) -> None:
     assert energy.record.stages["train"].samples == 40
 
 
-def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("programs")
+def test_the_example_of_the_page_runs(program: Warm, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "transformers.md").read_text(encoding="utf-8")
     example = re.search(r"^```python no-test\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert example is not None
-    done = subprocess.run(
-        [sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Energy: " in done.stdout
+    (tmp_path / "example.py").write_text(example[1], encoding="utf-8")
+    assert "Energy: " in program.run(tmp_path / "example.py", folder=tmp_path).output

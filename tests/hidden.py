@@ -1,0 +1,61 @@
+"""Hide packages that are installed: hidden.py PACKAGE,... SCRIPT ARGUMENT... runs a script as if they were not.
+
+One environment has every framework; what works without some of them is tested in processes that cannot find these.
+"""
+
+import runpy
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import Distribution, DistributionFinder
+from pathlib import Path
+from typing import Any
+
+
+class _Finder:
+    """Python's own finder, for all packages but some; it finds neither their modules nor their versions."""
+
+    def __init__(self, packages: Iterable[str]) -> None:
+        self._packages = set(packages)
+
+    def show(self, packages: Iterable[str]) -> None:
+        self._packages.difference_update(packages)
+
+    def find_spec(self, name: str, *args: Any) -> ModuleSpec | None:
+        return None if name.partition(".")[0] in self._packages else PathFinder.find_spec(name, *args)
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+        hidden = {name.lower() for name in self._packages}
+        for found in PathFinder.find_distributions(context):
+            if found.metadata["Name"].lower().replace("-", "_") not in hidden:
+                yield found
+
+    def invalidate_caches(self) -> None:
+        PathFinder.invalidate_caches()
+
+
+def hide(packages: Iterable[str]) -> None:
+    """Let this process find none of these packages, of which it has imported none yet."""
+    packages = list(packages)
+    imported = sorted({name.partition(".")[0] for name in sys.modules} & set(packages))
+    assert not imported, f"{imported} have been imported already"
+    sys.meta_path[sys.meta_path.index(PathFinder)] = _Finder(packages)
+
+
+def show(packages: Iterable[str]) -> None:
+    """Let this process find these again."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _Finder):
+            finder.show(packages)
+
+
+def main() -> None:
+    """Run the script."""
+    packages, *sys.argv[:] = sys.argv[1:]
+    hide(packages.split(","))
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""One backend for all tests of a process, as Keras has it, and processes that are forked with that backend imported."""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from forked import Warm, warm
+
+TESTS = Path(__file__).parents[1]
+
+ON_EACH_BACKEND = {
+    "test_promises": (
+        "test_every_stage_is_in_the_record_and_the_record_adds_up",
+        "test_an_exception_in_training_leaves_a_complete_record",
+    ),
+    "test_control": (
+        "test_a_budget_stops_the_training_at_the_end_of_a_batch",
+        "test_early_stopping_ends_a_training_that_gains_too_little",
+        "test_an_interrupted_training_goes_on_with_its_budget_and_its_patience",
+    ),
+    "test_truth": ("test_total_stages_phases_and_wait_energy_are_true",),
+}
+"""What each framework promises and depends on the backend of Keras; the rest is tested on the first backend in a quick run."""
+
+
+@pytest.hookimpl(trylast=True)  # after the backend was chosen
+def pytest_configure() -> None:
+    """Prepare this process for the backend, of which nothing is imported yet."""
+    # On a busy machine torch's threads wait for each other in busy loops, for the smallest of networks.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend == "torch":
+        import_module("without_tensorflow")  # all that is tested here needs none
+    if backend == "jax":
+        # TensorFlow is there for tf.data alone: TensorBoard's reader is told, as it looks for it, to use its own files.
+        sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, in a quick run, what is the same on each backend and tested on another."""
+    from frameworks.keras_loops import BACKEND, FIRST_BACKEND  # noqa: PLC0415 - it imports Keras, whose backend is chosen now
+
+    if config.getoption("--full") or BACKEND == FIRST_BACKEND:
+        return
+    left_out = [item for item in items if item.path.parent.name == "contract" and not _is_wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_wanted(item: pytest.Item) -> bool:
+    wanted = ON_EACH_BACKEND.get(item.path.stem, ())
+    module = item.getparent(pytest.Module)
+    assert module is not None
+    missing = [name for name in wanted if not hasattr(module.obj, name)]
+    if missing:
+        message = f"{item.path} has no {', '.join(missing)}"
+        raise pytest.UsageError(message)
+    return item.name.partition("[")[0] in wanted
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """What runs programs that have Keras imported, with JAX and torch where no TensorFlow is installed."""
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    hidden = () if os.environ.get("KERAS_BACKEND") == "tensorflow" else ("without_tensorflow",)
+    modules = (*hidden, "frameworks.keras_loops", "sklearn.datasets")
+    with warm(tmp_path_factory.mktemp("programs"), *modules, environment=environment) as process:
+        yield process
