@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 # One worker runs the benchmark, for all of these.
 pytestmark = pytest.mark.xdist_group("smoke")
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOOLS = {"ours", "zeus", "codecarbon", "carbontracker"}
 TIMEOUT_S = 300
 
@@ -21,7 +23,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     file = tmp_path_factory.mktemp("bench") / "results.json"
     command = [sys.executable, "-m", "side_by_side", "--smoke", "--json", str(file)]
     # The harness is tried, not the tools: threads that wait for each other in busy loops are not needed.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     assert "held" in done.stdout or "missed" in done.stdout, done.stdout
