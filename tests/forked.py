@@ -165,15 +165,13 @@ def _next_program(orders: socket.socket) -> Sequence[str]:
     """Fork a process for each order; in such a process, return its program with the arguments."""
     while True:
         data, files, _, _ = socket.recv_fds(orders, 1 << 20, 1)
+        _collect(os.WNOHANG if data else 0)
         if not data:
             os._exit(0)  # nobody wants any more
+        # One process in between notes how the program ends; this one collects it, so that the time of all is its parents', too.
         if os.fork():
             os.close(files[0])
-            os.wait()
             continue
-        # One process in between, whose end is not waited for, notes how the program ends.
-        if os.fork():
-            os._exit(0)
         program = os.fork()
         if program:
             _write_number(files[0], program)
@@ -183,6 +181,13 @@ def _next_program(orders: socket.socket) -> Sequence[str]:
         os.close(files[0])
         orders.close()
         return _begin(json.loads(data))
+
+
+def _collect(options: int) -> None:
+    """Collect the processes that have ended, or wait for all."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, options)[0]:
+            pass
 
 
 def _begin(order: Mapping[str, Any]) -> Sequence[str]:

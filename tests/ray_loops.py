@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from hidden import hide
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription
 from ml_energy_callbacks.clock import monotonic_clock
@@ -86,6 +87,7 @@ def plain(hardware: Hardware) -> None:
 
 def lightning(config: dict[str, Any]) -> None:
     """Fit with Lightning; what reports to Ray comes before the callback that measures."""
+    hide(["tensorflow"])  # TensorBoard's writer would import it, and needs none
     import lightning.pytorch as pl  # noqa: PLC0415 - a worker's alone
     import ray.train.lightning as ray_lightning  # noqa: PLC0415
     from lightning_models import loader, module  # noqa: PLC0415

@@ -24,6 +24,7 @@ IMPORTED = (
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """What runs programs that have torch, Lightning and Keras imported."""
-    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    # On a busy machine torch's threads wait for each other in busy loops, for the smallest of networks.
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
     with warm(tmp_path_factory.mktemp("programs"), *IMPORTED, environment=environment) as process:
         yield process

@@ -85,20 +85,18 @@ def nothing(*_: Any) -> None:
 
 
 class Waiting(keras.utils.PyDataset):
-    """Calls a function before each batch, and another when it hands one over."""
+    """Calls a function before each batch."""
 
-    def __init__(self, samples: int, batch_size: int, on_wait: Callable[[int], None], after: Callable[[], None]) -> None:
+    def __init__(self, samples: int, batch_size: int, on_wait: Callable[[int], None]) -> None:
         super().__init__()
-        self.samples, self.batch_size, self.on_wait, self.after = samples, batch_size, on_wait, after
+        self.samples, self.batch_size, self.on_wait = samples, batch_size, on_wait
 
     def __len__(self) -> int:
         return math.ceil(self.samples / self.batch_size)
 
     def __getitem__(self, index: int) -> Any:
         self.on_wait(index)
-        batch = arrays(min(self.batch_size, self.samples - index * self.batch_size))
-        self.after()
-        return batch
+        return arrays(min(self.batch_size, self.samples - index * self.batch_size))
 
 
 def net(*, eager: bool = False) -> Net:
@@ -119,21 +117,14 @@ def in_the_loop(source: Waiting) -> Any:
         return source
     import tensorflow as tf  # noqa: PLC0415 - of this backend alone
 
-    after, source.after = source.after, nothing
-
     def batches() -> Iterator[Any]:
         return (source[index] for index in range(len(source)))
-
-    def hand_over(x: Any, y: Any) -> Any:
-        # As near to the end of the pipeline as can be: TensorFlow takes milliseconds to fetch from Python.
-        with tf.control_dependencies([tf.numpy_function(after, [], [])]):
-            return tf.identity(x), tf.identity(y)
 
     kinds = (tf.TensorSpec((None, 8)), tf.TensorSpec((None, 1)))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=kinds)
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
-    dataset = dataset.map(hand_over).with_options(options)
+    dataset = dataset.with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(source)))
 
 
@@ -162,14 +153,14 @@ class Loops:
         """Train; validation data come in batches of 5."""
         if on_batch is not None:
             self.model = net(eager=True)
-            self.model.inside = on_batch
-        # With torch the hooks see when the data are there, else the source does.
-        begun, handed_over = (on_data, nothing) if BACKEND == "torch" else (nothing, on_data)
+            self.model.inside = on_batch if BACKEND == "torch" else lambda index: (on_data(), on_batch(index))[1]
+        # With torch the data are there when a batch begins; else they are when the model has them, and not a moment before.
+        begun = on_data if BACKEND == "torch" else nothing
         x, y = arrays(samples)
         source: dict[str, Any] = {"x": x, "y": y, "batch_size": batch_size}
         if on_wait is not None:
             energy = next(callback for callback in callbacks if isinstance(callback, EnergyCallback))
-            source = {"x": energy.watch(in_the_loop(Waiting(samples, batch_size, on_wait, handed_over))), "shuffle": False}
+            source = {"x": energy.watch(in_the_loop(Waiting(samples, batch_size, on_wait))), "shuffle": False}
         further: list[Any] = [AroundBatch(begun, after_batch)]
         if backup:
             further.append(keras.callbacks.BackupAndRestore(self.folder / "backup"))

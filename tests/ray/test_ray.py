@@ -55,6 +55,7 @@ def told(folder: Path) -> Any:
     return json.loads((folder / "told.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("place", PLACES)
 def test_the_record_arrives_in_the_runs_storage_path(folder: Path, place: str) -> None:
     assert told(folder)["path"] == str(folder / "night")
@@ -65,6 +66,7 @@ def test_the_record_arrives_in_the_runs_storage_path(folder: Path, place: str) -
     assert record.warnings == []
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("place", PLACES)
 def test_the_workers_count_their_host_once_and_all_their_gpus(folder: Path, place: str) -> None:
     record = load_record(folder / place)
@@ -76,6 +78,7 @@ def test_the_workers_count_their_host_once_and_all_their_gpus(folder: Path, plac
     assert record.stages["train"].samples == 160
 
 
+@pytest.mark.xdist_group("ray")
 def test_each_epoch_is_among_the_metrics_that_ray_has(folder: Path) -> None:
     epochs = [epoch.joules or 0.0 for place in PLACES for epoch in load_record(folder / place).epochs]
     reported = told(folder)["epochs"]
@@ -87,6 +90,7 @@ def test_each_epoch_is_among_the_metrics_that_ray_has(folder: Path) -> None:
     assert sum(epochs[-2:]) < last["energy/total/joules"] < (load_record(folder / "night").total.joules or 0.0)
 
 
+@pytest.mark.xdist_group("ray")
 def test_tensorboard_has_them_as_well(folder: Path) -> None:
     epochs = [epoch.joules for epoch in load_record(folder / "night").epochs]
     events = EventAccumulator(str(folder / "logs"))
