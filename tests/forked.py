@@ -5,6 +5,7 @@ and ends as an interpreter ends, with exit handlers and by signals. The parent o
 first operation, threads among it, is started in each forked process.
 """
 
+import atexit
 import ctypes
 import faulthandler
 import gc
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -215,5 +217,15 @@ def _main() -> Sequence[str]:
     return _next_program(orders)
 
 
+def _run(program: str) -> None:
+    """Run a program, and end as an interpreter does, except that it leaves all modules as they are: to clear them copies them."""
+    runpy.run_path(program, run_name="__main__")
+    threading._shutdown()  # type: ignore[attr-defined] # as the interpreter does it: the other threads go on to their end
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    runpy.run_path(_main()[0], run_name="__main__")
+    _run(_main()[0])
