@@ -218,7 +218,7 @@ def _main() -> Sequence[str]:
 
 
 def _run(program: str) -> None:
-    """Run a program, and end as an interpreter does, except that it leaves all modules as they are: to clear them copies them."""
+    """Run a program, and end as an interpreter does, but leave all modules as they are: clearing them would copy them."""
     runpy.run_path(program, run_name="__main__")
     threading._shutdown()  # type: ignore[attr-defined] # as the interpreter does it: the other threads go on to their end
     atexit._run_exitfuncs()
