@@ -1,6 +1,7 @@
 """What a process of a job has in the tests, a simulated GPU of its own and its host's processor, and what is then true."""
 
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
+REST_WATTS = 0.1
 PROCESSOR = "scripted:package-0"
 
 _TESTS = Path(__file__).parent
@@ -31,31 +33,75 @@ def gpu(number: int, host: str = "") -> str:
     return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000{host}"
 
 
-def see(gpus: Sequence[int], refresh_s: float = 0.001) -> None:
-    """Let this process see these GPUs of the simulated driver, each with watts of its own; their counters refresh so often."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
-    driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
-    driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
-    for number, watts in enumerate(GPU_WATTS):
-        driver.sim_set_power(number, watts)
-        driver.sim_set_refresh(number, round(refresh_s * NS_PER_S), 0, 0)
+class Place:
+    """What a process sees: GPUs of the simulated driver, each with watts of its own, and its host's processor.
+
+    They draw next to nothing before the work and after it, so that what was drawn is known whenever the run began and ended.
+    For a process that ends in the middle of its work it is known from watts that never changed.
+    """
+
+    def __init__(self, *, steady: bool = False) -> None:
+        """Have a processor; ``steady`` says that the watts never change."""
+        self._steady = steady
+        self._cpu = PowerCurve(monotonic_clock, CPU_WATTS if steady else REST_WATTS)
+        device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
+        self.processor = ScriptedBackend([ScriptedCounter(self._cpu, monotonic_clock, 0.0, device=device)])
+
+    def see(self, gpus: Sequence[int], refresh_s: float = 0.001) -> None:
+        """Let this process see these GPUs; their counters refresh so often."""
+        self._gpus = gpus
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        driver = self._driver()
+        for number, watts in enumerate(GPU_WATTS):
+            driver.sim_set_power(number, watts if self._steady else REST_WATTS)
+            driver.sim_set_refresh(number, round(refresh_s * NS_PER_S), 0, 0)
+
+    def backends(self, gpus: Sequence[int]) -> list[Any]:
+        """Let this process see these GPUs, and return where its devices are found."""
+        self.see(gpus)
+        return [NvmlBackend(), self.processor]
+
+    def work(self) -> None:
+        """Begin to work."""
+        self._began = self._drawn()
+        if not self._steady:
+            self._set(GPU_WATTS, CPU_WATTS)
+
+    def rest(self, folder: Path, rank: int) -> None:
+        """End the work, and leave what it drew."""
+        if not self._steady:
+            self._set([REST_WATTS] * len(GPU_WATTS), REST_WATTS)
+        found = {device: joules - self._began[device] for device, joules in self._drawn().items()}
+        (folder / f"drawn-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+    def _set(self, gpu_watts: Sequence[float], cpu_watts: float) -> None:
+        for number in self._gpus:
+            self._driver().sim_set_power(number, gpu_watts[number])
+        self._cpu.set(cpu_watts)
+
+    def _drawn(self) -> dict[str, float]:
+        gpus = {gpu(number): self._driver().sim_true_joules(number) for number in self._gpus}
+        return {**gpus, PROCESSOR: self._cpu.joules()}
+
+    @staticmethod
+    def _driver() -> Any:
+        driver = ctypes.CDLL("libnvidia-ml.so.1", mode=ctypes.RTLD_GLOBAL)
+        driver.sim_set_power.argtypes = [ctypes.c_int, ctypes.c_double]
+        driver.sim_set_refresh.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+        driver.sim_true_joules.restype = ctypes.c_double
+        return driver
 
 
-def processor() -> ScriptedBackend:
-    """Return a processor that each process of a host sees."""
-    device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
-    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0, device=device)])
-
-
-def backends(gpus: Sequence[int]) -> list[Any]:
-    """Let this process see these GPUs, and return where its devices are found."""
-    see(gpus)
-    return [NvmlBackend(), processor()]
+def drawn(folder: Path, ranks: Sequence[int] = (0, 1)) -> dict[str, float]:
+    """Return what each device drew while these processes worked; the first that sees a device measures it."""
+    found: dict[str, float] = {}
+    for rank in ranks:
+        found = json.loads((folder / f"drawn-{rank}.json").read_text("utf-8")) | found
+    return found
 
 
 def truth(record: RunRecord) -> dict[str, float]:
-    """Return what each device drew, of two processes with a GPU each whose host rank 0 measures: its watts for its time."""
+    """Return what each device drew whose watts never changed, of two processes with a GPU each: its watts for its time."""
     seconds = [rank.seconds for rank in record.ranks]
     return {gpu(0): GPU_WATTS[0] * seconds[0], PROCESSOR: CPU_WATTS * seconds[0], gpu(1): GPU_WATTS[1] * seconds[1]}
 
@@ -65,9 +111,8 @@ def joules(record: RunRecord) -> dict[str, float]:
     return {device.id: device.joules for device in record.devices if device.joules is not None}
 
 
-def check_truth(record: RunRecord) -> None:
+def check_truth(record: RunRecord, drawn: dict[str, float]) -> None:
     """Check that a job's joules are what was drawn, to 0.1 %, or to 10 ms, as a busy machine stamps no read more exactly."""
-    drawn = truth(record)
     found = joules(record)
     assert found.keys() == drawn.keys()
     for device, watts in ((gpu(0), GPU_WATTS[0]), (gpu(1), GPU_WATTS[1]), (PROCESSOR, CPU_WATTS)):

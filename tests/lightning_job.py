@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import job_world
 import pytorch_lightning as pl
 import torch
-from job_world import processor, see
 from lightning_models import loader, trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
@@ -55,19 +55,24 @@ class Linear(pl.LightningModule):
 class Place(pl.Callback):
     """Give the process a GPU and its host a processor, work at its own pace, and die where it is told to."""
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def __init__(self, options: Any, place: job_world.Place) -> None:
+        self.options, self.place = options, place
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         options = self.options
         rank = trainer.global_rank
-        see([options.gpus[trainer.local_rank % len(options.gpus)]], refresh_s=1.5 if rank == options.unread else 0.001)
+        gpu = options.gpus[trainer.local_rank % len(options.gpus)]
+        self.place.see([gpu], refresh_s=1.5 if rank == options.unread else 0.001)
         if rank == options.late:
             time.sleep(2)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.place.work()
         if self.options.unread is not None and trainer.global_rank != self.options.unread:
             time.sleep(3)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.place.rest(self.options.folder, trainer.global_rank)
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         slow = 3.0 if trainer.global_rank == self.options.slow else 1.0
@@ -127,9 +132,10 @@ def main() -> None:
         be_on(options.hosts[node], options.folder / options.hosts[node])
     if options.ahead and node:
         ctypes.c_long.in_dll(ctypes.CDLL(None), "seconds_ahead").value = options.ahead
+    place = job_world.Place(steady=options.dies is not None)
     backends: list[Any] = [NvmlBackend()]
     if node != options.no_processor_on:
-        backends.append(processor())
+        backends.append(place.processor)
     else:
         backends.append(CpuModelBackend())
     energy = EnergyCallback(backends=backends, location="FRA", electricity_price=0.2)
@@ -138,7 +144,7 @@ def main() -> None:
         savers.append(ModelCheckpoint(options.folder, filename="{step}", every_n_train_steps=options.save_at, save_top_k=-1))
     t = trainer(
         options.folder,
-        [Place(options), energy, Keys(options.folder), *savers],
+        [Place(options, place), energy, Keys(options.folder), *savers],
         logger=[] if options.silent else [pl.loggers.CSVLogger(options.folder, name="", version="")],
         strategy=STRATEGIES.get(options.strategy, lambda: options.strategy)(),
         devices=options.ranks,

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from job_world import backends
+from job_world import Place
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription
 from ml_energy_callbacks.frameworks.torch import all_gather
@@ -61,9 +61,12 @@ def main() -> None:
         gather = all_gather
         dist.init_process_group("gloo")
         rank = dist.get_rank()
-    meter = EnergyMeter(output_dir=options.folder, backends=backends([rank]), location="FRA")
+    place = Place(steady=options.dies is not None)
+    meter = EnergyMeter(output_dir=options.folder, backends=place.backends([rank]), location="FRA")
     with meter.start(LoopDescription(gather=gather)):
+        place.work()
         metrics = train(meter, step, rank, options.dies)
+        place.rest(options.folder, rank)
     (options.folder / f"told-{rank}.json").write_text(json.dumps(metrics), encoding="utf-8")
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import torch
 from forked import Forked, Warm
-from job_world import CPU_WATTS, GPU_WATTS, PROCESSOR, end, gpu, joules, start_ranks, wait
+from job_world import GPU_WATTS, PROCESSOR, drawn, end, gpu, joules, start_ranks, wait
 
 from ml_energy_callbacks import RunRecord, cli, load_record
 from ml_energy_callbacks.exceptions import RecordError
@@ -89,8 +89,8 @@ def check_shares(record: RunRecord) -> None:
 def check_job(folder: Path, ranks: int) -> None:
     record = load_record(folder)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", ranks, [])
-    truth = {gpu(rank): GPU_WATTS[rank] * seconds(record, rank) for rank in range(ranks)}
-    truth[PROCESSOR] = CPU_WATTS * seconds(record, 0)
+    truth = drawn(folder, range(ranks))
+    assert truth.keys() == {*map(gpu, range(ranks)), PROCESSOR}
     assert joules(record) == pytest.approx(truth, rel=3e-3)
     assert record.total.joules == pytest.approx(sum(truth.values()), rel=1e-3)
     check_shares(record)
@@ -156,7 +156,7 @@ def test_a_record_of_a_job_cannot_be_merged_again(four: Path) -> None:
 def test_processes_on_one_gpu_share_its_energy(jobs: Jobs, tmp_path: Path) -> None:
     record = jobs.run(tmp_path, "--gpus", 2, "--pause", 0.05)
     assert joules(record).keys() == {gpu(2), PROCESSOR}
-    assert joules(record)[gpu(2)] == pytest.approx(GPU_WATTS[2] * seconds(record, 0), rel=3e-3)
+    assert joules(record)[gpu(2)] == pytest.approx(drawn(tmp_path)[gpu(2)], rel=3e-3)
     check_shares(record)
     assert record.ranks[0].joules == pytest.approx(record.ranks[1].joules)
     assert record.ranks[0].devices == record.ranks[1].devices
@@ -171,8 +171,7 @@ def test_samples_that_processes_share_are_not_counted_by_each(jobs: Jobs, tmp_pa
 
 def test_a_late_and_a_slow_process_are_seen(jobs: Jobs, tmp_path: Path) -> None:
     record = jobs.run(tmp_path, "--late", 1, "--slow", 1, "--pause", 0.05)
-    truth = GPU_WATTS[0] * seconds(record, 0) + GPU_WATTS[1] * seconds(record, 1) + CPU_WATTS * seconds(record, 0)
-    assert record.total.joules == pytest.approx(truth, rel=2e-3)
+    assert record.total.joules == pytest.approx(sum(drawn(tmp_path).values()), rel=2e-3)
     fast, slow = record.ranks
     assert slow.data_wait_seconds > fast.data_wait_seconds + 3
     assert fast.compute_seconds > slow.compute_seconds + 3  # it waits there for the other's gradients
@@ -186,8 +185,11 @@ def test_two_hosts_are_measured_by_one_process_each(jobs: Jobs, tmp_path: Path) 
     record = jobs.run(tmp_path, *args, nodes=2)
     assert (record.run.status, record.run.world_size, record.run.hostnames) == ("completed", 4, ["left", "right"])
     assert [(node.hostname, node.ranks) for node in record.nodes] == [("left", [0, 1]), ("right", [2, 3])]
-    truth = {gpu(rank % 2, "@right" if rank > 1 else "@left"): GPU_WATTS[rank % 2] * seconds(record, rank) for rank in range(4)}
-    truth[f"{PROCESSOR}@left"] = CPU_WATTS * seconds(record, 0)
+    left, right = drawn(tmp_path, [0, 1]), drawn(tmp_path, [2, 3])
+    right.pop(PROCESSOR)
+    truth = {f"{device}@left": value for device, value in left.items()}
+    truth |= {f"{device}@right": value for device, value in right.items()}
+    assert truth.keys() == {*(gpu(number, f"@{host}") for number in (0, 1) for host in ("left", "right")), f"{PROCESSOR}@left"}
     found_joules = joules(record)
     assert {name: found_joules.pop(name) for name in truth} == pytest.approx(truth, rel=3e-3)
     assert found_joules.keys() == {"cpu-model:0@right"}

@@ -8,7 +8,7 @@ import torch
 import torch_loop_job
 from accelerate.utils import gather_object
 from forked import Warm
-from job_world import CPU_WATTS, PROCESSOR, check_truth, gpu, joules, start_ranks, truth, wait
+from job_world import CPU_WATTS, PROCESSOR, check_truth, drawn, gpu, joules, start_ranks, truth, wait
 from torch_loop_job import BATCHES, EPOCHS, samples, train
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
@@ -31,7 +31,7 @@ def test_a_jobs_total_is_the_truth(
         wait(process)
     record = load_record(tmp_path)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", 2, [])
-    check_truth(record)
+    check_truth(record, drawn(tmp_path))
     each = [EPOCHS * BATCHES * samples(rank) for rank in range(2)]
     assert [rank.samples for rank in record.ranks] == each
     assert (record.stages["train"].batches, record.stages["train"].samples) == (2 * EPOCHS * BATCHES, sum(each))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forked import Warm
-from job_world import GPU_WATTS, PROCESSOR, check_truth, end, gpu, start, start_ranks, wait
+from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start, start_ranks, truth, wait
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.fleet import merge_jobs
@@ -26,7 +26,7 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     output = end(start(SCRIPT, two_gpus, tmp_path, options=TORCHRUN))
     record = load_record(tmp_path)
     assert (record.run.status, record.run.world_size, record.run.missing_ranks) == ("completed", 2, [])
-    check_truth(record)
+    check_truth(record, drawn(tmp_path))
     assert [rank.devices for rank in record.ranks] == [[gpu(0), PROCESSOR], [gpu(1), PROCESSOR]]
     assert [(node.ranks, len(node.devices)) for node in record.nodes] == [([0, 1], 3)]
     # What fills up the last batches, so that both processes have as many, passes as well: 6 batches of 4 in each of both.
@@ -74,7 +74,7 @@ def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
     assert record.run.status == "failed"
     assert [rank.status for rank in record.ranks] == ["failed", "failed"]
     assert load_record(tmp_path / "energy.rank1.json").run.reason == "ValueError: no more"
-    check_truth(record)
+    check_truth(record, truth(record))
     assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
 
 

@@ -3,12 +3,28 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from job_world import backends
-from trainer_models import AroundBatch, paced, trainer
+from job_world import Place
+from trainer_models import AroundBatch, nothing, paced, trainer
+from transformers import TrainerCallback
 
 from ml_energy_callbacks.transformers import EnergyCallback
+
+
+class Around(TrainerCallback):
+    """Calls functions as a training begins, and as it ends."""
+
+    def __init__(self, begin: Callable[[], None] = nothing, end: Callable[[], None] = nothing) -> None:
+        self.begin, self.end = begin, end
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begin()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.end()
 
 
 def main() -> None:
@@ -25,9 +41,12 @@ def main() -> None:
             msg = "no more"
             raise ValueError(msg)
 
-    energy = EnergyCallback(backends=backends([rank]), location="FRA")
+    place = Place(steady=told.fails is not None)
+    energy = EnergyCallback(backends=place.backends([rank]), location="FRA")
+    callbacks = [Around(end=lambda: place.rest(folder, rank)), energy, Around(begin=place.work)]
     options = {"ddp_backend": "gloo", "save_strategy": "epoch", "gradient_accumulation_steps": 2}
-    t = trainer(folder, [energy, paced(0.15), AroundBatch(inside=fail)], samples=42, validation=12, logging_steps=2, **options)
+    callbacks += [paced(0.15), AroundBatch(inside=fail)]
+    t = trainer(folder, callbacks, samples=42, validation=12, logging_steps=2, **options)
     t.train(resume_from_checkpoint=told.resume)
     t.evaluate()
     (folder / f"logged-{rank}.json").write_text(json.dumps(t.state.log_history), encoding="utf-8")
