@@ -15,7 +15,7 @@ from service import Service
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import ElectricityMaps, NationalGrid, Rates, Site
-from ml_energy_callbacks.carbon.live import Here, LiveIntensity, forecast_great_britain, forecast_zone
+from ml_energy_callbacks.carbon.live import LiveIntensity, NetworkLocation, forecast_great_britain, forecast_zone
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
@@ -433,14 +433,14 @@ def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:
 )
 def test_the_place_of_the_address_is_told_with_a_note(service: Service, told: dict[str, str], code: str) -> None:
     service.body = json.dumps(told)
-    quote = settled(Here(url=service.url))
+    quote = settled(NetworkLocation(url=service.url))
     assert (quote.intensity.location, quote.fallback, quote.intensity.assumed) == (code, None, False)
     assert "network address" in quote.intensity.note
 
 
 def test_an_address_without_a_place_leaves_the_worlds_average_assumed(service: Service) -> None:
     service.body = json.dumps({"country_code3": "ATA", "region": None})
-    quote = settled(Here(url=service.url))
+    quote = settled(NetworkLocation(url=service.url))
     assert (quote.per_kwh, quote.intensity.assumed) == (475, True)
     assert quote.fallback == "GeoJS told no place with a known intensity."
 

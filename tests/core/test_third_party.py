@@ -63,7 +63,7 @@ def test_ends_in_local_time_lie_as_far_apart_as_they_do_in_utc() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     found = ThirdParty(Panels(lambda when: Quote(CLEAN, (when + HOUR).astimezone(berlin))), CLEAN)
     begins = datetime(2026, 10, 24, 23, tzinfo=UTC)  # two hours before the clocks are put back
-    first, second = (found.ask(when).until for when in (begins, begins + HOUR))
+    first, second = (found.query_service(when).until for when in (begins, begins + HOUR))
     assert first is not None
     assert second is not None
     assert second - first == HOUR
