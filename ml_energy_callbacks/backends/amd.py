@@ -1,4 +1,4 @@
-"""AMD GPUs through AMD's management library: the energy counter, or socket power where there is none."""
+"""AMD GPUs through AMD's management library: the energy counter or, without one, socket power."""
 
 import contextlib
 import functools
@@ -287,7 +287,7 @@ class _Card:
 
 
 class AmdBackend:
-    """AMD GPUs, those that ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` show."""
+    """The AMD GPUs that ``ROCR_VISIBLE_DEVICES`` and ``HIP_VISIBLE_DEVICES`` select."""
 
     name = "amd"
 

@@ -37,7 +37,7 @@ _GENERATIONS = {
     "0x006f": "v6e",
     "0x0076": "7x",
 }
-"""PCI device, and subsystem where two generations share it, as in Google's ``tpu-info``. Google's virtual network cards and
+"""PCI device, and subsystem if two generations share a device, as in Google's ``tpu-info``. Google's virtual network cards and
 disks have the same vendor number."""
 
 _TYPE = re.compile(r"(?:tpu-?)?(v\d[a-z]*|\dx)-(\d+)")

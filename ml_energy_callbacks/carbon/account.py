@@ -41,7 +41,7 @@ class Interval(NamedTuple, Generic[_Rate]):
 
     Attributes:
         began: Its start.
-        ended: Its end, or the current_interval update.
+        ended: Its end, or the last update.
         joules: Energy of the run in this time in J.
         rate: The rate.
     """
@@ -88,7 +88,7 @@ class Account(Generic[_Rate]):
         return ended
 
     def follow(self, joules: Sequence[float], now: datetime) -> list[Interval[_Rate]]:
-        """Record the joules of each bucket up to now, and return the intervals that ended since the current_interval update.
+        """Record the joules of each bucket up to now, and return the intervals that ended since the last update.
 
         Between two updates, power is assumed to be constant.
         """
@@ -117,7 +117,7 @@ class Account(Generic[_Rate]):
         self._state = self._state._replace(rate=self._state.rate.settled())
 
     def amounts(self, joules: Sequence[float]) -> list[float]:
-        """Return the amounts of these joules in each bucket, as of the current_interval update."""
+        """Return the amounts of these joules in each bucket, as of the last update."""
         state = self._state
         per_joule = state.rate.per_kwh * self._per_joule
         parts = zip_longest(joules, state.joules, state.amounts, fillvalue=0.0)

@@ -29,7 +29,7 @@ class Driver:
         self._lock = threading.Lock()  # only for the counts: NVML's queries may run in any thread, and may hang
 
     def acquire(self) -> None:
-        """Initialise NVML once more."""
+        """Add a user, and initialise NVML for it."""
         with self._lock:
             pynvml.nvmlInit()
             self._inits += 1
