@@ -1,4 +1,4 @@
-"""The monotonic clock and everything else that takes time, replaceable in tests.
+"""The monotonic clock, waiting and time limits, replaceable in tests.
 
 The clock is any callable without arguments that returns nanoseconds as an int and never runs backwards.
 """
@@ -22,16 +22,16 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clocks that a meter uses, how it waits, and how long it waits for a driver.
+    """The clocks of a meter, its waiting, and its time limits for drivers.
 
     Attributes:
         clock: Monotonic clock in ns.
-        sleep: Waits for so many seconds of that clock.
+        sleep: Waits for a number of seconds of that clock.
         now: Time of day, with its offset from UTC.
-        open_s: Longest time in s in which a backend may open its devices. NVIDIA's driver takes seconds for each GPU that
-            nothing has used since it was loaded.
-        answer_s: Longest time in s for a device's first answer; one that takes longer may never give one.
-        check_s: Longest time in s for the checks of all devices together: some seconds, unless a driver hangs in the middle.
+        open_s: Time limit in s for a backend to open its devices. NVIDIA's driver takes seconds for each GPU that has not
+            been used since the driver was loaded.
+        answer_s: Time limit in s of a device's first answer; a device that takes longer may never answer.
+        check_s: Time limit in s of the checks of all devices together, which take some seconds unless a driver hangs.
     """
 
     clock: Clock = monotonic_clock

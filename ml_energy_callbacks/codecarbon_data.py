@@ -1,8 +1,8 @@
-"""Tables of carbon intensities, countries and processors: our own data, or those of a newer codecarbon that is installed.
+"""Tables of carbon intensities, countries and processors: the package's own, or those of a newer installed codecarbon.
 
-Our data is generated from a release of codecarbon by ``tests/release_data.py``. Where a newer release is installed, each of its
-tables that has the known form is used instead. It is read, never imported: importing codecarbon runs subprocesses, opens NVML
-and takes over logging.
+The package's data are generated from a release of codecarbon by ``tests/release_data.py``. If a newer release is installed,
+each of its tables with the known format is used instead. Its files are read; codecarbon is never imported, because that runs
+subprocesses, opens NVML and reconfigures logging.
 """
 
 import csv
@@ -17,10 +17,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 DATA = Path(__file__).with_name("data")
-"""Our tables, a JSON file each; the README there lists their sources and licences."""
+"""The package's tables, one JSON file each; its README lists their sources and licences."""
 
 _INTENSITIES = "private_infra"
-"""codecarbon's folder of carbon intensities, with one folder below it for each year of some tables."""
+"""codecarbon's folder of carbon intensities, which has a subfolder for each year of some tables."""
 
 _GOOGLE = "gcp"
 
@@ -36,10 +36,10 @@ class Country(msgspec.Struct, array_like=True, frozen=True):
         code: ISO 3166-1's three letters.
         name: English name.
         g_per_kwh: Carbon intensity in g CO2e per kWh.
-        year: The year of the figures.
-        renewables_twh: Renewable generation in TWh; None where it is unknown.
-        low_carbon_twh: Generation by renewables and nuclear power in TWh; None where it is unknown.
-        total_twh: All generation in TWh; None where it is unknown.
+        year: Year of the figures.
+        renewables_twh: Renewable generation in TWh; None if unknown.
+        low_carbon_twh: Generation by renewables and nuclear power in TWh; None if unknown.
+        total_twh: Total generation in TWh; None if unknown.
     """
 
     code: str
@@ -94,7 +94,7 @@ class Zone(msgspec.Struct, array_like=True, frozen=True):
 
 
 class GoogleRegion(msgspec.Struct, array_like=True, frozen=True):
-    """A region of Google Cloud, its country's name and ISO-3 code, its intensity in g CO2e per kWh, and who publishes that."""
+    """A region of Google Cloud, its country's name and ISO-3 code, its intensity in g CO2e per kWh, and the publisher."""
 
     region: str
     country_name: str
@@ -104,7 +104,7 @@ class GoogleRegion(msgspec.Struct, array_like=True, frozen=True):
 
 
 class SourceIntensity(msgspec.Struct, array_like=True, frozen=True):
-    """The intensity of a source of electricity in g CO2e per kWh, and who publishes it; ``world_average`` is one of them."""
+    """Intensity of a source of electricity, or of ``world_average``, in g CO2e per kWh, and the publisher."""
 
     name: str
     g_per_kwh: float
@@ -112,14 +112,14 @@ class SourceIntensity(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Processors(msgspec.Struct, array_like=True, frozen=True):
-    """The names of the processors of a thermal design power in W."""
+    """A thermal design power in W, and the names of the processors that have it."""
 
     watts: float
     names: Sequence[str]
 
 
 class CountryNames(msgspec.Struct, array_like=True, frozen=True):
-    """ISO 3166-1's two letters, three letters and three digits of a country, and its English names."""
+    """A country's two-letter, three-letter and three-digit codes of ISO 3166-1, and its English names."""
 
     alpha_2: str
     alpha_3: str
@@ -134,10 +134,10 @@ class Table(msgspec.Struct, Generic[Row], frozen=True):
     """A table.
 
     Attributes:
-        source: Who publishes the figures, in words.
-        codecarbon: The release of codecarbon that it is from; None where it is not from there.
+        source: Publisher of the figures, in words.
+        codecarbon: The release of codecarbon that contains it; None if it is not from codecarbon.
         rows: Its rows.
-        installed: Whether that release is installed here; else the table is our own.
+        installed: Whether it is from the installed codecarbon; else it is the package's own.
     """
 
     source: str
@@ -147,18 +147,18 @@ class Table(msgspec.Struct, Generic[Row], frozen=True):
 
     @property
     def origin(self) -> str:
-        """Which table it is, in words."""
+        """The origin of the table, in words."""
         return f"table of {'the installed ' if self.installed else ''}codecarbon {self.codecarbon}"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Row]):
-    """A kind of table that codecarbon has.
+    """A kind of codecarbon's tables.
 
     Attributes:
-        name: Name of our file, without its suffix.
+        name: Name of the package's file, without its suffix.
         row: Type of its rows.
-        read: Returns who publishes the figures, and the rows, from codecarbon's folder of data.
+        read: Returns the publisher and the rows from codecarbon's data folder.
     """
 
     name: str
@@ -168,14 +168,14 @@ class Kind(Generic[Row]):
 
 @cache
 def installed_release() -> tuple[Path, str] | None:
-    """Return the folder of the installed codecarbon's data and its release, or None where there is none."""
+    """Return the data folder and the release of the installed codecarbon; None if it is not installed."""
     try:
         spec = find_spec("codecarbon")
-    except ValueError:  # somebody put a module of their own in its place
+    except ValueError:  # a module of another origin replaces it
         return None
     if spec is None or not spec.submodule_search_locations:
         return None
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms, wanted only where it is installed
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms, needed only if it is installed
 
     try:
         return Path(spec.submodule_search_locations[0]) / "data", version("codecarbon")
@@ -184,7 +184,7 @@ def installed_release() -> tuple[Path, str] | None:
 
 
 def our_table(kind: Kind[Row]) -> Table[Row]:
-    """Return our own table."""
+    """Return the package's own table."""
     return _decode(kind.name, kind.row)
 
 
@@ -194,14 +194,14 @@ def _decode(name: str, row: type[Row]) -> Table[Row]:
 
 
 def _newest(kind: Kind[Row]) -> Table[Row]:
-    """Return the installed codecarbon's table where that is newer than ours and has the known form; else ours."""
+    """Return the installed codecarbon's table if it is newer and has the known format, else the package's own."""
     ours, installed = our_table(kind), installed_release()
     if installed is None or _order(installed[1]) <= _order(str(ours.codecarbon)):
         return ours
     folder, release = installed
     try:
         source, rows = kind.read(folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it was moved or changed
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # its place or format has changed
         return ours
     return Table(source, release, rows, installed=True) if rows else ours
 
@@ -211,7 +211,7 @@ def _order(release: str) -> list[int]:
     return [int(part) for part in found[0].split(".")] if found else []
 
 
-# ------------------------------------------------------------------------------------------------------- codecarbon's own form
+# ----------------------------------------------------------------------------------------------------- codecarbon's own format
 
 
 class _Mix(
@@ -271,7 +271,7 @@ def _read_states(folder: Path) -> tuple[str, Sequence[State]]:
     rows = [
         State(state.region_code, name, state.emissions, publisher.year)
         for name, state in states.items()
-        if len(state.region_code) == len("VA")  # one row is the whole country's
+        if len(state.region_code) == len("VA")  # one row is for the whole country
     ]
     return publisher.name, rows
 
@@ -338,10 +338,10 @@ def _read_processors(folder: Path) -> tuple[str, Sequence[Processors]]:
 
 
 def _latest(folder: Path, name: str) -> tuple[Path, int]:
-    """Return the file of a name in the folder of the latest year that has one, and the year.
+    """Return the latest year's file with this name, and the year.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: No year has such a file.
     """
     found = sorted(path for path in folder.glob(f"{_INTENSITIES}/*/{name}") if path.parent.name.isdigit())
     if not found:
@@ -368,7 +368,7 @@ KINDS: Sequence[Kind[Any]] = (
     SOURCES,
     PROCESSORS,
 )
-"""All that are from codecarbon."""
+"""All kinds of codecarbon's tables."""
 
 
 # -------------------------------------------------------------------------------------------------------------------- tables
@@ -388,7 +388,7 @@ def countries_by_code() -> Mapping[str, Country]:
 
 @cache
 def us_states() -> Table[State]:
-    """Return the US states, without the whole country."""
+    """Return the US states, without the row of the whole country."""
     return _newest(US_STATES)
 
 
@@ -418,7 +418,7 @@ def google_regions() -> Table[GoogleRegion]:
 
 @cache
 def sources() -> Table[SourceIntensity]:
-    """Return the intensities of the sources of electricity, and the world's average."""
+    """Return the intensities of the sources of electricity, and the world average."""
     return _newest(SOURCES)
 
 
@@ -442,5 +442,5 @@ def processor_tdps() -> Mapping[str, float]:
 
 @cache
 def country_names() -> Sequence[CountryNames]:
-    """Return the codes and names of all countries of ISO 3166-1, with or without a figure."""
+    """Return the codes and names of all countries of ISO 3166-1, including those without a figure."""
     return _decode("country_names", CountryNames).rows

@@ -1,4 +1,4 @@
-"""Calls into drivers that may never come back, and how long they are waited for."""
+"""Calls that may never return, such as those into drivers, with a time limit."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -13,24 +13,24 @@ _CLOSE_S = 1.0
 
 
 class LateError(Exception):
-    """A call did not end in time."""
+    """A call did not finish in time."""
 
     def __str__(self) -> str:
-        """Say so."""
+        """Return a short message."""
         return "no answer"
 
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
-    """Call in a thread of its own, which does not keep the interpreter from ending.
+    """Run a call in a daemon thread of its own, which does not delay the end of the interpreter.
 
-    Where no thread can start (none is left; or Python 3.12 ends, which takes all handles with it), that is how it ends.
+    If no thread can be started (no threads left, or Python 3.12 is shutting down), the future has that error.
     """
     outcome: Future[_Result] = Future()
 
     def run() -> None:
         try:
             outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - it is raised when the result is read
             outcome.set_exception(error)
 
     try:
@@ -41,11 +41,11 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
 
 
 def within(seconds: float, outcome: Future[_Result]) -> _Result:
-    """Return what a call returns, as long as it ends within so many seconds.
+    """Return the result of a call if it finishes within this many seconds.
 
     Raises:
-        LateError: It did not, and is left to itself.
-        Exception: What the call raised; what is no ``Exception`` is the cause of a ``RuntimeError``.
+        LateError: The call did not finish; it continues in the background.
+        Exception: The error of the call; an error that is no ``Exception`` becomes the cause of a ``RuntimeError``.
     """
     if not wait([outcome], seconds).done:
         raise LateError
@@ -56,5 +56,5 @@ def within(seconds: float, outcome: Future[_Result]) -> _Result:
 
 
 def close(sources: Iterable[Source]) -> None:
-    """Give devices' handles back, whatever their drivers make of it, and wait a second for that at most."""
+    """Close devices, ignoring errors of their drivers, and wait at most a second for that."""
     wait([in_background(source.close) for source in sources], _CLOSE_S)

@@ -1,25 +1,25 @@
-"""Every error that this package raises."""
+"""The errors that this package raises."""
 
 
 class EnergyError(Exception):
-    """Base of all errors of this package: catch it to catch them all."""
+    """Base class of all errors of this package."""
 
 
 class ConfigurationError(EnergyError, ValueError):
-    """An option, or a combination of options, that cannot work; the message says what to do."""
+    """An option or a combination of options is invalid; the message says what to do."""
 
 
 class BackendUnavailableError(EnergyError):
     """A kind of hardware cannot be read here.
 
     Attributes:
-        reason: Why, in one sentence.
-        fix: What the user can do about it, or None where nothing can be done.
-        present: Whether such hardware is here all the same, so that its energy is missing and the user has to be told.
+        reason: The reason, in one sentence.
+        fix: What the user can do about it; None if nothing can be done.
+        present: Whether such hardware is present, so that its energy is not included and the user is warned.
     """
 
     def __init__(self, reason: str, fix: str | None = None, *, present: bool = False) -> None:
-        """Keep the reason and the fix apart, so that a report can show both."""
+        """Store the reason and the fix separately, so that a report can show both."""
         super().__init__(reason if fix is None else f"{reason} {fix}")
         self.reason = reason
         self.fix = fix
@@ -31,12 +31,12 @@ class ReadError(EnergyError):
 
 
 class RecordError(EnergyError, ValueError):
-    """A run record that cannot be read: missing, broken, foreign or of an unknown version."""
+    """A run record cannot be read: it is missing, broken, from another program or of an unknown version."""
 
 
 class VersionError(RecordError):
-    """A run record of a schema version that this release does not read."""
+    """A run record has a schema version that this release does not support."""
 
 
 class LocationError(ConfigurationError):
-    """A place for which no carbon intensity is known."""
+    """A place is unknown, or its carbon intensity is."""

@@ -1,7 +1,7 @@
-"""The only place that spells metric names and units.
+"""Names and units of all metrics.
 
 A name is ``energy/<stage>/<quantity>``; running totals are ``energy/total/<quantity>``. The same name with ``_step`` covers
-the time since the previous step log. A quantity that is not known has no key at all.
+the time since the previous step log. A quantity that is unknown has no key.
 """
 
 import math
@@ -15,13 +15,13 @@ OUTSIDE = 0
 """Index of the bucket that holds the time outside the run."""
 
 
-# What a stage's time goes into: ``compute`` a batch; ``data_wait`` for the next one; ``step``, the two together where the
-# framework does not show them apart; ``compile`` the framework's functions; ``other``: logging, checkpoints, set-up.
+# What a stage's time is spent on: ``compute``, computing a batch; ``data_wait``, waiting for the next one; ``step``, both
+# together if the framework does not show them separately; ``compile``, compiling the framework's functions; ``other``:
+# logging, checkpoints, set-up.
 Stage = Literal["train", "validate", "test", "predict", "sanity_check", "other"]
 Phase = Literal["compute", "data_wait", "step", "compile", "other"]
 
-# What a carbon intensity counts: all from the well and the factory on, what the power stations emit, some of each, or it is not
-# said.
+# The emissions that a carbon intensity includes: the whole life cycle, direct emissions of power stations, both, or unknown.
 Basis = Literal["lifecycle", "direct", "mixed", "unknown"]
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
@@ -36,19 +36,19 @@ _Number = TypeVar("_Number", int, float)
 
 
 class StageFigures(msgspec.Struct, kw_only=True):
-    """What a stage, or a window of it, took in one process; of a job's processes all but the time adds up.
+    """Figures of a stage, or a window of it, in one process; over a job's processes all of them add up, except the time.
 
     Attributes:
         joules: Energy in J, or None.
         seconds: Length in s.
-        sampled_joules: Energy that went into the samples, compiling left out, in J, or None.
-        above_idle_joules: The same without what the devices draw idle, in J, or None.
-        samples: Number of samples, those that passed while the framework compiled left out, or None.
+        sampled_joules: Energy of the samples, excluding compilation, in J, or None.
+        above_idle_joules: The same without the devices' idle energy, in J, or None.
+        samples: Number of samples, excluding those during compilation, or None.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
-        measures: Whether the process measures devices; of one that has none to measure, no energy is missing.
+        measures: Whether the process measures devices; a process without devices has no missing energy.
     """
 
     joules: float | None
@@ -64,17 +64,18 @@ class StageFigures(msgspec.Struct, kw_only=True):
 
 
 class TotalFigures(msgspec.Struct, kw_only=True):
-    """What a run took in one process; of a job's processes all of it adds up.
+    """Figures of a run in one process; they add up over a job's processes.
 
     Attributes:
         joules: Energy in J, or None.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
-        measured_joules: Part of ``joules`` that was measured and not estimated, in J.
-        errors: Half-width of the 95 % interval of each backend's part of ``joules``, in J: devices of one backend err together.
-        whole_machine_joules: What the meters of the whole machine say, in J, or None; it is not part of ``joules``.
+        measured_joules: Part of ``joules`` that was measured, not estimated, in J.
+        errors: Half-width of the 95 % interval of each backend's part of ``joules``, in J: the errors of one backend's devices
+            are treated as fully correlated.
+        whole_machine_joules: Energy by the meters of the whole machine in J, or None; not part of ``joules``.
         process_joules: Estimate of the job's share of ``joules``, in J, or None.
-        intensity_assumed: Whether the grams are by the world's average, as nobody named a place.
+        intensity_assumed: Whether the grams are based on the world average, because no location is set.
         measures: As in :class:`StageFigures`.
     """
 
@@ -95,7 +96,7 @@ class TotalFigures(msgspec.Struct, kw_only=True):
 
 
 def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
-    """Return the figures of a job from those of its processes, which work side by side."""
+    """Return the figures of a job from those of its processes, which run at the same time."""
     counted = [part for part in parts if part.measures]
     return StageFigures(
         joules=known_sum([part.joules for part in counted]),
@@ -132,7 +133,7 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
 
     Args:
         stage: Name of the stage.
-        figures: What it took.
+        figures: Its figures.
         currency: Currency code of the cost.
         suffix: Appended to each name; ``_step`` for a window.
     """
@@ -155,7 +156,7 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
     """Return the running totals of the whole run by their full names.
 
     Args:
-        figures: What it took.
+        figures: The run's figures.
         currency: Currency code of the cost.
     """
     joules = figures.joules
@@ -166,7 +167,7 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
         f"cost_{currency.lower()}": figures.cost,
         "relative_uncertainty": math.hypot(*figures.errors.values()) / joules if joules else None,
         "measured_share": figures.measured_joules / joules if joules else None,
-        # The key is there only where it says something.
+        # The key is present only if it is true.
         "intensity_assumed": 1.0 if figures.intensity_assumed and figures.co2e_grams is not None else None,
         "whole_machine_joules": figures.whole_machine_joules,
         "process_joules": figures.process_joules,
@@ -175,10 +176,10 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
 
 
 def summary_names(currency: str | None) -> list[str]:
-    """Return the names of the totals that stand for a whole run in a table of runs.
+    """Return the names of the totals that represent a whole run in a table of runs.
 
     Args:
-        currency: Currency code, or None where no price is known.
+        currency: Currency code; None if no price is known.
     """
     quantities = ["joules", "kwh", "co2e_grams", *([] if currency is None else [f"cost_{currency.lower()}"])]
     return [f"energy/total/{name}" for name in quantities]
@@ -194,7 +195,7 @@ def forecast_metrics(
     currency: str,
     seconds_left: float,
 ) -> dict[str, float]:
-    """Return what a training is expected to take in all, by full names; ``seconds_left`` is the time to come in s."""
+    """Return the forecast of a training's totals, by full names; ``seconds_left`` is its remaining time in s."""
     quantities = {
         "kwh": kwh,
         "kwh_low": kwh_low,
@@ -207,13 +208,13 @@ def forecast_metrics(
 
 
 def known_sum(parts: Sequence[_Number | None]) -> _Number | None:
-    """Return the sum, or None where a part is not known, or there is none."""
+    """Return the sum; None if a part is unknown or there are no parts."""
     known = [part for part in parts if part is not None]
     return sum(known) if known and len(known) == len(parts) else None
 
 
 def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the sums by name; what a part does not name adds nothing."""
+    """Return the sums by name; a name that a part lacks adds nothing."""
     sums: dict[str, float] = {}
     for part in parts:
         for name, value in part.items():
@@ -222,15 +223,15 @@ def add_up(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def all_named(texts: Iterable[str | None]) -> str | None:
-    """Return what the texts name, each once, also where one is such a list of names already; None where none names anything."""
+    """Return the distinct names in the texts, which may be lists of names separated by semicolons; None if there are none."""
     return "; ".join(dict.fromkeys(name for text in texts if text for name in text.split("; "))) or None
 
 
 def is_positive(value: object) -> bool:
-    """Return whether this is a finite number above 0, be it one of numpy's."""
+    """Return whether a value is a finite number above 0, including numbers of numpy."""
     return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < math.inf
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """Return the quotient, or None where either is not known or the denominator is zero."""
+    """Return the quotient; None if either is unknown or the denominator is 0."""
     return numerator / denominator if numerator is not None and denominator else None

@@ -1,4 +1,4 @@
-"""What a device is and what one look at it yields; plain frozen values."""
+"""Devices and their readings; plain frozen values."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ Provenance = Literal["measured", "estimated"]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device whose energy can be told, and how.
+    """A device whose energy can be reported, and the method.
 
     Attributes:
         id: Stable name, such as ``nvml:GPU-<uuid>``, ``rapl:package-0`` or ``cpu-model:0``.
-        name: The name that a person knows it by.
-        kind: What sort of hardware it is.
+        name: Name for people.
+        kind: Kind of hardware.
         backend: The backend that reads it.
-        method: ``energy_counter`` (the device counts joules), ``power_integration`` (it tells watts, we integrate) or
-            ``model`` (nothing measures it; joules are computed from its load).
+        method: ``energy_counter`` (the device counts joules), ``power_integration`` (it reports watts, which are integrated) or
+            ``model`` (it has no sensor; joules are computed from its load).
         provenance: ``measured`` or ``estimated``.
         relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of the energy (0.1 = ±10 %).
-        wrap_joules: Modulus of the counter in joules; None where it does not wrap.
-        update_period_s: Period of refresh in seconds where it is known beforehand; None where it must be learned.
-        note: One sentence on how the figure comes about, where that is not plain; else None.
-        missing: A sentence on hardware of this sort that is here too and cannot be read, so that its energy is missing and the
-            user has to be told; else None.
-        covers: Kinds whose energy is inside this device's (a superchip's counter holds its processor too): other backends'
-            devices of these kinds are not counted beside it.
-        cuda: Number by which CUDA knows it in this process, where that is known for certain.
-        node: NUMA node that it is attached to, where that is known: what ``covers`` names is then inside it on this node alone.
-        shared: Whether others may use the device at the same time, so that its energy is not this job's alone.
-        whole_machine: Whether it meters the machine as a whole: it is reported beside the parts and never added to them.
-        min_interval_s: Least time between two reads in s. What may not be read often may also be slow to answer, so that
-            devices above 0 are read in a thread of their own.
+        wrap_joules: Modulus of the counter in joules; None if it does not wrap.
+        update_period_s: Refresh period in seconds if it is known in advance; None if it has to be learned.
+        note: One sentence on how the figure is obtained if that is not obvious, else None.
+        missing: A sentence on other hardware of this kind that is present but cannot be read, so that its energy is not
+            included and the user is warned; else None.
+        covers: Kinds whose energy is included in this device's (a superchip's counter includes its processor): other backends'
+            devices of these kinds are not counted in addition.
+        cuda: CUDA's number of it in this process; None if unknown.
+        node: NUMA node that it is attached to, to which ``covers`` is then limited; None if unknown.
+        shared: Whether others may use the device at the same time, so that its energy is not only this job's.
+        whole_machine: Whether it measures the whole machine: it is reported separately and never added to the other devices.
+        min_interval_s: Least time between two reads in s. A device that must not be read often may also be slow to answer;
+            devices with a value above 0 are therefore read in a thread of their own.
     """
 
     id: str
@@ -61,46 +61,46 @@ class Device:
 
 @runtime_checkable
 class Source(Protocol):
-    """An open device: the one thing that the sampler needs."""
+    """An open device, which the sampler reads."""
 
     @property
     def device(self) -> Device:
-        """What is read here."""
+        """The device that is read."""
 
     def read(self) -> float:
-        """Return the cumulative joules, or the watts where ``device.method`` is ``power_integration``.
+        """Return the cumulative joules, or the watts if ``device.method`` is ``power_integration``.
 
-        The zero of a counter is arbitrary. A counter may wrap at ``device.wrap_joules`` and may be reset.
+        A counter's zero is arbitrary. It may wrap at ``device.wrap_joules`` and may be reset.
 
         Raises:
             ReadError: The device could not be read this time.
         """
 
     def close(self) -> None:
-        """Give the handle back; calling it twice is harmless, and a read after it raises ReadError."""
+        """Release the handle; calling it twice is harmless, and a later read raises ReadError."""
 
 
 @runtime_checkable
 class PowerSource(Source, Protocol):
-    """A source of joules that tells its power, too, by another way than its counter: the two are held against each other."""
+    """A source of joules that also reports its power, independently of its counter; the two are compared."""
 
     def watts(self) -> float:
-        """Return the power in W now.
+        """Return the present power in W.
 
         Raises:
-            ReadError: It could not be read this time, or never can.
+            ReadError: The power could not be read this time, or is never available.
         """
 
 
 @runtime_checkable
 class SharedSource(Source, Protocol):
-    """A source that knows who uses the device."""
+    """A source that reports which processes use the device."""
 
     def process_share(self, pids: Collection[int]) -> float | None:
-        """Return the share of the device's use since the last call that these processes had, between 0 and 1.
+        """Return these processes' share of the device's use since the last call, between 0 and 1.
 
         Returns:
-            None where the device does not tell, or has not told anything since.
+            None if the device does not report it, or has reported nothing since the last call.
         """
 
 
@@ -109,13 +109,13 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that device ids begin with."""
+        """The first part of its device ids."""
 
     def open(self) -> Sequence[Source]:
         """Find and open this machine's devices of the kind; never returns an empty sequence.
 
         Raises:
-            BackendUnavailableError: There is none, or none that can be read, with the reason and the fix.
+            BackendUnavailableError: There is no device, or none that can be read, with the reason and the fix.
         """
 
 
@@ -125,7 +125,7 @@ class Reading(NamedTuple):
     Attributes:
         started_ns: Monotonic clock just before the read.
         ended_ns: Monotonic clock just after it. The value was true at some instant between the two.
-        value: Cumulative joules or watts, as the device's method says; None where the read failed.
+        value: Cumulative joules or watts, according to the device's method; None if the read failed.
     """
 
     started_ns: int

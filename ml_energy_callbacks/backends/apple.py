@@ -11,24 +11,24 @@ from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
 
 RELATIVE_UNCERTAINTY = 0.20
-"""Our assumption: Apple states none, and its manual page of powermetrics says "estimated and may be inaccurate"."""
+"""Our assumption: Apple states no accuracy; its manual page of powermetrics says "estimated and may be inaccurate"."""
 
-_NOTE = "Apple's own estimate from activity, clock and voltage, in place of a sensor."
-"""As zeus-apple-silicon's README says of IOReport's values."""
+_NOTE = "Estimated by Apple from activity, clock and voltage; there is no sensor."
+"""Source: zeus-apple-silicon's README, on IOReport's values."""
 
 _FRESH_NS = 2_000_000
-"""One look serves the devices that are read one after the other, not those of the next round."""
+"""The devices of one round share a single read of all counters; the next round reads them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the chip; no part's energy is inside another's.
+    """A part of the chip; no part's energy includes that of another.
 
     Attributes:
-        id: What its id ends with.
-        name: What a person calls it.
-        kind: What sort of hardware it is.
-        fields: Its counters in mJ. The first must be there, and those that are there are added.
+        id: The last part of its device id.
+        name: Its name for people.
+        kind: Its kind of device.
+        fields: Its counters in mJ. The first is required; those that exist are added up.
     """
 
     id: str
@@ -38,7 +38,7 @@ class _Part:
 
 
 _PARTS = (
-    # The total of all cores: those, and the clusters, are inside it.
+    # The total of all cores, which includes the counters of single cores and clusters.
     _Part("cpu", "Apple silicon processor", "cpu", ("cpu_total_mj",)),
     # The M5 has no counter of its GPU's memory.
     _Part("gpu", "Apple silicon GPU", "gpu", ("gpu_mj", "gpu_sram_mj")),
@@ -48,26 +48,26 @@ _PARTS = (
 
 
 class _Monitor:
-    """The counters of the whole chip, which come all at once."""
+    """The counters of the whole chip, which are read all at once."""
 
-    def __init__(self, monitor: Any, clock: Clock) -> None:  # noqa: ANN401 - of a package without types
+    def __init__(self, monitor: Any, clock: Clock) -> None:  # noqa: ANN401 - the package has no types
         self._monitor = monitor
         self._clock = clock
         self._metrics: Any = None
         self._time = 0
-        self._served: set[_Part] = set()
+        self._parts_read: set[_Part] = set()
 
-    def joules(self, part: _Part) -> float | None:
-        """Return a part's cumulative joules, or None where the chip does not count them.
+    def read_joules(self, part: _Part) -> float | None:
+        """Return a part's cumulative joules, or None if the chip does not count them.
 
-        Whoever asks again gets a new look.
+        A second request for the same part reads the counters again.
         """
-        if self._metrics is None or part in self._served or self._clock() - self._time > _FRESH_NS:
-            self._metrics = None  # where the next line fails
+        if self._metrics is None or part in self._parts_read or self._clock() - self._time > _FRESH_NS:
+            self._metrics = None  # in case the next line fails
             self._metrics = self._monitor.get_cumulative_energy()
             self._time = self._clock()
-            self._served.clear()
-        self._served.add(part)
+            self._parts_read.clear()
+        self._parts_read.add(part)
         values = [getattr(self._metrics, name) for name in part.fields]
         return None if values[0] is None else sum(value for value in values if value is not None) / 1000
 
@@ -89,18 +89,18 @@ class _Source:
         except Exception as error:
             raise ReadError(str(error)) from error
         if joules is None:
-            msg = f"{self.device.name} is not counted any more."
+            msg = f"The counter of {self.device.name} is no longer available."
             raise ReadError(msg)
         return joules
 
     def close(self) -> None:
-        """Let the counters go; calling it twice is harmless."""
+        """Release the counters; calling it twice is harmless."""
         self._read = None
 
 
 @dataclass(frozen=True, slots=True)
 class AppleBackend:
-    """The processor, GPU, memory and Neural Engine of an Apple chip, as far as it counts them.
+    """The processor, GPU, memory and Neural Engine of an Apple chip, if it has counters of them.
 
     Attributes:
         system: Name of the operating system.
@@ -117,10 +117,10 @@ class AppleBackend:
         """Open each part that has a counter.
 
         Raises:
-            BackendUnavailableError: This is no such machine, the package is missing, or the chip counts nothing.
+            BackendUnavailableError: This is no Apple silicon, the package is missing, or the chip has no counter.
         """
         if (self.system, self.machine) != ("Darwin", "arm64"):
-            msg = "This machine has no Apple silicon, or Python runs on it as a program for Intel."
+            msg = "This machine has no Apple silicon, or Python runs on it as an Intel program."
             raise BackendUnavailableError(msg)
         try:
             package = importlib.import_module("zeus_apple_silicon")
@@ -129,20 +129,20 @@ class AppleBackend:
             raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[apple]'`.", present=True) from error
         except ImportError as error:
             msg = f"The package zeus-apple-silicon cannot be loaded: {error}."
-            fix = "Install it anew for this Python: `pip install --force-reinstall zeus-apple-silicon`."
+            fix = "Reinstall it for this Python: `pip install --force-reinstall zeus-apple-silicon`."
             raise BackendUnavailableError(msg, fix, present=True) from error
         try:
             monitor = _Monitor(package.AppleEnergyMonitor(), self.clock)
-            parts = [part for part in _PARTS if monitor.joules(part) is not None]
+            parts = [part for part in _PARTS if monitor.read_joules(part) is not None]
         except Exception as error:
             msg = f"The energy counters of this Mac cannot be read: {error}."
             raise BackendUnavailableError(msg, present=True) from error
         if not parts:
-            msg = "This Mac shows no energy counter that is known; virtual machines have none."
+            msg = "This Mac has no known energy counter; virtual machines have none."
             raise BackendUnavailableError(msg, present=True)
-        return [self._source(part, monitor) for part in parts]
+        return [self._make_source(part, monitor) for part in parts]
 
-    def _source(self, part: _Part, monitor: _Monitor) -> _Source:
+    def _make_source(self, part: _Part, monitor: _Monitor) -> _Source:
         device = Device(
             id=f"{self.name}:{part.id}",
             name=part.name,
@@ -153,4 +153,4 @@ class AppleBackend:
             relative_uncertainty=RELATIVE_UNCERTAINTY,
             note=_NOTE,
         )
-        return _Source(device, lambda: monitor.joules(part))
+        return _Source(device, lambda: monitor.read_joules(part))

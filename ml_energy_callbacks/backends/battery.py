@@ -1,4 +1,4 @@
-"""Laptops on battery: what flows out of it is what the machine draws."""
+"""Laptops on battery power: the battery's output is the power of the whole machine."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,22 +11,22 @@ from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
 
 _UNCERTAINTY = 0.10
-"""The chips that gauge batteries are good to some percent, and laptops smooth what they say: our assumption."""
+"""Our assumption: fuel-gauge chips are accurate to some percent, and laptops smooth their readings."""
 
 _INTERVAL_S = 1.0
-"""Linux asks the firmware at most once a second (``cache_time`` of drivers/acpi/battery.c), and a laptop's embedded
-controller may take long to answer."""
+"""Linux queries the firmware at most once a second (``cache_time`` of drivers/acpi/battery.c), and a laptop's embedded
+controller may be slow to answer."""
 
-_NOT_ALONE = "The battery is not all that feeds the machine, so it does not show what the machine draws."
+_NOT_ONLY_SUPPLY = "The battery does not supply the machine on its own, so its power is not that of the machine."
 
-_UNTOLD = "The battery does not tell its power."
+_NO_POWER = "The battery does not report its power."
 
 _WAYS = (("power_now",), ("current_now", "voltage_now"))
-"""The files whose product is the power. Some drivers have the first and leave it at 0."""
+"""Files whose product is the power. Some drivers provide the first and leave it at 0."""
 
 
 class _Battery:
-    """One battery; its power is told, or is current times voltage."""
+    """One battery; its power is reported or computed from current and voltage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,16 +34,16 @@ class _Battery:
         self._ways = [files for files in ways if files]
 
     @property
-    def tells(self) -> bool:
-        """Whether there are files of its power."""
+    def has_power_files(self) -> bool:
+        """Whether the battery has files of its power."""
         return bool(self._ways)
 
-    def status(self) -> str | None:
-        """Return the kernel's word for what the battery does, or None where it is gone."""
+    def read_status(self) -> str | None:
+        """Return the kernel's status of the battery, or None if it was removed."""
         return read_text(self._folder / "status")
 
-    def watts(self) -> float:
-        """Return the power that flows in or out, in W: some drivers give what flows out a minus sign."""
+    def read_watts(self) -> float:
+        """Return the power that flows in or out, in W: some drivers report discharge as negative."""
         watts: float | None = None
         for files in self._ways:
             with suppress(ReadError):
@@ -51,7 +51,7 @@ class _Battery:
                 if watts:
                     return watts
         if watts is None:
-            raise ReadError(_UNTOLD)
+            raise ReadError(_NO_POWER)
         return watts
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class _Battery:
 
 
 class _Batteries:
-    """All batteries together: a laptop with two empties one after the other."""
+    """All batteries together: a laptop with two discharges one after the other."""
 
     def __init__(self, device: Device, batteries: Sequence[_Battery], root: Path) -> None:
         self.device = device
@@ -71,14 +71,14 @@ class _Batteries:
 
     def read(self) -> float:
         """Return the power in W that flows out of the batteries."""
-        statuses = [battery.status() for battery in self._batteries]
-        if not _feeds_alone(statuses, self._root):
-            raise ReadError(_NOT_ALONE)
+        statuses = [battery.read_status() for battery in self._batteries]
+        if not _is_only_supply(statuses, self._root):
+            raise ReadError(_NOT_ONLY_SUPPLY)
         watts = sum(
-            battery.watts() for battery, status in zip(self._batteries, statuses, strict=True) if status == "Discharging"
+            battery.read_watts() for battery, status in zip(self._batteries, statuses, strict=True) if status == "Discharging"
         )
         if not watts:
-            raise ReadError(_UNTOLD)
+            raise ReadError(_NO_POWER)
         return watts
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class _Batteries:
 
 @dataclass(frozen=True, slots=True)
 class BatteryBackend:
-    """The machine's own batteries, not those of a mouse or a headset, while they feed it alone.
+    """The machine's own batteries, not those of a mouse or a headset, while they are its only supply.
 
     Attributes:
         root: Linux's power supplies.
@@ -102,7 +102,7 @@ class BatteryBackend:
         """Open the batteries as one device.
 
         Raises:
-            BackendUnavailableError: There is none, it does not discharge, or it does not tell its power.
+            BackendUnavailableError: There is no battery, it does not discharge, or it does not report its power.
         """
         folders = [
             folder
@@ -112,18 +112,18 @@ class BatteryBackend:
         if not folders:
             msg = "This machine has no battery."
             raise BackendUnavailableError(msg)
-        if not _feeds_alone([read_text(folder / "status") for folder in folders], self.root):
-            raise BackendUnavailableError(_NOT_ALONE, "Unplug the power supply to measure the machine as a whole.")
+        if not _is_only_supply([read_text(folder / "status") for folder in folders], self.root):
+            raise BackendUnavailableError(_NOT_ONLY_SUPPLY, "Unplug the power supply to measure the machine as a whole.")
         batteries = [_Battery(folder) for folder in folders]
         source = _Batteries(self._device(len(folders)), batteries, self.root)
         try:
             source.read()
-            complete = all(battery.tells for battery in batteries)
+            complete = all(battery.has_power_files for battery in batteries)
         except ReadError:
             complete = False
-        if not complete:  # one battery of two would pass for the machine
+        if not complete:  # one of two batteries would be mistaken for the machine
             source.close()
-            raise BackendUnavailableError(_UNTOLD)
+            raise BackendUnavailableError(_NO_POWER)
         return [source]
 
     def _device(self, batteries: int) -> Device:
@@ -135,14 +135,14 @@ class BatteryBackend:
             method="power_integration",
             provenance="measured",
             relative_uncertainty=_UNCERTAINTY,
-            note="What the battery gives, screen and all; it is told only while no power supply is plugged in.",
+            note="The battery's output, including the screen; it is reported only while no power supply is plugged in.",
             whole_machine=True,
             min_interval_s=_INTERVAL_S,
         )
 
 
 def _open_all(paths: Sequence[Path]) -> Sequence[NumberFile]:
-    """Open the files; return none where one is missing."""
+    """Open the files; return an empty list if one is missing."""
     files: list[NumberFile] = []
     try:
         files.extend(NumberFile(path) for path in paths)
@@ -153,22 +153,22 @@ def _open_all(paths: Sequence[Path]) -> Sequence[NumberFile]:
     return files
 
 
-def _feeds_alone(statuses: Sequence[str | None], root: Path) -> bool:
-    """Return whether the batteries alone feed the machine.
+def _is_only_supply(statuses: Sequence[str | None], root: Path) -> bool:
+    """Return whether the batteries are the machine's only supply.
 
-    A power supply that is too weak leaves the battery discharging beside it: then neither shows what the machine draws.
+    With a power supply that is too weak, the battery discharges as well, and its power is not that of the machine.
 
     Args:
-        statuses: What each battery does; None for one that cannot be read.
-        root: The power supplies.
+        statuses: The kernel's status of each battery; None for one that cannot be read.
+        root: Linux's power supplies.
     """
     if "Discharging" not in statuses or "Charging" in statuses or None in statuses:
         return False
-    return not any(_feeds(folder) for folder in root.glob("*"))
+    return not any(_is_supplying(folder) for folder in root.glob("*"))
 
 
-def _feeds(folder: Path) -> bool:
-    """Return whether this is a power supply, by USB-C too, that feeds the machine, not a mouse, now."""
+def _is_supplying(folder: Path) -> bool:
+    """Return whether this is a connected power supply (mains or USB) of the machine, not of a mouse."""
     # Linux, Documentation/ABI/testing/sysfs-class-power: 2 is a supply whose voltage is negotiated.
     online = read_text(folder / "online") in {"1", "2"}
     kind = read_text(folder / "type") or ""

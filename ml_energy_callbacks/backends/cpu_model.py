@@ -1,4 +1,4 @@
-"""A model of the processor's power, for machines that do not measure it."""
+"""Power model of the processor, for machines that cannot measure its power."""
 
 import math
 import os
@@ -25,16 +25,16 @@ TDP_VARIABLE = "ML_ENERGY_CPU_TDP_WATTS"
 _CURVE = (0.19, 0.34, 0.39, 0.45, 0.50, 0.56, 0.63, 0.71, 0.81, 0.91, 1.05)
 
 _UNCERTAINTY = 0.5
-"""Our assumption: the curve is 19 % off on average over those servers, and the TDP is no measurement either."""
+"""Our assumption: the curve deviates by 19 % on average over those servers, and a TDP is not a measurement."""
 
 _SHARE_UNCERTAINTY = 1.0
-"""A share of an unknown host, or an unknown part: right to a factor of two."""
+"""For a share of an unknown host, or an unknown processor: accurate to a factor of two."""
 
 WATTS_PER_THREAD = 4.0
-"""TDP of a hardware thread where the processor is not in the table; codecarbon's figure (``DEFAULT_POWER_PER_CORE``)."""
+"""TDP of a hardware thread of a processor that is not in the table; codecarbon's ``DEFAULT_POWER_PER_CORE``."""
 
 _THREADS_PER_CORE = 2
-"""Of the processors that carry their cores in their name, AMD's EPYC."""
+"""Of the processors whose names contain the number of cores, AMD's EPYC."""
 
 _NOISE = re.compile(
     r"""
@@ -49,12 +49,12 @@ _NOISE = re.compile(
 )
 
 _LEAST_CPU_SECONDS = 0.05
-"""The kernel counts in ticks of 10 ms: the load over fewer than some of them is noise."""
+"""The kernel counts in ticks of 10 ms: over a few ticks, the load is mostly noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """The TDP that is reckoned with, and where it is from."""
+    """The TDP that is used, and its origin."""
 
     watts: float
     origin: str
@@ -62,7 +62,7 @@ class _Estimate:
 
 
 class _Processor:
-    """Integrates the modelled power from one read to the next."""
+    """Integrates the modelled power from each read to the next."""
 
     def __init__(self, device: Device, tdp_watts: float, cpu_seconds: Callable[[], tuple[float, float]], clock: Clock) -> None:
         self.device = device
@@ -76,7 +76,7 @@ class _Processor:
         self._closed = False
 
     def read(self) -> float:
-        """Return the modelled joules since it was opened."""
+        """Return the modelled joules since the model was opened."""
         if self._closed:
             msg = "The model is closed."
             raise ReadError(msg)
@@ -90,14 +90,14 @@ class _Processor:
         return self._joules
 
     def close(self) -> None:
-        """End the model; calling it twice is harmless."""
+        """Close the model; calling it twice is harmless."""
         self._closed = True
 
 
 def load_share(load: float) -> float:
-    """Return power as a share of TDP at a load between 0 and 1."""
-    place = min(int(load * 10), 9)
-    return _CURVE[place] + (_CURVE[place + 1] - _CURVE[place]) * (load * 10 - place)
+    """Return the power as a share of the TDP, at a load between 0 and 1."""
+    index = min(int(load * 10), 9)
+    return _CURVE[index] + (_CURVE[index + 1] - _CURVE[index]) * (load * 10 - index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ class CpuModelBackend:
     """TDP times a load curve.
 
     Attributes:
-        tdp_watts: TDP of all processors of the machine together in W; None to take it from the environment variable
-            ``ML_ENERGY_CPU_TDP_WATTS``, or else from the table of processors.
+        tdp_watts: TDP of all processors of the machine together in W; None to use the environment variable
+            ``ML_ENERGY_CPU_TDP_WATTS`` or, if it is not set, the table of processors.
         proc: Linux's process file system.
         clock: Monotonic clock.
         environ: The environment.
@@ -122,11 +122,11 @@ class CpuModelBackend:
         """Return the model of all processors together.
 
         Raises:
-            ConfigurationError: The TDP that was given is no positive number.
+            ConfigurationError: The given TDP is not a positive number.
         """
         text = read_text(self.proc / "cpuinfo") or ""
-        name = _field(text, "model name") or platform.processor() or "unknown processor"
-        estimate = self._given() or _estimate(text, name)
+        name = _read_field(text, "model name") or platform.processor() or "unknown processor"
+        estimate = self._given_tdp() or _estimate_tdp(text, name)
         device = Device(
             id="cpu-model:0",
             name=name,
@@ -139,10 +139,10 @@ class CpuModelBackend:
             note=f"{estimate.origin}, times a load curve.",
         )
         stat = self.proc / "stat"
-        cpu_seconds = partial(_stat_seconds, stat) if read_text(stat) else _psutil_seconds
+        cpu_seconds = partial(_read_stat_seconds, stat) if read_text(stat) else _read_psutil_seconds
         return [_Processor(device, estimate.watts, cpu_seconds, self.clock)]
 
-    def _given(self) -> _Estimate | None:
+    def _given_tdp(self) -> _Estimate | None:
         given: tuple[str, object] = ("tdp_watts", self.tdp_watts)
         if self.tdp_watts is None:
             given = (TDP_VARIABLE, self.environ.get(TDP_VARIABLE) or None)
@@ -159,8 +159,8 @@ class CpuModelBackend:
         return _Estimate(watts, f"{watts:g} W TDP as given by {what}", _UNCERTAINTY)
 
 
-def _estimate(cpuinfo: str, name: str) -> _Estimate:
-    virtual = "hypervisor" in (_field(cpuinfo, "flags") or "").split()
+def _estimate_tdp(cpuinfo: str, name: str) -> _Estimate:
+    virtual = "hypervisor" in (_read_field(cpuinfo, "flags") or "").split()
     threads = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or os.cpu_count() or 1
     sockets = len(set(re.findall(r"^physical id\s*:\s*(\d+)", cpuinfo, re.MULTILINE))) or 1
     match = find_tdp(name)
@@ -179,53 +179,55 @@ def _estimate(cpuinfo: str, name: str) -> _Estimate:
 
 @cache
 def find_tdp(name: str) -> tuple[str, float] | None:
-    """Return the table's name of a processor and its TDP in W, or None where the table does not hold it.
+    """Return a processor's name in the table and its TDP in W, or None if the table does not contain it.
 
-    Only the whole name counts, less what is not part of a part's name: a neighbour in the range may draw twice as much.
+    The whole name has to match, without marks and descriptions: a similar model may draw twice as much.
     """
-    plain = _plain(name)
+    plain = _normalize_name(name)
     if plain.startswith("armv"):
-        return None  # the table has one of an architecture, which is no part
+        return None  # the table contains an architecture, which is not a processor
     words = re.findall(r"[a-z0-9]+", plain)
     if not words:
         return None
-    # The last word first: to make every name of the table plain takes 13 ms.
+    # The last word is compared first: normalising every name of the table takes 13 ms.
     matches = [
-        (known, watts) for known, watts in processor_tdps().items() if words[-1] in known.lower() and _plain(known) == plain
+        (known, watts)
+        for known, watts in processor_tdps().items()
+        if words[-1] in known.lower() and _normalize_name(known) == plain
     ]
     return matches[0] if len({watts for _, watts in matches}) == 1 else None
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return " ".join(_NOISE.sub(" ", name).lower().split()).replace(" -", "-")
 
 
-def _stat_seconds(stat: Path) -> tuple[float, float]:
-    """Return the time that CPUs worked, and all time, in s since boot.
+def _read_stat_seconds(stat: Path) -> tuple[float, float]:
+    """Return the CPUs' busy time and total time in s since boot.
 
     The first line of Linux's ``/proc/stat``, see proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal. The
-    time of guests, which follows, is inside user and nice already; time stolen by other guests of the host is not ours.
+    guest times that follow are already included in user and nice; time stolen by other guests of the host is not busy time.
     """
     try:
         with stat.open(encoding="ascii") as file:
             label, *times = file.readline().split()
         user, nice, system, idle, iowait, irq, softirq, steal = (int(time) / os.sysconf("SC_CLK_TCK") for time in times[:8])
     except (OSError, ValueError) as error:
-        msg = f"{stat} does not tell the processors' load: {error}"
+        msg = f"The processors' load cannot be read from {stat}: {error}"
         raise ReadError(msg) from error
     if label != "cpu":
-        msg = f"{stat} does not begin with the processors' load."
+        msg = f"The first line of {stat} is not the processors' load."
         raise ReadError(msg)
     busy = user + nice + system + irq + softirq
     return busy, busy + idle + iowait + steal
 
 
-def _psutil_seconds() -> tuple[float, float]:
+def _read_psutil_seconds() -> tuple[float, float]:
     times = psutil.cpu_times()
     everything = float(sum(times))
     return everything - times.idle, everything
 
 
-def _field(text: str, key: str) -> str | None:
+def _read_field(text: str, key: str) -> str | None:
     found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else None

@@ -1,4 +1,4 @@
-"""Intel's discrete GPUs through the energy counters that their Linux drivers show as hwmon."""
+"""Intel's discrete GPUs through the energy counters that their Linux drivers provide as hwmon."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,24 +9,24 @@ from ml_energy_callbacks.exceptions import BackendUnavailableError
 from ml_energy_callbacks.readings import Device
 
 _DRIVERS = ("xe", "i915")
-"""Names of the chips that stand for a whole device. ``i915_gt0``, ``i915_gt1`` and so on are tiles inside it (Linux,
+"""Names of the chips that represent a whole device. ``i915_gt0``, ``i915_gt1`` and so on are its tiles (Linux,
 Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon)."""
 
 _CARD_UNCERTAINTY = 0.10
-"""Nobody known to us has held these counters against a meter: our assumption, the figure of NVIDIA's on-board sensors."""
+"""Our assumption, the figure of NVIDIA's on-board sensors: we know of no comparison of these counters with a meter."""
 
 _PACKAGE_UNCERTAINTY = 0.20
-"""The same, and what the counter leaves out: our assumption."""
+"""Our assumption: larger, because the counter excludes part of the card."""
 
-_PACKAGE_NOTE = "The counter is the chip package's: what the rest of the card draws, such as fans and converters, is not in it."
+_PACKAGE_NOTE = "The counter covers the chip package; the rest of the card, such as fans and converters, is not included."
 
-_KERNEL_FIX = "Update Linux: i915 shows one from 6.2 on, xe from 6.8 on, for Battlemage (Arc B) from about 6.17 on."
-"""The first two as in Linux's description of the files; Battlemage's came with "drm/xe/hwmon: Read energy status from PMT" of
-29 May 2025."""
+_KERNEL_FIX = "Update Linux: i915 has one since 6.2, xe since 6.8, and for Battlemage (Arc B) since about 6.17."
+"""The first two are from Linux's description of the files; Battlemage's was added by "drm/xe/hwmon: Read energy status from
+PMT" of 29 May 2025."""
 
 
 class _Gpu:
-    """One card's counter, held open."""
+    """One card's counter, kept open."""
 
     def __init__(self, device: Device, file: NumberFile) -> None:
         self.device = device
@@ -45,8 +45,8 @@ class _Gpu:
 class IntelGpuBackend:
     """Cards of the drivers xe and i915.
 
-    A card may have a counter of the whole card and one of the chip package inside it: the card's is read where there is one,
-    never both. Integrated GPUs have none; RAPL's package counter holds them.
+    A card may have a counter of the whole card and one of its chip package: the card's is read if it exists, never both.
+    Integrated GPUs have none; RAPL's package counter includes them.
 
     Attributes:
         root: The hwmon class.
@@ -59,31 +59,31 @@ class IntelGpuBackend:
         """Open each card's counter.
 
         Raises:
-            BackendUnavailableError: There is no card, or none whose counter can be read.
+            BackendUnavailableError: There is no card, or no card whose counter can be read.
         """
         chips = [chip for chip in self.root.glob("hwmon*") if read_text(chip / "name") in _DRIVERS]
         found = [gpu for chip in chips if (gpu := self._open_chip(chip)) is not None]
         if found:
             if len(found) < len(chips):
                 count = len(chips) - len(found)
-                missing = f"{count} of {len(chips)} Intel GPUs show no counter that can be read: their energy is missing."
+                missing = f"{count} of {len(chips)} Intel GPUs have no readable counter: their energy is not included."
                 for gpu in found:
                     gpu.device = replace(gpu.device, missing=missing)
             return sorted(found, key=lambda gpu: gpu.device.id)
         if chips:
             closed = sorted(str(path) for chip in chips for path in chip.glob("energy[12]_input"))
             if closed:
-                msg = "The driver of the Intel GPU shows no energy counter that this user can read."
-                fix = f"Until the next start of the machine, `sudo chmod a+r {' '.join(closed)}` lets every user."
+                msg = "This user has no permission to read the energy counter of the Intel GPU."
+                fix = f"To let every user read it until the next reboot: `sudo chmod a+r {' '.join(closed)}`."
             else:
-                msg = "The driver of the Intel GPU shows no energy counter."
+                msg = "The driver of the Intel GPU has no energy counter."
                 fix = _KERNEL_FIX
             raise BackendUnavailableError(msg, fix, present=True)
-        msg = "There is no discrete Intel GPU here."
+        msg = "This machine has no discrete Intel GPU."
         raise BackendUnavailableError(msg)
 
     def _open_chip(self, chip: Path) -> _Gpu | None:
-        # Drivers that do not label their only channel show the package's register there, but on cards for data centres.
+        # A driver that does not label its only channel reads the package's register, except on cards for data centres.
         files = {
             read_text(chip / f"energy{number}_label") or "pkg": path
             for number in (2, 1)

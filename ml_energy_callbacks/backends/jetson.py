@@ -10,27 +10,27 @@ from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device, Kind
 
 _UNCERTAINTY = 0.05
-"""TI's data sheet of the INA3221 gives less than 1 % for the chip; NVIDIA says nothing of its shunts: our assumption."""
+"""Our assumption: TI's data sheet of the INA3221 states less than 1 % for the chip, NVIDIA nothing about its shunts."""
 
 _TOTALS = ("VDD_IN", "POM_5V_IN")
-"""The module's own supply, which holds all other rails: TX1, TX2, Xavier NX, Orin NX and Orin Nano; Nano. NVIDIA, "Jetson
+"""The module's own supply, which includes all other rails: TX1, TX2, Xavier NX, Orin NX and Orin Nano; Nano. NVIDIA, "Jetson
 Linux Developer Guide", sections on software-based power consumption."""
 
-_MODULE_NOTE = "The module as a whole; the carrier board and what is plugged into it are not in it."
+_MODULE_NOTE = "The whole module; the carrier board and its peripherals are not included."
 
-_RAIL_NOTE = "One supply rail of the module, which has none that holds them all."
+_RAIL_NOTE = "One supply rail of the module, which has no rail of its total power."
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a rail feeds."""
+    """The device that a rail supplies."""
 
     kind: Kind
     covers: tuple[Kind, ...] = ()
 
 
 _LAYOUTS: Sequence[Mapping[str, _Use]] = (
-    # AGX Xavier: six rails beside each other. SYS5V comes from the module's 5 V input, the others from the main one ("Jetson
+    # AGX Xavier: six separate rails. SYS5V comes from the module's 5 V input, the others from the main one ("Jetson
     # AGX Xavier Series Product Design Guide", table of the power rails).
     {
         "GPU": _Use("gpu"),
@@ -40,24 +40,24 @@ _LAYOUTS: Sequence[Mapping[str, _Use]] = (
         "VDDRQ": _Use("dram"),
         "SYS5V": _Use("board"),
     },
-    # AGX Orin. VDDQ_VDD2_1V8AO, the memory's, is fed from the 5 V rail and is inside it.
+    # AGX Orin. VDDQ_VDD2_1V8AO, the memory's, is supplied by the 5 V rail, which includes it.
     {
         "VDD_GPU_SOC": _Use("gpu"),
         "VDD_CPU_CV": _Use("cpu"),
         "VIN_SYS_5V0": _Use("board", covers=("dram",)),
     },
-    # AGX Thor, whose GPU NVML sees too.
+    # AGX Thor, whose GPU is also visible to NVML.
     {
         "VDD_GPU": _Use("gpu", covers=("gpu",)),
         "VDD_CPU_SOC_MSS": _Use("cpu"),
         "VIN_SYS_5V0": _Use("board", covers=("dram",)),
     },
 )
-"""Rails that together are a module and share no joule, for the modules without a total."""
+"""Rails that make up a module without overlapping, for the modules without a total."""
 
 
 class _Rail:
-    """The files whose product is the rail's power."""
+    """A rail, whose power is the product of its files."""
 
     def __init__(self, device: Device, paths: Sequence[Path], watts_per_unit: float) -> None:
         self.device = device
@@ -71,8 +71,8 @@ class _Rail:
             raise
 
     def read(self) -> float:
-        """Return the power in W now."""
-        # A rail that is switched off may read some milliamperes below 0.
+        """Return the present power in W."""
+        # The reading of a rail that is switched off may be some milliamperes below 0.
         return max(0.0, prod(file.read() for file in self._files) * self._watts_per_unit)
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class _Rail:
 
 @dataclass(frozen=True, slots=True)
 class JetsonBackend:
-    """The module's total where a rail measures it, else the rails that make it up.
+    """The module's total if a rail measures it, else the rails that make it up.
 
     Attributes:
         root: Linux's I2C devices.
@@ -96,11 +96,11 @@ class JetsonBackend:
         """Open the rails.
 
         Raises:
-            BackendUnavailableError: There is no power monitor, none whose rails we know, or one that cannot be read.
+            BackendUnavailableError: There is no power monitor, its rails are unknown, or it cannot be read.
         """
-        labels = self._labels()
+        labels = self._find_rails()
         if not labels:
-            msg = "There is no power monitor of a Jetson module (INA3221) here."
+            msg = "This machine has no power monitor of a Jetson module (INA3221)."
             raise BackendUnavailableError(msg)
         total = next((name for name in _TOTALS if name in labels), None)
         if total is not None:
@@ -108,10 +108,12 @@ class JetsonBackend:
         for layout in _LAYOUTS:
             if layout.keys() <= labels.keys():
                 return self._open_all(labels, layout, _RAIL_NOTE)
-        msg = f"Which of the supply rails {', '.join(sorted(labels))} hold each other is not known."
-        raise BackendUnavailableError(msg, "Please report the rails together with the name of the module.", present=True)
+        msg = f"It is not known which of the supply rails {', '.join(sorted(labels))} include others."
+        raise BackendUnavailableError(
+            msg, "Report the rails, with the name of the module, in an issue of ml-energy-callbacks.", present=True
+        )
 
-    def _labels(self) -> dict[str, Path]:
+    def _find_rails(self) -> dict[str, Path]:
         """Return the file that names each rail, by the rail's name."""
         labels: dict[str, Path] = {}
         for chip in self.root.glob("*"):
@@ -130,13 +132,11 @@ class JetsonBackend:
         except (OSError, ReadError) as error:
             for rail in rails:
                 rail.close()
-            # A part of the rails would pass for the module.
+            # Some of the rails would be mistaken for the module.
             msg = f"The power monitor of the Jetson module cannot be read: {error}."
             folders = sorted({f"{labels[name].parent}/*_input" for name in uses})
             closed = isinstance(error, PermissionError)
-            fix = (
-                f"Until the next start of the module, `sudo chmod a+r {' '.join(folders)}` lets every user." if closed else None
-            )
+            fix = f"To let every user read it until the next reboot: `sudo chmod a+r {' '.join(folders)}`." if closed else None
             raise BackendUnavailableError(msg, fix, present=True) from error
         return rails
 

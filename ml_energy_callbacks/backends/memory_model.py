@@ -1,4 +1,4 @@
-"""A model of the memory's power, for machines that do not measure it."""
+"""Power model of the memory, for machines that cannot measure its power."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ class _Memory:
         self._closed = False
 
     def read(self) -> float:
-        """Return the modelled joules since it was opened."""
+        """Return the modelled joules since the model was opened."""
         if self._closed:
             msg = "The model is closed."
             raise ReadError(msg)
         return self._watts * (self._clock() - self._start) / NS_PER_S
 
     def close(self) -> None:
-        """Reckon no more."""
+        """Close the model."""
         self._closed = True
 
 

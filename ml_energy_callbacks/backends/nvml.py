@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through NVML: the energy counter, or readings of power where there is none."""
+"""NVIDIA GPUs through NVML: the energy counter or, without one, power readings."""
 
 import contextlib
 import os
@@ -10,18 +10,18 @@ from typing import Any
 
 import pynvml
 
-from ml_energy_callbacks.backends.drivers.cuda_visible import in_bus_order, says_numbers, shown, shows_none
+from ml_energy_callbacks.backends.drivers.cuda_visible import hides_all, is_in_bus_order, select_visible, selects_by_number
 from ml_energy_callbacks.backends.drivers.environment import Environment
 from ml_energy_callbacks.backends.drivers.nvml import (
     SCOPE_GPU,
     SCOPE_MODULE,
     Driver,
-    average_watts,
     driver_of,
-    field_watts,
-    joules,
+    read_average_watts,
+    read_field_watts,
+    read_joules,
 )
-from ml_energy_callbacks.backends.drivers.superchip import told_as_modules
+from ml_energy_callbacks.backends.drivers.superchip import find_module_figures
 from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
@@ -30,63 +30,63 @@ RELATIVE_UNCERTAINTY = 0.10
 """Yang, Adamek and Armour, "Part-time power measurements", arXiv:2312.02741: -8 % to +13 % against a wall meter, by card."""
 
 _REACQUIRE_AFTER = 20
-"""Failed reads until the first attempt to get hold of a lost GPU, about a second; then twice as many each time, for starting
-NVML anew takes a while, in which no other GPU is read."""
+"""Failed reads until the first attempt to reacquire a lost GPU, about a second; then twice as many each time, because
+restarting NVML takes a while, during which no other GPU is read."""
 
-_LOOK_EVERY = 10
-"""Failed reads between two looks for a lost GPU, about half a second."""
+_SEARCH_EVERY = 10
+"""Failed reads between two searches for a lost GPU, about half a second."""
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""``PROC_PID_INIT_INO`` of Linux's include/linux/proc_ns.h: the inode of the namespace whose pids the driver tells."""
+"""``PROC_PID_INIT_INO`` of Linux's include/linux/proc_ns.h: the inode of the namespace whose pids the driver reports."""
 
 _MOST_PERCENT = 100
 
 _MODULE_NOTE = "The figure covers the whole superchip: GPU, processor and memory."
-_MIG_NOTE = "MIG is on, and a slice cannot be measured: the figure is the whole GPU's, which others may use as well."
-_INSTANT_NOTE = "It has no energy counter of its own: readings of its instant power are integrated."
-_AVERAGE_NOTE = "It has no energy counter of its own: readings of its power, an average over 1 s on most GPUs, are integrated."
+_MIG_NOTE = "MIG is on, and slices cannot be measured: the figure covers the whole GPU, which others may also use."
+_INSTANT_NOTE = "No energy counter of its own: its instant power is integrated."
+_AVERAGE_NOTE = "No energy counter of its own: its power, an average over 1 s on most GPUs, is integrated."
 
 _CONTAINER_VARIABLE, _NONE_IN_CONTAINER = "NVIDIA_VISIBLE_DEVICES", {"", "none", "void"}
-"""Of NVIDIA's container runtime: a container on a machine with GPUs that is to have none."""
+"""Variable of NVIDIA's container runtime, and its values for a container without GPUs."""
 
 _HIDDEN = "CUDA_VISIBLE_DEVICES hides every GPU."
 
 _FIXES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
-        "There is an NVIDIA GPU, and NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
+        "There is an NVIDIA GPU, but NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
         "Install the NVIDIA driver; in a container, start it with --gpus all.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
-        "There is an NVIDIA GPU, and its driver is not loaded.",
-        "Load it (`sudo modprobe nvidia`) or reboot after its installation.",
+        "There is an NVIDIA GPU, but its driver is not loaded.",
+        "Load it (`sudo modprobe nvidia`), or reboot after installing it.",
     ),
     pynvml.NVML_ERROR_NO_PERMISSION: (
-        "This user may not use the NVIDIA driver.",
-        "Ask for access to /dev/nvidia*.",
+        "This user has no permission to use the NVIDIA driver.",
+        "Request access to /dev/nvidia*.",
     ),
     pynvml.NVML_ERROR_GPU_IS_LOST: (
         "The NVIDIA driver has lost its GPU.",
         "Reboot; `sudo dmesg | grep NVRM` shows why.",
     ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-        "The NVIDIA library and the loaded driver are of different versions.",
+        "The NVIDIA library and the loaded driver have different versions.",
         "Reboot, or reload the driver.",
     ),
 }
 _WITHOUT_GPU = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
         "NVIDIA's driver library (libnvidia-ml.so.1) was not found.",
-        "Without an NVIDIA GPU that is as it should be; in a container, start it with --gpus all.",
+        "This is normal without an NVIDIA GPU; start a container with --gpus all.",
     ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: ("The NVIDIA driver is not loaded, and there is no NVIDIA GPU on the PCI bus.", None),
 }
-"""What these two mean where the PCI bus shows no NVIDIA GPU."""
+"""Reasons of these two errors if the PCI bus has no NVIDIA GPU."""
 _ONLY_WITH_GPU = {
     pynvml.NVML_ERROR_NO_PERMISSION,
     pynvml.NVML_ERROR_GPU_IS_LOST,
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
 }
-"""Errors that a machine without an NVIDIA GPU does not have: in a virtual machine or on WSL the PCI bus may not show it."""
+"""Errors that occur only with an NVIDIA GPU: in a virtual machine or on WSL, the PCI bus may not list it."""
 
 _Query = Callable[[Any], float]
 
@@ -96,8 +96,8 @@ class _Way:
     """A way to read a GPU.
 
     Attributes:
-        query: From the handle to joules, or watts.
-        note: How the figure comes about, where that is not plain.
+        query: Returns joules or watts for a handle.
+        note: How the figure is obtained, or None.
     """
 
     query: _Query
@@ -106,16 +106,16 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A GPU that the driver shows.
+    """A GPU that the driver lists.
 
     Attributes:
-        handle: NVML's, opaque.
+        handle: NVML's opaque handle.
         uuid: Its UUID, ``GPU-...``.
         name: Its name.
         slices: UUIDs of its MIG slices.
         mig: Whether MIG is on.
-        place: PCI domain, bus and device.
-        node: NUMA node that it is attached to; None where that is not known.
+        bus_address: PCI domain, bus and device.
+        node: NUMA node that it is attached to; None if unknown.
     """
 
     handle: Any
@@ -123,12 +123,12 @@ class _Found:
     name: str
     slices: Sequence[str]
     mig: bool
-    place: tuple[int, int, int]
+    bus_address: tuple[int, int, int]
     node: int | None
 
 
 class _Gpu:
-    """One GPU, held by its UUID."""
+    """One GPU, identified by its UUID."""
 
     def __init__(self, device: Device, driver: Driver, uuid: str, query: _Query, *, knows_pids: bool) -> None:
         driver.acquire()
@@ -142,13 +142,13 @@ class _Gpu:
         self._failures = 0
         self._patience = _REACQUIRE_AFTER
         self._open = True
-        self._new_samples()  # those of before are not this job's time
+        self._read_new_samples()  # discard samples from before this job
 
     def read(self) -> float:
-        """Return joules, or watts where the GPU has no energy counter."""
-        return self._ask(self._query)
+        """Return joules, or watts if the GPU has no energy counter."""
+        return self._query_driver(self._query)
 
-    def _ask(self, query: _Query) -> float:
+    def _query_driver(self, query: _Query) -> float:
         if not self._open:
             msg = "The GPU is closed."
             raise ReadError(msg)
@@ -156,36 +156,38 @@ class _Gpu:
             if self._failures >= self._patience:
                 self._patience = 2 * self._failures
                 self._driver.restart(self._generation)
-            elif self._failures and self._failures % _LOOK_EVERY == 0:
-                self._driver.find()  # where a restart did not find it, as it was lost then
+            elif self._failures and self._failures % _SEARCH_EVERY == 0:
+                self._driver.find_gpus()  # a restart may not have found it, as it was still lost
             self._generation = self._driver.generation
-            value = self._driver.ask(self._uuid, query)
+            value = self._driver.query_gpu(self._uuid, query)
         except pynvml.NVMLError as error:
             self._failures += 1
             if error.value == pynvml.NVML_ERROR_UNINITIALIZED and self._failures == 1:
-                self._patience = 1  # the driver was loaded anew: there is nothing to wait for
+                self._patience = 1  # the driver was reloaded: reattach at the next read
             raise ReadError(str(error)) from error
         self._failures, self._patience = 0, _REACQUIRE_AFTER
         return value
 
     def process_share(self, pids: Collection[int]) -> float | None:
-        """Return the share of the time of the GPU's multiprocessors since the last call that these processes had.
+        """Return these processes' share of the GPU's multiprocessor time since the last call.
 
         Returns:
-            None where the driver does not tell, nothing ran, or its pids are not ours: it tells those of the host, which
-            in a container are others.
+            None if the driver does not report it, nothing ran, or this process is in a container: the driver reports the
+            host's process ids, which differ from those in a container.
         """
         if not self._open or not self._knows_pids:
             return None
-        samples = self._new_samples()
+        samples = self._read_new_samples()
         everything = sum(sample.smUtil for sample in samples)
         if not everything:
             return None
         return float(sum(sample.smUtil for sample in samples if sample.pid in pids) / everything)
 
-    def _new_samples(self) -> Sequence[Any]:
+    def _read_new_samples(self) -> Sequence[Any]:
         try:
-            samples = self._driver.ask(self._uuid, lambda handle: pynvml.nvmlDeviceGetProcessUtilization(handle, self._seen_us))
+            samples = self._driver.query_gpu(
+                self._uuid, lambda handle: pynvml.nvmlDeviceGetProcessUtilization(handle, self._seen_us)
+            )
         except pynvml.NVMLError:
             return ()
         # Some drivers return stale and uninitialised entries as well (Syllo/nvtop, issue 110).
@@ -194,14 +196,14 @@ class _Gpu:
         return samples
 
     def close(self) -> None:
-        """Give the driver back; calling it twice is harmless."""
+        """Release the driver; calling it twice is harmless."""
         if self._open:
             self._open = False
             self._driver.release()
 
 
 class _CountingGpu(_Gpu):
-    """A GPU that counts its joules."""
+    """A GPU with an energy counter."""
 
     def __init__(
         self, device: Device, driver: Driver, uuid: str, query: _Query, power: _Query | None, *, knows_pids: bool
@@ -210,19 +212,19 @@ class _CountingGpu(_Gpu):
         self._power = power
 
     def watts(self) -> float:
-        """Return the power in W of all that the energy counter covers, by another query."""
+        """Return the power in W of what the energy counter covers, by a separate query."""
         if self._power is None:
-            msg = "The GPU tells no power beside its energy."
+            msg = "The GPU reports only its energy, not its power."
             raise ReadError(msg)
-        return self._ask(self._power)
+        return self._query_driver(self._power)
 
 
 @dataclass(frozen=True, slots=True)
 class NvmlBackend:
-    """NVIDIA GPUs, those that ``CUDA_VISIBLE_DEVICES`` shows.
+    """The NVIDIA GPUs that ``CUDA_VISIBLE_DEVICES`` selects.
 
     Attributes:
-        environ: Where ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER`` are taken from.
+        environ: Contains ``CUDA_VISIBLE_DEVICES`` and ``CUDA_DEVICE_ORDER``.
         proc: Linux's process file system.
         pci: Linux's tree of PCI devices.
     """
@@ -236,9 +238,9 @@ class NvmlBackend:
         """Open each visible GPU.
 
         Raises:
-            BackendUnavailableError: There is no driver, no GPU, or none whose energy or power can be read.
+            BackendUnavailableError: There is no driver, no GPU, or no GPU whose energy or power can be read.
         """
-        if shows_none(self.environ.get("CUDA_VISIBLE_DEVICES", "0")):
+        if hides_all(self.environ.get("CUDA_VISIBLE_DEVICES", "0")):
             raise BackendUnavailableError(_HIDDEN)
         driver = driver_of(os.getpid())
         try:
@@ -249,33 +251,35 @@ class NvmlBackend:
                 driver.release()
         except pynvml.NVMLError as error:
             gpu = _has_gpu(self.pci) and self.environ.get(_CONTAINER_VARIABLE, "all") not in _NONE_IN_CONTAINER
-            reason, fix = (None if gpu else _WITHOUT_GPU.get(error.value)) or _why(error, "NVML cannot be used")
+            reason, fix = (None if gpu else _WITHOUT_GPU.get(error.value)) or _reason_and_fix(error, "NVML cannot be used")
             raise BackendUnavailableError(reason, fix, present=gpu or error.value in _ONLY_WITH_GPU) from error
 
     def _open_all(self, driver: Driver) -> Sequence[_Gpu]:
-        handles, refusals = driver.find()
-        # Where each job has GPUs of its own, the others' are refused so: they are not missed.
+        handles, refusals = driver.find_gpus()
+        # If each job has GPUs of its own, those of other jobs give this error: they are not missing.
         unread = [error for error in refusals if error.value != pynvml.NVML_ERROR_NO_PERMISSION]
         if not handles:
-            raise _nothing_opens(refusals, unread)
-        found = sorted((_look(uuid, handle, self.pci) for uuid, handle in handles.items()), key=lambda gpu: gpu.place)
-        visible, note = self._visible(found)
+            raise _none_opens(refusals, unread)
+        found = sorted(
+            (_describe_gpu(uuid, handle, self.pci) for uuid, handle in handles.items()), key=lambda gpu: gpu.bus_address
+        )
+        visible, note = self._select_visible_gpus(found)
         if not visible:
-            # What it shows may be the GPU that does not open.
-            raise _nothing_opens(refusals, unread) if unread else BackendUnavailableError(_HIDDEN)
-        modules, sharing = told_as_modules(visible, found)
+            # The selected GPU may be the one that cannot be opened.
+            raise _none_opens(refusals, unread) if unread else BackendUnavailableError(_HIDDEN)
+        modules, sharing = find_module_figures(visible, found)
         ways: list[tuple[_Found, Sequence[_Way]]] = []
         for gpu in visible:
             try:
                 scope = SCOPE_MODULE if gpu.uuid in modules else SCOPE_GPU
-                ways.append((gpu, _ways_that_work(gpu.handle, scope, counter=gpu.uuid not in sharing)))
+                ways.append((gpu, _find_working_ways(gpu.handle, scope, counter=gpu.uuid not in sharing)))
             except pynvml.NVMLError as error:
                 unread.append(error)
         if not ways:
-            reason, fix = _why(unread[-1], "No GPU here tells its energy or its power through NVML")
-            # A Jetson's is measured with its board, by another backend.
+            reason, fix = _reason_and_fix(unread[-1], "No GPU of this machine reports its energy or its power through NVML")
+            # The GPU of a Jetson is measured with its module, by another backend.
             raise BackendUnavailableError(reason, fix, present=not _is_jetson(self.proc))
-        missing, numbers = _missing(unread), self._numbers(visible)
+        missing, numbers = _missing_sentence(unread), self._cuda_numbers(visible)
         return [
             self._open_one(driver, gpu, ways, note, missing, numbers.get(gpu.uuid), module=gpu.uuid in modules)
             for gpu, ways in ways
@@ -292,7 +296,7 @@ class NvmlBackend:
         *,
         module: bool,
     ) -> _Gpu:
-        counts = ways[0].query is joules
+        counts = ways[0].query is read_joules
         sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
         device = Device(
             id=f"nvml:{gpu.uuid}",
@@ -315,55 +319,55 @@ class NvmlBackend:
         power = ways[1].query if len(ways) > 1 else None
         return _CountingGpu(device, driver, gpu.uuid, ways[0].query, power, knows_pids=knows_pids)
 
-    def _visible(self, found: Sequence[_Found]) -> tuple[Sequence[_Found], str | None]:
-        """Return the GPUs that CUDA shows, in its order, and a note where that is not certain.
+    def _select_visible_gpus(self, found: Sequence[_Found]) -> tuple[Sequence[_Found], str | None]:
+        """Return the GPUs that CUDA shows, in its order, and a note if that is not certain.
 
-        CUDA numbers the GPUs that a process can open. It cannot open another job's, nor one that is lost.
+        CUDA numbers only the GPUs that a process can open: not those of other jobs, nor lost ones.
         """
         text = self.environ.get("CUDA_VISIBLE_DEVICES")
         if text is None:
             return found, None
-        if says_numbers(text) and not in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in found]):
-            return found, f"CUDA_VISIBLE_DEVICES={text} does not say which GPUs these are, so all are counted."
-        return [found[i] for i in shown(text, [(gpu.uuid, *gpu.slices) for gpu in found])], None
+        if selects_by_number(text) and not is_in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in found]):
+            return found, f"The GPUs of CUDA_VISIBLE_DEVICES={text} cannot be identified, so all are counted."
+        return [found[i] for i in select_visible(text, [(gpu.uuid, *gpu.slices) for gpu in found])], None
 
-    def _numbers(self, visible: Sequence[_Found]) -> Mapping[str, int]:
-        """Return by which numbers CUDA knows the GPUs that it shows, by their UUIDs.
+    def _cuda_numbers(self, visible: Sequence[_Found]) -> Mapping[str, int]:
+        """Return CUDA's numbers of the visible GPUs, by their UUIDs.
 
-        None are known where its order is not, and where MIG is on: then slices have numbers, not GPUs.
+        They are unknown if CUDA's order is, and if MIG is on: then slices have numbers, not GPUs.
         """
-        by_numbers = says_numbers(self.environ.get("CUDA_VISIBLE_DEVICES", "0"))
-        ordered = not by_numbers or in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in visible])
+        by_numbers = selects_by_number(self.environ.get("CUDA_VISIBLE_DEVICES", "0"))
+        ordered = not by_numbers or is_in_bus_order(self.environ.get("CUDA_DEVICE_ORDER"), [gpu.name for gpu in visible])
         known = ordered and not any(gpu.mig for gpu in visible)
         return {gpu.uuid: number for number, gpu in enumerate(visible)} if known else {}
 
 
-def _look(uuid: str, handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle
-    name, place, node = "NVIDIA GPU", (0, 0, 0), None
+def _describe_gpu(uuid: str, handle: Any, pci: Path) -> _Found:  # noqa: ANN401 - an opaque handle
+    name, bus_address, node = "NVIDIA GPU", (0, 0, 0), None
     with contextlib.suppress(pynvml.NVMLError):
         name = pynvml.nvmlDeviceGetName(handle)
-    # A GPU that does not say where it is keeps NVML's order.
+    # A GPU without a known PCI address keeps NVML's order.
     with contextlib.suppress(pynvml.NVMLError):
         bus = pynvml.nvmlDeviceGetPciInfo(handle)
-        place = (bus.domain, bus.bus, bus.device)
-        node = _node(pci / f"{bus.domain:04x}:{bus.bus:02x}:{bus.device:02x}.0")
+        bus_address = (bus.domain, bus.bus, bus.device)
+        node = _read_node(pci / f"{bus.domain:04x}:{bus.bus:02x}:{bus.device:02x}.0")
     mig = False
     slices = []
     with contextlib.suppress(pynvml.NVMLError):
         mig = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
         for i in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle) if mig else 0):
-            with contextlib.suppress(pynvml.NVMLError):  # places may be free
+            with contextlib.suppress(pynvml.NVMLError):  # an index may be unused
                 slices.append(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, i)))
-    return _Found(handle, uuid, name, tuple(slices), mig, place, node)
+    return _Found(handle, uuid, name, tuple(slices), mig, bus_address, node)
 
 
-def _node(folder: Path) -> int | None:
+def _read_node(folder: Path) -> int | None:
     text = read_text(folder / "numa_node")
-    return int(text) if text and text.isdecimal() else None  # -1 is Linux's word for an unknown one
+    return int(text) if text and text.isdecimal() else None  # Linux reports -1 if it is unknown
 
 
 def _has_gpu(pci: Path) -> bool:
-    """Return whether NVIDIA has a display controller on the PCI bus, be there a driver or not."""
+    """Return whether the PCI bus has a display controller of NVIDIA, with or without a driver."""
     return any(
         read_text(folder / "vendor") == "0x10de" and (read_text(folder / "class") or "").startswith("0x03")
         for folder in pci.glob("*")
@@ -374,28 +378,28 @@ def _is_jetson(proc: Path) -> bool:
     return "nvidia,tegra" in (read_text(proc / "device-tree/compatible") or "")
 
 
-def _why(error: pynvml.NVMLError, what: str) -> tuple[str, str | None]:
-    """Return the reason and its fix."""
+def _reason_and_fix(error: pynvml.NVMLError, what: str) -> tuple[str, str | None]:
+    """Return the reason and the fix for an error."""
     return _FIXES.get(error.value, (f"{what}: {error}.", None))
 
 
-def _nothing_opens(refusals: Sequence[pynvml.NVMLError], unread: Sequence[pynvml.NVMLError]) -> BackendUnavailableError:
+def _none_opens(refusals: Sequence[pynvml.NVMLError], unread: Sequence[pynvml.NVMLError]) -> BackendUnavailableError:
     if unread:
-        reason, fix = _why(unread[0], "No NVIDIA GPU answers")
+        reason, fix = _reason_and_fix(unread[0], "No NVIDIA GPU answers")
         return BackendUnavailableError(reason, fix, present=True)
     if refusals:
-        fix = "Ask the scheduler for one (`--gpus=1` with SLURM), or, if they are yours, for access to /dev/nvidia*."
-        return BackendUnavailableError("This job may use none of the machine's NVIDIA GPUs.", fix)
-    return BackendUnavailableError("The NVIDIA driver shows no GPU.")
+        fix = "Request a GPU from the scheduler (`--gpus=1` with SLURM) or, if they are yours, access to /dev/nvidia*."
+        return BackendUnavailableError("This job has no access to the machine's NVIDIA GPUs.", fix)
+    return BackendUnavailableError("The NVIDIA driver lists no GPU.")
 
 
-def _missing(unread: Sequence[pynvml.NVMLError]) -> str | None:
-    """Return a sentence on the GPUs whose energy is not told; None where there are none."""
+def _missing_sentence(unread: Sequence[pynvml.NVMLError]) -> str | None:
+    """Return a sentence on the GPUs that cannot be read; None if there are none."""
     if not unread:
         return None
     causes = ", ".join(dict.fromkeys(str(error) for error in unread))
     who, whose = ("1 GPU", "its") if len(unread) == 1 else (f"{len(unread)} GPUs", "their")
-    return f"{who} of this machine cannot be read ({causes}): {whose} energy is missing."
+    return f"{who} of this machine cannot be read ({causes}): {whose} energy is not included."
 
 
 def _in_initial_pid_namespace(proc: Path) -> bool:
@@ -405,22 +409,22 @@ def _in_initial_pid_namespace(proc: Path) -> bool:
         return False
 
 
-def _ways_that_work(handle: Any, scope: int, *, counter: bool) -> Sequence[_Way]:  # noqa: ANN401 - an opaque handle
-    """Return the ways to read a GPU, the best first; on some boards each says that it is not supported.
+def _find_working_ways(handle: Any, scope: int, *, counter: bool) -> Sequence[_Way]:  # noqa: ANN401 - an opaque handle
+    """Return the ways to read a GPU that work, the best first; some boards support none.
 
     Args:
-        handle: NVML's.
-        scope: Of the power.
-        counter: Whether its energy counter is its own.
+        handle: NVML's handle.
+        scope: Scope of the power.
+        counter: Whether the GPU has an energy counter of its own.
 
     Raises:
         NVMLError: None works.
     """
-    instant = partial(field_watts, pynvml.NVML_FI_DEV_POWER_INSTANT, scope)
-    average = average_watts if scope == SCOPE_GPU else partial(field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
+    instant = partial(read_field_watts, pynvml.NVML_FI_DEV_POWER_INSTANT, scope)
+    average = read_average_watts if scope == SCOPE_GPU else partial(read_field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
     working: list[_Way] = []
     refusal: pynvml.NVMLError | None = None
-    for way in (_Way(joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE))[not counter :]:
+    for way in (_Way(read_joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE))[not counter :]:
         try:
             way.query(handle)
         except pynvml.NVMLError as error:

@@ -1,4 +1,4 @@
-"""Find devices whose energy another device's figure contains."""
+"""Find devices whose energy is included in another device's figure."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,24 @@ from ml_energy_callbacks.readings import Device
 
 
 def counted_twice(devices: Sequence[Device]) -> dict[str, str]:
-    """Return the devices whose energy another device's figure holds, and the models of what is measured."""
+    """Return the devices that another device's figure includes, and the power models of measured kinds, with the reasons."""
     parts = [device for device in devices if not device.whole_machine]
-    inside = {
+    included = {
         device.id: other.id
         for i, device in enumerate(parts)
         for j, other in enumerate(parts)
-        if _holds(other, device) and not (i < j and _holds(device, other))  # of two that hold each other, the first
+        if _includes(other, device)
+        and not (i < j and _includes(device, other))  # of two that include each other, the first counts
     }
-    counted = [device for device in parts if device.method != "model" and device.id not in inside]
-    told = {kind for device in counted for kind in (device.kind, *device.covers)}
-    models = [device.id for device in parts if device.method == "model" and device.kind in told]
-    return {name: f"{name} is inside the figure of {other}." for name, other in inside.items()} | dict.fromkeys(models, "")
+    counted = [device for device in parts if device.method != "model" and device.id not in included]
+    measured_kinds = {kind for device in counted for kind in (device.kind, *device.covers)}
+    models = [device.id for device in parts if device.method == "model" and device.kind in measured_kinds]
+    return {name: f"{name} is included in the figure of {other}." for name, other in included.items()} | dict.fromkeys(
+        models, ""
+    )
 
 
-def _holds(whole: Device, part: Device) -> bool:
-    """Return whether a device's figure holds another's energy; where both say on which node they are, it has to be one."""
+def _includes(whole: Device, part: Device) -> bool:
+    """Return whether a device's figure includes another's energy; devices on different known nodes do not overlap."""
     elsewhere = None not in {whole.node, part.node} and whole.node != part.node
     return part.kind in whole.covers and part.backend != whole.backend and not elsewhere

@@ -1,4 +1,4 @@
-"""Intel and AMD processors through RAPL's counters: Linux's powercap tree, or its perf events where that is closed."""
+"""Intel and AMD processors through RAPL's counters: Linux's powercap tree or, if it is not readable, perf events."""
 
 import contextlib
 import errno
@@ -20,8 +20,8 @@ from ml_energy_callbacks.readings import Device
 _Part = Literal["cpu", "dram"]
 
 _UNCERTAINTY: dict[_Part, float] = {"cpu": 0.20, "dram": 0.20}
-"""DRAM: Desrochers, Paradis and Weaver, "A Validation of DRAM RAPL Power Measurements", MEMSYS 2016. Package: our assumption,
-for AMD's and Hygon's counters, whose accuracy we know of no source for."""
+"""DRAM: Desrochers, Paradis and Weaver, "A Validation of DRAM RAPL Power Measurements", MEMSYS 2016. Package: our assumption
+for AMD's and Hygon's counters; we know of no source for their accuracy."""
 
 _INTEL_PACKAGE_UNCERTAINTY = 0.05
 """Khan et al., "RAPL in Action", ACM TOMPECS 3(2), 2018."""
@@ -30,18 +30,18 @@ _PERIOD_S = 0.001
 """Refresh of the counters: Intel SDM volume 3B, section on RAPL, "updated every ~1 msec"."""
 
 _REOPEN_NS = NS_PER_S
-"""Between two attempts to open a counter that cannot be read."""
+"""Time between two attempts to reopen a counter that cannot be read."""
 
 _MICROJOULE = 1e-6
 
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
-"""Names of packages in Linux, drivers/powercap/intel_rapl_common.c; AMD's processors have the same."""
+"""Names of packages in Linux, drivers/powercap/intel_rapl_common.c; the same for AMD's processors."""
 
 _EVENTS: dict[_Part, str] = {"cpu": "energy-pkg", "dram": "energy-ram"}
-"""Names of events in Linux, arch/x86/events/rapl.c; the others are inside the package or contain it."""
+"""Names of events in Linux, arch/x86/events/rapl.c; the others are part of the package or include it."""
 
 _ONE_COUNTER_VENDORS = ("AuthenticAMD", "HygonGenuine")
-"""Their energy counter is the package's; Linux 6.9 to 6.11 shows it once for each die nevertheless."""
+"""Vendors with one energy counter per package, although Linux 6.9 to 6.11 shows it once for each die."""
 
 _INTEL = "GenuineIntel"
 _VENDORS = (_INTEL, *_ONE_COUNTER_VENDORS)
@@ -52,32 +52,29 @@ _LET_ALL_READ = (
     "&& sudo udevadm trigger --subsystem-match=powercap --action=add"
 )
 _DENIED_BY_POWERCAP = (
-    "The processor's energy counters (RAPL) can be read by root alone.",
+    "The processor's energy counters (RAPL) are readable only by root.",
     f"To let every user read them, now and after each boot: {_LET_ALL_READ}",
 )
 _DENIED_BY_PERF = (
-    "The processor's energy counters (RAPL) are closed to this user.",
+    "This user has no permission to read the processor's energy counters (RAPL).",
     (
-        "To open them until the next boot: `sudo sysctl kernel.perf_event_paranoid=0`; "
-        "a container has to be started with `--cap-add PERFMON`, too."
+        "To allow it until the next boot: `sudo sysctl kernel.perf_event_paranoid=0`; "
+        "start a container with `--cap-add PERFMON` as well."
     ),
 )
 _HIDDEN = (
     "The processor's energy counters (RAPL) are hidden from this container.",
     (
-        "Start it with `docker run --security-opt systempaths=unconfined`, and `--security-opt apparmor=unconfined` where the "
-        f"host uses AppArmor. To let users other than root read them, do this on the host: {_LET_ALL_READ}"
+        "Start it with `docker run --security-opt systempaths=unconfined`, and `--security-opt apparmor=unconfined` if the "
+        f"host uses AppArmor. To let users other than root read them, run this on the host: {_LET_ALL_READ}"
     ),
 )
-"""Docker mounts an empty folder over /sys/devices/virtual/powercap, and its AppArmor profile denies what is below."""
+"""Docker mounts an empty folder over /sys/devices/virtual/powercap, and its AppArmor profile denies access below it."""
 
-_SILENT = "The processor's energy counters (RAPL) are there and tell nothing."
-_VIRTUAL = "This machine shows no energy counter of its processor (RAPL); virtual machines have none."
-_NOTHING = "This machine shows no energy counter of its processor (RAPL)."
-_LOAD_MODULE = (
-    "Load the kernel's module for it, which is AMD's too: `sudo modprobe intel_rapl_msr`; "
-    "where this is a container, on its host."
-)
+_SILENT = "The processor's energy counters (RAPL) exist but report nothing."
+_VIRTUAL = "This machine has no energy counter of its processor (RAPL); virtual machines have none."
+_NOTHING = "This machine has no energy counter of its processor (RAPL)."
+_LOAD_MODULE = "Load the kernel module for it, also for AMD: `sudo modprobe intel_rapl_msr`; for a container, on its host."
 
 
 class _Counter(Protocol):
@@ -87,7 +84,7 @@ class _Counter(Protocol):
 
 
 class _Zone:
-    """One counter, held open: a read is one system call."""
+    """One counter, kept open: a read is one system call."""
 
     def __init__(self, device: Device, open_counter: Callable[[], _Counter], unit_joules: float, clock: Clock) -> None:
         self.device = device
@@ -110,7 +107,7 @@ class _Zone:
             raise
 
     def _reopen(self) -> None:
-        """After a reload of the kernel's module, the old file is dead for good."""
+        """Reopen the counter: after a reload of the kernel module, the old descriptor never works again."""
         now = self._clock()
         if now - self._opened_ns < _REOPEN_NS:
             return
@@ -128,7 +125,7 @@ class _Zone:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A counter to be opened."""
+    """A counter to open."""
 
     package: str
     part: _Part
@@ -140,15 +137,15 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class RaplBackend:
-    """Packages and their memory, by name.
+    """Packages and their memory, identified by name.
 
-    ``core`` and ``uncore`` are inside the package and ``psys`` contains it; ``intel-rapl-mmio`` shows the same counters once
-    more. None of these is read.
+    ``core`` and ``uncore`` are part of the package, ``psys`` includes it, and ``intel-rapl-mmio`` shows the same counters
+    again: none of these is read.
 
     Attributes:
         root: The powercap tree.
-        event_source: The units that count perf events, for where the powercap tree is closed or missing.
-        cpus: The CPUs, and which package each is in.
+        event_source: The units that count perf events, used if the powercap tree is not readable or missing.
+        cpus: The CPUs and the package of each.
         proc: Linux's process file system.
         clock: Monotonic clock.
     """
@@ -164,11 +161,14 @@ class RaplBackend:
         """Open each package and each memory counter.
 
         Raises:
-            BackendUnavailableError: There is no counter, or this user may not read them.
+            BackendUnavailableError: There is no counter, or this user has no permission to read it.
         """
         cpuinfo = read_text(self.proc / "cpuinfo") or ""
-        refusals = [_HIDDEN] if None in self._names() else []
-        for plans, refusal in ((self._powercap(cpuinfo), _DENIED_BY_POWERCAP), (self._perf(cpuinfo), _DENIED_BY_PERF)):
+        refusals = [_HIDDEN] if None in self._zone_names() else []
+        for plans, refusal in (
+            (self._powercap_plans(cpuinfo), _DENIED_BY_POWERCAP),
+            (self._perf_plans(cpuinfo), _DENIED_BY_PERF),
+        ):
             try:
                 zones = self._open_all(plans, cpuinfo)
             except PermissionError:
@@ -178,20 +178,20 @@ class RaplBackend:
                     return zones
         if refusals:
             raise BackendUnavailableError(*refusals[0], present=True)
-        raise self._none(cpuinfo)
+        raise self._explain_absence(cpuinfo)
 
     def _open_all(self, plans: Iterable[_Plan], cpuinfo: str) -> Sequence[_Zone]:
-        """Open what can be read; after an error nothing is left open.
+        """Open the counters that can be read; after an error none is left open.
 
         Raises:
-            PermissionError: A package may not be read.
+            PermissionError: This user has no permission to read a package's counter.
         """
         zones: list[_Zone] = []
         silent: list[str] = []
         with contextlib.ExitStack() as opened:
             for plan in plans:
                 try:
-                    zone = self._zone(plan, cpuinfo)
+                    zone = self._make_zone(plan, cpuinfo)
                 except PermissionError:
                     if plan.part == "dram":
                         continue
@@ -209,13 +209,13 @@ class RaplBackend:
                     zones.append(zone)
             opened.pop_all()
         if silent:
-            # Of a package that tells nothing, or of its memory.
-            missing = f"RAPL's counters of {', '.join(dict.fromkeys(silent))} tell nothing: that energy is missing."
+            # Packages whose counter, or whose memory's counter, cannot be read.
+            missing = f"RAPL's counters of {', '.join(dict.fromkeys(silent))} cannot be read: their energy is not included."
             for zone in zones:
                 zone.device = replace(zone.device, missing=missing)
         return zones
 
-    def _zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
+    def _make_zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
         package = plan.part == "cpu"
         name = plan.package if package else f"{plan.package}-dram"
         device = Device(
@@ -229,16 +229,16 @@ class RaplBackend:
             wrap_joules=plan.wrap_joules,
             update_period_s=_PERIOD_S,
             note=plan.note,
-            # What else tells a processor's energy, such as the driver of its graphics, tells that of the same package.
+            # Other sources of a processor's energy, such as the driver of its graphics, cover the same package.
             covers=("cpu",) if package else (),
         )
         return _Zone(device, plan.open_counter, plan.unit_joules, self.clock)
 
-    def _names(self) -> Sequence[str | None]:
-        """Return the names of the zones, None for one that is there by its link alone."""
+    def _zone_names(self) -> Sequence[str | None]:
+        """Return the names of the zones, None for a zone whose link leads nowhere."""
         return [read_text(folder / "name") for folder in self.root.glob("intel-rapl:*")]
 
-    def _powercap(self, cpuinfo: str) -> Iterator[_Plan]:
+    def _powercap_plans(self, cpuinfo: str) -> Iterator[_Plan]:
         one_counter = _one_counter(cpuinfo)
         seen = set()
         for folder in sorted(self.root.glob("intel-rapl:*"), key=lambda folder: (len(folder.name), folder.name)):
@@ -252,7 +252,7 @@ class RaplBackend:
             for memory in sorted(memories)[:1]:
                 yield _powercap_plan(memory, package, "dram")
 
-    def _perf(self, cpuinfo: str) -> Iterator[_Plan]:
+    def _perf_plans(self, cpuinfo: str) -> Iterator[_Plan]:
         unit = self.event_source / "power"
         kind = re.fullmatch(r"\d{1,10}", read_text(unit / "type") or "")
         if kind is None:
@@ -260,18 +260,20 @@ class RaplBackend:
         for cpu, package in self._counting_cpus(read_text(unit / "cpumask") or "", cpuinfo):
             for part, event in _EVENTS.items():
                 config = re.fullmatch(r"event=(0x[0-9a-f]{1,16})", read_text(unit / "events" / event) or "")
-                scale = _positive(read_text(unit / "events" / f"{event}.scale") or "")
+                scale = _positive_number(read_text(unit / "events" / f"{event}.scale") or "")
                 if config is not None and scale is not None:
                     open_counter = partial(PerfEvent, int(kind[0]), int(config[1], 16), cpu)
                     yield _Plan(package, part, open_counter, scale, note="Read through Linux's perf events.")
 
     def _counting_cpus(self, mask: str, cpuinfo: str) -> Iterator[tuple[int, str]]:
-        """Yield the CPUs that count, each with the name of its package."""
-        places = {cpu: [self._place(cpu, what) for what in ("physical_package_id", "die_id")] for cpu in _numbers(mask)}
-        packages = [package for package, _ in places.values()]
+        """Yield the CPUs on which the events are counted, with the names of their packages."""
+        topologies = {
+            cpu: [self._read_topology(cpu, what) for what in ("physical_package_id", "die_id")] for cpu in _parse_cpu_list(mask)
+        }
+        packages = [package for package, _ in topologies.values()]
         one_counter = _one_counter(cpuinfo)
         seen = set()
-        for cpu, (package, die) in places.items():
+        for cpu, (package, die) in topologies.items():
             if one_counter or packages.count(package) == 1:
                 if package not in seen:
                     yield cpu, f"package-{package}"
@@ -279,12 +281,12 @@ class RaplBackend:
             else:
                 yield cpu, f"package-{package}-die-{die}"
 
-    def _place(self, cpu: int, what: str) -> str:
+    def _read_topology(self, cpu: int, what: str) -> str:
         return read_text(self.cpus / f"cpu{cpu}" / "topology" / what) or str(cpu)
 
-    def _none(self, cpuinfo: str) -> BackendUnavailableError:
-        """Return why there is no counter, though none is refused."""
-        if self._names():
+    def _explain_absence(self, cpuinfo: str) -> BackendUnavailableError:
+        """Return the reason if no counter exists and none is denied."""
+        if self._zone_names():
             return BackendUnavailableError(_SILENT, present=True)
         if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE):
             return BackendUnavailableError(_VIRTUAL)
@@ -298,26 +300,26 @@ def _one_counter(cpuinfo: str) -> bool:
 
 
 def _powercap_plan(folder: Path, package: str, part: _Part) -> _Plan:
-    limit = _positive(read_text(folder / "max_energy_range_uj") or "")
+    limit = _positive_number(read_text(folder / "max_energy_range_uj") or "")
     wrap_joules = None if limit is None else limit * _MICROJOULE
     return _Plan(package, part, partial(_open_file, folder, package if part == "cpu" else part), _MICROJOULE, wrap_joules)
 
 
 def _open_file(folder: Path, name: str) -> NumberFile:
-    """Open a zone's counter, as long as the folder is the zone's: they are numbered anew when the module is loaded."""
+    """Open a zone's counter if the folder is still the zone's: loading the module renumbers the folders."""
     if read_text(folder / "name") != name:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     return NumberFile(folder / "energy_uj")
 
 
-def _numbers(mask: str) -> Iterator[int]:
-    """Yield the CPUs of a list such as ``0,28`` or ``0-1``; none of what is no such list."""
-    if re.fullmatch(r"(\d{1,4}(-\d{1,4})?(,|$))+", mask):  # four digits: Linux knows 8192 CPUs
+def _parse_cpu_list(mask: str) -> Iterator[int]:
+    """Yield the CPUs of a list such as ``0,28`` or ``0-1``; none if the text is not such a list."""
+    if re.fullmatch(r"(\d{1,4}(-\d{1,4})?(,|$))+", mask):  # four digits: Linux supports up to 8192 CPUs
         for first, last in re.findall(r"(\d+)(?:-(\d+))?", mask):
             yield from range(int(first), int(last or first) + 1)
 
 
-def _positive(text: str) -> float | None:
+def _positive_number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:

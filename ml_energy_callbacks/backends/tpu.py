@@ -1,4 +1,4 @@
-"""Google TPUs: an estimate from their duty cycle, for no TPU tells its power."""
+"""Google TPUs: an estimate from their duty cycle, because no TPU reports its power."""
 
 import math
 import re
@@ -21,8 +21,8 @@ WATTS: Mapping[str, tuple[float, float]] = {"v3": (123.0, 220.0), "v4": (90.0, 1
 on v3 and v4 give the same figures as "measured min/mean/max power"; it has published none for any other generation."""
 
 _UNCERTAINTY = 0.3
-"""A duty cycle tells how long a chip was busy, not with what: busy chips drew 121 to 192 W (v4) and 175 to 262 W (v3), that is
--29 % to +19 % of the mean (the same table). That an own wattage is no better is our assumption."""
+"""A duty cycle is a chip's busy time, whatever it computes: busy chips drew 121 to 192 W (v4) and 175 to 262 W (v3), that is
+-29 % to +19 % of the mean (the same table). We assume that watts given by the user are no more accurate."""
 
 WATTS_VARIABLE = "ML_ENERGY_TPU_WATTS"
 """Environment variable with the watts of one chip: ``<idle>,<busy>``."""
@@ -37,15 +37,15 @@ _GENERATIONS = {
     "0x006f": "v6e",
     "0x0076": "7x",
 }
-"""PCI device, and subsystem where two generations share it, as in Google's ``tpu-info``. Google's virtual network cards and
-disks bear its vendor's number too."""
+"""PCI device, and subsystem if two generations share a device, as in Google's ``tpu-info``. Google's virtual network cards and
+disks have the same vendor number."""
 
 _TYPE = re.compile(r"(?:tpu-?)?(v\d[a-z]*|\dx)-(\d+)")
 """``v4-8``, ``v5litepod-4``, ``tpu7x-8``: the generation and the size of the whole slice."""
 _CHIPS_PER_HOST = 4
 _LITE_CHIPS_PER_HOST = 8
-"""The second of a host that has a slice of a lite generation to itself. As Google hires them out; our assumption where it
-leaves a choice, used only where PCI shows nothing: another number than the server's is an error, never a figure."""
+"""The second is that of a host with a whole slice of a lite generation. By Google's offers; where these differ, our assumption,
+used only if the PCI bus lists no chip: a number that differs from the server's is reported as an error."""
 
 _METHOD = "/tpu.monitoring.runtime.RuntimeMetricService/GetRuntimeMetric"
 _METRIC = "tpu.runtime.tensorcore.dutycycle.percent"
@@ -58,27 +58,27 @@ _MESSAGES = {
     "TPUMetric": (("metrics", 3, "repeated Metric"),),
     "MetricResponse": (("metric", 1, "TPUMetric"),),
 }
-"""Of Google's ``tpu_metric_service.proto``, the fields that are wanted here."""
+"""The fields of Google's ``tpu_metric_service.proto`` that are needed here."""
 
 _ADDRESS = "localhost:8431"
 _PORTS_VARIABLE = "TPU_RUNTIME_METRICS_PORTS"
-"""Tells libtpu where to serve: ``8431`` for one process, ``8431,8432,8433,8434`` for four (README of ``tpu-info``). Google's
-machines set the latter for one process, too, so that the other ports may be silent: our assumption."""
+"""Variable with the ports of libtpu: ``8431`` for one process, ``8431,8432,8433,8434`` for four (README of ``tpu-info``).
+Google's machines set the latter for one process as well, so that the other ports may not answer: our assumption."""
 
 _DEADLINE_S = 0.5
 _SHARED_NS = NS_PER_S // 2
-"""One answer tells of all chips: those read within this time of it share it, and a failure likewise."""
+"""One answer covers all chips: reads within this time share it, and likewise a failure."""
 _INTERVAL_S = 1.0
-"""A call takes about 1.5 ms of a core, most of it to connect. How often the figure is renewed is not said: our choice."""
+"""Our choice: the update period of the figure is not documented. A call takes about 1.5 ms of a core, mostly to connect."""
 _ROUNDING = 0.5
-"""This many percent above 100 are taken for 100."""
+"""Values up to this many percent above 100 are treated as 100."""
 
 
 class _Metrics:
-    """The servers inside libtpu, one to a process, which run while a program uses the chips.
+    """The metrics servers of libtpu, one for each process, which run while a program uses the chips.
 
-    gRPC does not survive a fork, and where a channel is open it may print a line at each, as of workers that load data: a
-    channel lives for one question, some milliseconds of each second.
+    gRPC does not survive a fork, and may print a line at each fork while a channel is open, for example for data-loading
+    workers: a channel is therefore opened for one query, some milliseconds of each second.
     """
 
     def __init__(
@@ -92,52 +92,52 @@ class _Metrics:
         self._messages = _messages()
         self._duties: Mapping[int, float] | ReadError = {}
         self._answered_ns = 0
-        self._waiting: set[int] = set()
+        self._unread: set[int] = set()
 
-    def duty(self, chip: int) -> float:
-        """Return the share of time that the chip was busy.
+    def read_duty(self, chip: int) -> float:
+        """Return the share of time in which the chip was busy.
 
         Raises:
-            ReadError: No server answers in time, or none tells.
+            ReadError: No server answers in time, or none reports it.
         """
-        if chip not in self._waiting or self._clock() - self._answered_ns > _SHARED_NS:
+        if chip not in self._unread or self._clock() - self._answered_ns > _SHARED_NS:
             try:
-                self._duties = self._ask()
+                self._duties = self._query_servers()
             except ReadError as error:
                 self._duties = error
             self._answered_ns = self._clock()
-            self._waiting = set(self._chips)
-        self._waiting.discard(chip)
+            self._unread = set(self._chips)
+        self._unread.discard(chip)
         if isinstance(self._duties, ReadError):
             raise ReadError(str(self._duties))
         if chip not in self._duties:
-            msg = f"The TPU's metrics server tells nothing of chip {chip}."
+            msg = f"The TPU's metrics server does not report chip {chip}."
             raise ReadError(msg)
         return self._duties[chip]
 
-    def _ask(self) -> Mapping[int, float]:
+    def _query_servers(self) -> Mapping[int, float]:
         answers: list[Mapping[int, float]] = []
         failures: list[ReadError] = []
-        for answer in self._answers():
+        for answer in self._server_answers():
             try:
                 if isinstance(answer, ReadError):
                     raise answer
-                answers.append(self._parse(answer))
+                answers.append(self._parse_answer(answer))
             except ReadError as error:
                 failures.append(error)
         if not answers:
             raise failures[0]
-        return _by_chip(answers, self._chips, self._chips_of_host)
+        return _match_chips(answers, self._chips, self._chips_of_host)
 
-    def _answers(self) -> Iterator[bytes | ReadError]:
-        """Ask all servers at once; those that do not answer are waited for together."""
+    def _server_answers(self) -> Iterator[bytes | ReadError]:
+        """Query all servers at once, with one time limit for all."""
         import grpc  # noqa: PLC0415 - an optional extra
 
         request = self._messages["MetricRequest"](metric_name=_METRIC).SerializeToString()
         with ExitStack() as stack:
             calls: list[Any] = []
             for address in self._addresses:
-                # Never by a proxy: the server is on this machine.
+                # Without a proxy: the server is on this machine.
                 channel = stack.enter_context(grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]))
                 calls.append(channel.unary_unary(_METHOD).future(request, timeout=self._deadline_s))
             for address, call in zip(self._addresses, calls, strict=True):
@@ -146,24 +146,24 @@ class _Metrics:
                 except grpc.RpcError:
                     yield ReadError(f"The TPU's metrics server ({address}) does not answer: {call.code().name}.")
 
-    def _parse(self, answer: bytes) -> Mapping[int, float]:
-        """Return the duty cycles by the ids that the server gives the chips."""
+    def _parse_answer(self, answer: bytes) -> Mapping[int, float]:
+        """Return the duty cycles by the server's ids of the chips."""
         from google.protobuf.message import DecodeError  # noqa: PLC0415 - an optional extra
 
         try:
             metrics = self._messages["MetricResponse"].FromString(answer).metric.metrics
         except DecodeError as error:
-            msg = f"The TPU's metrics server gave an answer that cannot be read: {error}"
+            msg = f"The answer of the TPU's metrics server cannot be parsed: {error}"
             raise ReadError(msg) from error
-        duties = {metric.attribute.value.int_attr: _duty(metric.gauge) for metric in metrics}
+        duties = {metric.attribute.value.int_attr: _parse_duty(metric.gauge) for metric in metrics}
         if not duties or len(duties) < len(metrics):
-            msg = "The TPU's metrics server does not say which chip is how busy."
+            msg = "The TPU's metrics server reports no duty cycle for each chip."
             raise ReadError(msg)
         return duties
 
 
 class _Chip:
-    """Integrates the modelled power from one answer to the next."""
+    """Integrates the modelled power from each answer to the next."""
 
     def __init__(self, device: Device, chip: int, metrics: _Metrics, watts: tuple[float, float], clock: Clock) -> None:
         self.device = device
@@ -176,12 +176,12 @@ class _Chip:
         self._closed = False
 
     def read(self) -> float:
-        """Return the modelled joules since the first answer; what the chip drew while there was none is not among them."""
+        """Return the modelled joules since the first answer, without the time in which there was no answer."""
         if self._closed:
             msg = f"{self.device.id} is closed."
             raise ReadError(msg)
         before, self._last = self._last, None
-        watts = self._idle + (self._busy - self._idle) * self._metrics.duty(self._chip)
+        watts = self._idle + (self._busy - self._idle) * self._metrics.read_duty(self._chip)
         now = self._clock()
         self._last = (now, watts)
         if before is not None:
@@ -189,26 +189,26 @@ class _Chip:
         return self._joules
 
     def close(self) -> None:
-        """Read no more; calling it twice is harmless."""
+        """Close the chip; calling it twice is harmless."""
         self._closed = True
 
 
 @dataclass(frozen=True, slots=True)
 class TpuBackend:
-    """The chips of this host: idle power, and from there to a busy chip's in proportion to the duty cycle.
+    """The chips of this host: power between idle and busy, in proportion to the duty cycle.
 
-    A chip that is busy all the time gets the mean that was measured under production load, not the maximum: a duty cycle of
-    100 % says that some operation ran at every instant, not that the matrix units were full.
+    A chip that is busy all the time gets the mean power measured under production load, not the maximum: a duty cycle of 100 %
+    means that some operation ran at every instant, not that the matrix units were fully used.
 
     Attributes:
-        address: Where libtpu answers, with commas between several; None for the ports of ``TPU_RUNTIME_METRICS_PORTS``, by
-            which libtpu goes, else its usual one.
+        address: Addresses of libtpu's servers, separated by commas; None for the ports in ``TPU_RUNTIME_METRICS_PORTS``, which
+            libtpu uses, or else its default port.
         root: Linux's PCI devices.
-        environ: Holds ``TPU_ACCELERATOR_TYPE``, ``TPU_VISIBLE_CHIPS`` or its other name ``TPU_VISIBLE_DEVICES``,
+        environ: Contains ``TPU_ACCELERATOR_TYPE``, ``TPU_VISIBLE_CHIPS`` or its other name ``TPU_VISIBLE_DEVICES``,
             ``TPU_RUNTIME_METRICS_PORTS`` and ``ML_ENERGY_TPU_WATTS``.
-        watts: Power of one chip, idle and busy, in W; None for the environment's, else the published one.
+        watts: Power of one chip, idle and busy, in W; None for the value in the environment, or else the published one.
         clock: Monotonic clock.
-        deadline_s: A server that has not answered by then, in s, cannot be read.
+        deadline_s: Time limit of a server's answer in s.
     """
 
     address: str | None = None
@@ -220,28 +220,28 @@ class TpuBackend:
     deadline_s: float = _DEADLINE_S
 
     def open(self) -> Sequence[_Chip]:
-        """Return the model of each chip of this host that the process may use; the server is not asked yet.
+        """Return the model of each chip of this host that the process may use; the server is not queried yet.
 
         Raises:
-            BackendUnavailableError: There is no TPU, its power is not known, the extra is missing, or the process is to use
+            BackendUnavailableError: There is no TPU, its power is unknown, the extra is missing, or the process is to use
                 chips that this host does not have.
-            ConfigurationError: The wattage that the user gives cannot be one.
+            ConfigurationError: The watts given by the user are invalid.
         """
-        own = self._own_watts()
-        generation, chips_of_host = self._hardware()
+        own = self._given_watts()
+        generation, chips_of_host = self._detect_chips()
         watts = own or WATTS.get(generation)
         if watts is None:
-            msg = f"Nobody has published what a TPU {generation} chip draws, and no TPU tells."
+            msg = f"The power of a TPU {generation} chip has not been published, and TPUs do not report it."
             raise BackendUnavailableError(msg, f"Set {WATTS_VARIABLE}=<idle>,<busy> (watts of one chip).", present=True)
         try:
             import grpc  # noqa: F401, PLC0415 - an optional extra
             from google.protobuf import message_factory  # noqa: F401, PLC0415 - as above
         except ImportError as error:
-            msg = "Asking a TPU how busy it is takes gRPC, which is not installed."
+            msg = "Reading the duty cycle of a TPU requires gRPC, which is not installed."
             raise BackendUnavailableError(msg, "Run `pip install 'ml-energy-callbacks[tpu]'`.", present=True) from error
-        chips = self._visible(chips_of_host)
+        chips = self._select_visible(chips_of_host)
         metrics = _Metrics(self._addresses(), chips, chips_of_host, self.clock, self.deadline_s)
-        source = "as the user says" if own else "as Google measured"
+        source = "given by the user" if own else "measured by Google"
         note = f"{watts[0]:g} W when idle to {watts[1]:g} W when busy ({source}), in proportion to the chip's duty cycle."
         return [
             _Chip(
@@ -265,8 +265,8 @@ class TpuBackend:
             for chip in chips
         ]
 
-    def _own_watts(self) -> tuple[float, float] | None:
-        """Return the wattage that the user gives, or None where there is none."""
+    def _given_watts(self) -> tuple[float, float] | None:
+        """Return the watts given by the user, or None."""
         text = self.environ.get(WATTS_VARIABLE)
         if self.watts is None and not text:
             return None
@@ -280,22 +280,22 @@ class TpuBackend:
             raise ConfigurationError(msg)
         return idle, busy
 
-    def _hardware(self) -> tuple[str, int]:
-        """Return the generation and the number of this host's chips."""
+    def _detect_chips(self) -> tuple[str, int]:
+        """Return the generation and the number of chips of this host."""
         found = Counter(generation for device in self.root.glob("*") if (generation := _generation(device)))
         if found:
             return found.most_common(1)[0]
         name = self.environ.get("TPU_ACCELERATOR_TYPE")
-        if told := _TYPE.fullmatch(name or self.environ.get("ACCELERATOR_TYPE", "")):
-            generation = told[1].replace("litepod", "e")
-            return generation, _chips_of_host(generation, int(told[2]))
+        if slice_type := _TYPE.fullmatch(name or self.environ.get("ACCELERATOR_TYPE", "")):
+            generation = slice_type[1].replace("litepod", "e")
+            return generation, _chips_of_host(generation, int(slice_type[2]))
         if name:
-            msg = f"TPU_ACCELERATOR_TYPE is {name!r}, which names no known TPU."
+            msg = f"TPU_ACCELERATOR_TYPE is {name!r}, which is not a known TPU type."
             raise BackendUnavailableError(msg, "Set it to the TPU's type, such as v4-8 or v5litepod-4.", present=True)
         msg = "This machine has no TPU."
         raise BackendUnavailableError(msg)
 
-    def _visible(self, chips_of_host: int) -> Sequence[int]:
+    def _select_visible(self, chips_of_host: int) -> Sequence[int]:
         """Return the numbers of the chips that this process may use."""
         for variable in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"):
             words = {word.strip() for word in self.environ.get(variable, "").split(",")} - {""}
@@ -309,7 +309,7 @@ class TpuBackend:
         return range(chips_of_host)
 
     def _addresses(self) -> Sequence[str]:
-        """Return where to ask."""
+        """Return the addresses of the servers."""
         if self.address is not None:
             return self.address.split(",")
         ports = [port.strip() for port in self.environ.get(_PORTS_VARIABLE, "").split(",")]
@@ -324,16 +324,16 @@ def _generation(device: Path) -> str | None:
 
 
 def _chips_of_host(generation: str, size: int) -> int:
-    """Return the chips of one host of a slice; the sizes of all but the lite generations count cores, two to a chip."""
+    """Return the chips of one host of a slice; sizes count cores, two per chip, except for the lite generations."""
     if generation.endswith("e"):
         return size if 0 < size <= _LITE_CHIPS_PER_HOST else _CHIPS_PER_HOST
     return min(max(1, size // 2), _CHIPS_PER_HOST)
 
 
 def _messages() -> Mapping[str, Any]:
-    """Return the classes of the messages, in a pool of their own: ``tpu-info`` brings the same names.
+    """Return the classes of the messages, in a pool of their own, because ``tpu-info`` defines the same names.
 
-    As proto2 they look the same on the wire, and tell a duty cycle of 0 from none.
+    As proto2 they have the same encoding, and distinguish a duty cycle of 0 from a missing one.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - an optional extra
 
@@ -353,7 +353,7 @@ def _messages() -> Mapping[str, Any]:
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in _MESSAGES}
 
 
-def _duty(gauge: Any) -> float:  # noqa: ANN401 - its class is made at run time
+def _parse_duty(gauge: Any) -> float:  # noqa: ANN401 - its class is made at run time
     percent: float = gauge.as_double if gauge.HasField("as_double") else gauge.as_int if gauge.HasField("as_int") else math.nan
     if not 0 <= percent <= 100 + _ROUNDING:
         msg = f"The TPU's metrics server gives a duty cycle of {percent} %."
@@ -361,33 +361,31 @@ def _duty(gauge: Any) -> float:  # noqa: ANN401 - its class is made at run time
     return min(percent, 100.0) / 100
 
 
-def _by_chip(answers: Sequence[Mapping[int, float]], chips: Sequence[int], chips_of_host: int) -> Mapping[int, float]:
+def _match_chips(answers: Sequence[Mapping[int, float]], chips: Sequence[int], chips_of_host: int) -> Mapping[int, float]:
     """Return the duty cycles by the numbers of this host's chips.
 
-    Ids may be other numbers than ours: those of a slice's second host go on from the first's, a chip with two cores may take
-    two. Where there is one for each chip of the host they are the chips in their order. Else they have to be our numbers: fewer
-    or other ones may be of the chips that another process uses.
+    The servers' ids may differ from these numbers: those of a slice's second host continue the first's, and a chip with two
+    cores may have two ids. If there is one id for each chip of the host, the ids are matched in order. Otherwise they have to
+    equal the numbers, because other ids may belong to chips that another process uses.
 
     Args:
-        answers: What each server tells, by the ids that it gives the chips.
+        answers: The duty cycles of each server, by its ids of the chips.
         chips: The chips that this process uses.
-        chips_of_host: How many there are, in use or not.
+        chips_of_host: The number of chips of the host, in use or not.
     """
     duties: Mapping[int, float] = {}
     for answer in answers:
-        if len(answer) == chips_of_host:  # this server speaks for the other processes too
+        if len(answer) == chips_of_host:  # this server also reports the other processes' chips
             duties = answer
             break
         if twice := duties.keys() & answer.keys():
-            msg = (
-                f"Two metrics servers of the TPU tell of chip {min(twice)}: each counts its own chips, by numbers unknown here."
-            )
+            msg = f"Two metrics servers of the TPU report chip {min(twice)}: each numbers its own chips, in an unknown order."
             raise ReadError(msg)
         duties = {**duties, **answer}
     if len(duties) == chips_of_host:
         return {chip: duties[chip_id] for chip, chip_id in enumerate(sorted(duties))}
     if duties.keys() <= set(chips) or set(chips) <= duties.keys() <= set(range(chips_of_host)):
         return duties
-    told, ours = (", ".join(map(str, sorted(numbers))) for numbers in (duties, chips))
-    msg = f"The TPU's metrics server tells of the chips {told}, where this process has {ours} of {chips_of_host}."
+    reported, ours = (", ".join(map(str, sorted(numbers))) for numbers in (duties, chips))
+    msg = f"The TPU's metrics server reports chips {reported}, but this process has {ours} of {chips_of_host}."
     raise ReadError(msg)

@@ -1,4 +1,4 @@
-"""Joules -> grams of CO2e and money."""
+"""Convert joules to grams of CO2e and money."""
 
 from ml_energy_callbacks.carbon.choice import Intensity, choose_provider, forecast
 from ml_energy_callbacks.carbon.intensity import CarbonIntensity

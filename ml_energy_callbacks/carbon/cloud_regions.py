@@ -1,7 +1,7 @@
-"""Where the regions of AWS and Azure are; neither publishes the intensity of a region's electricity.
+"""Places of the regions of AWS and Azure, which do not publish the carbon intensity of their regions.
 
-Sources: AWS, "AWS Regions and Availability Zones"; Microsoft, "List of Azure regions"; both name each region's place. A region
-is taken for the state, province, zone or country that the place is in.
+Sources: AWS, "AWS Regions and Availability Zones"; Microsoft, "List of Azure regions"; both state each region's place. A region
+is assigned to the state, province, zone or country of that place.
 """
 
 AWS = {

@@ -1,32 +1,32 @@
-"""How many grams of CO2e a kilowatt-hour stands for, and where that figure comes from."""
+"""Carbon intensity, in grams of CO2e per kilowatt-hour, and its source."""
 
 from dataclasses import dataclass
 from math import isfinite
 from typing import get_args
 
-from ml_energy_callbacks.carbon.numbers import plain
+from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Basis
 
 
 @dataclass(frozen=True, slots=True)
 class CarbonIntensity:
-    """An intensity and where it comes from.
+    """A carbon intensity and its source.
 
     Attributes:
-        g_per_kwh: Grams CO2e for each kWh.
-        location: Code of the place, or what the user called it; None where nobody named one.
-        source: Who publishes the figure.
-        data_year: Year that it stands for, or None where the source does not say.
-        assumed: True where nobody named a place or an intensity.
-        basis: What is counted in it.
-        renewable_share: Share of the place's electricity from renewable sources, or None where it is not known.
-        low_carbon_share: The same with nuclear power.
-        note: How another place's figure was taken for this one's, or None.
-        relative_uncertainty: How far it may be off for the time of a run, as a share of it; 0 where it is the run's own.
+        g_per_kwh: Grams of CO2e per kWh.
+        location: Code of the place, or the user's label; None if not given.
+        source: Publisher of the figure.
+        data_year: Year of the figure; None if the source does not state it.
+        assumed: True if neither a place nor an intensity is given, so that the world average is used.
+        basis: The emissions that it includes.
+        renewable_share: Share of the place's electricity from renewable sources; None if unknown.
+        low_carbon_share: Share from renewable sources and nuclear power; None if unknown.
+        note: Why the figure of another place is used for this one, or None.
+        relative_uncertainty: Its relative uncertainty for the time of a run; 0 if it is that of the run itself.
 
     Raises:
-        ConfigurationError: The intensity is no number from 0 upwards, or another value has not its type.
+        ConfigurationError: The intensity is negative or not a number, or another value has the wrong type.
     """
 
     g_per_kwh: float
@@ -41,10 +41,10 @@ class CarbonIntensity:
     relative_uncertainty: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what is none, and make plain numbers of numbers of other libraries."""
-        value = plain(self.g_per_kwh)
+        """Reject invalid values, and convert numbers of other libraries to plain numbers."""
+        value = plain_number(self.g_per_kwh)
         if not (isfinite(value) and value >= 0):
-            msg = f"carbon_intensity is {self.g_per_kwh!r}; give grams of CO2e per kWh, from 0 upwards."
+            msg = f"carbon_intensity is {self.g_per_kwh!r}; give grams of CO2e per kWh, 0 or more."
             raise ConfigurationError(msg)
         object.__setattr__(self, "g_per_kwh", value)
         try:

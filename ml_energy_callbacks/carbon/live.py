@@ -1,4 +1,4 @@
-"""Carbon intensity of now, from services on the network; asked in the background, with an answer at hand at once."""
+"""Present carbon intensity from services on the network, queried in the background without blocking the run."""
 
 import contextlib
 import os
@@ -25,30 +25,29 @@ TOKEN_VARIABLE = "ELECTRICITY_MAPS_TOKEN"  # noqa: S105 - a name, not a token
 _ELECTRICITY_MAPS = "https://api.electricitymaps.com/v3"
 _NESO = "https://api.carbonintensity.org.uk"
 _ANSWER_S = 10.0
-"""A service has so long to answer; meanwhile the run goes on."""
-_SOONEST = timedelta(minutes=5)
-"""A service is not asked again before, though the time of its last answer has passed."""
-_MOMENT = timedelta(seconds=1)
-"""What is being asked for is looked for again after it."""
-_OLD = timedelta(hours=1)
-"""An answer does not go on for longer after its time, as where a run goes on after a pause."""
+"""Time limit of an answer; the run continues meanwhile."""
+_LEAST_PERIOD = timedelta(minutes=5)
+"""Least time between two queries of a service, even if its last answer has expired."""
+_CHECK_AGAIN = timedelta(seconds=1)
+"""Time until a pending answer is checked again."""
+_LONGEST_EXPIRED = timedelta(hours=1)
+"""An answer that has expired is used for at most this long, for example when a run continues after a pause."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _FIRST_RETRY = timedelta(minutes=1)
 _LONGEST_RETRY = timedelta(hours=1)
 
 
 class ServiceError(Exception):
-    """A service gave no intensity; the message says why, and holds no secret."""
+    """A service returned no intensity; the message gives the reason, and contains no secret."""
 
 
 class LiveIntensity(ABC):
-    """A service that tells the intensity of now. What it does not tell is that of the place, offline, and is marked.
+    """A service that reports the present intensity. While it does not, the place's figure is used and marked as a fallback.
 
     Attributes:
         source: Name of the service.
-        answer_s: A service that has not answered a question by then, in s, did not answer.
-        patience_s: After so long an answer is not waited for any more: it may never come, and the last one is soon no longer
-            true.
+        answer_s: Time limit of a request in s.
+        patience_s: Time in s after which a pending answer is given up: it may never arrive, and the last one expires.
     """
 
     source: str
@@ -56,80 +55,80 @@ class LiveIntensity(ABC):
     patience_s = 30.0
 
     def __init__(self, fallback: CarbonIntensity) -> None:
-        """Ask for the first time."""
+        """Start the first query."""
         self._fallback = fallback
-        self._begin_to_ask(datetime.now(UTC))
-        self._told: Quote | None = None
+        self._start_query(datetime.now(UTC))
+        self._last_quote: Quote | None = None
         self._failed = False
         self._reason: str | None = None
         self._retry = _FIRST_RETRY
         self._next = _NEVER
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the question that is under way."""
-        return self.__dict__ | {"_answer": None}
+        """Leave out the pending query."""
+        return self.__dict__ | {"_pending": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Ask anew."""
+        """Start a new query."""
         self.__dict__.update(state)
-        self._begin_to_ask(datetime.now(UTC))
+        self._start_query(datetime.now(UTC))
 
     @abstractmethod
-    def ask(self, when: datetime) -> Quote:
-        """Ask the service for the intensity of an instant, which is now; called in a thread of its own.
+    def query_service(self, when: datetime) -> Quote:
+        """Query the service for the intensity at an instant, which is now; called in a thread of its own.
 
         Raises:
-            ServiceError: It gave no intensity.
+            ServiceError: The service returned no intensity.
         """
 
     def quote(self, when: datetime) -> Quote:
-        """Return the intensity at an instant from what is known; never waits for the service."""
-        self._take(when)
-        if self._answer is None and when >= self._next:
-            self._begin_to_ask(when)
-        told = self._told
-        if told is not None and (told.until is None or when < told.until):
-            return told
-        if self._answer is None:
+        """Return the intensity at an instant from the answers so far; never waits for the service."""
+        self._process_answer(when)
+        if self._pending is None and when >= self._next:
+            self._start_query(when)
+        last = self._last_quote
+        if last is not None and (last.until is None or when < last.until):
+            return last
+        if self._pending is None:
             return Quote(self._fallback, self._next, self._reason)
-        soon = max(when, datetime.now(UTC)) + _MOMENT
+        soon = max(when, datetime.now(UTC)) + _CHECK_AGAIN
         if self._failed:
             return Quote(self._fallback, soon, self._reason)
-        if told is not None and told.until is not None and when - told.until < _OLD:  # it goes on until the next is there
-            return told._replace(until=soon)
+        if last is not None and last.until is not None and when - last.until < _LONGEST_EXPIRED:
+            return last._replace(until=soon)  # it is used until the next answer arrives
         return Quote(self._fallback, soon, f"{self.source} has not answered yet.", provisional=True)
 
-    def _begin_to_ask(self, when: datetime) -> None:
-        self._answer: Future[Quote] | None = in_background(partial(self.ask, when))
-        self._asked = monotonic_clock()
+    def _start_query(self, when: datetime) -> None:
+        self._pending: Future[Quote] | None = in_background(partial(self.query_service, when))
+        self._queried_at = monotonic_clock()
 
-    def _take(self, when: datetime) -> None:
-        """Take an answer that has come, or give up one that does not come."""
-        answer = self._answer
+    def _process_answer(self, when: datetime) -> None:
+        """Process an answer that has arrived, or give up one that is overdue."""
+        answer = self._pending
         if answer is None:
             return
         if answer.done():
             error = answer.exception()
-        elif monotonic_clock() - self._asked > self.patience_s * NS_PER_S:
+        elif monotonic_clock() - self._queried_at > self.patience_s * NS_PER_S:
             error = ServiceError(f"{self.source} did not answer within {self.patience_s:g} s.")
         else:
             return
-        self._answer = None
+        self._pending = None
         self._failed = error is not None
         if error is None:
-            self._told = answer.result()
-            self._retry, self._next = _FIRST_RETRY, self._told.until or _NEVER
+            self._last_quote = answer.result()
+            self._retry, self._next = _FIRST_RETRY, self._last_quote.until or _NEVER
         else:
-            self._reason = str(error) if isinstance(error, ServiceError) else f"{self.source} gave no intensity."
+            self._reason = str(error) if isinstance(error, ServiceError) else f"{self.source} returned no intensity."
             self._next = when + self._retry
             self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
 
 class ElectricityMaps(LiveIntensity):
-    """Electricity Maps' intensity of a zone, such as ``FR`` or ``US-CAL-CISO``, asked for every quarter of an hour."""
+    """Electricity Maps' intensity of a zone, such as ``FR`` or ``US-CAL-CISO``, queried every quarter of an hour."""
 
     source = "Electricity Maps"
-    _every = timedelta(minutes=15)
+    _period = timedelta(minutes=15)
 
     def __init__(
         self,
@@ -139,66 +138,66 @@ class ElectricityMaps(LiveIntensity):
         location: str | None = None,
         url: str = _ELECTRICITY_MAPS,
     ) -> None:
-        """Ask for a zone.
+        """Start to query a zone.
 
         Args:
-            zone: As https://app.electricitymaps.com names it.
-            token: Of the service; None for that of the environment variable ``ELECTRICITY_MAPS_TOKEN``.
-            location: Place whose figure stands in where the service gives none; None for the country of the zone.
-            url: Where the service is.
+            zone: Its name at https://app.electricitymaps.com.
+            token: Token of the service; None for the environment variable ``ELECTRICITY_MAPS_TOKEN``.
+            location: Place whose figure is the fallback; None for the country of the zone.
+            url: URL of the service.
 
         Raises:
-            ConfigurationError: There is no token, or none that can be sent.
-            LocationError: The place is not known.
+            ConfigurationError: There is no token, or one with characters that cannot be sent.
+            LocationError: The place is unknown.
         """
-        self._token, self._check = _token(token, f"zone {zone}")
+        self._token, self._check = _find_token(token, f"zone {zone}")
         self._zone = zone
         self._url = url
         super().__init__(find_place(location or zone.partition("-")[0]))
 
-    def ask(self, when: datetime) -> Quote:
-        """Ask for the latest hour."""
+    def query_service(self, when: datetime) -> Quote:
+        """Query the latest hour."""
         url = f"{self._url}/carbon-intensity/latest"
-        found = _get(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check, self.answer_s)
-        value = _number(self.source, found.get("carbonIntensity"))
-        return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._every)
+        found = _get_json(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check, self.answer_s)
+        value = _check_intensity(self.source, found.get("carbonIntensity"))
+        return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._period)
 
 
 class NationalGrid(LiveIntensity):
-    """The intensity of Great Britain by its system operator (NESO), for each half hour; it needs no token."""
+    """Intensity of Great Britain for each half hour, by its system operator (NESO); it requires no token."""
 
     source = "NESO Carbon Intensity API"
 
     def __init__(self, *, url: str = _NESO) -> None:
-        """Ask for the country; ``url`` is where the service is."""
+        """Start to query the country; ``url`` is the URL of the service."""
         self._url = url
         super().__init__(find_place("GBR"))
 
-    def ask(self, when: datetime) -> Quote:
-        """Ask for the half hour of now: what was measured, or what is forecast where that is not known yet."""
-        found = _get(self.source, f"{self._url}/intensity", {}, {}, None, self.answer_s)
-        with _in_known_form(self.source):
+    def query_service(self, when: datetime) -> Quote:
+        """Query the present half hour: its measured intensity, or the forecast if that is not known yet."""
+        found = _get_json(self.source, f"{self._url}/intensity", {}, {}, None, self.answer_s)
+        with _check_format(self.source):
             (period, *_) = found["data"]
-            told = period["intensity"]
+            values = period["intensity"]
             until = datetime.fromisoformat(period["to"])
-            value = told.get("actual") if told.get("actual") is not None else told.get("forecast")
-        intensity = CarbonIntensity(_number(self.source, value), "GBR", self.source, when.year, basis="direct")
-        return Quote(intensity, max(until, when + _SOONEST))
+            value = values.get("actual") if values.get("actual") is not None else values.get("forecast")
+        intensity = CarbonIntensity(_check_intensity(self.source, value), "GBR", self.source, when.year, basis="direct")
+        return Quote(intensity, max(until, when + _LEAST_PERIOD))
 
 
-class Here(LiveIntensity):
-    """The usual intensity of the place that this machine's address is in, for who asks for ``location="auto"``."""
+class NetworkLocation(LiveIntensity):
+    """The intensity of the place of this machine's IP address, for ``location="auto"``."""
 
     source = "GeoJS"
 
     def __init__(self, *, url: str = "https://get.geojs.io") -> None:
-        """Ask for the place; ``url`` is where the service is."""
+        """Start to query the place; ``url`` is the URL of the service."""
         self._url = url
         super().__init__(world())
 
-    def ask(self, when: datetime) -> Quote:  # noqa: ARG002 - a place stays
-        """Ask for the place of this machine's address: its state or province where there is a figure for it."""
-        found = _get(self.source, f"{self._url}/v1/ip/geo.json", {}, {}, None)
+    def query_service(self, when: datetime) -> Quote:  # noqa: ARG002 - the place does not change
+        """Query the place of this machine's IP address: its state or province if there is a figure for it."""
+        found = _get_json(self.source, f"{self._url}/v1/ip/geo.json", {}, {}, None)
         country = found.get("country_code3")
         for name in (found.get("region"), country, found.get("country_code")):
             try:
@@ -206,71 +205,71 @@ class Here(LiveIntensity):
             except LocationError:
                 continue
             if place.location is not None and country in {None, country_of(place.location)}:
-                return Quote(replace(place, note=f"The place is that of the network address, by {self.source}."))
-        msg = f"{self.source} told no place with a known intensity."
+                return Quote(replace(place, note=f"The place is that of the IP address, by {self.source}."))
+        msg = f"{self.source} returned no place with a known intensity."
         raise ServiceError(msg)
 
 
 def forecast_zone(zone: str, *, token: str | None = None, url: str = _ELECTRICITY_MAPS) -> IntensitySeries:
-    """Return Electricity Maps' forecast for a zone; asks the service, and waits for it.
+    """Return Electricity Maps' forecast for a zone, by a blocking request.
 
     Raises:
-        ConfigurationError: There is no token, or the service gave no forecast.
-        LocationError: The zone's country is not known; nothing is asked then.
+        ConfigurationError: There is no token, or the service returned no forecast.
+        LocationError: The zone's country is unknown; no request is made then.
     """
     usual = find_place(zone.partition("-")[0])
-    sent, check = _token(token, f"forecasts of zone {zone}")
+    sent, check = _find_token(token, f"forecasts of zone {zone}")
     source = ElectricityMaps.source
-    with _waited_for(source):
-        found = _get(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, check)
-        rows = [(row["datetime"], _number(source, row["carbonIntensity"])) for row in found["forecast"]]
-        return _series(rows, zone, source, usual)
+    with _raise_configuration_error(source):
+        found = _get_json(source, f"{url}/carbon-intensity/forecast", {"zone": zone}, {"auth-token": sent}, check)
+        rows = [(row["datetime"], _check_intensity(source, row["carbonIntensity"])) for row in found["forecast"]]
+        return _make_series(rows, zone, source, usual)
 
 
 def forecast_great_britain(now: datetime, *, url: str = _NESO) -> IntensitySeries:
-    """Return NESO's forecast of the next 48 hours; asks the service, and waits for it.
+    """Return NESO's forecast of the next 48 hours, by a blocking request.
 
     Raises:
-        ConfigurationError: The service gave no forecast.
+        ConfigurationError: The service returned no forecast.
     """
     source = NationalGrid.source
     begins = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    with _waited_for(source):
-        found = _get(source, f"{url}/intensity/{begins}/fw48h", {}, {}, None)
-        rows = [(row["from"], _number(source, row["intensity"]["forecast"])) for row in found["data"]]
-        return _series(rows, "GBR", source, find_place("GBR"))
+    with _raise_configuration_error(source):
+        found = _get_json(source, f"{url}/intensity/{begins}/fw48h", {}, {}, None)
+        rows = [(row["from"], _check_intensity(source, row["intensity"]["forecast"])) for row in found["data"]]
+        return _make_series(rows, "GBR", source, find_place("GBR"))
 
 
 @contextlib.contextmanager
-def _waited_for(source: str) -> Iterator[None]:
-    """Tell the user who waits for an answer that a service gave none."""
+def _raise_configuration_error(source: str) -> Iterator[None]:
+    """Raise ServiceError as ConfigurationError, for requests that block."""
     try:
-        with _in_known_form(source):
+        with _check_format(source):
             yield
     except ServiceError as error:
         raise ConfigurationError(str(error)) from None
 
 
 @contextlib.contextmanager
-def _in_known_form(source: str) -> Iterator[None]:
-    """Tell an answer in which something is missing, or is something else, as such."""
+def _check_format(source: str) -> Iterator[None]:
+    """Raise ServiceError for an answer that lacks a field or has one of another type."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
-        msg = f"{source} answered in an unknown form."
+        msg = f"{source} answered in an unknown format."
         raise ServiceError(msg) from None
 
 
-def _series(rows: Sequence[tuple[str, float]], location: str, source: str, usual: CarbonIntensity) -> IntensitySeries:
-    """Return a forecast as a series, without what comes twice.
+def _make_series(rows: Sequence[tuple[str, float]], location: str, source: str, usual: CarbonIntensity) -> IntensitySeries:
+    """Return a forecast as a series, without repeated times.
 
     Raises:
         ServiceError: A time has no offset from UTC.
-        ValueError: It is empty, or a time is none.
+        ValueError: The forecast is empty, or a time is invalid.
     """
     table = {datetime.fromisoformat(text): value for text, value in rows}
     if any(time.tzinfo is None for time in table):
-        msg = f"{source} told times without an offset from UTC."
+        msg = f"{source} returned times without an offset from UTC."
         raise ServiceError(msg)
     times = sorted(table)
     if not times:
@@ -278,24 +277,26 @@ def _series(rows: Sequence[tuple[str, float]], location: str, source: str, usual
     return IntensitySeries(times, [table[time] for time in times], location, source, usual)
 
 
-def _token(option: str | None, wanted: str) -> tuple[str, str]:
-    """Return the token for Electricity Maps, and what to check in words where it is refused, as it also is for want of a plan.
+def _find_token(option: str | None, wanted: str) -> tuple[str, str]:
+    """Return the token for Electricity Maps, and what to check if it is rejected, which also happens without a suitable plan.
 
     Raises:
-        ConfigurationError: There is none, or none that can be sent; the message does not hold it.
+        ConfigurationError: There is no token, or one that cannot be sent; the message does not contain it.
     """
-    told_by = "the option token" if option else f"the environment variable {TOKEN_VARIABLE}"
+    token_origin = "the option token" if option else f"the environment variable {TOKEN_VARIABLE}"
     token = (option or os.environ.get(TOKEN_VARIABLE, "")).strip()
     if not token:
-        msg = f"Electricity Maps wants a token: set {TOKEN_VARIABLE} in the environment, or give ElectricityMaps(token=...)."
+        msg = f"Electricity Maps requires a token: set {TOKEN_VARIABLE} in the environment, or give ElectricityMaps(token=...)."
         raise ConfigurationError(msg)
     if not (token.isascii() and token.isprintable()):
-        msg = f"The token for Electricity Maps holds a character that no HTTP header can carry: check {told_by}."
+        msg = (
+            f"The token for Electricity Maps contains a character that is not allowed in an HTTP header: check {token_origin}."
+        )
         raise ConfigurationError(msg)
-    return token, f"{told_by}, and that your plan there includes {wanted}"
+    return token, f"{token_origin}, and that your plan there includes {wanted}"
 
 
-def _get(
+def _get_json(
     source: str,
     url: str,
     query: Mapping[str, str],
@@ -303,12 +304,12 @@ def _get(
     check: str | None,
     answer_s: float = _ANSWER_S,
 ) -> Mapping[str, Any]:
-    """Return the JSON object that a service answers with; ``check`` says what to look at where its token is refused.
+    """Return the JSON object of a service's answer; ``check`` says what to check if the token is rejected.
 
     Raises:
-        ServiceError: There is none; the message holds neither the query nor a header.
+        ServiceError: There is none; the message contains neither the query nor a header.
     """
-    import requests  # noqa: PLC0415 - 50 ms, wanted only where a service is asked
+    import requests  # noqa: PLC0415 - 50 ms, needed only for queries
 
     try:
         answer = requests.get(url, params=query, headers=headers, timeout=answer_s, allow_redirects=False)
@@ -319,17 +320,17 @@ def _get(
         msg = f"{source} cannot be reached."
         raise ServiceError(msg) from None
     if answer.status_code in {401, 403} and check is not None:
-        msg = f"{source} refuses the token: check {check}."
+        msg = f"{source} rejects the token: check {check}."
         raise ServiceError(msg)
     if answer.status_code != requests.codes.ok:
         msg = f"{source} answered with status {answer.status_code}."
         raise ServiceError(msg)
-    with _in_known_form(source):
+    with _check_format(source):
         return {**answer.json()}
 
 
-def _number(source: str, value: Any) -> float:  # noqa: ANN401 - as the service tells it
+def _check_intensity(source: str, value: Any) -> float:  # noqa: ANN401 - from the service's answer
     if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
-        msg = f"{source} told no intensity."
+        msg = f"{source} returned no intensity."
         raise ServiceError(msg)
     return float(value)

@@ -1,11 +1,11 @@
-"""Numbers as users give them."""
+"""Conversion of numbers given by users."""
 
 from math import nan
 from typing import Any
 
 
-def plain(value: Any) -> float:  # noqa: ANN401 - as the user gives it
-    """Return a number of any library as one that a record can hold, and 0 without a sign; NaN where it is none."""
+def plain_number(value: Any) -> float:  # noqa: ANN401 - given by the user
+    """Return a number of any library as a float for a record, with -0 as 0; NaN if it is not a number."""
     if isinstance(value, str | bytes | bool):
         return nan
     try:

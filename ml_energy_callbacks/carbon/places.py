@@ -1,7 +1,7 @@
-"""Places and the carbon intensity of their electricity, from the package's tables; no network is asked.
+"""Places and the carbon intensity of their electricity, from the package's tables, without network requests.
 
-A place is a country, a US state, a Canadian or Chinese province, a Nordic bidding zone or a cloud's region. What stands behind
-a figure differs from table to table, so that each keeps its source, its year and its basis.
+A place is a country, a US state, a Canadian or Chinese province, a Nordic bidding zone or a cloud region. The tables differ in
+what their figures include; therefore each figure has its source, year and basis.
 """
 
 import difflib
@@ -65,81 +65,82 @@ _CANADIAN_SOURCES = {
     "wind": "wind",
     "hydro": "hydroelectricity",
 }
-"""Whose intensity each share is given; nobody publishes that of `other` and `tidal`, which are small."""
+"""The source of electricity whose intensity is used for each share; for `other` and `tidal`, which are small, none is
+published."""
 
 _RENEWABLE = ("biomass", "solar", "tidal", "wind", "hydro")
 
 _COUNTRIES = {"US": "USA", "CA": "CAN", "CN": "CHN", "SE": "SWE", "NO": "NOR"}
-"""Of the places that are a part of one, by the first two letters of their codes."""
+"""Countries of places that are part of a country, by the first two letters of the places' codes."""
 
 _ALSO_CALLED = {"uk": "GBR", "great britain": "GBR"}
-"""Names that people use, and no table has; the nearest to UK would be Ukraine."""
+"""Common names that no table contains; the closest match of UK would be Ukraine."""
 
 _MISSPELT = {"me-cenrtal1": "me-central1"}
-"""In the table of Google's regions."""
+"""Misspelt names in the table of Google's regions."""
 
 
-_DOUBT: Mapping[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
-"""How far a place's mean of a year may be off the hours of a run, as a share; our assumption."""
+_UNCERTAINTY: Mapping[Basis, float] = {"lifecycle": 0.2, "direct": 0.2, "mixed": 0.3, "unknown": 0.3}
+"""Relative uncertainty of a place's yearly mean for the hours of a run; our assumption."""
 
 
 class _Place(NamedTuple):
-    """A place's name in English, and its electricity."""
+    """A place's English name, and the intensity of its electricity."""
 
     name: str
     intensity: CarbonIntensity
 
 
 def find_place(location: str, country: str | None = None) -> CarbonIntensity:
-    """Return the intensity of the place that somebody names: by its code, its English name, or a cloud's name of a region.
+    """Return the intensity of a place, given by its code, its English name, or a cloud's name of a region.
 
     Args:
         location: The place.
-        country: ISO-3 code of the country that is meant where places of several bear the name, or None.
+        country: ISO-3 code of the country to prefer if several countries have a place of that name, or None.
 
     Raises:
-        LocationError: There is none, or there are several; the message names the nearest, or all of them.
+        LocationError: No place matches, or several do; the message lists the closest or all of them.
     """
-    name = str(location)  # YAML reads an unquoted NO, Norway, as False
-    wanted = _plain(name)
-    codes = _index().get(wanted) or _by_other_name(name)
+    name = str(location)  # YAML parses an unquoted NO, Norway, as False
+    wanted = _normalize(name)
+    codes = _codes_by_name().get(wanted) or _find_country(name)
     codes = [code for code in codes if country_of(code) == country] or codes
     if len(codes) == 1:
         return _places()[codes[0]].intensity
     if codes:
         msg = f"{location!r} may be {' or '.join(f'{_places()[code].name} ({code})' for code in codes)}; give the code."
         raise LocationError(msg)
-    near = difflib.get_close_matches(wanted, list(_index()), n=3)
-    names = dict.fromkeys(f"{_places()[code].name} ({code})" for each in near for code in _index()[each])
-    hint = f"; near it: {', '.join(names)}" if names else ""
+    near = difflib.get_close_matches(wanted, list(_codes_by_name()), n=3)
+    names = dict.fromkeys(f"{_places()[code].name} ({code})" for each in near for code in _codes_by_name()[each])
+    hint = f"; similar: {', '.join(names)}" if names else ""
     msg = (
-        f"There is no place {location!r}{hint}. Give a country ('FRA'), a state or province ('US-VA', 'CA-QC'), "
-        "a cloud's region ('aws:eu-west-3'), or carbon_intensity=<g per kWh>."
+        f"The location {location!r} is unknown{hint}. Give a country ('FRA'), a state or province ('US-VA', 'CA-QC'), "
+        "a cloud region ('aws:eu-west-3'), or carbon_intensity=<g per kWh>."
     )
     raise LocationError(msg)
 
 
-def _plain(name: str) -> str:
-    letters = unicodedata.normalize("NFKD", name.casefold())  # accents apart
+def _normalize(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name.casefold())  # separates accents
     return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
 
 
-def _by_other_name(location: str) -> list[str]:
-    """Return the country of a name that the tables do not use, or of a code of ISO 3166-1."""
-    code = _other_names().get(_plain(location))
+def _find_country(location: str) -> list[str]:
+    """Return the country of an alternative name, or of a code of ISO 3166-1."""
+    code = _country_codes().get(_normalize(location))
     if code is None:
         return []
     if code not in _places():
-        msg = f"No carbon intensity of {location!r} is known; give carbon_intensity=<g per kWh>."
+        msg = f"The carbon intensity of {location!r} is unknown; give carbon_intensity=<g per kWh>."
         raise LocationError(msg)
     return [code]
 
 
 @cache
-def _other_names() -> Mapping[str, str]:
-    """Return the ISO-3 codes of all countries by their codes and names, in plain letters."""
+def _country_codes() -> Mapping[str, str]:
+    """Return the ISO-3 codes of all countries by their normalised codes and names."""
     return {
-        _plain(name): country.alpha_3
+        _normalize(name): country.alpha_3
         for country in country_names()
         for name in (country.alpha_2, country.alpha_3, country.numeric, *country.names)
     }
@@ -147,15 +148,15 @@ def _other_names() -> Mapping[str, str]:
 
 @cache
 def alpha_3_codes() -> Mapping[str, str]:
-    """Return the three letters of all countries by their two, of ISO 3166-1."""
+    """Return the three-letter codes of all countries by their two-letter codes (ISO 3166-1)."""
     return {country.alpha_2: country.alpha_3 for country in country_names()}
 
 
 @cache
 def _places() -> Mapping[str, _Place]:
     """Return every place by its code."""
-    places = dict(_countries())
-    for part in (_states, _provinces, _chinese, _nordic, _google):
+    places = dict(_country_places())
+    for part in (_state_places, _province_places, _chinese_places, _nordic_places, _google_places):
         places |= dict(part())
     for provider, regions in (("aws", AWS), ("azure", AZURE)):
         for region, code in regions.items():
@@ -163,27 +164,29 @@ def _places() -> Mapping[str, _Place]:
             if inside is None:
                 continue
             name = f"{provider}:{region}"
-            note = f"{name} is taken for {inside.name} ({inside.intensity.location}): the cloud publishes no intensity of it."
+            note = (
+                f"The figure of {name} is that of {inside.name} ({inside.intensity.location}): the cloud publishes none for it."
+            )
             places[name] = _Place(name, replace(inside.intensity, location=name, note=note))
     return {
-        code: place._replace(intensity=replace(place.intensity, relative_uncertainty=_DOUBT[place.intensity.basis]))
+        code: place._replace(intensity=replace(place.intensity, relative_uncertainty=_UNCERTAINTY[place.intensity.basis]))
         for code, place in places.items()
     }
 
 
 @cache
-def _index() -> Mapping[str, list[str]]:
-    """Return the codes of the places that bear a name, in plain letters."""
+def _codes_by_name() -> Mapping[str, list[str]]:
+    """Return the codes of the places with a name, by the normalised name."""
     index = {name: [code] for name, code in _ALSO_CALLED.items() if code in _places()}
     for code, place in _places().items():
         _, _, region = code.partition(":")
-        for name in dict.fromkeys((_plain(code), _plain(region or place.name))):
+        for name in dict.fromkeys((_normalize(code), _normalize(region or place.name))):
             index.setdefault(name, []).append(code)
     return index
 
 
 def country_of(code: str) -> str | None:
-    """Return the ISO-3 code of a place's country, by the place's whole code or the country's two letters; else None."""
+    """Return the ISO-3 code of a place's country, for a place's code or a country's two letters; None if unknown."""
     provider, _, region = code.partition(":")
     code = {"aws": AWS, "azure": AZURE, "gcp": _google_countries()}.get(provider, {}).get(region, code)
     if code in countries_by_code():
@@ -194,12 +197,12 @@ def country_of(code: str) -> str | None:
     return country if country in countries_by_code() else None
 
 
-def _source(table: Table[Any]) -> str:
+def _describe_source(table: Table[Any]) -> str:
     return f"{table.source}; {table.origin}"
 
 
-def _countries() -> Iterator[tuple[str, _Place]]:
-    source = _source(countries())
+def _country_places() -> Iterator[tuple[str, _Place]]:
+    source = _describe_source(countries())
     for country in countries().rows:
         yield (
             country.code,
@@ -222,15 +225,15 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else min(1.0, max(0.0, part / whole))
 
 
-def _states() -> Iterator[tuple[str, _Place]]:
-    source = _source(us_states())
+def _state_places() -> Iterator[tuple[str, _Place]]:
+    source = _describe_source(us_states())
     for state in us_states().rows:
         code, grams_per_kwh = f"US-{state.code}", state.lb_per_mwh * GRAMS_PER_POUND / 1000
         yield code, _Place(state.name.title(), CarbonIntensity(grams_per_kwh, code, source, state.year, basis="direct"))
 
 
-def _provinces() -> Iterator[tuple[str, _Place]]:
-    source, intensities = _source(canadian_provinces()), source_intensities()
+def _province_places() -> Iterator[tuple[str, _Place]]:
+    source, intensities = _describe_source(canadian_provinces()), source_intensities()
     for province in canadian_provinces().rows:
         code = _CANADA.get(province.name)
         if code is None:
@@ -256,22 +259,22 @@ def _provinces() -> Iterator[tuple[str, _Place]]:
         )
 
 
-def _chinese() -> Iterator[tuple[str, _Place]]:
-    return _zones(chinese_provinces(), "direct")
+def _chinese_places() -> Iterator[tuple[str, _Place]]:
+    return _zone_places(chinese_provinces(), "direct")
 
 
-def _nordic() -> Iterator[tuple[str, _Place]]:
-    # FI is the whole country, of which the table of countries has a newer figure.
-    return ((code, place) for code, place in _zones(nordic_zones(), "mixed") if code != "FI")
+def _nordic_places() -> Iterator[tuple[str, _Place]]:
+    # FI is the whole country, for which the table of countries has a newer figure.
+    return ((code, place) for code, place in _zone_places(nordic_zones(), "mixed") if code != "FI")
 
 
-def _zones(table: Table[Zone], basis: Basis) -> Iterator[tuple[str, _Place]]:
-    source = _source(table)
+def _zone_places(table: Table[Zone], basis: Basis) -> Iterator[tuple[str, _Place]]:
+    source = _describe_source(table)
     for zone in table.rows:
         yield zone.code, _Place(zone.name, CarbonIntensity(zone.g_per_kwh, zone.code, source, zone.year, basis=basis))
 
 
-def _google() -> Iterator[tuple[str, _Place]]:
+def _google_places() -> Iterator[tuple[str, _Place]]:
     table = google_regions()
     for row in table.rows:
         code = f"gcp:{_google_region(row)}"
@@ -288,7 +291,7 @@ def _google_region(row: GoogleRegion) -> str:
 
 
 def world() -> CarbonIntensity:
-    """Return the world's average, for where nobody names a place."""
+    """Return the world average, used if no place is given."""
     average = source_intensities()["world_average"]
     source = f"world average, {average.source}; {sources().origin}"
     return CarbonIntensity(average.g_per_kwh, None, source, None, assumed=True, basis="direct")

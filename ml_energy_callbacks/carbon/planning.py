@@ -1,4 +1,4 @@
-"""When a run of so many hours emits and costs least, by a series of intensities; pure."""
+"""Start times at which a run emits and costs least, by a series of intensities; pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run that begins at an instant.
+    """A run that starts at a given time.
 
     Attributes:
-        begins: When, in UTC.
-        grams: What it emits, in g CO2e.
-        cost: What its electricity costs, or None where no price is known.
-        saved_grams: By how much that is less than of a run that begins now, in g CO2e; None where that one's is not known.
-        saved_cost: The same of its cost; None where one of the two is not known.
+        begins: Its start in UTC.
+        grams: Its emissions in g CO2e.
+        cost: Cost of its electricity; None if no price is known.
+        saved_grams: Emissions saved compared with a run that starts now, in g CO2e; None if those are unknown.
+        saved_cost: Cost saved compared with a run that starts now; None if either is unknown.
     """
 
     begins: datetime
@@ -36,12 +36,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When to begin.
+    """The best start times of a run.
 
     Attributes:
-        now: The run if it begins now; None where the intensity of all its time is not known.
-        greenest: The one that emits least; of equals, the first.
-        cheapest: The one that costs least; of equals, the first; None where no price is known.
+        now: The run if it starts now; None if the intensity is not known for its whole time.
+        greenest: The run with the lowest emissions; of equal ones, the first.
+        cheapest: The run with the lowest cost; of equal ones, the first; None if no price is known.
     """
 
     now: Start | None
@@ -58,37 +58,39 @@ def plan(
     now: datetime,
     within: timedelta,
 ) -> Plan:
-    """Return when a run is best begun: now, or at one of the full and half hours within a time.
+    """Return the best times to start a run: now, or at a full or half hour within a given time.
 
-    A begin from which the intensity is not known for all of the run is no choice.
+    Start times for which the intensity is not known for the whole run are left out.
 
     Args:
-        provider: Tells the intensity ahead.
+        provider: Provider of the future intensity.
         prices: Prices by the time of day, or None.
-        kwh: Energy of the run, drawn evenly.
-        duration: Its length.
-        now: The earliest begin.
-        within: The latest begin is so much later.
+        kwh: Energy of the run, at constant power.
+        duration: Length of the run.
+        now: The earliest start.
+        within: Time from the earliest to the latest start.
 
     Raises:
-        ConfigurationError: The run's length or energy is none, or there is no begin from which the intensity is known.
+        ConfigurationError: The run's length or energy is not positive, or the intensity is known for no start time.
     """
     if duration <= timedelta(0) or not (isfinite(kwh) and kwh > 0):
-        msg = f"A run of {kwh:g} kWh in {duration / _HOUR:g} h is none; give energy and hours above 0."
+        msg = f"A run of {kwh:g} kWh in {duration / _HOUR:g} h is not possible; give energy and hours above 0."
         raise ConfigurationError(msg)
     if within < timedelta(0):
-        msg = f"A run cannot begin within {within / _HOUR:g} h; give hours from 0 upwards."
+        msg = f"A run cannot start within {within / _HOUR:g} h; give hours of 0 or more."
         raise ConfigurationError(msg)
     now = now.astimezone(UTC)
-    ahead = _Ahead(provider, prices, now, now + within + duration)
-    runs = {begins: run for begins in _begins(now, within) if (run := ahead.run(begins, duration, kwh)).unknown == 0}
+    future = _FutureRates(provider, prices, now, now + within + duration)
+    runs = {
+        begins: run for begins in _start_times(now, within) if (run := future.run_amount(begins, duration, kwh)).unknown == 0
+    }
     if not runs:
         msg = (
-            f"From no begin within {within / _HOUR:g} h is the intensity known for a run of {duration / _HOUR:g} h: "
-            f"{' '.join(ahead.reasons)} Begin at other hours, or give a longer series or a shorter run."
+            f"No start within {within / _HOUR:g} h has a known intensity for a whole run of {duration / _HOUR:g} h: "
+            f"{' '.join(future.reasons)} Give other hours, a longer series or a shorter run."
         )
         raise ConfigurationError(msg)
-    starts = [_start(begins, run, runs.get(now), priced=prices is not None) for begins, run in runs.items()]
+    starts = [_make_start(begins, run, runs.get(now), priced=prices is not None) for begins, run in runs.items()]
     return Plan(
         now=starts[0] if starts[0].begins == now else None,
         greenest=min(starts, key=lambda start: _rounded(start.grams)),
@@ -97,22 +99,22 @@ def plan(
 
 
 class _Amount(NamedTuple):
-    """What a run emits in g CO2e and costs, and what share of it is of unknown intensity."""
+    """Emissions of a run in g CO2e, its cost, and its energy at unknown intensity."""
 
     grams: float
     cost: float
     unknown: float
 
 
-class _Ahead:
-    """Sums over the time to come of the rates per kWh.
+class _FutureRates:
+    """Sums of the future rates per kWh over time.
 
     Attributes:
-        reasons: Why an intensity is not known, each reason once.
+        reasons: Why an intensity is unknown, each reason once.
     """
 
     def __init__(self, provider: IntensityProvider, prices: PriceTable | None, begins: datetime, ends: datetime) -> None:
-        """Ask for the rates from an instant to another."""
+        """Query the rates between two instants."""
         self._times: list[datetime] = []
         self._rates: list[_Amount] = []
         self._sums = [_Amount(0.0, 0.0, 0.0)]
@@ -127,47 +129,49 @@ class _Ahead:
             rate = _Amount(quote.per_kwh, 0.0 if price is None else price.per_kwh, float(quote.fallback is not None))
             self._times.append(begins)
             self._rates.append(rate)
-            self._sums.append(_plus(self._sums[-1], rate, (until - begins) / _HOUR))
+            self._sums.append(_add_amount(self._sums[-1], rate, (until - begins) / _HOUR))
             begins = until
         self.reasons = list(dict.fromkeys(reasons))
 
-    def run(self, begins: datetime, duration: timedelta, kwh: float) -> _Amount:
-        """Return what a run from an instant on amounts to."""
+    def run_amount(self, begins: datetime, duration: timedelta, kwh: float) -> _Amount:
+        """Return the amounts of a run that starts at an instant."""
         kilowatts = kwh / (duration / _HOUR)
-        return _Amount(*(kilowatts * (b - a) for a, b in zip(self._until(begins), self._until(begins + duration), strict=True)))
+        return _Amount(
+            *(kilowatts * (b - a) for a, b in zip(self._sums_until(begins), self._sums_until(begins + duration), strict=True))
+        )
 
-    def _until(self, when: datetime) -> _Amount:
-        """Return the sums of a kW up to an instant."""
+    def _sums_until(self, when: datetime) -> _Amount:
+        """Return the sums for 1 kW up to an instant."""
         place = bisect_right(self._times, when) - 1
-        return _plus(self._sums[place], self._rates[place], (when - self._times[place]) / _HOUR)
+        return _add_amount(self._sums[place], self._rates[place], (when - self._times[place]) / _HOUR)
 
 
-def _plus(amount: _Amount, rate: _Amount, hours: float) -> _Amount:
+def _add_amount(amount: _Amount, rate: _Amount, hours: float) -> _Amount:
     return _Amount(*(a + per_hour * hours for a, per_hour in zip(amount, rate, strict=True)))
 
 
-def _begins(now: datetime, within: timedelta) -> Iterator[datetime]:
+def _start_times(now: datetime, within: timedelta) -> Iterator[datetime]:
     begins = now
     while begins <= now + within:
         yield begins
         begins += _STEP - timedelta(seconds=begins.timestamp() % _STEP.total_seconds())
 
 
-def _start(begins: datetime, run: _Amount, now: _Amount | None, *, priced: bool) -> Start:
+def _make_start(begins: datetime, run: _Amount, now: _Amount | None, *, priced: bool) -> Start:
     return Start(
         begins=begins,
         grams=run.grams,
         cost=run.cost if priced else None,
-        saved_grams=None if now is None else _less(now.grams, run.grams),
-        saved_cost=_less(now.cost, run.cost) if priced and now is not None else None,
+        saved_grams=None if now is None else _saving(now.grams, run.grams),
+        saved_cost=_saving(now.cost, run.cost) if priced and now is not None else None,
     )
 
 
 def _rounded(amount: float) -> float:
-    """Leave out the digits in which sums that are equal may differ."""
+    """Round off the digits in which equal sums may differ."""
     return float(f"{amount:.9g}")
 
 
-def _less(now: float, then: float) -> float:
-    """Return by how much the second is less; nothing where rounding alone tells them apart."""
+def _saving(now: float, then: float) -> float:
+    """Return by how much the second is less; 0 if they differ only by rounding."""
     return 0.0 if isclose(now, then, rel_tol=1e-9) else now - then

@@ -1,4 +1,4 @@
-"""The protocol of what tells the intensity of the electricity, and the simplest of its kind."""
+"""The protocol of carbon intensity providers, and a constant provider."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,13 +8,13 @@ from ml_energy_callbacks.carbon.intensity import CarbonIntensity
 
 
 class Quote(NamedTuple):
-    """An intensity for a while.
+    """A carbon intensity, valid for some time.
 
     Attributes:
-        intensity: Of the electricity.
-        until: It holds until then; None where no end is in sight.
-        fallback: Why it stands in for one that is not known; None where it does not.
-        provisional: Whether nothing is known yet: what comes then counts for this time, too.
+        intensity: Intensity of the electricity.
+        until: End of its validity; None if unknown.
+        fallback: Why it is used instead of an unknown intensity; None if it is not a fallback.
+        provisional: Whether the intensity is not known yet; the next one then also applies to this time.
     """
 
     intensity: CarbonIntensity
@@ -24,36 +24,36 @@ class Quote(NamedTuple):
 
     @property
     def per_kwh(self) -> float:
-        """Grams of CO2e for each kWh."""
+        """Grams of CO2e per kWh."""
         return self.intensity.g_per_kwh
 
     def alike(self, other: "Quote") -> bool:
-        """Return whether another one is the same but for the time that it holds."""
+        """Return whether another quote is equal, apart from the time of its validity."""
         return (self.intensity, self.fallback) == (other.intensity, other.fallback)
 
     def settled(self) -> "Quote":
-        """Return it as one that nothing better comes for."""
+        """Return the quote as final, so that no later one replaces it."""
         return self._replace(provisional=False)
 
 
 @runtime_checkable
 class IntensityProvider(Protocol):
-    """Something that tells how carbon-intensive the electricity is at an instant."""
+    """A provider of the carbon intensity of the electricity at an instant."""
 
     def quote(self, when: datetime) -> Quote:
-        """Return the intensity at an instant, and how long it holds; at once, and whatever happens."""
+        """Return the intensity at an instant and the end of its validity, without blocking and without raising errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same intensity all the time.
+    """An intensity that does not change.
 
     Attributes:
-        intensity: Of the electricity.
+        intensity: Intensity of the electricity.
     """
 
     intensity: CarbonIntensity
 
-    def quote(self, when: datetime) -> Quote:  # noqa: ARG002 - it is the same at any time
-        """Return it."""
+    def quote(self, when: datetime) -> Quote:  # noqa: ARG002 - it does not change
+        """Return the intensity."""
         return Quote(self.intensity)

@@ -1,4 +1,4 @@
-"""Grams and money of joules, while the electricity's intensity and its price change."""
+"""Grams of CO2e and cost of energy, while the intensity and the price of electricity change."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,15 +13,15 @@ from ml_energy_callbacks.carbon.site import Site
 from ml_energy_callbacks.metrics import all_named
 
 MOST_INTERVALS = 1024
-"""The record is rewritten all the time, and stays below a megabyte."""
+"""The record is rewritten often, and has to stay below a megabyte."""
 
 
 class Amounts(NamedTuple):
-    """What the energy of each bucket amounts to.
+    """Emissions and cost of the energy of each bucket.
 
     Attributes:
         grams: Emissions of each bucket in g CO2e; None while no intensity is known.
-        cost: Cost of each bucket in the price's currency, or None.
+        cost: Cost of each bucket in the price's currency; None if no price is given.
     """
 
     grams: Sequence[float] | None
@@ -29,7 +29,7 @@ class Amounts(NamedTuple):
 
 
 class Rates:
-    """Grams and money: each joule counts with the intensity and the price at which it passed.
+    """Emissions and cost: each joule counts at the intensity and the price that applied when it was used.
 
     Attributes:
         currency: Currency code.
@@ -37,7 +37,7 @@ class Rates:
     """
 
     def __init__(self, provider: IntensityProvider, prices: PriceTable | None, currency: str, site: Site) -> None:
-        """Begin without a joule, at the rates of now."""
+        """Start with no energy, at the present rates."""
         now = datetime.now(UTC)
         self.currency = currency
         self.site = site
@@ -47,7 +47,7 @@ class Rates:
 
     @property
     def intensity(self) -> CarbonIntensity:
-        """The intensity that holds now."""
+        """The present intensity."""
         return self._carbon.rate.intensity
 
     @property
@@ -62,55 +62,57 @@ class Rates:
 
     @property
     def fallbacks(self) -> list[str]:
-        """Whose intensity stands in for another one, and why, each reason once."""
+        """The fallback intensities that are used, and why, each reason once."""
         rates = [*(interval.rate for interval in self._ended), self._carbon.rate]
-        told = [(rate.intensity.location or "the world", rate.fallback) for rate in rates if not rate.provisional]
-        return list(dict.fromkeys(f"The usual intensity of {place} is taken: {why}" for place, why in told if why is not None))
+        used = [(rate.intensity.location or "the world", rate.fallback) for rate in rates if not rate.provisional]
+        return list(
+            dict.fromkeys(f"The fallback intensity of {place} is used: {why}" for place, why in used if why is not None)
+        )
 
     @property
     def caveats(self) -> list[str]:
-        """What the grams are by where that is not what was asked for."""
+        """Sentences on the intensities that are used instead of one requested by the user."""
         if not self.intensity.assumed or self.pending:
             return self.fallbacks
         assumption = (
-            f"Nobody named a place: the world's average of {self.intensity.g_per_kwh:.0f} g CO2e/kWh is assumed. "
+            f"No location set: using the world average of {self.intensity.g_per_kwh:.0f} g CO2e/kWh. "
             "Set location='FRA' (a country code, or 'US-VA' for a state) or carbon_intensity=<g per kWh>."
         )
         return [assumption, *self.fallbacks]
 
     def begin(self, joules: Sequence[float], now: datetime) -> None:
-        """Begin, or go on after a pause, with so many joules in each bucket."""
-        self._keep(self._carbon.begin(joules, now))
+        """Start, or continue after a pause, with these joules in each bucket."""
+        self._append_ended(self._carbon.begin(joules, now))
         if self._money is not None:
             self._money.begin(joules, now)
 
     def follow(self, joules: Sequence[float], now: datetime) -> None:
-        """Note the joules of each bucket up to now, and the rates that began since the last look."""
-        self._keep(self._carbon.follow(joules, now))
+        """Record the joules of each bucket up to now, at the rates that applied since the last update."""
+        self._append_ended(self._carbon.follow(joules, now))
         if self._money is not None:
             self._money.follow(joules, now)
 
     def conclude(self) -> None:
-        """Wait no longer for an intensity that is not known yet."""
+        """Accept the present intensity as final, even if it is provisional."""
         self._carbon.conclude()
 
     def amounts(self, joules: Sequence[float]) -> Amounts:
-        """Return what so many joules in each bucket amount to, as of the last look."""
+        """Return emissions and cost of these joules in each bucket, as of the last update."""
         return Amounts(
             None if self.pending else self._carbon.amounts(joules), None if self._money is None else self._money.amounts(joules)
         )
 
     def intervals(self, joules: Sequence[float]) -> list[Interval[Quote]]:
-        """Return the times in which one intensity held, oldest first, the last with what is left of the joules."""
-        return [*self._ended, self._carbon.last(joules)]
+        """Return the intervals of constant intensity, oldest first; the last one has the remaining joules."""
+        return [*self._ended, self._carbon.current_interval(joules)]
 
-    def _keep(self, ended: Sequence[Interval[Quote]]) -> None:
+    def _append_ended(self, ended: Sequence[Interval[Quote]]) -> None:
         for interval in ended:
-            self._ended = [*(self._ended if len(self._ended) < MOST_INTERVALS else _merged(self._ended)), interval]
+            self._ended = [*(self._ended if len(self._ended) < MOST_INTERVALS else _merge_pairs(self._ended)), interval]
 
 
-def _merged(intervals: Sequence[Interval[Quote]]) -> list[Interval[Quote]]:
-    """Tell each two neighbours as one, with the intensity that gives the same grams."""
+def _merge_pairs(intervals: Sequence[Interval[Quote]]) -> list[Interval[Quote]]:
+    """Merge each pair of neighbours, at the intensity that results in the same grams."""
     merged = []
     for first, second in zip(intervals[::2], intervals[1::2], strict=True):
         joules = first.joules + second.joules

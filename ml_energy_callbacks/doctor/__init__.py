@@ -1,4 +1,4 @@
-"""What can be measured on this machine, how and how well, and what cannot, why, and what to do about it."""
+"""The devices of this machine that can be measured and how accurately, and why others cannot be measured, with the fix."""
 
 from ml_energy_callbacks.doctor.examination import SECONDS, Diagnosis, Examined, Unmeasured, examine, live_watts
 from ml_energy_callbacks.doctor.table import render, render_watts

@@ -1,4 +1,4 @@
-"""Measure for some seconds as a run does, and tell what was found."""
+"""Measure for some seconds as a run does, and return the results."""
 
 from collections.abc import Generator, Mapping, Sequence
 from time import sleep
@@ -14,11 +14,11 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import DeviceRecord
 
 SECONDS = 3.0
-"""Long enough for thirty refreshes of a GPU's counter."""
+"""Time for thirty refreshes of a GPU's counter."""
 
 
 class Examined(DeviceRecord, kw_only=True):
-    """A device that can be read; ``watts`` is its mean power, None where it could not be read all the time."""
+    """A device that can be read; ``watts`` is its mean power, None if some reads failed."""
 
     watts: float | None
     whole_machine: bool
@@ -29,9 +29,9 @@ class Unmeasured(msgspec.Struct, kw_only=True):
 
     Attributes:
         name: The backend's name, or the device's id.
-        reason: Why, in a sentence.
-        fix: What can be done about it, or None.
-        present: Whether it is here all the same.
+        reason: The reason, in a sentence.
+        fix: What to do about it, or None.
+        present: Whether the hardware is present.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Unmeasured(msgspec.Struct, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, kw_only=True):
-    """All that was found; ``notes`` are what the user should know besides."""
+    """The result of an examination; ``notes`` are further sentences for the user."""
 
     devices: list[Examined]
     unmeasured: list[Unmeasured]
     notes: list[str]
 
 
-def _meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
-    # Nothing here is told in grams: any intensity keeps the meter from asking for one.
+def _make_meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
+    # No grams are reported: with any intensity set, the meter does not warn that none is.
     return EnergyMeter(devices=devices, carbon_intensity=0.0, verbose=False, backends=backends)
 
 
@@ -59,17 +59,17 @@ def examine(
     backends: Sequence[Backend] | None = None,
     seconds: float = SECONDS,
 ) -> Diagnosis:
-    """Measure this machine for some seconds and return what was found.
+    """Measure this machine for some seconds and return the diagnosis.
 
     Args:
         devices: ``"auto"`` or ids and globs, as in :class:`EnergyMeter`.
-        backends: Where to look; None for all that are known.
-        seconds: How long.
+        backends: The backends to search; None for all known ones.
+        seconds: Length of the measurement in s.
 
     Raises:
-        ConfigurationError: An id or a glob fits no device here.
+        ConfigurationError: An id or a glob matches no device.
     """
-    with _meter(devices, backends) as meter:
+    with _make_meter(devices, backends) as meter:
         sleep(seconds)
     record, discovery = meter.record, meter.discovery
     found: list[tuple[DeviceRecord, bool]] = [(device, False) for device in record.devices]
@@ -102,17 +102,17 @@ def examine(
 def live_watts(
     devices: Literal["auto"] | Sequence[str] = "auto", *, backends: Sequence[Backend] | None = None, every_s: float = 1.0
 ) -> Generator[Mapping[str, float | None], None, None]:
-    """Yield each device's mean power over the last interval in W by its id, for ever; None where it was not read.
+    """Yield each device's mean power over the last interval in W by its id, indefinitely; None if it was not read.
 
     Args:
         devices: ``"auto"`` or ids and globs, as in :class:`EnergyMeter`.
-        backends: Where to look; None for all that are known.
+        backends: The backends to search; None for all known ones.
         every_s: Length of an interval in s.
 
     Raises:
-        ConfigurationError: An id or a glob fits no device here.
+        ConfigurationError: An id or a glob matches no device.
     """
-    with _meter(devices, backends) as meter:
+    with _make_meter(devices, backends) as meter:
         ids = [source.device.id for source in meter.discovery.sources]
         before = meter.point()
         while True:

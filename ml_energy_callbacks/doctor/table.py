@@ -1,4 +1,4 @@
-"""A diagnosis -> tables for a terminal."""
+"""A diagnosis as tables for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,40 +17,40 @@ _METHODS = {
 }
 
 _SEEN_JITTER_S = 0.001
-"""Less than this cannot be told from the spacing of the reads."""
+"""A smaller jitter cannot be distinguished from the spacing of the reads."""
 
 
 def render(diagnosis: Diagnosis) -> Group:
-    """Return the tables of what is measured and of what is not, with what the reader should know below them."""
+    """Return the tables of measured devices and of hardware that is not measured, with notes below them."""
     parts: list[RenderableType] = [
-        _devices("Counted in every total", [device for device in diagnosis.devices if not device.whole_machine])
+        _device_table("Counted in every total", [device for device in diagnosis.devices if not device.whole_machine])
     ]
     whole = [device for device in diagnosis.devices if device.whole_machine]
     if whole:
-        parts.append(_devices("The whole machine, reported beside the total", whole))
-    for title, present in (("Here, but not measured", True), ("Not here", False)):
+        parts.append(_device_table("The whole machine, reported separately", whole))
+    for title, present in (("Present, but not measured", True), ("Not present", False)):
         entries = [entry for entry in diagnosis.unmeasured if entry.present is present]
         if entries:
-            parts.append(_unmeasured(title, entries))
+            parts.append(_unmeasured_table(title, entries))
     return Group(*parts, *(Text(line) for line in _notes(diagnosis)))
 
 
-def _table(title: str, *columns: str) -> Table:
+def _make_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        whole = column in {"watts", "refresh", "how sure"}
+        whole = column in {"watts", "refresh", "uncertainty"}
         table.add_column(column, justify="right" if column == "watts" else "left", overflow="fold", no_wrap=whole)
     return table
 
 
-def _devices(title: str, devices: list[Examined]) -> Table:
-    table = _table(title, "device", "watts", "by", "refresh", "how sure")
+def _device_table(title: str, devices: list[Examined]) -> Table:
+    table = _make_table(title, "device", "watts", "method", "refresh", "uncertainty")
     for device in devices:
         table.add_row(
             f"{device.id}\n{device.name}",
             quantity(device.watts),
             _METHODS[device.method],
-            _refresh(device),
+            _refresh_text(device),
             uncertainty(device.provenance, device.relative_uncertainty),
         )
     if not devices:
@@ -58,9 +58,9 @@ def _devices(title: str, devices: list[Examined]) -> Table:
     return table
 
 
-def _refresh(device: Examined) -> str:
+def _refresh_text(device: Examined) -> str:
     if device.method != "energy_counter":
-        return "as it is read"
+        return "at each read"
     if device.refresh == "regular" and device.update_period_s is not None:
         jitter = device.refresh_jitter_s or 0.0
         return f"every {device.update_period_s * 1000:.3g} ms" + (
@@ -71,8 +71,8 @@ def _refresh(device: Examined) -> str:
     return {"continuous": "at each read", "irregular": "irregular"}.get(device.refresh, quantity(None))
 
 
-def _unmeasured(title: str, entries: Sequence[Unmeasured]) -> Table:
-    table = _table(title, "what", "why", "what to do")
+def _unmeasured_table(title: str, entries: Sequence[Unmeasured]) -> Table:
+    table = _make_table(title, "device or backend", "reason", "fix")
     for entry in entries:
         table.add_row(entry.name, entry.reason, entry.fix or "")
     return table
@@ -83,17 +83,17 @@ def _notes(diagnosis: Diagnosis) -> Iterator[str]:
         if device.note is not None:
             yield f"{device.id}: {device.note}"
         if device.cross_check is not None:
-            yield f"{device.id}: counter / its own power, integrated: {device.cross_check:+.1%}.".replace("%", " %")
+            yield f"{device.id}: its counter differs from its integrated power by {device.cross_check:+.1%}.".replace("%", " %")
         if device.missing_s:
-            yield f"{device.id}: it could not be read for {quantity(device.missing_s, 's')}."
+            yield f"{device.id}: could not be read for {quantity(device.missing_s, 's')}."
         if device.shared:
-            yield f"{device.id}: others may use it, too; its energy is the whole device's."
+            yield f"{device.id}: others may also use it; its energy is that of the whole device."
     yield from diagnosis.notes
 
 
 def render_watts(watts: Mapping[str, float | None]) -> Table:
-    """Return each device's power now."""
-    table = _table("Power now, Ctrl-C to end", "id", "watts")
+    """Return each device's present power as a table."""
+    table = _make_table("Present power (Ctrl-C to stop)", "id", "watts")
     for name, value in watts.items():
         table.add_row(name, quantity(value))
     return table

@@ -1,4 +1,4 @@
-"""Simulated AMD GPUs: a stand-in for the module ``amdsmi``, and the files that the driver shows beside it."""
+"""Simulated AMD GPUs: a replacement of the module ``amdsmi``, and the driver's files."""
 
 import ctypes
 import sys
@@ -13,60 +13,60 @@ from ml_energy_callbacks.clock import Clock
 from ml_energy_callbacks.testing.curves import Curve, refreshed
 
 RESOLUTION_UJ: Final = ctypes.c_float(15.3).value
-"""What the real library says of every GPU: 15.3 in single precision."""
+"""The value that the real library reports for every GPU: 15.3 in single precision."""
 
 NOT_SUPPORTED: Final = 2
 NO_PERM: Final = 10
 NOT_FOUND: Final = 31
 NOT_INIT: Final = 32
 DRIVER_NOT_LOADED: Final = 34
-"""Statuses of amdsmi.h, ``AMDSMI_STATUS_*``: what :attr:`SimulatedAmdGpu.error` may be, among others."""
+"""Statuses of amdsmi.h, ``AMDSMI_STATUS_*``, which are among the values of :attr:`SimulatedAmdGpu.error`."""
 
 _FUNCTIONS_PER_DEVICE = 8
 
 
 class AmdSmiException(Exception):  # noqa: N818 - the real one's name
-    """Base of the library's errors."""
+    """Base class of the library's errors."""
 
 
 class AmdSmiLibraryException(AmdSmiException):
     """A status other than success."""
 
     def __init__(self, err_code: int) -> None:
-        """Keep the status."""
+        """Store the status."""
         super().__init__(err_code)
         self.err_code = err_code
 
     def __str__(self) -> str:
-        """Return it as the real one does, over two lines."""
+        """Return the message in two lines, as the real library does."""
         return f"Error code:\n\t{self.err_code} | AMDSMI_STATUS_{self.err_code} - simulated"
 
 
 class AmdSmiInitFlags(IntEnum):
-    """What to look for."""
+    """Kinds of devices to look for."""
 
     INIT_AMD_GPUS = 2
 
 
 @dataclass(slots=True)
 class SimulatedAmdGpu:
-    """What the system shows as one GPU; each attribute may be changed while it runs.
+    """A GPU as the system shows it; each attribute may be changed while it runs.
 
     Attributes:
         curve: Its true power.
-        place: PCI domain:bus:device.function.
-        node: Its number among ROCm's nodes, whose order is HIP's; None for its place in the list, after one processor.
-        unique_id: The number that makes its UUID; 0 for a GPU that has none.
+        place: PCI address, domain:bus:device.function.
+        node: Its number among ROCm's nodes, whose order is HIP's; None for its position in the list, after one processor.
+        unique_id: The number in its UUID; 0 for a GPU without one.
         name: Its market name.
         device_id: Its PCI device id.
         graphics: Its graphics version.
-        counter: ``counts``, ``frozen`` (stands still), ``absent`` (all ones), ``silent`` (0, as on a card's second die) or
+        counter: ``counts``, ``frozen`` (does not change), ``absent`` (all ones), ``silent`` (0, as on a card's second die) or
             ``refused`` (the query fails).
-        counter_rate: The counter runs this many times as fast as it should.
+        counter_rate: Factor by which the counter runs too fast.
         counter_bits: Width of the counter.
-        refresh_s: Period of its refresh in s.
-        start_joules: Value of the counter where the curve begins.
-        power: The key that tells the power, in whole watts; None where all say "N/A".
+        refresh_s: Its refresh period in s.
+        start_joules: Value of the counter at the start of the curve.
+        power: The key that reports the power, in whole watts; None if all are "N/A".
         error: Status with which every query of the GPU fails, or 0.
     """
 
@@ -87,7 +87,7 @@ class SimulatedAmdGpu:
 
 
 def _graphics_number(name: str) -> int:
-    """Return a graphics version as Linux's kfd_device.c writes it: gfx90c is 90012."""
+    """Return a graphics version in the form of Linux's kfd_device.c: gfx90c is 90012."""
     return 10_000 * int(name[3:-2]) + 100 * int(name[-2], 16) + int(name[-1], 16)
 
 
@@ -98,17 +98,17 @@ class _Handle:
 
 
 class SimulatedAmd:
-    """AMD's library with its GPUs: while the context lasts, ``import amdsmi`` finds it.
+    """AMD's library with its GPUs: inside the context, ``import amdsmi`` imports it.
 
-    It has the functions, exceptions and dictionary keys of amdsmi 7.0.2 that serve to find GPUs and to read their energy and
-    power, and shows the driver's devices and ROCm's nodes below ``root``: give the same to the backend.
+    It has those functions, exceptions and dictionary keys of amdsmi 7.0.2 that find GPUs and read their energy and power, and
+    writes the driver's devices and ROCm's nodes below ``root``; pass the same ``root`` to the backend.
 
     Attributes:
         gpus: The GPUs, in the order in which the library lists them.
-        init_error: Status with which initialising fails, or 0.
-        import_error: What ``import amdsmi`` raises, set before the context begins; None where it works.
-        starts: How often the library was initialised.
-        stops: How often it was shut down.
+        init_error: Status with which initialisation fails, or 0.
+        import_error: Error that ``import amdsmi`` raises, set before the context begins; None if it works.
+        starts: Number of initialisations of the library.
+        stops: Number of times the library was shut down.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class SimulatedAmd:
         tells_order: bool = True,
         counter_key: str = "energy_accumulator",
     ) -> None:
-        """Lay down the driver's files.
+        """Write the driver's files.
 
         Args:
-            clock: What the GPUs go by.
+            clock: Clock of the GPUs.
             gpus: The GPUs.
-            root: Where the file system begins.
+            root: Root of the file system.
             tells_order: Whether the library has ``amdsmi_get_gpu_enumeration_info``, as since ROCm 7.
-            counter_key: The key of the counter: earlier releases say ``power``.
+            counter_key: The key of the counter; earlier releases use ``power``.
         """
         self.gpus = list(gpus)
         self.init_error = 0
@@ -137,17 +137,17 @@ class SimulatedAmd:
         self._counter_key = counter_key
         self._initialised = False
         self._generation = 0  # of the handles
-        self._driver = 0  # counts reloads
-        self._known_driver = 0  # the one that the library was initialised with
+        self._driver = 0  # number of reloads
+        self._attached_driver = 0  # value of _driver when the library was initialised
         self._zeros = [0.0] * len(self.gpus)
-        self._before: ModuleType | None = None
+        self._replaced: ModuleType | None = None
         self._root = root
-        self.module = self._module(tells_order=tells_order)
-        self._lay_nodes()
+        self.module = self._make_module(tells_order=tells_order)
+        self._write_nodes()
 
     def __enter__(self) -> Self:
-        """Take the place of the module."""
-        self._before = sys.modules.pop("amdsmi", None)
+        """Replace the module."""
+        self._replaced = sys.modules.pop("amdsmi", None)
         if self.import_error is None:
             sys.modules["amdsmi"] = self.module
         else:
@@ -155,20 +155,20 @@ class SimulatedAmd:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the place back."""
+        """Restore the module."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         sys.modules.pop("amdsmi", None)
-        if self._before is not None:
-            sys.modules["amdsmi"] = self._before
+        if self._replaced is not None:
+            sys.modules["amdsmi"] = self._replaced
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's interface
-        """Fail to be imported, as Python's finder of modules."""
+        """Raise the import error, as one of Python's module finders."""
         if name == "amdsmi" and self.import_error is not None:
             raise self.import_error
 
     def reload(self) -> None:
-        """Reload the driver: counters start anew, and handles die until the library is initialised again."""
+        """Reload the driver: counters are reset, and handles are invalid until the library is initialised again."""
         self._driver += 1
         now = self._clock()
         self._zeros = [gpu.curve.joules(now) for gpu in self.gpus]
@@ -179,15 +179,15 @@ class SimulatedAmd:
         node = self.gpus[index].node
         return index + 1 if node is None else node
 
-    def _lay_nodes(self) -> None:
+    def _write_nodes(self) -> None:
         nodes = self._root / "sys/class/kfd/kfd/topology/nodes"
-        self._lay_node(nodes / "0", cpu_cores_count=64, simd_count=0, location_id=0, domain=0, unique_id=0)
+        self._write_node(nodes / "0", cpu_cores_count=64, simd_count=0, location_id=0, domain=0, unique_id=0)
         for i, gpu in enumerate(self.gpus):
             (self._root / "sys/bus/pci/drivers/amdgpu" / gpu.place).mkdir(parents=True, exist_ok=True)
             domain, bus, rest = gpu.place.split(":")
             device, function = (int(part, 16) for part in rest.split("."))
             at = int(bus, 16) << 8 | device * _FUNCTIONS_PER_DEVICE + function
-            self._lay_node(
+            self._write_node(
                 nodes / str(self._node(i)),
                 cpu_cores_count=0,
                 simd_count=1216,
@@ -198,37 +198,37 @@ class SimulatedAmd:
             )
 
     @staticmethod
-    def _lay_node(folder: Path, **properties: int) -> None:
+    def _write_node(folder: Path, **properties: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(f"{name} {number}\n" for name, number in properties.items())
         (folder / "properties").write_text(lines, encoding="ascii")
 
-    def _module(self, *, tells_order: bool) -> ModuleType:
+    def _make_module(self, *, tells_order: bool) -> ModuleType:
         module: Any = ModuleType("amdsmi")
         module.AmdSmiException = AmdSmiException
         module.AmdSmiLibraryException = AmdSmiLibraryException
         module.AmdSmiInitFlags = AmdSmiInitFlags
-        module.amdsmi_init = self._init
+        module.amdsmi_init = self._initialise
         module.amdsmi_shut_down = self._shut_down
         module.amdsmi_get_processor_handles = self._handles
-        module.amdsmi_get_gpu_device_bdf = self._query(lambda i: self.gpus[i].place)
-        module.amdsmi_get_gpu_device_uuid = self._query(self._uuid)
-        module.amdsmi_get_gpu_asic_info = self._query(self._asic_info)
-        module.amdsmi_get_energy_count = self._query(self._energy_count)
-        module.amdsmi_get_power_info = self._query(self._power_info)
+        module.amdsmi_get_gpu_device_bdf = self._make_query(lambda i: self.gpus[i].place)
+        module.amdsmi_get_gpu_device_uuid = self._make_query(self._uuid)
+        module.amdsmi_get_gpu_asic_info = self._make_query(self._asic_info)
+        module.amdsmi_get_energy_count = self._make_query(self._energy_count)
+        module.amdsmi_get_power_info = self._make_query(self._power_info)
         if tells_order:
-            module.amdsmi_get_gpu_enumeration_info = self._query(self._enumeration_info)
+            module.amdsmi_get_gpu_enumeration_info = self._make_query(self._enumeration_info)
         made: ModuleType = module
         return made
 
-    def _init(self, flag: AmdSmiInitFlags = AmdSmiInitFlags.INIT_AMD_GPUS) -> None:  # noqa: ARG002 - the real one's argument
+    def _initialise(self, flag: AmdSmiInitFlags = AmdSmiInitFlags.INIT_AMD_GPUS) -> None:  # noqa: ARG002 - the real one's argument
         if self.init_error:
             raise AmdSmiLibraryException(self.init_error)
         self.starts += 1
         if not self._initialised:
             self._initialised = True
             self._generation += 1
-            self._known_driver = self._driver
+            self._attached_driver = self._driver
 
     def _shut_down(self) -> None:
         self.stops += 1
@@ -239,11 +239,11 @@ class SimulatedAmd:
             raise AmdSmiLibraryException(NOT_INIT)
         return [_Handle(i, self._generation) for i in range(len(self.gpus))]
 
-    def _query(self, answer: Callable[[int], Any]) -> Callable[[_Handle], Any]:
+    def _make_query(self, answer: Callable[[int], Any]) -> Callable[[_Handle], Any]:
         def query(processor_handle: _Handle) -> Any:  # noqa: ANN401 - a string or a dictionary
             if not self._initialised:
                 raise AmdSmiLibraryException(NOT_INIT)
-            if processor_handle.generation != self._generation or self._known_driver != self._driver:
+            if processor_handle.generation != self._generation or self._attached_driver != self._driver:
                 raise AmdSmiLibraryException(NOT_FOUND)
             if error := self.gpus[processor_handle.gpu].error:
                 raise AmdSmiLibraryException(error)
@@ -295,5 +295,5 @@ class SimulatedAmd:
     def _power_info(self, index: int) -> dict[str, int | str]:
         gpu = self.gpus[index]
         keys = ("socket_power", "current_socket_power", "average_socket_power")
-        told = 0 if gpu.counter == "silent" else round(gpu.curve.watts(self._clock()))
-        return {key: told if key == gpu.power else "N/A" for key in keys} | {"power_limit": 750}
+        watts = 0 if gpu.counter == "silent" else round(gpu.curve.watts(self._clock()))
+        return {key: watts if key == gpu.power else "N/A" for key in keys} | {"power_limit": 750}

@@ -1,4 +1,4 @@
-"""Simulated Apple silicon: a stand-in for the module ``zeus_apple_silicon``."""
+"""Simulated Apple silicon: a replacement of the module ``zeus_apple_silicon``."""
 
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ml_energy_callbacks.testing.curves import Curve, refreshed
 
 @dataclass(slots=True)
 class AppleEnergyMetrics:
-    """The counters of zeus-apple-silicon 1.1.0, in whole mJ; None where a chip has none."""
+    """The counters of zeus-apple-silicon 1.1.0, in whole mJ; None for those that a chip does not have."""
 
     cpu_total_mj: int | None = None
     efficiency_cores_mj: list[int] | None = None
@@ -28,29 +28,29 @@ class AppleEnergyMetrics:
 
 
 class SimulatedApple:
-    """A chip whose counters follow curves: while the context lasts, ``import zeus_apple_silicon`` finds it.
+    """A chip whose counters follow curves: inside the context, ``import zeus_apple_silicon`` imports it.
 
     It has that part of the interface of zeus-apple-silicon 1.1.0 that reads cumulative energy:
     ``AppleEnergyMonitor.get_cumulative_energy`` and ``AppleEnergyMetrics``.
 
     Attributes:
-        curves: From the name of a counter, such as ``gpu_mj``, to its true power; the others are None.
-        monitor_error: What making a monitor raises, or None.
-        read_error: What reading it raises, or None.
-        import_error: What importing the module raises, set before the context begins; None where it works.
-        reads: How often the counters were read.
+        curves: True power by the name of the counter, such as ``gpu_mj``; all other counters are None.
+        monitor_error: Error that the constructor of the monitor raises, or None.
+        read_error: Error that a read raises, or None.
+        import_error: Error that importing the module raises, set before the context begins; None if it works.
+        reads: Number of reads of the counters.
     """
 
     def __init__(
         self, clock: Clock, curves: Mapping[str, Curve], *, refresh_s: float = 0.0, start_joules: float = 1000.0
     ) -> None:
-        """Make the chip.
+        """Create the chip.
 
         Args:
-            clock: What it goes by.
-            curves: The counters that it has.
-            refresh_s: Period of their refresh in s; 0 for counters that are always up to date.
-            start_joules: Value of each counter where its curve begins.
+            clock: Clock of the chip.
+            curves: Its counters.
+            refresh_s: Refresh period of the counters in s; 0 for counters that are always up to date.
+            start_joules: Value of each counter at the start of its curve.
         """
         self.curves = dict(curves)
         self.monitor_error: Exception | None = None
@@ -60,31 +60,31 @@ class SimulatedApple:
         self._clock = clock
         self._refresh_s = refresh_s
         self._start_joules = start_joules
-        self._before: ModuleType | None = None
+        self._replaced: ModuleType | None = None
 
     def __enter__(self) -> Self:
-        """Take the place of the module."""
-        self._before = sys.modules.pop("zeus_apple_silicon", None)
+        """Replace the module."""
+        self._replaced = sys.modules.pop("zeus_apple_silicon", None)
         if self.import_error is None:
-            sys.modules["zeus_apple_silicon"] = self._module()
+            sys.modules["zeus_apple_silicon"] = self._make_module()
         else:
             sys.meta_path.insert(0, self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the place back."""
+        """Restore the module."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         sys.modules.pop("zeus_apple_silicon", None)
-        if self._before is not None:
-            sys.modules["zeus_apple_silicon"] = self._before
+        if self._replaced is not None:
+            sys.modules["zeus_apple_silicon"] = self._replaced
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's interface
-        """Fail to be imported, as Python's finder of modules."""
+        """Raise the import error, as one of Python's module finders."""
         if name == "zeus_apple_silicon" and self.import_error is not None:
             raise self.import_error
 
-    def _module(self) -> ModuleType:
+    def _make_module(self) -> ModuleType:
         chip = self
 
         class AppleEnergyMonitor:
@@ -105,7 +105,7 @@ class SimulatedApple:
         return made
 
     def metrics(self) -> AppleEnergyMetrics:
-        """Return what the counters show now; raises what is to be raised."""
+        """Return the present values of the counters, or raise the read error."""
         self.reads += 1
         if self.read_error is not None:
             raise self.read_error

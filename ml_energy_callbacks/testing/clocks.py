@@ -1,4 +1,4 @@
-"""A clock that moves only when told to."""
+"""A clock that tests advance."""
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
@@ -6,14 +6,14 @@ from heapq import heappop, heappush
 from ml_energy_callbacks.clock import NS_PER_S
 
 _STEP_NS = 10_000
-"""Between two steps of the same work, the clock moves on by so much at least."""
+"""Least time between two steps of the same task."""
 
 
 class ManualClock:
-    """A monotonic clock that moves only when told to.
+    """A monotonic clock that moves only when a test advances it.
 
     Attributes:
-        now_ns: What it shows, in ns.
+        now_ns: Its present time in ns.
     """
 
     def __init__(self, now_ns: int = NS_PER_S) -> None:
@@ -21,14 +21,14 @@ class ManualClock:
         self.now_ns = now_ns
         self._followers: list[Callable[[], None]] = []
         self._begun = 0
-        self._due: list[tuple[int, int, Iterator[float]]] = []  # at which clock, which work
+        self._due: list[tuple[int, int, Iterator[float]]] = []  # time of the next step, number of the task, its steps
 
     def __call__(self) -> int:
         """Return the time in ns."""
         return self.now_ns
 
     def advance(self, seconds: float) -> None:
-        """Move on by so many seconds, with all that runs in them, and let those that follow the clock know."""
+        """Advance by this many seconds, run the steps that are due in them, and call the followers."""
         end = self.now_ns + round(seconds * NS_PER_S)
         while self._due and self._due[0][0] <= end:
             due, number, steps = heappop(self._due)
@@ -45,10 +45,10 @@ class ManualClock:
                 follower()
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Call this after each move."""
+        """Call this function after each move."""
         self._followers.append(follower)
 
     def run(self, steps: Iterator[float]) -> None:
-        """Run work while the clock moves on: each of its steps yields how many seconds to wait before the next one."""
+        """Run a task while the clock advances: each of its steps yields the number of seconds until the next one."""
         self._begun += 1
         heappush(self._due, (self.now_ns, self._begun, steps))

@@ -1,6 +1,6 @@
-"""A suite that every backend has to pass, third parties' ones too; it needs pytest.
+"""The suite that every backend has to pass, including third-party backends; it requires pytest.
 
-Subclass :class:`BackendConformance` in a test module, under a name that begins with ``Test``, and give it a bench::
+Subclass :class:`BackendConformance` in a test module, with a name that begins with ``Test``, and define a bench::
 
     class TestMyBackend(BackendConformance):
         @pytest.fixture
@@ -39,17 +39,17 @@ _RAREST_S = 10.0
 
 @dataclass
 class Bench:
-    """A backend over hardware that the test commands.
+    """A backend with hardware that the test controls.
 
     Attributes:
-        backend: The backend where there is hardware.
-        clock: The manual clock that the hardware, and the backend where it needs a clock, go by.
-        truth: From a device's id to its true power; None for a device that only estimates.
-        absent: The same backend where there is no such hardware.
-        fail: Makes every read fail from now on; None where nothing can (a model of a constant).
-        mend: Ends that.
+        backend: The backend on a machine with the hardware.
+        clock: The manual clock of the hardware, and of the backend if it uses a clock.
+        truth: Returns the true power of a device id; None for a device that is only estimated.
+        absent: The same backend on a machine without the hardware.
+        fail: Makes every read fail from now on; None if no read can fail (a model of constant power).
+        mend: Ends the failure.
         refresh_s: Longest refresh period of the hardware in s.
-        resolution: What a value is rounded to, in J, or W where power is read.
+        resolution: Resolution of a value in J, or in W if power is read.
     """
 
     backend: Backend
@@ -63,11 +63,11 @@ class Bench:
 
 
 class BackendConformance:
-    """What is promised of a backend."""
+    """The requirements on a backend."""
 
     @pytest.fixture
     def bench(self) -> Bench:
-        """Return the bench; a subclass has to."""
+        """Return the bench; subclasses override this."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -86,27 +86,27 @@ class BackendConformance:
         assert all(isinstance(source, Source) for source in sources)
 
     def test_ids_are_unique_and_begin_with_the_backends_name(self, bench: Bench, sources: Sequence[Source]) -> None:
-        """``devices=["name:*"]`` picks a backend's devices."""
+        """``devices=["name:*"]`` selects the devices of a backend."""
         ids = [source.device.id for source in sources]
         assert len(set(ids)) == len(ids)
         assert all(name.startswith(f"{bench.backend.name}:") for name in ids)
         assert all(source.device.backend == bench.backend.name for source in sources)
 
     def test_devices_say_what_they_are(self, sources: Sequence[Source]) -> None:
-        """Each field holds one of the words that it may hold."""
+        """Each field has one of its allowed values."""
         for device in (source.device for source in sources):
             assert device.name
             assert device.kind in get_args(Kind)
             assert device.method in get_args(Method)
             assert device.provenance in get_args(Provenance)
             assert (device.method == "model") <= (device.provenance == "estimated"), "a model is an estimate"
-            assert 0 < device.relative_uncertainty <= 1, "no device is right to the last joule"
+            assert 0 < device.relative_uncertainty <= 1, "no device is exact"
             assert device.wrap_joules is None or device.wrap_joules > 0
             assert device.note is None or device.note.endswith("."), "a note is a sentence"
-            assert 0 <= device.min_interval_s <= _RAREST_S, "a run of minutes would not be seen"
+            assert 0 <= device.min_interval_s <= _RAREST_S, "a run of a few minutes would not be measured"
 
     def test_opening_again_finds_the_same_devices(self, bench: Bench, sources: Sequence[Source]) -> None:
-        """Two meters may measure at once, and a second run goes by the same ids."""
+        """Two meters may measure at once, and a second run has the same ids."""
         again = bench.backend.open()
         try:
             assert [source.device for source in again] == [source.device for source in sources]
@@ -114,10 +114,12 @@ class BackendConformance:
         finally:
             for source in again:
                 source.close()
-        assert all(math.isfinite(source.read()) for source in sources), "closing one opening spoils another"
+        assert all(math.isfinite(source.read()) for source in sources), (
+            "closing the sources of one call breaks those of another"
+        )
 
-    def test_no_hardware_is_told_in_a_sentence(self, bench: Bench) -> None:
-        """Neither an empty sequence nor any other error."""
+    def test_missing_hardware_is_reported_in_a_sentence(self, bench: Bench) -> None:
+        """Missing hardware results neither in an empty sequence nor in another error."""
         if bench.absent is None:
             pytest.skip("This backend finds its device on every machine.")
         with pytest.raises(BackendUnavailableError) as caught:
@@ -126,7 +128,7 @@ class BackendConformance:
         assert caught.value.fix is None or len(caught.value.fix) > 0
 
     def test_energy_is_true_within_the_stated_uncertainty(self, bench: Bench, sources: Sequence[Source]) -> None:
-        """Joules or watts, wrapped or not: what comes out is the integral of the power."""
+        """The energy equals the integral of the true power, for counters, wraps and power readings."""
         start = bench.clock()
         totals = [_Total(source) for source in sources]
         for total in totals:
@@ -148,9 +150,9 @@ class BackendConformance:
             assert total.joules == pytest.approx(true, rel=total.source.device.relative_uncertainty, abs=edge)
 
     def test_a_failed_read_is_an_error_never_a_number(self, bench: Bench, sources: Sequence[Source]) -> None:
-        """Unknown is not zero; and a device that comes back is read again."""
+        """Unknown is not zero, and a device that recovers is read again."""
         if bench.fail is None:
-            pytest.skip("Nothing can fail here.")
+            pytest.skip("No read of this backend can fail.")
         bench.fail()
         for source in sources:
             for _ in range(3):
@@ -161,22 +163,20 @@ class BackendConformance:
         assert all(math.isfinite(_read_again(source, bench)) for source in sources)
 
     def test_closing_is_harmless_and_final(self, sources: Sequence[Source]) -> None:
-        """A second close does nothing, and what is read after it is an error."""
+        """A second close does nothing, and a later read is an error."""
         for source in sources:
             source.close()
             source.close()
             with pytest.raises(ReadError):
                 source.read()
 
-    def test_a_device_that_tells_its_power_too_tells_the_power_of_what_it_counts(
-        self, bench: Bench, sources: Sequence[Source]
-    ) -> None:
-        """``watts()`` is what the counter is held against; a device that cannot tell it raises ``ReadError``."""
+    def test_own_power_agrees_with_the_counter(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """``watts()`` is compared with the counter; a device that does not report it raises ``ReadError``."""
         bench.clock.advance(_STEPS * _STEP_S)
         for source in sources:
             if not isinstance(source, PowerSource):
                 continue
-            assert source.device.method == "energy_counter", "power that is read already cannot be held against itself"
+            assert source.device.method == "energy_counter", "power that is the reading itself cannot be compared with itself"
             curve = bench.truth(source.device.id)
             assert curve is not None
             powers = [curve.watts(bench.clock() - round(i * _STEP_S * NS_PER_S)) for i in range(_STEPS)]
@@ -185,8 +185,8 @@ class BackendConformance:
             with contextlib.suppress(ReadError):
                 assert low * (1 - share) - 1 <= source.watts() <= high * (1 + share) + 1
 
-    def test_the_share_of_a_process_is_a_share(self, bench: Bench, sources: Sequence[Source]) -> None:
-        """``process_share()`` is between 0 and 1, and None where the device does not tell; a closed one does not."""
+    def test_process_share_is_between_0_and_1(self, bench: Bench, sources: Sequence[Source]) -> None:
+        """``process_share()`` is between 0 and 1, or None if the device does not report it or is closed."""
         for source in sources:
             if not isinstance(source, SharedSource):
                 continue
@@ -198,23 +198,23 @@ class BackendConformance:
             assert source.process_share((os.getpid(),)) is None
 
     def test_another_thread_may_read(self, sources: Sequence[Source]) -> None:
-        """The sampler's thread is not the one that opened the devices."""
+        """The sampler reads devices in other threads than the one that opened them."""
         with ThreadPoolExecutor(1) as pool:
             values = list(pool.map(lambda source: source.read(), sources))
         assert all(math.isfinite(value) and value >= 0 for value in values)
 
     def test_a_read_ends_in_time(self, sources: Sequence[Source]) -> None:
-        """What may take long has to say so, by ``min_interval_s``, and has to have an end."""
+        """A device whose reads may be slow has to set ``min_interval_s``, and each read has to end."""
         for source in sources:
             start = perf_counter()
             source.read()
             seconds = perf_counter() - start
             assert seconds < _SLOWEST_READ_S
-            assert seconds < _SLOW_READ_S or source.device.min_interval_s, "it is asked twenty times a second"
+            assert seconds < _SLOW_READ_S or source.device.min_interval_s, "it is read twenty times a second"
 
 
 class _Total:
-    """The energy of a source, by the same arithmetic that a run uses."""
+    """The energy of a source, by the same arithmetic as in a run."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -233,11 +233,11 @@ class _Total:
 
 
 def _read_again(source: Source, bench: Bench) -> float:
-    """Read a device that has come back; getting hold of it again may take some attempts."""
+    """Read a device that has recovered; reacquiring it may take some attempts."""
     for _ in range(round(5 / _STEP_S)):
         try:
             return source.read()
         except ReadError:
             bench.clock.advance(_STEP_S)
-    msg = f"{source.device.id} never came back"
+    msg = f"{source.device.id} did not recover"
     raise AssertionError(msg)

@@ -1,4 +1,4 @@
-"""True power over time, with its integral in closed form: what a simulated device draws."""
+"""True power of simulated devices over time, with its integral in closed form."""
 
 import math
 from bisect import bisect_right
@@ -16,14 +16,14 @@ class Curve(Protocol):
         """Return the power in W at an instant."""
 
     def joules(self, time_ns: int) -> float:
-        """Return the energy in J up to an instant, from a zero of the curve's own."""
+        """Return the energy in J up to an instant, from an arbitrary zero."""
 
 
 class PowerCurve:
-    """Power that a test sets as it goes: constant in between, its integral known exactly."""
+    """Power that a test sets step by step, with an exact integral; it is constant in between."""
 
     def __init__(self, clock: Clock, watts: float = 0.0) -> None:
-        """Draw ``watts`` from now on, and all the time before."""
+        """Draw ``watts`` from now on and at all times before."""
         self._clock = clock
         self._times = [clock()]
         self._watts = [watts]
@@ -34,7 +34,7 @@ class PowerCurve:
         now = self._clock()
         self._joules.append(self.joules(now))
         self._watts.append(watts)
-        self._times.append(now)  # last: another thread finds its place by it
+        self._times.append(now)  # last, because another thread searches it
 
     def _place(self, time_ns: int) -> int:
         return max(0, bisect_right(self._times, time_ns) - 1)
@@ -52,12 +52,12 @@ class PowerCurve:
 
 @dataclass(frozen=True, slots=True)
 class StepCurve:
-    """Power that changes at instants laid down beforehand.
+    """Power that changes at predefined instants.
 
     Attributes:
-        steps: (seconds after ``start_ns``, watts) in order of time; the first step's watts hold before it too, the last
-            one's for ever.
-        start_ns: Where the seconds are counted from, monotonic clock.
+        steps: (seconds after ``start_ns``, watts) in order of time; the first step's watts also apply before it, the last
+            step's for ever.
+        start_ns: Zero of the seconds, monotonic clock.
     """
 
     steps: Sequence[tuple[float, float]]
@@ -82,11 +82,11 @@ class StepCurve:
 
 @dataclass(frozen=True, slots=True)
 class SquareCurve:
-    """Power that goes to and fro between two levels.
+    """Power that alternates between two levels.
 
     Attributes:
         low_watts: The lower level.
-        high_watts: The higher level, which each period begins with.
+        high_watts: The higher level, with which each period begins.
         period_s: Length of a period in s.
         duty: Share of the period at the higher level.
         start_ns: An instant at which a period begins, monotonic clock.
@@ -115,7 +115,7 @@ class SquareCurve:
 
 @dataclass(frozen=True, slots=True)
 class SineCurve:
-    """Power that swings evenly.
+    """Power that varies as a sine.
 
     Attributes:
         mean_watts: Mean power.

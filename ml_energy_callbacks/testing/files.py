@@ -1,4 +1,4 @@
-"""A tree of files such as Linux shows hardware in, whose contents follow the clock."""
+"""A tree of files, such as Linux provides for hardware, whose contents follow the clock."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ from ml_energy_callbacks.clock import Clock
 from ml_energy_callbacks.testing.clocks import ManualClock
 
 _WIDTH = 24
-"""Numbers are padded to this width: a file that is held open never shows half of a number."""
+"""Numbers are padded to this width, so that an open file never shows part of a number."""
 
 
 class SimulatedFiles:
-    """Files below a folder, some fixed and some a function of time.
+    """Files below a folder; some are fixed, others a function of time.
 
-    Under a :class:`ManualClock` they follow each of its moves; in real time, :meth:`live` keeps them up to date.
+    With a :class:`ManualClock` they are updated at each of its moves; in real time, :meth:`live` updates them.
     """
 
     def __init__(self, root: Path, clock: Clock) -> None:
-        """Begin with an empty tree in ``root``, which is made."""
+        """Create ``root`` with an empty tree."""
         self.root = root
         self.clock = clock
         root.mkdir(parents=True, exist_ok=True)
@@ -29,24 +29,24 @@ class SimulatedFiles:
             clock.follow(self.update)
 
     def fix(self, path: str, text: object) -> Path:
-        """Write a file that stays as it is."""
+        """Write a file with fixed content."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{text}\n", encoding="ascii")
         return file
 
     def follow(self, path: str, number: Callable[[int], float]) -> Path:
-        """Keep a file that shows this function of the clock (ns), as a whole number."""
+        """Write a file that shows this function of the clock (ns) as a whole number."""
         file = self.fix(path, f"{round(number(self.clock())):<{_WIDTH}}")
         self._contents[file] = number
         return file
 
     def let_go(self, file: Path) -> None:
-        """Let a file stay as it is from now on, or be the test's to spoil."""
+        """Stop updating a file, so that a test may change it."""
         self._contents.pop(file, None)
 
     def update(self) -> None:
-        """Write each file as of now, in place."""
+        """Update each file in place."""
         now = self.clock()
         for file, number in list(self._contents.items()):
             with contextlib.suppress(FileNotFoundError):
@@ -58,7 +58,7 @@ class SimulatedFiles:
 
     @contextlib.contextmanager
     def live(self, period_s: float = 0.002) -> Iterator[None]:
-        """Keep the files up to date in real time, by a thread."""
+        """Update the files in real time, in a thread."""
         stop = threading.Event()
 
         def run() -> None:

@@ -1,7 +1,7 @@
-"""Simulated hardware that Linux shows as files: Intel's GPUs, Jetson modules, Arm servers, ACPI power meters, batteries.
+"""Simulated hardware that Linux provides as files: Intel's GPUs, Jetson modules, Arm servers, ACPI power meters, batteries.
 
-Each is a tree below a folder, with the names that the real drivers give. It draws what its curve says and follows its clock,
-as :class:`ml_energy_callbacks.testing.SimulatedFiles` does, whose ``live`` is at ``files.live`` here::
+Each is a tree below a folder, with the names of the real drivers. It draws the power of its curve and follows its clock, as
+:class:`ml_energy_callbacks.testing.SimulatedFiles` does, whose ``live`` is available as ``files.live``::
 
     gpu = SimulatedIntelGpu(tmp_path, clock, SquareCurve(50, 200, period_s=0.5))
     sources = IntelGpuBackend(root=gpu.root).open()
@@ -16,15 +16,15 @@ from ml_energy_callbacks.testing.files import SimulatedFiles
 
 _VOLTS = 5.0
 _CHANNELS = 3
-"""Of an INA3221."""
+"""Channels of an INA3221."""
 
 
 class _Hardware:
-    """A tree whose numbers can be spoilt.
+    """A tree whose numbers can be replaced by garbage.
 
     Attributes:
         files: The tree's files.
-        root: The folder that the backend looks into.
+        root: The folder that the backend reads.
     """
 
     def __init__(self, folder: Path, clock: Clock, root: str) -> None:
@@ -34,14 +34,14 @@ class _Hardware:
         self._numbers: dict[str, Callable[[int], float]] = {}
 
     def fail(self) -> None:
-        """Show garbage where there were numbers, from now on."""
+        """Replace all numbers by garbage."""
         for path in self._numbers:
             file = self.files.root / path
             self.files.let_go(file)
             file.write_text("none\n", encoding="ascii")
 
     def mend(self) -> None:
-        """Show numbers again."""
+        """Restore the numbers."""
         for path, number in self._numbers.items():
             self.files.follow(path, number)
 
@@ -50,7 +50,7 @@ class _Hardware:
         self.files.follow(path, number)
 
     def _chip(self, device: str, name: str) -> str:
-        """Make the next hwmon chip of a device, with the links that lead to it and back; return its folder."""
+        """Create the next hwmon chip of a device, with the links to it and back; return its folder."""
         number = sum(1 for _ in self.root.iterdir())
         chip = f"devices/{device}/hwmon/hwmon{number}"
         self.files.fix(f"{chip}/name", name)
@@ -63,7 +63,7 @@ class SimulatedIntelGpu(_Hardware):
     """An Intel card, or several: each :meth:`card` adds one."""
 
     def __init__(self, folder: Path, clock: Clock, curve: Curve | None = None) -> None:
-        """Make the hwmon class in ``folder``, with a card that draws ``curve`` where one is given."""
+        """Create the hwmon class in ``folder``, with a card that draws ``curve`` if one is given."""
         super().__init__(folder, clock, "class/hwmon")
         if curve is not None:
             self.card(curve)
@@ -80,11 +80,11 @@ class SimulatedIntelGpu(_Hardware):
         """Add a card.
 
         Args:
-            curve: What it draws.
+            curve: Its power.
             address: Its PCI address.
             driver: ``xe``, which labels its channels, or ``i915``, which has one without a label.
-            channels: The counters that it has, ``card`` and ``pkg``, and their share of the curve; None for both, the
-                package drawing 80 % of what the card does.
+            channels: Its counters, ``card`` and ``pkg``, with their share of the curve; None for both, with 80 % of the
+                card's power for the package.
             period_s: Refresh period of its counters in s.
         """
         chip = self._chip(f"pci0000:00/{address}", driver)
@@ -101,13 +101,13 @@ class SimulatedJetson(_Hardware):
     """The supply rails of a Jetson module."""
 
     def __init__(self, folder: Path, clock: Clock, rails: Mapping[str, Curve], *, driver: str = "ina3221") -> None:
-        """Make the I2C devices in ``folder``.
+        """Create the I2C devices in ``folder``.
 
         Args:
-            folder: Where.
-            clock: What it goes by.
-            rails: What each rail draws, by the rail's name.
-            driver: ``ina3221``, Linux's own, which tells mV and mA; or ``ina3221x``, of JetPack 4 and earlier, which tells mW.
+            folder: The folder.
+            clock: Clock of the module.
+            rails: Power of each rail, by the rail's name.
+            driver: ``ina3221``, Linux's own, which reports mV and mA; or ``ina3221x`` of JetPack 4 and older, with mW.
         """
         super().__init__(folder, clock, "bus/i2c/devices")
         for place, (name, curve) in enumerate(rails.items()):
@@ -130,7 +130,7 @@ class SimulatedPowerMeters(_Hardware):
     """ACPI power meters, and the sensors of Ampere's processors."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Make the hwmon class in ``folder``, with no meter yet."""
+        """Create the hwmon class in ``folder``, without a meter."""
         super().__init__(folder, clock, "class/hwmon")
 
     def meter(
@@ -143,14 +143,14 @@ class SimulatedPowerMeters(_Hardware):
         with_device: bool = True,
         share: float = 1.0,
     ) -> None:
-        """Add an ACPI power meter, which tells the mean of its last whole interval.
+        """Add an ACPI power meter, which reports the mean of its last whole interval.
 
         Args:
-            curve: What it measures.
-            label: What it says of itself (``power1_oem_info``).
+            curve: The power that it measures.
+            label: Its label (``power1_oem_info``).
             interval_s: Its averaging interval in s.
-            accuracy: What it says of its accuracy.
-            with_device: Whether its files lie with the ACPI device, as they did up to Linux 6.15, or with the chip.
+            accuracy: Its stated accuracy.
+            with_device: Whether its files are in the folder of the ACPI device, as up to Linux 6.15, or of the chip.
             share: Share of the curve that it measures.
         """
         number = sum(1 for _ in self.root.iterdir())
@@ -172,9 +172,9 @@ class SimulatedPowerMeters(_Hardware):
         """Add the meters of an NVIDIA Grace socket.
 
         Args:
-            curve: What the processor and its memory draw.
+            curve: Power of the processor and its memory.
             socket: The socket's number.
-            with_gpu: Whether it shares a module with a GPU, whose meter then shows three times as much.
+            with_gpu: Whether it shares a module with a GPU, whose meter then reports three times the power.
         """
         for name, share in (("Grace", 1.0), ("CPU", 0.6), ("SysIO", 0.1)):
             self.meter(curve, label=f"{name} Power Socket {socket}", interval_s=0.05, share=share)
@@ -185,7 +185,7 @@ class SimulatedPowerMeters(_Hardware):
         """Add the sensors of an Ampere Altra socket.
 
         Args:
-            curve: What the processor draws.
+            curve: Power of the processor.
             address: Name of its ACPI device.
             cores: The cores' share of the curve; the rest is input and output.
         """
@@ -196,18 +196,18 @@ class SimulatedPowerMeters(_Hardware):
 
 
 class SimulatedBatteries(_Hardware):
-    """A laptop's batteries and its power supply; at first it is not plugged in."""
+    """A laptop's batteries and its power supply, which is not plugged in at first."""
 
     def __init__(
         self, folder: Path, clock: Clock, curves: Sequence[Curve], *, tells_current: bool = False, supply: str = "Mains"
     ) -> None:
-        """Make the power supplies in ``folder``.
+        """Create the power supplies in ``folder``.
 
         Args:
-            folder: Where.
-            clock: What they go by.
-            curves: What each battery gives while it discharges; all do, until a test says otherwise.
-            tells_current: Whether they tell current and voltage instead of power.
+            folder: The folder.
+            clock: Clock of the batteries.
+            curves: Power of each battery while it discharges; all discharge at first.
+            tells_current: Whether they report current and voltage instead of power.
             supply: Linux's name for the kind of power supply, such as ``Mains``, or ``USB`` for one by USB-C.
         """
         super().__init__(folder, clock, "class/power_supply")
@@ -224,15 +224,15 @@ class SimulatedBatteries(_Hardware):
                 self._follow(f"{battery}/power_now", _power(curve, 1e6))
 
     def status(self, number: int, word: str) -> None:
-        """Let a battery say that it does this: ``Discharging``, ``Charging``, ``Full`` or ``Not charging``."""
+        """Set the status of a battery: ``Discharging``, ``Charging``, ``Full`` or ``Not charging``."""
         self.files.fix(f"class/power_supply/BAT{number}/status", word)
 
     def plug_in(self, status: str = "Charging") -> None:
-        """Plug the power supply in; the batteries then do as ``status`` says."""
+        """Plug in the power supply; the batteries then have this status."""
         self._supply(1, status)
 
     def unplug(self) -> None:
-        """Pull the power supply out."""
+        """Unplug the power supply."""
         self._supply(0, "Discharging")
 
     def _supply(self, online: int, status: str) -> None:

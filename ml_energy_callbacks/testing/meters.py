@@ -1,4 +1,4 @@
-"""A meter without threads, under a manual clock."""
+"""A meter without threads, with a manual clock."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ _STEP_S = 0.005
 
 
 class SteppedMeter(EnergyMeter):
-    """An :class:`~ml_energy_callbacks.EnergyMeter` whose devices are read while a manual clock moves on.
+    """An :class:`~ml_energy_callbacks.EnergyMeter` whose devices are read while a manual clock advances.
 
-    It has no threads, and what it measures is determined but for the dither between two reads. A start and a stop move the
-    clock on themselves, since they wait for the devices to refresh.
+    It has no threads, and its results are deterministic except for the dither between two reads. Starting and stopping advance
+    the clock, because they wait for the devices to refresh.
 
     Args:
-        clock: The clock, which the devices should use, too.
-        began: Time of day at the clock's present instant; None for now. With the clock, that moves on.
-        options: Those of an :class:`~ml_energy_callbacks.EnergyMeter`.
+        clock: The clock, which the devices should use as well.
+        began: Time of day at the clock's present instant, which advances with the clock; None for the present time of day.
+        options: Options of an :class:`~ml_energy_callbacks.EnergyMeter`.
     """
 
     def __init__(self, clock: ManualClock, *, began: datetime | None = None, **options: Any) -> None:  # noqa: ANN401
         """Check the options."""
         zero = (began or datetime.now(UTC)) - timedelta(seconds=clock() / NS_PER_S)
         self._timing = Timing(clock, clock.advance, lambda: zero + timedelta(seconds=clock() / NS_PER_S))
-        self._sampler_type = _stepped(clock)
+        self._sampler_type = _make_stepped_sampler(clock)
         super().__init__(**options)
 
 
-def _stepped(clock: ManualClock) -> type[Sampler]:
-    """Return a sampler that has this clock in the place of threads."""
+def _make_stepped_sampler(clock: ManualClock) -> type[Sampler]:
+    """Return a sampler that uses this clock instead of threads."""
 
     class SteppedSampler(Sampler):
         _work: Sequence[Steps] = ()
@@ -49,7 +49,7 @@ def _stepped(clock: ManualClock) -> type[Sampler]:
             self._end = end
             self._stopping.set()
             for steps in self._work:
-                if inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:  # the watch may be what stops the meter
+                if inspect.getgeneratorstate(steps) != inspect.GEN_RUNNING:  # the review itself may be stopping the meter
                     steps.close()
             for poller in self._pollers.values():
                 clock.run(self._ending(poller))

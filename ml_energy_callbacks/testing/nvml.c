@@ -1,8 +1,8 @@
 /* A simulated NVIDIA driver library that nvidia-ml-py loads as libnvidia-ml.so.1.
 
-   Each GPU draws the power that the test sets, or that of a curve which the test hands over. Its energy counter shows the
-   true integral, as of the last instant of a refresh grid. The functions that begin with sim_ are the test's; the others
-   are NVML's. Where ML_ENERGY_SIMULATED_GPUS="2:90" (count:watts) is set, the library starts by itself. */
+   Each GPU draws the power that the test sets, or that of a curve which the test provides. Its energy counter shows the
+   true integral, as of the last instant of a refresh grid. The functions that begin with sim_ are for the test; the others
+   are NVML's. If ML_ENERGY_SIMULATED_GPUS="2:90" (count:watts) is set, the library starts by itself. */
 
 #define _GNU_SOURCE
 #include <math.h>
@@ -41,7 +41,7 @@ typedef struct device {
     unsigned bus;
     int64_t segment_count, sample_count, period_ns, offset_ns, jitter_ns, latency_ns;
     window error_window, latency_window;
-    double counter_joules, counter_origin, counter_rate; /* it shows counter_joules + rate * (joules - counter_origin) */
+    double counter_joules, counter_origin, counter_rate; /* value: counter_joules + rate * (joules - counter_origin) */
     double limit_watts;
 } device;
 
@@ -49,11 +49,11 @@ static device gpus[MAX_GPUS], slices[MAX_GPUS][MAX_SLICES];
 static segment segments[MAX_GPUS][SEGMENTS];
 static sample samples[MAX_GPUS][SAMPLES];
 static int gpu_count, users, init_error = LIBRARY_NOT_FOUND;
-static int loaded = 1, attached; /* how often the driver was loaded; as of which the library has hold of it */
+static int loaded = 1, attached; /* number of loads of the driver; the load to which the library is attached */
 static clock_function *test_clock;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* ------------------------------------------------------------------------------------------------ the world */
+/* ------------------------------------------------------------------------------------------------ the simulation */
 
 static int64_t now_ns(void) {
     if (test_clock) return test_clock();
@@ -62,7 +62,7 @@ static int64_t now_ns(void) {
     return t.tv_sec * SECOND + t.tv_nsec;
 }
 
-/* The segment that holds an instant. */
+/* The segment at an instant. */
 static segment segment_at(const device *g, int64_t time_ns) {
     pthread_mutex_lock(&mutex);
     int64_t i = g->segment_count - 1, oldest = g->segment_count > SEGMENTS ? g->segment_count - SEGMENTS : 0;
@@ -82,7 +82,7 @@ static double joules_at(const device *g, int64_t time_ns) {
     return s.joules + s.watts * (double)(time_ns - s.time_ns) / 1e9;
 }
 
-/* What the energy counter covers. */
+/* Energy of what the energy counter covers. */
 static double counted_joules_at(const device *g, int64_t time_ns) {
     return joules_at(g, time_ns) + (g->rest_counted && g->rest.joules ? g->rest.joules(time_ns) : 0);
 }
@@ -173,7 +173,7 @@ void sim_set_refresh(int i, int64_t period_ns, int64_t offset_ns, int64_t jitter
     gpus[i].jitter_ns = jitter_ns;
 }
 
-/* From now on, the counter runs at so many times the truth. */
+/* From now on, the counter runs at rate times the true power. */
 void sim_set_counter_rate(int i, double rate) {
     device *g = &gpus[i];
     int64_t then = refreshed(g);
@@ -219,7 +219,7 @@ void sim_add_sample(int i, unsigned pid, unsigned sm) {
     samples[i][gpus[i].sample_count++ % SAMPLES] = (sample){.pid = pid, .time_us = (uint64_t)now_ns() / 1000, .sm = sm};
 }
 
-/* The counters start anew, and nothing works before every user has shut the library down. */
+/* The counters are reset, and nothing works before every user has shut the library down. */
 void sim_reload(void) {
     loaded++;
     for (int i = 0; i < gpu_count; i++) {
@@ -265,7 +265,7 @@ const char *nvmlErrorString(int code) {
 
 static int initialized(void) { return users && attached == loaded; }
 
-/* Whether it can be talked to. A GPU that supports nothing can; one that is lost, or another user's, cannot. */
+/* Whether the GPU is reachable. A GPU that supports nothing is; a lost one, or one of another user, is not. */
 static int reachable(const device *d) {
     const device *g = d->parent ? d->parent : d;
     if (!initialized()) return UNINITIALIZED;
@@ -288,7 +288,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned i, device **handle) {
     return reachable(*handle);
 }
 
-/* It passes over what it may not use, and fails where a GPU on its way is lost: so nvml.h. */
+/* As in nvml.h, it skips GPUs without permission, and fails if a GPU before the one it looks for is lost. */
 int nvmlDeviceGetHandleByUUID(const char *uuid, device **handle) {
     if (!initialized()) return UNINITIALIZED;
     for (int i = 0; i < gpu_count; i++) {
@@ -320,7 +320,7 @@ int nvmlDeviceGetPciInfo_v3(device *g, pci_info *info) {
     return reachable(g);
 }
 
-/* Every query that may fail passes here; it takes its time here, too. */
+/* Called by every query that may fail; also applies the latency. */
 static int usable(device *d) {
     if (d->parent) return NOT_SUPPORTED;
     if (!initialized()) return UNINITIALIZED;
@@ -352,7 +352,7 @@ static unsigned instant_milliwatts(const device *g, int scope) {
     return (unsigned)(1000 * (watts_at(g, then) + (scope == SCOPE_MODULE ? g->rest.watts(then) : 0)));
 }
 
-/* On Ampere and newer, but for GA100, an average over 1 s. */
+/* On Ampere and newer, except GA100, an average over 1 s. */
 int nvmlDeviceGetPowerUsage(device *d, unsigned *milliwatts) {
     int error = usable(d);
     if (error) return error;

@@ -1,4 +1,4 @@
-"""A simulated NVIDIA driver: a library in C that the real nvidia-ml-py loads in place of NVIDIA's."""
+"""A simulated NVIDIA driver: a library in C that the real nvidia-ml-py loads instead of NVIDIA's."""
 
 import ctypes
 import os
@@ -42,18 +42,18 @@ _RESULTS: Final = {"sim_true_joules": _DOUBLE, "sim_now": _LONG}
 
 
 class SimulatedDriver:
-    """NVIDIA's driver with up to 64 GPUs whose power, faults and features a test commands.
+    """NVIDIA's driver with up to 64 GPUs whose power, faults and features a test controls.
 
-    It is one for the whole process, as the real one is. Native GPUs, whose power is set by :meth:`set_power`, go by the
-    monotonic clock and answer within a microsecond. With curves and a manual clock, all that they tell is determined.
+    There is one driver for the whole process, like the real one. Native GPUs, whose power is set by :meth:`set_power`, use the
+    monotonic clock and answer within a microsecond. With curves and a manual clock, all their readings are deterministic.
 
     Wherever a method takes ``gpu``, it is the GPU's index.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Compile the library into this folder, and load it so that nvidia-ml-py finds it by its name.
+        """Compile the library into this folder, and load it so that nvidia-ml-py finds it by name.
 
-        The compiler is the environment's ``CC``, else ``cc``.
+        The compiler is that of the environment variable ``CC``, or ``cc``.
         """
         self.library = folder / "libnvidia-ml.so.1"
         compiler = shlex.split(os.environ.get("CC", "cc"))
@@ -64,7 +64,7 @@ class SimulatedDriver:
             getattr(self._sim, name).argtypes = types
         for name, result in _RESULTS.items():
             getattr(self._sim, name).restype = result
-        # Kept for ever: a thread that hangs in the driver may still call one after the world has ended.
+        # Kept for ever: a thread that hangs in the driver may still call one after the simulation has ended.
         self._functions: list[object] = []
 
     def start(
@@ -76,17 +76,17 @@ class SimulatedDriver:
         curves: Sequence[Curve] = (),
         clock: Clock | None = None,
     ) -> None:
-        """Begin a new world, free of faults.
+        """Start a new simulation without faults.
 
         Args:
-            gpus: Number of GPUs; there are at least as many as there are curves.
+            gpus: Number of GPUs, at least the number of curves.
             period_s: Refresh period of their counters and power readings in s; 0 for none.
-            watts: Power of those that have no curve, until it is set.
+            watts: Power of GPUs without a curve, until it is set.
             curves: Power of the first GPUs over the time of ``clock``.
-            clock: What the driver goes by; None for the monotonic clock.
+            clock: Clock of the driver; None for the monotonic clock.
 
         Raises:
-            ValueError: There are more GPUs than it can show.
+            ValueError: The number of GPUs is too large.
         """
         count = max(gpus, len(curves))
         if count > MAX_GPUS:
@@ -104,11 +104,11 @@ class SimulatedDriver:
         return pointers
 
     def end(self) -> None:
-        """Let no driver be found any more."""
+        """End the simulation: no driver is found from now on."""
         self._sim.sim_end()
 
     def environment(self, gpus: int = 1, watts: float = 90.0) -> dict[str, str]:
-        """Return what another process needs in its environment to see so many GPUs of so many watts from its start."""
+        """Return the environment variables with which another process has this many GPUs of this power from its start."""
         path = os.environ.get("LD_LIBRARY_PATH")
         return {
             "LD_LIBRARY_PATH": os.pathsep.join([str(self.library.parent), *([path] if path else [])]),
@@ -118,7 +118,7 @@ class SimulatedDriver:
     # ---------------------------------------------------------------------------------------------------- power
 
     def set_power(self, watts: float, gpu: int = 0) -> None:
-        """Draw so many watts from now on, where the GPU has no curve."""
+        """Set the power of a GPU without a curve from now on."""
         self._sim.sim_set_power(gpu, watts)
 
     def true_joules(self, gpu: int = 0) -> float:
@@ -137,7 +137,7 @@ class SimulatedDriver:
         self._sim.sim_set_module(gpu, *self._pointers(rest), int(counted))
 
     def set_limit(self, watts: float, gpu: int = 0) -> None:
-        """Enforce this power limit; it is told, not kept."""
+        """Set the enforced power limit that the driver reports; it is not applied."""
         self._sim.sim_set_limit(gpu, watts)
 
     # ---------------------------------------------------------------------------------------------------- counter
@@ -147,49 +147,49 @@ class SimulatedDriver:
 
         Args:
             period_s: Period in s; 0 for none.
-            offset_s: Instant of some refresh, in s of the driver's clock.
+            offset_s: Instant of any refresh, in s of the driver's clock.
             jitter_s: Each refresh is early or late by up to half of this; below ``period_s``.
             gpu: The GPU.
         """
         self._sim.sim_set_refresh(gpu, *(round(seconds * NS_PER_S) for seconds in (period_s, offset_s, jitter_s)))
 
     def set_counter(self, present: bool, gpu: int = 0) -> None:  # noqa: FBT001
-        """Say whether the GPU has an energy counter."""
+        """Set whether the GPU has an energy counter."""
         self._sim.sim_set_counter(gpu, int(present))
 
     def set_instant_power(self, present: bool, gpu: int = 0) -> None:  # noqa: FBT001
-        """Say whether the GPU tells its instant power, beside the average over 1 s."""
+        """Set whether the GPU reports its instant power in addition to the average over 1 s."""
         self._sim.sim_set_instant_power(gpu, int(present))
 
     def set_counter_rate(self, rate: float, gpu: int = 0) -> None:
-        """Let the counter run at ``rate`` times the truth from now on: 0 freezes it, below 0 it runs backwards."""
+        """Let the counter run at ``rate`` times the true power from now on: 0 freezes it, below 0 it runs backwards."""
         self._sim.sim_set_counter_rate(gpu, rate)
 
     def jump(self, joules: float, gpu: int = 0) -> None:
-        """Move the counter by so many joules that were not drawn."""
+        """Move the counter by joules that were not used."""
         self._sim.sim_jump(gpu, joules)
 
     def reload(self) -> None:
-        """Reload the driver: counters start anew, and NVML works again once everybody has shut it down and initialised it."""
+        """Reload the driver: counters are reset, and NVML works only after all users have shut it down and initialised it."""
         self._sim.sim_reload()
 
     # ---------------------------------------------------------------------------------------------------- faults
 
     def set_error(self, code: int, gpu: int = 0, *, after_s: float = 0.0, for_s: float = inf) -> None:
-        """Let every query end with this NVML error, the search for the GPU too; 0 for none.
+        """Let every query end with this NVML error, including the search for the GPU; 0 for none.
 
-        A GPU is found all the same that then says of every query that it is not supported (3).
+        With the error "not supported" (3), the GPU is still found.
 
         Args:
             code: The error.
             gpu: The GPU.
-            after_s: From then on, in s from now.
-            for_s: For so long, in s; for ever unless it is given.
+            after_s: Start of the fault, in s from now.
+            for_s: Its duration in s; unlimited by default.
         """
         self._sim.sim_set_error(gpu, code, *self._window(after_s, for_s))
 
     def set_latency(self, seconds: float, gpu: int = 0, *, after_s: float = 0.0, for_s: float = inf) -> None:
-        """Let every query that begins in a time, told as for :meth:`set_error`, block for so many real seconds."""
+        """Let every query in a time window, given as for :meth:`set_error`, block for this many real seconds."""
         self._sim.sim_set_latency(gpu, round(seconds * NS_PER_S), *self._window(after_s, for_s))
 
     def _window(self, after_s: float, for_s: float) -> tuple[int, int]:
@@ -203,29 +203,29 @@ class SimulatedDriver:
     # ---------------------------------------------------------------------------------------------------- what it is
 
     def set_name(self, name: str, gpu: int = 0) -> None:
-        """Name the GPU."""
+        """Set the GPU's name."""
         self._sim.sim_set_name(gpu, name.encode())
 
     def set_uuid(self, uuid: str, gpu: int = 0) -> None:
-        """Give the GPU another UUID, such as ``GPU-<uuid>``."""
+        """Set the GPU's UUID, such as ``GPU-<uuid>``."""
         self._sim.sim_set_uuid(gpu, uuid.encode())
 
     def set_bus(self, bus: int, gpu: int = 0) -> None:
-        """Plug the GPU into another PCI bus; GPU i is on bus i + 1 unless told otherwise."""
+        """Move the GPU to another PCI bus; by default, GPU i is on bus i + 1."""
         self._sim.sim_set_bus(gpu, bus)
 
     def set_mig(self, slices: Sequence[str] | None, gpu: int = 0) -> None:
-        """Turn MIG on, with slices of these UUIDs (``MIG-<uuid>``); None says that MIG is off."""
+        """Turn MIG on, with slices of these UUIDs (``MIG-<uuid>``), or off for None."""
         self._sim.sim_set_mig_mode(gpu, int(slices is not None))
         for uuid in slices or ():
             self._sim.sim_add_slice(gpu, uuid.encode())
 
     def add_process_sample(self, pid: int, sm_percent: int, gpu: int = 0) -> None:
-        """Tell that a process used so many percent of the GPU, as of now on the driver's clock."""
+        """Add a sample of a process that uses this percentage of the GPU, at the present time of the driver's clock."""
         self._sim.sim_add_sample(gpu, pid, sm_percent)
 
     @property
     def users(self) -> int:
-        """How many nvmlInit are not shut down."""
+        """Number of calls of nvmlInit without a shutdown."""
         users: int = self._sim.sim_users()
         return users

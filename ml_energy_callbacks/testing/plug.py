@@ -1,4 +1,4 @@
-"""Simulated smart plugs: an HTTP server on a loopback port that answers as Shelly's and Tasmota's do."""
+"""Simulated smart plugs: an HTTP server on a loopback port that answers like Shelly and Tasmota plugs."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ from ml_energy_callbacks.clock import Clock
 from ml_energy_callbacks.testing.curves import Curve
 
 PlugKind = Literal["shelly-switch", "shelly-pm1", "tasmota"]
-"""A Shelly that switches, a Shelly that only meters, or a plug with Tasmota."""
+"""A Shelly plug with a switch, a Shelly plug with only a meter, or a Tasmota plug."""
 
 PlugFault = Literal["hang", "drip", "error", "password", "warning", "redirect", "garbage", "nan", "null", "huge"]
-"""What a plug may do instead: never answer; send a byte now and then; answer with HTTP 500, 401 or, as Tasmota does where a
-password is needed, a warning; with a redirection to itself; with a body that is no JSON, holds NaN or null for the power, or
-never ends."""
+"""Faults of a plug: never answer; send single bytes slowly; answer with HTTP 500, 401 or, as Tasmota does if it requires a
+password, a warning; with a redirection to itself; with a body that is not JSON, contains NaN or null as the power, or is too
+large."""
 
 _STATUS = {"error": 500, "password": 401, "redirect": 302}
 _WARNING = {"WARNING": "Need user=<username>&password=<password>"}
@@ -30,12 +30,12 @@ class SimulatedPlug:
     """A plug with one outlet or more.
 
     Attributes:
-        fault: What it does instead of answering properly; None for nothing.
-        requests: The paths that were asked for.
+        fault: Its present fault; None if it answers properly.
+        requests: The paths that were requested.
     """
 
     def __init__(self, curves: Sequence[Curve], clock: Clock, kind: PlugKind = "shelly-switch") -> None:
-        """Plug in what draws these curves, one to an outlet, and switch on."""
+        """Start a plug with one outlet for each of these curves."""
         self.fault: PlugFault | None = None
         self.requests: list[str] = []
         self._curves = curves
@@ -49,11 +49,11 @@ class SimulatedPlug:
 
     @property
     def address(self) -> str:
-        """What the backend takes; the same after it was off and on again."""
+        """Its address for the backend, which does not change when it is off and on again."""
         return f"{self._kind.partition('-')[0]}://127.0.0.1:{self._port}"
 
     def on(self) -> None:
-        """Serve; does nothing where it does already."""
+        """Start serving; does nothing if it already serves."""
         if self._server is not None:
             return
         self._released.clear()
@@ -69,7 +69,7 @@ class SimulatedPlug:
         self._thread.start()
 
     def off(self) -> None:
-        """Be gone from the network; calling it twice is harmless."""
+        """Disconnect from the network; calling it twice is harmless."""
         self._released.set()
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
@@ -85,7 +85,7 @@ class SimulatedPlug:
 
     @contextlib.contextmanager
     def failing(self, fault: PlugFault) -> Iterator[None]:
-        """Have this fault while the block runs."""
+        """Have this fault inside the context."""
         self.fault = fault
         try:
             yield
@@ -143,11 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the server's names
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader that gave up is no news."""
+        """Ignore errors of clients that gave up."""

@@ -1,4 +1,4 @@
-"""Linux's process file system, as far as it tells of the processors and their load."""
+"""Simulated process file system of Linux: the processors and their load."""
 
 import os
 from pathlib import Path
@@ -16,12 +16,12 @@ class SimulatedProc:
     """
 
     def __init__(self, root: Path, clock: Clock, load: Curve, *, threads: int = 4) -> None:
-        """Tell the load of so many hardware threads from the clock's present on.
+        """Show the load of hardware threads from the clock's present instant on.
 
         Args:
-            root: The folder, which is made.
-            clock: The clock that the load goes by.
-            load: The share of all threads that works, between 0 and 1, over time.
+            root: The folder, which is created.
+            clock: Clock of the load.
+            load: The share of all threads that is busy, between 0 and 1, over time.
             threads: Number of hardware threads.
         """
         self.root = root
@@ -35,7 +35,7 @@ class SimulatedProc:
             clock.follow(self.update)
 
     def processor(self, name: str | None, *, vendor: str = "AuthenticAMD", virtual: bool = False, sockets: int = 1) -> None:
-        """Tell of processors of this name; None for those, such as Arm's, that have none."""
+        """Set the processors' name; None for processors without one, such as Arm's."""
         lines = [f"processor\t: {thread}\n" for thread in range(self._threads)]
         if name is not None:
             flags = "fpu hypervisor" if virtual else "fpu"
@@ -44,7 +44,7 @@ class SimulatedProc:
         (self.root / "cpuinfo").write_text("\n".join(lines), encoding="ascii")
 
     def update(self) -> None:
-        """Write the load as of now; in real time, the test calls this."""
+        """Write the present load; in real time, the test calls this."""
         now = self._clock()
         ticks = os.sysconf("SC_CLK_TCK") * self._threads
         busy = round((self._load.joules(now) - self._load.joules(self._start_ns)) * ticks)

@@ -1,4 +1,4 @@
-"""Sources over a curve of power, with no hardware behind them, and a backend that has them."""
+"""Sources that follow a power curve without hardware, and a backend that returns them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,17 +23,17 @@ _POWER_DEVICE = replace(_DEVICE, id="scripted:power", method="power_integration"
 
 @dataclass(slots=True)
 class ScriptedCounter:
-    """A source that counts the joules of a curve, refreshed on a grid.
+    """A source that counts the joules of a curve and refreshes on a grid.
 
     Attributes:
         curve: The true power.
-        clock: The clock that the reader of this source goes by.
+        clock: The clock, which the reader of this source uses as well.
         period_s: Refresh period in s; 0 for a counter that is always up to date.
-        offset_s: Instant of some refresh, in s of the clock.
+        offset_s: Instant of any refresh, in s of the clock.
         resolution_joules: The value is rounded down to a multiple of this.
-        start_joules: Value of the counter where the curve begins.
+        start_joules: Value of the counter at the start of the curve.
         failing: While True, reads raise ReadError.
-        device: What it says it is.
+        device: Its description.
     """
 
     curve: Curve
@@ -61,7 +61,7 @@ class ScriptedCounter:
 
 @dataclass(slots=True)
 class ScriptedPower:
-    """A source that tells the watts of a curve; attributes as in :class:`ScriptedCounter`."""
+    """A source that reports the watts of a curve; attributes as in :class:`ScriptedCounter`."""
 
     curve: Curve
     clock: Clock
@@ -69,7 +69,7 @@ class ScriptedPower:
     device: Device = _POWER_DEVICE
 
     def read(self) -> float:
-        """Return the power in W now; raises ReadError while failing."""
+        """Return the present power in W; raises ReadError while failing."""
         if self.failing:
             msg = "scripted failure"
             raise ReadError(msg)
@@ -81,7 +81,7 @@ class ScriptedPower:
 
 @dataclass(slots=True)
 class ScriptedBackend:
-    """A backend with the sources that it is given."""
+    """A backend with given sources."""
 
     sources: Sequence[Source]
     name: str = "scripted"

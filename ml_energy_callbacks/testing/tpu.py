@@ -1,4 +1,4 @@
-"""A simulated metrics server of Google TPU chips: gRPC on a loopback port, as libtpu serves it; it needs the extra ``tpu``."""
+"""A simulated metrics server of Google TPU chips: gRPC on a loopback port, like libtpu's; it requires the extra ``tpu``."""
 
 import contextlib
 import struct
@@ -13,8 +13,8 @@ from ml_energy_callbacks.clock import Clock
 from ml_energy_callbacks.testing.curves import Curve
 
 TpuFault = Literal["hang", "error", "garbage", "nan", "no_gauge", "no_chips"]
-"""What a server may do instead: never answer, answer with an error, with bytes that are no message, with a duty cycle that is
-no number, with none at all, or with an empty list."""
+"""Faults of a server: never answer, answer with an error, with bytes that are no message, with a duty cycle that is not a
+number, without a duty cycle, or with an empty list."""
 
 _SERVICE = "tpu.monitoring.runtime.RuntimeMetricService"
 _METRIC = b"tpu.runtime.tensorcore.dutycycle.percent"
@@ -23,23 +23,23 @@ _ON_PORT_S = 5.0
 
 
 class SimulatedTpu:
-    """The server, and the chips behind it, whose duty cycles follow from the power that they draw.
+    """The server and its chips, whose duty cycles are computed from their power.
 
-    It writes the messages byte by byte from the numbers in Google's ``tpu_metric_service.proto``, by no code that a reader
-    of them could share an error with.
+    It encodes the messages byte by byte from the field numbers in Google's ``tpu_metric_service.proto``, so that it shares no
+    code, and no error, with a reader.
 
     Attributes:
-        curves: True power in W, by the id that the server gives a chip.
-        fault: What it does instead of answering properly; None for nothing.
-        calls: How often it was asked.
+        curves: True power in W, by the server's id of a chip.
+        fault: Its present fault; None if it answers properly.
+        calls: Number of queries.
     """
 
     def __init__(self, curves: Sequence[Curve] | Mapping[int, Curve], clock: Clock, watts: tuple[float, float]) -> None:
-        """Serve chips that draw these curves, and start.
+        """Start a server of chips with these power curves.
 
         Args:
-            curves: True power of each chip; a sequence gives them the ids 0, 1 and so on.
-            clock: The clock that the curves go by.
+            curves: True power of each chip; in a sequence, the ids are 0, 1 and so on.
+            clock: Clock of the curves.
             watts: Power of a chip with a duty cycle of 0 % and of 100 %, in W.
         """
         self.curves = dict(curves) if isinstance(curves, Mapping) else dict(enumerate(curves))
@@ -54,16 +54,16 @@ class SimulatedTpu:
 
     @property
     def address(self) -> str:
-        """Where it serves; the same after it was stopped and started again."""
+        """Its address, which does not change when it is stopped and started again."""
         return f"localhost:{self._port}"
 
     def percent(self, curve: Curve) -> float:
-        """Return the duty cycle at which a chip draws what the curve draws now, in %."""
+        """Return the duty cycle in % at which a chip draws the curve's present power."""
         share = (curve.watts(self._clock()) - self._idle) / (self._busy - self._idle)
         return 100 * min(1.0, max(0.0, share))
 
     def start(self) -> None:
-        """Serve, as libtpu does once a program uses the chips; does nothing where it serves already."""
+        """Start serving, as libtpu does once a program uses the chips; does nothing if it already serves."""
         if self._server is not None:
             return
         self._released.clear()
@@ -88,7 +88,7 @@ class SimulatedTpu:
 
     @contextlib.contextmanager
     def failing(self, fault: TpuFault) -> Iterator[None]:
-        """Have this fault while the block runs."""
+        """Have this fault inside the context."""
         self.fault = fault
         try:
             yield
@@ -96,7 +96,7 @@ class SimulatedTpu:
             self.mend()
 
     def mend(self) -> None:
-        """End the fault, and let go the calls that hang."""
+        """End the fault and release hanging calls."""
         self.fault = None
         self._released.set()
         self._released = threading.Event()

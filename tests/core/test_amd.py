@@ -252,13 +252,13 @@ def test_a_gpu_that_tells_nothing_is_not_taken_for_another_ones_die(world: World
         SimulatedAmdGpu(FLAT, place="0000:04:00.0", unique_id=2, counter="refused", power=None),
     )
     (gpu,) = world.open()
-    assert gpu.device.missing == "The GPU at 0000:04:00.0 tells neither energy nor power: its energy is missing."
+    assert gpu.device.missing == "The GPU at 0000:04:00.0 reports neither energy nor power: its energy is not included."
     assert not gpu.device.shared
     gpu.close()
     (gpu,) = world.open(HIP_VISIBLE_DEVICES="0")
     assert gpu.device.missing is None
     gpu.close()
-    world.running[-1].gpus[1].graphics = "gfx1036"  # RAPL tells its energy
+    world.running[-1].gpus[1].graphics = "gfx1036"  # RAPL includes its energy
     (gpu,) = world.open()
     assert gpu.device.missing is None
     gpu.close()
@@ -539,7 +539,7 @@ def test_a_counter_without_a_unit_is_none(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (NO_PERM, r"may not use.*render,video"),
+        (NO_PERM, r"no permission to use.*render,video"),
         (DRIVER_NOT_LOADED, r"not loaded.*modprobe amdgpu"),
         (18, "cannot be used: .*18"),
     ],
@@ -554,7 +554,7 @@ def test_why_the_library_cannot_be_used_is_said(world: World, status: int, reaso
 
 def test_a_library_that_shows_no_gpu_is_told(world: World) -> None:
     world.start().gpus.clear()
-    with pytest.raises(BackendUnavailableError, match=r"shows no GPU.*--device /dev/kfd --device /dev/dri") as caught:
+    with pytest.raises(BackendUnavailableError, match=r"lists no GPU.*--device /dev/kfd --device /dev/dri") as caught:
         world.open()
     assert caught.value.present
 

@@ -92,7 +92,7 @@ def test_a_constant_keeps_its_users_source() -> None:
     ],
 )
 def test_an_unknown_place_is_refused_with_its_neighbours(place: str, near: str) -> None:
-    with pytest.raises(LocationError, match=f"'{place}'; near it: .*{near}"):
+    with pytest.raises(LocationError, match=f"'{place}' is unknown; similar: .*{near}"):
         resolve_intensity(place, None)
 
 
@@ -102,7 +102,9 @@ def test_a_name_that_two_places_bear_is_refused_with_both() -> None:
 
 
 def test_a_country_without_figures_is_refused() -> None:
-    with pytest.raises(LocationError, match=r"No carbon intensity of 'Vatican City' is known|There is no place 'Vatican City'"):
+    with pytest.raises(
+        LocationError, match=r"The carbon intensity of 'Vatican City' is unknown|The location 'Vatican City' is unknown"
+    ):
         resolve_intensity("Vatican City", None)
 
 

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 def test_report_shows_the_table(folder: Path) -> None:
     done = ml_energy("report", folder)
     assert done.returncode == 0, done.stderr
-    for word in ("train", "total", "Wh/1000", "gCO2e", "estimated", "Note: Nobody named a place"):
+    for word in ("train", "total", "Wh/1000", "gCO2e", "estimated", "Note: No location set"):
         assert word in " ".join(done.stdout.split())
 
 

@@ -61,7 +61,7 @@ def test_what_a_superchips_counter_covers_is_not_added_to_it() -> None:
     )
     found = discover(backends=[ScriptedBackend([module, processor, model])])
     assert [one.device.id for one in found.sources] == ["nvml:GPU-0"]
-    assert found.left_out == {"arm:0": "arm:0 is inside the figure of nvml:GPU-0."}
+    assert found.left_out == {"arm:0": "arm:0 is included in the figure of nvml:GPU-0."}
     # Alone it counts; and beside the module where the user wants just these two, it still does not.
     assert ids(source("arm:0", kind="cpu")) == ["arm:0"]
 
@@ -118,7 +118,7 @@ def test_a_choice_by_the_user_goes_before_the_jobs_gpus() -> None:
 
 def test_a_device_that_is_not_there_is_refused_with_what_is_there_and_all_are_closed() -> None:
     here = source("a:0")
-    with pytest.raises(ConfigurationError, match=r"There is no device 'b:\*' here; there are: a:0"):
+    with pytest.raises(ConfigurationError, match=r"No device matches 'b:\*'; available: a:0"):
         discover(["a:0", "b:*"], backends=[ScriptedBackend([here])])
     assert here.closed
 

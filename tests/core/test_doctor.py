@@ -57,7 +57,7 @@ def test_what_is_not_measured_has_its_reason_and_its_fix() -> None:
 
 def test_hardware_that_is_here_and_cannot_be_read_comes_first() -> None:
     shown = run(environment={"ML_ENERGY_PLUGS": "shelly://127.0.0.1:9"}, columns=100)  # the port of "discard"
-    here, absent = shown.stdout.index("Here, but not measured"), shown.stdout.index("Not here")
+    here, absent = shown.stdout.index("Present, but not measured"), shown.stdout.index("Not present")
     assert here < shown.stdout.index("127.0.0.1:9 ") < absent < shown.stdout.index("libnvidia-ml.so.1")
     entries = {entry["name"]: entry for entry in facts({"ML_ENERGY_PLUGS": "shelly://127.0.0.1:9"})["unmeasured"]}
     assert entries["plug"]["present"]
@@ -75,7 +75,7 @@ def test_the_table_fits_a_terminal_and_says_the_same(gpus: None) -> None:
         shown = run()
     assert shown.returncode == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for expected in ("Counted in every total", "measured ±10 %", "Not here"):
+    for expected in ("Counted in every total", "measured ±10 %", "Not present"):
         assert expected in shown.stdout
     periods = [float(text) for text in re.findall(r"every ([\d.]+) ms", shown.stdout)]
     assert periods == [pytest.approx(100, rel=0.005 + 2 * late.seconds / SECONDS)] * 2  # from the first to the last refresh
@@ -87,7 +87,7 @@ def test_one_device_can_be_asked_for_and_one_that_is_not_there_is_a_sentence(gpu
     wrong = run("tpu:7")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
-    assert "There is no device 'tpu:7' here" in wrong.stderr
+    assert "No device matches 'tpu:7'" in wrong.stderr
 
 
 def test_what_cannot_be_read_now_has_no_watts() -> None:

@@ -119,7 +119,7 @@ def test_a_model_card_holds_grams_and_where_they_come_from(record: RunRecord) ->
     assert block["geographical_location"] == "aws:eu-west-3"
     assert "kWh measured" in block["source"]
     assert "PUE 1.2" in block["source"]
-    assert "; aws:eu-west-3 is taken for France (FRA): the cloud publishes no intensity of it)" in block["source"]
+    assert "; The figure of aws:eu-west-3 is that of France (FRA): the cloud publishes none for it)" in block["source"]
     assert block["hardware_used"] == record.devices[0].name
 
 
@@ -162,7 +162,7 @@ def test_a_score_is_energy_times_intensity_for_each_sample(record: RunRecord) ->
     assert (found["provenance"], found["relative_uncertainty"]) == (stage.provenance, stage.relative_uncertainty)
     assert stage.relative_uncertainty is not None
     assert (found["intensity_assumed"], found["intensity_fallback_share"]) == (False, 0)
-    assert "; aws:eu-west-3 is taken for France (FRA)" in found["intensity_source"]
+    assert "; The figure of aws:eu-west-3 is that of France (FRA)" in found["intensity_source"]
     assert found["boundary"].endswith("; embodied emissions are not known, and not included")
 
 
@@ -228,16 +228,16 @@ def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"wue": -1}, "wue is -1; give litres per kWh"),
-        ({"embodied_kg": 1000}, "embodied_kg and lifetime_years go together"),
+        ({"embodied_kg": 1000}, "embodied_kg requires lifetime_years and vice versa"),
         ({"embodied_kg": -1, "lifetime_years": 4}, "embodied_kg is -1; give kg CO2e"),
         ({"embodied_kg": 1000, "lifetime_years": 0}, "lifetime_years is 0; give the years"),
         ({"offset_grams": float("nan")}, "offset_grams is nan; give g CO2e"),
-        ({"pue": 0.9}, "pue is 0.9; it is the data centre's energy over its IT energy, 1.0 or more"),
-        ({"pue": "1.2"}, "pue is '1.2'; it is the data centre's energy"),
-        ({"pue": None}, "pue is None; it is the data centre's energy"),
+        ({"pue": 0.9}, "pue is 0.9; give the data centre's energy divided by its IT energy, 1.0 or more"),
+        ({"pue": "1.2"}, "pue is '1.2'; give the data centre's energy"),
+        ({"pue": None}, "pue is None; give the data centre's energy"),
         ({"wue": "1.8"}, "wue is '1.8'; give litres per kWh"),
         ({"currency": None}, "currency is None; give a three-letter code"),
-        ({"location": False}, "There is no place False"),  # Norway's code in YAML, without quotes
+        ({"location": False}, "The location False is unknown"),  # Norway's code in YAML, without quotes
     ],
 )
 def test_impossible_figures_of_a_site_are_refused(options: dict[str, Any], says: str) -> None:

@@ -348,7 +348,7 @@ def test_a_device_that_never_answers_holds_up_neither_the_start_nor_the_others(b
     (device,) = m.record.devices
     assert device.id == power.device.id
     assert device.joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
-    assert any(f"{blocking.device.id} does not answer, so that it is not counted" in told for told in m.record.warnings)
+    assert any(f"{blocking.device.id} does not answer and is not counted" in told for told in m.record.warnings)
 
 
 @dataclass

@@ -257,9 +257,9 @@ def test_one_that_cannot_measure_lets_none_begin() -> None:
 
     first, second = group.run(work)
     assert isinstance(first, ConfigurationError)
-    assert str(first).startswith("Rank 1 of the job cannot measure: There is no device 'nvml:*' here")
+    assert str(first).startswith("Rank 1 of the job cannot measure: No device matches 'nvml:*'")
     assert isinstance(second, ConfigurationError)
-    assert str(second).startswith("There is no device 'nvml:*' here")
+    assert str(second).startswith("No device matches 'nvml:*'")
 
 
 def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:

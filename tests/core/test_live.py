@@ -15,7 +15,7 @@ from service import Service
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import ElectricityMaps, NationalGrid, Rates, Site
-from ml_energy_callbacks.carbon.live import Here, LiveIntensity, forecast_great_britain, forecast_zone
+from ml_energy_callbacks.carbon.live import LiveIntensity, NetworkLocation, forecast_great_britain, forecast_zone
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
@@ -24,7 +24,7 @@ KWH = 3.6e6
 SECOND = timedelta(seconds=1)
 TOKEN = "s3cret-t0ken"  # noqa: S105 - made up
 FRANCE = 56.039
-REFUSED = "Electricity Maps refuses the token: check"
+REFUSED = "Electricity Maps rejects the token: check"
 
 
 @pytest.fixture
@@ -81,10 +81,10 @@ def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Servic
         (302, "", "Electricity Maps answered with status 302."),
         (200, "<html>Please log in</html>", "Electricity Maps answered in an unknown form."),
         (200, "[1]", "Electricity Maps answered in an unknown form."),
-        (200, "{}", "Electricity Maps told no intensity."),
-        (200, '{"carbonIntensity": -3}', "Electricity Maps told no intensity."),
-        (200, '{"carbonIntensity": NaN}', "Electricity Maps told no intensity."),
-        (200, '{"carbonIntensity": "56"}', "Electricity Maps told no intensity."),
+        (200, "{}", "Electricity Maps returned no intensity."),
+        (200, '{"carbonIntensity": -3}', "Electricity Maps returned no intensity."),
+        (200, '{"carbonIntensity": NaN}', "Electricity Maps returned no intensity."),
+        (200, '{"carbonIntensity": "56"}', "Electricity Maps returned no intensity."),
     ],
 )
 def test_what_a_service_cannot_tell_is_the_places_usual_intensity(service: Service, status: int, body: str, says: str) -> None:
@@ -213,7 +213,7 @@ def test_no_token_and_no_place_are_refused_before_anything_is_asked(service: Ser
         ConfigurationError, match=r"set ELECTRICITY_MAPS_TOKEN in the environment, or give ElectricityMaps\(token=...\)"
     ):
         ElectricityMaps("FR", url=service.url)
-    with pytest.raises(LocationError, match="There is no place 'XX'"):
+    with pytest.raises(LocationError, match="The location 'XX' is unknown"):
         ElectricityMaps("XX-1", token=TOKEN, url=service.url)
     assert not service.asked
     monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", f"{TOKEN}\n")
@@ -241,7 +241,7 @@ def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
     assert record.total.joules is not None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 400, rel=1e-6)
     assert (record.carbon.source, record.carbon.location, record.carbon.intervals) == ("Electricity Maps", "FR", [])
-    assert not any("usual intensity" in warning for warning in record.warnings)
+    assert not any("fallback intensity" in warning for warning in record.warnings)
 
 
 def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None:
@@ -284,7 +284,7 @@ def test_while_nothing_is_known_no_grams_are_told_and_no_window_loses_any(servic
     assert record.total.joules is not None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * 5, rel=1e-6)
     assert (record.carbon.intervals, record.carbon.fallback_share) == ([], 0.0)
-    assert not any("usual intensity" in warning for warning in record.warnings)
+    assert not any("fallback intensity" in warning for warning in record.warnings)
 
 
 def test_a_run_that_ends_before_the_answer_takes_the_places_figure(service: Service) -> None:
@@ -298,7 +298,7 @@ def test_a_run_that_ends_before_the_answer_takes_the_places_figure(service: Serv
     assert record.total.joules is not None
     assert record.total.co2e_grams == pytest.approx(record.total.joules / KWH * FRANCE, rel=1e-6)
     assert (record.carbon.fallback_share, record.carbon.relative_uncertainty) == (1.0, 0.2)
-    assert record.warnings == ["The usual intensity of FRA is taken: Electricity Maps has not answered yet."]
+    assert record.warnings == ["The fallback intensity of FRA is used: Electricity Maps has not answered yet."]
 
 
 def test_a_renewal_that_fails_is_told_from_then_on(service: Service) -> None:
@@ -313,7 +313,7 @@ def test_a_renewal_that_fails_is_told_from_then_on(service: Service) -> None:
     assert settled(live, lambda: now + timedelta(minutes=20) + 2 * SECOND).fallback is not None
     rates.follow([0.0, 2 * KWH], now + timedelta(minutes=40))
     assert sum(rates.amounts([0.0, 2 * KWH]).grams or []) == pytest.approx(100 + FRANCE, abs=1)
-    assert rates.fallbacks == ["The usual intensity of FRA is taken: Electricity Maps answered with status 500."]
+    assert rates.fallbacks == ["The fallback intensity of FRA is used: Electricity Maps answered with status 500."]
 
 
 def test_a_forecast_is_a_series(service: Service) -> None:
@@ -365,7 +365,7 @@ def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int
 
 def test_a_forecast_whose_times_have_no_offset_is_refused(service: Service) -> None:
     service.body = json.dumps({"forecast": [{"datetime": "2026-11-25T12:00:00", "carbonIntensity": 50}]})
-    with pytest.raises(ConfigurationError, match=r"^Electricity Maps told times without an offset from UTC\.$"):
+    with pytest.raises(ConfigurationError, match=r"^Electricity Maps returned times without an offset from UTC\.$"):
         forecast_zone("DE", token=TOKEN, url=service.url)
 
 
@@ -387,13 +387,13 @@ def test_the_line_end_of_a_token_is_left_out(service: Service, monkeypatch: pyte
     assert settled(ElectricityMaps("FR", url=service.url)).per_kwh == 41
     assert [headers["auth-token"] for _, headers in service.asked] == [TOKEN, TOKEN]
     monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", "\n")
-    with pytest.raises(ConfigurationError, match="wants a token"):
+    with pytest.raises(ConfigurationError, match="requires a token"):
         forecast_zone("DE", url=service.url)
 
 
 @pytest.mark.parametrize("token", ["s3cret\nt0ken", "s3cret-t\u00f6ken", "s3cret-\u0142"])
 def test_a_token_that_no_header_can_carry_is_told(service: Service, token: str) -> None:
-    says = "The token for Electricity Maps holds a character that no HTTP header can carry: check the option token."
+    says = "The token for Electricity Maps contains a character that is not allowed in an HTTP header: check the option token."
     with pytest.raises(ConfigurationError) as error:
         forecast_zone("DE", token=token, url=service.url)
     assert str(error.value) == says
@@ -413,7 +413,7 @@ def test_an_answer_that_is_nested_without_end_is_of_an_unknown_form(service: Ser
 
 
 def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:
-    with pytest.raises(LocationError, match="There is no place 'XX'"):
+    with pytest.raises(LocationError, match="The location 'XX' is unknown"):
         forecast_zone("XX-1", token=TOKEN, url=service.url)
     assert not service.asked
 
@@ -433,16 +433,16 @@ def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:
 )
 def test_the_place_of_the_address_is_told_with_a_note(service: Service, told: dict[str, str], code: str) -> None:
     service.body = json.dumps(told)
-    quote = settled(Here(url=service.url))
+    quote = settled(NetworkLocation(url=service.url))
     assert (quote.intensity.location, quote.fallback, quote.intensity.assumed) == (code, None, False)
-    assert "network address" in quote.intensity.note
+    assert "IP address" in quote.intensity.note
 
 
 def test_an_address_without_a_place_leaves_the_worlds_average_assumed(service: Service) -> None:
     service.body = json.dumps({"country_code3": "ATA", "region": None})
-    quote = settled(Here(url=service.url))
+    quote = settled(NetworkLocation(url=service.url))
     assert (quote.per_kwh, quote.intensity.assumed) == (475, True)
-    assert quote.fallback == "GeoJS told no place with a known intensity."
+    assert quote.fallback == "GeoJS returned no place with a known intensity."
 
 
 def test_nothing_is_asked_of_the_network_unless_it_is_asked_for() -> None:

@@ -213,7 +213,7 @@ def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) 
 
 def test_an_unknown_device_is_refused_with_those_that_there_are() -> None:
     _, _, backend = scripted()
-    with pytest.raises(ConfigurationError, match="no device 'gpu:7' here; there are: scripted:0"):
+    with pytest.raises(ConfigurationError, match="No device matches 'gpu:7'; available: scripted:0"):
         EnergyMeter(devices=["gpu:7"], backends=[backend]).start()
 
 

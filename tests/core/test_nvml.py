@@ -314,7 +314,7 @@ def test_without_a_counter_instant_power_is_read_and_else_its_average(driver: Si
 def test_a_power_of_zero_is_no_reading(driver: SimulatedDriver) -> None:
     driver.start(watts=0)
     driver.set_counter(present=False)
-    with pytest.raises(BackendUnavailableError, match="No GPU here tells"):
+    with pytest.raises(BackendUnavailableError, match="No GPU of this machine reports"):
         NvmlBackend(NO_VARIABLES).open()
 
 
@@ -541,7 +541,7 @@ def test_a_gpu_with_mig_is_shared_and_it_is_said(driver: SimulatedDriver) -> Non
     driver.set_mig(None, 2)  # it could, but does not
     gpus = NvmlBackend(NO_VARIABLES).open()
     assert [gpu.device.shared for gpu in gpus] == [False, True, False]
-    assert "slice cannot be measured" in (gpus[1].device.note or "")
+    assert "slices cannot be measured" in (gpus[1].device.note or "")
     assert gpus[1].read() > 0
     assert gpus[1].process_share([os.getpid()]) is None
 
@@ -628,7 +628,7 @@ def test_in_a_pid_namespace_of_its_own_no_share_is_told(driver: SimulatedDriver,
         (LIBRARY_NOT_FOUND, True, "There is an NVIDIA GPU.*was not found", "Install the NVIDIA driver;.*--gpus all", True),
         (DRIVER_NOT_LOADED, False, "not loaded, and there is no NVIDIA GPU", None, False),
         (DRIVER_NOT_LOADED, True, "not loaded", "modprobe", True),
-        (NO_PERMISSION, False, "may not use", "/dev/nvidia", True),
+        (NO_PERMISSION, False, "no permission to use", "/dev/nvidia", True),
         (GPU_IS_LOST, False, "lost", "dmesg", True),
         (VERSION_MISMATCH, False, "different versions", "Reboot", True),
         (UNKNOWN, False, "NVML cannot be used: Unknown Error", None, False),
@@ -654,8 +654,8 @@ def test_why_there_is_no_gpu_is_said(
 @pytest.mark.parametrize(
     ("code", "reason", "present"),
     [
-        (NOT_SUPPORTED, "No GPU here tells.*Not Supported", True),
-        (NO_PERMISSION, "may use none", False),
+        (NOT_SUPPORTED, "No GPU of this machine reports.*Not Supported", True),
+        (NO_PERMISSION, "has no access", False),
         (GPU_IS_LOST, "has lost its GPU.*dmesg", True),
         (UNKNOWN, "No NVIDIA GPU answers: Unknown Error", True),
     ],
@@ -674,7 +674,7 @@ def test_a_jetsons_gpu_is_not_missed_for_its_board_is_measured(driver: Simulated
     (tmp_path / "device-tree").mkdir()
     (tmp_path / "device-tree/compatible").write_text("nvidia,p3737-0000+p3701-0000\0nvidia,tegra234\0")
     driver.set_error(NOT_SUPPORTED)
-    with pytest.raises(BackendUnavailableError, match="No GPU here tells") as caught:
+    with pytest.raises(BackendUnavailableError, match="No GPU of this machine reports") as caught:
         NvmlBackend(NO_VARIABLES, proc=tmp_path).open()
     assert not caught.value.present
 
@@ -688,7 +688,7 @@ def test_no_gpu_and_hidden_gpus_are_not_missed(driver: SimulatedDriver) -> None:
         shown(CUDA_VISIBLE_DEVICES="")
     assert not caught.value.present
     driver.start(gpus=0)
-    with pytest.raises(BackendUnavailableError, match="shows no GPU") as caught:
+    with pytest.raises(BackendUnavailableError, match="lists no GPU") as caught:
         shown()
     assert not caught.value.present
 
@@ -728,11 +728,11 @@ def test_a_gpu_that_cannot_be_read_does_not_hide_the_others_and_is_told_of(drive
     driver.start(gpus=4)
     driver.set_error(GPU_IS_LOST, 0)
     assert shown() == [1, 2, 3]
-    note = "1 GPU of this machine cannot be read (GPU is lost): its energy is missing."
+    note = "1 GPU of this machine cannot be read (GPU is lost): its energy is not included."
     assert told_missing(NvmlBackend(NO_VARIABLES).open()) == {note}
     driver.set_error(NOT_SUPPORTED, 2)  # it is found, and tells nothing
     assert shown() == [1, 3]
-    note = "2 GPUs of this machine cannot be read (GPU is lost, Not Supported): their energy is missing."
+    note = "2 GPUs of this machine cannot be read (GPU is lost, Not Supported): their energy is not included."
     assert told_missing(NvmlBackend(NO_VARIABLES).open()) == {note}
 
 

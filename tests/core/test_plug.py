@@ -110,7 +110,7 @@ def test_a_plug_at_fault_when_it_is_opened_is_told_with_the_reason(fault: PlugFa
     ],
 )
 def test_json_without_a_power_is_an_error(body: str) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"tells no power|cannot be read"):
+    with pytest.raises(BackendUnavailableError, match=r"reports no power|cannot be parsed"):
         open_one_that_answers(body, "shelly", questions=2)
 
 
@@ -158,8 +158,8 @@ def test_a_redirection_is_not_followed(plug: SimulatedPlug) -> None:
 
 
 def test_a_password_is_named_as_the_reason(plug: SimulatedPlug) -> None:
-    fix = "WebPassword 0" if plug.address.startswith("tasmota") else "Switch the authentication off"
-    with plug.failing("password"), pytest.raises(BackendUnavailableError, match=f"asks for a password.*{fix}"):
+    fix = "WebPassword 0" if plug.address.startswith("tasmota") else "Disable authentication"
+    with plug.failing("password"), pytest.raises(BackendUnavailableError, match=f"requires a password.*{fix}"):
         PlugBackend([plug.address]).open()
 
 
@@ -167,7 +167,7 @@ def test_a_password_is_named_as_the_reason(plug: SimulatedPlug) -> None:
     "warning", ["Need user=<username>&password=<password>", "Benötige user=<Benutzername>&password=<Passwort>"]
 )
 def test_tasmotas_warning_for_want_of_a_password_is_understood(warning: str) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"asks for a password.*`WebPassword 0` in the plug's console"):
+    with pytest.raises(BackendUnavailableError, match=r"requires a password.*`WebPassword 0` in the plug's console"):
         open_one_that_answers(json.dumps({"WARNING": warning}), "tasmota", questions=1)
 
 
@@ -177,7 +177,7 @@ def test_power_that_flows_back_is_said_to(kind: PlugKind) -> None:
     clock = ManualClock()
     with (
         SimulatedPlug([PowerCurve(clock, -12.5)], clock, kind) as simulated,
-        pytest.raises(BackendUnavailableError, match=r"flows back \(-12\.5 W\): it is wired the wrong way round"),
+        pytest.raises(BackendUnavailableError, match=r"negative power \(-12\.5 W\): check its wiring"),
     ):
         PlugBackend([simulated.address]).open()
 
@@ -210,9 +210,9 @@ def test_an_outlet_of_several_goes_by_its_makers_number(kind: PlugKind, suffix: 
 def test_an_outlet_of_several_has_to_be_named() -> None:
     clock = ManualClock()
     with SimulatedPlug([PowerCurve(clock, 100)] * 2, clock, "tasmota") as strip:
-        with pytest.raises(BackendUnavailableError, match=r"has 2 outlets: name one, as in tasmota://127\.0\.0\.1:\d+/1\.$"):
+        with pytest.raises(BackendUnavailableError, match=r"has 2 outlets: select one, as in tasmota://127\.0\.0\.1:\d+/1\.$"):
             PlugBackend([strip.address]).open()
-        with pytest.raises(BackendUnavailableError, match="tells no power"):
+        with pytest.raises(BackendUnavailableError, match="reports no power"):
             PlugBackend([strip.address + "/3"]).open()
 
 
@@ -234,7 +234,7 @@ def test_one_plug_of_two_does_not_pass_for_the_machine(plug: SimulatedPlug) -> N
 
 
 def test_what_to_check_where_nothing_answers(plug: SimulatedPlug) -> None:
-    with plug.failing("hang"), pytest.raises(BackendUnavailableError, match=r"timed out\. Check that the plug is switched on"):
+    with plug.failing("hang"), pytest.raises(BackendUnavailableError, match=r"timed out\. Check that the plug is on"):
         PlugBackend([plug.address]).open()
 
 
@@ -270,7 +270,7 @@ def test_without_a_plug_the_way_to_name_one_is_told() -> None:
     for environ in ({}, {"ML_ENERGY_PLUGS": " , "}):
         with pytest.raises(BackendUnavailableError) as caught:
             PlugBackend(environ=environ).open()
-        assert caught.value.reason == "No smart plug is named."
+        assert caught.value.reason == "No smart plug is configured."
         assert "ML_ENERGY_PLUGS" in str(caught.value.fix)
         assert not caught.value.present, "nobody misses it"
 
@@ -294,7 +294,9 @@ def test_without_a_plug_the_way_to_name_one_is_told() -> None:
     ],
 )
 def test_an_address_that_cannot_be_one_is_refused_in_a_sentence(address: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^The smart plug '.*' (is no address: give|has no such channel:) .*\.$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^(The smart plug )?'.*' (is not the address of a smart plug|has no channel 0); give .*\.$"
+    ):
         PlugBackend(environ={"ML_ENERGY_PLUGS": address}).open()
 
 

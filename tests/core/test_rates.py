@@ -170,7 +170,7 @@ def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day
     [
         (-0.1, "electricity_price is -0.1; give the price of a kWh"),
         (float("nan"), "electricity_price is nan"),
-        ({}, "electricity_price holds no price"),
+        ({}, "electricity_price contains no price"),
         ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
         ({"06:00": 0.3, "06:00:00": 0.2}, "electricity_price has two prices from 06:00 on"),
         ({"06:00": -1}, "electricity_price is -1"),
@@ -198,7 +198,7 @@ def test_what_lies_outside_the_series_takes_the_usual_intensity_and_says_so() ->
     found.follow([0.0, 2 * KWH], START + 2 * HOUR)
     assert total(found, [0.0, 2 * KWH]) == pytest.approx(100 + 475)
     assert found.fallbacks == [
-        "The usual intensity of the world is taken: contract.csv says nothing from 2026-11-25T01:00:00+00:00 on."
+        "The fallback intensity of the world is used: contract.csv has no value from 2026-11-25T01:00:00+00:00 on."
     ]
 
 
@@ -324,17 +324,17 @@ NOW = datetime.now(UTC)
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("time,g_per_kwh\n", "holds no value"),
-        ("time,grams\n2026-01-01T00:00:00Z,3\n", "has no column g_per_kwh; it needs time and g_per_kwh"),
+        ("time,g_per_kwh\n", "contains no value"),
+        ("time,grams\n2026-01-01T00:00:00Z,3\n", "has no column g_per_kwh; it must have time and g_per_kwh"),
         ("when,co2\n1,3\n", "has no column g_per_kwh and no column time"),
         ("", "has no column"),
-        ("time,g_per_kwh\nyesterday,3\n", "value 1: 'yesterday' is no time; write it as"),
+        ("time,g_per_kwh\nyesterday,3\n", "value 1: 'yesterday' is not a time; write it as"),
         ("time,g_per_kwh\n2026-01-01T00:00:00,3\n", "value 1: 2026-01-01T00:00:00 has no offset from UTC"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z,3\n2026-01-01T01:00:00Z,-3\n", "value 2: '-3' is no intensity"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z,nan\n", "value 1: 'nan' is no intensity"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z\n", "value 1: None is no intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,3\n2026-01-01T01:00:00Z,-3\n", "value 2: '-3' is not an intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,nan\n", "value 1: 'nan' is not an intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z\n", "value 1: None is not an intensity"),
         ("time,g_per_kwh\n2026-01-01T01:00:00Z,3\n2026-01-01T01:00:00Z,3\n", "value 2: .* does not come after .*sort the rows"),
-        ("time,g_per_kwh\n2020-01-01T00:00:00Z,3\n", "covers 2020-01-01T00:00:00.00:00 to 2020-01-01T01:.*, and not now, "),
+        ("time,g_per_kwh\n2020-01-01T00:00:00Z,3\n", "covers 2020-01-01T00:00:00.00:00 to 2020-01-01T01:.*, but not now, "),
     ],
 )
 def test_a_series_that_cannot_be_used_is_refused_with_the_place_in_it(tmp_path: Path, text: str, says: str) -> None:
@@ -428,7 +428,7 @@ def test_what_is_given_or_told_for_the_time_has_no_doubt_and_a_table_has() -> No
     [([START, START], [1.0, 2.0]), ([START], [-5.0]), ([START.replace(tzinfo=None)], [1.0]), ([], []), ([START], [math.nan])],
 )
 def test_what_is_no_series_is_refused(times: list[datetime], values: list[float]) -> None:
-    with pytest.raises(ConfigurationError, match=r"The intensities of x\.csv"):
+    with pytest.raises(ConfigurationError, match=r"The series of x\.csv"):
         IntensitySeries(times, values, None, "x.csv", WORLD)
 
 

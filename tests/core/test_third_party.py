@@ -63,7 +63,7 @@ def test_ends_in_local_time_lie_as_far_apart_as_they_do_in_utc() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     found = ThirdParty(Panels(lambda when: Quote(CLEAN, (when + HOUR).astimezone(berlin))), CLEAN)
     begins = datetime(2026, 10, 24, 23, tzinfo=UTC)  # two hours before the clocks are put back
-    first, second = (found.ask(when).until for when in (begins, begins + HOUR))
+    first, second = (found.query_service(when).until for when in (begins, begins + HOUR))
     assert first is not None
     assert second is not None
     assert second - first == HOUR
@@ -82,13 +82,13 @@ def _hang(when: datetime) -> Quote:
 @pytest.mark.parametrize(
     ("tell", "says"),
     [
-        (_raise, "Panels gave no intensity."),
+        (_raise, "Panels returned no intensity."),
         (_hang, "Panels has not answered yet."),
-        (lambda when: Quote(CLEAN, when - timedelta(hours=1)), "Panels told an intensity that had ended."),
-        (lambda when: Quote(CLEAN, when.replace(tzinfo=None)), "Panels gave no intensity."),
-        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels gave no intensity."),
-        (lambda _: None, "Panels told no intensity."),
-        (lambda _: Quote(50.0), "Panels told no intensity."),
+        (lambda when: Quote(CLEAN, when - timedelta(hours=1)), "Panels returned an intensity that had expired."),
+        (lambda when: Quote(CLEAN, when.replace(tzinfo=None)), "Panels returned no intensity."),
+        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels returned no intensity."),
+        (lambda _: None, "Panels returned no intensity."),
+        (lambda _: Quote(50.0), "Panels returned no intensity."),
     ],
     ids=["raises", "hangs", "ended", "naive", "nan", "nothing", "number"],
 )
@@ -119,7 +119,7 @@ def test_an_intensity_that_no_record_can_hold_is_refused(text: dict[str, Any]) -
 def test_what_is_no_provider_is_refused_before_anything_begins(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="carbon_intensity is"):
         EnergyMeter(carbon_intensity=wrong)
-    with pytest.raises(ConfigurationError, match="goes with no carbon_intensity: name the place"):
+    with pytest.raises(ConfigurationError, match="cannot be combined with carbon_intensity; give the place"):
         EnergyMeter(location="auto", carbon_intensity=Panels(lambda _: Quote(CLEAN)))
 
 

@@ -188,7 +188,7 @@ def test_the_hardware_is_believed_before_the_environment(tmp_path: Path) -> None
     pci(tmp_path, "0000:00:06.0", "0x005e", vendor="0x8086")
     sources = TpuBackend(root=tmp_path, environ={"TPU_ACCELERATOR_TYPE": "v4-8"}).open()
     assert [source.device.name for source in sources] == ["Google TPU v3, chip 0", "Google TPU v3, chip 1"]
-    assert "123 W when idle to 220 W when busy (as Google measured)" in str(sources[0].device.note)
+    assert "123 W when idle to 220 W when busy (measured by Google)" in str(sources[0].device.note)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_processes_that_each_count_from_0_are_not_taken_for_one_chip(clock: Manu
         _, ports = serve_chips(stack, clock, [0], [0])
         environ = {"TPU_ACCELERATOR_TYPE": "v4-8", "TPU_RUNTIME_METRICS_PORTS": ports}
         source = TpuBackend(root=tmp_path, environ=environ, clock=clock).open()[0]
-        with pytest.raises(ReadError, match="Two metrics servers of the TPU tell of chip 0"):
+        with pytest.raises(ReadError, match="Two metrics servers of the TPU report chip 0"):
             source.read()
 
 
@@ -311,14 +311,14 @@ def test_a_process_has_the_chips_that_are_visible_to_it(variable: str, tmp_path:
 
 def test_a_generation_without_published_power_needs_the_users(tmp_path: Path) -> None:
     environ = {"TPU_ACCELERATOR_TYPE": "v5litepod-4"}
-    with pytest.raises(BackendUnavailableError, match="published what a TPU v5e chip draws") as caught:
+    with pytest.raises(BackendUnavailableError, match="power of a TPU v5e chip has not been published") as caught:
         TpuBackend(root=tmp_path, environ=environ).open()
     assert caught.value.fix == "Set ML_ENERGY_TPU_WATTS=<idle>,<busy> (watts of one chip)."
     assert caught.value.present
     sources = TpuBackend(root=tmp_path, environ=environ | {"ML_ENERGY_TPU_WATTS": "60, 140.5"}).open()
     assert len(sources) == 4
     assert sources[0].device.note == (
-        "60 W when idle to 140.5 W when busy (as the user says), in proportion to the chip's duty cycle."
+        "60 W when idle to 140.5 W when busy (given by the user), in proportion to the chip's duty cycle."
     )
     assert sources[0].device.provenance == "estimated"
 
@@ -357,7 +357,7 @@ def test_without_a_tpu_grpc_is_not_even_imported(
 
 def test_a_tpu_of_no_known_type_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        BackendUnavailableError, match="TPU_ACCELERATOR_TYPE is 'something', which names no known TPU"
+        BackendUnavailableError, match="TPU_ACCELERATOR_TYPE is 'something', which is not a known TPU type"
     ) as caught:
         TpuBackend(root=tmp_path, environ={"TPU_ACCELERATOR_TYPE": "something"}).open()
     assert caught.value.present

@@ -56,7 +56,7 @@ def test_a_counter_that_stands_still_is_refused_and_unknown_not_zero(clock: Manu
     with meter(clock, counter(0, clock=clock), counter(1, watts=0, clock=clock)) as m:
         clock.advance(0.3)
     assert [device.id for device in m.record.devices] == ["scripted:0"]
-    assert any("scripted:1 stands still" in warning for warning in m.record.warnings)
+    assert any("scripted:1 is frozen" in warning for warning in m.record.warnings)
     with meter(clock, counter(1, watts=0, clock=clock)) as m:
         clock.advance(0.1)
     assert m.record.total.joules is None
@@ -70,7 +70,7 @@ def test_where_the_counter_stands_still_a_device_that_tells_its_power_is_measure
     (device,) = m.record.devices
     assert (device.method, device.provenance) == ("power_integration", "measured")
     assert device.joules == pytest.approx(80 * m.record.total.seconds, rel=0.1)
-    assert "stands still" in (device.note or "")
+    assert "is frozen" in (device.note or "")
 
 
 def test_a_counter_that_copies_another_counts_once() -> None:
@@ -79,7 +79,7 @@ def test_a_counter_that_copies_another_counts_once() -> None:
     own = ScriptedCounter(curve, monotonic_clock, device=named(2), period_s=0.001, start_joules=50)
     found = discover(backends=[ScriptedBackend([one, copy, own])])
     assert [source.device.id for source in found.sources] == ["scripted:0", "scripted:2"]
-    assert "scripted:1 shows the counter of scripted:0" in found.refused["scripted:1"]
+    assert "scripted:1 has the same counter as scripted:0" in found.refused["scripted:1"]
 
 
 def follow(finder: KnotFinder, values: list[tuple[float, float | None]]) -> None:

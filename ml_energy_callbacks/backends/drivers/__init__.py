@@ -1,1 +1,1 @@
-"""What backends read through: libraries, files and environment variables of a machine."""
+"""Access of the backends to a machine's libraries, files and environment variables."""

@@ -1,6 +1,6 @@
-"""Which GPUs ``CUDA_VISIBLE_DEVICES`` shows, by CUDA's rules.
+"""The GPUs that ``CUDA_VISIBLE_DEVICES`` selects, by CUDA's rules.
 
-A GPU is the UUIDs that it goes by: its own (``GPU-...``) first, then those of its MIG slices (``MIG-...``).
+A GPU is given by its UUIDs: its own (``GPU-...``) first, then those of its MIG slices (``MIG-...``).
 """
 
 import re
@@ -9,37 +9,37 @@ from collections.abc import Collection, Sequence
 _PREFIXES = ("GPU-", "MIG-")
 
 
-def in_bus_order(order: str | None, names: Collection[str]) -> bool:
+def is_in_bus_order(order: str | None, names: Collection[str]) -> bool:
     """Return whether CUDA numbers the GPUs in the order of the PCI bus.
 
-    CUDA's own order, the fastest first, is the bus's where all are alike.
+    CUDA's default order, the fastest GPU first, is the order of the bus if all GPUs are alike.
 
     Args:
-        order: ``CUDA_DEVICE_ORDER``; None where it is not set.
+        order: ``CUDA_DEVICE_ORDER``; None if it is not set.
         names: The GPUs' product names.
     """
     return order == "PCI_BUS_ID" or len(set(names)) == 1
 
 
-def says_numbers(text: str) -> bool:
-    """Return whether a value of ``CUDA_VISIBLE_DEVICES`` names GPUs by their numbers, so that their order counts."""
+def selects_by_number(text: str) -> bool:
+    """Return whether a value of ``CUDA_VISIBLE_DEVICES`` selects GPUs by number, so that their order matters."""
     return re.match(r"\s*\+?\d", text) is not None
 
 
-def shows_none(text: str) -> bool:
-    """Return whether a value of ``CUDA_VISIBLE_DEVICES`` hides every GPU, whatever GPUs there are."""
-    return not says_numbers(text) and not text.strip().startswith(_PREFIXES)
+def hides_all(text: str) -> bool:
+    """Return whether a value of ``CUDA_VISIBLE_DEVICES`` hides all GPUs of any machine."""
+    return not selects_by_number(text) and not text.strip().startswith(_PREFIXES)
 
 
-def shown(text: str, gpus: Sequence[Sequence[str]]) -> Sequence[int]:
-    """Return which GPUs a value of ``CUDA_VISIBLE_DEVICES`` shows, in its order.
+def select_visible(text: str, gpus: Sequence[Sequence[str]]) -> Sequence[int]:
+    """Return the GPUs that a value of ``CUDA_VISIBLE_DEVICES`` selects, in its order.
 
-    An entry that means no GPU, or of another form than the first, ends the list, and one that comes twice empties it: CUDA
-    Programming Guide, "Environment variables", and what PyTorch's ``torch.cuda._parse_visible_devices`` found out.
+    An entry that matches no GPU, or has another form than the first, ends the list, and a repeated entry empties it: CUDA
+    Programming Guide, "Environment variables", and PyTorch's ``torch.cuda._parse_visible_devices``.
 
     Args:
         text: The value.
-        gpus: The UUIDs of each GPU, in the order that CUDA numbers them.
+        gpus: The UUIDs of each GPU, in the order in which CUDA numbers them.
 
     Returns:
         Indices of ``gpus``.
@@ -47,31 +47,31 @@ def shown(text: str, gpus: Sequence[Sequence[str]]) -> Sequence[int]:
     entries = [entry.strip() for entry in text.split(",")]
     prefix = next((prefix for prefix in _PREFIXES if entries[0].startswith(prefix)), "")
     indices: list[int] = []
-    taken: set[object] = set()
+    seen: set[object] = set()
     for entry in entries:
         if prefix:
-            meant = [i for i, uuids in enumerate(gpus) if fits(entry, uuids)] if entry.startswith(prefix) else []
+            matching = [i for i, uuids in enumerate(gpus) if matches_gpu(entry, uuids)] if entry.startswith(prefix) else []
         else:
-            digits = re.match(r"\+?(\d+)", entry)  # "1x" is 1: CUDA reads it as strtoul does
-            meant = list(range(len(gpus))[int(digits[1]) :][:1]) if digits else []
-        if len(meant) != 1:
+            digits = re.match(r"\+?(\d+)", entry)  # CUDA parses "1x" as 1, as strtoul does
+            matching = list(range(len(gpus))[int(digits[1]) :][:1]) if digits else []
+        if len(matching) != 1:
             break
-        (index,) = meant
+        (index,) = matching
         key = entry if prefix == "MIG-" else index  # two slices may be on one GPU
-        if key in taken:
+        if key in seen:
             return ()
-        taken.add(key)
+        seen.add(key)
         if index not in indices:
             indices.append(index)
     return indices
 
 
-def fits(entry: str, uuids: Sequence[str]) -> bool:
-    """Return whether an entry that begins with ``GPU-`` or ``MIG-`` means this GPU or one of its slices.
+def matches_gpu(entry: str, uuids: Sequence[str]) -> bool:
+    """Return whether an entry that begins with ``GPU-`` or ``MIG-`` matches this GPU or one of its slices.
 
     Args:
         entry: A UUID or the beginning of one.
-        uuids: The GPU's.
+        uuids: The UUIDs of the GPU and its slices.
     """
     if entry.startswith("MIG-GPU-"):  # up to driver 460: MIG-GPU-<uuid>/<GPU instance>/<compute instance>
         return uuids[0] == entry.removeprefix("MIG-").partition("/")[0]

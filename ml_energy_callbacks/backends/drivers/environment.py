@@ -1,20 +1,20 @@
-"""The environment of whichever process looks: unlike ``os.environ`` itself, it can be pickled into another one."""
+"""The environment of the current process: unlike ``os.environ`` itself, it can be pickled for another process."""
 
 import os
 from collections.abc import Iterator, Mapping
 
 
 class Environment(Mapping[str, str]):
-    """The variables of the process that asks, as they are when it asks."""
+    """The present environment variables of the process in which they are read."""
 
     def __getitem__(self, name: str) -> str:
-        """Return a variable's text."""
+        """Return a variable's value."""
         return os.environ[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names."""
+        """Yield the variables' names."""
         return iter(os.environ)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of variables."""
         return len(os.environ)

@@ -1,4 +1,4 @@
-"""Which machine this is: processes that see the same devices have the same identity."""
+"""Identity of the machine, equal for all processes that see the same devices."""
 
 import socket
 import uuid
@@ -7,13 +7,13 @@ from pathlib import Path
 from ml_energy_callbacks.backends.drivers.sysfs import read_text
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-"""Linux's random number of this boot: containers on a machine share it, as they share its devices; machines do not.
+"""Linux's random number of the present boot: containers of one machine share it, as they share its devices.
 
 https://www.kernel.org/doc/html/latest/admin-guide/sysctl/kernel.html#random
 """
 
 _RANDOM_NODE = 1 << 40
-"""Set in what :func:`uuid.getnode` makes up where it finds no network card."""
+"""Bit that :func:`uuid.getnode` sets in the random number it returns if it finds no network card."""
 
 
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
@@ -21,7 +21,7 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def pid_namespace() -> str:
-    """Return what tells whose numbers of processes are ours: each container may count its own."""
+    """Return an id of the process-id namespace: each container may have its own process ids."""
     try:
         return str(_PID_NAMESPACE.readlink())
     except OSError:
@@ -29,7 +29,7 @@ def pid_namespace() -> str:
 
 
 def host_identity() -> str:
-    """Return what tells this machine from others: no name, as those of containers and of cloned machines may be anything."""
+    """Return an id of this machine; not its name, since containers have their own and cloned machines share one."""
     boot = read_text(_BOOT_ID)
     if boot:
         return boot

@@ -1,4 +1,4 @@
-"""NVIDIA's NVML as a process holds it: once for all of our GPUs, and what is asked of it."""
+"""NVIDIA's NVML: one instance for all GPUs of a process, and its queries."""
 
 import contextlib
 import functools
@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 import pynvml
 
 SCOPE_GPU, SCOPE_MODULE = 0, 1
-"""``NVML_POWER_SCOPE_*`` of nvml.h; the oldest nvidia-ml-py that we take does not name them."""
+"""``NVML_POWER_SCOPE_*`` of nvml.h; the oldest supported nvidia-ml-py does not define them."""
 
 _Answer = TypeVar("_Answer")
 
 
 class Driver:
-    """NVML, shared by all our GPUs of a process.
+    """NVML, shared by all GPUs that this package reads in a process.
 
-    NVML counts how often it was initialised, and takes hold of the driver at the first time alone: after a reload of the
-    driver nothing works again before everybody has shut it down. Where others in the process hold it as well, they have to.
+    NVML counts its initialisations and attaches to the driver only at the first one: after a reload of the driver nothing
+    works before all users have shut NVML down, including other libraries of the process.
     """
 
     def __init__(self) -> None:
@@ -26,26 +26,26 @@ class Driver:
         self._handles: Mapping[str, Any] = {}
         self._users = 0
         self._inits = 0
-        self._lock = threading.Lock()  # for the counts alone: NVML's queries may come from any thread, and may hang
+        self._lock = threading.Lock()  # only for the counts: NVML's queries may run in any thread, and may hang
 
     def acquire(self) -> None:
-        """Initialise NVML once more."""
+        """Add a user, and initialise NVML for it."""
         with self._lock:
             pynvml.nvmlInit()
             self._inits += 1
             self._users += 1
 
     def release(self) -> None:
-        """Shut NVML down once, unless a restart did, or the users that are left need it."""
+        """Shut NVML down once, unless a restart did so or the remaining users need it."""
         with self._lock:
             self._users -= 1
             self._shut_down(self._inits - self._users)
 
     def restart(self, generation: int) -> None:
-        """Take hold of the driver anew, unless that has been done since this generation.
+        """Reattach to the driver, unless that has been done since this generation.
 
         Raises:
-            NVMLError: The driver is not to be had now.
+            NVMLError: The driver is not available at present.
         """
         with self._lock:
             if generation != self.generation:
@@ -55,7 +55,7 @@ class Driver:
                 self._shut_down(self._inits)
                 pynvml.nvmlInit()
                 self._inits = 1
-                self._find()
+                self._find_gpus()
             finally:
                 self.generation += 1
 
@@ -65,34 +65,34 @@ class Driver:
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
 
-    def find(self) -> tuple[Mapping[str, Any], Sequence[pynvml.NVMLError]]:
-        """Return the handles of the GPUs by their UUIDs, in NVML's order, and why others are refused.
+    def find_gpus(self) -> tuple[Mapping[str, Any], Sequence[pynvml.NVMLError]]:
+        """Return the handles of the GPUs by their UUIDs, in NVML's order, and the errors of the others.
 
         Raises:
-            NVMLError: NVML does not even tell how many there are.
+            NVMLError: NVML does not report the number of GPUs.
         """
         with self._lock:
-            return self._find()
+            return self._find_gpus()
 
-    def _find(self) -> tuple[Mapping[str, Any], Sequence[pynvml.NVMLError]]:
+    def _find_gpus(self) -> tuple[Mapping[str, Any], Sequence[pynvml.NVMLError]]:
         handles: dict[str, Any] = {}
         refusals: list[pynvml.NVMLError] = []
-        # By their numbers: nvmlDeviceGetHandleByUUID fails where any GPU at all is lost, says nvml.h.
+        # By number: nvmlDeviceGetHandleByUUID fails if any GPU is lost (nvml.h).
         for i in range(pynvml.nvmlDeviceGetCount()):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(i)
                 handles[pynvml.nvmlDeviceGetUUID(handle)] = handle
             except pynvml.NVMLError as error:
                 refusals.append(error)
-        # The handle of a GPU that is lost for a moment works again after it.
+        # The handle of a GPU that was lost for a moment works again afterwards.
         self._handles = {**self._handles, **handles}
         return handles, refusals
 
-    def ask(self, uuid: str, query: Callable[[Any], _Answer]) -> _Answer:
-        """Return a GPU's answer.
+    def query_gpu(self, uuid: str, query: Callable[[Any], _Answer]) -> _Answer:
+        """Return a GPU's answer to a query.
 
         Raises:
-            NVMLError: There is none.
+            NVMLError: The query failed.
         """
         while True:
             generation = self.generation
@@ -111,31 +111,31 @@ class Driver:
 
 
 @functools.cache
-def driver_of(pid: int) -> Driver:  # noqa: ARG001 - a forked process must not wait for our threads' lock
-    """Return the one of this process, whoever opens it: two meters may measure at once."""
+def driver_of(pid: int) -> Driver:  # noqa: ARG001 - a forked process must not wait for a lock of its parent's threads
+    """Return the driver of this process, which all its meters share."""
     return Driver()
 
 
-def joules(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
+def read_joules(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
     """Return a GPU's energy counter in J.
 
     Raises:
-        NVMLError: It does not tell.
+        NVMLError: The GPU does not report it.
     """
     millijoules: int = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     return millijoules / 1000
 
 
-def field_watts(number: int, scope: int, handle: Any) -> float:  # noqa: ANN401 - an opaque handle
+def read_field_watts(number: int, scope: int, handle: Any) -> float:  # noqa: ANN401 - an opaque handle
     """Return a power in W.
 
     Args:
         number: ``NVML_FI_DEV_POWER_INSTANT`` or ``NVML_FI_DEV_POWER_AVERAGE``.
-        scope: The GPU's or its module's.
-        handle: The GPU.
+        scope: ``SCOPE_GPU`` or ``SCOPE_MODULE``.
+        handle: The GPU's handle.
 
     Raises:
-        NVMLError: It does not tell.
+        NVMLError: The GPU does not report it.
     """
     value = pynvml.nvmlDeviceGetFieldValues(handle, [(number, scope)])[0]
     if value.nvmlReturn != pynvml.NVML_SUCCESS:
@@ -143,17 +143,17 @@ def field_watts(number: int, scope: int, handle: Any) -> float:  # noqa: ANN401 
     return _positive_watts(value.value.uiVal)
 
 
-def average_watts(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
-    """Return a GPU's power in W, on most an average over 1 s.
+def read_average_watts(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
+    """Return a GPU's power in W, which on most GPUs is an average over 1 s.
 
     Raises:
-        NVMLError: It does not tell.
+        NVMLError: The GPU does not report it.
     """
     return _positive_watts(pynvml.nvmlDeviceGetPowerUsage(handle))
 
 
 def _positive_watts(milliwatts: int) -> float:
-    """Return the power in W; 0 is what a board tells that cannot measure it, for one that is on draws some."""
+    """Return the power in W; refuse 0, which a board reports that cannot measure its power."""
     if not milliwatts:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_DATA)
     return milliwatts / 1000

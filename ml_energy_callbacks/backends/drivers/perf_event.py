@@ -1,4 +1,4 @@
-"""Counters of Linux's perf events, by the system call itself: Python's library has none for it."""
+"""Counters of Linux's perf events, by the system call itself: Python's standard library has no function for it."""
 
 import ctypes
 import errno
@@ -12,7 +12,7 @@ _CALL_NUMBERS = {("Linux", "x86_64"): 298, ("Linux", "aarch64"): 241}
 """Numbers of ``perf_event_open``: Linux, arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h."""
 
 _ATTRIBUTES = struct.Struct("=IIQQQQQIIQ")
-"""``struct perf_event_attr`` in its first version, which every kernel takes: type, size, config, and zeros."""
+"""First version of ``struct perf_event_attr``, which every kernel accepts: type, size, config, and zeros."""
 
 _ANY_PROCESS = -1
 _NO_GROUP = -1
@@ -23,10 +23,10 @@ _COUNT = struct.Struct("=Q")
 
 
 class PerfEvent:
-    """An event that one CPU counts, whichever process runs there, from the moment on that this is opened."""
+    """An event that one CPU counts for all processes, from the moment it is opened."""
 
     def __init__(self, kind: int, config: int, cpu: int) -> None:
-        """Begin to count.
+        """Start counting.
 
         Args:
             kind: Number of the unit that counts (``type`` in ``/sys/bus/event_source/devices/<unit>``).
@@ -34,7 +34,7 @@ class PerfEvent:
             cpu: Number of the CPU.
 
         Raises:
-            OSError: There is no such event here; PermissionError where this user may not count on a whole CPU.
+            OSError: The event does not exist here; PermissionError if this user has no permission to count on a whole CPU.
         """
         number = _CALL_NUMBERS.get((platform.system(), platform.machine()))
         if number is None:
@@ -42,10 +42,10 @@ class PerfEvent:
         self._descriptor: int | None = _open(number, kind, config, cpu)
 
     def read(self) -> int:
-        """Return what was counted so far.
+        """Return the present count.
 
         Raises:
-            ReadError: It could not be read, or is closed.
+            ReadError: The event could not be read, or is closed.
         """
         if self._descriptor is None:
             msg = "The event is closed."
@@ -55,13 +55,13 @@ class PerfEvent:
         except OSError as error:
             raise ReadError(str(error)) from error
         if len(count) != _COUNT.size:
-            msg = "The kernel does not count the event any more."
+            msg = "The kernel no longer counts the event."
             raise ReadError(msg)
         value: int = _COUNT.unpack(count)[0]
         return value
 
     def close(self) -> None:
-        """Count no longer; calling it twice is harmless."""
+        """Stop counting; calling it twice is harmless."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -70,7 +70,7 @@ class PerfEvent:
 def _open(number: int, kind: int, config: int, cpu: int) -> int:
     try:
         attributes = _ATTRIBUTES.pack(kind, _ATTRIBUTES.size, config, 0, 0, 0, 0, 0, 0, 0)
-    except struct.error as error:  # a number that does not even fit
+    except struct.error as error:  # a number that is too large for its field
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from error
     library = ctypes.CDLL(None, use_errno=True)
     descriptor: int = library.syscall(
