@@ -16,7 +16,7 @@ from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES
 from ml_energy_callbacks.meter.points import Point
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, forecast_metrics
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class MeteredCallback(CallbackOptions):
         self._forecaster: Forecaster | None = None
         self._gather: Gather | None = None
         self._resumed: RunRecord | None = None
+        self._step_point: Point | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what does not survive a pickle or a fork."""
@@ -109,6 +110,17 @@ class MeteredCallback(CallbackOptions):
         self._meter.end_early(None)
         self._meter.forecast = None
         self._forecaster = None
+
+    def _begin_steps(self) -> None:
+        """Begin the window of the next step log."""
+        self._step_point = self._meter.point()
+
+    def _close_steps(self) -> dict[str, float]:
+        """Return the metrics of the training steps since the last call, and the running totals; the next window begins."""
+        point = self._meter.point()
+        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
+        self._step_point = point
+        return {**metrics, **self._meter.totals(point)}
 
     def _forecast(
         self, began: tuple[float, int, Point], ended: tuple[float, int, Point], validations: int = 0

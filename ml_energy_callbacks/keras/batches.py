@@ -1,7 +1,6 @@
 """The batches of one stage of a Keras loop: the phase of each moment, and the number of samples of each batch."""
 
 import sys
-import threading
 from typing import Any
 
 from ml_energy_callbacks.keras import traits
@@ -26,7 +25,7 @@ class BatchPass:
         stage: The stage; ``other`` for what is outside all stages.
         loop: The loop that runs, or None outside all of them.
         model: The model as Keras gave it to the callback.
-        params: What Keras said of the loop.
+        params: The loop's parameters, as Keras gave them to the callback.
         thread: The thread of the loop that is measured, of which this may be an inner one.
         source: The gate that the data pass, or None where they are not watched.
         sized_by_user: Whether the user has a ``batch_size_fn``.
@@ -35,7 +34,7 @@ class BatchPass:
     Attributes:
         stage: The stage.
         model: The model as Keras gave it to the callback.
-        params: What Keras said of the loop.
+        params: The loop's parameters, as Keras gave them to the callback.
         since: The point at which the epoch began.
         plain: Whether the next batch is like any other: not expected to compile, not watched, and not several in one.
         mark: Index of the next batch of training after whose end :meth:`reach_mark` is due.
@@ -61,13 +60,9 @@ class BatchPass:
         self.plain = True
         self.mark = _NEVER
         self._meter = meter
-        self._thread = thread
         self._source = source
-        self._log_every = log_every
-        self._steps_logged = 0
         self._first = 0
         self._compiles = False
-        self._ends_elsewhere = False
         own = traits.unwrapped(model)
         self._steps = None if loop is None else loop.steps
         self._width = int(getattr(own, "steps_per_execution", 1) or 1)
@@ -76,6 +71,7 @@ class BatchPass:
         self._samples = SampleCounter(
             meter, stage, own, since=self.since, thread=thread, source=source, sized_by_user=sized_by_user
         )
+        self._marks = _Marks(self._steps, log_every) if stage == "train" else None
         self._gate: Gate | None = None
         self._during: Phase = "other"
         self._between: Phase = "other"
@@ -92,8 +88,8 @@ class BatchPass:
         else:
             self._during = "step"
         self._meter.begin_stage(self.stage, "other", during=self._during, between=self._between)
-        if self._log_every:
-            self._steps_logged = self._meter.counts(self.stage).batches // self._log_every
+        if self._marks is not None:
+            self._marks.begin(self._meter.counts(self.stage).batches)
         if self._source is not None:
             self._source.attach(timed=self._gate is not None)
 
@@ -131,7 +127,7 @@ class BatchPass:
         self._compilations.begin_epoch()
         self._samples.begin_epoch(self.since)
         self.plain = self._next_is_plain()
-        self.mark = self._mark_after(-1)
+        self.mark = _NEVER if self._marks is None else self._marks.next_after(-1, self._batches_before())
         self._pause(self._between)
 
     def end_epoch(self, logs: Any = None) -> None:
@@ -173,11 +169,10 @@ class BatchPass:
             self._meter.enter(phase)
 
     def begin_compiling(self) -> None:
-        """Record the rest of the batch as compiling; called from within a batch's function, or from anywhere else."""
+        """Record the rest of the batch as compiling; called from within a batch's function, or at any other time."""
         if self._meter.phase != self._during or self._during == "other":
             return
-        if not self._ends_elsewhere:
-            self._samples.count()
+        self._samples.count_within_batch()
         self._compiles, self.plain = True, False
         if self._gate is not None:
             self._gate.work("compile")
@@ -204,39 +199,65 @@ class BatchPass:
     def _next_is_plain(self) -> bool:
         return self._source is None and self._width == 1 and not self._compilations.pending
 
-    # ---------------------------------------------------------------------------------------------------- marks
-
     def reach_mark(self, batch: int) -> int | None:
         """Count the samples after a batch of training whose index is at the mark or beyond, and set the next mark.
 
         Returns:
             The step whose energy is to be logged now, or None where no log is due.
         """
-        self.mark = self._mark_after(batch)
-        # Keras calls the end of a batch in another thread where the callback was given without a list.
-        self._ends_elsewhere = threading.get_ident() != self._thread
-        if not self._ends_elsewhere:
-            self._samples.count()
-        if not self._log_every or not self._meter.running:
+        if self._marks is None:
             return None
-        step = self._batches_before() + batch
-        due = (step + 1) // self._log_every
-        if due <= self._steps_logged:
-            return None
-        self._steps_logged = due
-        return step
+        before = self._batches_before()
+        self.mark = self._marks.next_after(batch, before)
+        self._samples.count_after_batch()
+        return self._marks.step_to_log(batch, before) if self._meter.running else None
 
-    def _mark_after(self, batch: int) -> int:
-        if self.stage != "train":
-            return _NEVER
+    def _batches_before(self) -> int:
+        """Return the batches of the stage before this epoch."""
+        return self._meter.counts(self.stage, until=self.since).batches
+
+
+class _Marks:
+    """The batches of a training after whose end there is more to do: samples to be counted, or a step to be logged.
+
+    Args:
+        steps: Batches of an epoch, or None where their number is not known.
+        log_every: Batches between two logs; 0 for none.
+    """
+
+    def __init__(self, steps: int | None, log_every: int) -> None:
+        self._steps = steps
+        self._log_every = log_every
+        self._logged = 0
+
+    def begin(self, before: int) -> None:
+        """Begin with so many batches that ran in earlier trainings: their logs are not due again."""
+        self._logged = before // self._log_every if self._log_every else 0
+
+    def next_after(self, batch: int, before: int) -> int:
+        """Return the index of the next such batch.
+
+        Args:
+            batch: Index of the batch that ended, or -1 at the start of an epoch.
+            before: Batches of all epochs before.
+        """
         # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
         marks = [2 * batch + 1 if batch >= 0 else 0]
         if self._steps and self._steps - 1 > batch:
             marks.append(self._steps - 1)
         if self._log_every:
-            marks.append(batch + 1 + -(self._batches_before() + batch + 2) % self._log_every)
+            marks.append(batch + 1 + -(before + batch + 2) % self._log_every)
         return min(marks)
 
-    def _batches_before(self) -> int:
-        """Return the batches of the stage before this epoch."""
-        return self._meter.counts(self.stage, until=self.since).batches
+    def step_to_log(self, batch: int, before: int) -> int | None:
+        """Return the step that is logged after a batch, once for each time that a log is due; None where none is.
+
+        Args:
+            batch: Index of the batch that ended.
+            before: Batches of all epochs before.
+        """
+        due = (before + batch + 1) // self._log_every if self._log_every else 0
+        if due <= self._logged:
+            return None
+        self._logged = due
+        return before + batch

@@ -23,7 +23,7 @@ from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.points import Point
-from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage
+from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 from ml_energy_callbacks.report import summary
@@ -59,7 +59,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._passes = [BatchPass(self._meter)]
         self._epoch = 0
         self._every = 0
-        self._step_point: Point | None = None
         self._validated: dict[str, float] = {}
         self._keys: dict[str, frozenset[str]] = {}
         self._scalars = Scalars(None, self._meter.warn, {})
@@ -186,7 +185,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._begin_training()
         self._meter.share()
         self._begin(loop, "train")
-        self._step_point = self._meter.point()
+        self._begin_steps()
         self.keep()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -362,12 +361,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _on_mark(self, run: BatchPass, batch: int) -> None:
         """Count the samples of the batches so far, and write the scalars of a step where they are due."""
         step = run.reach_mark(batch)
-        if step is None:
-            return
-        point = self._meter.point()
-        metrics = self._meter.metrics("train", self._step_point, point, suffix=STEP_SUFFIX)
-        self._step_point = point
-        self._scalars.add({**metrics, **self._meter.totals(point)}, step)
+        if step is not None:
+            self._scalars.add(self._close_steps(), step)
 
 
 def _length(batch: Any) -> int | None:

@@ -54,6 +54,7 @@ class SampleCounter:
         self._sized_by_user = sized_by_user
         self._since = since
         self._lost = False
+        self._late = False
         self._watched: int | None = 0
 
     def begin_epoch(self, since: Point) -> None:
@@ -85,6 +86,17 @@ class SampleCounter:
             return watched
         self._watched = None if watched is None or self._watched is None else self._watched + watched
         return None
+
+    def count_after_batch(self) -> None:
+        """Count, unless Keras calls the end of a batch in another thread, as for a callback that was given without a list."""
+        self._late = threading.get_ident() != self._thread
+        if not self._late:
+            self.count()
+
+    def count_within_batch(self) -> None:
+        """Count, unless the end of the batch before may still be to come, from another thread."""
+        if not self._late:
+            self.count()
 
     def count(self, logs: Mapping[str, float] | None = None) -> None:
         """Count the samples of the batches that ended with their size unknown, where they are known now.
