@@ -70,7 +70,7 @@ def show_in_progress_bar(trainer: "Trainer", values: Mapping[str, str]) -> None:
     Writes into ``progress_bar_metrics``, which is the trainer's own dictionary
     (trainer/connectors/logger_connector/logger_connector.py).
     """
-    trainer.progress_bar_metrics.update(values)  # type: ignore[arg-type] - the bar shows texts as they are
+    trainer.progress_bar_metrics.update(values)  # type: ignore[arg-type]  # the bar shows texts as they are
 
 
 def set_callback_metrics(trainer: "Trainer", metrics: Mapping[str, Any]) -> None:
