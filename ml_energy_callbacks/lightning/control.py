@@ -48,8 +48,8 @@ class EnergyBudget(Callback):
         """Find the EnergyCallback."""
         if stage == "fit":
             self._energy = _energy(trainer, "EnergyBudget")
-            self._budget.check(self._energy.meter)
-            self._budget.begin()
+            self._budget.check_price(self._energy.meter)
+            self._budget.begin_training()
             self._batches = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,12 +70,12 @@ class EnergyBudget(Callback):
     def _look(self, trainer: "Trainer") -> None:
         """Stop every process where one of them finds it spent; all of them come here at the same batch."""
         self._energy.meter.share()
-        self._budget.spent(self._energy.meter)
+        self._budget.is_spent(self._energy.meter)
         _stop(trainer, self._energy, self._budget.reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
-        self._budget.end(self._energy.meter)
+        self._budget.end_training(self._energy.meter)
         keepers = trainer.checkpoint_callbacks
         spent = _agreed(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
         if spent is None or not keepers or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -127,7 +127,7 @@ class EnergyEarlyStopping(Callback):
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Go on from where the checkpoint was: its energy record knows that."""
         if self._energy.resumed is not None:
-            self._rule.restore(self._energy.resumed.early_stopping)
+            self._rule.restore_state(self._energy.resumed.early_stopping)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""
@@ -161,7 +161,7 @@ class EnergyEarlyStopping(Callback):
         kwh = meter.sums().kwh if meter.running else None
         if kwh is None:
             return None
-        reason = self._rule.stops(float(value), kwh)
+        reason = self._rule.check_value(float(value), kwh)
         meter.early_stopping = copy(self._rule.state)
         return reason
 
