@@ -24,8 +24,8 @@ def differences(series: Mapping[str, Mapping[int, float]], relative_width: float
     """Compare each pair of series with a paired t-test over their common rounds.
 
     Drift between rounds affects both series of a pair and cancels. The probability of a false difference among all pairs is at
-    most 5 %: S. Holm, A simple sequentially rejective multiple test procedure, 1979. A difference within the noise is ``no
-    difference`` if the noise is no larger than what was requested for both means together; else the pair is undecided.
+    most 5 %: S. Holm, A simple sequentially rejective multiple test procedure, 1979. A difference within the noise
+    is ``no difference`` if the noise is no larger than what was requested for both means together; else it is ``undecided``.
 
     Args:
         series: Values by round, by name. Pairs with fewer than two rounds in common are left out.

@@ -329,7 +329,7 @@ def _notes(
         currencies = ", ".join(sorted({run.total.currency for run in everything}))
         yield f"The cost is unknown: the records have several currencies ({currencies})."
     elif priced and unpriced:
-        yield f"The cost of runs without a price is unknown: {', '.join(unpriced)}."
+        yield f"The cost is unknown, because no price was set for run {', '.join(unpriced)}."
     if any(run.carbon.assumed and run.total.co2e_grams is not None for run in everything):
         yield "The emissions are based, at least in part, on the world average intensity, because no location was set."
 

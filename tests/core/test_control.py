@@ -41,11 +41,11 @@ def test_more_may_be_better_and_what_is_no_number_is_no_gain() -> None:
 def test_a_restored_rule_goes_on_and_another_metrics_state_is_left() -> None:
     kept = StoppingRecord(monitor="val_loss", mode="min", min_gain_per_kwh=9.0, patience=9, best=0.5, best_kwh=2.0, waited=1)
     stop = rule()
-    stop.restore(kept)
+    stop.restore_state(kept)
     assert stop.check_value(0.5, 3.0) is not None
     assert stop.state.patience == 2
     other = rule(monitor="accuracy", mode="max")
-    other.restore(kept)
+    other.restore_state(kept)
     assert other.state.best is None
 
 

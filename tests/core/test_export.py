@@ -135,8 +135,8 @@ def test_a_model_cards_grams_are_a_number_in_yaml(record: RunRecord, grams: floa
     ("run", "carbon", "says"),
     [
         ({"status": "failed"}, {}, "; the run failed"),
-        ({"status": "running"}, {}, "; the run has not ended"),
-        ({}, {"fallback_share": 0.25}, "; 25 % of it by a figure that stands in)"),
+        ({"status": "running"}, {}, "; the run is still running"),
+        ({}, {"fallback_share": 0.25}, "; 25 % of it with a fallback intensity)"),
         ({}, {"assumed": True, "assumed_share": 0.4}, "; 40 % of it with the world average, no location set)"),
         ({}, {"assumed": True, "assumed_share": 1.0}, "g CO2e/kWh (world average, no location set)"),
     ],

@@ -132,7 +132,7 @@ def test_compiling() -> None:
 def test_validating() -> None:
     (hint,) = find_hints(a_run(train=a_stage(1000.0), validate=a_stage(400.0)))
     assert (hint.joules, hint.share) == (400, 0.4)
-    assert hint.text.startswith("Validation took 40 % as much energy as training: validating less often")
+    assert hint.text.startswith("Validation used 40 % as much energy as training: validating less often")
     assert find_hints(a_run(train=a_stage(1000.0), validate=a_stage(240.0))) == []
     assert find_hints(a_run(validate=a_stage(400.0))) == []  # it never came to train
 

@@ -134,7 +134,7 @@ def test_the_best_batch_size_keeps_the_latency_limit_and_one_that_fails_is_marke
     assert (profile.sizes[1].joules_per_sample, profile.sizes[1].latency, profile.sizes[1].repeats) == (None, None, 0)
     table = shown(render_profile(profile))
     assert "Batch size 3: Failed with ValueError: three is too many." in table
-    assert "with a p95 latency up to 40 ms: batch size 1." in table
+    assert "with a p95 latency of up to 40 ms: batch size 1." in table
 
 
 def test_a_single_repeat_makes_no_batch_size_the_best_one() -> None:

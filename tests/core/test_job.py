@@ -705,7 +705,7 @@ def test_files_of_a_part_do_not_replace_the_record_of_the_whole(tmp_path: Path) 
     assert whole.part is not None
     whole.run.id, whole.part.earlier = "later", merge_records(left)
     (tmp_path / "energy.json").write_bytes(encode_record(merge_records([whole, measured(1, {"x:1": 3.0}, 1)])))
-    with pytest.raises(RecordError, match="of the same run, which was resumed and ended"):
+    with pytest.raises(RecordError, match="belongs to the same run, which was resumed and ended"):
         merge_jobs([str(tmp_path)], print)
     assert load_record(tmp_path).total.joules == 10.0
 

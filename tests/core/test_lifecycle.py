@@ -171,13 +171,13 @@ def test_all_of_training_unknown_is_unknown() -> None:
 def test_several_currencies_leave_the_cost_unknown() -> None:
     found = lifecycle([a_run("a", 1000.0, currency="EUR")], a_prediction(1), per_day=1, days=1)
     assert (found.currency, found.training.cost, found.inference.cost, found.training_share.cost) == (None, None, None, None)
-    assert found.notes == ["The cost is unknown: the records are in several currencies (EUR, USD)."]
+    assert found.notes == ["The cost is unknown: the records have several currencies (EUR, USD)."]
 
 
 def test_a_run_without_a_price_is_named() -> None:
     found = lifecycle([a_run("a", 1000.0), a_run("gratis", 10.0, cost=None)], a_prediction(1), per_day=1, days=1)
     assert (found.training.cost, found.training_share.cost) == (None, None)
-    assert found.notes == ["The cost is unknown where no price was named: run gratis."]
+    assert found.notes == ["The cost is unknown, because no price was set for run gratis."]
 
 
 def test_no_price_anywhere_is_not_worth_a_word() -> None:
@@ -214,8 +214,8 @@ def test_a_run_that_is_resumed_twice_from_one_checkpoint_is_a_lower_bound() -> N
     assert (found.runs, found.lower_bound, found.training.joules) == (1, True, runs[2].total.joules)
     assert found.break_even is None or found.break_even.high is None
     assert found.notes[0] == (
-        f"Run {failed.run.id[:8]} is there 3 times, and its records differ: the longest is counted, and the others may hold "
-        "energy that it does not; training, its share and the break-even are lower bounds."
+        f"Run {failed.run.id[:8]} has 3 records that differ: the longest one is used, and the others may include energy that "
+        "it lacks; training, its share and the break-even are lower bounds."
     )
     assert "≥" in text_of(found)
 
@@ -224,7 +224,7 @@ def test_a_run_that_is_on_both_sides_is_told() -> None:
     both = a_prediction(1)
     found = lifecycle([both], both, per_day=1, days=1)
     assert found.training.joules == 100
-    assert found.notes == ["Run predicti, which tells what a prediction takes, is among the training runs: it counts as one."]
+    assert found.notes == ["Run predicti provides the energy of a prediction and is also counted as a training run."]
 
 
 def test_a_running_run_counts_as_of_now() -> None:
