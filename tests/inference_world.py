@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.inference.engine import Case, Measured, MeterBench, measure
+from ml_energy_callbacks.inference.engine import Case, Measured, MeterBench, measure_cases
 from ml_energy_callbacks.meter.points import Window
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
@@ -77,4 +77,6 @@ def measured(
 ) -> Measured:
     """Measure calls of these costs."""
     cases = [Case(name, lambda cost=cost: world.call(samples, cost)) for name, cost in costs.items()]
-    return measure(cases, world.bench, relative_width=relative_width, max_seconds=max_seconds, seed=0, progress=lambda _: None)
+    return measure_cases(
+        cases, world.bench, relative_width=relative_width, max_seconds=max_seconds, seed=0, progress=lambda _: None
+    )

@@ -7,7 +7,7 @@ from ml_energy_callbacks.exceptions import EnergyError
 
 
 def main() -> None:
-    """Run the command; what the user can get wrong ends with one sentence and status 2."""
+    """Run the command; an error that a user can cause ends it with one sentence and exit status 2."""
     try:
         app()
     except EnergyError as error:

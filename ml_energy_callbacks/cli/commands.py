@@ -1,6 +1,6 @@
-"""The commands and their options. Each imports what it needs when it runs, so that the help and the others start quickly."""
+"""The commands and their options. Each imports what it needs when it runs, so that help and other commands start quickly."""
 
-# ruff: noqa: PLC0415 - as said above
+# ruff: noqa: PLC0415 - see above
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +9,10 @@ import typer
 from ml_energy_callbacks.demo import Framework
 from ml_energy_callbacks.report.export import Format
 
-_Width = Annotated[float, typer.Option(help="Half-width of the 95 % intervals of J/sample, as a share.")]
-_Seconds = Annotated[float, typer.Option(help="No block of calls begins after so many seconds.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-_Plot = Annotated[Path | None, typer.Option(help="Draw it into this file, such as cost.png.")]
+_Width = Annotated[float, typer.Option(help="Half-width of the 95 % interval of J/sample to reach, as a fraction.")]
+_Seconds = Annotated[float, typer.Option(help="Time limit in seconds; no block of calls starts after it.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_Plot = Annotated[Path | None, typer.Option(help="Draw the result into this file, such as cost.png.")]
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -42,19 +42,19 @@ def report(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="An energy.json, a directory that holds one or many below it, a pattern, or a URL of these; several."
+            help="An energy.json, a directory with one or more below it, a pattern, or a URL of these; several are possible."
         ),
     ],
     *,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Group runs by tag, tag:NAME, model, host, month, framework or status; several; month, if none."),
+        typer.Option(help="Group runs by tag, tag:NAME, model, host, month, framework or status; repeatable; default: month."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a row for each run into this CSV file.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write them into this Parquet file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per run to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write one row per run to this Parquet file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
 ) -> None:
-    """Show what a run used, or what groups of many runs used."""
+    """Show the energy of one run, or of many runs in groups."""
     from ml_energy_callbacks.cli.report import report_runs
 
     report_runs(paths, by=by, csv=csv, parquet=parquet, json=json)
@@ -64,12 +64,12 @@ def report(
 def merge(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Directories with the files energy.rank<rank>.json that a job's processes left; or URLs of these."),
+        typer.Argument(help="Directories with the files energy.rank<rank>.json of a job's processes, or URLs of these."),
     ],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Build the record of a job from what its processes left, where it did not come to its end."""
+    """Build the record of a job that did not complete, from the files of its processes."""
     from ml_energy_callbacks.cli.merge import merge_and_report
 
     merge_and_report(paths, json=json)
@@ -77,11 +77,11 @@ def merge(
 
 @app.command()
 def export(
-    path: Annotated[str, typer.Argument(help="An energy.json, or the directory that holds one; or a URL of these.")],
+    path: Annotated[str, typer.Argument(help="An energy.json, a directory that contains one, or a URL of these.")],
     *,
-    form: Annotated[Format, typer.Option("--format", help="What to write.")],
+    form: Annotated[Format, typer.Option("--format", help="Format to write.")],
 ) -> None:
-    """Write a run in another program's format: codecarbon's CSV, a model card's block, or an SCI statement."""
+    """Write a run in another program's format: codecarbon's CSV, the metadata of a model card, or an SCI statement."""
     from ml_energy_callbacks.record.load import load_record
     from ml_energy_callbacks.report.export import export as write
 
@@ -93,19 +93,19 @@ def when(
     *,
     location: Annotated[
         str | None,
-        typer.Option(help="A live forecast's place: Great Britain (NESO), or a country or zone of Electricity Maps."),
+        typer.Option(help="Location of a live forecast: Great Britain (NESO), or a country or zone of Electricity Maps."),
     ] = None,
     series: Annotated[Path | None, typer.Option(help="A CSV or Parquet file with the columns time and g_per_kwh.")] = None,
-    kwh: Annotated[float, typer.Option(help="Energy of the run.")] = 1.0,
-    run_hours: Annotated[float, typer.Option(help="Length of the run; a year at most.")] = 1.0,
-    hours: Annotated[float, typer.Option(help="It begins within so many hours; a year at most.")] = 24.0,
+    kwh: Annotated[float, typer.Option(help="Energy of the run in kWh.")] = 1.0,
+    run_hours: Annotated[float, typer.Option(help="Length of the run in hours; at most one year.")] = 1.0,
+    hours: Annotated[float, typer.Option(help="Latest start of the run, in hours from now; at most one year.")] = 24.0,
     price: Annotated[
-        list[str] | None, typer.Option(help="Price of a kWh from a time of day on, as 06:00=0.32; several.")
+        list[str] | None, typer.Option(help="Price of a kWh from a time of day on, such as 06:00=0.32; repeatable.")
     ] = None,
-    currency: Annotated[str, typer.Option(help="Of the price, a three-letter code.")] = "USD",
+    currency: Annotated[str, typer.Option(help="Currency of the price, a three-letter code.")] = "USD",
     json: _Json = False,
 ) -> None:
-    """Tell at which hour a run emits least, and costs least, and what that saves."""
+    """Show when a run would emit least and cost least, and what that saves."""
     from ml_energy_callbacks.cli.when import plan_run
 
     plan_run(
@@ -124,15 +124,15 @@ def when(
 def lifecycle(
     *,
     train: Annotated[
-        list[Path], typer.Option(help="A training run's energy.json, or a directory above some: all of them count; several.")
+        list[Path], typer.Option(help="energy.json of a training run, or a directory of which all records count; repeatable.")
     ],
-    predict: Annotated[str, typer.Option(help="The record, its directory or a URL, that tells what a prediction takes.")],
-    per_day: Annotated[float, typer.Option(help="Predictions a day.")],
-    days: Annotated[float, typer.Option(help="Length of the model's life.")],
+    predict: Annotated[str, typer.Option(help="Record of a run of predictions, its directory, or a URL of these.")],
+    per_day: Annotated[float, typer.Option(help="Predictions per day.")],
+    days: Annotated[float, typer.Option(help="Lifetime of the model in days.")],
     json: _Json = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw it into this file, such as life.png.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the result into this file, such as life.png.")] = None,
 ) -> None:
-    """Tell what training and inference take over the life of a model, and when inference overtakes training."""
+    """Compare the energy of training and inference over the lifetime of a model, and show when inference overtakes training."""
     from ml_energy_callbacks.cli.lifecycle import report_lifecycle
 
     report_lifecycle(train, predict, per_day=per_day, days=days, json=json, plot=plot)
@@ -140,12 +140,12 @@ def lifecycle(
 
 @app.command()
 def doctor(
-    devices: Annotated[list[str] | None, typer.Argument(help="Ids or globs such as 'nvml:*'; all, if none is given.")] = None,
+    devices: Annotated[list[str] | None, typer.Argument(help="Ids or globs such as 'nvml:*'; default: all.")] = None,
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show each device's power, until Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the power of each device until Ctrl-C.")] = False,
 ) -> None:
-    """Tell what can be measured here, how and how well, and what cannot, why, and what to do about it."""
+    """Show what can be measured on this machine and how accurately, and how to enable what cannot."""
     from ml_energy_callbacks.cli.doctor import report_machine, watch_machine
 
     (watch_machine if watch else report_machine)(devices or "auto", json=json)
@@ -155,12 +155,12 @@ def doctor(
 def demo(
     *,
     framework: Annotated[
-        Framework, typer.Option(help="What trains it; of Keras, the backend that KERAS_BACKEND names.")
+        Framework, typer.Option(help="Framework to train with; for Keras, KERAS_BACKEND selects the backend.")
     ] = Framework.LIGHTNING,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
-    logdir: Annotated[Path, typer.Option(help="Where TensorBoard finds the run.")] = Path("energy_logs"),
+    logdir: Annotated[Path, typer.Option(help="Directory of the run, for TensorBoard.")] = Path("energy_logs"),
 ) -> None:
-    """Train, validate, test and predict with a small network on real images, and show what that used."""
+    """Train, validate, test and predict with a small network on real images, and show the energy used."""
     from ml_energy_callbacks.cli.demo import demonstrate
 
     demonstrate(framework, epochs=epochs, logdir=logdir)
@@ -170,14 +170,14 @@ def demo(
 def profile(
     target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
     *,
-    batch_sizes: Annotated[str, typer.Option(help="Numbers of samples.")] = "1,2,4,8,16,32",
+    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8,16,32",
     width: _Width = 0.05,
-    latency_limit: Annotated[float | None, typer.Option(help="Longest p95 latency of the best batch size, in s.")] = None,
+    latency_limit: Annotated[float | None, typer.Option(help="Longest acceptable p95 latency of a batch, in s.")] = None,
     seconds: _Seconds = 120.0,
     json: _Json = False,
     plot: _Plot = None,
 ) -> None:
-    """Measure what a prediction costs at each batch size, and name the best one."""
+    """Measure the energy of a prediction at each batch size, and show the best one."""
     from ml_energy_callbacks.cli.predictions import report_profile
 
     report_profile(
@@ -200,7 +200,7 @@ def compare(
     json: _Json = False,
     plot: _Plot = None,
 ) -> None:
-    """Measure what the predictions of several models cost, and how good they are on the same data."""
+    """Measure the energy of the predictions of several models, and their accuracy on the same data."""
     from ml_energy_callbacks.cli.predictions import report_comparison
 
     report_comparison(target, width=width, seconds=seconds, json=json, plot=plot)

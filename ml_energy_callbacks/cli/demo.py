@@ -8,7 +8,7 @@ from ml_energy_callbacks.report import render
 
 
 def demonstrate(framework: Framework, *, epochs: int, logdir: Path) -> None:
-    """Train, print what that used, and where the rest is."""
+    """Train, and print the energy used and where to find the record and the panels."""
     outcome = run_demo(framework, epochs=epochs, logdir=logdir)
     console = console_for()
     console.print(render(outcome.record))

@@ -8,20 +8,20 @@ import msgspec
 import typer
 from rich.live import Live
 
-from ml_energy_callbacks.cli.output import console_for, show
+from ml_energy_callbacks.cli.output import console_for, print_result
 from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render, render_watts
 from ml_energy_callbacks.report import quantity
 
 
 def report_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
-    """Measure for some seconds, and print what was found."""
+    """Measure for some seconds, and print the diagnosis."""
     with console_for(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
         diagnosis = examine(devices)
-    show(diagnosis, render, json=json)
+    print_result(diagnosis, render, json=json)
 
 
 def watch_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
-    """Print each device's power again and again, until Ctrl-C."""
+    """Print the power of each device every second until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         console = console_for()
         readings = live_watts(devices)

@@ -1,4 +1,4 @@
-"""What the commands print, and where."""
+"""Output of the commands on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,24 +11,24 @@ from rich.live import Live
 
 from ml_energy_callbacks.record.load import dump_json
 
-_Facts = TypeVar("_Facts", bound=msgspec.Struct)
+_Result = TypeVar("_Result", bound=msgspec.Struct)
 
 
 def console_for(*, stderr: bool = False) -> Console:
-    """Return a terminal that shows texts as they are: the ``[amd]`` of an extra or of a name is no markup."""
+    """Return a console that prints text unchanged: ``[amd]`` in the name of an extra is not markup."""
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
-def show(facts: _Facts, render: Callable[[_Facts], RenderableType], *, json: bool) -> None:
-    """Print what was found as a table, or as JSON."""
+def print_result(result: _Result, render: Callable[[_Result], RenderableType], *, json: bool) -> None:
+    """Print a result as tables, or as JSON."""
     if json:
-        typer.echo(dump_json(facts))
+        typer.echo(dump_json(result))
     else:
-        console_for().print(render(facts))
+        console_for().print(render(result))
 
 
 @contextlib.contextmanager
-def live(render: Callable[[_Facts], RenderableType]) -> Iterator[Callable[[_Facts], None]]:
-    """Show on stderr what is known so far, each time that the function is called with it."""
+def live_display(render: Callable[[_Result], RenderableType]) -> Iterator[Callable[[_Result], None]]:
+    """Yield a function that shows the given intermediate result on stderr."""
     with Live(console=console_for(stderr=True), transient=True, auto_refresh=False) as shown:
-        yield lambda known: shown.update(render(known), refresh=True)
+        yield lambda result: shown.update(render(result), refresh=True)

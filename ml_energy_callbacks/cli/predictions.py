@@ -1,13 +1,13 @@
-"""``ml-energy profile`` and ``ml-energy compare``: what predictions cost."""
+"""``ml-energy profile`` and ``ml-energy compare``: the energy of predictions."""
 
 from pathlib import Path
 
-from ml_energy_callbacks.cli.output import live, show
+from ml_energy_callbacks.cli.output import live_display, print_result
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference import compare_models, profile_inference
 from ml_energy_callbacks.inference.plot import plot_comparison, plot_profile
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
-from ml_energy_callbacks.inference.target import load
+from ml_energy_callbacks.inference.target import load_target
 from ml_energy_callbacks.report.picture import check_picture
 
 
@@ -21,12 +21,12 @@ def report_profile(
     json: bool,
     plot: Path | None,
 ) -> None:
-    """Print what a prediction costs at each batch size, and draw it; the arguments are the command's options."""
-    sizes = _whole_numbers(batch_sizes)
+    """Print the energy of a prediction at each batch size, and draw it; the arguments are the command's options."""
+    sizes = _parse_batch_sizes(batch_sizes)
     if plot is not None:
         check_picture(plot)
-    fn, make_batch = load(target, "fn", "make_batch")
-    with live(render_profile) as progress:
+    fn, make_batch = load_target(target, "fn", "make_batch")
+    with live_display(render_profile) as progress:
         found = profile_inference(
             fn,
             make_batch,
@@ -38,15 +38,15 @@ def report_profile(
         )
     if plot is not None:
         plot_profile(found, plot)
-    show(found, render_profile, json=json)
+    print_result(found, render_profile, json=json)
 
 
 def report_comparison(target: str, *, width: float, seconds: float, json: bool, plot: Path | None) -> None:
-    """Print what the predictions of several models cost, and draw it; the arguments are the command's options."""
+    """Print the energy of the predictions of several models, and draw it; the arguments are the command's options."""
     if plot is not None:
         check_picture(plot)
-    models, data, metric = load(target, "models", "data", "metric")
-    with live(render_comparison) as progress:
+    models, data, metric = load_target(target, "models", "data", "metric")
+    with live_display(render_comparison) as progress:
         found = compare_models(
             models,
             data,
@@ -57,12 +57,12 @@ def report_comparison(target: str, *, width: float, seconds: float, json: bool, 
         )
     if plot is not None:
         plot_comparison(found, plot)
-    show(found, render_comparison, json=json)
+    print_result(found, render_comparison, json=json)
 
 
-def _whole_numbers(text: str) -> list[int]:
+def _parse_batch_sizes(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        msg = f"--batch-sizes {text!r} are none; write them as 1,8,64."
+        msg = f"--batch-sizes {text!r} is not a list of whole numbers; write it as 1,8,64."
         raise ConfigurationError(msg) from None

@@ -1,4 +1,4 @@
-"""Decisions by energy, whatever the framework: a budget, gains that are worth their energy, and what a training will take."""
+"""Decisions during a training, for every framework: energy budget, early stopping by gain per kWh, and forecast."""
 
 from ml_energy_callbacks.control.budget import Action, Budget
 from ml_energy_callbacks.control.forecast import Forecaster, Spent

@@ -1,4 +1,4 @@
-"""How much of a budget of energy, emissions or money is spent."""
+"""A budget of energy, emissions or cost, and how much of it is spent."""
 
 from typing import Literal
 
@@ -12,16 +12,16 @@ Action = Literal["stop", "warn"]
 
 _NEARLY = 0.8
 _PATIENCE_NS = 30 * NS_PER_S
-"""The first reading, or a service's first answer, has come by then."""
+"""By then the first reading, or the first response of a service, should be available."""
 _PAUSE_NS = round(0.05 * NS_PER_S)
-"""Energy is read about every 50 ms; looking more often would tell nothing new."""
+"""Energy is read about every 50 ms; more frequent checks would see no change."""
 
 
 class Budget:
-    """Limits to what a run may use, as its record tells: a run that is resumed has spent what it had before.
+    """Limits on the energy, emissions or cost of a run; a resumed run includes what it used before.
 
     Attributes:
-        reason: Which limit ends the training, once one is reached.
+        reason: The limit that ends the training, once one is reached; else None.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Budget:
         """Set the limits.
 
         Args:
-            owner: What errors call it.
+            owner: Name for error messages.
             kwh: Energy in kWh.
             co2e_grams: Emissions in g CO2e.
-            cost: Money in the currency of the callback's ``electricity_price``.
-            action: Whether to stop the training, or merely to say that a limit was reached.
+            cost: Cost in the currency of the callback's ``electricity_price``.
+            action: Whether to stop the training at a limit, or only to warn.
 
         Raises:
-            ConfigurationError: There is no limit, or one that is not above zero.
+            ConfigurationError: No limit is set, or one is not above zero.
         """
         limits = {"kwh": kwh, "co2e_grams": co2e_grams, "cost": cost}
         self._limits = {name: limit for name, limit in limits.items() if limit is not None}
@@ -55,43 +55,43 @@ class Budget:
                 msg = f"{owner} has {name}={limit!r}; give a limit above 0."
                 raise ConfigurationError(msg)
         if action not in ("stop", "warn"):
-            msg = f"{owner} has action={action!r}; it is 'stop' or 'warn'."
+            msg = f"{owner} has action={action!r}; use 'stop' or 'warn'."
             raise ConfigurationError(msg)
         self._owner = owner
         self._stops = action == "stop"
-        self.begin()
+        self.begin_training()
 
-    def begin(self) -> None:
-        """Begin a training."""
+    def begin_training(self) -> None:
+        """Start a new training."""
         self.reason: str | None = None
-        self._next_look = 0
-        self._begun = monotonic_clock()
+        self._next_check = 0
+        self._started = monotonic_clock()
         self._seen: set[str] = set()
 
-    def check(self, meter: EnergyMeter) -> None:
-        """Refuse a limit that cannot be watched.
+    def check_price(self, meter: EnergyMeter) -> None:
+        """Check that a limit of cost has a price.
 
         Raises:
-            ConfigurationError: It is one of money, and no price is known.
+            ConfigurationError: The cost is limited, and no price is known.
         """
         if "cost" in self._limits and meter.cost_currency is None:
-            msg = f"{self._owner}(cost=...) needs a price: give EnergyCallback an electricity_price."
+            msg = f"{self._owner}(cost=...) requires a price: set the electricity_price of EnergyCallback."
             raise ConfigurationError(msg)
 
-    def spent(self, meter: EnergyMeter) -> bool:
-        """Return whether the training is to be stopped; say once what is nearly or wholly spent."""
+    def is_spent(self, meter: EnergyMeter) -> bool:
+        """Return whether the training must stop; warn once if a budget is nearly or completely spent."""
         now = monotonic_clock()
-        if now < self._next_look or not meter.running:
+        if now < self._next_check or not meter.running:
             return False
-        self._next_look = now + _PAUSE_NS
-        return self._look(meter, patient=now - self._begun <= _PATIENCE_NS)
+        self._next_check = now + _PAUSE_NS
+        return self._check_limits(meter, patient=now - self._started <= _PATIENCE_NS)
 
-    def end(self, meter: EnergyMeter) -> None:
-        """End a training: tell of limits that could not be watched at all."""
+    def end_training(self, meter: EnergyMeter) -> None:
+        """End a training: warn of limits that could not be checked at all."""
         if self.reason is None:
-            self._look(meter, patient=False)
+            self._check_limits(meter, patient=False)
 
-    def _look(self, meter: EnergyMeter, *, patient: bool) -> bool:
+    def _check_limits(self, meter: EnergyMeter, *, patient: bool) -> bool:
         sums = meter.sums()
         units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.cost_currency or ""}
         for name, limit in self._limits.items():
@@ -99,7 +99,7 @@ class Budget:
             budget = f"budget of {quantity(limit, units[name])}"
             if value is None:
                 if name not in self._seen and not patient:
-                    meter.warn(f"The {budget} cannot be watched, as what it limits is not known in this run.")
+                    meter.warn(f"The {budget} cannot be checked, because that quantity is unknown in this run.")
                 continue
             self._seen.add(name)
             if value >= limit and self._stops:
@@ -107,7 +107,7 @@ class Budget:
                 meter.warn(self.reason)
                 return True
             if value >= limit:
-                meter.warn(f"The {budget} is spent. The training goes on, as action='warn' says.")
+                meter.warn(f"The {budget} is spent. Training continues because of action='warn'.")
             elif value >= _NEARLY * limit:
                 meter.warn(f"{_NEARLY:.0%} of the {budget} is spent.".replace("%", " %"))
         return False

@@ -1,4 +1,4 @@
-"""Whether the last kilowatt-hours bought enough; pure."""
+"""Early stopping by gain per kWh; pure."""
 
 from math import isfinite
 from numbers import Integral
@@ -12,49 +12,49 @@ Mode = Literal["min", "max"]
 
 
 class GainRule:
-    """Counts the checks in a row at which a metric had gained too little for the energy since its best.
+    """Counts consecutive checks in which a metric gained too little for the energy since its best value.
 
     Attributes:
-        state: What is known so far, as it is kept in the record.
+        state: The state as in the record.
     """
 
     def __init__(self, owner: str, *, monitor: str, min_gain_per_kwh: float, patience: int, mode: Mode) -> None:
-        """Begin without a value.
+        """Start without a value.
 
         Args:
-            owner: What errors call it.
+            owner: Name for error messages.
             monitor: Name of the metric.
-            min_gain_per_kwh: What a kWh has to buy, in the metric's own unit.
-            patience: So many checks in a row may be too poor before the training stops; 0 and 1 are the same.
-            mode: Whether less or more of the metric is better.
+            min_gain_per_kwh: Required gain per kWh, in the metric's own unit.
+            patience: Number of consecutive checks without sufficient gain that stop the training; 0 is the same as 1.
+            mode: Whether lower or higher values are better.
 
         Raises:
-            ConfigurationError: A value is impossible.
+            ConfigurationError: A value is invalid.
         """
         if not is_positive(min_gain_per_kwh):
-            msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh!r}; give what a kWh has to gain, above 0."
+            msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh!r}; give a gain above 0."
             raise ConfigurationError(msg)
         if not _is_count(patience):
-            msg = f"{owner} has patience={patience!r}; give a number of checks from 0 upwards."
+            msg = f"{owner} has patience={patience!r}; give a number of checks, 0 or more."
             raise ConfigurationError(msg)
         if mode not in ("min", "max"):
-            msg = f"{owner} has mode={mode!r}; it is 'min' or 'max'."
+            msg = f"{owner} has mode={mode!r}; use 'min' or 'max'."
             raise ConfigurationError(msg)
-        # As plain numbers, since they are written to the record.
+        # Converted to plain numbers for the record.
         self.state = StoppingRecord(
             monitor=monitor, mode=mode, min_gain_per_kwh=float(min_gain_per_kwh), patience=int(patience)
         )
 
-    def restore(self, state: StoppingRecord | None) -> None:
-        """Go on from where an interrupted training was, if it went by the same metric."""
+    def restore_state(self, state: StoppingRecord | None) -> None:
+        """Continue from the state of an interrupted training, if it used the same metric."""
         own = self.state
         if state is not None and (state.monitor, state.mode) == (own.monitor, own.mode):
             own.best, own.best_kwh, own.waited = state.best, state.best_kwh, state.waited
 
-    def stops(self, value: float, kwh: float) -> str | None:
-        """Take the metric's value at so many kWh; return why the training is to stop, or None."""
+    def check_value(self, value: float, kwh: float) -> str | None:
+        """Check the value of the metric after this energy in kWh; return the reason to stop the training, or None."""
         state = self.state
-        if isfinite(value) and (state.best is None or state.best_kwh is None or self._pays(value, kwh)):
+        if isfinite(value) and (state.best is None or state.best_kwh is None or self._is_worth(value, kwh)):
             state.best, state.best_kwh, state.waited = value, kwh, 0
             return None
         state.waited += 1
@@ -64,7 +64,7 @@ class GainRule:
         often = "" if state.waited == 1 else f", {state.waited} times in a row"
         return f"{state.monitor} gained less than {state.min_gain_per_kwh:g} per kWh{best}{often}."
 
-    def _pays(self, value: float, kwh: float) -> bool:
+    def _is_worth(self, value: float, kwh: float) -> bool:
         state = self.state
         gain = (state.best or 0.0) - value if state.mode == "min" else value - (state.best or 0.0)
         return gain > 0 and gain >= state.min_gain_per_kwh * (kwh - (state.best_kwh or 0.0))

@@ -1,4 +1,4 @@
-"""The demonstration: a real, small training run with its energy."""
+"""The demonstration: a small training on real images, with its energy."""
 
 import os
 from enum import StrEnum
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Framework", "run_demo"]
 
-# The extra with each of Keras's backends; torch comes with the extra `demo`.
+# The extra that installs each backend of Keras; torch is part of the extra `demo`.
 _BACKENDS = {"tensorflow": "keras", "jax": "keras-jax", "torch": "keras"}
 
 
 class Framework(StrEnum):
-    """A framework that has a demonstration."""
+    """Frameworks of the demonstration."""
 
     LIGHTNING = "lightning"
     KERAS = "keras"
@@ -27,26 +27,26 @@ def run_demo(framework: Framework, *, epochs: int, logdir: Path) -> "Outcome":
     """Train, validate, test and predict.
 
     Args:
-        framework: What trains.
+        framework: Framework to train with.
         epochs: Passes over the training images.
-        logdir: Where TensorBoard finds the run.
+        logdir: Directory of the run, for TensorBoard.
 
     Raises:
-        ConfigurationError: A package that the demonstration needs is missing, or Keras cannot train on its backend.
+        ConfigurationError: A required package is missing, or the demonstration does not support the backend of Keras.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if framework is Framework.KERAS and backend not in _BACKENDS:
-        msg = f"KERAS_BACKEND is {backend!r}; the demonstration trains on {', '.join(_BACKENDS)}."
+        msg = f"KERAS_BACKEND is {backend!r}; the demonstration supports {', '.join(_BACKENDS)}."
         raise ConfigurationError(msg)
     try:
-        import tensorboard  # noqa: F401, PLC0415 - optional, as are the others: it shows the panels
+        import tensorboard  # noqa: F401, PLC0415 - optional, like the others; shows the panels
 
         if framework is Framework.KERAS:
-            from ml_energy_callbacks.demo.keras import run  # noqa: PLC0415
+            from ml_energy_callbacks.demo.keras import train_digits  # noqa: PLC0415
         else:
-            from ml_energy_callbacks.demo.lightning import run  # noqa: PLC0415
+            from ml_energy_callbacks.demo.lightning import train_digits  # noqa: PLC0415
     except ImportError as error:
         extras = "demo" if framework is Framework.LIGHTNING else f"demo,{_BACKENDS[backend]}"
-        msg = f"The demonstration needs more packages ({error}): pip install 'ml-energy-callbacks[{extras}]'"
+        msg = f"The demonstration requires more packages ({error}): pip install 'ml-energy-callbacks[{extras}]'"
         raise ConfigurationError(msg) from error
-    return run(epochs=epochs, logdir=logdir)
+    return train_digits(epochs=epochs, logdir=logdir)

@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow says a screenful at start, of which nothing matters here
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow prints many messages at start
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ _SEED = 0
 
 
 def digits_net() -> keras.Model:
-    """Return a compiled model that tells the digit on an image of shape (8, 8, 1)."""
+    """Return a compiled model that classifies the digit in an image of shape (8, 8, 1)."""
     net = keras.Sequential(
         [
             keras.layers.Input((8, 8, 1)),
@@ -39,7 +39,7 @@ class Batches(keras.utils.PyDataset):
     """Images and their labels, batch by batch."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Take images of shape (n, 8, 8, 1) and labels of shape (n,)."""
+        """Store images of shape (n, 8, 8, 1) and labels of shape (n,)."""
         super().__init__()
         self._images, self._labels = images, labels
 
@@ -53,18 +53,18 @@ class Batches(keras.utils.PyDataset):
         return self._images[part], self._labels[part]
 
 
-def run(*, epochs: int, logdir: Path) -> Outcome:
+def train_digits(*, epochs: int, logdir: Path) -> Outcome:
     """Train, validate, test and predict; the run is logged below ``logdir``."""
     keras.utils.set_random_seed(_SEED)
     pixels, labels = load_digits(return_X_y=True)
     images = pixels.astype("float32").reshape(-1, 8, 8, 1) / 16
     order = np.random.default_rng(_SEED).permutation(len(images))
     parts = np.split(order, [math.ceil(0.7 * len(order)), math.ceil(0.85 * len(order))])
-    # The table at the end says it all.
+    # The table at the end shows everything.
     energy = EnergyCallback(verbose=False, output_dir=_next_folder(logdir / "demo"))
     training, validation, test, digits = (energy.watch(Batches(images[part], labels[part])) for part in (*parts, order))
     net = digits_net()
-    # An epoch is too short for a bar that moves.
+    # An epoch is too short for a progress bar.
     net.fit(training, epochs=epochs, verbose=2, validation_data=validation, callbacks=[energy])
     scores = net.evaluate(test, verbose=2, callbacks=[energy], return_dict=True)
     net.predict(digits, verbose=2, callbacks=[energy])
@@ -72,7 +72,7 @@ def run(*, epochs: int, logdir: Path) -> Outcome:
 
 
 def _next_folder(parent: Path) -> Path:
-    """Return the folder ``keras_<n>`` that follows the last one there, as Lightning numbers its own."""
+    """Return the next unused folder ``keras_<n>``, numbered like those of Lightning."""
     numbers = [path.name.removeprefix("keras_") for path in parent.glob("keras_*")]
     last = max((int(number) for number in numbers if number.isdecimal()), default=-1)
     return parent / f"keras_{last + 1}"

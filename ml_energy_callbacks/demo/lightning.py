@@ -18,7 +18,7 @@ _SEED = 0
 
 
 class DigitsNet(pl.LightningModule):
-    """Tell the digit on an image of shape (1, 8, 8)."""
+    """Classify the digit in an image of shape (1, 8, 8)."""
 
     def __init__(self) -> None:
         """Build two convolutions and a linear layer."""
@@ -67,14 +67,14 @@ class DigitsNet(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
-def run(*, epochs: int, logdir: Path) -> Outcome:
+def train_digits(*, epochs: int, logdir: Path) -> Outcome:
     """Train, validate, test and predict; the run is logged below ``logdir``."""
     pl.seed_everything(_SEED, verbose=False)
     pixels, labels = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     digits = TensorDataset(images, torch.tensor(labels))
     training, validation, test = random_split(digits, (0.7, 0.15, 0.15), torch.Generator().manual_seed(_SEED))
-    energy = EnergyCallback(verbose=False)  # the table at the end says it all
+    energy = EnergyCallback(verbose=False)  # the table at the end shows everything
     trainer = pl.Trainer(
         max_epochs=epochs,
         logger=TensorBoardLogger(logdir, name="demo"),

@@ -1,4 +1,4 @@
-"""What a demonstration yields."""
+"""The result of a demonstration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ from ml_energy_callbacks.record.schema import RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a demonstration yields.
+    """The result of a demonstration.
 
     Attributes:
-        accuracy: Share of the test images that were told right.
+        accuracy: Share of the test images that were classified correctly.
         record: The run's record.
-        record_path: Where it was written.
+        record_path: Path or URL of the record, or None.
     """
 
     accuracy: float

@@ -1,4 +1,4 @@
-"""Many run records -> what groups of runs used."""
+"""Energy of many runs, in groups."""
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
 from ml_energy_callbacks.fleet.output import check_output

@@ -1,4 +1,4 @@
-"""Rows -> what groups of runs used, by DuckDB, an optional extra."""
+"""Groups and sums of rows with DuckDB (an optional extra)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,26 +36,26 @@ _AT_ONCE = 500
 
 
 class Group(msgspec.Struct, kw_only=True, frozen=True):
-    """What the runs of a group used; a sum is over the runs that know it, and None where none does.
+    """Sums over the runs of a group; a sum includes the runs whose value is known, and is None if none is.
 
     Attributes:
-        by: What the runs have in common, by the words of ``--by``; None where they do not tell it.
+        by: The common values of the runs, by the words of ``--by``; None if the runs do not have one.
         runs: Number of runs.
         kwh: Energy in kWh.
-        kwh_unknown: Number of runs whose energy is not known, or not of all processes and devices, so that ``kwh`` is a lower
-            bound.
-        relative_uncertainty: Half-width of the 95 % interval of ``kwh`` as a share of it. The runs' errors are taken to add up,
-            as those of one kind of hardware do.
-        estimated_share: Share of ``kwh`` that a model estimated; the rest is measured.
+        kwh_unknown: Number of runs whose energy is unknown, completely or for some processes or devices, so that ``kwh`` is a
+            lower bound.
+        relative_uncertainty: Half-width of the 95 % interval of ``kwh`` as a share of it. The runs' errors are assumed to add
+            up, as for one kind of hardware.
+        estimated_share: Share of ``kwh`` that was estimated by a model; the rest is measured.
         co2e_grams: Emissions in g CO2e.
-        co2e_unknown: Number of runs whose emissions are not known, or not of all processes and devices.
-        co2e_assumed: Number of runs whose emissions are, at least in part, by the world's average: nobody named a place.
-        cost: Cost of the electricity by currency; empty where none is known.
-        cost_unknown: Number of runs whose cost is not known, or not of all processes and devices.
-        train_joules_per_sample: Energy of a sample of training in J: the sum of joules over the sum of samples, of the runs
-            that know both, compiling left out.
+        co2e_unknown: Number of runs whose emissions are unknown, completely or for some processes or devices.
+        co2e_assumed: Number of runs whose emissions are based, at least in part, on the world average: no location was set.
+        cost: Cost of the electricity by currency; empty if none is known.
+        cost_unknown: Number of runs whose cost is unknown, completely or for some processes or devices.
+        train_joules_per_sample: Energy of a training sample in J: sum of joules divided by sum of samples, over the runs
+            where both are known, excluding compilation.
         train_relative_uncertainty: Half-width of its 95 % interval as a share of it.
-        predict_joules_per_sample: The same of prediction.
+        predict_joules_per_sample: The same for prediction.
         predict_relative_uncertainty: The same.
     """
 
@@ -77,15 +77,15 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Fleet(msgspec.Struct, kw_only=True, frozen=True):
-    """What many runs used.
+    """Energy of many runs.
 
     Attributes:
-        groups: In the order of what they have in common; what is not told comes last.
-        total: All runs.
-        repeated: How many records were of a run that another one tells, too, and were left out.
+        groups: Sorted by their common values; unknown values come last.
+        total: Sums over all runs.
+        repeated: Number of records that were left out, because a longer record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
-        broken: Files that cannot be read, or are no run record.
-        unlisted: Directories that could not be looked into.
+        broken: Files that cannot be read or are not run records.
+        unlisted: Directories that could not be listed.
     """
 
     groups: list[Group]
@@ -97,14 +97,14 @@ class Fleet(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def check_by(words: Sequence[str]) -> list[str]:
-    """Return what to group by, each word once.
+    """Return the words to group by, without repetitions.
 
     Raises:
-        ConfigurationError: A word is not known.
+        ConfigurationError: A word is unknown.
     """
     for word in words:
         if word not in _COLUMNS and not (word.startswith(_ONE_TAG) and word != _ONE_TAG):
-            msg = f"--by is {word!r}; give {', '.join(_COLUMNS)}, or tag:NAME for one tag's value."
+            msg = f"--by is {word!r}; use {', '.join(_COLUMNS)}, or tag:NAME for the value of one tag."
             raise ConfigurationError(msg)
     return list(dict.fromkeys(words))
 
@@ -113,51 +113,51 @@ def _import_duckdb() -> "ModuleType":
     try:
         import duckdb  # noqa: PLC0415 - an optional extra
     except ImportError:
-        msg = "A table of many runs needs DuckDB: pip install 'ml-energy-callbacks[fleet]', or name a single run."
+        msg = "A table of many runs requires DuckDB: pip install 'ml-energy-callbacks[fleet]', or pass a single run."
         raise ConfigurationError(msg) from None
     module: ModuleType = duckdb
     return module
 
 
 class RunTable:
-    """The rows as a table in memory.
+    """The rows of the runs as a table in memory.
 
     Raises:
         ConfigurationError: DuckDB is missing.
     """
 
     def __init__(self) -> None:
-        """Open the table, which has no rows yet."""
+        """Create an empty table."""
         self._duckdb = _import_duckdb()
         self._db: Any = self._duckdb.connect()
         columns = ", ".join(f"{name} {kind}" for name, kind in _ROW_TYPES.items())
         self._db.execute(f"CREATE TABLE runs ({columns})")
 
-    def load(self, rows: Sequence[Row]) -> None:
-        """Add rows, many at a time, as JSON, which DuckDB takes faster than values; all at once would take much memory."""
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """Add rows in chunks of JSON, which DuckDB reads faster than values; a single chunk would need much memory."""
         types = msgspec.json.encode([_ROW_TYPES]).decode()
         for start in range(0, len(rows), _AT_ONCE):
             chunk = msgspec.json.encode(rows[start : start + _AT_ONCE]).decode()
             self._db.execute("INSERT INTO runs SELECT unnest(from_json(?::VARCHAR, ?), recursive := true)", [chunk, types])
 
-    def groups(self, by: Sequence[str]) -> list[Group]:
-        """Return the groups of runs that have something in common; by nothing, the one group of all runs.
+    def group_rows(self, by: Sequence[str]) -> list[Group]:
+        """Return groups of runs with common values; without words, one group of all runs.
 
         Args:
             by: Words that passed :func:`check_by`.
 
         Raises:
-            ConfigurationError: No run has a tag that is asked for.
+            ConfigurationError: No run has a requested tag.
         """
         for word in by:
             self._check_tag(word)
-        keys = "".join(f"{_key(word)} AS k{i}, " for i, word in enumerate(by))
+        keys = "".join(f"{_group_key(word)} AS k{i}, " for i, word in enumerate(by))
         costs: dict[tuple[str | None, ...], dict[str, float]] = {}
         priced = "FROM runs WHERE cost IS NOT NULL GROUP BY ALL ORDER BY ALL"
         for *key, currency, cost in self._query(f"SELECT {keys}currency, sum(cost) {priced}"):
             costs.setdefault(tuple(key), {})[currency] = cost
-        # Of SQL there are our own words alone, and tags' names, which are quoted.
-        found = self._query(f"SELECT {keys}{_SUMS} FROM runs GROUP BY ALL ORDER BY ALL NULLS LAST")  # noqa: S608 - as said
+        # The SQL consists of constants and of tag names, which are quoted.
+        found = self._query(f"SELECT {keys}{_SUMS} FROM runs GROUP BY ALL ORDER BY ALL NULLS LAST")  # noqa: S608 - see above
         names = [column[0] for column in self._db.description][len(by) :]
         return [
             Group(
@@ -169,7 +169,7 @@ class RunTable:
         ]
 
     def write_csv(self, path: Path) -> None:
-        """Write the rows as CSV with a header; an unknown figure is an empty cell.
+        """Write the rows as CSV with a header; unknown values are empty cells.
 
         Raises:
             ConfigurationError: The file cannot be written.
@@ -188,7 +188,7 @@ class RunTable:
         try:
             write(self._db.table("runs"))
         except self._duckdb.Error as error:
-            msg = f"The runs cannot be written to {path}: {str(error).splitlines()[0]}; name a file that can be written."
+            msg = f"The runs cannot be written to {path}: {str(error).splitlines()[0]}; use a file that can be written."
             raise ConfigurationError(msg) from None
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -201,40 +201,40 @@ class RunTable:
         found = self._query("SELECT DISTINCT unnest(json_keys(tags)) AS name FROM runs ORDER BY name")
         names = [name for (name,) in found]
         if word.removeprefix(_ONE_TAG) not in names:
-            there = f"there are: {', '.join(names)}" if names else "no run has any"
-            msg = f"No run has the tag {word.removeprefix(_ONE_TAG)!r}; {there}."
+            existing = f"existing tags are {', '.join(names)}" if names else "no run has any tag"
+            msg = f"No run has the tag {word.removeprefix(_ONE_TAG)!r}; {existing}."
             raise ConfigurationError(msg)
 
 
-def _key(word: str) -> str:
-    """Return the SQL expression of what to group by; a tag's name is quoted as a JSON pointer (RFC 6901) in an SQL string."""
+def _group_key(word: str) -> str:
+    """Return the SQL expression to group by; a tag's name is quoted as a JSON pointer (RFC 6901) in an SQL string."""
     if not word.startswith(_ONE_TAG):
         return _COLUMNS[word]
     pointer = word.removeprefix(_ONE_TAG).replace("~", "~0").replace("/", "~1").replace("'", "''")
     return f"json_extract_string(tags, '/{pointer}')"
 
 
-def _unknown(column: str) -> str:
-    """Return the SQL of how many runs do not know all of something."""
+def _count_unknown(column: str) -> str:
+    """Return the SQL for the number of runs whose value is unknown or incomplete."""
     return f"count(*) FILTER ({column} IS NULL OR incomplete)"
 
 
 def _relative_uncertainty(joules: str, relative: str) -> str:
-    """Return the SQL of the uncertainty of a sum whose parts' errors add up; unknown where that of a part is."""
-    doubtful = f"{joules} > 0 AND {relative} IS NULL"
-    return f"CASE WHEN NOT bool_or({doubtful}) THEN sum({joules} * {relative}) / nullif(sum({joules}), 0) END"
+    """Return the SQL for the uncertainty of a sum whose parts' errors add up; unknown if that of a part is."""
+    undefined = f"{joules} > 0 AND {relative} IS NULL"
+    return f"CASE WHEN NOT bool_or({undefined}) THEN sum({joules} * {relative}) / nullif(sum({joules}), 0) END"
 
 
 _SUMS = f"""
     count(*) AS runs,
     sum(joules) / {JOULES_PER_KWH} AS kwh,
-    {_unknown("joules")} AS kwh_unknown,
+    {_count_unknown("joules")} AS kwh_unknown,
     {_relative_uncertainty("joules", "relative_uncertainty")} AS relative_uncertainty,
     sum(estimated_joules) / nullif(sum(joules), 0) AS estimated_share,
     sum(co2e_grams) AS co2e_grams,
-    {_unknown("co2e_grams")} AS co2e_unknown,
+    {_count_unknown("co2e_grams")} AS co2e_unknown,
     count(co2e_grams) FILTER (intensity_assumed) AS co2e_assumed,
-    {_unknown("cost")} AS cost_unknown,
+    {_count_unknown("cost")} AS cost_unknown,
     sum(train_joules) / nullif(sum(train_samples), 0) AS train_joules_per_sample,
     {_relative_uncertainty("train_joules", "train_relative_uncertainty")} AS train_relative_uncertainty,
     sum(predict_joules) / nullif(sum(predict_samples), 0) AS predict_joules_per_sample,

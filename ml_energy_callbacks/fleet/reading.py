@@ -1,23 +1,23 @@
-"""Files -> rows, by several threads; what cannot be read is told, and does not hide the rest."""
+"""Reads run records as rows, in threads; files that cannot be read are listed, and the others are used."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.fleet.rows import Row, row
+from ml_energy_callbacks.fleet.rows import Row, make_row
 from ml_energy_callbacks.record.find import THREADS, RecordFile
 
 
 @dataclass(slots=True)
 class Runs:
-    """What files of run records hold.
+    """Contents of many run records.
 
     Attributes:
-        rows: One for each run; of a run's several records, that of the longest.
-        repeated: How many records were of a run that another one tells, too.
+        rows: One for each run; if a run has several records, the longest one is used.
+        repeated: Number of records that were left out, because another record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
-        broken: Files that cannot be read, or are no run record.
+        broken: Files that cannot be read or are not run records.
     """
 
     rows: list[Row]
@@ -30,17 +30,17 @@ def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | Non
     """Read run records.
 
     Args:
-        files: Where they are.
-        progress: Called with the number of files that have been read.
+        files: The files to read.
+        progress: Called with the number of files read so far.
 
     Raises:
-        RecordError: None of the files is a run record that this release reads.
+        RecordError: None of the files is a run record that this release can read.
     """
     runs = Runs([])
     longest: dict[str, Row] = {}
     errors: list[RecordError] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for done, (file, outcome) in enumerate(zip(files, pool.map(_read, files), strict=True), 1):
+        for done, (file, outcome) in enumerate(zip(files, pool.map(_read_row, files), strict=True), 1):
             if isinstance(outcome, RecordError):
                 errors.append(outcome)
                 (runs.other_versions if isinstance(outcome, VersionError) else runs.broken).append(file.name)
@@ -53,18 +53,18 @@ def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | Non
                 progress(done)
     runs.rows = list(longest.values())
     if not runs.rows and errors:
-        msg = f"None of the {len(files)} files is a run record that can be shown: {errors[0]}"
+        msg = f"None of the {len(files)} files is a readable run record: {errors[0]}"
         raise errors[0] if len(files) == 1 else RecordError(msg)
     return runs
 
 
-def _read(file: RecordFile) -> Row | RecordError:
+def _read_row(file: RecordFile) -> Row | RecordError:
     try:
         record = file.load()
     except RecordError as error:
         return error
     if record.part is not None:
         return RecordError(
-            f"{file.name} is what one process of a job left: `ml-energy merge` makes the job's record of all of it."
+            f"{file.name} is the file of one process of a job: `ml-energy merge` builds the record of the whole job."
         )
-    return row(record, file.name)
+    return make_row(record, file.name)

@@ -1,4 +1,4 @@
-"""A run record -> a flat row."""
+"""A run record as a flat row."""
 
 from datetime import datetime
 
@@ -8,33 +8,33 @@ from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 
 
 class Row(msgspec.Struct, kw_only=True, frozen=True):
-    """A run as one row of flat columns; None for what is not known.
+    """A run as one row of flat columns; unknown values are None.
 
     Attributes:
         file: Path or URL of its record.
         run_id: Random identifier of the run.
         started_at: Wall-clock start, ISO 8601 with offset.
-        month: Year and month of the start by that wall clock, such as ``2026-11``.
+        month: Year and month of that start, such as ``2026-11``.
         status: ``running`` (or killed), ``completed``, ``stopped`` or ``failed``.
         framework: Name and version.
-        host: Hosts whose devices are counted, with commas between.
+        host: Hosts whose devices are included, separated by commas.
         world_size: Number of processes of the job.
         model: Name of the model.
-        tags: The user's tags as a JSON object, sorted by name; None where there are none.
+        tags: The user's tags as a JSON object, sorted by name; None if there are none.
         seconds: Time of all stages in s.
         joules: Energy of all stages in J.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it.
-        incomplete: Whether processes of the job told nothing, or a device was never read: ``joules``, the grams and the cost
-            are lower bounds then.
-        estimated_joules: Part of ``joules`` that a model estimated, in J; the rest is measured.
+        incomplete: Whether processes of the job reported no data, or a device was never read: ``joules``, emissions and cost
+            are then lower bounds.
+        estimated_joules: Part of ``joules`` that was estimated by a model, in J; the rest is measured.
         co2e_grams: Emissions in g CO2e.
-        intensity_assumed: Whether they are, at least in part, by the world's average, as nobody named a place.
+        intensity_assumed: Whether they are based, at least in part, on the world average, because no location was set.
         cost: Cost of the electricity in ``currency``.
-        currency: Three-letter code; None where the cost is not known.
-        train_joules: Energy of the training's samples in J, compiling left out as in ``joules_per_sample``.
-        train_samples: Number of those samples; known where ``train_joules`` is.
+        currency: Three-letter code; None if the cost is unknown.
+        train_joules: Energy of the training samples in J, excluding compilation as in ``joules_per_sample``.
+        train_samples: Number of those samples; known if ``train_joules`` is.
         train_relative_uncertainty: Half-width of the 95 % interval of ``train_joules`` as a share of it.
-        predict_joules: The same of the stage ``predict``.
+        predict_joules: The same for the stage ``predict``.
         predict_samples: The same.
         predict_relative_uncertainty: The same.
     """
@@ -66,11 +66,11 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     predict_relative_uncertainty: float | None
 
 
-def row(record: RunRecord, file: str) -> Row:
+def make_row(record: RunRecord, file: str) -> Row:
     """Return a run as a row."""
     run, total = record.run, record.total
-    train_joules, train_samples, train_doubt = _samples(record.stages.get("train"))
-    predict_joules, predict_samples, predict_doubt = _samples(record.stages.get("predict"))
+    train_joules, train_samples, train_uncertainty = _energy_of_samples(record.stages.get("train"))
+    predict_joules, predict_samples, predict_uncertainty = _energy_of_samples(record.stages.get("predict"))
     return Row(
         file=file,
         run_id=run.id,
@@ -86,26 +86,26 @@ def row(record: RunRecord, file: str) -> Row:
         joules=total.joules,
         relative_uncertainty=total.relative_uncertainty,
         incomplete=bool(run.missing_ranks) or any(device.joules is None for device in record.devices),
-        estimated_joules=None if total.joules is None else _estimated(record),
+        estimated_joules=None if total.joules is None else _estimated_joules(record),
         co2e_grams=total.co2e_grams,
         intensity_assumed=record.carbon.assumed,
         cost=total.cost,
         currency=None if total.cost is None else total.currency,
         train_joules=train_joules,
         train_samples=train_samples,
-        train_relative_uncertainty=train_doubt,
+        train_relative_uncertainty=train_uncertainty,
         predict_joules=predict_joules,
         predict_samples=predict_samples,
-        predict_relative_uncertainty=predict_doubt,
+        predict_relative_uncertainty=predict_uncertainty,
     )
 
 
-def _estimated(record: RunRecord) -> float:
+def _estimated_joules(record: RunRecord) -> float:
     return sum(device.joules or 0.0 for device in record.devices if device.provenance == "estimated")
 
 
-def _samples(stage: StageRecord | None) -> tuple[float | None, int | None, float | None]:
-    """Return the energy of a stage's samples, their number and the energy's uncertainty, where all is told."""
+def _energy_of_samples(stage: StageRecord | None) -> tuple[float | None, int | None, float | None]:
+    """Return the energy of a stage's samples, their number and the energy's uncertainty; None if any is unknown."""
     if stage is None or stage.samples is None or stage.joules_per_sample is None:
         return None, None, None
     samples = stage.samples - stage.compile_samples

@@ -1,4 +1,4 @@
-"""Groups of runs -> a table for a terminal."""
+"""Groups of runs as a table for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ _MOST_NAMED = 3
 
 
 def render_fleet(fleet: Fleet) -> RenderableType:
-    """Return a row for each group and one for all, and what the reader should know below them."""
+    """Return a table with a row for each group and a total, followed by notes."""
     total = fleet.total
     by = list(fleet.groups[0].by)
     stages = [stage for stage in ("train", "predict") if getattr(total, f"{stage}_joules_per_sample") is not None]
@@ -39,54 +39,57 @@ def render_fleet(fleet: Fleet) -> RenderableType:
         table.add_row(*names, *_cells(group, total, stages))
     table.add_section()
     table.add_row("total", *[""] * (len(by) - 1), *_cells(total, total, stages))
-    return Lines(table, *(Text(line) for line in _lines(fleet)))
+    return Lines(table, *(Text(line) for line in _notes(fleet)))
 
 
 def _cells(group: Group, total: Group, stages: Sequence[str]) -> Iterator[str]:
     yield f"{group.runs:,}"
     if total.kwh_unknown:
         yield f"{group.kwh_unknown:,}"
-    yield _sum(group.kwh, group.kwh_unknown) + _doubt(group.kwh, group.relative_uncertainty)
+    yield _format_sum(group.kwh, group.kwh_unknown) + _uncertainty(group.kwh, group.relative_uncertainty)
     yield UNKNOWN if group.estimated_share is None else f"{group.estimated_share * 100:.0f} %"
-    yield _sum(group.co2e_grams, group.co2e_unknown)
+    yield _format_sum(group.co2e_grams, group.co2e_unknown)
     if total.cost:
         unit = len(total.cost) > 1
-        yield "\n".join(_sum(cost, group.cost_unknown, name if unit else "") for name, cost in group.cost.items()) or UNKNOWN
+        yield (
+            "\n".join(_format_sum(cost, group.cost_unknown, name if unit else "") for name, cost in group.cost.items())
+            or UNKNOWN
+        )
     for stage in stages:
         each = getattr(group, f"{stage}_joules_per_sample")
-        yield quantity(each) + _doubt(each, getattr(group, f"{stage}_relative_uncertainty"))
+        yield quantity(each) + _uncertainty(each, getattr(group, f"{stage}_relative_uncertainty"))
 
 
-def _sum(value: float | None, unknown: int, unit: str = "") -> str:
-    """Return a sum, which is a lower bound where it is unknown of some runs."""
+def _format_sum(value: float | None, unknown: int, unit: str = "") -> str:
+    """Return a sum as text, marked as a lower bound if the value is unknown for some runs."""
     least = "≥" if unknown and value is not None else ""
     return f"{least}{quantity(value, unit)}"
 
 
-def _doubt(value: float | None, relative: float | None) -> str:
+def _uncertainty(value: float | None, relative: float | None) -> str:
     return "" if value is None or relative is None else f" ±{relative:.0%}"
 
 
-def _lines(fleet: Fleet) -> Iterator[str]:
+def _notes(fleet: Fleet) -> Iterator[str]:
     total = fleet.total
     if total.kwh_unknown or total.co2e_unknown or (total.cost and total.cost_unknown):
-        yield "≥: of some runs it is unknown, or not all is known; that is not in the sum."
+        yield "≥: lower bound, because values of some runs are unknown and not included."
     if total.co2e_assumed:
-        yield f"The grams of {_runs(total.co2e_assumed)} are, at least in part, by the world's average: nobody named a place."
+        yield f"Emissions of {_count_runs(total.co2e_assumed)} use, at least in part, the world average: no location was set."
     if fleet.repeated:
         yield (
-            f"Records of a run that another one tells, too: {fleet.repeated:,}; each run counts once, as its longest, without "
-            "what another of its branches used besides."
+            f"Additional records of the same runs: {fleet.repeated:,}; each run counts once, with its longest record. Energy "
+            "that only another branch of the run used is not included."
         )
     for files, what in (
-        (fleet.other_versions, "Not shown, as this release does not read their schema version"),
-        (fleet.broken, "Not shown, as they are broken or no run records"),
-        (fleet.unlisted, "Not looked into, as they cannot be listed"),
+        (fleet.other_versions, "Not included, schema version not supported by this release"),
+        (fleet.broken, "Not included, damaged or not a run record"),
+        (fleet.unlisted, "Not searched, directory cannot be listed"),
     ):
         if files:
             more = ", ..." if len(files) > _MOST_NAMED else ""
             yield f"{what}: {len(files):,} ({', '.join(files[:_MOST_NAMED])}{more})."
 
 
-def _runs(number: int) -> str:
+def _count_runs(number: int) -> str:
     return "1 run" if number == 1 else f"{number:,} runs"

@@ -164,7 +164,7 @@ class MeteredCallback(CallbackOptions):
         spent = self._spent_until(*ended, apart=apart)
         if self._forecaster is None or spent is None:
             return {}
-        found = self._forecaster.expect(spent, datetime.now().astimezone(), validations)
+        found = self._forecaster.forecast_after(spent, datetime.now().astimezone(), validations)
         if found is None:
             return {}
         self._meter.forecast = self._meter.forecast or found

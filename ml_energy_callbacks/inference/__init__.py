@@ -1,4 +1,4 @@
-"""What a prediction costs: by batch size, and of several models side by side."""
+"""Energy of predictions, by batch size and for several models."""
 
 from ml_energy_callbacks.inference.compare import compare_models
 from ml_energy_callbacks.inference.profile import profile_inference

@@ -1,4 +1,4 @@
-"""What the predictions of several models cost, and how good they are."""
+"""Energy of the predictions of several models, and their accuracy."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from math import isfinite
 from typing import Any, Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
-from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
+from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, is_usable, verdicts_against
+from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
 from ml_energy_callbacks.inference.models import (
     check_outputs,
-    evaluating,
-    joined,
+    in_eval_mode,
+    join_batches,
     predictor,
     shape_of_sample,
     size_on_disk,
-    wait_for,
+    wait_for_outputs,
 )
 from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import Comparison, Difference, ModelCost
@@ -30,7 +30,7 @@ _Batches = Sequence[tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Quality:
-    """How good a model is; ``error`` is what it raised, and the others are then None."""
+    """Accuracy and size of a model; ``error`` is the exception it raised, and the others are then None."""
 
     accuracy: float | None
     size_bytes: int | None
@@ -49,96 +49,96 @@ def compare_models(
     seed: int = 0,
     progress: Callable[[Comparison], None] | None = None,
 ) -> Comparison:
-    """Measure what the predictions of each model cost, and how good they are on the same data.
+    """Measure the energy of the predictions of each model, and their accuracy on the same data.
 
-    The models take turns in shuffled rounds, a block of calls at a time, so that what drifts hits all alike.
+    Shuffled rounds measure a block of calls of each model in turn, so that drift affects all models equally.
 
     Args:
-        models: By name: torch modules (run in eval mode, without gradients), Keras models, or callables that take inputs and
-            return outputs of shape (samples, ...). The others are compared with the first.
-        data: Batches of (inputs, targets), which are read into memory and given to the models as they are.
-        metric: Function of all outputs and all targets, of shape (samples, ...); higher is better. Tensors of torch are on
-            the processor, NumPy's and Keras's are NumPy arrays, and what is no array is a list.
+        models: By name: torch modules (run in eval mode, without gradients), Keras models, or callables that accept inputs
+            and return outputs of shape (samples, ...). The others are compared with the first.
+        data: Batches of (inputs, targets), which are read into memory and passed to the models unchanged.
+        metric: Function of all outputs and all targets, of shape (samples, ...); higher is better. torch tensors are passed
+            on the CPU, arrays of NumPy and Keras as NumPy arrays, and anything else as a list.
         relative_width: As in :func:`profile_inference`.
-        max_seconds: No block begins after so many seconds; the pass over the data for the metric, before, is not counted.
+        max_seconds: No block starts after this time in s; the earlier pass over the data for the metric is not counted.
         devices: ``"auto"`` or ids and globs, as in :class:`EnergyMeter`.
-        backends: Hardware to look for; None for all that is known.
-        seed: Of the order within the rounds.
-        progress: Is told what is known after each block.
+        backends: Where to look for hardware; None for all known backends.
+        seed: Seed of the order within the rounds.
+        progress: Called with the results so far after each block.
 
     Raises:
-        ConfigurationError: An option, the data or the metric cannot work, a model's outputs are no array or sequence with one
-            output for each sample, or the models' differ in shape; the message says what to do.
-        EnergyError: No model could be measured, as each raised.
+        ConfigurationError: An option, the data or the metric is invalid, the outputs of a model are not an array or sequence
+            with one output per sample, or the shapes of the models' outputs differ; the message says what to do.
+        EnergyError: No model could be measured, because each raised an error.
     """
     check_bounds(relative_width, max_seconds)
-    _check(models, data, metric)
+    _check_arguments(models, data, metric)
     predictors = {name: predictor(name, model) for name, model in models.items()}
-    batches = _read(data)
+    batches = _read_batches(data)
 
-    def comparison(measured: Measured, record: RunRecord) -> Comparison:
-        return _comparison(measured, record, relative_width, qualities)
+    def summarize(measured: Measured, record: RunRecord) -> Comparison:
+        return _make_comparison(measured, record, relative_width, qualities)
 
-    def tell(measured: Measured) -> None:
+    def report_progress(measured: Measured) -> None:
         if progress is not None:
-            progress(comparison(measured, meter.record))
+            progress(summarize(measured, meter.record))
 
-    with evaluating(models.values()):
-        qualities = _judge(models, predictors, batches, metric)
-        cases = [Case(name, _caller(predictors[name], batches, quality.error)) for name, quality in qualities.items()]
+    with in_eval_mode(models.values()):
+        qualities = _assess_models(models, predictors, batches, metric)
+        cases = [Case(name, _make_prepare(predictors[name], batches, quality.error)) for name, quality in qualities.items()]
         with quiet_meter(devices, backends) as meter:
             bench = MeterBench(meter, partial(slowest_refresh_s, meter))
-            measured = measure(cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=tell)
+            measured = measure_cases(
+                cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=report_progress
+            )
     if (failure := first_failure(measured.series)) is not None:
         msg = f"No model could be measured. The model {failure}."
         raise EnergyError(msg)
-    return comparison(measured, meter.record)
+    return summarize(measured, meter.record)
 
 
-def _check(models: object, data: object, metric: object) -> None:
+def _check_arguments(models: object, data: object, metric: object) -> None:
     if not isinstance(models, Mapping) or not models:
-        msg = "There is no model to compare; give a dictionary of names and models."
+        msg = "There is no model to compare; pass a dictionary of names and models."
         raise ConfigurationError(msg)
     if not isinstance(data, Iterable):
-        msg = f"The data are a {type(data).__name__}; give batches of (inputs, targets)."
+        msg = f"The data are a {type(data).__name__}; pass batches of (inputs, targets)."
         raise ConfigurationError(msg)
     if not callable(metric):
-        msg = f"The metric is a {type(metric).__name__}; give a function of the outputs and the targets."
+        msg = f"The metric is a {type(metric).__name__}; pass a function of the outputs and the targets."
         raise ConfigurationError(msg)
 
 
-def _read(data: Iterable[tuple[Any, Any]]) -> _Batches:
+def _read_batches(data: Iterable[tuple[Any, Any]]) -> _Batches:
     batches: list[tuple[Any, Any]] = []
     for number, batch in enumerate(data):
         try:
             inputs, targets = batch
             samples = len(targets)
         except (TypeError, ValueError):
-            msg = f"Batch {number} of the data is no (inputs, targets) with as many targets as samples; give such pairs."
+            msg = f"Batch {number} of the data is not a pair (inputs, targets) with one target per sample; pass such pairs."
             raise ConfigurationError(msg) from None
         if samples:
             batches.append((inputs, targets))
     if not batches:
-        msg = "The data holds no sample; give batches of (inputs, targets)."
+        msg = "The data contain no samples; pass batches of (inputs, targets)."
         raise ConfigurationError(msg)
     return batches
 
 
-def _joined_targets(batches: _Batches) -> Any:  # noqa: ANN401 - of any framework
+def _join_targets(batches: _Batches) -> Any:  # noqa: ANN401 - of any framework
     try:
-        return joined([targets for _, targets in batches])
+        return join_batches([targets for _, targets in batches])
     except (TypeError, ValueError, RuntimeError) as error:
-        msg = (
-            f"The targets of the batches do not go together ({error}); give arrays that differ in the number of samples alone."
-        )
+        msg = f"The targets of the batches cannot be joined ({error}); pass arrays that differ only in the number of samples."
         raise ConfigurationError(msg) from None
 
 
-def _judge(
+def _assess_models(
     models: Mapping[str, object], predictors: Mapping[str, _Predict], batches: _Batches, metric: Callable[[Any, Any], float]
 ) -> dict[str, _Quality]:
-    """Pass over the data once with each model; one that raises is marked, and the others go on."""
-    targets = _joined_targets(batches)
+    """Pass over the data once with each model; a model that raises is marked, and the others continue."""
+    targets = _join_targets(batches)
     qualities: dict[str, _Quality] = {}
     first: tuple[str, tuple[int, ...]] | None = None
     for name, predict in predictors.items():
@@ -146,8 +146,8 @@ def _judge(
             parts = [predict(inputs) for inputs, _ in batches]
         except ConfigurationError:
             raise
-        except Exception as error:  # noqa: BLE001 - the user's model; the others go on
-            qualities[name] = _Quality(None, None, error.with_traceback(None))  # its frames hold what fills the memory
+        except Exception as error:  # noqa: BLE001 - the user's model; the others continue
+            qualities[name] = _Quality(None, None, error.with_traceback(None))  # its frames keep references to large objects
             continue
         for part, (_, of_batch) in zip(parts, batches, strict=True):
             check_outputs(name, models[name], part, len(of_batch))
@@ -156,31 +156,31 @@ def _judge(
         if shape != first[1]:
             msg = (
                 f"The model {name!r} returns {shape} for a sample and {first[0]!r} returns {first[1]}; "
-                "compare models whose outputs have one shape."
+                "compare models whose outputs have the same shape."
             )
             raise ConfigurationError(msg)
-        qualities[name] = _Quality(_score(name, metric, parts, targets), size_on_disk(models[name]))
+        qualities[name] = _Quality(_compute_metric(name, metric, parts, targets), size_on_disk(models[name]))
     return qualities
 
 
-def _score(name: str, metric: Callable[[Any, Any], float], parts: Sequence[Any], targets: Any) -> float:  # noqa: ANN401
+def _compute_metric(name: str, metric: Callable[[Any, Any], float], parts: Sequence[Any], targets: Any) -> float:  # noqa: ANN401
     try:
-        accuracy = float(metric(joined(parts), targets))
+        accuracy = float(metric(join_batches(parts), targets))
     except Exception as error:
-        msg = f"The metric failed on the outputs of the model {name!r} ({type(error).__name__}: {error}); mend the metric."
+        msg = f"The metric failed on the outputs of the model {name!r} ({type(error).__name__}: {error}); fix the metric."
         raise ConfigurationError(msg) from error
     if not isfinite(accuracy):
-        msg = f"The metric of the model {name!r} is {accuracy}; give a metric that is a finite number on this data."
+        msg = f"The metric of the model {name!r} is {accuracy}; use a metric that returns a finite number for this data."
         raise ConfigurationError(msg)
     return accuracy
 
 
-def _caller(predict: _Predict, batches: _Batches, error: Exception | None) -> Callable[[], Call]:
-    """Return what prepares the calls of a model: each predicts the next batch, round and round."""
+def _make_prepare(predict: _Predict, batches: _Batches, error: Exception | None) -> Callable[[], Call]:
+    """Return the function that prepares the calls of a model: each call predicts the next batch, in a cycle."""
 
     def call(turns: Iterator[tuple[Any, Any]]) -> int:
         inputs, targets = next(turns)
-        wait_for(predict(inputs))
+        wait_for_outputs(predict(inputs))
         return len(targets)
 
     def prepare() -> Call:
@@ -192,7 +192,9 @@ def _caller(predict: _Predict, batches: _Batches, error: Exception | None) -> Ca
     return prepare
 
 
-def _comparison(measured: Measured, record: RunRecord, relative_width: float, qualities: Mapping[str, _Quality]) -> Comparison:
+def _make_comparison(
+    measured: Measured, record: RunRecord, relative_width: float, qualities: Mapping[str, _Quality]
+) -> Comparison:
     found = finding_fields(measured, record, relative_width)
     models = []
     for series in measured.series:
@@ -211,15 +213,15 @@ def _comparison(measured: Measured, record: RunRecord, relative_width: float, qu
 
 
 def _mark_pareto(models: Sequence[ModelCost], differences: Sequence[Difference]) -> None:
-    """Mark those whom provably no other model beats, or provably one does: at least as accurate, and less energy."""
-    usable = {model.name: model.accuracy for model in models if model.accuracy is not None and works(model)}
+    """Mark the models for which provably no other model, or provably one, is at least as accurate with less energy."""
+    usable = {model.name: model.accuracy for model in models if model.accuracy is not None and is_usable(model)}
     for model in models:
         joules = model.joules_per_sample
         if model.name not in usable or joules is None or joules.half_width is None:
             continue
-        takes = verdicts_against(model.name, differences)
+        verdicts = verdicts_against(model.name, differences)
         rivals = [name for name in usable if name != model.name and usable[name] >= usable[model.name]]
-        if any(takes.get(rival) == "less" for rival in rivals):
+        if any(verdicts.get(rival) == "less" for rival in rivals):
             model.pareto = False
-        elif all(takes.get(rival) in {"more", "no difference"} for rival in rivals):
+        elif all(verdicts.get(rival) in {"more", "no difference"} for rival in rivals):
             model.pareto = True

@@ -1,4 +1,4 @@
-"""What was measured -> what it costs; pure."""
+"""Measurements to costs and verdicts; pure."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ml_energy_callbacks.report.quantities import quantity
 def cost_fields(series: Series, idle_watts: Interval | None, relative_width: float) -> dict[str, Any]:
     """Return the fields of a :class:`Cost`."""
     joules = interval(list(series.joules_per_sample.values()))
-    state, note = _state(series, joules, relative_width)
+    state, note = _describe_state(series, joules, relative_width)
     return {
         "joules_per_sample": joules,
         "joules_per_sample_above_idle": _above_idle(series, idle_watts),
@@ -43,26 +43,26 @@ def finding_fields(measured: Measured, record: RunRecord, relative_width: float)
     }
 
 
-def works(cost: Cost) -> bool:
-    """Return whether this can be used: it never raised."""
+def is_usable(cost: Cost) -> bool:
+    """Return whether the model or batch size can be used: it never raised an error."""
     return cost.state in {"measured", "undecided"}
 
 
 def verdicts_against(name: str, pairs: Sequence[Difference]) -> dict[str, Verdict]:
-    """Return by name what the others take compared with this one; those that were not compared with it are absent."""
+    """Return how the energy of the others compares with this one, by name; without those that were not compared with it."""
     turned: dict[Verdict, Verdict] = {"more": "less", "less": "more"}
-    taken = {pair.b: pair.verdict for pair in pairs if pair.a == name}
-    return taken | {pair.a: turned.get(pair.verdict, pair.verdict) for pair in pairs if pair.b == name}
+    found = {pair.b: pair.verdict for pair in pairs if pair.a == name}
+    return found | {pair.a: turned.get(pair.verdict, pair.verdict) for pair in pairs if pair.b == name}
 
 
 def first_failure(all_series: Sequence[Series]) -> str | None:
-    """Return what the first case died of, where none could be measured, and died of more than a lack of time; else None."""
+    """Return the error of the first case if all cases failed with an error before any repeat; else None."""
     failed = [f"{series.case.name}: {series.error}" for series in all_series if series.error is not None and not series.blocks]
     return failed[0] if len(failed) == len(all_series) else None
 
 
 def _above_idle(series: Series, idle_watts: Interval | None) -> Interval | None:
-    """Return the energy of a sample without the idle power of its time; the two errors are independent."""
+    """Return the energy of a sample without the idle energy of the same time; the two errors are independent."""
     if idle_watts is None:
         return None
     seconds, joules = series.seconds_per_sample, series.joules_per_sample
@@ -73,24 +73,24 @@ def _above_idle(series: Series, idle_watts: Interval | None) -> Interval | None:
     return Interval(mean=left.mean, half_width=math.hypot(left.half_width, idle_watts.half_width * mean_seconds))
 
 
-def _state(series: Series, joules: Interval | None, relative_width: float) -> tuple[State, str | None]:
+def _describe_state(series: Series, joules: Interval | None, relative_width: float) -> tuple[State, str | None]:
     if series.error is not None:
-        kept = f"; {len(series.blocks)} repeats before it are kept" if series.blocks else ""
+        kept = f"; the {len(series.blocks)} repeats before it are kept" if series.blocks else ""
         if series.too_large:
-            return "out_of_memory", f"It does not fit in memory ({series.error}){kept}."
-        return "failed", f"It raised {series.error.rstrip('.')}{kept}."
+            return "out_of_memory", f"Out of memory ({series.error}){kept}."
+        return "failed", f"Failed with {series.error.rstrip('.')}{kept}."
     if series.decided:
         return "measured", None
-    return "undecided", f"The time was over after {_so_far(series, joules, relative_width)}"
+    return "undecided", _describe_progress(series, joules, relative_width)
 
 
-def _so_far(series: Series, joules: Interval | None, relative_width: float) -> str:
+def _describe_progress(series: Series, joules: Interval | None, relative_width: float) -> str:
     repeats = len(series.blocks)
     if repeats < MIN_REPEATS:
-        return f"{repeats} of at least {MIN_REPEATS} repeats; give more seconds."
+        return f"Stopped after {repeats} of {MIN_REPEATS} repeats; raise --seconds (max_seconds)."
     what = joules or interval(list(series.seconds_per_sample.values()))
     share = None if what is None else ratio(what.half_width, what.mean / 100)
     return (
-        f"{repeats} repeats: its interval is ±{quantity(share, '%')}, and ±{quantity(100 * relative_width, '%')} were asked; "
-        "give more seconds or a wider interval, or quiet the machine."
+        f"Stopped after {repeats} repeats at ±{quantity(share, '%')} instead of ±{quantity(100 * relative_width, '%')}; raise "
+        "--seconds (max_seconds) or --width (relative_width), or reduce other load on the machine."
     )

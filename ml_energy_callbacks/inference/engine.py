@@ -1,4 +1,4 @@
-"""The engine of both measurements: blocks of calls, in shuffled rounds, until each mean is known well enough."""
+"""The engine of both measurements: blocks of calls in shuffled rounds, until each interval is narrow enough."""
 
 import itertools
 import random
@@ -11,32 +11,32 @@ from typing import Protocol
 from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.inference.models import out_of_memory
+from ml_energy_callbacks.inference.models import is_out_of_memory
 from ml_energy_callbacks.inference.results import Interval
 from ml_energy_callbacks.inference.student import interval
 from ml_energy_callbacks.meter.points import Window
 
 Call = Callable[[], int]
-"""Predicts once, waits for the end of it, and returns the number of samples."""
+"""Predicts once, waits until the prediction is complete, and returns the number of samples."""
 
 MIN_REPEATS = 8
-"""With few, an interval looks narrow by luck, and one that stops then is wrong too often."""
+"""With fewer repeats an interval is often narrow by chance, and stopping then is wrong too often."""
 
 _QUICKEST_S = 0.1
-"""Devices that refresh more often than this are treated as if they did not."""
+"""Shorter refresh periods are treated as this one."""
 _REST_S = 0.2
 # In refreshes of the slowest device:
 _EDGE = 1.5
-"""Before and after a block the same work goes on for so long: then a refresh that straddles an edge holds nothing else."""
+"""The same work continues for this long before and after a block, so that a refresh at an edge contains nothing else."""
 _BLOCK = 5.0
 _IDLE_BLOCK = 2.5
 _LONGEST_TAIL = 10.0
-"""A device that has not refreshed by then is taken for silent."""
+"""A device that has not refreshed by then is regarded as silent."""
 _IDLE_BLOCKS = 8
 _IDLE_SHARE = 0.25
-"""Idle power takes this share of the time at most."""
+"""Idle power is measured for at most this share of the time."""
 _WARM_UP = 0
-"""The round that compiles, fills caches and tells what cannot work; it counts nowhere."""
+"""The round that compiles, fills caches and shows what fails; it is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Block:
     """Many calls, or a rest, measured as one.
 
     Attributes:
-        joules: Energy in J; None where it is not known.
+        joules: Energy in J; None if it is unknown.
         seconds: Length in s.
         samples: Number of samples predicted.
-        latencies_ns: How long each call took, in ns.
+        latencies_ns: Duration of each call in ns.
     """
 
     joules: float | None
@@ -57,27 +57,27 @@ class Block:
 
 
 class Bench(Protocol):
-    """Where calls are measured; in the test suite's, time is virtual."""
+    """Measures calls; tests replace it with one whose time is virtual."""
 
     def now(self) -> float:
         """Return the time in s."""
 
-    def idle(self, longest: float) -> Sequence[Block]:
-        """Do nothing, for so many seconds at most, and measure it in blocks."""
+    def measure_idle(self, longest: float) -> Sequence[Block]:
+        """Wait for at most this many seconds, and measure idle power in blocks."""
 
-    def run(self, call: Call) -> Block:
-        """Cool down, and measure a block of calls."""
+    def measure_calls(self, call: Call) -> Block:
+        """Rest, and measure a block of calls."""
 
 
 class Meter(Protocol):
-    """What an :class:`EnergyMeter` is to the bench."""
+    """The part of :class:`EnergyMeter` that the bench uses."""
 
     def window(self) -> AbstractContextManager[Window]:
         """Measure the body."""
 
 
 class MeterBench:
-    """Blocks by the windows of a running meter."""
+    """Measures blocks with the windows of a running meter."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class MeterBench:
         clock: Clock = monotonic_clock,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Measure with this meter.
+        """Use this meter.
 
         Args:
             meter: The meter.
-            refresh_s: Returns the period in s, as far as it is known by now, at which its slowest device refreshes.
+            refresh_s: Returns the refresh period of its slowest device in s, as far as it is known.
             clock: The meter's clock.
-            sleep: Lets so many seconds of it pass.
+            sleep: Waits for this many seconds of the clock.
         """
         self._meter = meter
         self._refresh_s = refresh_s
@@ -107,8 +107,8 @@ class MeterBench:
         """Return the time in s."""
         return self._clock() / NS_PER_S
 
-    def idle(self, longest: float) -> Sequence[Block]:
-        """Do nothing, and measure it in eight blocks, or in as many as fit."""
+    def measure_idle(self, longest: float) -> Sequence[Block]:
+        """Wait, and measure idle power in eight blocks, or in as many as fit."""
         self._sleep(_EDGE * self._period)
         length = _IDLE_BLOCK * self._period
         windows: list[tuple[Window, float]] = []
@@ -117,11 +117,11 @@ class MeterBench:
                 begun = self.now()
                 self._sleep(min(length, longest))
                 windows.append((window, self.now() - begun))
-        self._wait_for(windows[-1][0], lambda: self._sleep(self._period / 10))
+        self._wait_for_energy(windows[-1][0], lambda: self._sleep(self._period / 10))
         return [Block(window.joules, seconds) for window, seconds in windows]
 
-    def run(self, call: Call) -> Block:
-        """Cool down, and measure the calls of five refreshes, at least one, amid more of the same."""
+    def measure_calls(self, call: Call) -> Block:
+        """Rest, and measure calls for five refreshes (at least one call), between more calls of the same kind."""
         period = self._period
         self._sleep(_REST_S)
         begun = self.now()
@@ -135,26 +135,26 @@ class MeterBench:
                 samples += call()
                 before_ns, called_ns = called_ns, self._clock()
                 latencies.append(called_ns - before_ns)
-        self._wait_for(window, call)
+        self._wait_for_energy(window, call)
         return Block(window.joules, (called_ns - begun_ns) / NS_PER_S, samples, latencies)
 
-    def _wait_for(self, window: Window, meanwhile: Callable[[], object]) -> None:
+    def _wait_for_energy(self, window: Window, meanwhile: Callable[[], object]) -> None:
         ended = self.now()
-        while _expected(window) and window.joules is None and self.now() < ended + _LONGEST_TAIL * self._period:
+        while _is_expected(window) and window.joules is None and self.now() < ended + _LONGEST_TAIL * self._period:
             meanwhile()
 
 
-def _expected(window: Window) -> bool:
+def _is_expected(window: Window) -> bool:
     return window.end is not None and bool(window.end.expected)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One of those that are measured against each other.
+    """A batch size or a model that is measured in the same rounds as others.
 
     Attributes:
-        name: How it is called.
-        prepare: Returns the call; it is asked before each block, outside of what is measured, and may fail as the call may.
+        name: Its name.
+        prepare: Returns the call; it runs before each block, is not measured, and may raise, like the call.
     """
 
     name: str
@@ -167,11 +167,11 @@ class Series:
 
     Attributes:
         case: The case.
-        blocks: By round.
-        latencies: Of all calls, in ns.
-        error: What ended it, or None.
-        too_large: Whether that was a lack of memory.
-        decided: Whether its mean is known to the asked width.
+        blocks: The blocks by round.
+        latencies: Latencies of all calls, in ns.
+        error: The error that ended the measurement, or None.
+        too_large: Whether the error is a lack of memory.
+        decided: Whether the interval of its mean is as narrow as requested.
     """
 
     case: Case
@@ -183,7 +183,7 @@ class Series:
 
     @property
     def joules_per_sample(self) -> dict[int, float]:
-        """Energy of a sample in J by round, where it is known."""
+        """Energy of a sample in J by round, if it is known."""
         return {i: block.joules / block.samples for i, block in self.blocks.items() if block.joules is not None}
 
     @property
@@ -191,8 +191,8 @@ class Series:
         """Time of a sample in s by round."""
         return {i: block.seconds / block.samples for i, block in self.blocks.items()}
 
-    def take(self, number: int, block: Block, relative_width: float) -> None:
-        """Add the block of a round, and decide whether it was the last one."""
+    def add_block(self, number: int, block: Block, relative_width: float) -> None:
+        """Add the block of a round, and decide whether the measurement is complete."""
         self.blocks[number] = replace(block, latencies_ns=())  # there may be very many
         for latency in block.latencies_ns:
             self.latencies.add(latency)
@@ -201,20 +201,20 @@ class Series:
         if found is not None and found.half_width is not None and len(values) >= MIN_REPEATS:
             self.decided = found.half_width <= relative_width * found.mean
 
-    def fail(self, error: Exception) -> None:
-        """End with this exception; what was measured before stays."""
+    def record_failure(self, error: Exception) -> None:
+        """End the measurement with this exception; earlier blocks are kept."""
         self.error = f"{type(error).__name__}: {error}".rstrip(": ")
-        self.too_large = out_of_memory(error)
+        self.too_large = is_out_of_memory(error)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that was measured.
+    """All measurements.
 
     Attributes:
-        idle_watts: Power before the first call in W; None where it is not known.
-        series: One for each case, in the order that was given.
-        seconds: How long it took.
+        idle_watts: Power before the first call in W; None if it is unknown.
+        series: One for each case, in the given order.
+        seconds: Duration in s.
     """
 
     idle_watts: Interval | None
@@ -222,7 +222,7 @@ class Measured:
     seconds: float
 
 
-def measure(
+def measure_cases(
     cases: Iterable[Case],
     bench: Bench,
     *,
@@ -231,25 +231,25 @@ def measure(
     seed: int,
     progress: Callable[[Measured], None],
 ) -> Measured:
-    """Measure idle power, warm each case up, and visit the undecided ones in shuffled rounds.
+    """Measure idle power, warm up each case, and measure the undecided cases in shuffled rounds.
 
-    A case is decided once the 95 % interval of its mean energy of a sample (of its time, where no device tells energy) is as
-    narrow as asked, after at least 8 repeats: a sequential interval of fixed width after Chow and Robbins (1965).
+    A case is decided once the 95 % interval of its mean energy per sample (or time per sample, if no device reports energy) is
+    as narrow as requested, after at least 8 repeats: a fixed-width sequential interval as in Chow and Robbins (1965).
 
     Args:
-        cases: What to measure.
-        bench: Where.
-        relative_width: Half-width of the interval, as a share of the mean.
-        max_seconds: No block begins after so many seconds.
-        seed: Of the order within the rounds.
-        progress: Is told what is known after each block.
+        cases: The cases to measure.
+        bench: Measures the calls.
+        relative_width: Requested half-width of the interval, as a share of the mean.
+        max_seconds: No block starts after this time in s.
+        seed: Seed of the order within the rounds.
+        progress: Called with the measurements so far after each block.
 
     Raises:
-        ConfigurationError: A call says that it cannot be measured at all.
+        ConfigurationError: A call reports that it cannot be measured at all.
     """
     begun = bench.now()
-    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, no secret
-    rests = bench.idle(_IDLE_SHARE * max_seconds)
+    shuffle = random.Random(seed).shuffle  # noqa: S311 - an order, not a secret
+    rests = bench.measure_idle(_IDLE_SHARE * max_seconds)
     idle_watts = interval([rest.joules / rest.seconds for rest in rests if rest.joules is not None])
     series = [Series(case) for case in cases]
     for number in itertools.count(_WARM_UP):
@@ -259,14 +259,14 @@ def measure(
             if bench.now() - begun >= max_seconds:
                 return Measured(idle_watts, series, bench.now() - begun)
             try:
-                block = bench.run(one.case.prepare())
+                block = bench.measure_calls(one.case.prepare())
             except ConfigurationError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the user's function; the others go on
-                one.fail(error)
+            except Exception as error:  # noqa: BLE001 - the user's function; the others continue
+                one.record_failure(error)
             else:
                 if number != _WARM_UP:
-                    one.take(number, block, relative_width)
+                    one.add_block(number, block, relative_width)
             progress(Measured(idle_watts, series, bench.now() - begun))
         if not undecided:
             break

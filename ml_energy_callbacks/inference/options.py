@@ -1,4 +1,4 @@
-"""Options, and the meter, that both measurements share."""
+"""Options of both measurements, their checks, and their meter."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,13 +10,13 @@ from ml_energy_callbacks.readings import Backend
 
 
 def check_bounds(relative_width: float, max_seconds: float) -> None:
-    """Check how narrow the intervals shall be, and how long it may take.
+    """Check the requested width of the intervals and the time limit.
 
     Raises:
-        ConfigurationError: One of them cannot work.
+        ConfigurationError: A value is invalid.
     """
     if not is_positive(relative_width) or relative_width >= 1:
-        msg = f"relative_width is {relative_width!r}; give a share between 0 and 1, such as 0.05 for ±5 %."
+        msg = f"relative_width is {relative_width!r}; give a fraction between 0 and 1, such as 0.05 for ±5 %."
         raise ConfigurationError(msg)
     if not is_positive(max_seconds):
         msg = f"max_seconds is {max_seconds!r}; give seconds above 0, such as 120."
@@ -24,10 +24,10 @@ def check_bounds(relative_width: float, max_seconds: float) -> None:
 
 
 def check_latency_limit(latency_limit: float | None) -> None:
-    """Check the longest latency that is asked for.
+    """Check the requested limit of the latency.
 
     Raises:
-        ConfigurationError: It cannot work.
+        ConfigurationError: The value is invalid.
     """
     if latency_limit is not None and not is_positive(latency_limit):
         msg = f"latency_limit is {latency_limit!r}; give seconds above 0, or None for no limit."
@@ -35,12 +35,12 @@ def check_latency_limit(latency_limit: float | None) -> None:
 
 
 def slowest_refresh_s(meter: EnergyMeter) -> float:
-    """Return the period in s, as far as it is known by now, at which the slowest of the devices that count refreshes."""
+    """Return the refresh period in s of the slowest device that is part of the total, as far as it is known."""
     learned = [device.update_period_s or 0.0 for device in meter.record.devices]
     devices = [source.device for source in meter.discovery.sources]
     return max([0.0, *learned, *(device.min_interval_s for device in devices if not device.whole_machine)])
 
 
 def quiet_meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
-    """Return a meter of joules alone; any intensity keeps it from asking for one."""
+    """Return a meter for joules only; the intensity of 0 prevents it from looking one up."""
     return EnergyMeter(devices=devices, carbon_intensity=0.0, verbose=False, backends=backends)

@@ -1,10 +1,10 @@
-"""A profile or a comparison -> a picture; it needs the extra ``plot``."""
+"""A profile or a comparison as a picture; requires the extra ``plot``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.inference.results import Comparison, Interval, Profile
-from ml_energy_callbacks.report.picture import new_figure, save
+from ml_energy_callbacks.report.picture import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +25,8 @@ def plot_profile(profile: Profile, path: Path) -> None:
         ("gross", [(size.batch_size, size.joules_per_sample) for size in sizes]),
         ("above idle", [(size.batch_size, size.joules_per_sample_above_idle) for size in sizes]),
     ):
-        _intervals(energy, points, label)
-    _intervals(throughput, [(size.batch_size, size.samples_per_second) for size in sizes], None)
+        _draw_intervals(energy, points, label)
+    _draw_intervals(throughput, [(size.batch_size, size.samples_per_second) for size in sizes], None)
     for name in ("p50_s", "p95_s", "p99_s"):
         timed = [(size.batch_size, 1000 * getattr(size.latency, name)) for size in sizes if size.latency is not None]
         latency.plot(*zip(*timed, strict=True), marker="o", label=name.removesuffix("_s"))
@@ -43,11 +43,11 @@ def plot_profile(profile: Profile, path: Path) -> None:
     for axes in (energy, latency):
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw accuracy against joules per sample, the models that are provably on the Pareto front filled.
+    """Draw accuracy against joules per sample; models that are provably on the Pareto front are filled.
 
     Raises:
         ConfigurationError: matplotlib is missing, or the file cannot be written.
@@ -70,12 +70,12 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     axes.set(xlabel=f"J per sample, {comparison.provenance or 'unknown'}", ylabel="accuracy")
     axes.set_title("filled: Pareto front", fontsize="medium")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend()  # names beside the points would lie on each other where models are alike
-    save(figure, path)
+        axes.legend()  # names next to the points would overlap if models are similar
+    save_figure(figure, path)
 
 
 def _draw_limit(axes: Any, limit: float) -> None:  # noqa: ANN401 - matplotlib's
-    """Draw the limit where it is in the panel or near it; one far off would squash all that was measured."""
+    """Draw the limit if it is in the panel or near it; a distant one would compress the measured points."""
     low, high = axes.get_ylim()
     if low - (high - low) <= limit <= high + (high - low):
         axes.axhline(limit, color="grey", linestyle="--", label="limit (p95)")
@@ -86,7 +86,7 @@ def _figure(panels: int) -> "Figure":
     return new_figure(panels * width, height)
 
 
-def _intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None) -> None:  # noqa: ANN401 - matplotlib's
+def _draw_intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None) -> None:  # noqa: ANN401 - matplotlib's
     known = [(x, found.mean, found.half_width or 0.0) for x, found in points if found is not None]
     if known:
         x, y, half = zip(*known, strict=True)

@@ -1,4 +1,4 @@
-"""What a prediction costs at each batch size."""
+"""Energy of a prediction at each batch size."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -6,9 +6,9 @@ from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, verdicts_against, works
-from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure
-from ml_energy_callbacks.inference.models import evaluating, predictor, wait_for
+from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, is_usable, verdicts_against
+from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
+from ml_energy_callbacks.inference.models import in_eval_mode, predictor, wait_for_outputs
 from ml_energy_callbacks.inference.options import check_bounds, check_latency_limit, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
@@ -30,56 +30,58 @@ def profile_inference(
     seed: int = 0,
     progress: Callable[[Profile], None] | None = None,
 ) -> Profile:
-    """Measure what a prediction costs at each batch size, and name the best one, where it can be told.
+    """Measure the energy of a prediction at each batch size, and find the best size if the measurement can decide it.
 
-    Idle power is measured first. Then each size is visited in shuffled rounds, a block of calls at a time, until the interval
-    of its mean is narrow enough. Each call is waited for.
+    Idle power is measured first. Then shuffled rounds measure a block of calls of each size, until the interval of its mean is
+    narrow enough. The measurement waits for each call to complete.
 
     Args:
-        fn: Predicts a batch: a torch module (run in eval mode, without gradients), a Keras model, or a callable that has done
-            its work when it returns.
-        make_batch: Returns a batch of so many samples; it is called before each block, outside of what is measured.
-        batch_sizes: Numbers of samples.
-        relative_width: Asked half-width of the 95 % interval of joules per sample, as a share. To tell a difference of 5 %,
-            ask for 0.01.
-        max_seconds: No block begins after so many seconds; what is undecided then says so.
-        latency_limit: In s; the best batch size is sought among those whose calls take no longer in 95 % of all cases.
+        fn: Predicts a batch: a torch module (run in eval mode, without gradients), a Keras model, or a callable that has
+            completed its work when it returns.
+        make_batch: Returns a batch of this number of samples; it is called before each block and is not measured.
+        batch_sizes: The batch sizes to measure.
+        relative_width: Requested half-width of the 95 % interval of joules per sample, as a fraction. To detect a difference
+            of 5 %, set 0.01.
+        max_seconds: No block starts after this time in s; sizes that are not decided by then are ``undecided``.
+        latency_limit: Longest acceptable p95 latency of a call in s, for the best batch size.
         devices: ``"auto"`` or ids and globs, as in :class:`EnergyMeter`.
-        backends: Hardware to look for; None for all that is known.
-        seed: Of the order within the rounds.
-        progress: Is told what is known after each block.
+        backends: Where to look for hardware; None for all known backends.
+        seed: Seed of the order within the rounds.
+        progress: Called with the results so far after each block.
 
     Raises:
-        ConfigurationError: An option cannot work, or ``fn`` returns before it has predicted, as coroutine functions and
+        ConfigurationError: An option is invalid, or ``fn`` returns before it has predicted, as coroutine functions and
             generators do; the message says what to do.
-        EnergyError: No batch size could be measured, as the call raised at each.
+        EnergyError: No batch size could be measured, because the call raised an error at each.
     """
-    sizes = _whole_numbers(batch_sizes)
-    _check(make_batch)
+    sizes = _check_batch_sizes(batch_sizes)
+    _check_make_batch(make_batch)
     check_latency_limit(latency_limit)
     check_bounds(relative_width, max_seconds)
     predict = predictor("fn", fn)
-    cases = [Case(str(size), partial(_prepare, predict, make_batch, size)) for size in sizes]
+    cases = [Case(str(size), partial(_prepare_call, predict, make_batch, size)) for size in sizes]
 
-    def profile(measured: Measured, record: RunRecord) -> Profile:
-        return _profile(measured, record, relative_width, latency_limit)
+    def summarize(measured: Measured, record: RunRecord) -> Profile:
+        return _make_profile(measured, record, relative_width, latency_limit)
 
-    def tell(measured: Measured) -> None:
+    def report_progress(measured: Measured) -> None:
         if progress is not None:
-            progress(profile(measured, meter.record))
+            progress(summarize(measured, meter.record))
 
-    with quiet_meter(devices, backends) as meter, evaluating([fn]):
+    with quiet_meter(devices, backends) as meter, in_eval_mode([fn]):
         bench = MeterBench(meter, partial(slowest_refresh_s, meter))
-        measured = measure(cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=tell)
+        measured = measure_cases(
+            cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=report_progress
+        )
     if (failure := first_failure(measured.series)) is not None:
         msg = f"No batch size could be measured. At batch size {failure}."
         raise EnergyError(msg)
-    return profile(measured, meter.record)
+    return summarize(measured, meter.record)
 
 
-def _whole_numbers(batch_sizes: object) -> list[int]:
+def _check_batch_sizes(batch_sizes: object) -> list[int]:
     if not isinstance(batch_sizes, Iterable):
-        msg = f"batch_sizes is {batch_sizes!r}; give several whole numbers, such as (1, 8, 64)."
+        msg = f"batch_sizes is {batch_sizes!r}; give whole numbers, such as (1, 8, 64)."
         raise ConfigurationError(msg)
     sizes = list(batch_sizes)
     if not sizes:
@@ -92,44 +94,45 @@ def _whole_numbers(batch_sizes: object) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def _check(make_batch: object) -> None:
+def _check_make_batch(make_batch: object) -> None:
     if not callable(make_batch):
-        msg = f"make_batch is a {type(make_batch).__name__}; give a function of the number of samples that returns a batch."
+        msg = f"make_batch is a {type(make_batch).__name__}; pass a function that returns a batch of a given number of samples."
         raise ConfigurationError(msg)
 
 
-def _prepare(predict: Callable[[Any], object], make_batch: Callable[[int], Any], size: int) -> Call:
+def _prepare_call(predict: Callable[[Any], object], make_batch: Callable[[int], Any], size: int) -> Call:
     batch = make_batch(size)
 
     def call() -> int:
-        wait_for(predict(batch))
+        wait_for_outputs(predict(batch))
         return size
 
     return call
 
 
-def _profile(measured: Measured, record: RunRecord, relative_width: float, latency_limit: float | None) -> Profile:
+def _make_profile(measured: Measured, record: RunRecord, relative_width: float, latency_limit: float | None) -> Profile:
     sizes = [
         BatchCost(batch_size=int(series.case.name), **cost_fields(series, measured.idle_watts, relative_width))
         for series in measured.series
     ]
     found = finding_fields(measured, record, relative_width)
-    return Profile(sizes=sizes, latency_limit_s=latency_limit, **_ranked(sizes, found["differences"], latency_limit), **found)
+    ranks = _rank_sizes(sizes, found["differences"], latency_limit)
+    return Profile(sizes=sizes, latency_limit_s=latency_limit, **ranks, **found)
 
 
-def _ranked(sizes: Sequence[BatchCost], differences: Sequence[Difference], latency_limit: float | None) -> dict[str, Any]:
-    """Return the fields ``best``, ``alike`` and ``candidates``: a rival without a verdict may be the best one, too."""
-    rivals = [size for size in sizes if works(size) and _may_fit(size, latency_limit)]
+def _rank_sizes(sizes: Sequence[BatchCost], differences: Sequence[Difference], latency_limit: float | None) -> dict[str, Any]:
+    """Return the fields ``best``, ``alike`` and ``candidates``: a size without a verdict could also be the best one."""
+    rivals = [size for size in sizes if is_usable(size) and _may_fit(size, latency_limit)]
     joules = {size.batch_size: found for size in rivals if (found := size.joules_per_sample) is not None}
     if not joules:
         return {"best": None, "alike": [], "candidates": []}
     least = min(joules, key=lambda size: joules[size].mean)
-    takes = verdicts_against(str(least), differences)
+    verdicts = verdicts_against(str(least), differences)
     others = [size.batch_size for size in rivals if size.batch_size != least]
-    undecided = [size for size in others if takes.get(str(size)) not in {"more", "no difference"}]
+    undecided = [size for size in others if verdicts.get(str(size)) not in {"more", "no difference"}]
     if undecided or joules[least].half_width is None:
         return {"best": None, "alike": [], "candidates": [least, *undecided]}
-    return {"best": least, "alike": [size for size in others if takes[str(size)] == "no difference"], "candidates": []}
+    return {"best": least, "alike": [size for size in others if verdicts[str(size)] == "no difference"], "candidates": []}
 
 
 def _may_fit(size: BatchCost, latency_limit: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a profile and a comparison tell: plain structures, written as JSON by ``records.dump_json``."""
+"""The results of a profile and of a comparison: data classes, written as JSON by ``record.load.dump_json``."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.schema import LatencyRecord
 
 State = Literal["measured", "undecided", "failed", "out_of_memory"]
-"""Whether the asked width was reached, the time was over before, the call raised, or it did not fit in memory."""
+"""Whether the requested width was reached, the time limit came first, the call raised an error, or memory ran out."""
 
 Verdict = Literal["less", "more", "no difference", "undecided"]
-"""How the energy of two compares; ``undecided`` is what the measurement is too noisy, or too short, to tell."""
+"""How the energy of two compares; ``undecided`` if the measurement is too noisy or too short."""
 
 
 class Interval(msgspec.Struct, kw_only=True):
@@ -19,7 +19,7 @@ class Interval(msgspec.Struct, kw_only=True):
 
     Attributes:
         mean: Mean of the repeats.
-        half_width: Half-width of its 95 % interval by Student's t, in the mean's unit; None of a single repeat.
+        half_width: Half-width of its 95 % interval by Student's t, in the unit of the mean; None for a single repeat.
     """
 
     mean: float
@@ -27,17 +27,17 @@ class Interval(msgspec.Struct, kw_only=True):
 
 
 class Difference(msgspec.Struct, kw_only=True):
-    """How the energy of a sample differs between two of those that were measured.
+    """Difference in the energy of a sample between two batch sizes or models.
 
     Attributes:
         a: The first of the two.
         b: The second.
-        relative: Joules per sample of ``b`` over those of ``a``, less 1. The devices' own uncertainty is the same in both, and
-            drops out.
-        half_width: Half-width of its 95 % interval, as it would be of this pair alone.
-        p_value: Of the paired t-test, adjusted for the number of pairs after Holm.
-        verdict: ``less`` or ``more``: what ``b`` takes compared with ``a``; ``no difference`` where it is inside the
-            noise, and that no larger than twice the asked ``relative_width``; else ``undecided``.
+        relative: Joules per sample of ``b`` divided by those of ``a``, minus 1. The devices' own uncertainty is the same in
+            both and cancels.
+        half_width: Half-width of its 95 % interval, for this pair only.
+        p_value: p-value of the paired t-test, adjusted for the number of pairs by Holm's method.
+        verdict: ``less`` or ``more``: the energy of ``b`` compared with ``a``; ``no difference`` if the difference is within
+            the noise and the noise is at most twice the requested ``relative_width``; else ``undecided``.
     """
 
     a: str
@@ -49,17 +49,17 @@ class Difference(msgspec.Struct, kw_only=True):
 
 
 class Cost(msgspec.Struct, kw_only=True):
-    """What a prediction costs.
+    """Energy, throughput and latency of a prediction.
 
     Attributes:
-        joules_per_sample: Energy of a sample in J; None where no device measures or estimates, or nothing was measured.
-        joules_per_sample_above_idle: What is left of it without the idle power, in J; its interval holds the idle power's, too.
-        wh_per_1000_samples: ``joules_per_sample.mean`` as it is often quoted, in Wh; or None.
-        samples_per_second: Throughput of calls one after another; None where nothing was measured.
-        latency: Of one call, its ``batches`` being calls; None where nothing was measured.
-        repeats: Number of blocks of calls that were measured.
-        state: How it ended.
-        note: In a sentence why it is not ``measured``; else None.
+        joules_per_sample: Energy of a sample in J; None without a device, or if nothing was measured.
+        joules_per_sample_above_idle: The same without idle power, in J; the interval includes that of the idle power.
+        wh_per_1000_samples: ``joules_per_sample.mean`` in Wh per 1000 samples, or None.
+        samples_per_second: Throughput of consecutive calls; None if nothing was measured.
+        latency: Latency of one call, where ``batches`` counts calls; None if nothing was measured.
+        repeats: Number of measured blocks of calls.
+        state: How the measurement ended.
+        note: One sentence on why it is not ``measured``; else None.
     """
 
     joules_per_sample: Interval | None
@@ -73,20 +73,20 @@ class Cost(msgspec.Struct, kw_only=True):
 
 
 class BatchCost(Cost, kw_only=True):
-    """The cost at one batch size; ``latency`` is that of a whole batch."""
+    """The results for one batch size; ``latency`` is that of a whole batch."""
 
     batch_size: int
 
 
 class ModelCost(Cost, kw_only=True):
-    """The cost of one model.
+    """The results for one model.
 
     Attributes:
-        name: As it was given.
-        accuracy: What the metric says of its outputs, higher is better; None where the model failed.
-        size_bytes: Size of the saved model in bytes; None of a plain callable, or where it cannot be saved.
-        pareto: False where another model is at least as accurate and takes provably less energy, and True where provably none
-            does. None where that is undecided, energy or accuracy is not known, or the model raised.
+        name: The given name.
+        accuracy: The metric of its outputs, higher is better; None if the model failed.
+        size_bytes: Size of the saved model in bytes; None for a plain callable, or if it cannot be saved.
+        pareto: False if another model is at least as accurate and provably uses less energy, True if provably none does. None
+            if that is undecided, energy or accuracy is unknown, or the model raised an error.
     """
 
     name: str
@@ -96,18 +96,18 @@ class ModelCost(Cost, kw_only=True):
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """What holds for all that was measured together.
+    """What all results of one measurement have in common.
 
     Attributes:
-        idle_watts: Power of the devices before the first call, in W; None where no device tells it.
+        idle_watts: Power of the devices before the first call, in W; None if no device reports it.
         relative_uncertainty: Half-width of the 95 % interval of the devices' own systematic uncertainty, as a share of all
-            joules; it is not part of any other interval here. None where no device was read.
-        provenance: ``measured`` where every device was, else ``estimated``; None where no device was read.
-        devices: Ids of the devices whose energy is counted.
-        relative_width: Asked half-width of the 95 % interval of joules per sample, as a share.
-        seconds: How long it took.
-        differences: Of each two.
-        warnings: What the user should know.
+            joules; no other interval here includes it. None if no device was read.
+        provenance: ``measured`` if every device was, else ``estimated``; None if no device was read.
+        devices: Ids of the devices that are included.
+        relative_width: Requested half-width of the 95 % interval of joules per sample, as a fraction.
+        seconds: Duration in s.
+        differences: One for each pair.
+        warnings: Warnings of the meter.
     """
 
     idle_watts: Interval | None
@@ -121,15 +121,15 @@ class Findings(msgspec.Struct, kw_only=True):
 
 
 class Profile(Findings, kw_only=True):
-    """What a prediction costs at each batch size.
+    """Energy of a prediction at each batch size.
 
     Attributes:
-        sizes: By batch size, as they were given.
-        latency_limit_s: Longest latency that was asked for, in s, or None.
-        best: The batch size with the least joules per sample of those whose p95 latency keeps the limit; None where there is
-            none, where another one may take less, or where no energy is known.
-        alike: Batch sizes that keep the limit, too, and whose energy does not differ from the best one's: ``no difference``.
-        candidates: Where it is undecided which one is the best: the one with the least mean, and those that may take less.
+        sizes: The results by batch size, in the given order.
+        latency_limit_s: Longest acceptable p95 latency in s, or None.
+        best: The batch size with the lowest energy per sample within the latency limit; None if there is none, if another one
+            could use less, or if the energy is unknown.
+        alike: Other batch sizes within the limit whose energy does not differ from the best one's: ``no difference``.
+        candidates: If the best one is undecided: the one with the lowest mean, and those that could use less.
     """
 
     sizes: list[BatchCost]
@@ -140,6 +140,6 @@ class Profile(Findings, kw_only=True):
 
 
 class Comparison(Findings, kw_only=True):
-    """What the predictions of several models cost, and how good they are; ``models`` are in the order that was given."""
+    """Energy and accuracy of the predictions of several models; ``models`` are in the given order."""
 
     models: list[ModelCost]

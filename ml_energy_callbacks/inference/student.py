@@ -1,4 +1,4 @@
-"""Intervals and differences of repeated measurements by Student's t; pure."""
+"""Confidence intervals and differences of repeated measurements, with Student's t distribution; pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _LEVEL = 0.05
 
 
 def interval(values: Sequence[float]) -> Interval | None:
-    """Return the mean of independent values with its 95 % interval; None of no value."""
+    """Return the mean of independent values with its 95 % interval; None without values."""
     if not values:
         return None
     count = len(values)
@@ -21,18 +21,17 @@ def interval(values: Sequence[float]) -> Interval | None:
 
 
 def differences(series: Mapping[str, Mapping[int, float]], relative_width: float) -> list[Difference]:
-    """Compare each two series by the paired t-test over the rounds that both have.
+    """Compare each pair of series with a paired t-test over their common rounds.
 
-    What drifts from round to round hits both of a pair and drops out. Of all pairs together, a difference that is none is
-    claimed with a probability of 5 % at most: S. Holm, A simple sequentially rejective multiple test procedure, 1979. One that
-    is inside the noise is none, as long as that noise is no larger than those that were asked of both means together; else the
-    pair is undecided.
+    Drift between rounds affects both series of a pair and cancels. The probability of a false difference among all pairs is at
+    most 5 %: S. Holm, A simple sequentially rejective multiple test procedure, 1979. A difference within the noise
+    is ``no difference`` if the noise is no larger than what was requested for both means together; else it is ``undecided``.
 
     Args:
         series: Values by round, by name. Pairs with fewer than two rounds in common are left out.
-        relative_width: Half-width of the interval of a mean that was asked, as a share of it.
+        relative_width: Requested half-width of the interval of a mean, as a share of it.
     """
-    pairs = [pair for a, b in combinations(series, 2) if (pair := _difference(a, b, series[a], series[b])) is not None]
+    pairs = [pair for a, b in combinations(series, 2) if (pair := _compare_pair(a, b, series[a], series[b])) is not None]
     least = 0.0
     for i, pair in enumerate(sorted(pairs, key=lambda pair: pair.p_value)):
         least = pair.p_value = max(least, min(1.0, pair.p_value * (len(pairs) - i)))
@@ -43,8 +42,8 @@ def differences(series: Mapping[str, Mapping[int, float]], relative_width: float
     return pairs
 
 
-def _difference(a: str, b: str, first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
-    """Return how much more the second is, its verdict still open."""
+def _compare_pair(a: str, b: str, first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
+    """Return the difference of the second series from the first, without a verdict yet."""
     common = first.keys() & second.keys()
     found = interval([second[i] - first[i] for i in sorted(common)])
     scale = abs(fmean([first[i] for i in common])) if common else 0.0
@@ -54,7 +53,7 @@ def _difference(a: str, b: str, first: Mapping[int, float], second: Mapping[int,
     if found.half_width:
         t = abs(found.mean) / found.half_width * quantile(freedom)
         chance = max(0.0, 1 - probability_within(t, freedom))
-    else:  # alike in every round
+    else:  # identical in every round
         chance = 0.0 if found.mean else 1.0
     return Difference(
         a=a,

@@ -1,4 +1,4 @@
-"""A profile or a comparison -> tables for a terminal."""
+"""A profile or a comparison as tables for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ml_energy_callbacks.inference.costs import works
+from ml_energy_callbacks.inference.costs import is_usable
 from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, ModelCost, Profile
 from ml_energy_callbacks.report import quantity, uncertainty
 
@@ -18,31 +18,31 @@ _STATES = {"measured": "", "undecided": "undecided", "failed": "failed", "out_of
 
 
 def render_profile(profile: Profile) -> Group:
-    """Return the tables of batch sizes, with what the reader should know below them."""
+    """Return the tables of batch sizes, followed by notes."""
     energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
-    speed = _table("Throughput, and latency of a batch", "batch size", *_SPEED)
+    speed = _table("Throughput and latency of a batch", "batch size", *_SPEED)
     for size in profile.sizes:
-        energy.add_row(str(size.batch_size), *_energy(size), _told_state(size, _rank(profile, size.batch_size)))
-        speed.add_row(str(size.batch_size), *_speed(size))
+        energy.add_row(str(size.batch_size), *_energy_cells(size), _state_cell(size, _rank(profile, size.batch_size)))
+        speed.add_row(str(size.batch_size), *_speed_cells(size))
     notes = [f"Batch size {size.batch_size}: {size.note}" for size in profile.sizes if size.note is not None]
-    return _group(energy, speed, [*_verdict(profile), *notes, *_common(profile)])
+    return _group(energy, speed, [*_verdict_lines(profile), *notes, *_common_notes(profile)])
 
 
 def render_comparison(comparison: Comparison) -> Group:
-    """Return the tables of models, with what the reader should know below them."""
+    """Return the tables of models, followed by notes."""
     energy = _table("Energy of a prediction by model", "model", *_ENERGY)
-    rest = _table("Accuracy, throughput, latency of a batch, and size", "model", "accuracy", *_SPEED, "size MB")
+    rest = _table("Accuracy, throughput, latency of a batch and size", "model", "accuracy", *_SPEED, "size MB")
     for model in comparison.models:
-        energy.add_row(model.name, *_energy(model), _told_state(model, _front(model)))
+        energy.add_row(model.name, *_energy_cells(model), _state_cell(model, _front(model)))
         accuracy = quantity(None) if model.accuracy is None else f"{model.accuracy:.4g}"
         size = None if model.size_bytes is None else model.size_bytes / _BYTES_PER_MB
-        rest.add_row(model.name, accuracy, *_speed(model), quantity(size))
+        rest.add_row(model.name, accuracy, *_speed_cells(model), quantity(size))
     first = comparison.models[0].name
-    differences = [_told(pair) for pair in comparison.differences if pair.a == first]
+    differences = [_difference_line(pair) for pair in comparison.differences if pair.a == first]
     notes = [f"{model.name}: {model.note}" for model in comparison.models if model.note is not None]
     if any(_front(model) == "Pareto?" for model in comparison.models):
-        notes.append("Pareto?: a model that is at least as accurate was not told apart from it in energy.")
-    return _group(energy, rest, [*differences, *notes, *_common(comparison)])
+        notes.append("Pareto?: undecided, because the energy of another model that is at least as accurate may be lower.")
+    return _group(energy, rest, [*differences, *notes, *_common_notes(comparison)])
 
 
 def _rank(profile: Profile, size: int) -> str:
@@ -52,7 +52,7 @@ def _rank(profile: Profile, size: int) -> str:
 
 
 def _front(model: ModelCost) -> str:
-    if model.pareto is None and works(model) and model.joules_per_sample is not None:
+    if model.pareto is None and is_usable(model) and model.joules_per_sample is not None:
         return "Pareto?"
     return "Pareto" if model.pareto else ""
 
@@ -68,27 +68,27 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _energy(cost: Cost) -> list[str]:
+def _energy_cells(cost: Cost) -> list[str]:
     return [
-        *_interval(cost.joules_per_sample),
-        *_interval(cost.joules_per_sample_above_idle),
+        *_interval_cells(cost.joules_per_sample),
+        *_interval_cells(cost.joules_per_sample_above_idle),
         quantity(cost.wh_per_1000_samples),
         str(cost.repeats),
     ]
 
 
-def _speed(cost: Cost) -> list[str]:
+def _speed_cells(cost: Cost) -> list[str]:
     latency = cost.latency
     times = [None] * 3 if latency is None else [1000 * seconds for seconds in (latency.p50_s, latency.p95_s, latency.p99_s)]
     throughput = None if cost.samples_per_second is None else cost.samples_per_second.mean
     return [quantity(value) for value in (throughput, *times)]
 
 
-def _told_state(cost: Cost, mark: str) -> str:
+def _state_cell(cost: Cost, mark: str) -> str:
     return ", ".join(part for part in (mark, _STATES[cost.state]) if part)
 
 
-def _interval(found: Interval | None) -> tuple[str, str]:
+def _interval_cells(found: Interval | None) -> tuple[str, str]:
     if found is None:
         return quantity(None), quantity(None)
     share = found.half_width / abs(found.mean) if found.half_width is not None and found.mean else None
@@ -99,36 +99,34 @@ def _percent(share: float) -> str:
     return quantity(float(f"{100 * share:.2g}"), "%")
 
 
-def _told(pair: Difference) -> str:
+def _difference_line(pair: Difference) -> str:
     found = f"{'+' if pair.relative >= 0 else '-'}{_percent(abs(pair.relative))} ±{_percent(pair.half_width)}"
-    if pair.verdict == "no difference":
-        return f"{pair.b} against {pair.a}: no difference in energy: {found}."
-    if pair.verdict == "undecided":
-        return f"{pair.b} against {pair.a}: not told apart in energy: {found}."
-    return f"{pair.b} takes {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
+    if pair.verdict in {"no difference", "undecided"}:
+        return f"Energy of {pair.b} compared with {pair.a}: {pair.verdict} ({found})."
+    return f"{pair.b} uses {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
 
 
-def _verdict(profile: Profile) -> Iterator[str]:
+def _verdict_lines(profile: Profile) -> Iterator[str]:
     limit = profile.latency_limit_s
-    below = "" if limit is None else f" with a p95 latency up to {quantity(1000 * limit, 'ms')}"
+    within = "" if limit is None else f" with a p95 latency of up to {quantity(1000 * limit, 'ms')}"
     if profile.best is not None:
         alike = ", ".join(str(size) for size in profile.alike)
-        yield f"Least energy per sample{below}: batch size {profile.best}." + (f" No difference: {alike}." if alike else "")
+        yield f"Lowest energy per sample{within}: batch size {profile.best}." + (f" No difference: {alike}." if alike else "")
     elif len(profile.candidates) > 1:
         among = ", ".join(str(size) for size in profile.candidates)
         yield (
-            f"Least energy per sample{below}: undecided among batch sizes {among}; "
-            "ask for a narrower interval in more seconds, or quiet the machine."
+            f"Lowest energy per sample{within}: undecided between batch sizes {among}; "
+            "lower --width and raise --seconds, or reduce other load on the machine."
         )
     elif limit is not None and not profile.candidates and any(size.joules_per_sample is not None for size in profile.sizes):
-        yield f"No batch size was measured{below}."
+        yield f"No batch size was measured{within}."
 
 
-def _common(findings: Findings) -> Iterator[str]:
+def _common_notes(findings: Findings) -> Iterator[str]:
     if findings.idle_watts is not None:
         half = findings.idle_watts.half_width
-        yield f"Idle: {quantity(findings.idle_watts.mean, 'W')}" + ("." if half is None else f" ±{quantity(half, 'W')}.")
+        yield f"Idle power: {quantity(findings.idle_watts.mean, 'W')}" + ("." if half is None else f" ±{quantity(half, 'W')}.")
     if findings.provenance is not None:
-        sure = uncertainty(findings.provenance, findings.relative_uncertainty)
-        yield f"Joules are {sure} by {', '.join(findings.devices)}; the intervals above are of the repeats alone."
+        source = uncertainty(findings.provenance, findings.relative_uncertainty)
+        yield f"Joules are {source} ({', '.join(findings.devices)}); the intervals above cover only the repeats."
     yield from findings.warnings

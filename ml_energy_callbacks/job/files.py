@@ -1,4 +1,4 @@
-"""The files of a run: its record's, and in a job one for what each process measures itself."""
+"""The files of a run: its record and, in a job, one file for the measurements of each process."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from ml_energy_callbacks.record.storage import Place
 
 
 class JobFiles:
-    """The files that this process writes: rank 0 the job's record, and each process its own until its figures are in that."""
+    """The files that this process writes: its own, until the job's record includes it, and on rank 0 the job's record."""
 
     def __init__(self, folder: Place | None) -> None:
-        """Touch nothing yet.
+        """Store the directory; no file is opened yet.
 
         Args:
-            folder: The directory that the user named, or None.
+            folder: The directory that the user set, or None.
         """
         self._folder = folder
         self._record: RunFile | None = None
@@ -27,7 +27,7 @@ class JobFiles:
 
     @property
     def path(self) -> Place | None:
-        """Where the record is written; None where this process does not write it."""
+        """Path or URL of the record; None if this process does not write it."""
         return None if self._record is None else self._record.path
 
     def open(
@@ -40,18 +40,18 @@ class JobFiles:
         build_own: Callable[[], RunRecord],
         warn: Callable[[str], None],
     ) -> None:
-        """Write the first record; a directory that the user named has to be writable, the framework's need not.
+        """Write the first record; a directory that the user set must be writable, the framework's need not be.
 
         Args:
-            framework_dir: The directory for them where the user named none; None for no files.
+            framework_dir: The directory to use if the user set none; None for no files.
             job: The job that this process belongs to, or None.
             ids: Ids of the runs whose record this one continues.
-            build: Returns the record as of now.
-            build_own: Returns what this process measured, as of now.
-            warn: Tells the user something, once.
+            build: Returns the current record.
+            build_own: Returns the current measurements of this process.
+            warn: Warns the user, once per text.
 
         Raises:
-            ConfigurationError: The user's directory cannot be written.
+            ConfigurationError: The directory that the user set cannot be written.
         """
         folder = framework_dir if self._folder is None else self._folder
         self._record = self._own = None
@@ -60,7 +60,7 @@ class JobFiles:
         spare = framework_dir if isinstance(framework_dir, Path) else None
         leads = job is None or job.leads
 
-        def claimed(file: RunFile, own_ids: Collection[str]) -> RunFile | None:
+        def try_claim(file: RunFile, own_ids: Collection[str]) -> RunFile | None:
             try:
                 file.claim(own_ids)
             except ConfigurationError as error:
@@ -71,29 +71,29 @@ class JobFiles:
             return file
 
         if job is not None and not (job.apart and leads):
-            # Of a job that this one resumes, the files of all processes stay, this one's among them.
-            self._own = claimed(RunFile(folder, build_own, warn, name=job.file_name, spare=spare), ())
+            # If this job resumes another one, the files of all processes are kept, including this one's.
+            self._own = try_claim(RunFile(folder, build_own, warn, name=job.file_name, spare=spare), ())
         if leads:
-            self._record = claimed(RunFile(folder, build, warn, spare=spare), ids)
+            self._record = try_claim(RunFile(folder, build, warn, spare=spare), ids)
 
     def write(self) -> None:
-        """Write what is known so far."""
+        """Write the current record and measurements."""
         for file in self._opened:
             file.write()
 
     def write_own(self) -> None:
-        """Write what this process measured so far, in the background."""
+        """Write the measurements of this process so far, in the background."""
         if self._own is not None:
             in_background(self._own.write)
 
     def finish(self) -> bool:
-        """Write all for the last time, and return whether this process has written the record."""
+        """Write all files for the last time, and return whether this process has written the record."""
         began = monotonic_clock()
-        kept = [file for file in self._opened if file.finish(began)]
-        return self._record in kept
+        written = [file for file in self._opened if file.finish(began)]
+        return self._record in written
 
     def remove_own(self) -> None:
-        """Remove the file of what this process measured."""
+        """Remove the file with the measurements of this process."""
         if self._own is not None:
             self._own.remove()
 

@@ -1,4 +1,4 @@
-"""The processes of one job: who measures which device, and what the others have told."""
+"""The processes of one job: which one measures which device, and what the others have reported."""
 
 import os
 import socket
@@ -18,20 +18,20 @@ from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.record.schema import EpochRecord, Part, RunRecord, add_epoch
 
 Gather = Callable[[Any], Sequence[Any]]
-"""Given an object, returns those of all processes by rank: a collective, so that all of them have to call it."""
+"""Given an object, returns those of all processes by rank: a collective, which all of them must call."""
 
 
 class Member(msgspec.Struct, kw_only=True):
-    """What a process says of itself when it joins.
+    """The information that a process shares when it joins.
 
     Attributes:
-        key: Tells it from the others.
+        key: Unique identifier of the process.
         run_id: Identifier of its run.
         host: Identity of its host.
         hostname: The host's name.
-        pid: Its number there.
-        pid_namespace: Those who have the same know it by that number.
-        devices: The devices that it uses: its GPUs, and all of the host that is nobody's own.
+        pid: Its process id on the host.
+        pid_namespace: Processes in the same namespace see it by that id.
+        devices: The devices that it uses: its GPUs, and the shared devices of the host.
         failure: Why it cannot measure, or None.
     """
 
@@ -46,12 +46,12 @@ class Member(msgspec.Struct, kw_only=True):
 
 
 class Message(msgspec.Struct, kw_only=True):
-    """What a process tells the others at the end of an epoch.
+    """The figures that a process sends to the others at the end of an epoch.
 
     Attributes:
-        window: What the epoch took; None where there is none to tell of.
-        total: What its run has taken so far.
-        record: What it measured itself, with those epochs alone that it has not told yet.
+        window: Figures of the epoch; None if there was no epoch.
+        total: Figures of its run so far.
+        record: Its own measurements, with only the epochs that it has not sent yet.
     """
 
     window: StageFigures | None
@@ -59,7 +59,7 @@ class Message(msgspec.Struct, kw_only=True):
     record: RunRecord
 
 
-# Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
+# Created once, before any thread: msgspec analyses a type on first use, which is not thread-safe.
 _MEMBER: Final = msgspec.json.Decoder(Member)
 _MESSAGE: Final = msgspec.json.Decoder(Message)
 _FAILURE: Final = msgspec.json.Decoder(str | None)
@@ -67,27 +67,27 @@ _KEPT: Final = msgspec.json.Decoder(bool)
 
 
 class Job:
-    """A job of several processes, as one of them sees it.
+    """A job of several processes, as seen by one of them.
 
-    A device is measured by the lowest rank, on its host, that uses it: a GPU by a process that runs on it, the processor and
-    the memory by one process of each host.
+    A device is measured by the lowest rank on its host that uses it: a GPU by a process that runs on it, the processor and the
+    memory by one process of each host.
 
     Attributes:
         rank: This process's rank.
         members: The processes by rank.
         measured: Ids of the devices that this process measures.
         host_measured: Whether its host has any device that can be measured.
-        pids: Numbers of the processes on its host that it can see.
-        hidden: How many it cannot see there, as they are in containers of their own.
-        alive: Whether the processes can still be asked; once one could not be reached, none is asked again.
-        apart: Whether this process went on alone after what they did together.
+        pids: Ids of the processes on its host that it can see.
+        hidden: Number of processes on its host that it cannot see, because they run in other containers.
+        alive: Whether the processes can still be reached; once one could not be, no exchange is tried again.
+        apart: Whether this process continued alone after the common part.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
-        """Know of no other process yet.
+        """Start without other processes.
 
         Args:
-            warn: Tells the user something, once.
+            warn: Warns the user, once per text.
         """
         self._warn = warn
         self.rank = 0
@@ -99,21 +99,21 @@ class Job:
         self.hidden = 0
         self._records: dict[int, RunRecord] = {}
         self._totals: dict[int, TotalFigures] = {}
-        self._untold: list[EpochRecord] = []
-        self._told_earlier: RunRecord | None = None
+        self._unsent: list[EpochRecord] = []
+        self._sent_earlier: RunRecord | None = None
         self._barrier_s = self._barrier_joules = 0.0
 
     def join(self, gather: Gather, run_id: str, devices: Sequence[Device], failure: Exception | None = None) -> None:
-        """Meet the other processes: a collective.
+        """Join the other processes: a collective.
 
         Args:
-            gather: Asks all processes.
+            gather: Gathers an object of each process.
             run_id: Identifier of this process's run.
             devices: The devices that it uses.
-            failure: Why it cannot measure; it is raised once the others know.
+            failure: Why it cannot measure; raised after the others have received it.
 
         Raises:
-            ConfigurationError: A process cannot measure, or ``gather`` does not ask all processes.
+            ConfigurationError: A process cannot measure, or ``gather`` does not reach all processes.
         """
         own = Member(
             key=uuid.uuid4().hex,
@@ -127,41 +127,41 @@ class Job:
         )
         self._gather = gather
         try:
-            self.members = [_MEMBER.decode(told) for told in gather(msgspec.json.encode(own))]
+            self.members = [_MEMBER.decode(reply) for reply in gather(msgspec.json.encode(own))]
         except (TypeError, msgspec.MsgspecError):
             self.members = []
         if failure is not None:
             raise failure
         ranks = [rank for rank, member in enumerate(self.members) if member.key == own.key]
         if len(ranks) != 1:
-            msg = "gather does not return what each process of the job gave, by rank, such as torch's all_gather_object does."
+            msg = "gather must return the objects of all processes of the job, by rank, as torch's all_gather_object does."
             raise ConfigurationError(msg)
         self.rank = ranks[0]
-        _refuse([member.failure for member in self.members])
+        _raise_failure([member.failure for member in self.members])
         neighbours = [member for member in self.members if member.host == own.host]
         self.pids = [member.pid for member in neighbours if member.pid_namespace == own.pid_namespace]
         self.hidden = len(neighbours) - len(self.pids)
-        self.measured = self._owned(neighbours)
+        self.measured = self._devices_to_measure(neighbours)
         self.host_measured = any(member.devices for member in neighbours)
         self._own = own
         self.alive, self.apart = True, False
 
-    def agree(self, failure: Exception | None) -> None:
-        """Begin together with the others, or not at all: a collective.
+    def agree_to_start(self, failure: Exception | None) -> None:
+        """Start together with the others, or not at all: a collective.
 
         Args:
-            failure: Why this process cannot begin; it is raised once the others know.
+            failure: Why this process cannot start; raised after the others have received it.
 
         Raises:
-            ConfigurationError: A process cannot begin.
+            ConfigurationError: A process cannot start.
         """
-        told = self._ask(None if failure is None else str(failure))
+        replies = self._gather_messages(None if failure is None else str(failure))
         if failure is not None:
             raise failure
-        _refuse([_FAILURE.decode(reason) for reason in told])
+        _raise_failure([_FAILURE.decode(reply) for reply in replies])
 
-    def leave(self, devices: Sequence[Device]) -> None:
-        """Go on alone: the others are asked no more, and what they told stays.
+    def continue_alone(self, devices: Sequence[Device]) -> None:
+        """Continue without the others; their last figures are kept.
 
         Args:
             devices: The devices that this process uses from now on.
@@ -170,14 +170,14 @@ class Job:
         self._own = replace(self._own, devices=[*self._own.devices, *(device for device in devices if device.id not in known)])
         self.alive, self.apart = False, True
 
-    def _owned(self, neighbours: Sequence[Member]) -> frozenset[str]:
+    def _devices_to_measure(self, neighbours: Sequence[Member]) -> frozenset[str]:
         """Return the ids of the devices that this process measures."""
         owners: dict[str, tuple[int, Device]] = {}
         for rank, member in enumerate(self.members):
             if any(member is neighbour for neighbour in neighbours):
                 for device in member.devices:
                     owners.setdefault(device.id, (rank, device))
-        # A GPU that one process alone sees may hold the processor that another sees.
+        # A GPU that only one process sees may include the processor that another process sees.
         twice = counted_twice([device for _, device in owners.values()])
         return frozenset(name for name, (rank, _) in owners.items() if rank == self.rank and name not in twice)
 
@@ -188,24 +188,24 @@ class Job:
 
     @property
     def file_name(self) -> str:
-        """Name of the file of what this process measures itself."""
+        """Name of the file with the measurements of this process."""
         return f"energy.rank{self.rank}.json"
 
     @property
     def leads(self) -> bool:
-        """Whether this process speaks for the job."""
+        """Whether this process writes the record of the job."""
         return self.rank == 0
 
-    def waited(self, seconds: float, joules: float) -> None:
-        """Note for how long this process waited for the others, and what its devices used in that time."""
+    def add_wait(self, seconds: float, joules: float) -> None:
+        """Add time that this process waited for the others in s, and the energy its devices used meanwhile in J."""
         self._barrier_s += seconds
         self._barrier_joules += joules
 
-    def part(self, earlier: RunRecord | None) -> Part:
-        """Return what makes a record this process's own.
+    def make_part(self, earlier: RunRecord | None) -> Part:
+        """Return the fields that mark a record as that of this process.
 
         Args:
-            earlier: The record of the job that this one resumes, where this process knows it.
+            earlier: The record of the job that this one resumes, if this process knows it.
         """
         return Part(
             rank=self.rank,
@@ -218,79 +218,82 @@ class Job:
         )
 
     def note_epoch(self, epoch: EpochRecord) -> None:
-        """Remember an epoch that the others have not been told of."""
-        self._untold.append(epoch)
+        """Store an epoch to be sent to the others."""
+        self._unsent.append(epoch)
 
-    def exchange(self, window: StageFigures | None, total: TotalFigures, record: RunRecord) -> list[StageFigures] | None:
-        """Tell the others, and hear what they tell: a collective.
+    def exchange_figures(
+        self, window: StageFigures | None, total: TotalFigures, record: RunRecord
+    ) -> list[StageFigures] | None:
+        """Exchange figures with the other processes: a collective.
 
         Args:
-            window: What an epoch took in this process, or None.
-            total: What its run took so far.
-            record: What it measured itself.
+            window: Figures of an epoch in this process, or None.
+            total: Figures of its run so far.
+            record: Its own measurements.
 
         Returns:
-            What the window took in each process that told one; None where a process cannot be reached, which is told: none is
-            asked again.
+            The figures of the epoch of each process that has some; None if a process cannot be reached: the user is warned,
+            and no exchange is tried again.
         """
-        # What was told before need not be told again: a message stays as small at the end of a long run.
+        # What was sent before is not sent again, so messages stay small in a long run.
         earlier = None if record.part is None else record.part.earlier
-        part = record.part and replace(record.part, earlier=None if earlier is self._told_earlier else earlier)
-        short = replace(record, epochs=self._untold, part=part)
+        part = record.part and replace(record.part, earlier=None if earlier is self._sent_earlier else earlier)
+        short = replace(record, epochs=self._unsent, part=part)
         try:
-            messages = [_MESSAGE.decode(told) for told in self._ask(Message(window=window, total=total, record=short))]
-        except Exception as error:  # noqa: BLE001 - whatever the framework's communication raises; training goes on
-            self._tell_silence(error)
+            messages = [
+                _MESSAGE.decode(reply) for reply in self._gather_messages(Message(window=window, total=total, record=short))
+            ]
+        except Exception as error:  # noqa: BLE001 - the framework's communication may raise anything; training continues
+            self._warn_unreachable(error)
             return None
-        self._untold, self._told_earlier = [], earlier
-        # Replaced as a whole: another thread may be looking through them.
+        self._unsent, self._sent_earlier = [], earlier
+        # Replaced as a whole: another thread may be iterating over them.
         self._totals = {rank: message.total for rank, message in enumerate(messages)}
         self._records = {
-            rank: _with_what_was_told(message.record, self._records.get(rank)) for rank, message in enumerate(messages)
+            rank: _add_earlier_epochs(message.record, self._records.get(rank)) for rank, message in enumerate(messages)
         }
         return [message.window for message in messages if message.window is not None]
 
-    def settle(self, *, kept: bool) -> bool:
+    def confirm_end(self, *, kept: bool) -> bool:
         """Wait for the others at the end of the run: a collective.
 
         Args:
-            kept: Whether this process has written the job's record; that of rank 0 counts.
+            kept: Whether this process has written the job's record; the value of rank 0 is used.
 
         Returns:
-            Whether what each process told last is all that it measured, and is in the job's record; not where a process cannot
-            be reached.
+            Whether the job's record includes all measurements of all processes; False if a process cannot be reached.
         """
         if not self.alive:
             return False
         try:
-            kept = _KEPT.decode(self._ask(kept)[0])
+            kept = _KEPT.decode(self._gather_messages(kept)[0])
         except Exception as error:  # noqa: BLE001 - as above
-            self._tell_silence(error)
+            self._warn_unreachable(error)
             return False
         return kept and all(record.run.status != "running" for record in self._records.values())
 
-    def _tell_silence(self, error: Exception) -> None:
+    def _warn_unreachable(self, error: Exception) -> None:
         self._warn(
-            f"The job's other processes cannot be reached any more ({error!r}): what they use from now on is missing in this "
-            f"record. {MERGE_ADVICE}"
+            f"The other processes of the job can no longer be reached ({error!r}): this record does not include their energy "
+            f"from now on. {MERGE_ADVICE}"
         )
 
-    def _ask(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on
+    def _gather_messages(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on
         self.alive = False
-        told = self._gather(msgspec.json.encode(message))
-        if len(told) != len(self.members):
-            msg = f"gather returned what {len(told)} of the {len(self.members)} processes gave"
+        replies = self._gather(msgspec.json.encode(message))
+        if len(replies) != len(self.members):
+            msg = f"gather returned the objects of {len(replies)} of the {len(self.members)} processes"
             raise RuntimeError(msg)
         self.alive = True
-        return told
+        return replies
 
-    def others(self) -> TotalFigures | None:
-        """Return what the other processes had taken when they told last, or None where they told nothing."""
-        told = [total for rank, total in self._totals.items() if rank != self.rank]
-        return add_total_figures(told) if told else None
+    def figures_of_others(self) -> TotalFigures | None:
+        """Return the sum of the last figures of the other processes, or None if they have sent none."""
+        totals = [total for rank, total in self._totals.items() if rank != self.rank]
+        return add_total_figures(totals) if totals else None
 
-    def others_joules(self, stage: str | None, phase: str | None) -> float:
-        """Return the energy in J that went into a stage, or a phase, in the others, as far as they told it; None for all."""
+    def joules_of_others(self, stage: str | None, phase: str | None) -> float:
+        """Return the energy in J of a stage or phase in the other processes, as last reported; None stands for all."""
         stages = [
             found
             for rank, record in self._records.items()
@@ -301,16 +304,16 @@ class Job:
             return sum(found.joules or 0.0 for found in stages)
         return sum(found.phases[phase].joules or 0.0 for found in stages if phase in found.phases)
 
-    def merged(self, own: RunRecord) -> RunRecord:
-        """Return the job's record: what this process measured, and the others as they told it last."""
+    def merge_record(self, own: RunRecord) -> RunRecord:
+        """Return the job's record: the measurements of this process, and the last ones that the others sent."""
         return merge_records([own, *(record for rank, record in self._records.items() if rank != self.rank)])
 
 
-def _refuse(failures: Sequence[str | None]) -> None:
-    """Refuse to go on where a process cannot, by rank.
+def _raise_failure(failures: Sequence[str | None]) -> None:
+    """Raise the first failure, by rank.
 
     Raises:
-        ConfigurationError: One cannot.
+        ConfigurationError: A process cannot measure.
     """
     for rank, failure in enumerate(failures):
         if failure is not None:
@@ -318,7 +321,7 @@ def _refuse(failures: Sequence[str | None]) -> None:
             raise ConfigurationError(msg)
 
 
-def _with_what_was_told(record: RunRecord, before: RunRecord | None) -> RunRecord:
+def _add_earlier_epochs(record: RunRecord, before: RunRecord | None) -> RunRecord:
     if before is None:
         return record
     epochs = before.epochs

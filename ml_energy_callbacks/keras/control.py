@@ -79,24 +79,24 @@ class EnergyBudget(_BesideEnergy):
         """Find the EnergyCallback."""
         del logs
         self._find(sys._getframe(), "EnergyBudget")  # noqa: SLF001 - the caller is not to be had otherwise
-        self._budget.check(self._energy.meter)
-        self._budget.begin()
+        self._budget.check_price(self._energy.meter)
+        self._budget.begin_training()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Tell of limits that could not be watched."""
-        self._budget.end(self._energy.meter)
+        self._budget.end_training(self._energy.meter)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look whether the budget is spent."""
         del batch, logs
-        if not self._energy.in_job and self._budget.spent(self._energy.meter):
+        if not self._energy.in_job and self._budget.is_spent(self._energy.meter):
             self._stop(self._budget.reason)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Look whether a job's budget is spent: then all of its processes are here."""
         del epoch, logs
         if self._energy.in_job:
-            self._budget.spent(self._energy.meter)
+            self._budget.is_spent(self._energy.meter)
             self._stop(self._budget.reason)
 
 
@@ -168,8 +168,8 @@ class EnergyEarlyStopping(_BesideEnergy):
         if self._rule is None:
             self._rule = GainRule("EnergyEarlyStopping", **self._options, mode=mode)
             if self._energy.resumed is not None:
-                self._rule.restore(self._energy.resumed.early_stopping)
-        reason = self._rule.stops(float(value), kwh)
+                self._rule.restore_state(self._energy.resumed.early_stopping)
+        reason = self._rule.check_value(float(value), kwh)
         meter.early_stopping = copy(self._rule.state)
         self._energy.keep()
         return reason

@@ -50,8 +50,8 @@ class EnergyBudget(Callback):
         """Find the EnergyCallback."""
         if stage == "fit":
             self._energy = find_energy_callback(trainer.callbacks, EnergyCallback, "EnergyBudget")  # type: ignore[attr-defined]
-            self._budget.check(self._energy.meter)
-            self._budget.begin()
+            self._budget.check_price(self._energy.meter)
+            self._budget.begin_training()
             self._batches = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,12 +72,12 @@ class EnergyBudget(Callback):
     def _check_budget(self, trainer: "Trainer") -> None:
         """Stop all processes if one of them finds the budget spent; all of them call this after the same batch."""
         self._energy.meter.share()
-        self._budget.spent(self._energy.meter)
+        self._budget.is_spent(self._energy.meter)
         _stop_training(trainer, self._energy, self._budget.reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint if the budget ended the training, unless the trainer's own callbacks have saved one."""
-        self._budget.end(self._energy.meter)
+        self._budget.end_training(self._energy.meter)
         savers = trainer.checkpoint_callbacks
         spent = _agree_on_reason(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
         if spent is None or not savers or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class EnergyEarlyStopping(Callback):
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Restore the state from the checkpoint's energy record if the fit resumes."""
         if self._energy.resumed is not None:
-            self._rule.restore(self._energy.resumed.early_stopping)
+            self._rule.restore_state(self._energy.resumed.early_stopping)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""
@@ -160,7 +160,7 @@ class EnergyEarlyStopping(Callback):
         kwh = meter.sums().kwh if meter.running else None
         if kwh is None:
             return None
-        reason = self._rule.stops(float(value), kwh)
+        reason = self._rule.check_value(float(value), kwh)
         meter.early_stopping = copy(self._rule.state)
         return reason
 

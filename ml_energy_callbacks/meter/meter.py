@@ -250,7 +250,7 @@ class EnergyMeter(MeterOptions):
         """Join the job's other processes, and leave them the devices that they measure; or go on without them."""
         if gather is None:
             if self._job is not None:
-                self._job.leave(self._devices.opened)
+                self._job.continue_alone(self._devices.opened)
             return
         job = self._job or Job(self.warn)
         try:
@@ -312,7 +312,7 @@ class EnergyMeter(MeterOptions):
                     f"epoch. {MERGE_ADVICE}"
                 )
             kept = self._files.finish()
-            if status == "completed" and self._job is not None and self._job.settle(kept=kept):
+            if status == "completed" and self._job is not None and self._job.confirm_end(kept=kept):
                 self._files.remove_own()
             self._devices.close(hanging)
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
@@ -492,7 +492,7 @@ class EnergyMeter(MeterOptions):
 
     def point(self) -> Point:
         """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
-        others = None if self._job is None else self._job.others()
+        others = None if self._job is None else self._job.figures_of_others()
         return Point.at(self._timeline.look(), self._devices.counted, self._devices.beside, self._rates, others)
 
     def metrics(
@@ -537,7 +537,7 @@ class EnergyMeter(MeterOptions):
         if window is None:
             return {}, point
         if self._job is not None:
-            point = dataclasses.replace(point, others=self._job.others())
+            point = dataclasses.replace(point, others=self._job.figures_of_others())
         return {**stage_metrics(stage, window, self._rates.currency), **self.totals(point)}, point
 
     def share(self) -> None:
@@ -554,14 +554,14 @@ class EnergyMeter(MeterOptions):
         job = self._job
         if job is None or job.apart:
             return window
-        told = job.exchange(window, self._total_figures(began), self._build_own()) if job.alive else None
+        told = job.exchange_figures(window, self._total_figures(began), self._build_own()) if job.alive else None
         if told is None:
             return None
         self._files.write_own()  # what this process leaves if it dies is no older than what the others know
         if self.running:  # what passes after the end counts nowhere
             ended = self.point()
             used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
-            job.waited((ended.time_ns - began.time_ns) / NS_PER_S, used)
+            job.add_wait((ended.time_ns - began.time_ns) / NS_PER_S, used)
         return add_stage_figures(told) if told else None
 
     def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
@@ -569,7 +569,7 @@ class EnergyMeter(MeterOptions):
 
         The energy of the job's other processes is among it, as they told it last.
         """
-        others = 0.0 if self._job is None else self._job.others_joules(stage, phase)
+        others = 0.0 if self._job is None else self._job.joules_of_others(stage, phase)
         joules, seconds = until.spent(self._stages.buckets_of(stage, phase))
         return joules + others, seconds
 
@@ -667,7 +667,7 @@ class EnergyMeter(MeterOptions):
     def _build(self) -> RunRecord:
         own = self._build_own()
         if self._job is not None:
-            return self._job.merged(own)
+            return self._job.merge_record(own)
         return own if self._earlier is None else add_records(self._earlier, own)
 
     def _build_own(self) -> RunRecord:
@@ -699,7 +699,7 @@ class EnergyMeter(MeterOptions):
             record = build_record(replace(self._run), state, self._rates)
         self._resolved = known_buckets(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
-        record.part = None if self._job is None else self._job.part(self._earlier)
+        record.part = None if self._job is None else self._job.make_part(self._earlier)
         return record
 
     def _review(self) -> None:
@@ -734,6 +734,6 @@ class EnergyMeter(MeterOptions):
 
     def _agree(self, failure: ConfigurationError | None) -> None:
         if self._job is not None and self._job.alive:
-            self._job.agree(failure)
+            self._job.agree_to_start(failure)
         elif failure is not None:
             raise failure

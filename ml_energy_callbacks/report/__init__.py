@@ -1,4 +1,4 @@
-"""What a record means to a person, or to another program; each name is imported when it is asked for."""
+"""Run records for people and for other programs; each name is imported when it is first used."""
 
 import importlib
 from typing import TYPE_CHECKING, Any, Final

@@ -1,4 +1,4 @@
-"""A run record -> the formats of other programs."""
+"""Exports a run record in the format of another program."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What a run can be written as."""
+    """Formats of the export."""
 
     CODECARBON_CSV = "codecarbon-csv"
     MODEL_CARD = "model-card"
@@ -19,9 +19,9 @@ def export(record: "RunRecord", form: Format) -> str:
     """Return a run in one of the formats.
 
     Raises:
-        RecordError: The run does not know what the format is about.
+        RecordError: The record lacks a value that the format requires.
     """
-    # The names of the formats are wanted for the help of the command, too, which needs nothing of this.
+    # Imported here, because the command's help needs only the names of the formats.
     from ml_energy_callbacks.report.formats import codecarbon_csv, model_card, sci_json  # noqa: PLC0415
 
     writers = {Format.CODECARBON_CSV: codecarbon_csv, Format.MODEL_CARD: model_card, Format.SCI_JSON: sci_json}

@@ -1,4 +1,4 @@
-"""The formats of other programs; what is not known is left out there, too."""
+"""The formats of other programs; unknown values are left out."""
 
 import csv
 import io
@@ -26,19 +26,18 @@ _COLUMNS = (
     "cpu_model", "gpu_count", "gpu_model", "longitude", "latitude", "ram_total_size", "tracking_mode",
     "cpu_utilization_percent", "gpu_utilization_percent", "ram_utilization_percent", "ram_used_gb", "on_cloud", "pue", "wue",
 )  # fmt: skip
-"""codecarbon 3.3, `EmissionsData`: kg, kWh, W, s; it multiplies energy, power and water by the PUE."""
+"""Columns of `EmissionsData` in codecarbon 3.3: kg, kWh, W, s; energy, power and water include the PUE."""
 
 _PARTS: Mapping[str, Kind] = {"cpu": "cpu", "gpu": "gpu", "ram": "dram"}
 _CLOUDS = ("aws", "azure", "gcp")
 _KILO = 1000.0
-_ASSUMED = "world average, as nobody named a place"
+_ASSUMED = "world average, no location set"
 
 
 def codecarbon_csv(record: RunRecord) -> str:
-    """Return the run as a CSV file of codecarbon's, which its dashboards read; an unknown figure is an empty cell.
+    """Return the run as a CSV file of codecarbon, for its dashboards; unknown values are empty cells.
 
-    As codecarbon does it, energy and power are multiplied by the PUE, and water is litres for each kWh of that; in the record
-    they are the machine's alone.
+    As in codecarbon, energy, power and water include the PUE; in the record they do not.
     """
     total, carbon = record.total, record.carbon
     location = carbon.location or ""
@@ -72,7 +71,7 @@ def codecarbon_csv(record: RunRecord) -> str:
     for part in ("cpu", "gpu"):
         devices = [device for device in record.devices if device.kind == part]
         row[f"{part}_model"] = _names(devices) or None
-    row["gpu_count"] = sum(device.kind == "gpu" for device in record.devices) or None  # its cpu_count are threads
+    row["gpu_count"] = sum(device.kind == "gpu" for device in record.devices) or None  # codecarbon's cpu_count counts threads
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -84,18 +83,18 @@ def model_card(record: RunRecord) -> str:
     """Return the metadata block `co2_eq_emissions` of a model card of the Hugging Face Hub, in YAML; emissions are in grams.
 
     Raises:
-        RecordError: The run's emissions are not known.
+        RecordError: The emissions of the run are unknown.
     """
     total, carbon = record.total, record.carbon
     if total.co2e_grams is None:
-        msg = "The run's emissions are not known, so that no model card can tell them."
+        msg = "The emissions of the run are unknown, but a model card requires them."
         raise RecordError(msg)
     how = "measured" if total.provenance == "measured" else "estimated"
-    doubt = "" if total.relative_uncertainty is None else f" (±{total.relative_uncertainty:.0%})"
-    ended = {"failed": "; the run failed", "running": "; the run has not ended, or was killed"}.get(record.run.status, "")
+    interval = "" if total.relative_uncertainty is None else f" (±{total.relative_uncertainty:.0%})"
+    ended = {"failed": "; the run failed", "running": "; the run is still running or was killed"}.get(record.run.status, "")
     pue = "" if carbon.pue == 1 else f", PUE {carbon.pue:g}"
     source = (
-        f"ml-energy-callbacks {version('ml-energy-callbacks')}: {total.kwh:.4g} kWh {how}{doubt}, "
+        f"ml-energy-callbacks {version('ml-energy-callbacks')}: {total.kwh:.4g} kWh {how}{interval}, "
         f"{carbon.intensity_g_per_kwh:.4g} g CO2e/kWh ({_origin(carbon)}){pue}{ended}"
     )
     lines = {
@@ -110,18 +109,18 @@ def model_card(record: RunRecord) -> str:
 
 
 def _origin(carbon: CarbonRecord) -> str:
-    """Return whose figure the intensity is, and for what share of the grams another one holds."""
+    """Return the source of the intensity, with the share of the grams that uses another source."""
     partly = 0 < carbon.assumed_share < 1
     parts = [_ASSUMED if carbon.assumed and not partly else _source(carbon)]
     if partly:
-        parts.append(f"{_percent(carbon.assumed_share)} of it by the {_ASSUMED}")
+        parts.append(f"{_percent(carbon.assumed_share)} of it with the {_ASSUMED}")
     if carbon.fallback_share > 0:
-        parts.append(f"{_percent(carbon.fallback_share)} of it by a figure that stands in")
+        parts.append(f"{_percent(carbon.fallback_share)} of it with a fallback intensity")
     return "; ".join(parts)
 
 
 def _source(carbon: CarbonRecord) -> str:
-    """Return who publishes the intensity, and how it was taken for this place where it is another one's."""
+    """Return who publishes the intensity, and a note if it is that of a different location."""
     return carbon.source if carbon.note is None else f"{carbon.source}; {carbon.note.rstrip('.')}"
 
 
@@ -130,33 +129,34 @@ def _percent(share: float) -> str:
 
 
 def _yaml_float(value: float) -> str:
-    """Return a number with six significant digits in fixed point: to YAML 1.1, ``2e-05`` is text and ``2`` an integer."""
+    """Return a number with six significant digits in fixed point: YAML 1.1 reads ``2e-05`` as text and ``2`` as an integer."""
     text = f"{Decimal(f'{value:.6g}'):f}"
     return text if "." in text else f"{text}.0"
 
 
 class Statement(msgspec.Struct, kw_only=True):
-    """Software Carbon Intensity by ISO/IEC 21031:2024: SCI = (E x I + M) per R.
+    """Software Carbon Intensity (SCI) as in ISO/IEC 21031:2024: SCI = (E x I + M) per R.
 
     Attributes:
         standard: Name of the standard.
-        stage: Stage that it is about.
-        functional_unit: R in words.
-        units: R, so many of them.
-        energy_kwh: E, the data centre's overhead (PUE) included.
-        provenance: Whether E is ``measured``, or ``estimated`` for one device or more.
-        relative_uncertainty: Half-width of the 95 % interval of E as a share of it, from the devices' own; None where E is 0.
+        stage: The stage.
+        functional_unit: Name of the unit R.
+        units: R, the number of units.
+        energy_kwh: E, including the data centre's overhead (PUE).
+        provenance: ``measured``, or ``estimated`` if the energy of any device is.
+        relative_uncertainty: Half-width of the 95 % interval of E as a share of it, from the devices' own; None if E is 0.
         intensity_g_per_kwh: I, location-based.
         operational_g: E x I.
-        embodied_g: M for the time of the stage, or None where nobody told the machine's; it is then left out. The time outside
-            all stages (``other``) is spread over them by their own, so that the shares of all stages add up to the run's.
+        embodied_g: M for the time of the stage, or None if the embodied emissions of the machine are unknown; M is then left
+            out. Time outside all stages (``other``) is distributed over the stages in proportion to their time, so that the
+            shares of all stages add up to that of the run.
         sci_g_per_unit: The score.
-        sci_g_per_1000_units: The same for a thousand.
-        boundary: What is inside, and whether embodied emissions are not.
-        intensity_source: Who publishes I, and how it was taken for this place where it is another one's.
-        intensity_assumed: Whether I is the world's average for the run or a part of it, as nobody named a place.
-        intensity_fallback_share: Share of the run's operational emissions that are by a figure that stands in for one that
-            could not be had.
+        sci_g_per_1000_units: The same for 1000 units.
+        boundary: The devices and hosts that are included, and a note if embodied emissions are not.
+        intensity_source: Who publishes I, and a note if it is that of a different location.
+        intensity_assumed: Whether I is the world average for the run or a part of it, because no location was set.
+        intensity_fallback_share: Share of the run's operational emissions that uses a fallback intensity, because the
+            configured source had none.
     """
 
     standard: str = "ISO/IEC 21031:2024"
@@ -178,16 +178,16 @@ class Statement(msgspec.Struct, kw_only=True):
 
 
 def sci_json(record: RunRecord) -> str:
-    """Return statements of the software carbon intensity of each stage that had samples, as JSON.
+    """Return a statement of the software carbon intensity of each stage with samples, as JSON.
 
     Raises:
-        RecordError: No stage's samples and emissions are known.
+        RecordError: No stage has known samples and emissions.
     """
     statements = []
     carbon = record.carbon
     boundary = f"{_names(record.devices)} of {', '.join(record.run.hostnames)}"
     if carbon.embodied_grams is None:
-        boundary += "; embodied emissions are not known, and not included"
+        boundary += "; embodied emissions are unknown and not included"
     in_stages = sum(stage.seconds for name, stage in record.stages.items() if name != "other" or stage.samples)
     for name in STAGES:
         stage = record.stages.get(name)
@@ -216,7 +216,7 @@ def sci_json(record: RunRecord) -> str:
             )
         )
     if not statements:
-        msg = "No stage of the run has known samples and emissions, so that there is no score."
+        msg = "No stage of the run has both known samples and known emissions, but a score requires them."
         raise RecordError(msg)
     return msgspec.json.format(msgspec.json.encode(statements), indent=1).decode() + "\n"
 

@@ -1,4 +1,4 @@
-"""Run records -> what training and inference take over the life of a model; pure."""
+"""Energy of training and inference over the lifetime of a model, from run records; pure."""
 
 import math
 import os
@@ -16,13 +16,13 @@ from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord, StageRecord
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True):
-    """What training, or inference, takes.
+    """Energy, emissions and cost of training, or of inference.
 
     Attributes:
-        joules: Energy in J, or None where no part of it is known.
+        joules: Energy in J, or None if no part of it is known.
         kwh: The same in kWh.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it, or None.
-        provenance: ``measured`` where all of it was, else ``estimated``; None where nothing is known.
+        provenance: ``measured`` if all of it was, else ``estimated``; None if nothing is known.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity in ``Lifecycle.currency``, or None.
     """
@@ -36,12 +36,12 @@ class Part(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Shares(msgspec.Struct, kw_only=True, frozen=True):
-    """The share of training in the whole of training and inference, 0 to 1; None where a part is unknown.
+    """The share of training in the sum of training and inference, 0 to 1; None if a part is unknown.
 
     Attributes:
         joules: Of the energy.
         joules_low: Lower end of its 95 % interval.
-        joules_high: Upper end; 1 where training is a lower bound.
+        joules_high: Upper end; 1 if training is a lower bound.
         co2e_grams: Of the emissions.
         cost: Of the cost.
     """
@@ -54,13 +54,13 @@ class Shares(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class BreakEven(msgspec.Struct, kw_only=True, frozen=True):
-    """Where inference has taken as much energy as training.
+    """The point at which inference has used as much energy as training.
 
     Attributes:
         predictions: Number of predictions.
         low: Lower end of its 95 % interval.
-        high: Upper end, or None where there is none: a prediction's energy may be nothing, or training is a lower bound.
-        day: Day of the life on which it comes, counted from 0 at its begin; it may be after its end.
+        high: Upper end, or None if there is none: the energy of a prediction may be 0, or training is a lower bound.
+        day: Day of the lifetime, counted from 0 at its start; it may be after the end of the lifetime.
         day_low: Day of ``low``.
         day_high: Day of ``high``, or None.
     """
@@ -74,23 +74,23 @@ class BreakEven(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
-    """The life of a model.
+    """Training and inference over the lifetime of a model.
 
     Attributes:
-        runs: Number of training runs that are counted, each once.
+        runs: Number of training runs, each counted once.
         per_day: Predictions a day.
-        days: Length of the life in days.
+        days: Length of the lifetime in days.
         predictions: ``per_day`` times ``days``.
-        stage: Stage that tells what a prediction takes: ``predict``, or else ``test``.
-        joules_per_prediction: Energy of a prediction in J, compiling left out.
-        training: All that the training runs took, in all of their stages.
-        inference: What the predictions of the life take.
+        stage: Stage whose energy per sample is used: ``predict``, or else ``test``.
+        joules_per_prediction: Energy of a prediction in J, excluding compilation.
+        training: Sum of all stages of all training runs.
+        inference: All predictions of the lifetime.
         training_share: The share of training in the two.
-        lower_bound: Whether training, its share and the break-even are lower bounds, as a training run's energy is unknown, or
-            its several records differ.
-        break_even: Where inference overtakes training, or None where that is unknown or never comes.
-        provenance: ``estimated`` where any part is.
-        currency: Of the costs; None where the records' differ.
+        lower_bound: Whether training, its share and the break-even are lower bounds, because the energy of a training run is
+            unknown or several records of it differ.
+        break_even: The point at which inference overtakes training, or None if it is unknown or never reached.
+        provenance: ``estimated`` if any part is.
+        currency: Currency of the costs; None if the records have different ones.
         notes: What the reader should know.
     """
 
@@ -111,65 +111,65 @@ class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def load_records(paths: Sequence[Path]) -> list[RunRecord]:
-    """Load run records; below a directory, those of all runs.
+    """Load run records; of a directory, those of all runs below it.
 
     Raises:
-        RecordError: A file is missing or no run record, or a directory holds none.
+        RecordError: A file is missing or not a run record, or a directory contains none.
     """
     records: list[RunRecord] = []
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112 - a method of Path raises where a directory on the way may not be entered
             records.append(load_record(path))
             continue
-        found = find_records(path, _refuse)
+        found = find_records(path, _raise_unlisted)
         if not found:
-            msg = f"There is no run record below {path}: name an {FILE_NAME} or a directory above some."
+            msg = f"There is no run record below {path}: pass an {FILE_NAME} or a directory that contains some."
             raise RecordError(msg)
         records.extend(load_record(file) for file in found)
     return records
 
 
-def _refuse(error: OSError) -> None:
-    msg = f"{error.filename} cannot be listed: {error.strerror}; name directories that can be read."
+def _raise_unlisted(error: OSError) -> None:
+    msg = f"{error.filename} cannot be listed: {error.strerror}; pass directories that can be read."
     raise RecordError(msg) from None
 
 
 def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: float, days: float) -> Lifecycle:
-    """Return what training and inference take over the life of a model.
+    """Return the energy of training and inference over the lifetime of a model.
 
-    All of a training run counts, in all of its stages, whether it completed or failed. The errors of training runs are taken to
-    add up, as those of one kind of hardware do; training and the energy of a prediction are taken as independent. The
-    break-even is their ratio, and its interval that of E. C. Fieller, "Some Problems in Interval Estimation", 1954.
+    A training run counts with all of its stages, whether it completed or failed. The errors of training runs are assumed to add
+    up, as for one kind of hardware; training and the energy of a prediction are assumed to be independent. The break-even is
+    their ratio, with the interval of E. C. Fieller, "Some Problems in Interval Estimation", 1954.
 
     Args:
-        training: Records of the training runs. One run's several records count once, as the longest: a run that is resumed from
-            a checkpoint holds what came before it, and not what others of its records spent after it. Unless they are all
-            alike, training is a lower bound.
-        prediction: The record whose stage ``predict``, or else ``test``, tells the energy of a prediction.
+        training: Records of the training runs. Several records of one run count once, and the longest one is used: a run that
+            is resumed from a checkpoint includes what came before the checkpoint, but not what the run's other records used
+            after it. If the records differ, training is a lower bound.
+        prediction: The record whose stage ``predict``, or else ``test``, has the energy of a prediction.
         per_day: Predictions a day.
-        days: Length of the life in days.
+        days: Length of the lifetime in days.
 
     Raises:
-        ConfigurationError: A number is not above 0, the two make too many predictions, or no training run is given.
-        RecordError: The record tells no energy of a prediction.
+        ConfigurationError: A number is not above 0, the number of predictions is too large, or no training run is given.
+        RecordError: The record has no energy of a prediction.
     """
     for name, value in (("predictions a day", per_day), ("days", days)):
         if not 0 < value < math.inf:
             msg = f"The number of {name} is {value:g}; give one above 0."
             raise ConfigurationError(msg)
     if not training:
-        msg = "No training run is given; name the record of at least one."
+        msg = "No training run is given; pass the record of at least one."
         raise ConfigurationError(msg)
-    runs = _distinct(training)
-    name, stage, per_sample = _predicting(prediction)
+    runs = _longest_of_each_run(training)
+    name, stage, per_sample = _prediction_stage(prediction)
     predictions = per_day * days
     if not math.isfinite(predictions * per_sample):
-        msg = f"{per_day:g} predictions a day for {days:g} days are too many to reckon with; give fewer."
+        msg = f"{per_day:g} predictions a day for {days:g} days are too many to calculate with; give fewer."
         raise ConfigurationError(msg)
     currency = prediction.total.currency if {run.total.currency for run in runs} == {prediction.total.currency} else None
-    trained = _training(runs, currency)
-    inferred = _inference(stage, per_sample, predictions, currency)
-    lower_bound = any(run.total.joules is None or _differs(run, training) for run in runs)
+    trained = _sum_of_training(runs, currency)
+    inferred = _scale_to_inference(stage, per_sample, predictions, currency)
+    lower_bound = any(run.total.joules is None or _has_other_records(run, training) for run in runs)
     even = _break_even(trained, per_sample, stage.relative_uncertainty, per_day, lower_bound=lower_bound)
     return Lifecycle(
         runs=len(runs),
@@ -189,7 +189,7 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     )
 
 
-def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
+def _longest_of_each_run(records: Sequence[RunRecord]) -> list[RunRecord]:
     runs: dict[str, RunRecord] = {}
     for record in records:
         known = runs.get(record.run.id)
@@ -198,32 +198,32 @@ def _distinct(records: Sequence[RunRecord]) -> list[RunRecord]:
     return list(runs.values())
 
 
-def _differs(run: RunRecord, records: Sequence[RunRecord]) -> bool:
-    """Return whether another record of this run may hold energy that it does not hold.
+def _has_other_records(run: RunRecord, records: Sequence[RunRecord]) -> bool:
+    """Return whether another record of this run may include energy that this one lacks.
 
-    Nothing in the records tells a branch of a run, resumed from its checkpoint, from an early copy of the file.
+    The records do not show whether another one is a branch, resumed from a checkpoint, or an early copy of the file.
     """
     return any(record.run.id == run.run.id and record != run for record in records)
 
 
-def _predicting(record: RunRecord) -> tuple[str, StageRecord, float]:
+def _prediction_stage(record: RunRecord) -> tuple[str, StageRecord, float]:
     for name in ("predict", "test"):
         stage = record.stages.get(name)
         if stage is not None and stage.joules_per_sample is not None:
             return name, stage, stage.joules_per_sample
     msg = (
-        f"Run {record.run.id[:8]} tells no energy of a prediction: name a record whose stage predict, or test, "
-        "has samples and a device that was read."
+        f"Run {record.run.id[:8]} has no energy of a prediction: pass a record whose stage predict, or test, "
+        "has samples and a measured device."
     )
     raise RecordError(msg)
 
 
-def _training(runs: Sequence[RunRecord], currency: str | None) -> Part:
+def _sum_of_training(runs: Sequence[RunRecord], currency: str | None) -> Part:
     known = [run for run in runs if run.total.joules is not None]
     joules = known_sum([run.total.joules for run in known])
-    # A run without energy has no doubt about it either.
+    # A run without energy adds no uncertainty.
     half = known_sum([_half_width(run) for run in known if run.total.joules])
-    return _part(
+    return _make_part(
         joules,
         relative_uncertainty=half / joules if half is not None and joules else None,
         provenance=_provenance([run.total.provenance for run in known]),
@@ -237,22 +237,22 @@ def _half_width(run: RunRecord) -> float | None:
     return None if share is None or run.total.joules is None else share * run.total.joules
 
 
-def _inference(stage: StageRecord, per_sample: float, predictions: float, currency: str | None) -> Part:
+def _scale_to_inference(stage: StageRecord, per_sample: float, predictions: float, currency: str | None) -> Part:
     joules = per_sample * predictions
 
-    def scaled(of_stage: float | None) -> float | None:
+    def scale(of_stage: float | None) -> float | None:
         return None if of_stage is None or not stage.joules else of_stage / stage.joules * joules
 
-    return _part(
+    return _make_part(
         joules,
         relative_uncertainty=stage.relative_uncertainty,
         provenance=stage.provenance,
-        co2e_grams=scaled(stage.co2e_grams),
-        cost=None if currency is None else scaled(stage.cost),
+        co2e_grams=scale(stage.co2e_grams),
+        cost=None if currency is None else scale(stage.cost),
     )
 
 
-def _part(
+def _make_part(
     joules: float | None,
     *,
     relative_uncertainty: float | None,
@@ -317,32 +317,32 @@ def _notes(
     both = any(run.run.id == prediction.run.id for run in runs)
     everything = [*runs] if both else [*runs, prediction]
     if both:
-        yield f"Run {prediction.run.id[:8]}, which tells what a prediction takes, is among the training runs: it counts as one."
+        yield f"Run {prediction.run.id[:8]} provides the energy of a prediction and is also counted as a training run."
     for run in runs:
-        yield from _notes_of(run, training)
+        yield from _notes_on_run(run, training)
     for run in everything:
         if run.run.status == "running":
-            yield f"Run {run.run.id[:8]} is still running, or was killed: it counts as of now."
+            yield f"Run {run.run.id[:8]} is still running or was killed; its current values are used."
     unpriced = [run.run.id[:8] for run in everything if run.total.cost is None and run.total.joules is not None]
     priced = any(run.total.cost is not None for run in everything)
     if priced and currency is None:
         currencies = ", ".join(sorted({run.total.currency for run in everything}))
-        yield f"The cost is unknown: the records are in several currencies ({currencies})."
+        yield f"The cost is unknown: the records have several currencies ({currencies})."
     elif priced and unpriced:
-        yield f"The cost is unknown where no price was named: run {', '.join(unpriced)}."
+        yield f"The cost is unknown, because no price was set for run {', '.join(unpriced)}."
     if any(run.carbon.assumed and run.total.co2e_grams is not None for run in everything):
-        yield "The grams are, at least in part, by the world's average intensity: nobody named a place."
+        yield "The emissions are based, at least in part, on the world average intensity, because no location was set."
 
 
-def _notes_of(run: RunRecord, training: Sequence[RunRecord]) -> Iterator[str]:
+def _notes_on_run(run: RunRecord, training: Sequence[RunRecord]) -> Iterator[str]:
     name = run.run.id[:8]
     times = sum(record.run.id == run.run.id for record in training)
-    if _differs(run, training):
+    if _has_other_records(run, training):
         yield (
-            f"Run {name} is there {times} times, and its records differ: the longest is counted, and the others may hold "
-            "energy that it does not; training, its share and the break-even are lower bounds."
+            f"Run {name} has {times} records that differ: the longest one is used, and the others may include energy that it "
+            "lacks; training, its share and the break-even are lower bounds."
         )
     elif times > 1:
-        yield f"Run {name} is there {times} times; it is counted once."
+        yield f"Run {name} has {times} records; it is counted once."
     if run.total.joules is None:
         yield f"The energy of run {name} is unknown: training, its share and the break-even are lower bounds."

@@ -1,4 +1,4 @@
-"""Files with a picture, by matplotlib, an optional extra."""
+"""Picture files, drawn with matplotlib (an optional extra)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ _DPI = 150
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of so many inches.
+    """Return an empty figure of this size in inches.
 
     Raises:
         ConfigurationError: matplotlib is missing.
@@ -20,31 +20,31 @@ def new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
     except ImportError:
-        msg = "A picture needs matplotlib: pip install 'ml-energy-callbacks[plot]', or leave out --plot."
+        msg = "Pictures require matplotlib: pip install 'ml-energy-callbacks[plot]', or omit --plot."
         raise ConfigurationError(msg) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def check_picture(path: Path) -> None:
-    """Check, before work starts, that a picture can be written.
+    """Check that a picture can be written, before the work starts.
 
     Args:
-        path: Where, with the ending of its format.
+        path: The picture file; its suffix selects the format.
 
     Raises:
-        ConfigurationError: matplotlib is missing, does not know the format, or there is no such folder.
+        ConfigurationError: matplotlib is missing or does not support the format, or the folder does not exist.
     """
     known = new_figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in known:
-        msg = f"{path} is no picture that can be written; end its name with .png, .svg or .pdf."
+        msg = f"{path} has no supported picture format; use a name that ends in .png, .svg or .pdf."
         raise ConfigurationError(msg)
     if not path.parent.is_dir():
-        msg = f"There is no folder {path.parent} for the picture; make it, or name another."
+        msg = f"The folder {path.parent} for the picture does not exist; create it or use another one."
         raise ConfigurationError(msg)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure.
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure to a file.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -53,5 +53,5 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(path, dpi=_DPI)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        msg = f"The picture {path} cannot be written: {reason}; name a file such as life.png in a folder that is there."
+        msg = f"The picture {path} cannot be written: {reason}; use a file such as life.png in an existing folder."
         raise ConfigurationError(msg) from None

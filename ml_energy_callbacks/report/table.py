@@ -1,4 +1,4 @@
-"""A run record -> tables for a terminal."""
+"""A run record as tables for a terminal, and as a summary line."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,12 +9,12 @@ from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord
-from ml_energy_callbacks.report.hints import hints
-from ml_energy_callbacks.report.people import for_people
+from ml_energy_callbacks.report.emissions import emission_lines
+from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
 
 _SHOWN_STATUS = {
-    "running": "still running, or killed",
+    "running": "still running or killed",
     "completed": "completed",
     "stopped": "stopped",
     "failed": "failed",
@@ -23,26 +23,26 @@ _SHOWN_STATUS = {
 _MOST_HINTS = 3
 
 _LONG_WAIT = 0.02
-"""Of the run's time: what processes waited for each other, from which on it is told."""
+"""Share of the run's time: if processes waited longer for each other, the report says so."""
 
 _BASES = {
     "lifecycle": "lifecycle emissions",
-    "direct": "what the power stations emit",
+    "direct": "direct emissions of power stations",
     "mixed": "lifecycle and direct factors mixed",
 }
 
 
 def summary(record: RunRecord) -> str:
-    """Return the run in one line, and what would have saved energy in one line each."""
-    return "\n".join([_sentence(record), *_hints(record)])
+    """Return the run in one line, and one line for each hint on how to save energy."""
+    return "\n".join([_summary_line(record), *_hint_lines(record)])
 
 
-def _hints(record: RunRecord) -> Iterator[str]:
-    for hint in hints(record)[:_MOST_HINTS]:
+def _hint_lines(record: RunRecord) -> Iterator[str]:
+    for hint in find_hints(record)[:_MOST_HINTS]:
         yield f"Hint: {hint.text}"
 
 
-def _sentence(record: RunRecord) -> str:
+def _summary_line(record: RunRecord) -> str:
     total = record.total
     energy = "unknown energy" if total.joules is None else f"{quantity(total.joules, 'J')}"
     if total.joules is not None:
@@ -63,20 +63,20 @@ def _sentence(record: RunRecord) -> str:
 
 
 def render(record: RunRecord) -> Group:
-    """Return the tables of stages, phases and devices, with what the reader should know below them."""
+    """Return the tables of stages, phases and devices, followed by notes."""
     status = _SHOWN_STATUS[record.run.status]
     reason = f" ({record.run.reason})" if record.run.reason else ""
     head = Text(f"Run {record.run.id[:8]}, {record.run.framework}, {record.run.started_at}: {status}{reason}")
     parts: list[RenderableType] = [head, _stage_table(record), _phase_table(record), _device_table("Devices", record.devices)]
     if record.whole_machine:
-        parts.append(_device_table("The whole machine, not part of the total", record.whole_machine))
+        parts.append(_device_table("Whole machine (not part of the total)", record.whole_machine))
     if record.process is not None:
-        parts.append(_device_table("This job's share of it", record.process.devices))
+        parts.append(_device_table("Share of this job (part of the total)", record.process.devices))
     if len(record.nodes) > 1:
         parts.append(_node_table(record))
     if record.ranks:
         parts.append(_rank_table(record))
-    return Group(*parts, *(Text(line) for line in _footer(record)))
+    return Group(*parts, *(Text(line) for line in _notes(record)))
 
 
 def _stages(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
@@ -88,8 +88,8 @@ def _stages(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(columns):
-        left = i == 0 or column in ("how", "device")
-        table.add_column(column, justify="left" if left else "right", no_wrap=i == 0 or column == "how", overflow="fold")
+        left = i == 0 or column in ("provenance", "device")
+        table.add_column(column, justify="left" if left else "right", no_wrap=i == 0 or column == "provenance", overflow="fold")
     return table
 
 
@@ -102,7 +102,7 @@ def _stage_table(record: RunRecord) -> Table:
         *(("above\nidle",) if idle else ()),
         *("Wh/1000\nsamples", "gCO2e"),
         *((record.total.currency,) if money else ()),
-        "how",
+        "provenance",
     )
     for name, stage in _stages(record):
         per_sample = stage.joules_per_sample
@@ -134,18 +134,18 @@ def _stage_table(record: RunRecord) -> Table:
 
 
 def _phase_table(record: RunRecord) -> Table:
-    table = _table("Phases", "stage", "phase", "seconds", "joules", "split known to")
+    table = _table("Phases", "stage", "phase", "seconds", "joules", "uncertainty\nof the split")
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():
             if phase.seconds is None:
-                continue  # the footer says why there is none
-            known = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
-            table.add_row(name, phase_name, quantity(phase.seconds), quantity(phase.joules), known)
+                continue  # the notes give the reason
+            split = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
+            table.add_row(name, phase_name, quantity(phase.seconds), quantity(phase.joules), split)
     return table
 
 
 def _device_table(title: str, devices: Sequence[DeviceRecord]) -> Table:
-    table = _table(title, "id", "device", "joules", "missing s", "how")
+    table = _table(title, "id", "device", "joules", "missing s", "provenance")
     for device in devices:
         table.add_row(
             device.id,
@@ -193,21 +193,22 @@ def _rank_table(record: RunRecord) -> Table:
     return table
 
 
-def _job(record: RunRecord) -> Iterator[str]:
-    """Say what a job lacks, and which process the others waited for."""
+def _job_notes(record: RunRecord) -> Iterator[str]:
+    """Return notes on processes that reported no data, and on the process that the others waited for."""
     missing, ranks = record.run.missing_ranks, record.ranks
     if missing:
-        names = ", ".join(map(str, missing))
-        yield f"Of the job's {record.run.world_size} processes these told nothing, and their energy is missing: rank {names}."
-    if len(ranks) < 2:  # noqa: PLR2004 - there is nobody to wait for
+        *others, last = map(str, missing)
+        names = f"Ranks {', '.join(others)} and {last}" if others else f"Rank {last}"
+        yield f"{names} of {record.run.world_size} reported no data; {'their' if others else 'its'} energy is not included."
+    if len(ranks) < 2:  # noqa: PLR2004 - a single process waits for no other
         return
-    last, first = (pick(ranks, key=lambda rank: rank.barrier_seconds) for pick in (min, max))
-    if first.barrier_seconds - last.barrier_seconds > _LONG_WAIT * record.total.seconds:
-        waited = [rank.barrier_joules for rank in ranks if rank is not last and rank.barrier_joules is not None]
-        used = f", and used {quantity(sum(waited), 'J')} in that time" if waited else ""
+    slowest, fastest = (pick(ranks, key=lambda rank: rank.barrier_seconds) for pick in (min, max))
+    if fastest.barrier_seconds - slowest.barrier_seconds > _LONG_WAIT * record.total.seconds:
+        waited = [rank.barrier_joules for rank in ranks if rank is not slowest and rank.barrier_joules is not None]
+        used = f" and used {quantity(sum(waited), 'J')} meanwhile" if waited else ""
         yield (
-            f"Rank {last.rank} came last to the ends of epochs: others waited there for up to "
-            f"{quantity(first.barrier_seconds, 's')}{used}."
+            f"Rank {slowest.rank} was the last to reach the ends of epochs: the others waited up to "
+            f"{quantity(fastest.barrier_seconds, 's')}{used}."
         )
 
 
@@ -215,44 +216,44 @@ def _share(part: float | None, whole: float | None) -> str:
     return UNKNOWN if part is None or not whole else f"{part / whole:.0%}".replace("%", " %")
 
 
-def _origin(carbon: CarbonRecord) -> Iterator[str]:
-    """Say where the grams come from."""
-    place = carbon.location or "no place named"
+def _carbon_notes(carbon: CarbonRecord) -> Iterator[str]:
+    """Return notes on the carbon intensity and on what emissions and cost include."""
+    place = carbon.location or "no location set"
     year = f", {carbon.data_year}" if carbon.data_year else ""
     basis = "" if carbon.basis == "unknown" else f"; {_BASES[carbon.basis]}"
     yield f"Carbon: {quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')} ({place}; {carbon.source}{year}{basis})."
     values = {interval.intensity_g_per_kwh for interval in carbon.intervals}
     if len(values) > 1:
         low, high = quantity(min(values), "g"), quantity(max(values), "g")
-        yield f"It changed between {low} and {high}: the mean is weighted by energy."
+        yield f"The intensity varied between {low} and {high}; the mean is weighted by energy."
     if carbon.note is not None:
         yield carbon.note
     if carbon.renewable_share is not None and carbon.low_carbon_share is not None:
         renewable, low = _share(carbon.renewable_share, 1), _share(carbon.low_carbon_share, 1)
-        yield f"Of the electricity there, {renewable} is renewable and {low} low in carbon (nuclear power included)."
+        yield f"The electricity there is {renewable} renewable and {low} low-carbon (nuclear power included)."
     if carbon.water_litres is not None:
         yield f"Water: {quantity(carbon.water_litres, 'litres')} at {quantity(carbon.wue, 'litres per kWh')}."
     if carbon.embodied_grams is not None:
-        yield f"Beside that, {quantity(carbon.embodied_grams, 'g CO2e')} of the machine's making fall to the run's time."
+        yield f"Embodied emissions, not included above: {quantity(carbon.embodied_grams, 'g CO2e')} for the time of this run."
     if carbon.offset_grams is not None:
-        yield f"Offsets of {quantity(carbon.offset_grams, 'g CO2e')} were named; nothing is subtracted for them."
+        yield f"Offsets of {quantity(carbon.offset_grams, 'g CO2e')} are not subtracted."
     if carbon.pue != 1:
         yield f"Grams and cost include the data centre's PUE of {carbon.pue:g}; joules do not."
 
 
-def _latencies(record: RunRecord) -> Iterator[str]:
+def _latency_notes(record: RunRecord) -> Iterator[str]:
     for name, stage in _stages(record):
-        if (told := stage.latency) is not None:
-            times = [quantity(value * 1000, "ms") for value in (told.p50_s, told.p95_s, told.p99_s)]
-            yield f"Batches of {name} took {times[0]} at the median, 95 % of them up to {times[1]}, 99 % up to {times[2]}."
+        if (latency := stage.latency) is not None:
+            p50, p95, p99 = (quantity(value * 1000, "ms") for value in (latency.p50_s, latency.p95_s, latency.p99_s))
+            yield f"Latency of a batch of {name}: p50 {p50}, p95 {p95}, p99 {p99}."
 
 
-def _footer(record: RunRecord) -> Iterator[str]:
-    yield from _job(record)
-    yield from _latencies(record)
-    yield from _origin(record.carbon)
-    yield from for_people(record)
-    yield from _hints(record)
+def _notes(record: RunRecord) -> Iterator[str]:
+    yield from _job_notes(record)
+    yield from _latency_notes(record)
+    yield from _carbon_notes(record.carbon)
+    yield from emission_lines(record)
+    yield from _hint_lines(record)
     reasons: dict[str, list[str]] = {}
     for name, stage in _stages(record):
         for phase_name, phase in stage.phases.items():
@@ -262,8 +263,8 @@ def _footer(record: RunRecord) -> Iterator[str]:
         yield f"{', '.join(names)}: {reason}"
     compiled = sum(stage.compile_samples for stage in record.stages.values())
     if compiled:
-        yield f"J per sample leaves out the phase compile and the {compiled:,} samples that passed in it."
+        yield f"J/sample excludes compilation ({compiled:,} samples)."
     for reason in () if record.process is None else record.process.unknown.values():
-        yield f"No share: {reason}"
+        yield f"Share of this job unknown: {reason}"
     for warning in record.warnings:
         yield f"Note: {warning}"

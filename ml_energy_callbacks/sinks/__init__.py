@@ -1,1 +1,1 @@
-"""A meter's figures where services are watched: :mod:`.prometheus` and :mod:`.opentelemetry`, each an optional extra."""
+"""Exports a meter to monitoring systems: :mod:`.prometheus` and :mod:`.opentelemetry`, each an optional extra."""

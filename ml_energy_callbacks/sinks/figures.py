@@ -1,4 +1,4 @@
-"""A run record -> the figures that are told of it, with their names and labels; pure."""
+"""The figures of a run record that are exported, with their names and labels; pure."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 from ml_energy_callbacks.record.schema import BesideRecord, DeviceRecord, RunRecord, StageRecord
 
 Labels = tuple[str | None, ...]
-"""Values of a figure's labels, in their order; None where one is not known."""
+"""Values of a figure's labels, in their order; None if a value is unknown."""
 
 _Values = Iterator[tuple[Labels, float | None]]
 
@@ -17,17 +17,17 @@ _DEVICE: Final = ("device", "kind", "name", "provenance")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Figure:
-    """A figure, and how it is named.
+    """An exported figure with its names.
 
     Attributes:
         name: Name in OpenTelemetry; ``hw.energy`` and ``hw.host.energy`` are those of its semantic conventions for hardware
             (https://opentelemetry.io/docs/specs/semconv/hardware/common/).
         prometheus: Name in Prometheus, to which a counter's ``_total`` is added.
-        unit: As UCUM spells it.
-        help: What it is, in one sentence.
+        unit: The unit in UCUM notation.
+        help: Description in one sentence.
         labels: Names of its labels.
-        values: Returns its values in a record, each with its labels; None for what is not known.
-        counter: Whether it only grows.
+        values: Returns its values in a record, each with its labels; unknown values are None.
+        counter: Whether it is a counter, which never decreases.
     """
 
     name: str
@@ -39,74 +39,74 @@ class Figure:
     counter: bool = True
 
 
-def observe(record: RunRecord) -> dict[Figure, list[tuple[Labels, float]]]:
-    """Return the values of every figure, each with its labels; what is not known is absent."""
+def read_figures(record: RunRecord) -> dict[Figure, list[tuple[Labels, float]]]:
+    """Return the values of every figure, each with its labels; unknown values are absent."""
     return {figure: [(labels, value) for labels, value in figure.values(record) if value is not None] for figure in FIGURES}
 
 
-def _device(device: DeviceRecord) -> Labels:
+def _device_labels(device: DeviceRecord) -> Labels:
     return device.id, device.kind, device.name, device.provenance
 
 
 def _joules(record: RunRecord) -> _Values:
-    devices = {device.id: _device(device) for device in record.devices}
-    for stage, told in record.stages.items():
-        for name, joules in told.devices.items():
+    devices = {device.id: _device_labels(device) for device in record.devices}
+    for stage, figures in record.stages.items():
+        for name, joules in figures.devices.items():
             yield (*devices[name], stage), joules
 
 
-def _beside(devices: Sequence[BesideRecord]) -> _Values:
+def _stage_joules(devices: Sequence[BesideRecord]) -> _Values:
     for device in devices:
         for stage, joules in device.stages.items():
-            yield (*_device(device), stage), joules
+            yield (*_device_labels(device), stage), joules
 
 
 def _host_joules(record: RunRecord) -> _Values:
-    return _beside(record.whole_machine)
+    return _stage_joules(record.whole_machine)
 
 
 def _process_joules(record: RunRecord) -> _Values:
-    return _beside([] if record.process is None else record.process.devices)
+    return _stage_joules([] if record.process is None else record.process.devices)
 
 
 def _phase_joules(record: RunRecord) -> _Values:
-    for stage, told in record.stages.items():
-        for phase, split in told.phases.items():
+    for stage, figures in record.stages.items():
+        for phase, split in figures.phases.items():
             yield (stage, phase), split.joules
 
 
 def _seconds(record: RunRecord) -> _Values:
-    for stage, told in record.stages.items():
-        for phase, split in told.phases.items():
+    for stage, figures in record.stages.items():
+        for phase, split in figures.phases.items():
             yield (stage, phase), split.seconds
 
 
 def _of_stage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunRecord], _Values]:
     def values(record: RunRecord) -> _Values:
-        for stage, told in record.stages.items():
-            yield (stage,), quantity(told)
+        for stage, figures in record.stages.items():
+            yield (stage,), quantity(figures)
 
     return values
 
 
 def _cost(record: RunRecord) -> _Values:
-    for stage, told in record.stages.items():
-        yield (stage, record.total.currency), told.cost
+    for stage, figures in record.stages.items():
+        yield (stage, record.total.currency), figures.cost
 
 
 def _missing(record: RunRecord) -> _Values:
     for device in chain(record.devices, record.whole_machine):
-        yield _device(device), device.missing_s
+        yield _device_labels(device), device.missing_s
 
 
 def _uncertainty(record: RunRecord) -> _Values:
     for device in chain(record.devices, record.whole_machine):
-        yield _device(device), None if device.joules is None else device.relative_uncertainty
+        yield _device_labels(device), None if device.joules is None else device.relative_uncertainty
 
 
 def _intensity(record: RunRecord) -> _Values:
     carbon = record.carbon
-    known = record.total.co2e_grams is not None  # else it may still be asked for
+    known = record.total.co2e_grams is not None  # else the intensity may not be known yet
     labels = (carbon.location, carbon.source, carbon.basis, str(carbon.assumed).lower())
     yield labels, carbon.intensity_g_per_kwh if known else None
 
@@ -117,7 +117,7 @@ FIGURES: Final = (
         "hw.host.energy",
         "ml_energy_host_joules",
         "J",
-        "Energy of the whole machine by a meter of its own, which holds that of the devices.",
+        "Energy of the whole machine, from a separate meter; includes the energy of the devices.",
         (*_DEVICE, "stage"),
         _host_joules,
     ),
@@ -125,7 +125,7 @@ FIGURES: Final = (
         "ml.energy.process",
         "ml_energy_process_joules",
         "J",
-        "This job's share of a device's energy, which is part of it.",
+        "This job's share of a device's energy; part of it.",
         (*_DEVICE, "stage"),
         _process_joules,
     ),
@@ -133,7 +133,7 @@ FIGURES: Final = (
         "ml.energy.phase",
         "ml_energy_phase_joules",
         "J",
-        "The devices' energy again, by phase, where phases can be told apart.",
+        "Energy of the devices by phase; absent while phases cannot be separated.",
         ("stage", "phase"),
         _phase_joules,
     ),
@@ -142,7 +142,7 @@ FIGURES: Final = (
         "ml.energy.batches",
         "ml_energy_batches",
         "{batch}",
-        "Batches, or requests, that ended.",
+        "Completed batches or requests.",
         ("stage",),
         _of_stage(lambda stage: stage.batches),
     ),
@@ -150,7 +150,7 @@ FIGURES: Final = (
         "ml.energy.samples",
         "ml_energy_samples",
         "{sample}",
-        "Samples in them.",
+        "Samples in completed batches.",
         ("stage",),
         _of_stage(lambda stage: stage.samples),
     ),
@@ -158,7 +158,7 @@ FIGURES: Final = (
         "ml.energy.co2e",
         "ml_energy_co2e_grams",
         "g",
-        "Emissions in g CO2e, with the data centre's overhead (PUE).",
+        "Emissions in g CO2e, including the data centre's overhead (PUE).",
         ("stage",),
         _of_stage(lambda stage: stage.co2e_grams),
     ),
@@ -166,7 +166,7 @@ FIGURES: Final = (
         "ml.energy.cost",
         "ml_energy_cost",
         "{currency}",
-        "Cost of the electricity, with the data centre's overhead (PUE).",
+        "Cost of the electricity, including the data centre's overhead (PUE).",
         ("stage", "currency"),
         _cost,
     ),
@@ -174,7 +174,7 @@ FIGURES: Final = (
         "ml.energy.missing",
         "ml_energy_missing_seconds",
         "s",
-        "Time in which a device could not be read.",
+        "Time during which a device could not be read.",
         _DEVICE,
         _missing,
     ),
@@ -191,7 +191,7 @@ FIGURES: Final = (
         "ml.energy.carbon_intensity",
         "ml_energy_carbon_intensity_grams_per_kwh",
         "g/kW.h",
-        "What a kWh emitted in g CO2e, on the mean of the run by energy, without PUE.",
+        "Carbon intensity in g CO2e per kWh: energy-weighted mean of the run, without PUE.",
         ("location", "source", "basis", "assumed"),
         _intensity,
         counter=False,

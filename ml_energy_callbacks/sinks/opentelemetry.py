@@ -1,4 +1,4 @@
-"""A meter's figures for OpenTelemetry: asynchronous instruments that are asked whenever metrics are exported."""
+"""OpenTelemetry: asynchronous instruments whose values are read at each export."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,74 +10,74 @@ import ml_energy_callbacks
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.sinks.figures import FIGURES, Figure, Labels
-from ml_energy_callbacks.sinks.teller import Teller
+from ml_energy_callbacks.sinks.meter_reader import MeterReader
 
 try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 except ImportError as error:
-    _msg = "ml_energy_callbacks.sinks.opentelemetry needs its API: pip install 'ml-energy-callbacks[opentelemetry]'"
+    _msg = "ml_energy_callbacks.sinks.opentelemetry requires its API: pip install 'ml-energy-callbacks[opentelemetry]'"
     raise ImportError(_msg) from error
 
 _ATTRIBUTES: Final = {"device": "hw.id", "kind": "hw.type", "name": "hw.name"}
 _TYPES: Final = {"dram": "memory"}
 
 
-class _Round:
-    """One look at the meter for all instruments of an export, which OpenTelemetry asks one by one."""
+class _Export:
+    """Reads the meter once for all instruments of an export, which OpenTelemetry calls one by one."""
 
-    def __init__(self, teller: Teller) -> None:
-        self.teller = teller
+    def __init__(self, reader: MeterReader) -> None:
+        self.reader = reader
         self._lock = threading.Lock()
-        self._told: Mapping[Figure, Sequence[tuple[Labels, float]]] = {}
-        self._left: set[Figure] = set()
+        self._values: Mapping[Figure, Sequence[tuple[Labels, float]]] = {}
+        self._pending: set[Figure] = set()
 
-    def ask(self, figure: Figure, _: CallbackOptions) -> Iterator[Observation]:
-        """Yield the values of a figure; whoever asks for the same one again begins the next round."""
+    def observe_figure(self, figure: Figure, _: CallbackOptions) -> Iterator[Observation]:
+        """Yield the values of a figure; a second call for the same figure starts the next export."""
         with self._lock:
-            if figure not in self._left:
-                self._told, self._left = self.teller.tell(), set(FIGURES)
-            self._left.remove(figure)
-            values = self._told.get(figure, ())
+            if figure not in self._pending:
+                self._values, self._pending = self.reader.read(), set(FIGURES)
+            self._pending.remove(figure)
+            values = self._values.get(figure, ())
         for labels, value in values:
             yield Observation(value, _attributes(figure, labels))
 
 
-# A provider's instruments cannot be taken out of it again.
-_rounds: WeakKeyDictionary[MeterProvider, _Round] = WeakKeyDictionary()
+# Instruments cannot be removed from a provider.
+_exports: WeakKeyDictionary[MeterProvider, _Export] = WeakKeyDictionary()
 
 
 def observe(meter: EnergyMeter, meter_provider: MeterProvider | None = None) -> None:
-    """Tell a meter's figures whenever the provider's readers collect metrics; no device is read for it.
+    """Export a meter's figures whenever the provider's readers collect metrics; no device is read.
 
-    The meter may be started later, and be stopped and started again. What is not known is absent. No meter is kept alive: of
-    one that is gone nothing is told any more. Another meter takes the place of one that is gone or has stopped.
+    The meter can be started later, stopped, and started again. Unknown values are absent. The exporter does not keep the meter
+    alive, and exports nothing once it no longer exists. Another meter replaces one that has stopped or no longer exists.
 
     Args:
         meter: The meter, such as a callback's ``meter``.
         meter_provider: The provider; None for the global one.
 
     Raises:
-        ConfigurationError: That is no meter or no provider, or the provider's readers are told of a meter already.
+        ConfigurationError: The meter or the provider is not one, or the provider already exports a meter.
     """
-    teller = Teller(meter)
-    provider = get_meter_provider() if meter_provider is None else _checked(meter_provider)
-    known = _rounds.get(provider)
-    if known is not None:
-        if known.teller.needed:
-            msg = "The provider is told of a meter already: stop that one first, or use one meter for all."
+    reader = MeterReader(meter)
+    provider = get_meter_provider() if meter_provider is None else _check_provider(meter_provider)
+    existing = _exports.get(provider)
+    if existing is not None:
+        if existing.reader.in_use:
+            msg = "The provider already exports a meter: stop that meter first, or use one meter for all."
             raise ConfigurationError(msg)
-        known.teller = teller
+        existing.reader = reader
         return
-    _rounds[provider] = each = _Round(teller)
+    _exports[provider] = export = _Export(reader)
     instruments = provider.get_meter("ml_energy_callbacks", ml_energy_callbacks.__version__)
     for figure in FIGURES:
         create = instruments.create_observable_counter if figure.counter else instruments.create_observable_gauge
-        create(figure.name, [partial(each.ask, figure)], figure.unit, figure.help)
+        create(figure.name, [partial(export.observe_figure, figure)], figure.unit, figure.help)
 
 
-def _checked(provider: object) -> MeterProvider:
+def _check_provider(provider: object) -> MeterProvider:
     if not isinstance(provider, MeterProvider):
-        msg = f"{provider!r} is no meter provider; give a MeterProvider of opentelemetry, or none for the global one."
+        msg = f"{provider!r} is not a meter provider; pass a MeterProvider of opentelemetry, or omit it to use the global one."
         raise ConfigurationError(msg)
     return provider
 

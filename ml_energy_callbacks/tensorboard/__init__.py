@@ -1,1 +1,1 @@
-"""Energy in TensorBoard."""
+"""Event files, panels and HParams for TensorBoard."""

@@ -1,6 +1,6 @@
-"""An event file: what TensorBoard reads, written with nothing but the package ``tensorboard``.
+"""Event files for TensorBoard, written with the package ``tensorboard`` only.
 
-Its own ``EventFileWriter`` loads TensorFlow wherever that is installed, which takes seconds.
+Its own ``EventFileWriter`` imports TensorFlow if that is installed, which takes seconds.
 """
 
 import itertools
@@ -15,21 +15,21 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 SUB_RUN = "energy"
-"""Our run, below the user's."""
+"""Name of the energy run, below the user's run."""
 
 _serial = itertools.count()
 
 
 def sub_run(log_dir: Path) -> Path:
-    """Return the folder of our run below the user's run."""
+    """Return the folder of the energy run below the user's run."""
     return log_dir / SUB_RUN
 
 
 class EventFile:
-    """A new event file in a folder; it is open only while something is added, so that nobody has to close it."""
+    """A new event file in a folder; it is only open during a write, so it need not be closed."""
 
     def __init__(self, folder: Path) -> None:
-        """Create the folder where it is missing, and the file.
+        """Create the file, and the folder if it is missing.
 
         Raises:
             OSError: The folder cannot be written.
@@ -37,9 +37,9 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_serial)}.energy"
         self.path = folder / name
-        self.add(Event(file_version="brain.Event:2"))
+        self.add_event(Event(file_version="brain.Event:2"))
 
-    def add(self, event: Event) -> None:
+    def add_event(self, event: Event) -> None:
         """Append an event, at the current wall-clock time.
 
         Raises:
@@ -50,6 +50,6 @@ class EventFile:
             RecordWriter(file).write(event.SerializeToString())
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Append scalars by their tags; raises as :meth:`add`."""
+        """Append scalars by their tags; raises as :meth:`add_event`."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self.add(Event(step=step, summary=Summary(value=values)))
+        self.add_event(Event(step=step, summary=Summary(value=values)))

@@ -1,7 +1,7 @@
-"""A run of ours in TensorBoard's tab HParams, whose table has a row for each run that says its hyper-parameters.
+"""The row of the energy run in TensorBoard's tab HParams, which has a row for each run with hyper-parameters.
 
-Of what a run says more than once, the first is shown. So ours are those of our run below the user's, and never stand in the way
-of what the user writes, now or later.
+If a run logs hyper-parameters more than once, the first are shown. These are therefore logged in a run of their own, below the
+user's run, so that they never replace what the user logs.
 """
 
 import time
@@ -28,4 +28,4 @@ def add_hyperparameters(file: EventFile, hyperparameters: Mapping[str, float | s
         else:
             session.hparams[name].number_value = value
     about = metadata.create_summary_metadata(HParamsPluginData(session_start_info=session))
-    file.add(Event(summary=Summary(value=[Summary.Value(tag=metadata.SESSION_START_INFO_TAG, metadata=about)])))
+    file.add_event(Event(summary=Summary(value=[Summary.Value(tag=metadata.SESSION_START_INFO_TAG, metadata=about)])))

@@ -1,7 +1,7 @@
-"""The energy panels: a layout for TensorBoard's Custom Scalars tab.
+"""The energy panels: a layout for TensorBoard's tab Custom Scalars.
 
-A run has one layout and the last one written wins, so ours goes into a run of its own below the user's: TensorBoard shows
-the categories of all layouts together.
+A run has one layout, and the last one written is used. The energy layout is therefore written to a run of its own, below the
+user's run: TensorBoard shows the categories of all layouts.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ _CHARTS = {
 
 
 def write_panels(log_dir: Path) -> None:
-    """Write the layout into ``<log_dir>/energy``, unless it is there already.
+    """Write the layout into ``<log_dir>/energy``, unless it already exists.
 
     Raises:
         OSError: The directory cannot be written.
@@ -51,4 +51,4 @@ def write_panels(log_dir: Path) -> None:
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)),
         tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()),
     )
-    EventFile(folder).add(Event(summary=Summary(value=[value])))
+    EventFile(folder).add_event(Event(summary=Summary(value=[value])))

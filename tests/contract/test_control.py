@@ -72,15 +72,15 @@ def test_a_budget_that_only_warns_lets_the_training_go_on(tmp_path: Path) -> Non
     record = fit(tmp_path, [energy, EnergyBudget(co2e_grams=60.0 / KWH * 100, action="warn")], epochs=3)
     assert record.run.status == "completed"
     assert record.stages["train"].batches == 3 * BATCHES
-    assert any(warning.endswith("is spent. The training goes on, as action='warn' says.") for warning in record.warnings)
+    assert any(warning.endswith("is spent. Training continues because of action='warn'.") for warning in record.warnings)
 
 
 def test_each_limit_is_told_and_one_that_cannot_be_watched_too(tmp_path: Path) -> None:
     energy = energy_callback(tmp_path, electricity_price=0.5)
     record = fit(tmp_path, [energy, EnergyBudget(kwh=30 / KWH, cost=30 / KWH * 0.5, action="warn")], epochs=2)
-    assert sum("The training goes on" in warning for warning in record.warnings) == 2
+    assert sum("Training continues" in warning for warning in record.warnings) == 2
     record = fit(tmp_path, [energy_callback(tmp_path, backends=[]), EnergyBudget(kwh=1.0)], epochs=1)
-    assert any(warning.startswith("The budget of 1 kWh cannot be watched") for warning in record.warnings)
+    assert any(warning.startswith("The budget of 1 kWh cannot be checked") for warning in record.warnings)
 
 
 def test_used_callbacks_can_be_copied(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_numpys_numbers_are_numbers(tmp_path: Path) -> None:
         ({"kwh": 0}, "EnergyBudget has kwh=0; give a limit above 0"),
         ({"cost": float("nan")}, "EnergyBudget has cost=nan; give a limit above 0"),
         ({"kwh": "1"}, "EnergyBudget has kwh='1'; give a limit above 0"),
-        ({"kwh": 1, "action": "halt"}, "action='halt'; it is 'stop' or 'warn'"),
+        ({"kwh": 1, "action": "halt"}, "action='halt'; use 'stop' or 'warn'"),
     ],
 )
 def test_an_impossible_budget_is_refused(options: dict[str, Any], says: str) -> None:
@@ -129,9 +129,9 @@ def test_an_impossible_budget_is_refused(options: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"min_gain_per_kwh": 0.0}, "give what a kWh has to gain, above 0"),
-        ({"min_gain_per_kwh": 1.0, "patience": -1}, "give a number of checks from 0 upwards"),
-        ({"min_gain_per_kwh": 1.0, "mode": "least"}, "mode='least'; it is 'min' or 'max'"),
+        ({"min_gain_per_kwh": 0.0}, "give a gain above 0"),
+        ({"min_gain_per_kwh": 1.0, "patience": -1}, "give a number of checks, 0 or more"),
+        ({"min_gain_per_kwh": 1.0, "mode": "least"}, "mode='least'; use 'min' or 'max'"),
     ],
 )
 def test_impossible_early_stopping_is_refused(options: dict[str, Any], says: str) -> None:
@@ -147,7 +147,7 @@ def test_without_an_energy_callback_nothing_begins(make: Callable[[], Any], tmp_
 
 def test_a_budget_of_money_without_a_price_is_refused_before_training(tmp_path: Path) -> None:
     seen: list[int] = []
-    with pytest.raises(ConfigurationError, match="give EnergyCallback an electricity_price"):
+    with pytest.raises(ConfigurationError, match="set the electricity_price of EnergyCallback"):
         fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(cost=1)], epochs=1, after_batch=seen.append)
     assert not seen
 

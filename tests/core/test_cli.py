@@ -147,4 +147,4 @@ def test_the_demonstration_as_a_process_refuses_an_unknown_backend(tmp_path: Pat
     options = ("demo", "--framework", "keras", "--logdir", tmp_path)
     done = ml_energy_process(*options, environment={"KERAS_BACKEND": "abacus"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "ml-energy: KERAS_BACKEND is 'abacus'; the demonstration trains on tensorflow, jax, torch.\n"
+    assert done.stderr == "ml-energy: KERAS_BACKEND is 'abacus'; the demonstration supports tensorflow, jax, torch.\n"

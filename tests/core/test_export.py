@@ -135,10 +135,10 @@ def test_a_model_cards_grams_are_a_number_in_yaml(record: RunRecord, grams: floa
     ("run", "carbon", "says"),
     [
         ({"status": "failed"}, {}, "; the run failed"),
-        ({"status": "running"}, {}, "; the run has not ended"),
-        ({}, {"fallback_share": 0.25}, "; 25 % of it by a figure that stands in)"),
-        ({}, {"assumed": True, "assumed_share": 0.4}, "; 40 % of it by the world average, as nobody named a place)"),
-        ({}, {"assumed": True, "assumed_share": 1.0}, "g CO2e/kWh (world average, as nobody named a place)"),
+        ({"status": "running"}, {}, "; the run is still running"),
+        ({}, {"fallback_share": 0.25}, "; 25 % of it with a fallback intensity)"),
+        ({}, {"assumed": True, "assumed_share": 0.4}, "; 40 % of it with the world average, no location set)"),
+        ({}, {"assumed": True, "assumed_share": 1.0}, "g CO2e/kWh (world average, no location set)"),
     ],
 )
 def test_a_model_card_says_what_its_grams_rest_on(
@@ -163,7 +163,7 @@ def test_a_score_is_energy_times_intensity_for_each_sample(record: RunRecord) ->
     assert stage.relative_uncertainty is not None
     assert (found["intensity_assumed"], found["intensity_fallback_share"]) == (False, 0)
     assert "; The figure of aws:eu-west-3 is that of France (FRA)" in found["intensity_source"]
-    assert found["boundary"].endswith("; embodied emissions are not known, and not included")
+    assert found["boundary"].endswith("; embodied emissions are unknown and not included")
 
 
 def test_a_score_says_that_its_intensity_is_assumed_or_stands_in(record: RunRecord) -> None:
@@ -220,8 +220,8 @@ def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
     (row,) = csv.DictReader(io.StringIO(export(record, Format.CODECARBON_CSV)))
     assert float(row["water_consumed"]) == pytest.approx(carbon.water_litres)
     shown = ml_energy("report", tmp_path).stdout
-    assert "of the machine's making fall to the run's time" in shown
-    assert "Offsets of 5 g CO2e were named; nothing is subtracted for them." in shown
+    assert "Embodied emissions, not included above: " in shown
+    assert "Offsets of 5 g CO2e are not subtracted." in shown
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_figures_of_a_site_may_be_numbers_of_another_library(tmp_path: Path) -> 
 
 def test_what_a_run_does_not_know_is_refused() -> None:
     record = _empty()
-    with pytest.raises(RecordError, match="emissions are not known"):
+    with pytest.raises(RecordError, match="emissions of the run are unknown"):
         export(record, Format.MODEL_CARD)
-    with pytest.raises(RecordError, match="No stage of the run has known samples"):
+    with pytest.raises(RecordError, match="No stage of the run has both known samples"):
         export(record, Format.SCI_JSON)
 
 

@@ -144,9 +144,9 @@ def runs(tmp_path: Path, empty: RunRecord) -> Folder:
 def groups(runs: Folder, *by: str) -> dict[Any, Group]:
     """Return the groups by their values, and the group of all runs by None."""
     table = RunTable()
-    table.load(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
-    found = {tuple(group.by.values()): group for group in table.groups(check_by(by))}
-    return {(key[0] if len(key) == 1 else key): group for key, group in found.items()} | {None: table.groups([])[0]}
+    table.add_rows(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
+    found = {tuple(group.by.values()): group for group in table.group_rows(check_by(by))}
+    return {(key[0] if len(key) == 1 else key): group for key, group in found.items()} | {None: table.group_rows([])[0]}
 
 
 def test_sums_are_over_the_runs_that_know_and_say_how_many_do_not(runs: Folder) -> None:
@@ -265,8 +265,8 @@ def test_each_figure_of_a_group_is_that_of_plain_arithmetic_over_its_runs(*, ful
 def check_groups(rows: list[Row], by: list[str]) -> None:
     """Check each figure of each group against plain arithmetic."""
     table = RunTable()
-    table.load(rows)
-    groups = {tuple(group.by.values()): group for group in table.groups(by)}
+    table.add_rows(rows)
+    groups = {tuple(group.by.values()): group for group in table.group_rows(by)}
     assert set(groups) == {tuple(getattr(row, word) for word in by) for row in rows}
     for key, group in groups.items():
         those = [row for row in rows if tuple(getattr(row, word) for word in by) == key]
@@ -309,8 +309,8 @@ def test_months_are_in_order_by_the_runs_own_clock_and_what_is_not_told_comes_la
     runs.add(1.0, started_at="2025-12-31T10:00:00+01:00")
     runs.add(1.0, started_at="some day")
     table = RunTable()
-    table.load(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
-    assert [group.by["month"] for group in table.groups(["month"])] == ["2025-12", "2026-02", None]
+    table.add_rows(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
+    assert [group.by["month"] for group in table.group_rows(["month"])] == ["2025-12", "2026-02", None]
 
 
 def test_groups_by_tags_and_by_the_value_of_one(runs: Folder) -> None:
@@ -324,7 +324,7 @@ def test_groups_by_tags_and_by_the_value_of_one(runs: Folder) -> None:
     assert groups(runs, f"tag:{odd}")["1"].kwh == pytest.approx(3)
     assert groups(runs, "tag:Team")["other"].kwh == pytest.approx(4)
     assert groups(runs, "tag")['{"a/b~\'x\'":"1","team":"vision"}'].runs == 2
-    with pytest.raises(ConfigurationError, match="No run has the tag 'tem'; there are: Team, a/b~'x', team"):
+    with pytest.raises(ConfigurationError, match="No run has the tag 'tem'; existing tags are Team, a/b~'x', team"):
         groups(runs, "tag:tem")
 
 
@@ -355,7 +355,7 @@ def test_what_one_process_of_a_job_left_does_not_stand_for_the_job(runs: Folder)
     found = read_runs(find_files([f"{runs.path}/*/*.json"], pytest.fail))
     assert [row.joules for row in found.rows] == [pytest.approx(8 * KWH)]
     assert (found.broken, found.repeated) == ([str(rank)], 0)
-    with pytest.raises(RecordError, match=r"energy.rank1.json is what one process of a job left: `ml-energy merge` makes"):
+    with pytest.raises(RecordError, match=r"energy.rank1.json is the file of one process of a job: `ml-energy merge` builds"):
         read_runs(find_files([str(rank)], pytest.fail))
 
 
@@ -367,8 +367,8 @@ def test_what_cannot_be_read_is_counted_and_named_and_the_others_are_shown(runs:
     done = report(runs.path)
     shown = "".join(done.stdout.split())  # a long path is folded
     assert done.returncode == 0, done.stderr
-    assert "doesnotreadtheirschemaversion:1(" in shown
-    assert "theyarebrokenornorunrecords:4(" in shown
+    assert "schemaversionnotsupportedbythisrelease:1(" in shown
+    assert "damagedornotarunrecord:4(" in shown
     assert "run3/energy.json" in shown
     assert ",...)" in shown
     found = json.loads(report(runs.path, "--json").stdout)
@@ -549,23 +549,23 @@ def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> 
             groups=[replace(group, by={"month": None})], total=group, repeated=2, other_versions=[], broken=[], unlisted=["/x"]
         )
         console.print(render_fleet(fleet))
-    assert "Not looked into, as they cannot be listed: 1 (/x)." in shown.get()
-    assert "too: 2; each run counts once" in shown.get()
+    assert "Not searched, directory cannot be listed: 1 (/x)." in shown.get()
+    assert "Additional records of the same runs: 2; each run counts once" in shown.get()
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["{}", "--by", "week"], "--by is 'week'; give tag, model, host, month, framework, status, or tag:NAME"),
-        (["{}", "--by", "tag:"], "--by is 'tag:'; give"),
-        (["{}", "--by", "tag:team"], "No run has the tag 'team'; no run has any."),
+        (["{}", "--by", "week"], "--by is 'week'; use tag, model, host, month, framework, status, or tag:NAME"),
+        (["{}", "--by", "tag:"], "--by is 'tag:'; use"),
+        (["{}", "--by", "tag:team"], "No run has the tag 'team'; no run has any tag."),
         (["{}/none", "{}"], "There is no run record at"),
         (["{}/none*"], "There is no run record at"),
         (["x" * 300], "There is no run record at"),
         (["{}", "--csv", "x" * 300], "cannot be written to xxx"),
         (["{}", "--csv", "{}"], "it is a directory"),
-        (["{}", "--csv", "{}/none/a.csv"], "there is no folder"),
-        (["{}", "--parquet", "{}/run1/energy.json/a.parquet"], "there is no folder"),
+        (["{}", "--csv", "{}/none/a.csv"], "none does not exist"),
+        (["{}", "--parquet", "{}/run1/energy.json/a.parquet"], "energy.json does not exist"),
         (["{}", "--parquet", "/proc/runs.parquet"], "cannot be written to /proc/runs.parquet"),
         (["s3x://bucket/*"], "s3x://bucket/* cannot be reached"),
     ],
@@ -594,7 +594,7 @@ def test_a_directory_that_may_not_be_entered_is_told(runs: Folder) -> None:
                 find_files([str(place)], unlisted.append)
         with pytest.raises(RecordError, match=rf"\({hidden} cannot be listed\): name an energy.json"):
             find_files([str(hidden)], unlisted.append)
-        with pytest.raises(ConfigurationError, match=r"cannot be written to .*: Permission denied; name a file"):
+        with pytest.raises(ConfigurationError, match=r"cannot be written to .*: Permission denied; use a file"):
             check_output(hidden / "runs.csv")
         for load in (load_record, lambda place: load_records([place])):
             with pytest.raises(RecordError, match=r"energy.json cannot be read: Permission denied"):
@@ -607,7 +607,7 @@ def test_files_of_which_none_is_a_record_are_one_sentence(runs: Folder) -> None:
         runs.add(1.0).write_text("{")
     done = report(runs.path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "None of the 3 files is a run record that can be shown: " in done.stderr
+    assert "None of the 3 files is a readable run record: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

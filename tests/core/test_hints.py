@@ -9,7 +9,7 @@ from rich.console import Console
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RankRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report import render, summary
-from ml_energy_callbacks.report.hints import hints
+from ml_energy_callbacks.report.hints import find_hints
 
 
 def a_device(device_id: str, joules: float | None = 1000.0, **more: Any) -> DeviceRecord:
@@ -77,26 +77,24 @@ def a_run(*devices: DeviceRecord, provenance: str = "measured", **stages: StageR
 
 
 def test_waiting_for_data() -> None:
-    (hint,) = hints(a_run(train=a_stage(1000.0, data_wait=(310.0, 0.05), compute=(690.0, 0.05))))
+    (hint,) = find_hints(a_run(train=a_stage(1000.0, data_wait=(310.0, 0.05), compute=(690.0, 0.05))))
     assert (hint.joules, hint.share) == (310, 0.31)
-    assert (
-        hint.text == "31 % of the energy of train went into waiting for data: more workers or caching would save up to 310 J."
-    )
+    assert hint.text == "Waiting for data used 31 % of the energy of train: more workers or caching would save up to 310 J."
 
 
 @pytest.mark.parametrize("stage", ["train", "validate", "test", "predict"])
 def test_waiting_in_any_stage(stage: str) -> None:
     record = a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))})
     record.run = replace(record.run, framework="pytorch_lightning 2.6.6")
-    (hint,) = hints(record)
-    assert f"31 % of the energy of {stage} went into waiting for data" in hint.text
+    (hint,) = find_hints(record)
+    assert f"Waiting for data used 31 % of the energy of {stage}: " in hint.text
 
 
 @pytest.mark.parametrize(("stage", "count"), [("train", 1), ("validate", 1), ("test", 0), ("predict", 0)])
 def test_in_a_plain_loop_the_waiting_of_predictions_may_be_for_requests(stage: str, count: int) -> None:
     record = a_run(**{stage: a_stage(1000.0, data_wait=(310.0, 0.05))})
     assert record.run.framework == "none"
-    assert len(hints(record)) == count
+    assert len(find_hints(record)) == count
 
 
 @pytest.mark.parametrize(
@@ -108,42 +106,42 @@ def test_in_a_plain_loop_the_waiting_of_predictions_may_be_for_requests(stage: s
     ],
 )
 def test_evidence_that_does_not_carry_it_gives_no_hint(wait: float | None, doubt: float | None) -> None:
-    assert hints(a_run(train=a_stage(1000.0, data_wait=(wait, doubt)))) == []
+    assert find_hints(a_run(train=a_stage(1000.0, data_wait=(wait, doubt)))) == []
 
 
 def test_a_model_of_constant_power_tells_no_phases() -> None:
     memory = a_device("memory-model:0", kind="dram", method="model", provenance="estimated")
     train = a_stage(1000.0, "memory-model:0", data_wait=(310.0, 0.0))
-    assert hints(a_run(memory, provenance="estimated", train=train)) == []
+    assert find_hints(a_run(memory, provenance="estimated", train=train)) == []
 
 
 def test_what_is_estimated_is_said_to_be() -> None:
     cpu = a_device("cpu-model:0", kind="cpu", method="model", provenance="estimated")
     train = a_stage(1000.0, "cpu-model:0", data_wait=(310.0, 0.05))
-    (hint,) = hints(a_run(cpu, provenance="estimated", train=train))
-    assert hint.text.startswith("31 % (estimated) of the energy of train went into waiting for data")
+    (hint,) = find_hints(a_run(cpu, provenance="estimated", train=train))
+    assert hint.text.startswith("Waiting for data used 31 % (estimated) of the energy of train")
 
 
 def test_compiling() -> None:
-    (hint,) = hints(a_run(train=a_stage(1000.0, compile=(200.0, 0.05))))
+    (hint,) = find_hints(a_run(train=a_stage(1000.0, compile=(200.0, 0.05))))
     assert (hint.joules, hint.share) == (200, 0.2)
-    assert "20 % of the energy of train went into compiling: " in hint.text
+    assert "Compilation used 20 % of the energy of train: " in hint.text
     assert "jax_compilation_cache_dir" in hint.text
 
 
 def test_validating() -> None:
-    (hint,) = hints(a_run(train=a_stage(1000.0), validate=a_stage(400.0)))
+    (hint,) = find_hints(a_run(train=a_stage(1000.0), validate=a_stage(400.0)))
     assert (hint.joules, hint.share) == (400, 0.4)
-    assert hint.text.startswith("Validation took 40 % as much energy as training: validating less often")
-    assert hints(a_run(train=a_stage(1000.0), validate=a_stage(240.0))) == []
-    assert hints(a_run(validate=a_stage(400.0))) == []  # it never came to train
+    assert hint.text.startswith("Validation used 40 % as much energy as training: validating less often")
+    assert find_hints(a_run(train=a_stage(1000.0), validate=a_stage(240.0))) == []
+    assert find_hints(a_run(validate=a_stage(400.0))) == []  # it never came to train
 
 
 def test_an_idle_gpu() -> None:
     busy, idle = a_device("nvml:a", 30_000.0), a_device("nvml:b", 6_000.0)
-    (hint,) = hints(a_run(busy, idle, train=a_stage(36_000.0, busy.id, idle.id)))
+    (hint,) = find_hints(a_run(busy, idle, train=a_stage(36_000.0, busy.id, idle.id)))
     assert (hint.joules, hint.share) == (6000, pytest.approx(1 / 6))
-    assert hint.text.startswith("17 % of the energy went into nvml:b (60 W) with little to do while nvml:a drew 300 W: ")
+    assert hint.text.startswith("GPUs with a low load used 17 % of the energy: nvml:b (60 W), compared with 300 W of nvml:a; ")
     assert hint.text.endswith("would save up to 6,000 J.")
 
 
@@ -159,29 +157,29 @@ def test_an_idle_gpu() -> None:
     ],
 )
 def test_what_is_no_idle_gpu(other: DeviceRecord) -> None:
-    assert hints(a_run(a_device("nvml:a", 30_000.0), other, train=a_stage(36_000.0, "nvml:a", other.id))) == []
+    assert find_hints(a_run(a_device("nvml:a", 30_000.0), other, train=a_stage(36_000.0, "nvml:a", other.id))) == []
 
 
 def test_a_gpu_that_was_not_there_all_the_time_was_not_idle() -> None:
     devices = a_device("nvml:a", 30_000.0), a_device("nvml:b", 6_000.0)
     both = a_stage(18_000.0, "nvml:a", "nvml:b")
-    assert len(hints(a_run(*devices, train=both, test=both))) == 1
-    assert hints(a_run(*devices, train=both, test=a_stage(18_000.0))) == []  # the test ran on one of them
+    assert len(find_hints(a_run(*devices, train=both, test=both))) == 1
+    assert find_hints(a_run(*devices, train=both, test=a_stage(18_000.0))) == []  # the test ran on one of them
     elsewhere = a_run(*devices, train=both)
     elsewhere.run = replace(elsewhere.run, hostnames=["here", "there"])
-    assert hints(elsewhere) == []  # it went on there
+    assert find_hints(elsewhere) == []  # it went on there
     killed = a_run(*devices, train=both)
     killed.ranks = [a_rank(0, 100.0, "nvml:a"), a_rank(1, 20.0, "nvml:b")]
-    assert hints(killed) == []
+    assert find_hints(killed) == []
     killed.ranks[1].seconds = 100.0
-    assert len(hints(killed)) == 1
+    assert len(find_hints(killed)) == 1
 
 
 def test_a_run_that_measured_nothing_gives_no_hint() -> None:
     record = a_run(train=a_stage(None, data_wait=(None, None)))
     record.devices = []
     record.total = replace(record.total, joules=None, seconds=0.0)
-    assert hints(record) == []
+    assert find_hints(record) == []
 
 
 def shown(record: RunRecord) -> str:
@@ -198,9 +196,9 @@ def test_the_three_greatest_are_shown_the_greatest_first() -> None:
         test=a_stage(500.0, data_wait=(100.0, 0.01)),
     )
     record.run = replace(record.run, framework="keras 3")
-    assert [hint.joules for hint in hints(record)] == [400, 310, 150, 100]
+    assert [hint.joules for hint in find_hints(record)] == [400, 310, 150, 100]
     lines = [line.rstrip() for line in shown(record).splitlines() if line.startswith("Hint: ")]
-    assert lines == [f"Hint: {hint.text}" for hint in hints(record)[:3]]
+    assert lines == [f"Hint: {hint.text}" for hint in find_hints(record)[:3]]
     first, *rest = summary(record).splitlines()
     assert first.startswith("Energy: ")
     assert rest == lines

@@ -28,9 +28,9 @@ from ml_energy_callbacks.inference import (
     profile_inference,
 )
 from ml_energy_callbacks.inference.compare import _mark_pareto
-from ml_energy_callbacks.inference.models import out_of_memory
+from ml_energy_callbacks.inference.models import is_out_of_memory
 from ml_energy_callbacks.inference.plot import _draw_limit, plot_comparison, plot_profile
-from ml_energy_callbacks.inference.profile import _ranked
+from ml_energy_callbacks.inference.profile import _rank_sizes
 from ml_energy_callbacks.inference.results import Difference
 from ml_energy_callbacks.inference.table import render_comparison, render_profile
 from ml_energy_callbacks.record.load import dump_json
@@ -105,7 +105,8 @@ def test_a_profile_tells_what_a_sample_costs_at_each_batch_size() -> None:
     assert [sum(size.repeats for size in one.sizes) for one in told][:3] == [0, 0, 1]  # two blocks warm up
     table = shown(render_profile(profile))
     assert all(
-        word in table for word in ("best", "measured ±0 % by scripted:0", "Least energy per sample: batch size 16.", "Idle:")
+        word in table
+        for word in ("best", "measured ±0 % (scripted:0)", "Lowest energy per sample: batch size 16.", "Idle power:")
     )
     assert max(len(line) for line in table.splitlines()) <= 80
     assert json.loads(dump_json(profile))["sizes"][1]["batch_size"] == 16
@@ -128,19 +129,19 @@ def test_the_best_batch_size_keeps_the_latency_limit_and_one_that_fails_is_marke
     profile = profile_inference(fragile, make_batch, (1, 3, 64, 60), max_seconds=9, latency_limit=0.04, backends=[backend])
     assert profile.best == 1
     assert [size.state for size in profile.sizes] == ["undecided", "failed", "out_of_memory", "undecided"]
-    assert profile.sizes[1].note == "It raised ValueError: three is too many."
-    assert profile.sizes[2].note == "It does not fit in memory (MemoryError)."
+    assert profile.sizes[1].note == "Failed with ValueError: three is too many."
+    assert profile.sizes[2].note == "Out of memory (MemoryError)."
     assert (profile.sizes[1].joules_per_sample, profile.sizes[1].latency, profile.sizes[1].repeats) == (None, None, 0)
     table = shown(render_profile(profile))
-    assert "Batch size 3: It raised ValueError: three is too many." in table
-    assert "with a p95 latency up to 40 ms: batch size 1." in table
+    assert "Batch size 3: Failed with ValueError: three is too many." in table
+    assert "with a p95 latency of up to 40 ms: batch size 1." in table
 
 
 def test_a_single_repeat_makes_no_batch_size_the_best_one() -> None:
     predict, backend = scripted()
     profile = profile_inference(predict, zeros, (1, 2), max_seconds=2, backends=[backend])
     assert (profile.best, profile.alike) == (None, [])
-    assert all(size.note is not None and "of at least 8 repeats; give more seconds." in size.note for size in profile.sizes)
+    assert all(size.note is not None and "of 8 repeats; raise --seconds (max_seconds)." in size.note for size in profile.sizes)
 
 
 def test_estimated_joules_are_marked_so() -> None:
@@ -196,14 +197,14 @@ def test_models_are_compared_and_one_that_raises_is_marked() -> None:
             break
     slow, quick, failed = comparison.models
     assert (slow.accuracy, quick.accuracy, failed.accuracy) == (pytest.approx(5 / 6), pytest.approx(5 / 6), None)
-    assert (failed.state, failed.note, failed.pareto) == ("failed", "It raised RuntimeError: no weights.", None)
+    assert (failed.state, failed.note, failed.pareto) == ("failed", "Failed with RuntimeError: no weights.", None)
     (pair,) = comparison.differences
     assert (pair.a, pair.b, pair.verdict) == ("slow", "quick", "less")
     assert pair.relative < -0.5
     assert (slow.pareto, quick.pareto) == (False, True)
     table = shown(render_comparison(comparison))
     assert "less energy than slow" in table
-    assert "broken: It raised RuntimeError: no weights." in table
+    assert "broken: Failed with RuntimeError: no weights." in table
 
 
 def model(name: str, accuracy: float | None, joules: float) -> ModelCost:
@@ -252,9 +253,9 @@ def test_what_is_undecided_leaves_pareto_open() -> None:
     _mark_pareto(models, pairs)
     assert {one.name: one.pareto for one in models} == {"a": True, "b": None, "c": True, "d": None}
     table = shown(render_comparison(Comparison(models=models, **{**FINDINGS, "differences": pairs})), width=200)
-    assert "Pareto?: a model that is at least as accurate was not told apart from it in energy." in table
+    assert "Pareto?: undecided, because the energy of another model that is at least as accurate may be lower." in table
     assert table.count("Pareto?") == 3  # b, d, and what it means
-    assert "b against a: not told apart in energy: +0 % ±10 %." in table
+    assert "Energy of b compared with a: undecided (+0 % ±10 %)." in table
 
 
 def batch_cost(size: int, joules: float, half_width: float | None, p95_s: float = 0.01) -> BatchCost:
@@ -279,7 +280,7 @@ def test_the_best_batch_size_is_one_that_no_other_may_beat(
     pairs: list[tuple[str, str, Any]], limit: float | None, best: int | None, alike: list[int], candidates: list[int]
 ) -> None:
     sizes = [batch_cost(1, 3.0, 0.1), batch_cost(8, 1.0, 0.1), batch_cost(64, 1.1, 0.1, p95_s=0.1)]
-    found = _ranked(sizes, [difference(*pair) for pair in pairs], limit)
+    found = _rank_sizes(sizes, [difference(*pair) for pair in pairs], limit)
     assert found == {"best": best, "alike": alike, "candidates": candidates}
 
 
@@ -287,7 +288,7 @@ def test_an_undecided_best_batch_size_is_told() -> None:
     sizes = [batch_cost(1, 1.1, 0.2), batch_cost(8, 1.0, 0.2)]
     profile = Profile(sizes=sizes, latency_limit_s=None, best=None, alike=[], candidates=[8, 1], **FINDINGS)
     table = shown(render_profile(profile), width=200)
-    assert "Least energy per sample: undecided among batch sizes 8, 1; ask for a narrower interval in more seconds" in table
+    assert "Lowest energy per sample: undecided between batch sizes 8, 1; lower --width and raise --seconds" in table
     assert table.count("best?") == 2
 
 
@@ -328,24 +329,24 @@ GOOD: dict[str, Any] = {"fn": identity, "make_batch": zeros, "batch_sizes": (1, 
         ({"batch_sizes": ()}, "There is no batch size to measure; give some"),
         ({"batch_sizes": (0, 4)}, "give whole numbers from 1 upwards, each once"),
         ({"batch_sizes": (1.5,)}, "give whole numbers from 1 upwards, each once"),
-        ({"batch_sizes": 5}, "batch_sizes is 5; give several whole numbers, such as (1, 8, 64)."),
+        ({"batch_sizes": 5}, "batch_sizes is 5; give whole numbers, such as (1, 8, 64)."),
         ({"batch_sizes": "18"}, "give whole numbers from 1 upwards, each once"),
         ({"batch_sizes": (True, 2)}, "give whole numbers from 1 upwards, each once"),
-        ({"relative_width": "a"}, "relative_width is 'a'; give a share between 0 and 1"),
+        ({"relative_width": "a"}, "relative_width is 'a'; give a fraction between 0 and 1"),
         ({"max_seconds": None}, "max_seconds is None; give seconds above 0"),
         ({"max_seconds": True}, "max_seconds is True; give seconds above 0"),
         ({"latency_limit": "x"}, "latency_limit is 'x'; give seconds above 0, or None for no limit."),
-        ({"fn": a_coroutine}, "The model 'fn' returns a coroutine, which has not run; give a function that runs it"),
-        ({"fn": a_generator}, "The model 'fn' returns a generator, which has not run; give a function that returns all"),
-        ({"fn": an_async_generator}, "The model 'fn' returns a generator, which has not run"),
+        ({"fn": a_coroutine}, "The model 'fn' returns a coroutine that has not run; pass a function that runs it"),
+        ({"fn": a_generator}, "The model 'fn' returns a generator that has not run; pass a function that returns all"),
+        ({"fn": an_async_generator}, "The model 'fn' returns a generator that has not run"),
         ({"batch_sizes": (4, 4)}, "give whole numbers from 1 upwards, each once"),
-        ({"relative_width": 0.0}, "relative_width is 0.0; give a share between 0 and 1"),
-        ({"relative_width": math.nan}, "relative_width is nan; give a share between 0 and 1"),
+        ({"relative_width": 0.0}, "relative_width is 0.0; give a fraction between 0 and 1"),
+        ({"relative_width": math.nan}, "relative_width is nan; give a fraction between 0 and 1"),
         ({"max_seconds": 0}, "max_seconds is 0; give seconds above 0"),
         ({"max_seconds": math.inf}, "max_seconds is inf; give seconds above 0"),
         ({"latency_limit": -1}, "latency_limit is -1; give seconds above 0"),
-        ({"fn": 3}, "The model 'fn' is a int; give a torch module, a Keras model, or a callable."),
-        ({"make_batch": [1]}, "make_batch is a list; give a function of the number of samples"),
+        ({"fn": 3}, "The model 'fn' is a int; pass a torch module, a Keras model, or a callable."),
+        ({"make_batch": [1]}, "make_batch is a list; pass a function that returns a batch of a given number of samples"),
         ({"devices": ["no-such:*"]}, "no-such"),
     ],
 )
@@ -370,16 +371,16 @@ def test_batch_sizes_may_be_any_whole_numbers_that_can_be_gone_through(batch_siz
     ("options", "words"),
     [
         ({"models": {}}, "There is no model to compare"),
-        ({"models": [identity]}, "There is no model to compare; give a dictionary of names and models."),
-        ({"data": 3}, "The data are a int; give batches of (inputs, targets)."),
-        ({"metric": 0.9}, "The metric is a float; give a function of the outputs and the targets."),
-        ({"models": {"a": 1}}, "The model 'a' is a int; give a torch module, a Keras model, or a callable."),
-        ({"data": []}, "The data holds no sample; give batches of (inputs, targets)."),
-        ({"data": [([], [])]}, "The data holds no sample"),
-        ({"data": [[1, 2, 3]]}, "Batch 0 of the data is no (inputs, targets)"),
-        ({"data": [([1], 1)]}, "Batch 0 of the data is no (inputs, targets) with as many targets as samples"),
-        ({"data": [([1], np.zeros((1, 2))), ([1], np.zeros(1))]}, "The targets of the batches do not go together"),
-        ({"metric": always(math.nan)}, "The metric of the model 'a' is nan; give a metric that is a finite number"),
+        ({"models": [identity]}, "There is no model to compare; pass a dictionary of names and models."),
+        ({"data": 3}, "The data are a int; pass batches of (inputs, targets)."),
+        ({"metric": 0.9}, "The metric is a float; pass a function of the outputs and the targets."),
+        ({"models": {"a": 1}}, "The model 'a' is a int; pass a torch module, a Keras model, or a callable."),
+        ({"data": []}, "The data contain no samples; pass batches of (inputs, targets)."),
+        ({"data": [([], [])]}, "The data contain no samples"),
+        ({"data": [[1, 2, 3]]}, "Batch 0 of the data is not a pair (inputs, targets)"),
+        ({"data": [([1], 1)]}, "Batch 0 of the data is not a pair (inputs, targets) with one target per sample"),
+        ({"data": [([1], np.zeros((1, 2))), ([1], np.zeros(1))]}, "The targets of the batches cannot be joined"),
+        ({"metric": always(math.nan)}, "The metric of the model 'a' is nan; use a metric that returns a finite number"),
         ({"metric": always("good")}, "The metric failed on the outputs of the model 'a' (ValueError:"),
         ({"models": {"a": always(3)}}, "The model 'a' returns a int; wrap it to return the predictions."),
         ({"models": {"a": always(([1], [1]))}}, "The model 'a' returns a tuple; wrap it to return the predictions."),
@@ -387,9 +388,9 @@ def test_batch_sizes_may_be_any_whole_numbers_that_can_be_gone_through(batch_siz
         ({"models": {"a": always([1, 2])}}, "The model 'a' returns 2 outputs for a batch of 1 samples; wrap it to return one"),
         ({"models": {"a": always(np.zeros((2, 1)))}}, "The model 'a' returns 2 outputs for a batch of 1 samples"),
         ({"models": {"a": always(np.float64(1))}}, "The model 'a' returns a single number for a batch of 1 samples"),
-        ({"models": {"a": a_coroutine}}, "The model 'a' returns a coroutine, which has not run"),
-        ({"models": {"a": a_generator}}, "The model 'a' returns a generator, which has not run"),
-        ({"relative_width": 2}, "relative_width is 2; give a share between 0 and 1"),
+        ({"models": {"a": a_coroutine}}, "The model 'a' returns a coroutine that has not run"),
+        ({"models": {"a": a_generator}}, "The model 'a' returns a generator that has not run"),
+        ({"relative_width": 2}, "relative_width is 2; give a fraction between 0 and 1"),
     ],
 )
 def test_a_comparison_that_cannot_work_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
@@ -433,7 +434,7 @@ class ResourceExhaustedError(Exception):
     ],
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error: Exception, *, expected: bool) -> None:
-    assert out_of_memory(error) is expected
+    assert is_out_of_memory(error) is expected
 
 
 # ---------------------------------------------------------------------------------------------------- the command
@@ -493,17 +494,20 @@ def test_the_command_compares(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("profile", "mine"), "'mine' names no function; write it as module:function"),
+        (("profile", "mine"), "'mine' does not name a function; write it as module:function"),
         (("profile", "nobodys:build"), "The module 'nobodys' cannot be imported (ModuleNotFoundError"),
         (("profile", "mine:nothing"), "The module 'mine' has no function 'nothing'"),
         (("profile", "mine:NUMBER"), "The module 'mine' has no function 'NUMBER'"),
         (("profile", "attribute:build"), "The module 'attribute' cannot be imported (AttributeError: module 'json' has no"),
-        (("profile", "script:build"), "The module 'script' exits when it is imported; put what it does below: if __name__"),
+        (("profile", "script:build"), "The module 'script' exits when it is imported; move its commands below: if __name__"),
         (("profile", "mine:leaves"), "mine:leaves failed (SystemExit: 3)"),
         (("profile", "mine:broken"), "mine:broken failed (RuntimeError: no weights)"),
-        (("profile", "mine:models"), "mine:models returned a tuple of 3; it has to return (fn, make_batch)."),
-        (("profile", "mine:build", "--batch-sizes", "1,many"), "--batch-sizes '1,many' are none; write them as 1,8,64."),
-        (("compare", "mine:build"), "mine:build returned a tuple of 2; it has to return (models, data, metric)."),
+        (("profile", "mine:models"), "mine:models returned a tuple of 3; it must return (fn, make_batch)."),
+        (
+            ("profile", "mine:build", "--batch-sizes", "1,many"),
+            "--batch-sizes '1,many' is not a list of whole numbers; write it as 1,8,64.",
+        ),
+        (("compare", "mine:build"), "mine:build returned a tuple of 2; it must return (models, data, metric)."),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_sentence_and_status_2(folder: Path, args: tuple[str, ...], words: str) -> None:
@@ -537,9 +541,7 @@ def test_without_matplotlib_a_picture_is_refused_before_work_starts(folder: Path
     hide(monkeypatch, "matplotlib")
     done = ml_energy("profile", "mine:broken", "--plot", "a.png", folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr == "ml-energy: A picture needs matplotlib: pip install 'ml-energy-callbacks[plot]', or leave out --plot.\n"
-    )
+    assert done.stderr == "ml-energy: Pictures require matplotlib: pip install 'ml-energy-callbacks[plot]', or omit --plot.\n"
 
 
 def test_a_profile_and_a_comparison_are_drawn(tmp_path: Path) -> None:
@@ -573,7 +575,8 @@ def test_a_latency_limit_far_off_does_not_squash_the_panel(limit: float, top: fl
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a.txt", "is no picture that can be written"), ("nowhere/a.png", "There is no folder")]
+    ("name", "words"),
+    [("a.txt", "has no supported picture format"), ("nowhere/a.png", "nowhere for the picture does not exist")],
 )
 def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path, name: str, words: str) -> None:
     pytest.importorskip("matplotlib")

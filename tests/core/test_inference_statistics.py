@@ -8,7 +8,7 @@ from inference_world import BUSY_WATTS, CALL_S, IDLE_WATTS, World, measured
 
 from ml_energy_callbacks.attribution.student_t import probability_within, quantile
 from ml_energy_callbacks.inference.costs import cost_fields
-from ml_energy_callbacks.inference.engine import MIN_REPEATS, Block, Call, Case, Measured, measure
+from ml_energy_callbacks.inference.engine import MIN_REPEATS, Block, Call, Case, Measured, measure_cases
 from ml_energy_callbacks.inference.results import Difference, Interval
 from ml_energy_callbacks.inference.student import differences, interval
 
@@ -138,10 +138,10 @@ class DrawnBench:
     def now(self) -> float:
         return self._seconds
 
-    def idle(self, longest: float) -> Sequence[Block]:
+    def measure_idle(self, longest: float) -> Sequence[Block]:
         return [Block(IDLE_WATTS * longest, longest)]
 
-    def run(self, call: Call) -> Block:
+    def measure_calls(self, call: Call) -> Block:
         self._seconds += 1
         samples = call()
         return Block(samples * self._rng.gauss(1, self._noise), 1.0, samples)
@@ -151,7 +151,7 @@ class DrawnBench:
 def test_stopping_as_soon_as_the_interval_is_narrow_does_not_make_it_lie(noise: float) -> None:
     held = 0
     for seed in range(400):
-        found = measure(
+        found = measure_cases(
             [Case("a", lambda: lambda: 2)],
             DrawnBench(seed, noise),
             relative_width=0.05,
@@ -204,7 +204,7 @@ def test_undecided_cases_take_turns_in_shuffled_rounds_after_one_that_warms_up()
 
         return Case(name, prepare)
 
-    found = measure(
+    found = measure_cases(
         [case(name) for name in "abc"], world.bench, relative_width=0.2, max_seconds=600, seed=1, progress=lambda _: None
     )
     rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
@@ -231,14 +231,14 @@ def failing_in_third_repeat(world: World, error: Exception) -> Case:
 @pytest.mark.parametrize(
     ("error", "state", "words"),
     [
-        (ValueError("no such token"), "failed", "It raised ValueError: no such token; 2 repeats before it are kept."),
-        (MemoryError(), "out_of_memory", "It does not fit in memory (MemoryError); 2 repeats before it are kept."),
+        (ValueError("no such token"), "failed", "Failed with ValueError: no such token; the 2 repeats before it are kept."),
+        (MemoryError(), "out_of_memory", "Out of memory (MemoryError); the 2 repeats before it are kept."),
     ],
 )
 def test_what_raises_in_its_third_repeat_is_marked_and_the_others_go_on(error: Exception, state: str, words: str) -> None:
     world = World(0)
     cases = [Case("a", lambda: world.call(1, 1.0)), failing_in_third_repeat(world, error)]
-    found = measure(cases, world.bench, relative_width=0.05, max_seconds=600, seed=0, progress=lambda _: None)
+    found = measure_cases(cases, world.bench, relative_width=0.05, max_seconds=600, seed=0, progress=lambda _: None)
     good, bad = (cost_fields(one, found.idle_watts, 0.05) for one in found.series)
     assert (good["state"], good["note"]) == ("measured", None)
     assert (bad["state"], bad["note"], bad["repeats"]) == (state, words, 2)
@@ -252,7 +252,7 @@ def test_a_machine_too_noisy_to_decide_in_the_time_given_is_told_with_its_width(
     assert cost["repeats"] > MIN_REPEATS
     width = 100 * cost["joules_per_sample"].half_width / cost["joules_per_sample"].mean
     assert width > 5
-    assert f"±{width:.3g} %, and ±5 % were asked" in cost["note"]
+    assert f"at ±{width:.3g} % instead of ±5 %; raise --seconds" in cost["note"]
     assert found.seconds < 22
 
 
@@ -260,7 +260,7 @@ def test_too_few_repeats_are_undecided_however_narrow() -> None:
     found = measured(World(0, noise=0.0), {"a": 1.0}, max_seconds=5)
     cost = cost_fields(found.series[0], found.idle_watts, 0.5)
     assert cost["state"] == "undecided"
-    assert cost["note"] == f"The time was over after {cost['repeats']} of at least 8 repeats; give more seconds."
+    assert cost["note"] == f"Stopped after {cost['repeats']} of 8 repeats; raise --seconds (max_seconds)."
 
 
 def test_progress_is_told_after_each_block() -> None:
@@ -270,7 +270,7 @@ def test_progress_is_told_after_each_block() -> None:
         told.append(sum(len(one.blocks) for one in known.series))
 
     world = World(0)
-    measure(
+    measure_cases(
         [Case("a", lambda: world.call(1, 1.0))],
         world.bench,
         relative_width=0.2,

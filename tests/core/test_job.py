@@ -237,7 +237,7 @@ def test_a_process_in_another_container_has_no_number_here() -> None:
     "gather", [lambda _: [], lambda fact: fact, lambda fact: [fact, fact], lambda _: None, lambda _: ["x"]]
 )
 def test_a_gather_that_asks_nobody_is_refused(gather: Any) -> None:
-    with pytest.raises(ConfigurationError, match="gather does not return what each process of the job gave, by rank"):
+    with pytest.raises(ConfigurationError, match="gather must return the objects of all processes of the job, by rank"):
         meter(0).start(LoopDescription(gather=gather))
 
 
@@ -282,7 +282,7 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     assert logged[0]["energy/train/joules"] > 0
     assert logged[1:] == [{}, {}]  # a part of the job's energy is not the job's
     assert (record.run.status, record.run.reason) == ("failed", "Rank 1 ended without a word.")
-    assert any(warning.startswith("The job's other processes cannot be reached any more") for warning in record.warnings)
+    assert any(warning.startswith("The other processes of the job can no longer be reached") for warning in record.warnings)
     assert record.total.joules == pytest.approx(sum(device.joules or 0.0 for device in record.devices))
     assert len(record.devices) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"energy.json", "energy.rank0.json", "energy.rank1.json"}
@@ -309,7 +309,7 @@ def test_a_group_that_was_left_before_the_meter_stopped_is_asked_no_more(tmp_pat
 
     for record in group.run(work):
         assert [each.samples for each in record.epochs] == [2 * 5 * 4, None]
-        assert sum("cannot be reached any more" in warning for warning in record.warnings) == 1
+        assert sum("can no longer be reached" in warning for warning in record.warnings) == 1
     assert asked == [4, 4]
     assert {path.name for path in tmp_path.iterdir()} == {"energy.json", "energy.rank0.json", "energy.rank1.json"}
 
@@ -615,13 +615,13 @@ def test_hosts_at_several_places_are_all_named() -> None:
 
 
 def test_what_those_used_who_waited_is_told_where_it_is_known() -> None:
-    for own, used in ({"x:1": 5.0}, ", and used 3 J in that time."), ({}, "."):
+    for own, used in ({"x:1": 5.0}, " and used 3 J meanwhile."), ({}, "."):
         slow, quick = measured(0, {"x:0": 5.0}, 1), measured(1, own, 1)
         assert quick.part is not None
         quick.part = replace_struct(quick.part, barrier_seconds=1.5, barrier_joules=3.0 if own else None)
         console = Console(width=200, file=StringIO())
         console.print(render(merge_records([slow, quick])))
-        told = f"Rank 0 came last to the ends of epochs: others waited there for up to 1.5 s{used}\n"
+        told = f"Rank 0 was the last to reach the ends of epochs: the others waited up to 1.5 s{used}\n"
         assert told in console.file.getvalue()
 
 
@@ -705,7 +705,7 @@ def test_files_of_a_part_do_not_replace_the_record_of_the_whole(tmp_path: Path) 
     assert whole.part is not None
     whole.run.id, whole.part.earlier = "later", merge_records(left)
     (tmp_path / "energy.json").write_bytes(encode_record(merge_records([whole, measured(1, {"x:1": 3.0}, 1)])))
-    with pytest.raises(RecordError, match="of the same run, which was resumed and ended"):
+    with pytest.raises(RecordError, match="belongs to the same run, which was resumed and ended"):
         merge_jobs([str(tmp_path)], print)
     assert load_record(tmp_path).total.joules == 10.0
 

@@ -22,7 +22,8 @@ from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.report.lifecycle import Lifecycle, lifecycle, load_records
-from ml_energy_callbacks.report.lifecycle_table import plot_lifecycle, render_lifecycle
+from ml_energy_callbacks.report.lifecycle_plot import plot_lifecycle
+from ml_energy_callbacks.report.lifecycle_table import render_lifecycle
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 
@@ -86,7 +87,7 @@ def test_few_predictions_are_not_rounded_to_none() -> None:
 def test_a_run_without_grams_does_not_taint_those_of_the_others() -> None:
     nowhere = a_run("a", None)
     nowhere.carbon = replace(nowhere.carbon, assumed=True)
-    assert not any("nobody named a place" in note for note in lifecycle([nowhere], a_prediction(1), per_day=1, days=1).notes)
+    assert not any("no location was set" in note for note in lifecycle([nowhere], a_prediction(1), per_day=1, days=1).notes)
 
 
 def test_a_thousand_is_no_power_of_ten() -> None:
@@ -164,19 +165,19 @@ def test_an_unknown_training_run_is_named_and_makes_lower_bounds() -> None:
 def test_all_of_training_unknown_is_unknown() -> None:
     found = lifecycle([a_run("dark", None)], a_prediction(1), per_day=1, days=10)
     assert (found.training.joules, found.training_share.joules, found.break_even) == (None, None, None)
-    assert "When inference overtakes training is unknown." in text_of(found)
+    assert "The point at which inference overtakes training is unknown." in text_of(found)
 
 
 def test_several_currencies_leave_the_cost_unknown() -> None:
     found = lifecycle([a_run("a", 1000.0, currency="EUR")], a_prediction(1), per_day=1, days=1)
     assert (found.currency, found.training.cost, found.inference.cost, found.training_share.cost) == (None, None, None, None)
-    assert found.notes == ["The cost is unknown: the records are in several currencies (EUR, USD)."]
+    assert found.notes == ["The cost is unknown: the records have several currencies (EUR, USD)."]
 
 
 def test_a_run_without_a_price_is_named() -> None:
     found = lifecycle([a_run("a", 1000.0), a_run("gratis", 10.0, cost=None)], a_prediction(1), per_day=1, days=1)
     assert (found.training.cost, found.training_share.cost) == (None, None)
-    assert found.notes == ["The cost is unknown where no price was named: run gratis."]
+    assert found.notes == ["The cost is unknown, because no price was set for run gratis."]
 
 
 def test_no_price_anywhere_is_not_worth_a_word() -> None:
@@ -189,7 +190,7 @@ def test_a_run_named_twice_counts_once() -> None:
     run = a_run("a", 1000.0)
     found = lifecycle([run, copy.deepcopy(run)], a_prediction(1), per_day=1, days=1)
     assert (found.runs, found.training.joules, found.lower_bound) == (1, 1000, False)
-    assert found.notes == ["Run a is there 2 times; it is counted once."]
+    assert found.notes == ["Run a has 2 records; it is counted once."]
 
 
 def trained(seconds: float, earlier: RunRecord | None = None) -> tuple[RunRecord, RunRecord]:
@@ -213,8 +214,8 @@ def test_a_run_that_is_resumed_twice_from_one_checkpoint_is_a_lower_bound() -> N
     assert (found.runs, found.lower_bound, found.training.joules) == (1, True, runs[2].total.joules)
     assert found.break_even is None or found.break_even.high is None
     assert found.notes[0] == (
-        f"Run {failed.run.id[:8]} is there 3 times, and its records differ: the longest is counted, and the others may hold "
-        "energy that it does not; training, its share and the break-even are lower bounds."
+        f"Run {failed.run.id[:8]} has 3 records that differ: the longest one is used, and the others may include energy that "
+        "it lacks; training, its share and the break-even are lower bounds."
     )
     assert "≥" in text_of(found)
 
@@ -223,14 +224,14 @@ def test_a_run_that_is_on_both_sides_is_told() -> None:
     both = a_prediction(1)
     found = lifecycle([both], both, per_day=1, days=1)
     assert found.training.joules == 100
-    assert found.notes == ["Run predicti, which tells what a prediction takes, is among the training runs: it counts as one."]
+    assert found.notes == ["Run predicti provides the energy of a prediction and is also counted as a training run."]
 
 
 def test_a_running_run_counts_as_of_now() -> None:
     run = a_run("a", 1000.0)
     run.run = replace(run.run, status="running")
     found = lifecycle([run], a_prediction(1), per_day=1, days=1)
-    assert found.notes == ["Run a is still running, or was killed: it counts as of now."]
+    assert found.notes == ["Run a is still running or was killed; its current values are used."]
 
 
 def test_the_test_stage_stands_in_for_predict() -> None:
@@ -251,12 +252,12 @@ def test_numbers_have_to_be_above_0(bad: float) -> None:
 
 
 def test_so_many_predictions_that_they_have_no_number_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"1e\+200 predictions a day for 1e\+200 days are too many to reckon with"):
+    with pytest.raises(ConfigurationError, match=r"1e\+200 predictions a day for 1e\+200 days are too many to calculate with"):
         lifecycle([a_run("a", 1.0)], a_prediction(1), per_day=1e200, days=1e200)
 
 
 def test_a_record_without_predictions_is_refused() -> None:
-    with pytest.raises(RecordError, match=r"Run predicti tells no energy of a prediction: name a record whose stage predict"):
+    with pytest.raises(RecordError, match=r"Run predicti has no energy of a prediction: pass a record whose stage predict"):
         lifecycle([a_run("a", 1.0)], a_prediction(None), per_day=1, days=1)
     with pytest.raises(ConfigurationError, match="No training run is given"):
         lifecycle([], a_prediction(1), per_day=1, days=1)
@@ -278,7 +279,7 @@ def folder(tmp_path: Path) -> Path:
 def test_directories_are_searched(folder: Path) -> None:
     assert sorted(run.total.joules or 0 for run in load_records([folder / "tuning"])) == [1000, 2000]
     (folder / "empty").mkdir()
-    with pytest.raises(RecordError, match=r"There is no run record below .*empty: name an energy\.json"):
+    with pytest.raises(RecordError, match=r"There is no run record below .*empty: pass an energy\.json"):
         load_records([folder / "empty"])
     with pytest.raises(RecordError, match="There is no run record at"):
         load_records([folder / "nowhere.json"])
@@ -307,7 +308,7 @@ def test_the_picture(tmp_path: Path, days: int) -> None:
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     found = lifecycle([a_run("a", 3000.0)], a_prediction(1), per_day=100, days=1)
     for path in (tmp_path / "nowhere" / "life.png", tmp_path / "life.strange"):
-        with pytest.raises(ConfigurationError, match=r"cannot be written: .*; name a file such as life\.png"):
+        with pytest.raises(ConfigurationError, match=r"cannot be written: .*; use a file such as life\.png"):
             plot_lifecycle(found, path)
 
 
@@ -321,6 +322,6 @@ def test_a_picture_without_matplotlib_names_the_extra(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_listed_is_no_sum_without_it(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
-    refused = pytest.raises(RecordError, match="closed cannot be listed: Permission denied; name directories that can be read")
+    refused = pytest.raises(RecordError, match="closed cannot be listed: Permission denied; pass directories that can be read")
     with unprivileged(tmp_path), refused:
         load_records([tmp_path])

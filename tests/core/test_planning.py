@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ml_energy_callbacks.carbon import CarbonIntensity, IntensitySeries, Plan, Start, choice, plan, price_table
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.report.schedule import render_plan
+from ml_energy_callbacks.report.plan_table import render_plan
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -148,15 +148,15 @@ def test_the_table_has_no_column_of_what_is_not_known() -> None:
     assert (priced.count("saves"), priced.count("cost")) == (2, 1)
     late = show(plan(series(DAY), None, now=START - HOUR, **options))
     assert "saves" not in late
-    assert "The intensity of a run that begins now is not known." in late
+    assert "The intensity for a run that starts now is unknown." in late
 
 
 def test_the_table_says_that_now_is_best() -> None:
     options: dict[str, Any] = {"kwh": 4, "duration": 2 * HOUR, "now": START + 10 * HOUR, "within": 4 * HOUR}
     shown = show(plan(series(DAY), None, **options))
-    assert "By emissions now is best." in shown
+    assert "Now is the best time by emissions." in shown
     assert "greenest" not in shown
-    assert "By emissions and by price now is best." in show(plan(series(DAY), price_table(0.3), **options))
+    assert "Now is the best time by emissions and by price." in show(plan(series(DAY), price_table(0.3), **options))
 
 
 run = partial(ml_energy, "when", columns=120)
@@ -194,7 +194,7 @@ def test_the_command_tells_the_best_start_and_what_it_saves(tmp_path: Path) -> N
         (("--location", "Frnace"), "The location 'Frnace' is unknown; similar: France (FRA)"),
         (("--location", "France"), "set ELECTRICITY_MAPS_TOKEN"),
         (("--location", "aws:eu-west-3"), "'aws:eu-west-3' is a cloud region"),
-        (("--location", "DE", "--hours", "1e12"), "--hours is 1e+12; give a number above 0, 8784 at most."),
+        (("--location", "DE", "--hours", "1e12"), "--hours is 1e+12; give a number above 0 and at most 8784."),
         (("--location", "DE", "--hours", "-1"), "--hours is -1; give a number above 0"),
         (("--location", "DE", "--hours", "nan"), "--hours is nan; give a number above 0"),
         (("--location", "DE", "--run-hours", "1e12"), "--run-hours is 1e+12; give a number above 0"),
@@ -202,8 +202,8 @@ def test_the_command_tells_the_best_start_and_what_it_saves(tmp_path: Path) -> N
         (("--location", "DE", "--kwh", "inf"), "--kwh is inf; give a number above 0."),
         (("--location", "DE", "--kwh", "nan"), "--kwh is nan; give a number above 0."),
         (("--location", "DE", "--price", "06:00+01:00=0.3"), "has the time '06:00+01:00' with an offset"),
-        (("--location", "DE", "--price", "6=cheap"), "--price '6=cheap' is none"),
-        (("--location", "DE", "--price", "06:00=0.3", "--price", "06:00=0.2"), "--price has two prices from 06:00 on"),
+        (("--location", "DE", "--price", "6=cheap"), "--price '6=cheap' is not a time and a price"),
+        (("--location", "DE", "--price", "06:00=0.3", "--price", "06:00=0.2"), "--price has two prices for 06:00"),
         (("--location", "DE", "--currency", "Euro"), "currency is 'Euro'"),
     ],
 )

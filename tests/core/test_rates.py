@@ -34,7 +34,7 @@ from ml_energy_callbacks.carbon import (
 from ml_energy_callbacks.carbon.rates import MOST_INTERVALS
 from ml_energy_callbacks.carbon.series import load_series
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.report.people import carbon_range
+from ml_energy_callbacks.report.emissions import carbon_range
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 
 START = datetime(2026, 11, 25, tzinfo=UTC)

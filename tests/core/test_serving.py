@@ -364,7 +364,7 @@ def test_idle_power_is_measured_first_and_told_apart(clock: ManualClock) -> None
     console.print(render(record))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "above" in text
-    assert "Batches of predict took 100 ms at the median" in text
+    assert "Latency of a batch of predict: p50 100 ms" in text
 
 
 def test_without_idle_power_nothing_is_told_above_it(clock: ManualClock) -> None:

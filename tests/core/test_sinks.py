@@ -399,20 +399,20 @@ def test_a_registry_takes_one_meter(clock: ManualClock, registry: CollectorRegis
     meter = stepped(clock)
     EnergyCollector(meter, registry)
     for other in (meter, stepped(clock)):
-        with pytest.raises(ConfigurationError, match="holds the figures of a meter already: unregister"):
+        with pytest.raises(ConfigurationError, match="already contains the figures of a meter: unregister"):
             EnergyCollector(other, registry)
     EnergyCollector(meter, CollectorRegistry())
 
 
 def test_what_is_no_meter_and_no_registry_is_refused() -> None:
     given: Any = "meter"
-    with pytest.raises(ConfigurationError, match="'meter' is no meter; give an EnergyMeter"):
+    with pytest.raises(ConfigurationError, match="'meter' is not a meter; pass an EnergyMeter"):
         EnergyCollector(given)
-    with pytest.raises(ConfigurationError, match="'meter' is no meter; give an EnergyMeter"):
+    with pytest.raises(ConfigurationError, match="'meter' is not a meter; pass an EnergyMeter"):
         observe(given)
-    with pytest.raises(ConfigurationError, match="None is no registry; give a CollectorRegistry"):
+    with pytest.raises(ConfigurationError, match="None is not a registry; pass a CollectorRegistry"):
         EnergyCollector(metered(), None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="'meter' is no meter provider; give a MeterProvider"):
+    with pytest.raises(ConfigurationError, match="'meter' is not a meter provider; pass a MeterProvider"):
         observe(metered(), given)
 
 
@@ -553,7 +553,7 @@ def test_a_provider_is_told_of_one_meter_at_a_time(
     meter = stepped(clock)
     observe(meter, provider)
     for _ in range(2):  # before it begins, and while it measures
-        with pytest.raises(ConfigurationError, match="is told of a meter already: stop that one first"):
+        with pytest.raises(ConfigurationError, match="already exports a meter: stop that meter first"):
             observe(stepped(clock), provider)
         meter.start()
     serve(meter, clock.advance)

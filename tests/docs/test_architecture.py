@@ -64,6 +64,19 @@ def test_the_packages_that_import_a_framework_are_those_that_may() -> None:
     assert set(re.findall(r"`(\w+)`", sentence[1])) == everything - core - {"cli"}  # which imports the demonstration
 
 
+@pytest.mark.parametrize(("drawn_with", "name"), [("rich.table", "table"), ("ml_energy_callbacks.report.picture", "plot")])
+def test_tables_and_pictures_are_in_the_package_of_the_result(drawn_with: str, name: str) -> None:
+    """Those of what the packages below ``report`` hold are in ``report``; the commands draw none."""
+    line = re.compile(rf"^from {drawn_with} import (Table|new_figure)", re.MULTILINE)
+    found = [path for path in PACKAGE.rglob("*.py") if line.search(path.read_text(encoding="utf-8"))]
+    assert found
+    assert {path.stem.rpartition("_")[2] for path in found} == {name}
+    above = {row: height for height, packages in enumerate(reversed(drawn("cli"))) for row in packages}
+    assert {path.parent.name for path in found} <= {room for room, height in above.items() if height >= above["report"]} - {
+        "cli"
+    }
+
+
 def public() -> dict[str, list[str]]:
     """Return the names in each public import path's row, by the path."""
     section = PAGE.partition("## What is public")[2].partition("\n## ")[0]

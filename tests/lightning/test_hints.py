@@ -12,7 +12,7 @@ import torch
 from lightning_models import module, trainer
 
 from ml_energy_callbacks.lightning import EnergyCallback
-from ml_energy_callbacks.report.hints import hints
+from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
 IDLE, COMPUTE = 90.0, 420.0
@@ -78,7 +78,7 @@ def test_the_hint_tells_the_true_share_and_joules(
         except SystemExit:  # Lightning's own end of an interrupted fit
             assert fail_at is not None
     told = re.findall(r"^Hint: (.*)$", caplog.text, re.MULTILINE)
-    found = hints(energy.record)
+    found = find_hints(energy.record)
     assert told == [hint.text for hint in found]
     if wait < compute / 10:
         assert found == []
@@ -86,4 +86,4 @@ def test_the_hint_tells_the_true_share_and_joules(
     (hint,) = found
     assert hint.joules == pytest.approx(world.waited, rel=0.15)
     assert hint.share == pytest.approx(world.waited / world.joules, rel=0.15)
-    assert hint.text.startswith(f"{hint.share * 100:.0f} % of the energy of train went into waiting for data: ")
+    assert hint.text.startswith(f"Waiting for data used {hint.share * 100:.0f} % of the energy of train: ")

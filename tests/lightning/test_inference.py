@@ -120,4 +120,4 @@ def test_a_module_of_too_little_memory_is_told() -> None:
     profile = profile_inference(predict, lambda size: torch.empty(size, 4), (1, 2**55), max_seconds=6)
     assert [size.state for size in profile.sizes] == ["undecided", "out_of_memory"]
     assert profile.sizes[1].note is not None
-    assert profile.sizes[1].note.startswith("It does not fit in memory (RuntimeError:")
+    assert profile.sizes[1].note.startswith("Out of memory (RuntimeError:")

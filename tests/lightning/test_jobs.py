@@ -148,7 +148,7 @@ def test_a_checkpoint_amid_an_epoch_knows_what_all_processes_took(four: Path) ->
 def test_a_record_of_a_job_cannot_be_merged_again(four: Path) -> None:
     found = merge(four / "energy.json")
     assert found.code == 2
-    assert "is not what one process of a job left" in " ".join(found.stderr.split())
+    assert "is not the file of one process of a job" in " ".join(found.stderr.split())
     with pytest.raises(RecordError):
         load_record(four / "energy.rank0.json")
 
@@ -233,12 +233,12 @@ def test_a_killed_process_leaves_its_part(jobs: Jobs, tmp_path: Path, *, launche
     (tmp_path / "energy.rank1.json").unlink()
     refused = merge(tmp_path)
     assert refused.code == 2
-    assert "knows what rank 1 had told, whose own file is not here" in " ".join(refused.stderr.split())
+    assert "contains data of rank 1, whose file is missing here" in " ".join(refused.stderr.split())
     (tmp_path / "energy.json").unlink()
     without = merge(tmp_path)
     assert without.code == 0, without.stderr
     assert load_record(tmp_path).run.missing_ranks == [1]
-    assert "told nothing, and their energy is missing: rank 1." in " ".join(without.stdout.split())
+    assert "Rank 1 of 2 reported no data; its energy is not included." in " ".join(without.stdout.split())
     (tmp_path / "energy.rank0.json").unlink()
     nothing = merge(tmp_path)
     assert nothing.code == 2

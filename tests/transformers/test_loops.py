@@ -63,7 +63,7 @@ def test_a_killed_process_stops_no_other_and_merge_adds_what_it_left(
     survivor, killed = start_ranks(program, SCRIPT, driver_library, tmp_path, "--dies", 1)
     wait(killed, -9)
     wait(survivor)
-    assert "The job's other processes cannot be reached any more" in survivor.output + survivor.errors
+    assert "The other processes of the job can no longer be reached" in survivor.output + survivor.errors
     before = load_record(tmp_path)
     assert before.run.status == "failed"
     assert before.run.reason == "Rank 1 ended without a word."

@@ -1,4 +1,4 @@
-"""Emissions as people read them: between what and what they lie, and what they are like."""
+"""The range of a run's emissions, and everyday equivalents of emissions and energy."""
 
 from collections.abc import Iterator
 from math import hypot
@@ -19,9 +19,9 @@ _KILOMETRE = 1000.0
 
 
 def carbon_range(record: RunRecord) -> tuple[float, float] | None:
-    """Return between which grams of CO2e the run's emissions lie, by the doubts about its energy and its intensity.
+    """Return the lower and upper bound of the run's emissions in g CO2e, from the uncertainty of energy and intensity.
 
-    Where nobody named a place, the intensity may be that of nine countries in ten.
+    If no location was set, the range covers the intensities of nine countries in ten.
     """
     total, carbon = record.total, record.carbon
     if total.co2e_grams is None:
@@ -39,21 +39,21 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     )
 
 
-def for_people(record: RunRecord) -> Iterator[str]:
-    """Say between what and what the emissions lie, and what they and the energy are like."""
+def emission_lines(record: RunRecord) -> Iterator[str]:
+    """Return lines on the range of the emissions, and on what emissions and energy are equivalent to."""
     limits = carbon_range(record)
     if limits is None or record.total.joules is None or not record.total.co2e_grams:
         return
-    doubts = (
-        "the doubt about the energy; nine countries in ten"
+    reasons = (
+        "uncertainty of the energy, and the intensities of nine countries in ten"
         if record.carbon.assumed
-        else "the doubts about energy and intensity"
+        else "uncertainty of energy and intensity"
     )
-    yield f"Emissions between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({doubts})."
+    yield f"Emissions are between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({reasons})."
     metres = record.total.co2e_grams / _GRAMS_PER_KM * _KILOMETRE
-    way = quantity(metres, "m") if metres < _KILOMETRE else quantity(metres / _KILOMETRE, "km")
+    distance = quantity(metres, "m") if metres < _KILOMETRE else quantity(metres / _KILOMETRE, "km")
     hours = record.total.joules / JOULES_PER_WH / _LAMP_WATTS
-    yield (f"That is like {way} in an average car (249 g/km, EPA), and its energy like {_time(hours)} of a 9 W LED lamp.")
+    yield f"This equals {distance} in an average car (249 g/km, EPA); the energy equals {_time(hours)} of a 9 W LED lamp."
 
 
 def _time(hours: float) -> str:

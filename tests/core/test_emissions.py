@@ -1,4 +1,4 @@
-"""Emissions as people read them."""
+"""The range of emissions, and their everyday equivalents."""
 
 import pytest
 from msgspec.structs import replace
@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report import quantity
-from ml_energy_callbacks.report.people import carbon_range, for_people
+from ml_energy_callbacks.report.emissions import carbon_range, emission_lines
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_an_assumed_place_may_be_nine_countries_in_ten(record: RunRecord) -> Non
 
 
 def test_the_report_says_what_it_is_like(record: RunRecord) -> None:
-    range_line, like = for_people(record)
-    assert range_line == "Emissions between 42 g and 70 g CO2e (the doubts about energy and intensity)."
-    assert like == "That is like 225 m in an average car (249 g/km, EPA), and its energy like 111 h of a 9 W LED lamp."
+    range_line, like = emission_lines(record)
+    assert range_line == "Emissions are between 42 g and 70 g CO2e (uncertainty of energy and intensity)."
+    assert like == "This equals 225 m in an average car (249 g/km, EPA); the energy equals 111 h of a 9 W LED lamp."
 
 
 def test_what_is_not_known_is_like_nothing(record: RunRecord) -> None:
     record.total = replace(record.total, co2e_grams=None)
-    assert list(for_people(record)) == []
+    assert list(emission_lines(record)) == []
