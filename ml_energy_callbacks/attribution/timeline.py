@@ -7,7 +7,7 @@ happened to a queue, which takes well under a microsecond and never waits; whoev
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,7 @@ class Timeline:
 
     Attributes:
         clock: Monotonic clock in ns.
+        stamp: Returns when something happens now: the clock, or an edge in a device's queue of work.
         groups: Group of each bucket.
         queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
             between, and calls :meth:`shorten` where it holds more than :data:`LONGEST_QUEUE`.
@@ -133,6 +134,7 @@ class Timeline:
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, with no other."""
         self.clock = clock
+        self.stamp: Callable[[], Stamp] = clock
         self.groups = [0]
         self.queue: deque[Event] = deque()
         # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.

@@ -21,6 +21,7 @@ from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 
@@ -298,7 +299,8 @@ def test_ctrl_c_while_idle_power_is_measured_stops_the_meter() -> None:
         time.sleep(seconds)
 
     class Interrupted(EnergyMeter):
-        _timing = Timing(sleep=sleep)
+        def _new_session(self) -> Session:
+            return Session(self, Timing(sleep=sleep))
 
     def interrupt() -> None:
         assert interrupting.wait(60)
