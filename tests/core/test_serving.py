@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.session import Session
+from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 
@@ -362,6 +364,17 @@ def test_idle_power_is_measured_first_and_told_apart(clock: ManualClock) -> None
     assert predict.joules_per_sample == pytest.approx(2.0, rel=0.08)
     assert predict.joules_per_sample_above_idle == pytest.approx(1.2, rel=0.12)
     assert metrics["energy/predict/joules_per_sample_above_idle"] == pytest.approx(1.2, rel=0.2)
+    assert predict.joules_per_sample is not None
+    assert predict.joules_per_sample_above_idle is not None
+    assert predict.above_idle_joules is not None
+    assert predict.sampled_joules == pytest.approx(predict.joules_per_sample * 50)
+    assert predict.above_idle_joules == pytest.approx(predict.joules_per_sample_above_idle * 50)
+    earlier = deepcopy(record)
+    earlier.stages["predict"].sampled_joules = earlier.stages["predict"].above_idle_joules = None  # an earlier release's
+    for before in (record, earlier):
+        both = add_records(before, record).stages["predict"]
+        assert both.joules_per_sample == pytest.approx(predict.joules_per_sample)
+        assert both.above_idle_joules == pytest.approx(2 * predict.above_idle_joules)
     console = Console(width=150, file=io.StringIO())
     console.print(render(record))
     text = console.file.getvalue()  # type: ignore[attr-defined]
