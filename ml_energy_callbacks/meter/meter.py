@@ -188,7 +188,7 @@ class EnergyMeter(MeterOptions):
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        self._queue.append((self._timeline.stamp(), self._stages.during))
+        self._queue.append(("switch", self._timeline.stamp(), self._stages.during, 0, None, None))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch of so many samples, or of a number that is not known, and wait for data.
@@ -198,7 +198,7 @@ class EnergyMeter(MeterOptions):
             batches: Number of batches, where the framework runs several as one.
         """
         queue = self._queue
-        queue.append((self._timeline.stamp(), self._stages.between, batches, samples))
+        queue.append(("batches", self._timeline.stamp(), self._stages.between, batches, samples, None))
         if len(queue) > LONGEST_QUEUE:
             self._timeline.shorten()
 
