@@ -116,7 +116,7 @@ def play_week(folder: Path, seconds: float, interval_s: float) -> dict[str, Any]
         run.poll_until(began)
         run.timeline.switch(compute)
         run.poll_until(began + round(DUTY * CYCLE_S * NS_PER_S))
-        run.timeline.queue.append((run.timeline.clock(), wait, 1, SAMPLES))
+        run.timeline.queue.append(("batches", run.timeline.clock(), wait, 1, SAMPLES, None))
         if run.clock() >= next_epoch:
             run.end_epoch()
             next_epoch += round(EPOCH_S * NS_PER_S)

@@ -7,9 +7,9 @@ happened to a queue, which takes well under a microsecond and never waits; whoev
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.clock import Clock
@@ -74,17 +74,13 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge that tells it later."""
 
-Begin = tuple[Stamp, int, None]
-"""(stamp, bucket, None): a batch of those that may overlap begins; the bucket runs while there is one."""
+Kind = Literal["switch", "batches", "begin", "end"]
+"""Kind of an event: a switch to another bucket, the end of batches that follow each other, or the begin or the end of a batch
+that may overlap others."""
 
-End = tuple[Stamp, int, int, int | None, Stamp, int]
-"""(stamp, bucket, batches, samples or None, stamp and bucket of its begin): it ends; the first bucket runs after the last."""
-
-Event = tuple[Stamp, int] | tuple[Stamp, int, int, int | None] | Begin | End
-"""What happened: (stamp, bucket) for a switch, (stamp, bucket, batches, samples or None) for one that ends batches."""
-
-_SWITCH, _BATCHES, _BEGIN = 2, 4, 3
-"""Lengths of the first three."""
+Event = tuple[Kind, Stamp, int, int, int | None, "Event | None"]
+"""What happened: (kind, stamp, bucket that runs from then on, batches that ended, their samples or None, begin of a batch that
+may overlap others). A plain tuple, which the training loop makes fastest."""
 
 
 @dataclass(slots=True)
@@ -125,6 +121,7 @@ class Timeline:
 
     Attributes:
         clock: Monotonic clock in ns.
+        stamp: Returns when something happens now: the clock, or an edge in a device's queue of work.
         groups: Group of each bucket.
         queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
             between, and calls :meth:`shorten` where it holds more than :data:`LONGEST_QUEUE`.
@@ -133,6 +130,7 @@ class Timeline:
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, with no other."""
         self.clock = clock
+        self.stamp: Callable[[], Stamp] = clock
         self.groups = [0]
         self.queue: deque[Event] = deque()
         # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
@@ -173,7 +171,7 @@ class Timeline:
     def switch(self, bucket: int) -> int:
         """End the running bucket and begin this one; return the clock in ns."""
         now = self.clock()
-        self.queue.append((now, bucket))
+        self.queue.append(("switch", now, bucket, 0, None, None))
         return now
 
     def shorten(self) -> None:
@@ -192,8 +190,9 @@ class Timeline:
     def forget_edges(self) -> None:
         """Take the host's time for all edges that no device was seen to pass: nobody asks for them any more."""
         for event in list(self.queue):
-            if isinstance(event[0], Edge) and event[0].time_ns is None:
-                event[0].time_ns = event[0].host_ns
+            stamp = event[1]
+            if isinstance(stamp, Edge) and stamp.time_ns is None:
+                stamp.time_ns = stamp.host_ns
 
     def look(self) -> "Look":
         """Return the state as of now."""
@@ -206,7 +205,7 @@ class Timeline:
             state = self._state.copy()
             if settled < now:  # edges that lie ahead: for the time being, what the host has done
                 for event in list(self.queue):
-                    stamp = event[0]
+                    stamp = event[1]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
                 state.advance(max(now, state.since))
             return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
@@ -217,7 +216,7 @@ class Timeline:
         self._working = True
         try:
             while queue:
-                stamp = queue[0][0]
+                stamp = queue[0][1]
                 if isinstance(stamp, Edge):
                     instant = stamp.time_ns
                     if instant is None:
@@ -234,23 +233,23 @@ class Timeline:
         finally:
             self._working = False
 
-    def _apply(self, state: _State, instant: int, event: Any) -> None:  # noqa: ANN401 - one of the Events, told apart by length
+    def _apply(self, state: _State, instant: int, event: Event) -> None:
         # One that was stamped before the last look, and appended after it, happened at that look.
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
-        bucket, running = event[1], state.running
-        length = len(event)
-        if length == _SWITCH:
+        kind, _, bucket, batches, samples, begin = event
+        running = state.running
+        if kind == "switch":
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
-        elif length == _BEGIN:
+        elif kind == "begin":
             state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
-        elif length != _BATCHES and _instant(event[4]) < state.outside:
+        elif begin is not None and _instant(begin[1]) < state.outside:
             bucket = running  # its run is over
         else:
-            batches, samples = event[2], event[3]
-            group = self.groups[bucket if length == _BATCHES else event[5]]
+            during = bucket if begin is None else begin[2]
+            group = self.groups[during]
             counts = state.counts[group]
             counts.batches += batches
             if samples.__class__ is int and samples >= 0:
@@ -261,8 +260,8 @@ class Timeline:
                 counts.unsized += batches
             if group in self._latencies:
                 self._time(state, instant, event, group)
-            if length != _BATCHES:
-                bucket = self._after(state, event[5], bucket)
+            if begin is not None:
+                bucket = self._after(state, during, bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))
 
@@ -286,11 +285,12 @@ class Timeline:
             return state.running
         return next(iter(others), bucket)
 
-    def _time(self, state: _State, instant: int, event: Any, group: int) -> None:  # noqa: ANN401 - one of two tuples
+    def _time(self, state: _State, instant: int, event: Event, group: int) -> None:
         """Note how long batches took that end; what is looked at for the time being is noted once it is settled."""
         if state is self._state and state.running not in self._compiling:
-            began = state.switches[-1][0] if len(event) == _BATCHES else _instant(event[4])
-            self._latencies[group].add(max(0, instant - began) // max(1, event[2]), event[2])
+            _, _, _, batches, _, begin = event
+            began = state.switches[-1][0] if begin is None else _instant(begin[1])
+            self._latencies[group].add(max(0, instant - began) // max(1, batches), batches)
 
 
 def _instant(stamp: Stamp) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
-from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Stamp, Timeline
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -14,27 +14,28 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Batch:
     """The context of one batch."""
 
-    __slots__ = ("_after", "_begun", "_during", "_samples", "_stamp", "_timeline")
+    __slots__ = ("_after", "_begin", "_during", "_samples", "_timeline")
 
-    def __init__(self, timeline: Timeline, stamp: Callable[[], Stamp], samples: int | None, during: int, after: int) -> None:
+    def __init__(self, timeline: Timeline, samples: int | None, during: int, after: int) -> None:
         """Make a batch of so many samples; while it runs, the bucket ``during`` does, and ``after`` once the last has ended."""
         self._timeline = timeline
-        self._stamp = stamp
         self._samples = samples
         self._during = during
         self._after = after
 
     def __enter__(self) -> None:
         """Begin."""
-        self._begun = begun = self._stamp()
-        self._timeline.queue.append((begun, self._during, None))
+        timeline = self._timeline
+        self._begin: Event = ("begin", timeline.stamp(), self._during, 0, None, None)
+        timeline.queue.append(self._begin)
 
     def __exit__(self, *_: object) -> None:
         """End, also by an exception."""
-        queue = self._timeline.queue
-        queue.append((self._stamp(), self._after, 1, self._samples, self._begun, self._during))
+        timeline = self._timeline
+        queue = timeline.queue
+        queue.append(("end", timeline.stamp(), self._after, 1, self._samples, self._begin))
         if len(queue) > LONGEST_QUEUE:
-            self._timeline.shorten()
+            timeline.shorten()
 
 
 def each_call(context: Callable[[Any, Any], AbstractContextManager[None]]) -> Callable[[_Function], _Function]:

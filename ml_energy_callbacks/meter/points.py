@@ -11,7 +11,7 @@ from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.process_share import is_share
 from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
-from ml_energy_callbacks.record.build import errors_by_backend, idle_joules
+from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
 from ml_energy_callbacks.record.schema import EpochRecord, RunRecord
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
@@ -128,14 +128,14 @@ class Span:
             measures: Whether this process measures devices.
         """
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
-        above_idle = None if phases is None else self._above_idle(phases, idle_watts)
+        energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
         apart = {self.tally.buckets["compute"], self.tally.buckets["data_wait"]}.issubset(resolved)
         split = phases if phases is not None and apart else {}
         return StageFigures(
-            joules=_total(phases),
-            seconds=self._seconds,
-            sampled_joules=_sampled(phases),
-            above_idle_joules=_sampled(above_idle),
+            joules=energy.joules,
+            seconds=sum(self._seconds.values()),
+            sampled_joules=energy.sampled_joules,
+            above_idle_joules=energy.above_idle_joules,
             samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
             compute_joules=split.get("compute"),
             data_wait_joules=split.get("data_wait"),
@@ -149,8 +149,8 @@ class Span:
         return EpochRecord(
             stage=self.tally.name,
             index=index,
-            joules=_total(self._phases),
-            seconds=self._seconds,
+            joules=None if self._phases is None else sum(self._phases.values()),
+            seconds=sum(self._seconds.values()),
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
         )
@@ -159,45 +159,30 @@ class Span:
     def _phases(self) -> dict[Phase, float] | None:
         """Energy of each phase in J."""
         joules = self.until.joules
-        if joules is None:
-            return None
-        before = None if self.since is None else self.since.joules
-        return {phase: joules[bucket] - _at(before, bucket) for phase, bucket in self.tally.buckets.items()}
-
-    def _above_idle(self, phases: dict[Phase, float], idle_watts: Mapping[str, float]) -> dict[Phase, float] | None:
-        """Return the phases' energy without what the devices draw idle; None where that was not measured."""
-        before = None if self.since is None else self.since.totals
-        idle = {
-            phase: idle_joules(self.until.devices, idle_watts, (self.until.totals[bucket] - _at(before, bucket)) / NS_PER_S)
-            for phase, bucket in self.tally.buckets.items()
-        }
-        known = {phase: joules for phase, joules in idle.items() if joules is not None}
-        return {phase: phases[phase] - joules for phase, joules in known.items()} if len(known) == len(phases) else None
+        return None if joules is None else self.tally.by_phase(joules, None if self.since is None else self.since.joules)
 
     @property
-    def _seconds(self) -> float:
-        return self._passed(self.until.totals, None if self.since is None else self.since.totals) / NS_PER_S
+    def _seconds(self) -> dict[Phase, float]:
+        """Time of each phase in s."""
+        times = self.tally.by_phase(self.until.totals, None if self.since is None else self.since.totals)
+        return {phase: time / NS_PER_S for phase, time in times.items()}
 
     @property
     def _grams(self) -> float | None:
         """Emissions in g CO2e; None also where they were not known at the beginning."""
         now, before = self._amounts
-        return None if now.grams is None or before.grams is None else self._passed(now.grams, before.grams)
+        return None if now.grams is None or before.grams is None else sum(self.tally.by_phase(now.grams, before.grams).values())
 
     @property
     def _cost(self) -> float | None:
         now, before = self._amounts
-        return None if now.cost is None else self._passed(now.cost, before.cost)
+        return None if now.cost is None else sum(self.tally.by_phase(now.cost, before.cost).values())
 
     @property
     def _amounts(self) -> tuple[Amounts, Amounts]:
         """What the energy amounted to at the end, and at the beginning."""
         before = None if self.since is None else self.since.amounts
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
-
-    def _passed(self, now: Sequence[float], before: Sequence[float] | None) -> float:
-        """Return what the stage's buckets took of something."""
-        return sum(now[bucket] - _at(before, bucket) for bucket in self.tally.buckets.values())
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
@@ -277,15 +262,6 @@ def _process(until: Point, earlier: RunRecord | None) -> float | None:
 def _inside(values: Sequence[float] | None) -> float | None:
     """Return the sum over the buckets inside the run."""
     return None if values is None else sum(values) - values[OUTSIDE]
-
-
-def _total(phases: dict[Phase, float] | None) -> float | None:
-    return None if phases is None else sum(phases.values())
-
-
-def _sampled(phases: dict[Phase, float] | None) -> float | None:
-    """Return the energy that went into samples: a batch that passed while the framework compiled tells nothing of them."""
-    return None if phases is None else sum(phases.values()) - phases["compile"]
 
 
 def _at(values: Sequence[float] | None, bucket: int) -> float:

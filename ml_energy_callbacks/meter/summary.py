@@ -12,10 +12,10 @@ from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
 from ml_energy_callbacks.record.build import (
-    idle_joules,
     keep_apart,
     mixture,
     process_record,
+    stage_energy,
     stage_record,
     total_record,
     weighted_mean,
@@ -48,6 +48,13 @@ class Tally:
     name: Stage
     group: int
     buckets: Mapping[Phase, int]
+
+    def by_phase(self, until: Sequence[float], since: Sequence[float] | None = None) -> dict[Phase, float]:
+        """Return what each phase took of something between two instants, or since the start, by its sums in all buckets."""
+        return {
+            phase: until[bucket] - (since[bucket] if since is not None and bucket < len(since) else 0)
+            for phase, bucket in self.buckets.items()
+        }
 
 
 @dataclass(slots=True)
@@ -185,38 +192,40 @@ def _beside(ledger: Ledger, state: State) -> BesideRecord:
     known = _known(ledger, state)
     stages: dict[str, float] = {}
     if known is not None:
-        stages = {tally.name: sum(known[bucket] for bucket in tally.buckets.values()) for tally in state.tallies}
+        stages = {tally.name: sum(tally.by_phase(known).values()) for tally in state.tallies}
     return BesideRecord(**asdict(_device(ledger, state, known)), stages=stages)
 
 
 def _stage(
     tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], amounts: Amounts | None
 ) -> StageRecord:
-    buckets = [tally.buckets[phase] for phase in PHASES]
     counts = state.counts[tally.group]
-    seconds = [state.totals[b] / NS_PER_S for b in buckets]
-    shares = {name: [energy[b] for b in buckets] for name, (_, energy) in joules.items()}
-    devices = {name: sum(share) for name, share in shares.items()}
-    splits = [ledger.split(buckets, seconds, shares[name]) for name, (ledger, _) in joules.items()]
-    compiling = PHASES.index("compile")
-    sampled = sum(devices.values()) - sum(share[compiling] for share in shares.values())
-    idle = idle_joules(devices, state.idle_watts, sum(seconds) - seconds[compiling])
+    seconds = {phase: time / NS_PER_S for phase, time in tally.by_phase(state.totals).items()}
+    shares = {name: tally.by_phase(known) for name, (_, known) in joules.items()}
+    devices = {name: sum(share.values()) for name, share in shares.items()}
+    whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
+    energy = stage_energy(whole, seconds, devices, state.idle_watts)
+    buckets = list(tally.buckets.values())
+    splits = [
+        dict(zip(seconds, ledger.split(buckets, list(seconds.values()), list(shares[name].values())), strict=True))
+        for name, (ledger, _) in joules.items()
+    ]
     return stage_record(
-        seconds=sum(seconds),
+        seconds=sum(seconds.values()),
         batches=counts.batches,
         samples=counts.known_samples,
         compiled=counts.compiled,
-        sampled_joules=sampled,
-        above_idle=None if idle is None else sampled - idle,
+        sampled_joules=energy.sampled_joules,
+        above_idle_joules=energy.above_idle_joules,
         latency=latency_record(state.latencies.get(tally.group)),
         phases=keep_apart(
-            {phase: _phase([split[i] for split in splits], seconds[i]) for i, phase in enumerate(PHASES) if seconds[i] > 0}
+            {phase: _phase([split[phase] for split in splits], time) for phase, time in seconds.items() if time > 0}
         ),
         devices=devices,
         uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
         estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
-        co2e_grams=None if amounts is None or amounts.grams is None else sum(amounts.grams[b] for b in buckets),
-        cost=None if amounts is None or amounts.cost is None else sum(amounts.cost[b] for b in buckets),
+        co2e_grams=None if amounts is None or amounts.grams is None else sum(tally.by_phase(amounts.grams).values()),
+        cost=None if amounts is None or amounts.cost is None else sum(tally.by_phase(amounts.cost).values()),
     )
 
 

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis, add_up, all_named, known_sum, ratio
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis, Phase, add_up, all_named, known_sum, ratio
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.schema import (
     BesideRecord,
@@ -93,8 +93,8 @@ def stage_record(
     batches: int,
     samples: int | None,
     compiled: int,
-    sampled_joules: float,
-    above_idle: float | None,
+    sampled_joules: float | None,
+    above_idle_joules: float | None,
     latency: LatencyRecord | None,
     phases: dict[str, PhaseRecord],
     devices: dict[str, float],
@@ -110,8 +110,8 @@ def stage_record(
         batches: Number of batches.
         samples: Number of samples, or None.
         compiled: Those that passed while the framework compiled.
-        sampled_joules: Energy of the others, in J.
-        above_idle: The same without what the devices draw idle, or None.
+        sampled_joules: Energy of the others, in J, or None.
+        above_idle_joules: The same without what the devices draw idle, or None.
         latency: How long batches took.
         phases: By name.
         devices: Joules by device id.
@@ -122,13 +122,15 @@ def stage_record(
     """
     total = sum(devices.values()) if devices else None
     sampled = None if samples is None else samples - compiled
+    if total is None:
+        sampled_joules = above_idle_joules = None
     return StageRecord(
         joules=total,
         seconds=seconds,
         batches=batches,
         samples=samples,
-        joules_per_sample=ratio(None if total is None else sampled_joules, sampled),
-        joules_per_sample_above_idle=ratio(None if total is None else above_idle, sampled),
+        joules_per_sample=ratio(sampled_joules, sampled),
+        joules_per_sample_above_idle=ratio(above_idle_joules, sampled),
         latency=latency,
         mean_watts=ratio(total, seconds),
         relative_uncertainty=relative_uncertainty(devices, uncertainties),
@@ -138,10 +140,64 @@ def stage_record(
         co2e_grams=co2e_grams,
         cost=cost,
         compile_samples=compiled,
+        sampled_joules=sampled_joules,
+        above_idle_joules=above_idle_joules,
     )
 
 
-def idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seconds: float) -> float | None:
+class StageEnergy(NamedTuple):
+    """Energy of a stage, or of a window of it, in J.
+
+    Attributes:
+        joules: All of it; None where no device was read.
+        sampled_joules: What went into samples, compiling left out, or None.
+        above_idle_joules: The same without what the devices draw idle, or None.
+    """
+
+    joules: float | None
+    sampled_joules: float | None
+    above_idle_joules: float | None
+
+
+def stage_energy(
+    joules: Mapping[Phase, float] | None,
+    seconds: Mapping[Phase, float],
+    devices: Collection[str],
+    idle_watts: Mapping[str, float],
+) -> StageEnergy:
+    """Return the energy of a stage.
+
+    Args:
+        joules: Energy of each phase in J; None where no device was read.
+        seconds: Time of each phase in s.
+        devices: Ids of the devices that were read.
+        idle_watts: What each device draws idle, where that was measured, by its id.
+    """
+    if joules is None:
+        return StageEnergy(None, None, None)
+    total = sum(joules.values())
+    sampled = total - joules["compile"]  # a batch that passed while the framework compiled says nothing of samples
+    idle = _idle_joules(devices, idle_watts, sum(seconds.values()) - seconds["compile"])
+    return StageEnergy(total, sampled, None if idle is None else sampled - idle)
+
+
+def recorded_energy(stage: StageRecord) -> StageEnergy:
+    """Return the energy of a stage from its record; that of an earlier release has ratios in the place of sums."""
+    if stage.sampled_joules is not None:
+        return StageEnergy(stage.joules, stage.sampled_joules, stage.above_idle_joules)
+    sampled = (stage.samples or 0) - stage.compile_samples
+    per_sample, above_idle = stage.joules_per_sample, stage.joules_per_sample_above_idle
+    above = None if above_idle is None else above_idle * sampled
+    if per_sample is not None and stage.samples is not None:
+        return StageEnergy(stage.joules, per_sample * sampled, above)
+    joules, compiling = stage.joules or 0.0, stage.phases.get("compile")
+    if compiling is None or not stage.seconds:
+        return StageEnergy(stage.joules, joules, above)
+    by_time = joules * (compiling.seconds or 0.0) / stage.seconds
+    return StageEnergy(stage.joules, joules - (by_time if compiling.joules is None else compiling.joules), above)
+
+
+def _idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seconds: float) -> float | None:
     """Return what the devices would have used idle, in J; None where the idle power of one of them was not measured."""
     if not devices or any(name not in idle_watts for name in devices):
         return None

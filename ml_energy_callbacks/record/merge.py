@@ -7,7 +7,15 @@ from typing import Final, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
-from ml_energy_callbacks.record.build import keep_apart, mixture, process_record, stage_record, total_record, weighted_mean
+from ml_energy_callbacks.record.build import (
+    keep_apart,
+    mixture,
+    process_record,
+    recorded_energy,
+    stage_record,
+    total_record,
+    weighted_mean,
+)
 from ml_energy_callbacks.record.schema import (
     BesideRecord,
     CarbonRecord,
@@ -152,13 +160,14 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
     known = a.joules is not None and b.joules is not None
     names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
     unsized = any(stage.samples is None and stage.batches for stage in (a, b))
+    energies = [recorded_energy(stage) for stage in (a, b)]
     return stage_record(
         seconds=a.seconds + b.seconds,
         batches=a.batches + b.batches,
         samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
         compiled=a.compile_samples + b.compile_samples,
-        sampled_joules=_sampled_joules(a) + _sampled_joules(b),
-        above_idle=_above_idle(a, b),
+        sampled_joules=known_sum([each.sampled_joules for each in energies]),
+        above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
         phases=keep_apart(
             {
@@ -173,27 +182,6 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
         cost=known_sum([a.cost, b.cost]),
     )
-
-
-def _sampled_joules(stage: StageRecord) -> float:
-    """Return the energy that the stage's samples took, compiling left out."""
-    if stage.joules_per_sample is not None and stage.samples is not None:
-        return stage.joules_per_sample * (stage.samples - stage.compile_samples)
-    joules, compiling = stage.joules or 0.0, stage.phases.get("compile")
-    if compiling is None or not stage.seconds:
-        return joules
-    by_time = joules * (compiling.seconds or 0.0) / stage.seconds
-    return joules - (by_time if compiling.joules is None else compiling.joules)
-
-
-def _above_idle(*stages: StageRecord) -> float | None:
-    """Return the energy above idle of all samples, or None where it is not known of some."""
-    parts = [
-        stage.joules_per_sample_above_idle * ((stage.samples or 0) - stage.compile_samples)
-        for stage in stages
-        if stage.joules_per_sample_above_idle is not None
-    ]
-    return sum(parts) if len(parts) == len(stages) else None
 
 
 def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
@@ -336,13 +324,14 @@ def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, d
     timed = longest.stages.get(name) or max(stages, key=lambda stage: stage.seconds)
     unsized = any(stage.samples is None and stage.batches for stage in stages)
     latencies = [stage.latency for stage in stages if stage.latency is not None]
+    energies = [recorded_energy(stage) for stage in counted]
     return stage_record(
         seconds=timed.seconds,
         batches=sum(stage.batches for stage in stages),
         samples=None if unsized else sum(stage.samples or 0 for stage in stages) or None,
         compiled=sum(stage.compile_samples for stage in stages),
-        sampled_joules=sum(_sampled_joules(stage) for stage in counted),
-        above_idle=_above_idle(*counted),
+        sampled_joules=known_sum([each.sampled_joules for each in energies]),
+        above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=latencies[0] if len(latencies) == 1 else None,
         phases=keep_apart(
             {

@@ -165,6 +165,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
             number of samples is not known, or all of them passed while the framework compiled.
         joules_per_sample_above_idle: What is left of it without the power that the devices draw idle, in J; None where that was
             not measured.
+        sampled_joules: Energy of ``joules_per_sample`` for all samples, in J; None where no device was read, and in records of
+            releases before this field.
+        above_idle_joules: The same of ``joules_per_sample_above_idle``.
         latency: Of the stages ``test`` and ``predict``; None where no batch passed, of a run that was resumed, or of several
             processes.
         mean_watts: ``joules / seconds`` or None.
@@ -191,6 +194,8 @@ class StageRecord(msgspec.Struct, kw_only=True):
     compile_samples: int = 0
     joules_per_sample_above_idle: float | None = None
     latency: LatencyRecord | None = None
+    sampled_joules: float | None = None
+    above_idle_joules: float | None = None
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Any
 from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.sampler import Sampler, Steps
+from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.testing.clocks import ManualClock
 
@@ -28,10 +29,14 @@ class SteppedMeter(EnergyMeter):
 
     def __init__(self, clock: ManualClock, *, began: datetime | None = None, **options: Any) -> None:  # noqa: ANN401
         """Check the options."""
-        zero = (began or datetime.now(UTC)) - timedelta(seconds=clock() / NS_PER_S)
-        self._timing = Timing(clock, clock.advance, lambda: zero + timedelta(seconds=clock() / NS_PER_S))
-        self._sampler_type = _make_stepped_sampler(clock)
+        self._clock = clock
+        self._zero = (began or datetime.now(UTC)) - timedelta(seconds=clock() / NS_PER_S)
         super().__init__(**options)
+
+    def _new_session(self) -> Session:
+        clock, zero = self._clock, self._zero
+        timing = Timing(clock, clock.advance, lambda: zero + timedelta(seconds=clock() / NS_PER_S))
+        return Session(self, timing, _make_stepped_sampler(clock))
 
 
 def _make_stepped_sampler(clock: ManualClock) -> type[Sampler]:

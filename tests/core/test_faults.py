@@ -15,6 +15,7 @@ import pytest
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower, SteppedMeter
@@ -69,10 +70,14 @@ def stepped(clock: ManualClock, *sources: Source, output_dir: Path | None = None
     return SteppedMeter(clock, backends=backends, output_dir=output_dir, carbon_intensity=1, verbose=False)
 
 
+IMPATIENT = Timing(open_s=0.5, answer_s=0.3, check_s=0.5)
+
+
 class Impatient(EnergyMeter):
     """A meter that waits less long for drivers that hang."""
 
-    _timing = Timing(open_s=0.5, answer_s=0.3, check_s=0.5)
+    def _new_session(self) -> Session:
+        return Session(self, IMPATIENT)
 
 
 def steps_for(seconds: float, m: EnergyMeter) -> float:
@@ -372,10 +377,11 @@ def endless() -> Iterator[Endless]:
     wait_for_the_end_of(set(threading.enumerate()) - before)
 
 
-@pytest.mark.parametrize("timing", [Impatient._timing, pytest.param(REAL_TIME, marks=pytest.mark.full)])
+@pytest.mark.parametrize("timing", [IMPATIENT, pytest.param(REAL_TIME, marks=pytest.mark.full)])
 def test_a_backend_that_never_opens_is_told_and_left_out_and_waited_for_once(endless: Endless, timing: Timing) -> None:
     class Waiting(EnergyMeter):
-        _timing = timing
+        def _new_session(self) -> Session:
+            return Session(self, timing)
 
     power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
     for waits in (True, False):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +19,11 @@ from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.attribution.quantiles import Quantiles
-from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.attribution.timeline import Event, Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.session import Session
+from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 
@@ -187,16 +190,28 @@ def test_samples_that_cannot_be_counted_are_unknown_and_bad_ones_refused(clock: 
         meter.measure(stage="serve")  # type: ignore[arg-type]
 
 
+def switched(now: int, bucket: int) -> Event:
+    return ("switch", now, bucket, 0, None, None)
+
+
+def begun(now: int, during: int) -> Event:
+    return ("begin", now, during, 0, None, None)
+
+
+def ended(now: int, after: int, samples: int, begin: Event) -> Event:
+    return ("end", now, after, 1, samples, begin)
+
+
 def test_a_request_that_outlives_its_stage_or_the_run_takes_nobodys_time() -> None:
     now = 0
     timeline = Timeline(lambda: now)
     outside, during, between, other = 0, timeline.add_bucket(1), timeline.add_bucket(1), timeline.add_bucket(2)
-    timeline.queue.append((10, during, None))
-    timeline.queue.append((20, other))  # another stage begins while it runs
-    timeline.queue.append((30, between, 1, 4, 10, during))
-    timeline.queue.append((40, during, None))
-    timeline.queue.append((50, outside))  # the run ends
-    timeline.queue.append((60, between, 1, 4, 40, during))
+    timeline.queue.append(begun(10, during))
+    timeline.queue.append(switched(20, other))  # another stage begins while it runs
+    timeline.queue.append(ended(30, between, 4, begun(10, during)))
+    timeline.queue.append(begun(40, during))
+    timeline.queue.append(switched(50, outside))  # the run ends
+    timeline.queue.append(ended(60, between, 4, begun(40, during)))
     now = 100
     look = timeline.look()
     assert [look.totals[bucket] for bucket in (outside, during, between, other)] == [10 + 50, 10 + 10, 0, 20]
@@ -207,8 +222,14 @@ def test_a_request_that_hangs_is_forgotten_with_its_run() -> None:
     now = 0
     timeline = Timeline(lambda: now)
     outside, during, between = 0, timeline.add_bucket(1), timeline.add_bucket(1)
-    timeline.queue += [(10, during, None), (20, outside), (30, between), (40, during, None), (50, between, 1, 1, 40, during)]
-    timeline.queue.append((60, between, 1, 100, 10, during))
+    timeline.queue += [
+        begun(10, during),
+        switched(20, outside),
+        switched(30, between),
+        begun(40, during),
+        ended(50, between, 1, begun(40, during)),
+    ]
+    timeline.queue.append(ended(60, between, 100, begun(10, during)))
     now = 100
     look = timeline.look()
     assert [look.totals[bucket] for bucket in (outside, during, between)] == [10 + 10, 10 + 10, 10 + 50]
@@ -219,9 +240,14 @@ def test_two_stages_at_once_give_their_time_back() -> None:
     now = 0
     timeline = Timeline(lambda: now)
     test, predict, other = timeline.add_bucket(1), timeline.add_bucket(2), timeline.add_bucket(3)
-    timeline.queue += [(0, other), (10, test, None), (20, predict, None), (30, other, 1, 1, 20, predict)]
-    timeline.queue += [(60, other, 1, 1, 10, test), (70, test, None), (75, predict, None), (80, other, 1, 1, 70, test)]
-    timeline.queue.append((90, other, 1, 1, 75, predict))
+    timeline.queue += [switched(0, other), begun(10, test), begun(20, predict), ended(30, other, 1, begun(20, predict))]
+    timeline.queue += [
+        ended(60, other, 1, begun(10, test)),
+        begun(70, test),
+        begun(75, predict),
+        ended(80, other, 1, begun(70, test)),
+    ]
+    timeline.queue.append(ended(90, other, 1, begun(75, predict)))
     now = 100
     look = timeline.look()
     assert [look.totals[bucket] for bucket in (test, predict, other)] == [10 + 30 + 5, 10 + 15, 10 + 10 + 10]
@@ -298,7 +324,8 @@ def test_ctrl_c_while_idle_power_is_measured_stops_the_meter() -> None:
         time.sleep(seconds)
 
     class Interrupted(EnergyMeter):
-        _timing = Timing(sleep=sleep)
+        def _new_session(self) -> Session:
+            return Session(self, Timing(sleep=sleep))
 
     def interrupt() -> None:
         assert interrupting.wait(60)
@@ -360,6 +387,17 @@ def test_idle_power_is_measured_first_and_told_apart(clock: ManualClock) -> None
     assert predict.joules_per_sample == pytest.approx(2.0, rel=0.08)
     assert predict.joules_per_sample_above_idle == pytest.approx(1.2, rel=0.12)
     assert metrics["energy/predict/joules_per_sample_above_idle"] == pytest.approx(1.2, rel=0.2)
+    assert predict.joules_per_sample is not None
+    assert predict.joules_per_sample_above_idle is not None
+    assert predict.above_idle_joules is not None
+    assert predict.sampled_joules == pytest.approx(predict.joules_per_sample * 50)
+    assert predict.above_idle_joules == pytest.approx(predict.joules_per_sample_above_idle * 50)
+    earlier = deepcopy(record)
+    earlier.stages["predict"].sampled_joules = earlier.stages["predict"].above_idle_joules = None  # an earlier release's
+    for before in (record, earlier):
+        both = add_records(before, record).stages["predict"]
+        assert both.joules_per_sample == pytest.approx(predict.joules_per_sample)
+        assert both.above_idle_joules == pytest.approx(2 * predict.above_idle_joules)
     console = Console(width=150, file=io.StringIO())
     console.print(render(record))
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -392,7 +392,7 @@ def test_a_record_that_fails_takes_nothing_else_of_the_service_with_it(registry:
     EnergyCollector(meter, registry)
     with meter:
         assert collected(registry) == {}
-        assert "RuntimeError('broken')" in meter._warnings[-1]
+        assert "RuntimeError('broken')" in meter._session.build().warnings[-1]
 
 
 def test_a_registry_takes_one_meter(clock: ManualClock, registry: CollectorRegistry) -> None:

@@ -1,0 +1,489 @@
+"""The life of a meter: it starts, measures and stops, alone or as one of a job's processes."""
+
+import atexit
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import partial
+
+from msgspec.structs import replace
+
+from ml_energy_callbacks.attribution.ledger import Mark
+from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.carbon import Rates, Site, choose_provider, price_table
+from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.job.files import JobFiles
+from ml_energy_callbacks.job.job import Gather, Job
+from ml_energy_callbacks.job.launcher import Launch, launched, scheduled_job
+from ml_energy_callbacks.meter.devices import Devices
+from ml_energy_callbacks.meter.ending import ending, last_exception
+from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
+from ml_energy_callbacks.meter.idle import measure_idle
+from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
+from ml_energy_callbacks.meter.options import MeterOptions
+from ml_energy_callbacks.meter.points import Point, run_figures
+from ml_energy_callbacks.meter.sampler import Sampler
+from ml_energy_callbacks.meter.stages import Stages
+from ml_energy_callbacks.meter.summary import State, build_record, known_buckets
+from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
+from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
+from ml_energy_callbacks.record.schema import (
+    EpochRecord,
+    ForecastRecord,
+    Run,
+    RunRecord,
+    Status,
+    StoppingRecord,
+    add_epoch,
+    check_tags,
+)
+from ml_energy_callbacks.record.storage import Place, as_place
+
+_log = logging.getLogger("ml_energy_callbacks")
+
+_FIRST_READ_S = 1.0
+"""A run has been read by then, if it ever is."""
+
+
+class Session:
+    """Open the devices, join the job, have the devices read, and write the record, from a start to the end that follows it.
+
+    The end is a call of :meth:`stop`, or that of the loop or of the interpreter. What was measured so far is told at any time,
+    in any thread: :meth:`point`, :meth:`build`.
+
+    Attributes:
+        timeline: Time, batches and samples so far.
+        stages: The stages on the timeline.
+        devices: The devices and their energy.
+        rates: Emissions and cost.
+        job: The processes of the job; None where this one never had others.
+        idle_watts: What each device draws idle, where that was measured, by its id.
+        resolved: The timeline's buckets whose energy the last record tells apart.
+        forecast: What goes into the record of that name.
+        early_stopping: The same.
+
+    Args:
+        options: The meter's.
+        timing: Clocks, waiting and time limits.
+        sampler_type: Reads the devices.
+
+    Raises:
+        ConfigurationError: An option cannot work; the message says what to do.
+    """
+
+    def __init__(self, options: MeterOptions, timing: Timing = REAL_TIME, sampler_type: type[Sampler] = Sampler) -> None:
+        """Check the options; hardware is not touched before :meth:`start`."""
+        # Not the options themselves: those are the meter, which is to go when nobody has it any more.
+        self._scope, self._idle_seconds, self._verbose = options.scope, options.idle_seconds, options.verbose
+        self._timing = timing
+        self._sampler_type = sampler_type
+        self.devices = Devices(options.devices, options.sample_interval, options.backends, timing)
+        site = Site(options.pue, options.wue, options.embodied_kg, options.lifetime_years, options.offset_grams)
+        provider = choose_provider(options.location, options.carbon_intensity)
+        self.rates = Rates(provider, price_table(options.electricity_price), options.currency, site)
+        self._tags = check_tags(options.tags)
+        self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
+        self.timeline = Timeline(timing.clock)
+        self.stages = Stages(self.timeline)
+        self.job: Job | None = None
+        self.idle_watts: Mapping[str, float] = {}
+        self.resolved: frozenset[int] = frozenset()
+        self.forecast: ForecastRecord | None = None
+        self.early_stopping: StoppingRecord | None = None
+        self._sampler: Sampler | None = None
+        self._owner: object = None
+        self._loop: WatchedLoop | None = None
+        self._edges: DeviceEdges | None = None
+        self._epochs: list[EpochRecord] = []
+        self._warnings: list[str] = []
+        self._earlier: RunRecord | None = None
+        self._run: Run | None = None
+        self._pid = 0  # of the process that started it
+        self._early_end: str | None = None
+        # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
+        self._lock = threading.RLock()
+        self._stopping = threading.RLock()
+
+    # ---------------------------------------------------------------------------------------------------- state
+
+    @property
+    def started(self) -> bool:
+        """Whether it ever measured, so that there is a record."""
+        return self._run is not None
+
+    @property
+    def running(self) -> bool:
+        """Whether it measures now."""
+        return self._sampler is not None
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that measures: it has neither the threads nor the run."""
+        return self.started and os.getpid() != self._pid
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is rank 0 of its job, or alone."""
+        return self.job is None or self.job.leads
+
+    @property
+    def measures(self) -> bool:
+        """Whether energy is missing where this process knows none."""
+        return self.job is None or bool(self.devices.counted)
+
+    @property
+    def record_path(self) -> Place | None:
+        """Where the record is written; None where this process does not write it."""
+        return self._files.path
+
+    # ---------------------------------------------------------------------------------------------------- start
+
+    def start(self, loop: LoopDescription, owner: object) -> None:
+        """Open the devices and start to measure; while it measures already, do nothing.
+
+        Args:
+            loop: What is measured.
+            owner: Is kept alive until the stop: the meter, to which sinks have weak references alone.
+
+        Raises:
+            ConfigurationError: A device id is unknown, here or in another process of the job, or the output directory cannot be
+                written.
+        """
+        with self._stopping:  # wait for a stop in another thread
+            if self.running:
+                return
+            failure = None
+            try:
+                self.devices.find(loop.gpus)
+            except ConfigurationError as error:
+                if loop.gather is None:
+                    raise
+                failure = error
+            launch = launched()
+            run = self._run = self._begin_run(loop, launch)
+            self._join(run, loop.gather, failure)
+            if loop.gather is None and launch is not None and launch.world_size > loop.world_size:
+                self.warn(
+                    f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
+                    "EnergyMeter.start a gather, so that each device counts once."
+                )
+            self._warn_of_missing_devices()
+            self._open_ledgers()
+            output_dir = loop.output_dir
+            if output_dir is not None and launch is not None and launch.directory is not None:
+                output_dir = launch.directory  # the framework writes to the disk of the worker
+            self._open_files(None if output_dir is None else as_place(output_dir))
+            self._pid, self._owner = os.getpid(), owner
+            self._loop = loop.watched
+            self.timeline.forget_edges()
+            self._edges = None if loop.record_event is None else DeviceEdges(loop.record_event, self._timing)
+            self.timeline.stamp = self._edges or self._timing.clock
+            watch = None if loop.watched is None else partial(self._watch, loop.watched)
+            self._sampler = self._sampler_type(
+                self.devices.pollers(self.timeline, self._lock), self._timing, self._review, watch
+            )
+            self.stages.open()
+            self.rates.begin(self.point().joules or [], self._timing.now())
+            self._sampler.start()
+            atexit.register(self._stop_at_exit)
+            if self._idle_seconds and not self.idle_watts:
+                try:
+                    self._measure_idle(self._idle_seconds)
+                except BaseException as error:  # Ctrl-C while it waits: nobody would stop what has started
+                    self.stop(*ending(error))
+                    raise
+
+    def _begin_run(self, loop: LoopDescription, launch: Launch | None) -> Run:
+        """Return the run of the first start, marked as running."""
+        run = self._run or Run(
+            id=uuid.uuid4().hex,
+            started_at=_now(),
+            status="running",
+            framework=loop.framework,
+            hostnames=[socket.gethostname()],
+            world_size=loop.world_size,
+            model=loop.model,
+            tags=self._tags,
+            launcher=None if launch is None else launch.launcher,
+            job_id=scheduled_job() if launch is None else launch.job_id,
+        )
+        run.status, run.reason, run.ended_at = "running", None, None
+        return run
+
+    def _join(self, run: Run, gather: Gather | None, failure: ConfigurationError | None) -> None:
+        """Join the job's other processes, and leave them the devices that they measure; or go on without them."""
+        if gather is None:
+            if self.job is not None:
+                self.job.continue_alone(self.devices.opened)
+            return
+        job = self.job or Job(self.warn)
+        try:
+            job.join(gather, run.id, self.devices.opened, failure)
+        except BaseException:
+            self.devices.close()
+            raise
+        if len(job.members) == 1:
+            return
+        self.job = job
+        self.devices.keep(job.measured)
+        run.id, run.world_size = job.run_id, len(job.members)
+        if not job.leads:
+            self._earlier = None  # what the job had before counts once
+
+    def _warn_of_missing_devices(self) -> None:
+        """Warn of devices that are missing, and of what is assumed."""
+        if not self.devices.sources and (self.job is None or not self.job.host_measured):
+            self.warn("No device can be read here, so that every energy is unknown.")
+        self._warn_all(self.rates.caveats)
+        self._warn_all(self.devices.missing())
+
+    def _open_ledgers(self) -> None:
+        """Give each device its ledger, and where they were asked for each of the job's shares of devices."""
+        pids = None
+        if self._scope == "process":
+            pids = [os.getpid()] if self.job is None else self.job.pids
+            if self.job is not None and self.job.hidden:
+                self.warn(
+                    f"{self.job.hidden} of the job's processes on this host are in other containers, which hide them: their "
+                    "share is missing in that of the job."
+                )
+        self.devices.open_ledgers(pids)
+
+    def _open_files(self, framework_dir: Place | None) -> None:
+        """Write the first record, in all processes of a job or in none."""
+        failure = None
+        try:
+            self._files.open(
+                framework_dir, self.job, self._own_ids(), build=self.build, build_own=self._build_own, warn=self.warn
+            )
+        except ConfigurationError as error:
+            failure = error
+        try:
+            self._agree(failure)
+        except BaseException:
+            self.devices.close()
+            self._files.remove_own()
+            raise
+
+    def _agree(self, failure: ConfigurationError | None) -> None:
+        """Begin in all processes of a job or in none."""
+        if self.job is not None and self.job.alive:
+            self.job.agree_to_start(failure)
+        elif failure is not None:
+            raise failure
+
+    def _measure_idle(self, seconds: float) -> None:
+        """Measure what the devices draw while nothing of the run works; that time counts nowhere."""
+        with self.stages.outside():
+            self.idle_watts = measure_idle(self.timeline, self.devices.counted, seconds, self._timing.sleep)
+        for name in self.devices.counted:
+            if name not in self.idle_watts:
+                self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
+
+    # ---------------------------------------------------------------------------------------------------- stop
+
+    def stop(self, status: Status = "completed", reason: str | None = None) -> None:
+        """Stop measuring, close the devices and write the record; a second call does nothing.
+
+        Args:
+            status: How the run ended.
+            reason: Why it stopped or failed.
+        """
+        if self.forked:
+            return
+        with self._stopping:
+            sampler, run = self._sampler, self._run
+            if sampler is None or run is None:
+                return
+            if self._edges is not None:
+                self._edges.settle()
+                self.timeline.forget_edges()
+            self.stages.close()
+            end = self.timeline.look().now
+            self._sampler = self._loop = self._edges = None
+            self.timeline.stamp = self._timing.clock
+            hanging = sampler.stop(end)
+            if hanging:
+                self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+            self.rates.conclude()
+            self._settle_rates()
+            self._warn_all(self.devices.doubts())
+            silent = self.devices.silent(self.timeline.clock())
+            self._warn_all(self.devices.gaps(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
+            early = status == "completed" and self._early_end is not None
+            run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
+            run.ended_at = _now()
+            if status == "completed" and self.job is not None:  # after anything else, other processes may never come to it
+                self.exchange(None, self.point())
+            if status != "completed" and self.job is not None and not self.job.apart:
+                self.warn(
+                    "The job's processes did not end together: of the others there is here what they told at the end of an "
+                    f"epoch. {MERGE_ADVICE}"
+                )
+            kept = self._files.finish()
+            if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
+                self._files.remove_own()
+            self.devices.close(hanging)
+            self._owner = None
+            atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
+
+    def end_early(self, reason: str | None) -> None:
+        """Let the run end as ``stopped``, with the first reason that is given, where it would end as ``completed``.
+
+        Args:
+            reason: Why; None takes it back.
+        """
+        self._early_end = reason and (self._early_end or reason)
+
+    def _watch(self, loop: WatchedLoop) -> None:
+        """Stop measuring when the loop has gone; called in a thread of the sampler."""
+        # While another thread stops the meter, it waits for this one: leave it to that.
+        if loop.running() or not self._stopping.acquire(blocking=False):
+            return
+        try:
+            if self._loop is loop:
+                self.stop(*loop.ending())
+        finally:
+            self._stopping.release()
+
+    def _stop_at_exit(self) -> None:
+        error = last_exception()
+        self.stop(*(ending(error) if error else ("stopped", "The interpreter ended before the meter was stopped.")))
+
+    # ---------------------------------------------------------------------------------------------------- what was measured
+
+    def point(self) -> Point:
+        """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
+        others = None if self.job is None else self.job.figures_of_others()
+        return Point.at(self.timeline.look(), self.devices.counted, self.devices.beside, self.rates, others)
+
+    def mark(self) -> Mark:
+        """Return a mark at this instant, into which the energy so far is filled once the devices have refreshed."""
+        with self._lock:
+            look = self.timeline.look()
+            return self.devices.mark(look) if self.running else Mark(look.now, look.totals)
+
+    def total_figures(self, until: Point) -> TotalFigures:
+        """Return what the run took in this process up to a point, that of a run that it resumes included."""
+        return run_figures(until, self.devices.counted, self.devices.beside, self.rates, self._earlier, measures=self.measures)
+
+    def add_epoch(self, epoch: EpochRecord) -> None:
+        """Add an epoch to the record."""
+        self._epochs = add_epoch(self._epochs, epoch)
+        if self.job is not None:
+            self.job.note_epoch(epoch)
+
+    def exchange(self, window: StageFigures | None, began: Point) -> StageFigures | None:
+        """Exchange with the job's other processes what each took: a collective; without others, it does nothing.
+
+        Args:
+            window: What an epoch took in this process, or None.
+            began: What the run took so far.
+
+        Returns:
+            What the window took in the whole job; None where that is not known.
+        """
+        job = self.job
+        if job is None or job.apart:
+            return window
+        told = job.exchange_figures(window, self.total_figures(began), self._build_own()) if job.alive else None
+        if told is None:
+            return None
+        self._files.write_own()  # what this process leaves if it dies is no older than what the others know
+        if self.running:  # what passes after the end counts nowhere
+            ended = self.point()
+            used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
+            job.add_wait((ended.time_ns - began.time_ns) / NS_PER_S, used)
+        return add_stage_figures(told) if told else None
+
+    # ---------------------------------------------------------------------------------------------------- record
+
+    def build(self) -> RunRecord:
+        """Return the record as of now, or as of the end of the run.
+
+        Raises:
+            ConfigurationError: It was never started.
+        """
+        own = self._build_own()
+        if self.job is not None:
+            return self.job.merge_record(own)
+        return own if self._earlier is None else add_records(self._earlier, own)
+
+    def _build_own(self) -> RunRecord:
+        """Return what this process measured, and not a run before it."""
+        if self._run is None:
+            msg = (
+                "There is no record yet in this process: start the meter first. What another process measured, as with "
+                "ddp_spawn, load_record() reads from its run file."
+            )
+            raise ConfigurationError(msg)
+        with self._lock:
+            look = self.timeline.look()
+            totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
+            tallies = [t for t in self.stages.tallies if any(totals[b] for b in t.buckets.values())]
+            state = State(
+                look.now,
+                totals,
+                look.counts,
+                list(self.devices.counted.values()),
+                tallies,
+                self._epochs,
+                self._warnings,
+                whole_machine=self.devices.whole_machine,
+                shares=self.devices.shares if self._scope == "process" else None,
+                unshared=self.devices.unshared,
+                idle_watts=self.idle_watts,
+                latencies={t.group: times for t in tallies if (times := self.timeline.latencies(t.group)) is not None},
+            )
+            record = build_record(replace(self._run), state, self.rates)
+        self.resolved = known_buckets(record, tallies)
+        record.forecast, record.early_stopping = self.forecast, self.early_stopping
+        record.part = None if self.job is None else self.job.make_part(self._earlier)
+        return record
+
+    def resume(self, earlier: RunRecord) -> None:
+        """Continue the record of an interrupted run; not of this very run, nor of one that was killed before its first read."""
+        if not self.leads:
+            return
+        unread = earlier.total.joules is None and earlier.total.seconds < _FIRST_READ_S
+        if earlier.run.id not in self._own_ids() and not unread:
+            self._earlier = earlier
+
+    def _own_ids(self) -> set[str]:
+        runs = (self._run, self._earlier.run if self._earlier else None)
+        return {run.id for run in runs if run is not None}
+
+    def warn(self, message: str) -> None:
+        """Log a warning, and put it into the record; each message once."""
+        if message not in self._warnings:
+            self._warnings.append(message)
+            if self._verbose and self.leads:
+                _log.warning(message)
+
+    def _warn_all(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self.warn(message)
+
+    def _review(self) -> None:
+        """Write what is known so far; called in a thread of the sampler."""
+        self._settle_rates()
+        self._warn_all(self.devices.doubts())
+        self._files.write()
+
+    def _settle_rates(self) -> None:
+        """Settle the emissions and the cost of the energy so far, where an intensity or a price ended."""
+        joules = self.point().joules
+        if joules is not None:
+            with self._lock:
+                self.rates.follow(joules, self._timing.now())
+        self._warn_all(self.rates.caveats)
+
+
+def _now() -> str:
+    """Return the time of day for the record."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
