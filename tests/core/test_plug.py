@@ -145,7 +145,7 @@ def test_a_reading_is_one_request(plug: SimulatedPlug) -> None:
 
 def test_an_endless_answer_is_cut_off(plug: SimulatedPlug) -> None:
     (source,) = PlugBackend([plug.address]).open()
-    with plug.failing("huge"), pytest.raises(ReadError, match="more than 65536 bytes"):
+    with plug.failing("huge"), pytest.raises(ReadError, match="larger than 65536 bytes"):
         source.read()
 
 

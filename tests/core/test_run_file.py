@@ -356,7 +356,7 @@ def test_a_checkpoints_record_behind_a_url_comes_back(memory: Any) -> None:
     assert sentence.startswith(
         "Could not save the energy totals in nosuch://bucket (nosuch://bucket/energy.json cannot be reached"
     )
-    assert sentence.endswith("); a resumed fit starts at zero.")
+    assert sentence.endswith("); a resumed training starts at zero.")
 
 
 @pytest.mark.parametrize(

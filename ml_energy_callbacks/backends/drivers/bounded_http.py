@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
@@ -35,7 +36,7 @@ class Site:
         self._seconds = seconds
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers = requests.structures.CaseInsensitiveDict({"Accept-Encoding": "identity", "Connection": "close"})
+        self._session.headers = CaseInsensitiveDict({"Accept-Encoding": "identity", "Connection": "close"})
         self._session.mount("http://", _Adapter(partial(_Socket, address, seconds, size)))
 
     def get(self, path: str) -> tuple[int, bytes]:
