@@ -105,7 +105,7 @@ def test_apples_figures_are_said_to_be_estimates(clock: ManualClock, chip: Simul
     for source in open_on_a_mac(clock):
         assert source.device.provenance == "estimated"
         assert source.device.method == "energy_counter"
-        assert "estimate" in (source.device.note or "")
+        assert "Estimated" in (source.device.note or "")
 
 
 def test_one_look_serves_all_parts_of_a_round_and_no_part_twice(clock: ManualClock, chip: SimulatedApple) -> None:

@@ -79,8 +79,8 @@ def test_great_britains_is_the_measured_one_or_else_the_forecast(service: Servic
         (403, "no", f"{REFUSED} the option token, and that your plan there includes zone FR."),
         (500, "oops", "Electricity Maps answered with status 500."),
         (302, "", "Electricity Maps answered with status 302."),
-        (200, "<html>Please log in</html>", "Electricity Maps answered in an unknown form."),
-        (200, "[1]", "Electricity Maps answered in an unknown form."),
+        (200, "<html>Please log in</html>", "Electricity Maps answered in an unknown format."),
+        (200, "[1]", "Electricity Maps answered in an unknown format."),
         (200, "{}", "Electricity Maps returned no intensity."),
         (200, '{"carbonIntensity": -3}', "Electricity Maps returned no intensity."),
         (200, '{"carbonIntensity": NaN}', "Electricity Maps returned no intensity."),
@@ -356,7 +356,7 @@ def test_a_forecast_is_a_series(service: Service) -> None:
 )
 def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int, body: str) -> None:
     service.status, service.body = status, body
-    with pytest.raises(ConfigurationError, match=r"^Electricity Maps (answered|refuses)") as error:
+    with pytest.raises(ConfigurationError, match=r"^Electricity Maps (answered|rejects)") as error:
         forecast_zone("DE", token=TOKEN, url=service.url)
     assert TOKEN not in str(error.value)
     with pytest.raises(ConfigurationError, match=r"^NESO Carbon Intensity API answered"):
@@ -409,7 +409,7 @@ def test_an_answer_that_is_nested_without_end_is_of_an_unknown_form(service: Ser
         forecast_zone("DE", token=TOKEN, url=service.url)
     with pytest.raises(ConfigurationError, match="answered in an unknown form"):
         forecast_great_britain(datetime.now(UTC), url=service.url)
-    assert settled(maps(service)).fallback == "Electricity Maps answered in an unknown form."
+    assert settled(maps(service)).fallback == "Electricity Maps answered in an unknown format."
 
 
 def test_a_zone_of_no_known_country_is_not_asked_for(service: Service) -> None:

@@ -115,7 +115,7 @@ def test_a_time_before_now_is_refused() -> None:
     ],
 )
 def test_a_place_has_a_zone_of_electricity_maps(location: str, zone: str) -> None:
-    assert choice._zone(location) == zone
+    assert choice._electricity_maps_zone(location) == zone
 
 
 def show(found: Plan, currency: str = "EUR") -> str:

@@ -507,7 +507,7 @@ def test_perf_events_that_are_closed_are_refused_with_a_recipe(tmp_path: Path) -
     perf_tree(tmp_path)
     with (
         an_ordinary_user(tmp_path),
-        pytest.raises(BackendUnavailableError, match=r"closed.*sysctl kernel.perf_event_paranoid=0") as caught,
+        pytest.raises(BackendUnavailableError, match=r"no permission.*sysctl kernel.perf_event_paranoid=0") as caught,
     ):
         backend(tmp_path).open()
     assert caught.value.present

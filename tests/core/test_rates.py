@@ -172,14 +172,14 @@ def test_a_run_through_a_change_of_the_clocks_costs_what_the_wall_clock_says(day
         (float("nan"), "electricity_price is nan"),
         ({}, "electricity_price contains no price"),
         ({"6 pm": 0.3}, "electricity_price has the time '6 pm'; write it as '06:00'"),
-        ({"06:00": 0.3, "06:00:00": 0.2}, "electricity_price has two prices from 06:00 on"),
+        ({"06:00": 0.3, "06:00:00": 0.2}, "electricity_price has two prices for 06:00"),
         ({"06:00": -1}, "electricity_price is -1"),
         ({"06:00": "cheap"}, "electricity_price is 'cheap'; give the price of a kWh as a number"),
         ("0.3", "electricity_price is '0.3'; give the price of a kWh as a number"),
         (True, "electricity_price is True; give"),
         (10**400, "electricity_price is 1"),
         ({"06:00+01:00": 0.3, "22:00+01:00": 0.2}, r"electricity_price has the time '06:00\+01:00' with an offset"),
-        ({"06:00Z": 0.3}, "write it as '06:00'"),
+        ({"06:00Z": 0.3}, "give times of this machine's clock, such as '06:00'"),
     ],
 )
 def test_a_price_that_is_none_is_refused(price: object, says: str) -> None:

@@ -293,7 +293,7 @@ def test_of_a_grace_sockets_meters_the_total_alone_is_read(tmp_path: Path, clock
         assert (device.kind, device.covers, device.whole_machine) == ("cpu", ("dram",), False)
         assert (device.update_period_s, device.min_interval_s) == (0.05, 0.0)
         assert (device.node, device.relative_uncertainty) == (0, 0.1)
-        assert device.note == "Processor and its memory, the mean of the last 0.05 s."
+        assert device.note == "Processor and its memory, mean power of the last 0.05 s."
 
 
 def test_each_grace_socket_is_a_node_so_that_a_gpus_module_holds_its_own_alone(

@@ -90,9 +90,9 @@ def test_a_message_of_the_true_protocol_is_understood(tpu: SimulatedTpu, clock: 
     metric = b"\x1a\x1c" + attribute + gauge
     answer = b"\x0a\x21" + b"\x0a\x01m" + metric
     source = backend(tpu, clock, tmp_path, TPU_ACCELERATOR_TYPE="v4-2").open()[0]
-    assert source._metrics._parse(answer) == {0: 0.5}
+    assert source._metrics._parse_answer(answer) == {0: 0.5}
     integer = answer.replace(gauge, b"\x1a\x02\x10\x32").replace(b"\x1a\x1c", b"\x1a\x15").replace(b"\x0a\x21", b"\x0a\x1a", 1)
-    assert source._metrics._parse(integer) == {0: 0.5}
+    assert source._metrics._parse_answer(integer) == {0: 0.5}
     source.close()
 
 
