@@ -177,7 +177,7 @@ class _Plug:
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError) as error:
-            msg = f"The answer of the plug {self._address.text} cannot be parsed: {error}."
+            msg = f"The plug {self._address.text} gives an answer that cannot be parsed: {error}."
             raise ReadError(msg) from error
         return self._address.watts(answer)
 
@@ -191,7 +191,7 @@ class _Plug:
             return site.get(self._path)
         except Exception as error:
             reason = str(error).strip() or repr(error)
-            msg = f"The plug {self._address.text} does not answer: {reason}. {_connection_advice(error)}"
+            msg = f"The plug {self._address.text} cannot be read: {reason}. {_connection_advice(error)}"
             raise ReadError(msg) from error
 
     def close(self) -> None:

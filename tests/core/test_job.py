@@ -141,7 +141,8 @@ def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
     # The epochs logged are those of the record, and what followed them is in the totals.
     epochs = [each for each in record.epochs if each.stage == "train"]
     assert [logged["energy/train/joules"] for logged in results[0][0]] == pytest.approx([each.joules for each in epochs])
-    assert results[0][0][-1]["energy/total/joules"] == pytest.approx(record.total.joules, rel=0.2)
+    known = sum(each.joules or 0.0 for each in record.epochs)
+    assert known <= results[0][0][-1]["energy/total/joules"] <= record.total.joules
     assert results[0][0][-1]["energy/train/joules_per_sample"] == pytest.approx((epochs[1].joules or 0.0) / (5 * 6))
 
 

@@ -229,7 +229,7 @@ def test_one_plug_of_two_does_not_pass_for_the_machine(plug: SimulatedPlug) -> N
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         address = f"tasmota://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(BackendUnavailableError, match=r"does not answer: .*refused\. Check the address and the port"):
+        with pytest.raises(BackendUnavailableError, match=r"cannot be read: .*refused\. Check the address and the port"):
             PlugBackend([plug.address, address]).open()
 
 
@@ -248,7 +248,7 @@ def test_what_is_no_web_server_is_no_plug() -> None:
                 line.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
         served = pool.submit(serve)
-        with pytest.raises(BackendUnavailableError, match=r"does not answer: SSH.*\. Check that it is a plug's address\.$"):
+        with pytest.raises(BackendUnavailableError, match=r"cannot be read: SSH.*\. Check that it is a plug's address\.$"):
             PlugBackend([f"tasmota://127.0.0.1:{server.getsockname()[1]}"]).open()
         served.result()
 
