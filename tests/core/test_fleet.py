@@ -383,8 +383,8 @@ def test_the_table_shows_groups_total_and_what_is_unknown(runs: Folder) -> None:
     assert "model status runs unknown kWh mated g CO2e EUR train" in lines
     assert "Net completed 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines, done.stdout
     assert "total 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines
-    assert "≥: of some runs it is unknown, or not all is known; that is not in the sum." in lines
-    assert "The grams of 1 run are" in " ".join(lines)
+    assert "≥: lower bound, because values of some runs are unknown and not included." in lines
+    assert "Emissions of 1 run use, at least in part, the world average: no location was set." in " ".join(lines)
     assert done.stderr == ""
 
 
