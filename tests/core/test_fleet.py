@@ -384,7 +384,7 @@ def test_the_table_shows_groups_total_and_what_is_unknown(runs: Folder) -> None:
     assert "Net completed 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines, done.stdout
     assert "total 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines
     assert "≥: lower bound, because values of some runs are unknown and not included." in lines
-    assert "The grams of 1 run are" in " ".join(lines)
+    assert "Emissions of 1 run use, at least in part, the world average: no location was set." in " ".join(lines)
     assert done.stderr == ""
 
 
