@@ -59,7 +59,7 @@ class World:
     def _mark(self) -> Mark:
         look = self._timeline.look()
         mark = Mark(look.now, look.totals, frozenset([self._ledger.device.id]))
-        self._ledger.mark(mark)
+        self._ledger.add_mark(mark)
         return mark
 
     def _spend(self, seconds: float, watts: float) -> None:

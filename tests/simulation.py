@@ -112,5 +112,5 @@ def simulate(
 def _mark(timeline: Timeline, ledger: Ledger) -> Mark:
     look = timeline.look()
     mark = Mark(look.now, look.totals)
-    ledger.mark(mark)
+    ledger.add_mark(mark)
     return mark

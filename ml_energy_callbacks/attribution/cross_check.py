@@ -1,11 +1,11 @@
-"""A counter of joules, held against the device's own power; pure."""
+"""Compares an energy counter with the device's own power; pure."""
 
 from dataclasses import dataclass
 
 from ml_energy_callbacks.clock import NS_PER_S
 
 LIMIT = 0.10
-"""Above this difference the user is told."""
+"""Above this difference there is a warning."""
 
 _SHORTEST_NS = 2 * NS_PER_S
 _LONGEST_STEP_NS = NS_PER_S
@@ -33,8 +33,8 @@ class CrossCheck:
     _steps: int = 0
     _squares: float = 0.0
 
-    def take(self, time_ns: int, joules: float, watts: float, resets: int) -> None:
-        """Take both at one instant.
+    def add_pair(self, time_ns: int, joules: float, watts: float, resets: int) -> None:
+        """Add the counter and the power at one instant.
 
         Args:
             time_ns: Monotonic clock.

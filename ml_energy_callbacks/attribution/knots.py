@@ -26,15 +26,15 @@ class Knot(NamedTuple):
 
 
 _FROZEN_NS = 5 * NS_PER_S
-"""A counter of a device that is on changes far more often; one that has not for so long is broken, and is not believed."""
+"""A counter of a device that is on changes far more often; one that has not for so long is broken, and is not trusted."""
 
 
 class KnotFinder:
-    """Follow one device.
+    """Derive the knots of one device from its readings.
 
     Attributes:
         grid: Its refresh instants.
-        silent: True while reads fail, or show a counter that stands still.
+        silent: True while reads fail, or show a counter that does not change.
         longest_gap_ns: What lies between two readings further apart than this is not known.
         missing_ns: Time in which it could not be read, up to the last good reading.
         resets: How often it jumped or began anew, so that energy is missing.
@@ -47,9 +47,9 @@ class KnotFinder:
         self.resets = 0
         self.frozen = False
         self._earlier_joules = 0.0
-        self.follow(device, interval_s)
+        self.start_chain(device, interval_s)
 
-    def follow(self, device: Device, interval_s: float) -> None:
+    def start_chain(self, device: Device, interval_s: float) -> None:
         """Begin a chain of readings of the device as it is now: the way in which it is read may have changed."""
         self._device = device
         self._integrates = device.method == "power_integration"
@@ -100,14 +100,14 @@ class KnotFinder:
         since = self.silent_since(now)
         return self.missing_ns + (0 if since is None else now - since)
 
-    def take(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
-        """Take a reading and return the knots that it settles, oldest first."""
+    def add_reading(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
+        """Add a reading and return the knots that are certain with it, oldest first."""
         value = self._believed(reading)
         if value is None:
             return []
         middle = (reading.started_ns + reading.ended_ns) // 2
         if self.silent and self._device.method != "energy_counter" and self._read_ns is not None:
-            return self._restart(reading)  # nobody knows what it drew meanwhile
+            return self._restart(reading)  # its energy in the meantime is unknown
         step = self._counter.advance(middle, value)
         if step == "reset":
             self.resets += not self._integrates
@@ -115,7 +115,7 @@ class KnotFinder:
         self.missing_ns = self.missing_at(reading.started_ns)
         self.silent = False
         self._read_ns = reading.ended_ns
-        # Where a value is known to be fresh at each read, one that stays says that nothing was drawn.
+        # Where each read is known to be fresh, an unchanged value means that no energy was used.
         changed = self._always_fresh or value != self._value
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
@@ -137,7 +137,7 @@ class KnotFinder:
         return [*self._release(knot.time_ns), knot]
 
     def _release(self, third_ns: int | None) -> list[Knot]:
-        """Place the first reading's refresh one period before the second, as soon as a third tells the period."""
+        """Place the first reading's refresh one period before the second, as soon as a third shows the period."""
         first_ns, second = self._first_ns, self._second
         self._first_ns = self._second = None
         if first_ns is None or second is None:
@@ -173,4 +173,4 @@ class KnotFinder:
         self._earlier_joules = self.joules
         self._begin()
         self.missing_ns = missing
-        return [*knots, *self.take(reading)]
+        return [*knots, *self.add_reading(reading)]

@@ -31,7 +31,7 @@ _MOST_WAITING = 64
 
 @dataclass(slots=True)
 class Mark:
-    """An instant at which the energy so far is asked for.
+    """An instant for which the energy so far is requested.
 
     Attributes:
         time_ns: The instant, monotonic clock.
@@ -56,7 +56,7 @@ class Split:
     Attributes:
         joules: Best estimate in J.
         half_width: Half-width of the 95 % interval in J.
-        resolved: False where the bucket could not be told from the others; the half-width then spans all that it can be.
+        resolved: False where the bucket could not be separated from the others; the half-width then covers all possible values.
     """
 
     joules: float
@@ -85,8 +85,8 @@ class Published:
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
         """Return each bucket's joules at an instant after the last knot.
 
-        The time since the last knot is extrapolated with the fitted powers, but not for long: what a device that fell silent
-        draws is not known.
+        The time since the last knot is extrapolated with the fitted powers, but not for long: the power of a device that
+        cannot be read any more is unknown.
         """
         joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
         elapsed = now - self.time_ns
@@ -105,7 +105,7 @@ class Ledger:
     Attributes:
         device: The device.
         finder: Where its knots come from.
-        check: Its counter held against its power, where it tells both.
+        check: Its counter compared with its power, where it reports both.
         joules: Energy of each bucket up to the last knot, in J.
         published: The state for other threads; None before the first two knots.
     """
@@ -137,7 +137,7 @@ class Ledger:
     def reopen(self, device: Device, interval_s: float) -> None:
         """Go on with the device as it was found this time, after a pause."""
         self.device = device
-        self.finder.follow(device, interval_s)
+        self.finder.start_chain(device, interval_s)
 
     @property
     def period_s(self) -> float | None:
@@ -170,27 +170,27 @@ class Ledger:
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody waits for the next reading, or nobody knows yet what to expect of it."""
+        """Whether the next reading is waited for, or too little is known yet of the device."""
         return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent
 
-    def mark(self, mark: Mark) -> None:
+    def add_mark(self, mark: Mark) -> None:
         """Ask for the energy at an instant not before the last knot."""
         self._marks.append(mark)
 
-    def take(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
-        """Take readings, oldest first, each with the power that was told then, and when; look at the timeline before."""
+    def add_readings(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
+        """Add readings, oldest first, each with the power reported then, and when; refresh the timeline's reader before."""
         for reading, power in held:
-            self._waiting += self.finder.take(reading)
+            self._waiting += self.finder.add_reading(reading)
             if self.finder.silent:
                 self.check.pause()
             elif power is not None:
-                self.check.take(power[0], self.finder.joules, power[1], self.finder.resets)
+                self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.resets)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
         self._publish(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
-        """End the chain of readings: what the device draws until the next reading is nobody's."""
+        """End the chain of readings: the energy until the next reading is not attributed."""
         self.check.pause()
         # What a device drew after its last good reading is not known.
         end = self.finder.silent_since(now) or now
@@ -219,7 +219,7 @@ class Ledger:
         if before is not None and knot.time_ns <= before.time_ns:
             if not knot.starts:
                 return  # two estimates of one refresh: its energy comes with the next
-            # A counter that began anew was refreshed, as far as one can tell, before the last refresh of the old one.
+            # A counter that was reset was refreshed, as far as is known, before the last refresh of the old one.
             knot = knot._replace(time_ns=before.time_ns)
         if before is not None and knot.starts:
             self._gaps += 1
@@ -243,7 +243,7 @@ class Ledger:
             unbroken = unbroken and (before is None or not knot.starts)
             before, early = knot, totals
         powers = self._fit.powers()
-        if before is not None and powers is not None:  # one knot alone tells no energy
+        if before is not None and powers is not None:  # one knot alone has no energy
             self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
 
     def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
@@ -317,7 +317,7 @@ class Ledger:
         fit = self._fit.fit()
         mean = whole / duration if duration > 0 else 0.0
         own = [self._alone.get(b, (0.0, 0.0)) for b in buckets]
-        # What is left to be told apart: the intervals in which several buckets ran.
+        # What remains to be separated: the intervals in which several buckets ran.
         mixed = [max(0.0, time - alone) for time, (alone, _) in zip(seconds, own, strict=True)]
         left = whole - sum(energy for _, energy in own)
         fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, mixed, strict=True)]
@@ -326,7 +326,7 @@ class Ledger:
         scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
         single = sum(time > 0 for time in mixed) <= 1
         half_widths = [fit.half_widths.get(b) for b in buckets]
-        # A phase that cannot be told apart may draw anything from nothing to twice the mean; the others feel that doubt.
+        # A phase that cannot be separated may use any power from 0 to twice the mean; that doubt is added to the others.
         doubts = [mean * time if half is None and not single else 0.0 for half, time in zip(half_widths, mixed, strict=True)]
         splits = []
         for (_, energy), estimate, half, time, doubt in zip(own, fitted, half_widths, mixed, doubts, strict=True):

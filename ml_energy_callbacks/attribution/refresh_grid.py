@@ -89,7 +89,7 @@ class RefreshGrid:
         return self._jitter if self.regularity == "regular" else None
 
     def observe(self, start: int, end: int, *, changed: bool) -> Refresh | None:
-        """Take a poll that ran from ``start`` to ``end`` (ns) and did or did not show a new value.
+        """Add a poll that ran from ``start`` to ``end`` (ns) and did or did not show a new value.
 
         Returns:
             When the value seen was refreshed; None where that cannot be said (the value is old, the first, or the poll fell

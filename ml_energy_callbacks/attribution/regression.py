@@ -82,7 +82,7 @@ class Fit:
 
     Attributes:
         watts: Mean power of each bucket in W.
-        half_widths: Half-width of the 95 % interval in W; None where the bucket cannot be told from the others.
+        half_widths: Half-width of the 95 % interval in W; None where the bucket cannot be separated from the others.
     """
 
     watts: dict[int, float]

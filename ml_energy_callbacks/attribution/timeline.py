@@ -1,7 +1,7 @@
 """Which bucket of time is running, how long each has run so far, and how many batches passed.
 
 A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. The training loop only appends what
-happened to a queue, which takes well under a microsecond and never waits; whoever looks works the queue off.
+happened to a queue, which takes well under a microsecond and never waits; readers drain the queue.
 """
 
 import threading
@@ -22,7 +22,7 @@ _LOOKS = 32
 """Earlier looks that are remembered."""
 
 LONGEST_QUEUE = 4000
-"""What nobody looked at for so long is worked off by the training loop itself, so that memory is bounded."""
+"""A longer queue is drained by the training loop itself, so that memory is bounded."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Edge:
 
 
 Stamp = int | Edge
-"""When something happened: the monotonic clock in ns, or an edge that tells it later."""
+"""When something happened: the monotonic clock in ns, or an edge whose time becomes known later."""
 
 Kind = Literal["switch", "batches", "begin", "end"]
 """Kind of an event: a switch to another bucket, the end of batches that follow each other, or the begin or the end of a batch
@@ -124,7 +124,7 @@ class Timeline:
         stamp: Returns when something happens now: the clock, or an edge in a device's queue of work.
         groups: Group of each bucket.
         queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
-            between, and calls :meth:`shorten` where it holds more than :data:`LONGEST_QUEUE`.
+            between, and calls :meth:`drain_queue` where it holds more than :data:`LONGEST_QUEUE`.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -133,7 +133,7 @@ class Timeline:
         self.stamp: Callable[[], Stamp] = clock
         self.groups = [0]
         self.queue: deque[Event] = deque()
-        # Held while the queue is worked off. A signal's handler may look in the middle of that, hence reentrant.
+        # Held while the queue is drained. A signal's handler may look in the middle of that, hence reentrant.
         self._lock = threading.RLock()
         self._working = False
         self._compiling: set[int] = set()
@@ -142,11 +142,11 @@ class Timeline:
         self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
 
     def time_batches(self, group: int) -> None:
-        """Keep the quantiles of the times that a group's batches take."""
+        """Record the quantiles of the durations of a group's batches."""
         self._latencies[group] = Quantiles()
 
     def latencies(self, group: int) -> Quantiles | None:
-        """Return the times in ns that a group's batches took, as of the last look; None where they are not kept."""
+        """Return the durations of a group's batches in ns as of the last look; None where they are not recorded."""
         with self._lock:
             kept = self._latencies.get(group)
             return None if kept is None else kept.copy()
@@ -174,21 +174,21 @@ class Timeline:
         self.queue.append(("switch", now, bucket, 0, None, None))
         return now
 
-    def shorten(self) -> None:
-        """Work a long queue off in the training loop itself."""
+    def drain_queue(self) -> None:
+        """Drain a long queue in the training loop itself."""
         with self._lock:
             if not self._working:
-                self._work_off(max(self.clock(), self._state.since))
+                self._drain(max(self.clock(), self._state.since))
 
     def add_samples(self, group: int, samples: int, unsized: int) -> None:
-        """Count samples that passed elsewhere or are known only now, and so many batches more or less of unknown size."""
+        """Add samples that were processed elsewhere or are known only now, and so many batches more or less of unknown size."""
         with self._lock:
             counts = self._state.counts[group]
             counts.samples += samples
             counts.unsized += unsized
 
     def forget_edges(self) -> None:
-        """Take the host's time for all edges that no device was seen to pass: nobody asks for them any more."""
+        """Use the host's time for all edges that no device was seen to pass: they are not queried any more."""
         for event in list(self.queue):
             stamp = event[1]
             if isinstance(stamp, Edge) and stamp.time_ns is None:
@@ -200,7 +200,7 @@ class Timeline:
             # A signal's handler that looks in the middle of a look sees how far that one is.
             now = self._state.since if self._working else max(self.clock(), self._state.since)
             if not self._working:
-                self._work_off(now)
+                self._drain(now)
             settled = self._state.since
             state = self._state.copy()
             if settled < now:  # edges that lie ahead: for the time being, what the host has done
@@ -210,8 +210,8 @@ class Timeline:
                 state.advance(max(now, state.since))
             return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
 
-    def _work_off(self, now: int) -> None:
-        """Work the queue off up to now, or up to an edge of which nobody knows when the device passes it."""
+    def _drain(self, now: int) -> None:
+        """Drain the queue up to now, or up to an edge of which it is unknown when the device passes it."""
         queue, state = self.queue, self._state
         self._working = True
         try:
@@ -259,7 +259,7 @@ class Timeline:
             else:  # not known, or no number
                 counts.unsized += batches
             if group in self._latencies:
-                self._time(state, instant, event, group)
+                self._record_times(state, instant, event, group)
             if begin is not None:
                 bucket = self._after(state, during, bucket)
         state.running = bucket
@@ -271,7 +271,7 @@ class Timeline:
             state.overlapping.clear()
             state.outside = state.since
         elif self.groups[bucket] == self.groups[state.running]:
-            return state.running  # somebody else enters or leaves the stage
+            return state.running  # another thread enters or leaves the stage
         return bucket
 
     def _after(self, state: _State, during: int, bucket: int) -> int:
@@ -285,8 +285,8 @@ class Timeline:
             return state.running
         return next(iter(others), bucket)
 
-    def _time(self, state: _State, instant: int, event: Event, group: int) -> None:
-        """Note how long batches took that end; what is looked at for the time being is noted once it is settled."""
+    def _record_times(self, state: _State, instant: int, event: Event, group: int) -> None:
+        """Record how long the batches took; of a preliminary state, that is done once it is settled."""
         if state is self._state and state.running not in self._compiling:
             _, _, _, batches, _, begin = event
             began = state.switches[-1][0] if begin is None else _instant(begin[1])

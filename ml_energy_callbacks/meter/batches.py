@@ -35,7 +35,7 @@ class Batch:
         queue = timeline.queue
         queue.append(("end", timeline.stamp(), self._after, 1, self._samples, self._begin))
         if len(queue) > LONGEST_QUEUE:
-            timeline.shorten()
+            timeline.drain_queue()
 
 
 def each_call(context: Callable[[Any, Any], AbstractContextManager[None]]) -> Callable[[_Function], _Function]:

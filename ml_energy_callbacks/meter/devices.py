@@ -1,4 +1,4 @@
-"""The devices of a run: those that were found, the ledger of each, and what the user should know of them."""
+"""The devices of a run: those that were found, the ledger of each, and the warnings about them."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Source
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
-"""A device that could not be read for longer, in s and as a share of the run, is told."""
+"""A device that could not be read for longer, in s and as a share of the run, gets a warning."""
 
 
 class Devices:
@@ -60,7 +60,7 @@ class Devices:
 
     # ---------------------------------------------------------------------------------------------------- open and close
 
-    def find(self, gpus: Collection[str] | None) -> None:
+    def open(self, gpus: Collection[str] | None) -> None:
         """Open the devices of this machine.
 
         Args:
@@ -73,8 +73,8 @@ class Devices:
         self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
         self.sources = self.found.sources
 
-    def keep(self, names: Collection[str]) -> None:
-        """Close all devices but those of these ids."""
+    def close_others(self, names: Collection[str]) -> None:
+        """Close all devices except those with these ids."""
         close(source for source in self.sources if source.device.id not in names)
         self.sources = [source for source in self.sources if source.device.id in names]
 
@@ -105,7 +105,7 @@ class Devices:
         """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name.
 
         Args:
-            timeline: Tells what ran when.
+            timeline: What ran when.
             lock: Held while ledgers change.
         """
         groups: dict[str, list[tuple[Source, Ledger]]] = {}
@@ -115,7 +115,7 @@ class Devices:
         return {name: Poller(group, timeline, self._interval_s, lock) for name, group in groups.items()}
 
     def close(self, hanging: Sequence[Source] = ()) -> None:
-        """Give the devices' handles back, but for those that hang in a driver."""
+        """Close the devices, except those whose driver does not return."""
         close(source for source in self.sources if not any(source is other for other in hanging))
 
     # ---------------------------------------------------------------------------------------------------- energy
@@ -137,7 +137,7 @@ class Devices:
 
     @property
     def opened(self) -> Sequence[Device]:
-        """What the open devices say of themselves."""
+        """Descriptions of the open devices."""
         return [source.device for source in self.sources]
 
     def mark(self, look: Look) -> Mark:
@@ -146,41 +146,41 @@ class Devices:
         ledgers = [ledger for name, ledger in self.counted.items() if name in read]
         mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
         for ledger in ledgers:
-            ledger.mark(mark)
+            ledger.add_mark(mark)
         return mark
 
     def silent(self, now: int) -> frozenset[str]:
         """Return the ids of the devices that cannot be read at this clock (ns)."""
         return frozenset(ledger.device.id for _, ledger in self.all if ledger.finder.silent_since(now) is not None)
 
-    # ---------------------------------------------------------------------------------------------------- what is to be told
+    # ---------------------------------------------------------------------------------------------------- warnings
 
-    def missing(self) -> Iterator[str]:
-        """Tell what could not be found, or not be trusted."""
+    def missing_warnings(self) -> Iterator[str]:
+        """Yield warnings of devices that were not found, or cannot be trusted."""
         yield from self.found.refused.values()
         yield from (device.missing for device in self.opened if device.missing is not None)
         if self._choice == "auto":
             yield from (f"Not measured: {error}" for error in self.found.unavailable.values() if error.present)
-        told = {device.id for device in self.opened} | self.found.left_out.keys()
-        for name in (self.counted.keys() | self.beside.keys()) - told:
+        known = {device.id for device in self.opened} | self.found.left_out.keys()
+        for name in (self.counted.keys() | self.beside.keys()) - known:
             if not is_share(name):
-                yield f"{name} was read before and cannot be read any more; what it uses from now on is missing."
+                yield f"{name} can no longer be read; its energy from now on is not included."
 
-    def doubts(self) -> Iterator[str]:
-        """Tell which counters cannot be trusted, as far as that is known by now."""
+    def counter_warnings(self) -> Iterator[str]:
+        """Yield warnings of counters that cannot be trusted, as far as that is known by now."""
         for name, ledger in self.all:
             if ledger.finder.frozen:
-                yield f"The energy counter of {name} stood still for seconds; what it used in that time is missing."
+                yield f"The energy counter of {name} did not update for 5 s or longer; its energy in that time is not included."
             if ledger.finder.resets:
-                yield f"The energy counter of {name} began anew or jumped; what it used just before is missing."
+                yield f"The energy counter of {name} was reset or jumped; its energy just before that is not included."
             if ledger.check.suspicious:
                 yield (
-                    f"The energy counter of {name} is more than {LIMIT:.0%} off its own power, integrated (see cross_check in "
-                    "the record); its uncertainty was raised."
+                    f"The energy counter of {name} differs from the device's integrated power by more than {LIMIT:.0%} "
+                    "(cross_check in the record); its uncertainty was increased."
                 )
 
-    def gaps(self, end: int, seconds: float, silent: Collection[str]) -> Iterator[str]:
-        """Tell of which devices the energy is missing for much of the run.
+    def gap_warnings(self, end: int, seconds: float, silent: Collection[str]) -> Iterator[str]:
+        """Yield warnings of devices whose energy is missing for much of the run.
 
         Args:
             end: Clock at the end of the run, in ns.
@@ -192,4 +192,4 @@ class Devices:
             went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
             # Of a share, that is normal.
             if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not is_share(name):
-                yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; what it used then is missing."
+                yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; its energy then is not included."

@@ -1,4 +1,4 @@
-"""What devices draw while nothing of the run works."""
+"""The idle power of devices."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,12 +17,12 @@ _SETTLED_S = 0.2
 def measure_idle(
     timeline: Timeline, ledgers: Mapping[str, Ledger], seconds: float, sleep: Callable[[float], None]
 ) -> dict[str, float]:
-    """Return what each device draws idle in W, by its id; one that was not read all the time is absent.
+    """Return the idle power of each device in W by its id; a device some of whose reads failed is absent.
 
-    It is asked for while the timeline is outside the run, and lasts a little longer than so many seconds.
+    Call it while the timeline is outside the run; it takes a little longer than ``seconds``.
 
     Args:
-        timeline: Tells the time.
+        timeline: The time outside the run.
         ledgers: The devices' ledgers by their ids, which are fed meanwhile.
         seconds: For how long to measure.
         sleep: Waits for so many seconds.

@@ -57,7 +57,7 @@ class EnergyMeter(MeterOptions):
 
     @property
     def started(self) -> bool:
-        """Whether it ever measured, so that there is a record."""
+        """Whether it was ever started, so that there is a record."""
         return self._session.started
 
     @property
@@ -87,7 +87,7 @@ class EnergyMeter(MeterOptions):
 
     @property
     def reaches_all(self) -> bool:
-        """Whether none of its job's processes was found to be unreachable."""
+        """Whether all processes of its job could be reached so far."""
         job = self._session.job
         return job is None or job.alive or job.apart
 
@@ -141,12 +141,12 @@ class EnergyMeter(MeterOptions):
         self.stop(*ending(error))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse: neither a thread nor a driver's handle survives a pickle.
+        """Refuse to be pickled: threads and drivers' handles cannot be.
 
         Raises:
             TypeError: Always.
         """
-        msg = "A running meter cannot be pickled; make a new EnergyMeter with the same options."
+        msg = "An EnergyMeter cannot be pickled; create a new one with the same options."
         raise TypeError(msg)
 
     # ---------------------------------------------------------------------------------------------------- stages
@@ -191,64 +191,64 @@ class EnergyMeter(MeterOptions):
         self._queue.append(("switch", self._timeline.stamp(), self._stages.during, 0, None, None))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
-        """End a batch of so many samples, or of a number that is not known, and wait for data.
+        """End a batch and wait for data.
 
         Args:
-            samples: Number of samples.
+            samples: Number of samples; None where it is unknown.
             batches: Number of batches, where the framework runs several as one.
         """
         queue = self._queue
         queue.append(("batches", self._timeline.stamp(), self._stages.between, batches, samples, None))
         if len(queue) > LONGEST_QUEUE:
-            self._timeline.shorten()
+            self._timeline.drain_queue()
 
     def batch(self, samples: int | None = None) -> Batch:
-        """Return the context of a batch of so many samples.
+        """Return the context manager of a batch with this number of samples.
 
-        Any thread and any asyncio task may use it. While batches overlap, the machine's energy is counted once, and their
-        samples share it.
+        It can be used in any thread and any asyncio task. The energy of batches that overlap is counted once, and shared by
+        their samples.
         """
         if samples is not None and (samples.__class__ is not int or samples < 0):
-            samples = self._whole(samples)
+            samples = self._checked_samples(samples)
         return Batch(self._timeline, samples, self._stages.during, self._stages.between)
 
     def measure(
         self, *, samples: int | Callable[..., int] | None = 1, stage: Stage = "predict"
     ) -> Callable[[_Function], _Function]:
-        """Return a decorator: each call of the function, or of the coroutine function, is a batch of this stage.
+        """Return a decorator that measures each call of a function, or of a coroutine function, as a batch of this stage.
 
-        Calls in several threads or tasks may overlap, as in :meth:`batch`. What passes between them belongs to the stage around
-        them: inside ``with meter.stage("predict"):`` the time that a server waits is among the cost of its predictions.
+        Calls in several threads or tasks may overlap, as in :meth:`batch`. The time between calls belongs to the stage around
+        them: inside ``with meter.stage("predict"):``, the energy of a waiting server is part of its predictions' energy.
 
         Args:
-            samples: Number of samples of a call; a function of its arguments that returns that; or None where it is not known.
+            samples: Number of samples in a call, or a function of its arguments that returns it; None where it is unknown.
             stage: The stage.
 
         Raises:
-            ConfigurationError: There is no such stage, or the number of samples is none.
+            ConfigurationError: The stage or the number of samples is invalid.
         """
         if samples is not None and not callable(samples) and (type(samples) is not int or samples < 1):
-            msg = f"A call of {samples!r} samples is none; give a number above 0, a function of the arguments, or None."
+            msg = f"samples is {samples!r}; give a whole number above 0, a function of the arguments, or None."
             raise ConfigurationError(msg)
         during = self._stages.tally(stage).buckets["compute"]
 
         def batch(args: Any, kwargs: Any) -> AbstractContextManager[None]:  # noqa: ANN401
             if self._stages.over or not self.running:
                 return contextlib.nullcontext()
-            number = self._ask(samples, args, kwargs) if callable(samples) else samples
+            number = self._count_samples(samples, args, kwargs) if callable(samples) else samples
             return Batch(self._timeline, number, during, self._stages.between)
 
         return each_call(batch)
 
-    def _ask(self, samples: Callable[..., int], args: Any, kwargs: Any) -> int | None:  # noqa: ANN401
+    def _count_samples(self, samples: Callable[..., int], args: Any, kwargs: Any) -> int | None:  # noqa: ANN401
         """Return the number of samples of a call, or None where the user's function fails."""
         try:
-            return self._whole(samples(*args, **kwargs))
+            return self._checked_samples(samples(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
-            self.warn(f"The function that counts samples failed ({error!r}), so that energy per sample is unknown.")
+            self.warn(f"The function that counts samples failed ({error!r}): energy per sample is unknown.")
             return None
 
-    def _whole(self, samples: Any) -> int | None:  # noqa: ANN401 - as the user gives it
+    def _checked_samples(self, samples: Any) -> int | None:  # noqa: ANN401 - as the user gives it
         """Return a number of samples as a plain one, or None where it is none."""
         try:
             whole = operator.index(samples)
@@ -256,16 +256,16 @@ class EnergyMeter(MeterOptions):
             whole = -1
         if whole >= 0:
             return whole
-        self.warn(f"{samples!r} is no number of samples, so that energy per sample is unknown.")
+        self.warn(f"{samples!r} is not a number of samples: energy per sample is unknown.")
         return None
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
-        """Count samples that passed elsewhere, or that are known only now.
+        """Add samples that were processed elsewhere, or whose number is known only now.
 
         Args:
             stage: The stage.
-            samples: Their number; None makes the stage's number unknown.
-            batches: So many batches whose size was unknown at their end are known with these.
+            samples: Their number; None makes the stage's number of samples unknown.
+            batches: Number of batches whose size was unknown at their end and that these samples are of.
         """
         self._timeline.add_samples(self._stages.tally(stage).group, samples or 0, 1 if samples is None else -batches)
 
@@ -289,7 +289,7 @@ class EnergyMeter(MeterOptions):
         return self._stage_metrics(stage, self._figures(stage, since, until or self.point()), suffix)
 
     def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
-        """Return what a stage took in this process between two points."""
+        """Return a stage's figures between two points, of this process alone."""
         session = self._session
         span = Span(self._stages.tally(stage), since, until)
         return span.figures(session.idle_watts, session.resolved, measures=session.measures)
@@ -298,7 +298,7 @@ class EnergyMeter(MeterOptions):
         return stage_metrics(stage, figures, self._session.rates.currency, suffix)
 
     def close_epoch(self, stage: Stage, index: int, since: Point) -> tuple[dict[str, float], Point]:
-        """Note an epoch of a stage that ends now, in the record; in a job of several processes a collective.
+        """Add an epoch of a stage that ends now to the record; in a job of several processes a collective.
 
         Args:
             stage: The stage.
@@ -310,7 +310,7 @@ class EnergyMeter(MeterOptions):
             reached any more; and the state as it ends.
         """
         session = self._session
-        self._stages.tally(stage)  # of a stage that never ran, the point has buckets from here on
+        self._stages.tally(stage)  # before the point, which then has the buckets of a stage that never ran
         point = session.point()
         self.add_epoch(stage, index, since, point)
         window = session.exchange(self._figures(stage, since, point), point)
@@ -321,14 +321,14 @@ class EnergyMeter(MeterOptions):
         return {**self._stage_metrics(stage, window), **self.totals(point)}, point
 
     def share(self) -> None:
-        """Let the job's processes tell each other what they took so far: a collective; without others, it does nothing."""
+        """Exchange the figures so far with the job's other processes: a collective; without others, it does nothing."""
         if self._session.job is not None:
             self._session.exchange(None, self.point())
 
     def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
         """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all.
 
-        The energy of the job's other processes is among it, as they told it last.
+        This includes the energy of the job's other processes as of the last exchange.
         """
         job = self._session.job
         others = 0.0 if job is None else job.joules_of_others(stage, phase)
@@ -336,14 +336,14 @@ class EnergyMeter(MeterOptions):
         return joules + others, seconds
 
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
-        """Return the batches and samples of a stage between two points; None for the start and for now."""
+        """Return the batches and samples of a stage between two points; None for the start or for now."""
         tally = self._stages.tally(stage)
         return count(tally, since, (self._timeline.look() if until is None else until).counts)
 
     def sums(self, until: Point | None = None) -> TotalFigures:
-        """Return what the whole run took up to a point, that of a run that this one resumes included; None for now.
+        """Return the figures of the whole run up to a point, including the run that it resumes; None for now.
 
-        The job's other processes are among it, as they told it last.
+        This includes the job's other processes as of the last exchange.
         """
         until = until or self.point()
         own = self._session.total_figures(until)
@@ -354,7 +354,7 @@ class EnergyMeter(MeterOptions):
         return total_metrics(self.sums(until), self._session.rates.currency)
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
-        """Note an epoch of a stage in the record."""
+        """Add an epoch of a stage to the record."""
         self._session.add_epoch(Span(self._stages.tally(stage), since, until).epoch(index))
 
     @contextlib.contextmanager
@@ -386,10 +386,10 @@ class EnergyMeter(MeterOptions):
         return self._session.record_path
 
     def resume(self, earlier: RunRecord) -> None:
-        """Go on from the record of an interrupted run: its stages, devices and totals add to this one's.
+        """Continue the record of an interrupted run: its stages, devices and totals are added to this one's.
 
-        A record of this very run is ignored: its joules are in here already. So is one that was killed before its devices were
-        read for the first time.
+        A record of this very run is ignored, since its joules are already included; so is the record of a run that was killed
+        before its devices were read for the first time.
         """
         self._session.resume(earlier)
 
@@ -412,5 +412,5 @@ class EnergyMeter(MeterOptions):
         self._session.early_stopping = state
 
     def warn(self, message: str) -> None:
-        """Tell the user something, once: on the log and in the record."""
+        """Log a warning and add it to the record; each message once."""
         self._session.warn(message)

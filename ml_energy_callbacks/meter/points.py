@@ -29,7 +29,7 @@ class Point:
         beside: The same of what is not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
         amounts: What the energy of each bucket amounts to; None before the first reading.
-        others: What the job's other processes had taken when they told last; None where there are none, or they told nothing.
+        others: Figures of the job's other processes as of the last exchange; None where there are none, or none was reported.
     """
 
     time_ns: int
@@ -53,11 +53,11 @@ class Point:
         """Return the state at a look; what was used since a device's last refresh is extrapolated from fitted powers.
 
         Args:
-            look: What the timeline tells.
+            look: The state of the timeline.
             ledgers: The devices that are counted, by their ids.
             beside: What is reported beside them.
             rates: Grams and money.
-            others: What the job's other processes took, or None.
+            others: Figures of the job's other processes, or None.
         """
         known, apart = _known(ledgers, look), _known(beside, look)
         whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
@@ -78,7 +78,7 @@ class Point:
 
 
 class Window:
-    """A stretch of the run whose energy is told once the counters have refreshed after its end.
+    """A part of the run whose energy is known once the counters have refreshed after its end.
 
     Attributes:
         start: Where it begins.
@@ -107,7 +107,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a stage took between two points, in this process.
+    """A stage between two points, in this process.
 
     Attributes:
         tally: Where the stage's time and batches are found.
@@ -120,11 +120,11 @@ class Span:
     until: Point
 
     def figures(self, idle_watts: Mapping[str, float], resolved: Collection[int], *, measures: bool) -> StageFigures:
-        """Return all that is told of it.
+        """Return its figures.
 
         Args:
-            idle_watts: What each device draws idle, where that was measured, by its id.
-            resolved: Buckets whose energy can be told apart from that of others.
+            idle_watts: Idle power of each device in W by its id, where that was measured.
+            resolved: Buckets whose energy is known separately.
             measures: Whether this process measures devices.
         """
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
@@ -200,7 +200,7 @@ def run_figures(
     *,
     measures: bool,
 ) -> TotalFigures:
-    """Return what a run took in this process up to a point, that of the run that it resumes included.
+    """Return the figures of a run up to a point, of this process alone, including the run that it resumes.
 
     Args:
         until: The point.
@@ -243,7 +243,7 @@ def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[floa
 
 
 def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:
-    """Return the machine's energy in J: two plugs feed one machine, but a battery tells the same again."""
+    """Return the machine's energy in J: two plugs feed one machine, but a battery measures the same energy again."""
     parts = [(d.backend, d.joules or 0.0) for d in (earlier.whole_machine if earlier else ())]
     devices = [ledger.device for ledger in beside.values() if ledger.device.whole_machine]
     parts += [(device.backend, until.beside[device.id]) for device in devices if device.id in until.beside]

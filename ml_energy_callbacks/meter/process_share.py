@@ -1,4 +1,4 @@
-"""This job's share of what the machine uses: always an estimate, and reported beside the machine's own figure."""
+"""This job's share of the machine's energy: always estimated, and reported beside the machine's own figure."""
 
 import contextlib
 import math
@@ -16,11 +16,11 @@ from ml_energy_callbacks.readings import Device, SharedSource, Source
 BACKEND: Final = "process"
 
 _UNCERTAINTY = 0.5
-"""Our assumption: power does not go by use alone, and what an idle machine draws is shared by use, too."""
+"""Our assumption: power is not proportional to use alone, and idle power is divided by use, too."""
 
 _INTERVAL_S = 1.0
 _FRESH_NS = NS_PER_S // 2
-"""The shares of several devices go by one look at the processes."""
+"""The shares of several devices use the same figures of the processes for so long."""
 
 
 def is_share(name: str) -> bool:
@@ -35,7 +35,7 @@ class ProcessTree:
     """
 
     def __init__(self, pids: Collection[int], clock: Clock = monotonic_clock) -> None:
-        """Look for the first time.
+        """Read the processes' CPU times for the first time.
 
         Args:
             pids: The job's own processes; one that has ended already is none.
@@ -46,12 +46,12 @@ class ProcessTree:
         self._cpu_seconds = self._sum = 0.0
         self._fell = False
         self.pids: Collection[int] = ()
-        self._look()
+        self._read_times()
         self._taken_ns = clock()
         self._before = (self._cpu_seconds, _busy_seconds())
         self._share = 0.0
 
-    def _look(self) -> None:
+    def _read_times(self) -> None:
         seconds, pids = 0.0, []
         for process in self._found():
             try:
@@ -80,11 +80,11 @@ class ProcessTree:
                         yield process
 
     def cpu_share(self) -> float:
-        """Return the share of all processes' CPU time that these processes had since the last look, between 0 and 1."""
+        """Return these processes' share of all CPU time since the last call that read it, between 0 and 1."""
         now = self._clock()
         if now - self._taken_ns >= _FRESH_NS:
             self._taken_ns = now
-            self._look()
+            self._read_times()
             own, busy = self._cpu_seconds - self._before[0], _busy_seconds() - self._before[1]
             self._before = (self._cpu_seconds, self._before[1] + busy)
             self._share = min(1.0, own / busy) if busy > 0 else 0.0
@@ -125,7 +125,7 @@ class _Share:
         passed, self._seen = joules - self._seen, joules
         share = self._share()
         if share is None:
-            msg = f"{self._ledger.device.id} does not say who uses it."
+            msg = f"{self._ledger.device.id} does not report which processes use it."
             raise ReadError(msg)
         self._joules += share * passed
         return self._joules
@@ -155,7 +155,7 @@ def open_shares(
         elif isinstance(source, SharedSource):
             shares.append(_Share(ledgers[device.id], _use(source, tree)))
         else:
-            unknown[device.id] = f"{device.id} does not tell which process uses it."
+            unknown[device.id] = f"{device.id} does not report which processes use it."
     return shares, unknown
 
 

@@ -28,9 +28,9 @@ _JOIN_S = 1.0
 _WATCH_S = 0.05
 _THREAD = "ml-energy-sampler"
 _LONGEST_READ_NS = NS_PER_S
-"""When a read took longer, nobody knows at which instant its value was true."""
+"""The instant at which a value was true is unknown if its read took longer."""
 _LONGEST_HOLD_NS = 200_000_000
-"""Readings wait to be worked off for so long, where nobody asks for them and the device's refreshes are known."""
+"""Readings are held back for so long, where nobody asks for them and the device's refreshes are known."""
 Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
@@ -109,12 +109,12 @@ class Poller:
             spread = 1 + _DITHER * (2 * self._random.random() - 1)
             self._next_round = now + round(self._interval_ns * spread)
         if wanted:
-            self._work_off()
+            self._feed_ledgers()
         for i in due:
             self._due[i] = self._next(self._pairs[i][1], now)
 
     def _wanted(self, i: int, reading: Reading) -> bool:
-        """Return whether a device's readings are to be worked off now; together they take far less time than one by one."""
+        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one."""
         source, ledger = self._pairs[i]
         fresh = source.device.method == "power_integration" or source.device.update_period_s is not None
         news = fresh or reading.value != self._values[i]
@@ -125,7 +125,7 @@ class Poller:
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
-    def _work_off(self) -> None:
+    def _feed_ledgers(self) -> None:
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was given up
@@ -133,7 +133,7 @@ class Poller:
             for i, (_, ledger) in enumerate(self._pairs):
                 held, self._held[i] = self._held[i], []
                 if held:
-                    ledger.take(held, self._reader)
+                    ledger.add_readings(held, self._reader)
                     self._held_ns[i] = held[-1][0].started_ns
 
     def _next(self, ledger: Ledger, now: int) -> int:
@@ -161,7 +161,7 @@ class Poller:
         with self._lock:
             if self.closed:
                 return
-            self._work_off()
+            self._feed_ledgers()
             self.closed = True
             now = self._reader.refresh()
             for _, ledger in self._pairs:
@@ -181,7 +181,7 @@ def read(source: Source, clock: Clock) -> Reading:
 
 
 def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
-    """Read the power that a counter is held against, and when; None where the source does not tell it now."""
+    """Read the power that a counter is compared with, and when; None where the source does not report it now."""
     try:
         watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
@@ -240,7 +240,7 @@ class Sampler:
         self._reviewer: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the threads, and wait for the quick devices' first refreshes: from then on, there is a figure to tell."""
+        """Start the threads, and wait for the quick devices' first refreshes: from then on, energy is known."""
         self._begin()
         quick = [poller for poller in self._pollers.values() if poller.quick]
         end = self._clock() + _FIRST_WAIT_NS

@@ -47,14 +47,14 @@ from ml_energy_callbacks.record.storage import Place, as_place
 _log = logging.getLogger("ml_energy_callbacks")
 
 _FIRST_READ_S = 1.0
-"""A run has been read by then, if it ever is."""
+"""Devices have been read by then, if they ever are."""
 
 
 class Session:
-    """Open the devices, join the job, have the devices read, and write the record, from a start to the end that follows it.
+    """Open the devices, join the job, have the devices read, and write the record, from start to stop.
 
-    The end is a call of :meth:`stop`, or that of the loop or of the interpreter. What was measured so far is told at any time,
-    in any thread: :meth:`point`, :meth:`build`.
+    It is stopped by a call of :meth:`stop`, by the end of the loop that it watches, or by the exit of the interpreter.
+    :meth:`point` and :meth:`build` return what was measured so far, at any time and in any thread.
 
     Attributes:
         timeline: Time, batches and samples so far.
@@ -62,10 +62,10 @@ class Session:
         devices: The devices and their energy.
         rates: Emissions and cost.
         job: The processes of the job; None where this one never had others.
-        idle_watts: What each device draws idle, where that was measured, by its id.
-        resolved: The timeline's buckets whose energy the last record tells apart.
-        forecast: What goes into the record of that name.
-        early_stopping: The same.
+        idle_watts: Idle power of each device in W by its id, where that was measured.
+        resolved: The timeline's buckets whose energy was known separately in the last record.
+        forecast: The forecast for the record, or None.
+        early_stopping: The state of early stopping for the record, or None.
 
     Args:
         options: The meter's.
@@ -78,7 +78,7 @@ class Session:
 
     def __init__(self, options: MeterOptions, timing: Timing = REAL_TIME, sampler_type: type[Sampler] = Sampler) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
-        # Not the options themselves: those are the meter, which is to go when nobody has it any more.
+        # The options are the meter itself; a reference to it would keep it alive until the next garbage collection.
         self._scope, self._idle_seconds, self._verbose = options.scope, options.idle_seconds, options.verbose
         self._timing = timing
         self._sampler_type = sampler_type
@@ -103,7 +103,7 @@ class Session:
         self._warnings: list[str] = []
         self._earlier: RunRecord | None = None
         self._run: Run | None = None
-        self._pid = 0  # of the process that started it
+        self._pid = 0  # the process that started it
         self._early_end: str | None = None
         # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
         self._lock = threading.RLock()
@@ -133,7 +133,7 @@ class Session:
 
     @property
     def measures(self) -> bool:
-        """Whether energy is missing where this process knows none."""
+        """Whether this process has devices to measure: in a job, another process of the host may measure all."""
         return self.job is None or bool(self.devices.counted)
 
     @property
@@ -159,7 +159,7 @@ class Session:
                 return
             failure = None
             try:
-                self.devices.find(loop.gpus)
+                self.devices.open(loop.gpus)
             except ConfigurationError as error:
                 if loop.gather is None:
                     raise
@@ -169,8 +169,8 @@ class Session:
             self._join(run, loop.gather, failure)
             if loop.gather is None and launch is not None and launch.world_size > loop.world_size:
                 self.warn(
-                    f"This is process {launch.rank} of {launch.world_size}, and each of them measures all that it sees: give "
-                    "EnergyMeter.start a gather, so that each device counts once."
+                    f"This is process {launch.rank} of {launch.world_size}, and each measures every device that it sees: "
+                    "start the meter with LoopDescription(gather=...), so that each device is counted once."
                 )
             self._warn_of_missing_devices()
             self._open_ledgers()
@@ -194,7 +194,7 @@ class Session:
             if self._idle_seconds and not self.idle_watts:
                 try:
                     self._measure_idle(self._idle_seconds)
-                except BaseException as error:  # Ctrl-C while it waits: nobody would stop what has started
+                except BaseException as error:  # such as Ctrl-C while it waits: what has started has to be stopped
                     self.stop(*ending(error))
                     raise
 
@@ -230,27 +230,27 @@ class Session:
         if len(job.members) == 1:
             return
         self.job = job
-        self.devices.keep(job.measured)
+        self.devices.close_others(job.measured)
         run.id, run.world_size = job.run_id, len(job.members)
         if not job.leads:
-            self._earlier = None  # what the job had before counts once
+            self._earlier = None  # rank 0 adds what the job had measured before
 
     def _warn_of_missing_devices(self) -> None:
         """Warn of devices that are missing, and of what is assumed."""
         if not self.devices.sources and (self.job is None or not self.job.host_measured):
-            self.warn("No device can be read here, so that every energy is unknown.")
+            self.warn("No device can be read on this machine: energy is unknown.")
         self._warn_all(self.rates.caveats)
-        self._warn_all(self.devices.missing())
+        self._warn_all(self.devices.missing_warnings())
 
     def _open_ledgers(self) -> None:
-        """Give each device its ledger, and where they were asked for each of the job's shares of devices."""
+        """Open the ledger of each device, and with ``scope="process"`` those of the job's shares of devices."""
         pids = None
         if self._scope == "process":
             pids = [os.getpid()] if self.job is None else self.job.pids
             if self.job is not None and self.job.hidden:
                 self.warn(
-                    f"{self.job.hidden} of the job's processes on this host are in other containers, which hide them: their "
-                    "share is missing in that of the job."
+                    f"{self.job.hidden} of the job's processes on this host run in other containers and cannot be seen: they "
+                    "are not included in the job's share."
                 )
         self.devices.open_ledgers(pids)
 
@@ -278,12 +278,12 @@ class Session:
             raise failure
 
     def _measure_idle(self, seconds: float) -> None:
-        """Measure what the devices draw while nothing of the run works; that time counts nowhere."""
+        """Measure the devices' idle power; that time is not counted."""
         with self.stages.outside():
             self.idle_watts = measure_idle(self.timeline, self.devices.counted, seconds, self._timing.sleep)
         for name in self.devices.counted:
             if name not in self.idle_watts:
-                self.warn(f"The idle power of {name} could not be measured: it was not read all the time.")
+                self.warn(f"The idle power of {name} could not be measured: some reads failed.")
 
     # ---------------------------------------------------------------------------------------------------- stop
 
@@ -309,21 +309,23 @@ class Session:
             self.timeline.stamp = self._timing.clock
             hanging = sampler.stop(end)
             if hanging:
-                self.warn("A device's driver did not answer when the run ended; what it used last is missing.")
+                self.warn(
+                    "A device's driver did not respond at the end of the run; the last energy of the device is not included."
+                )
             self.rates.conclude()
             self._settle_rates()
-            self._warn_all(self.devices.doubts())
+            self._warn_all(self.devices.counter_warnings())
             silent = self.devices.silent(self.timeline.clock())
-            self._warn_all(self.devices.gaps(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
+            self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
             early = status == "completed" and self._early_end is not None
             run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
             run.ended_at = _now()
-            if status == "completed" and self.job is not None:  # after anything else, other processes may never come to it
+            if status == "completed" and self.job is not None:  # otherwise, other processes may never get here
                 self.exchange(None, self.point())
             if status != "completed" and self.job is not None and not self.job.apart:
                 self.warn(
-                    "The job's processes did not end together: of the others there is here what they told at the end of an "
-                    f"epoch. {MERGE_ADVICE}"
+                    "The job's processes did not end together: the figures of the others are those of the end of an epoch. "
+                    f"{MERGE_ADVICE}"
                 )
             kept = self._files.finish()
             if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
@@ -369,7 +371,7 @@ class Session:
             return self.devices.mark(look) if self.running else Mark(look.now, look.totals)
 
     def total_figures(self, until: Point) -> TotalFigures:
-        """Return what the run took in this process up to a point, that of a run that it resumes included."""
+        """Return the figures of the run up to a point, of this process alone, including the run that it resumes."""
         return run_figures(until, self.devices.counted, self.devices.beside, self.rates, self._earlier, measures=self.measures)
 
     def add_epoch(self, epoch: EpochRecord) -> None:
@@ -379,27 +381,27 @@ class Session:
             self.job.note_epoch(epoch)
 
     def exchange(self, window: StageFigures | None, began: Point) -> StageFigures | None:
-        """Exchange with the job's other processes what each took: a collective; without others, it does nothing.
+        """Exchange figures with the job's other processes: a collective; without others, it does nothing.
 
         Args:
-            window: What an epoch took in this process, or None.
-            began: What the run took so far.
+            window: Figures of an epoch in this process, or None.
+            began: The state up to which this process reports.
 
         Returns:
-            What the window took in the whole job; None where that is not known.
+            Figures of the epoch in the whole job; None where they are unknown.
         """
         job = self.job
         if job is None or job.apart:
             return window
-        told = job.exchange_figures(window, self.total_figures(began), self._build_own()) if job.alive else None
-        if told is None:
+        windows = job.exchange_figures(window, self.total_figures(began), self._build_own()) if job.alive else None
+        if windows is None:
             return None
-        self._files.write_own()  # what this process leaves if it dies is no older than what the others know
-        if self.running:  # what passes after the end counts nowhere
+        self._files.write_own()  # if this process dies, its file is as recent as what the others know
+        if self.running:  # time after the end is not counted
             ended = self.point()
             used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
             job.add_wait((ended.time_ns - began.time_ns) / NS_PER_S, used)
-        return add_stage_figures(told) if told else None
+        return add_stage_figures(windows) if windows else None
 
     # ---------------------------------------------------------------------------------------------------- record
 
@@ -415,11 +417,11 @@ class Session:
         return own if self._earlier is None else add_records(self._earlier, own)
 
     def _build_own(self) -> RunRecord:
-        """Return what this process measured, and not a run before it."""
+        """Return the record of this process alone, without the run that it resumes."""
         if self._run is None:
             msg = (
-                "There is no record yet in this process: start the meter first. What another process measured, as with "
-                "ddp_spawn, load_record() reads from its run file."
+                "There is no record yet in this process: start the meter first. To read what another process measured, as "
+                "with ddp_spawn, call load_record() with its run file."
             )
             raise ConfigurationError(msg)
         with self._lock:
@@ -472,7 +474,7 @@ class Session:
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
         self._settle_rates()
-        self._warn_all(self.devices.doubts())
+        self._warn_all(self.devices.counter_warnings())
         self._files.write()
 
     def _settle_rates(self) -> None:

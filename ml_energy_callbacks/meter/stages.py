@@ -56,7 +56,7 @@ class Stages:
         tally = self._tallies.get(name)
         if tally is None:
             if name not in STAGES:
-                msg = f"There is no stage {name!r}; use one of {', '.join(STAGES)}."
+                msg = f"Unknown stage {name!r}; use one of {', '.join(STAGES)}."
                 raise ConfigurationError(msg)
             group = len(self._tallies) + 1
             buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}

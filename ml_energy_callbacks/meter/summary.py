@@ -12,7 +12,7 @@ from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
 from ml_energy_callbacks.record.build import (
-    keep_apart,
+    explain_single_step,
     mixture,
     process_record,
     stage_energy,
@@ -37,7 +37,7 @@ from ml_energy_callbacks.record.schema import (
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Where a stage's time and batches are found.
+    """A stage's group and buckets on the timeline.
 
     Attributes:
         name: The stage.
@@ -50,7 +50,7 @@ class Tally:
     buckets: Mapping[Phase, int]
 
     def by_phase(self, until: Sequence[float], since: Sequence[float] | None = None) -> dict[Phase, float]:
-        """Return what each phase took of something between two instants, or since the start, by its sums in all buckets."""
+        """Return the phases' parts of sums that are kept by bucket, between two instants or since the start."""
         return {
             phase: until[bucket] - (since[bucket] if since is not None and bucket < len(since) else 0)
             for phase, bucket in self.buckets.items()
@@ -59,7 +59,7 @@ class Tally:
 
 @dataclass(slots=True)
 class State:
-    """The measured state at one instant, of which a record is made.
+    """The measured state at one instant, from which a record is built.
 
     Attributes:
         now: The instant, monotonic clock in ns.
@@ -68,12 +68,12 @@ class State:
         ledgers: One for each device.
         tallies: One for each stage that ran.
         epochs: The epochs that ended.
-        warnings: What the user should know.
+        warnings: Warnings for the user.
         whole_machine: The meters of the machine as a whole.
-        shares: The job's shares of devices; None where they were not asked for.
+        shares: The job's shares of devices; None without ``scope="process"``.
         unshared: Why the job's share of a device is not known, by its id.
-        idle_watts: What each device draws idle, where that was measured, by its id.
-        latencies: Times in ns that batches took, by the timeline's group, where they are kept.
+        idle_watts: Idle power of each device in W by its id, where that was measured.
+        latencies: Durations of batches in ns by the timeline's group, where they are recorded.
     """
 
     now: int
@@ -114,7 +114,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
 
 
 def known_buckets(record: RunRecord, tallies: Sequence[Tally]) -> frozenset[int]:
-    """Return the buckets of the phases whose energy a record tells."""
+    """Return the buckets of the phases whose energy is known in a record."""
     return frozenset(
         tally.buckets[phase]
         for tally in tallies
@@ -130,7 +130,7 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
     each = [interval.rate.intensity for interval in used]
     grams = [energy * intensity.g_per_kwh for energy, intensity in zip(energies, each, strict=True)]
     changed = any(interval.rate.fallback is not None or not interval.rate.alike(used[-1].rate) for interval in used)
-    # What is said of the whole is said of the figure that most of the energy was reckoned with.
+    # The description is that of the intensity that applies to most of the energy.
     intensity = each[energies.index(max(energies))]
     return CarbonRecord(
         intensity_g_per_kwh=weighted_mean([i.g_per_kwh for i in each], energies),
@@ -218,7 +218,7 @@ def _stage(
         sampled_joules=energy.sampled_joules,
         above_idle_joules=energy.above_idle_joules,
         latency=latency_record(state.latencies.get(tally.group)),
-        phases=keep_apart(
+        phases=explain_single_step(
             {phase: _phase([split[phase] for split in splits], time) for phase, time in seconds.items() if time > 0}
         ),
         devices=devices,
@@ -246,8 +246,8 @@ def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules)
     reason = (
-        "The phases cannot be told apart: too few refreshes of the counter, or all with nearly the same mix of phases."
+        "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         if 2 * doubt > half
-        else "The phases cannot be told apart well enough: the 95 % interval is wider than half the value."
+        else "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     )
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason)

@@ -17,7 +17,7 @@ from ml_energy_callbacks.record.schema import (
 )
 
 _ONE_STEP = (
-    "The framework fetches its data inside the step, so that waiting and computing cannot be told apart "
+    "The framework fetches its data inside the step, so that waiting and computing cannot be separated "
     "(data that come batch by batch can be passed through the callback's watch())."
 )
 
@@ -45,7 +45,7 @@ class Figure(Protocol):
 
 
 def mixture(each: Sequence[Figure], energies: Sequence[float], grams: Sequence[float]) -> dict[str, Any]:
-    """Return what is said of several figures together, each with the energy and the grams that it stands for."""
+    """Return the description of several carbon intensities together, each with its energy and its grams."""
     bases = [one.basis for one in each]
     return {
         "source": all_named(one.source for one in each) or "",
@@ -109,10 +109,10 @@ def stage_record(
         seconds: Time spent.
         batches: Number of batches.
         samples: Number of samples, or None.
-        compiled: Those that passed while the framework compiled.
+        compiled: Those of batches during compilation.
         sampled_joules: Energy of the others, in J, or None.
-        above_idle_joules: The same without what the devices draw idle, or None.
-        latency: How long batches took.
+        above_idle_joules: The same without the idle power of the devices, or None.
+        latency: Durations of batches, or None.
         phases: By name.
         devices: Joules by device id.
         uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
@@ -151,7 +151,7 @@ class StageEnergy(NamedTuple):
     Attributes:
         joules: All of it; None where no device was read.
         sampled_joules: What went into samples, compiling left out, or None.
-        above_idle_joules: The same without what the devices draw idle, or None.
+        above_idle_joules: The same without the idle power of the devices, or None.
     """
 
     joules: float | None
@@ -171,12 +171,12 @@ def stage_energy(
         joules: Energy of each phase in J; None where no device was read.
         seconds: Time of each phase in s.
         devices: Ids of the devices that were read.
-        idle_watts: What each device draws idle, where that was measured, by its id.
+        idle_watts: Idle power of each device in W by its id, where that was measured.
     """
     if joules is None:
         return StageEnergy(None, None, None)
     total = sum(joules.values())
-    sampled = total - joules["compile"]  # a batch that passed while the framework compiled says nothing of samples
+    sampled = total - joules["compile"]  # the time of a batch during compilation says nothing about its samples
     idle = _idle_joules(devices, idle_watts, sum(seconds.values()) - seconds["compile"])
     return StageEnergy(total, sampled, None if idle is None else sampled - idle)
 
@@ -198,14 +198,14 @@ def recorded_energy(stage: StageRecord) -> StageEnergy:
 
 
 def _idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seconds: float) -> float | None:
-    """Return what the devices would have used idle, in J; None where the idle power of one of them was not measured."""
+    """Return the idle energy of the devices in J; None where the idle power of one of them was not measured."""
     if not devices or any(name not in idle_watts for name in devices):
         return None
     return sum(idle_watts[name] for name in devices) * seconds
 
 
-def keep_apart(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
-    """Say why there is no computing and no waiting where the framework showed both as one for some of the time."""
+def explain_single_step(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
+    """Give the reason for unknown computing and waiting where the framework showed both as one for some of the time."""
     if "step" in phases:
         for name in ("compute", "data_wait"):
             phases[name] = PhaseRecord(joules=None, seconds=None, relative_uncertainty=None, reason=_ONE_STEP)

@@ -84,7 +84,7 @@ def find_files(
 
     Args:
         places: Files, directories above some, patterns such as ``runs/*``, or URLs of these such as ``s3://bucket/runs/*``.
-        unlisted: Called with what cannot be looked into, such as a directory of somebody else's.
+        unlisted: Called with what cannot be looked into, such as another user's directory.
         named: Whether a file below a directory is one, by its name.
         example: Such a name.
 
@@ -98,7 +98,7 @@ def find_files(
         found = list(_remote(place, named) if "://" in place else _local(place, hidden.append, named))
         if not found:
             why = f" ({', '.join(hidden)} cannot be listed)" if hidden else ""
-            msg = f"There is no run record at {place} or below it{why}: name an {example} or a directory above some."
+            msg = f"There is no run record at {place} or below it{why}: give an {example} or a directory that contains some."
             raise RecordError(msg)
         for folder in hidden:
             unlisted(folder)

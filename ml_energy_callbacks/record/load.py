@@ -42,7 +42,7 @@ def load_record(path: str | os.PathLike[str]) -> RunRecord:
         path: The file, or the directory that holds ``energy.json``; or a URL of these such as ``s3://bucket/run``.
 
     Raises:
-        RecordError: There is no such file, or it is no complete run record of a version that we know.
+        RecordError: There is no such file, or it is not a complete run record of a known version.
         ConfigurationError: The URL needs a package that is missing.
     """
     place = as_place(path)
@@ -51,7 +51,7 @@ def load_record(path: str | os.PathLike[str]) -> RunRecord:
         place = file.place
         data = file.read()
     except FileNotFoundError:
-        msg = f"There is no run record at {place}: name an {FILE_NAME} or the directory that holds one."
+        msg = f"There is no run record at {place}: give an {FILE_NAME} or the directory that contains one."
         raise RecordError(msg) from None
     except OSError as error:
         msg = f"The run record {place} cannot be read: {in_one_line(error)}."
@@ -76,13 +76,13 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         name: What an error calls it.
 
     Raises:
-        VersionError: It is of a version that we do not know.
+        VersionError: It is of an unknown version.
         RecordError: It is no complete run record.
     """
     try:
         version = _HEAD.decode(data).schema_version
     except (msgspec.DecodeError, UnicodeDecodeError):
-        msg = f"{name} is not a run record: it is broken, or another program wrote it."
+        msg = f"{name} is not a run record: it is damaged, or was written by another program."
         raise RecordError(msg) from None
     if version != SCHEMA_VERSION:
         msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."

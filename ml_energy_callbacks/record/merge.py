@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.record.build import (
-    keep_apart,
+    explain_single_step,
     mixture,
     process_record,
     recorded_energy,
@@ -33,7 +33,7 @@ from ml_energy_callbacks.record.schema import (
 )
 
 MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
-"""Ends what a job's process warns of that could not hear the others to their end."""
+"""Ends the warnings of a process that does not have the final figures of the others."""
 
 
 def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
@@ -51,7 +51,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         total.cost = None
         for stage in stages.values():
             stage.cost = None
-        warnings.append(f"The run began in {earlier.total.currency} and went on in {total.currency}: its cost is not known.")
+        warnings.append(f"The run started in {earlier.total.currency} and continued in {total.currency}: its cost is unknown.")
     return RunRecord(
         run=replace(
             later.run,
@@ -75,7 +75,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
 
 
 def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
-    """Return what is said of the grams of several records; the last one's settings stand, and all places are named.
+    """Return the carbon part of several records together, with the settings of the last one and all locations.
 
     As in each of them, the grams are the energy times the PUE times the intensity.
     """
@@ -99,14 +99,14 @@ def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) 
         intervals=[
             interval
             for record in records
-            for interval in record.carbon.intervals or (_whole(record) if changed and record.total.joules else [])
+            for interval in record.carbon.intervals or (_single_interval(record) if changed and record.total.joules else [])
         ],
         water_litres=known_sum([record.carbon.water_litres for record in records]),
         embodied_grams=known_sum(embodied),
     )
 
 
-def _whole(record: RunRecord) -> list[IntervalRecord]:
+def _single_interval(record: RunRecord) -> list[IntervalRecord]:
     """Return the one interval of a record with one intensity."""
     return [
         IntervalRecord(
@@ -122,10 +122,10 @@ def _whole(record: RunRecord) -> list[IntervalRecord]:
 _AnyDevice = TypeVar("_AnyDevice", bound=DeviceRecord)
 
 
-def _add_devices(told: Iterable[_AnyDevice]) -> list[_AnyDevice]:
-    """Return each device once, with all that was told of it, one part after the other."""
+def _add_devices(parts: Iterable[_AnyDevice]) -> list[_AnyDevice]:
+    """Return each device once, with the sums of its parts."""
     devices: dict[str, _AnyDevice] = {}
-    for device in told:
+    for device in parts:
         before = devices.get(device.id)
         devices[device.id] = device
         if before is not None:
@@ -142,11 +142,11 @@ def _add_devices(told: Iterable[_AnyDevice]) -> list[_AnyDevice]:
     return list(devices.values())
 
 
-def _add_besides(told: Sequence[BesideRecord]) -> list[BesideRecord]:
+def _add_besides(parts: Sequence[BesideRecord]) -> list[BesideRecord]:
     stages: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for device in told:
+    for device in parts:
         stages[device.id].append(device.stages)
-    return [replace(device, stages=add_up(stages[device.id])) for device in _add_devices(told)]
+    return [replace(device, stages=add_up(stages[device.id])) for device in _add_devices(parts)]
 
 
 def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -> ProcessRecord | None:
@@ -169,7 +169,7 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         sampled_joules=known_sum([each.sampled_joules for each in energies]),
         above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
-        phases=keep_apart(
+        phases=explain_single_step(
             {
                 phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
                 for phase in PHASES
@@ -207,13 +207,13 @@ def _member(record: RunRecord) -> _Member:
 
 
 def merge_records(records: Sequence[RunRecord]) -> RunRecord:
-    """Return the record of a job from what its processes tell.
+    """Return the record of a job from those of its processes.
 
     They worked side by side: energy, batches and samples add up, and the time is that of the process that ran longest. A device
     belongs to the one process that measured it. Of several hosts, each device's id ends with ``@`` and its host's name.
 
     Args:
-        records: What each of them measured itself; of a rank that is not among them, the record says that it is missing.
+        records: The record of each process; ranks without one are listed as missing.
 
     Raises:
         ValueError: There is none, or one is not of one process.
@@ -225,21 +225,21 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     hosts = list(dict.fromkeys(member.part.host for member in members))
     names = _host_names(members, hosts)
     if len(hosts) > 1:
-        members = [_at_host(member, f"@{names[member.part.host]}") for member in members]
+        members = [_rename_devices(member, f"@{names[member.part.host]}") for member in members]
     records = [member.record for member in members]
     counted = [record for record in records if record.devices] or records[:1]
     longest = max(records, key=lambda record: record.total.seconds)
     devices = _add_devices(device for record in counted for device in record.devices)
     stages = {
-        name: _side_by_side(name, [record for record in records if name in record.stages], longest, devices)
+        name: _merge_stage(name, [record for record in records if name in record.stages], longest, devices)
         for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
     }
     first = records[0]
     leaders = [next(member.record for member in members if member.part.host == host) for host in hosts]
     carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
     carbon.intervals.sort(key=lambda interval: interval.began)
-    told = {member.part.rank for member in members}
-    missing = [rank for rank in range(first.run.world_size) if rank not in told]
+    reported = {member.part.rank for member in members}
+    missing = [rank for rank in range(first.run.world_size) if rank not in reported]
     status, reason = _job_status(members, missing)
     merged = RunRecord(
         run=replace(
@@ -251,12 +251,12 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         ),
         devices=devices,
         stages=stages,
-        epochs=_same_epochs(records),
+        epochs=_merge_epochs(records),
         total=total_record(stages, devices, first.total.currency),
         carbon=carbon,
         warnings=list(dict.fromkeys(warning for record in records for warning in record.warnings)),
         whole_machine=_add_besides([device for record in counted for device in record.whole_machine]),
-        process=_all_processes([record.process for record in counted]),
+        process=_merge_process_shares([record.process for record in counted]),
         forecast=first.forecast,
         early_stopping=first.early_stopping,
         ranks=_ranks(members, hosts, devices),
@@ -281,16 +281,16 @@ def _host_names(members: Sequence[_Member], hosts: Sequence[str]) -> dict[str, s
     """Return a name for each host; of several that call themselves the same, each later one has a number."""
     names: dict[str, str] = {}
     for host in hosts:
-        told = next(member.part.hostname for member in members if member.part.host == host)
-        same = sum(name.partition("#")[0] == told for name in names.values())
-        names[host] = f"{told}#{same + 1}" if same else told
+        hostname = next(member.part.hostname for member in members if member.part.host == host)
+        same = sum(name.partition("#")[0] == hostname for name in names.values())
+        names[host] = f"{hostname}#{same + 1}" if same else hostname
     return names
 
 
 _AnyDeviceRecord = TypeVar("_AnyDeviceRecord", bound=DeviceRecord)
 
 
-def _at_host(member: _Member, suffix: str) -> _Member:
+def _rename_devices(member: _Member, suffix: str) -> _Member:
     """Return a part whose devices' ids say on which host they are."""
 
     def named(devices: Sequence[_AnyDeviceRecord]) -> list[_AnyDeviceRecord]:
@@ -317,7 +317,7 @@ def _at_host(member: _Member, suffix: str) -> _Member:
     )
 
 
-def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
+def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
     """Return a stage of a job from those of its processes that had it."""
     stages = [record.stages[name] for record in records]
     counted = [record.stages[name] for record in records if record.devices]
@@ -333,9 +333,9 @@ def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, d
         sampled_joules=known_sum([each.sampled_joules for each in energies]),
         above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=latencies[0] if len(latencies) == 1 else None,
-        phases=keep_apart(
+        phases=explain_single_step(
             {
-                phase: _phases_at_once([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
+                phase: _merge_phase([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
                 for phase in PHASES
                 if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
             }
@@ -348,7 +348,7 @@ def _side_by_side(name: str, records: Sequence[RunRecord], longest: RunRecord, d
     )
 
 
-def _phases_at_once(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
+def _merge_phase(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
     """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
     found = [phase for phase in phases if phase is not None]
     summed = _add_phases(found or [PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)])
@@ -358,21 +358,21 @@ def _phases_at_once(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | N
 _UNMEASURED = "No device was read."
 
 
-def _same_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
-    """Return the epochs of a job; what one process knows of an epoch and another does not is unknown of the job."""
+def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
+    """Return the epochs of a job; a figure that is unknown in one process is unknown for the job."""
     keyed = [dict(_keyed(record.epochs)) for record in records]
     counts = [bool(record.devices) for record in records]
     merged = []
     for key, epoch in {key: epoch for each in reversed(keyed) for key, epoch in each.items()}.items():
-        told = [each.get(key) for each in keyed]
-        counted = [one for one, measures in zip(told, counts, strict=True) if measures]
-        seconds = [one.seconds for one in told if one is not None]
+        found = [each.get(key) for each in keyed]
+        counted = [one for one, measures in zip(found, counts, strict=True) if measures]
+        seconds = [one.seconds for one in found if one is not None]
         merged.append(
             replace(
                 epoch,
                 joules=known_sum([one and one.joules for one in counted]),
                 seconds=max(seconds),
-                samples=known_sum([one and one.samples for one in told]),
+                samples=known_sum([one and one.samples for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
             )
         )
@@ -388,7 +388,7 @@ def _keyed(epochs: Sequence[EpochRecord]) -> Iterator[tuple[tuple[str, int, int,
         seen[key] += 1
 
 
-def _all_processes(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None:
+def _merge_process_shares(each: Sequence[ProcessRecord | None]) -> ProcessRecord | None:
     known = [process for process in each if process is not None]
     if not known or len(known) < len(each):
         return None
@@ -427,7 +427,7 @@ def _phase_seconds(stages: Iterable[StageRecord], phase: str) -> float:
 
 
 def _job_status(members: Sequence[_Member], missing: Sequence[int]) -> tuple[Status, str | None]:
-    """Return how a job ended, and why: as rank 0 did, unless others failed, fell silent or told nothing."""
+    """Return how a job ended, and why: as rank 0 did, unless others failed, stopped reporting or reported no data."""
     run = members[0].record.run
     failed = [(part.rank, record.run.reason) for part, record in members if record.run.status == "failed"]
     if failed and run.status != "failed":
@@ -435,12 +435,12 @@ def _job_status(members: Sequence[_Member], missing: Sequence[int]) -> tuple[Sta
     if run.status == "completed":
         silent = [part.rank for part, record in members if record.run.status == "running"]
         lost = [
-            f"{_named(silent)} ended without a word" if silent else "",
-            f"{_named(missing)} told nothing" if missing else "",
+            f"{_named(silent)} stopped reporting" if silent else "",
+            f"{_named(missing)} reported no data" if missing else "",
         ]
-        told = " and ".join(filter(None, lost))
-        if told:
-            return "failed", f"{told[0].upper()}{told[1:]}."
+        why = " and ".join(filter(None, lost))
+        if why:
+            return "failed", f"{why[0].upper()}{why[1:]}."
     return run.status, run.reason
 
 

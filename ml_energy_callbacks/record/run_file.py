@@ -1,4 +1,4 @@
-"""The file of a run's record: one run's alone, written whole; a URL's by a thread of its own, which nobody waits for."""
+"""The file of a run's record, written as a whole and by one run alone; a URL is written in the background."""
 
 import contextlib
 import os
@@ -158,7 +158,7 @@ class RunFile:
         return file
 
     def _put(self) -> None:
-        """Write the record as of now, unless a newer run tells it."""
+        """Write the record as of now, unless it belongs to a newer run."""
         with self._spot.lock:
             file = self._file
             if file is None:
@@ -168,7 +168,9 @@ class RunFile:
                 if data is not None and run_id(data) not in self._ids:
                     taken = file.place
                     file = self._file = self._go_beside(file)
-                    self._warn(f"Another run writes its record to {taken}, too; this one's goes on in {file.place}.")
+                    self._warn(
+                        f"Another run writes its record to {taken}, too; the record of this run continues in {file.place}."
+                    )
                 record = self._build()
                 self._id = record.run.id
                 self._ids.add(self._id)
@@ -191,7 +193,7 @@ class RunFile:
     # ---------------------------------------------------------------------------------------------------- when it is written
 
     def write(self) -> None:
-        """Write the record as of now; what fails is told, and stops nothing."""
+        """Write the record as of now; a failure is a warning and does not stop the run."""
         if isinstance(self._place, Path):
             self._try()
             return
@@ -251,7 +253,7 @@ class RunFile:
     # ---------------------------------------------------------------------------------------------------- while it cannot be
 
     def _keep_here(self, reason: str) -> None:
-        """Keep the record in a local directory, and tell which."""
+        """Keep the record in a local directory, and warn which."""
         with self._turn:
             name = _kept_name(self._name, self._id)
             files = [LocalFile(folder / name) for folder in self._spares] if self._spare is None else [self._spare]

@@ -36,12 +36,12 @@ class Run(msgspec.Struct, kw_only=True):
         hostnames: Hosts whose devices are counted.
         world_size: Number of processes of the job.
         reason: Why the run stopped or failed, or None.
-        model: Name of the model (Lightning: its class; Keras: its name), or None where nobody told it.
+        model: Name of the model (Lightning: its class; Keras: its name), or None where it is unknown.
         tags: The user's own names and texts, to group runs by.
         launcher: What started the process beside others of its job: ``ray``, ``torchrun``, ``torch.distributed``, ``mpi`` or
             ``slurm``; None where nothing did, or the framework itself.
         job_id: What the scheduler, torchrun or Ray Train calls the job, or None.
-        missing_ranks: Processes of the job that told nothing: their energy is not in the record.
+        missing_ranks: Processes of the job that reported no data: their energy is not in the record.
     """
 
     id: str
@@ -64,14 +64,14 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
 
     Attributes:
         relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it.
-        update_period_s: Learned period of the counter's refresh in s, None where it was not told apart.
+        update_period_s: Learned period of the counter's refreshes in s; None where it is unknown.
         joules: Energy in J, None where it was never read.
         missing_s: For how many seconds of the run it could not be read: a counter that went on counting has the joules of that
             time in ``joules`` all the same, a model or a power reading has not.
         note: How the figure comes about, where that is not plain.
         refresh: What sort of refresh it has.
         refresh_jitter_s: How far a regular refresh strays from its grid, in s.
-        cross_check: The counter's energy over the integral of the device's own power, less 1; None where it does not tell both.
+        cross_check: The counter's energy over the integral of the device's own power, less 1; None without both.
         shared: Whether others may use the device, too.
         idle_watts: Power that was measured before the run began, while nothing of it worked, in W; None where it was not.
     """
@@ -104,7 +104,7 @@ class ProcessRecord(msgspec.Struct, kw_only=True):
     """This job's share of the machine's energy: estimated, and not part of the totals.
 
     Attributes:
-        joules: Its energy on the devices below in J, or None where no device tells it.
+        joules: Its energy on the devices below in J, or None where no device reports it.
         relative_uncertainty: Half-width of the 95 % interval as a share of ``joules``.
         stages: Joules by stage.
         devices: The share of each device.
@@ -123,7 +123,7 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
     """A phase of a stage.
 
     Attributes:
-        joules: Energy in J, or None where the phases cannot be told apart.
+        joules: Energy in J, or None where the phases cannot be separated.
         seconds: Time spent in the phase, or None where the framework does not show it.
         relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
             the devices' own uncertainty. None where ``joules`` is None.
@@ -137,13 +137,13 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True):
-    """How long the batches of a stage took, from start to end, compiling left out; to 1 %.
+    """Durations of a stage's batches from start to end, without compilation; to 1 %.
 
     Attributes:
         batches: Number of batches.
-        p50_s: Half of them took so many seconds or less.
-        p95_s: The same of 95 %.
-        p99_s: The same of 99 %.
+        p50_s: Median in s.
+        p95_s: 95th percentile in s.
+        p99_s: 99th percentile in s.
     """
 
     batches: int
@@ -163,8 +163,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
         compile_samples: Samples of the batches that passed while the framework compiled; they are among ``samples``.
         joules_per_sample: Energy of a sample in J, with the phase ``compile`` and its samples left out; None where the
             number of samples is not known, or all of them passed while the framework compiled.
-        joules_per_sample_above_idle: What is left of it without the power that the devices draw idle, in J; None where that was
-            not measured.
+        joules_per_sample_above_idle: The same without the idle power of the devices, in J; None where that was not measured.
         sampled_joules: Energy of ``joules_per_sample`` for all samples, in J; None where no device was read, and in records of
             releases before this field.
         above_idle_joules: The same of ``joules_per_sample_above_idle``.
@@ -252,11 +251,11 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         location: The place as resolved, or None; of several, as of a job's hosts, all of them.
         source: Who publishes the figure.
         data_year: Year that it stands for, or None where the source does not say.
-        assumed: True where nobody named a place or an intensity, for the whole run or a part of it.
+        assumed: True where no location and no intensity was set, for the whole run or a part of it.
         assumed_share: Share of the grams that are by the world's average for that reason.
         fallback_share: Share of the grams that are by a figure that stands in for one that could not be had.
         relative_uncertainty: How far the intensity may be off, as a share of it: that of a table's mean of a year is our
-            assumption; 0 where it was given by the user, or told for the very time. What is assumed has none here.
+            assumption; 0 where the user gave it, or a service reported it for that time. An assumed intensity has none here.
         pue: Power usage effectiveness of the data centre, where it changed the mean, weighted by energy; it is *not* inside
             any joules of this record, and is inside the grams and the cost.
         basis: What the intensity counts: ``lifecycle``, ``direct`` (what the power stations emit), ``mixed``, or ``unknown``.
@@ -265,7 +264,7 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         note: How another place's figure was taken for this one's, or None.
         intervals: The times of each intensity, where it changed or one stood in for another.
         wue: Water usage effectiveness of the data centre in litres per kWh of IT energy, or None.
-        water_litres: Water that the run took by it, or None.
+        water_litres: Water used by the run according to ``wue``, or None.
         embodied_grams: The share of the machine's making that falls to the run's time, in g CO2e, or None; it is not part of
             any grams of this record.
         offset_grams: Emissions that were compensated, in g CO2e, or None; they are never subtracted.
@@ -345,7 +344,7 @@ class RankRecord(msgspec.Struct, kw_only=True):
     Attributes:
         rank: Its rank.
         node: Index of its host in ``nodes``.
-        status: As of the run; ``running`` of one that was killed, or that had not ended when it last told.
+        status: As of the run; ``running`` of one that was killed, or that had not ended at the last exchange.
         seconds: Time that it measured.
         batches: Number of batches.
         samples: Number of samples, or None where it is not known.
@@ -411,13 +410,13 @@ class Part(msgspec.Struct, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """All that is known of a run.
+    """The record of a run.
 
-    ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each tells the same energy as the devices
-    together, and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
+    ``whole_machine`` holds the meters of the machine as a whole (a plug, a battery): each includes the energy of all devices,
+    and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
     epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
-    a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in what one process of a
-    job tells, as in its file ``energy.rank<rank>.json``.
+    a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in the record of one
+    process of a job, as in its file ``energy.rank<rank>.json``.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -454,7 +453,7 @@ def check_tags(tags: object) -> dict[str, str]:
 def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
     """Return the epochs with one more.
 
-    Of too many, each two of a stage that follow each other are told as one; what is unknown of one is unknown of both.
+    Of too many, each two consecutive ones of a stage are merged; what is unknown of one is unknown of both.
     """
     return [*epochs, epoch] if len(epochs) < _MOST_EPOCHS else [*_merged(epochs), epoch]
 

@@ -59,14 +59,14 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - an optional extra
     except ImportError:
-        msg = f"{url} needs fsspec: pip install 'ml-energy-callbacks[remote]', or name a local directory."
+        msg = f"{url} requires fsspec: pip install 'ml-energy-callbacks[remote]', or use a local directory."
         raise ConfigurationError(msg) from None
     try:
         system, path = url_to_fs(url)
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or error.name
         fix = in_one_line(error) if missing is None else f"pip install {missing.partition('.')[0]}"
-        msg = f"{url} needs a package that is missing: {fix}."
+        msg = f"{url} requires a package that is not installed: {fix}."
         raise ConfigurationError(msg) from None
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
         msg = f"{url} cannot be reached: {in_one_line(error)}."

@@ -38,12 +38,12 @@ class World:
             self.clock.now_ns += NS_PER_S // 10
             joules = 10.0 * (self.clock() - self.start) / NS_PER_S + offset
             self.reader.refresh()
-            self.ledger.take([(Reading(self.clock(), self.clock(), None if fails else joules), None)], self.reader)
+            self.ledger.add_readings([(Reading(self.clock(), self.clock(), None if fails else joules), None)], self.reader)
 
     def mark(self) -> Mark:
         look = self.timeline.look()
         mark = Mark(look.now, look.totals, frozenset({"x:0"}))
-        self.ledger.mark(mark)
+        self.ledger.add_mark(mark)
         return mark
 
 
@@ -114,7 +114,7 @@ def test_a_power_that_stays_the_same_is_news_all_the_same(interval_s: float) -> 
     assert (clock() - start) / NS_PER_S <= 1.5 * interval_s
     look = timeline.look()
     mark = Mark(look.now, look.totals, frozenset({"steady:0"}))
-    ledger.mark(mark)
+    ledger.add_mark(mark)
     while not mark.joules:
         clock.now_ns = max(clock.now_ns + 1000, poller.next_poll)
         poller.poll()

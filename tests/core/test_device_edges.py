@@ -311,7 +311,7 @@ def test_batches_whose_edges_never_pass_neither_pile_up_nor_slow_the_loop() -> N
         timeline.queue.append(("switch", edges(), compute, 0, None, None))
         timeline.queue.append(("batches", edges(), wait, 1, 1, None))
         if len(timeline.queue) > LONGEST_QUEUE:
-            timeline.shorten()
+            timeline.drain_queue()
         times.append(time.perf_counter() - start)
     assert len(timeline.queue) <= LONGEST_QUEUE
     assert timeline.look().counts[1].samples == 6000

@@ -505,7 +505,7 @@ def test_a_device_that_is_gone_at_the_next_start_is_told_and_holds_up_no_window(
             clock.advance(0.3)
         clock.advance(0.3)
         assert window.joules == pytest.approx(30, rel=0.1)
-    assert any("scripted:1 was read before" in warning for warning in m.record.warnings)
+    assert any("scripted:1 can no longer be read" in warning for warning in m.record.warnings)
 
 
 def test_each_slow_device_is_asked_at_its_own_pace(clock: ManualClock) -> None:

@@ -175,7 +175,7 @@ def test_without_a_device_there_are_latencies_and_accuracies_and_no_joules() -> 
     assert (comparison.idle_watts, comparison.provenance, comparison.differences) == (None, None, [])
     table = shown(render_comparison(comparison))
     assert "0.75" in table
-    assert "No device can be read here" in table
+    assert "No device can be read on this machine" in table
     assert "Pareto" not in table
 
 

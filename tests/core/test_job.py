@@ -230,7 +230,7 @@ def test_a_process_in_another_container_has_no_number_here() -> None:
 
     record, _ = group.run(work)
     assert any(
-        warning.startswith("1 of the job's processes on this host are in other containers") for warning in record.warnings
+        warning.startswith("1 of the job's processes on this host run in other containers") for warning in record.warnings
     )
 
 
@@ -282,7 +282,7 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     (logged, record), _ = group.run(work)
     assert logged[0]["energy/train/joules"] > 0
     assert logged[1:] == [{}, {}]  # a part of the job's energy is not the job's
-    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 ended without a word.")
+    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 stopped reporting.")
     assert any(warning.startswith("The other processes of the job can no longer be reached") for warning in record.warnings)
     assert record.total.joules == pytest.approx(sum(device.joules or 0.0 for device in record.devices))
     assert len(record.devices) == 3
@@ -653,7 +653,7 @@ def test_the_whole_machines_of_a_job_add_up_whatever_meters_them() -> None:
 def test_a_rank_that_told_nothing_is_named() -> None:
     merged = merge_records([measured(0, {"x:0": 5.0}, 1, world=4), measured(2, {"x:2": 7.0}, 1, world=4)])
     assert merged.run.missing_ranks == [1, 3]
-    assert (merged.run.status, merged.run.reason) == ("failed", "Ranks 1, 3 told nothing.")
+    assert (merged.run.status, merged.run.reason) == ("failed", "Ranks 1, 3 reported no data.")
     assert merged.total.joules == 12.0
 
 

@@ -478,7 +478,7 @@ def test_what_is_unknown_of_one_part_of_a_resumed_run_is_unknown_of_the_whole() 
     assert (part.total.cost, part.carbon.water_litres, part.carbon.embodied_grams) == (None, None, None)
     mixed = scripted_run(electricity_price=0.5, currency="EUR", earlier=scripted_run(electricity_price=0.5))
     assert mixed.total.cost is None
-    assert any("began in USD and went on in EUR" in warning for warning in mixed.warnings)
+    assert any("started in USD and continued in EUR" in warning for warning in mixed.warnings)
 
 
 def test_a_part_whose_energy_is_unknown_leaves_the_whole_unknown(clock: ManualClock) -> None:

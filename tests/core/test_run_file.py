@@ -235,7 +235,10 @@ def test_runs_of_several_processes_in_one_directory_are_all_kept(tmp_path: Path)
     assert sorted(path.name for path in paths) == names(tmp_path)
     told = [warning for path in paths for warning in load_record(path).warnings if warning.startswith("Another run")]
     assert len(told) == 2
-    assert f"Another run writes its record to {tmp_path / 'energy.json'}, too; this one's goes on in {tmp_path}" in told[0]
+    assert (
+        f"Another run writes its record to {tmp_path / 'energy.json'}, too; the record of this run continues in {tmp_path}"
+        in told[0]
+    )
 
 
 MANY = """
@@ -362,9 +365,9 @@ def test_a_checkpoints_record_behind_a_url_comes_back(memory: Any) -> None:
 @pytest.mark.parametrize(
     ("missing", "url", "message"),
     [
-        ("fsspec", "s3://bucket/run", "needs fsspec: pip install 'ml-energy-callbacks[remote]', or name a local directory"),
-        ("s3fs", "s3://bucket/run", "needs a package that is missing: pip install s3fs"),
-        ("paramiko", "sftp://host/run", "needs a package that is missing: pip install paramiko"),
+        ("fsspec", "s3://bucket/run", "requires fsspec: pip install 'ml-energy-callbacks[remote]', or use a local directory"),
+        ("s3fs", "s3://bucket/run", "requires a package that is not installed: pip install s3fs"),
+        ("paramiko", "sftp://host/run", "requires a package that is not installed: pip install paramiko"),
         ("nothing", "nosuch://host/run", "cannot be reached: Protocol not known: nosuch"),
     ],
 )

@@ -235,7 +235,7 @@ def test_a_gpu_that_does_not_tell_who_uses_it_has_a_reason(clock: ManualClock) -
     process = meter.record.process
     assert process is not None
     assert process.joules is None
-    assert process.unknown == {"nvml:GPU-0": "nvml:GPU-0 does not tell which process uses it."}
+    assert process.unknown == {"nvml:GPU-0": "nvml:GPU-0 does not report which processes use it."}
 
 
 def test_a_run_that_is_resumed_goes_on_with_what_is_beside_the_total_and_with_its_uncertainty(clock: ManualClock) -> None:

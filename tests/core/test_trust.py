@@ -85,7 +85,7 @@ def test_a_counter_that_copies_another_counts_once() -> None:
 def follow(finder: KnotFinder, values: list[tuple[float, float | None]]) -> None:
     for seconds, value in values:
         time_ns = round(seconds * NS_PER_S)
-        finder.take(Reading(time_ns, time_ns + 1000, value))
+        finder.add_reading(Reading(time_ns, time_ns + 1000, value))
 
 
 def test_a_counter_that_freezes_in_mid_run_is_a_gap_and_goes_on() -> None:
@@ -144,7 +144,7 @@ def test_what_a_model_that_fell_silent_did_not_count_is_a_gap_and_no_zero() -> N
     silent: list[tuple[float, float | None]] = [(2 + i / 10, None) for i in range(1, 30)]
     follow(finder, [*counted, *silent])
     time_ns = 5 * NS_PER_S
-    (knot,) = finder.take(Reading(time_ns, time_ns + 1000, 200.0))  # it did not go on counting
+    (knot,) = finder.add_reading(Reading(time_ns, time_ns + 1000, 200.0))  # it did not go on counting
     assert knot.starts
     assert finder.missing_ns / NS_PER_S == pytest.approx(3.0, abs=0.01)
     follow(finder, [(5.1, 210.0)])
@@ -182,7 +182,7 @@ def test_a_counter_is_held_against_its_power() -> None:
         check = CrossCheck()
         for i in range(600):
             now = i * NS_PER_S // 20
-            check.take(now, factor * curve.joules(now), curve.watts(now), 0)
+            check.add_pair(now, factor * curve.joules(now), curve.watts(now), 0)
         assert check.difference == pytest.approx(factor - 1, abs=0.01)
         assert check.suspicious is suspicious
 
@@ -195,7 +195,7 @@ def test_chance_accuses_no_good_counter(*, full: bool) -> None:
         check, now = CrossCheck(), 0
         for _ in range(600):
             now += round((0.03 + 0.04 * rng.random()) * NS_PER_S)
-            check.take(now, curve.joules(now), curve.watts(now), 0)
+            check.add_pair(now, curve.joules(now), curve.watts(now), 0)
             if check.suspicious:
                 accused += 1
                 break
@@ -247,7 +247,7 @@ def test_a_counter_that_disagrees_with_its_power_is_told_and_is_less_sure(clock:
     assert device.cross_check == pytest.approx(0.3, abs=0.05)
     assert device.relative_uncertainty == pytest.approx(0.3, abs=0.05)
     assert m.record.total.relative_uncertainty == pytest.approx(0.3, abs=0.05)
-    assert any("off its own power" in warning for warning in m.record.warnings)
+    assert any("differs from the device's integrated power" in warning for warning in m.record.warnings)
 
 
 def test_how_regular_a_counters_refresh_is_stands_in_the_record(clock: ManualClock) -> None:

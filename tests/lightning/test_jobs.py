@@ -250,7 +250,7 @@ def test_a_prediction_ends_as_without_us_where_another_process_was_killed(jobs: 
     wait(killed, -9)
     wait(survivor)
     record = load_record(tmp_path)
-    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 told nothing.")
+    assert (record.run.status, record.run.reason) == ("failed", "Rank 1 reported no data.")
 
 
 def test_two_jobs_of_one_directory_keep_their_records_apart(jobs: Jobs, tmp_path: Path) -> None:

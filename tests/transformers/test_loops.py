@@ -66,7 +66,7 @@ def test_a_killed_process_stops_no_other_and_merge_adds_what_it_left(
     assert "The other processes of the job can no longer be reached" in survivor.output + survivor.errors
     before = load_record(tmp_path)
     assert before.run.status == "failed"
-    assert before.run.reason == "Rank 1 ended without a word."
+    assert before.run.reason == "Rank 1 stopped reporting."
     assert [epoch.index for epoch in before.epochs] == [0, 1, 2]
     assert [epoch.samples for epoch in before.epochs] == [BATCHES * 9, None, None]
     ((place, record),) = merge_jobs([str(tmp_path)], print)
