@@ -1,1 +1,1 @@
-"""What the callbacks of all frameworks share."""
+"""Parts that the callbacks of all frameworks have in common."""

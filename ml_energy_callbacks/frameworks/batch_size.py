@@ -1,4 +1,4 @@
-"""How many samples a batch holds, told from its arrays' shapes; None when in doubt."""
+"""Batch size inference: the number of samples in a batch, from the shapes of its arrays; None when in doubt."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = Fa
     Args:
         batch: An array of shape (samples, ...), or a list, tuple or mapping of such, nested or not. Anything with a
             ``shape`` is an array.
-        expected: Batch size that the data loader was set to, or None where it is not known. A batch that has another
-            size is in doubt, unless it is smaller and the last one.
+        expected: Batch size that the data loader was set to, or None if it is unknown. A batch of another size is in doubt,
+            unless it is smaller and the last one.
         last: Whether this is the last batch.
     """
     shapes: list[tuple[int, ...]] = []
@@ -25,15 +25,15 @@ def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = Fa
         return None
     if expected is not None:
         return size if size == expected or (last and size < expected) else None
-    # Without a loader to ask, several arrays of one shape may be a batch, or each a sample (a list of images).
+    # If the loader's batch size is unknown, several arrays of one shape may be a batch, or each a sample (a list of images).
     alike = len(shapes) > 1 and len(set(shapes)) == 1
     return None if alike and len(shapes[0]) >= _IMAGE_DIMENSIONS else size
 
 
 def first_length(batch: Any) -> int | None:  # noqa: ANN401
-    """Return the length of the first array of a batch, in well under a microsecond; None where there is none.
+    """Return the length of the first array of a batch, in well under a microsecond; None if there is no array.
 
-    It tells a batch that is like one whose size :func:`infer_batch_size` told from one that has to be looked at anew.
+    Only a batch whose length differs from the last one's has to be passed to :func:`infer_batch_size`.
     """
     kind = type(batch)
     if kind is list or kind is tuple:
@@ -47,7 +47,7 @@ def first_length(batch: Any) -> int | None:  # noqa: ANN401
 
 
 def _collect(batch: Any, shapes: list[tuple[int, ...]]) -> bool:  # noqa: ANN401
-    """Append the shapes of the arrays in the batch; False where there is anything that has none."""
+    """Append the shapes of the arrays in a batch; return False if the batch contains anything else."""
     shape = getattr(batch, "shape", None)
     if shape is not None:
         if not shape or len(shapes) >= _MOST_LEAVES:

@@ -1,32 +1,38 @@
-"""What the callbacks of all frameworks share: options that survive a copy, one meter, the run's record."""
+"""Base class of the callbacks of all frameworks: options, one meter, step logs, forecasts, samples of a batch, the record."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_energy_callbacks.carbon import CarbonIntensity
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.control import Forecaster, Spent
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.report import summary
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather
 
 
-class MeteredCallback(CallbackOptions):
-    """A callback with a meter; a copy or a pickle of it starts afresh with the same options.
+_Callback = TypeVar("_Callback", bound="MeteredCallback")
 
-    A framework's callback keeps what belongs to one run in :meth:`_reset`.
+
+class MeteredCallback(CallbackOptions):
+    """A callback with a meter; a copy, pickled or not, has the same options and a new meter.
+
+    A framework's callback sets the attributes of one run in :meth:`_reset`.
     """
 
     def __post_init__(self) -> None:
@@ -40,13 +46,14 @@ class MeteredCallback(CallbackOptions):
         self._gather: Gather | None = None
         self._resumed: RunRecord | None = None
         self._step_point: Point | None = None
+        self._samples_shared = False  # whether several processes work on the same samples
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what does not survive a pickle or a fork."""
+        """Return the options alone: a meter cannot be pickled."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start afresh with the same options."""
+        """Set the options, and make a new meter."""
         self.__dict__.update(state)
         self._reset()
 
@@ -55,50 +62,54 @@ class MeteredCallback(CallbackOptions):
         """The run's record as of now.
 
         Raises:
-            ConfigurationError: Nothing was measured yet.
+            ConfigurationError: Nothing has been measured yet.
         """
         return self._meter.record
 
     @property
     def record_path(self) -> Path | str | None:
-        """Where the record is written: a path, or a URL where that was named; None where it is not written."""
+        """Path or URL of the record; None if it is not written."""
         return self._meter.record_path
 
     @property
     def meter(self) -> EnergyMeter:
-        """The meter that measures for it; another one after a copy or a pickle."""
+        """The callback's meter; a copy of the callback has another one."""
         return self._meter
 
     @property
     def resumed(self) -> RunRecord | None:
-        """The record in the checkpoint that the training goes on from, which may be of this very run; None of a new one."""
+        """The record in the checkpoint from which the training resumes, possibly of this run itself; None for a new one."""
         return self._resumed
 
     def _resume(self, record: RunRecord | None) -> None:
-        """Go on from the record in a checkpoint; None for a training that begins anew."""
+        """Add to the totals of a checkpoint's record; None for a training that does not resume."""
         self._resumed = record
         if record is not None:
             self._meter.resume(record)
 
     @property
     def in_job(self) -> bool:
-        """Whether this process trains beside others of its job that it can ask."""
+        """Whether this is one of several processes of a job, which can exchange data."""
         return self._gather is not None
 
     def agree(self, reason: str | None) -> str | None:
-        """Return why the job's training has to stop, as the first of its processes says: a collective; None to go on."""
+        """Return the reason to stop of the first process of the job that has one, or None; all processes have to call this.
+
+        Args:
+            reason: This process's own reason, or None.
+        """
         if self._gather is None:
             return reason
         try:
             return next((found for found in self._gather(reason) if found is not None), None)
-        except Exception as error:  # noqa: BLE001 - whatever the communication raises; training goes on
+        except Exception as error:  # noqa: BLE001 - any error of the communication: training continues
             self._gather = None
-            self._meter.warn(f"The job's other processes cannot be asked any more whether to stop ({error!r}).")
+            self._meter.warn(f"The processes of the job can no longer agree on when to stop ({error!r}).")
             return reason
 
     @property
     def _hyperparameters(self) -> dict[str, float | str]:
-        """The options that the figures go by, for trackers that compare runs; what was not given is absent."""
+        """The options that affect the figures, for trackers that compare runs; options that are None are left out."""
         options = {option.name: getattr(self, option.name) for option in fields(self) if option.metadata.get(FIGURES)}
         given = {name: value for name, value in options.items() if value is not None}
         if "electricity_price" not in given:
@@ -106,10 +117,23 @@ class MeteredCallback(CallbackOptions):
         return {f"energy/{name}": _plain(value) for name, value in given.items()}
 
     def _begin_training(self) -> None:
-        """Take back why another training ended early, and what was expected of it."""
+        """Clear the forecast and the early end of an earlier training."""
         self._meter.end_early(None)
         self._meter.forecast = None
         self._forecaster = None
+
+    def _steps_between_logs(self, default: int, *, several: bool) -> int:
+        """Return the number of training steps between two step logs; 0 for no step logs.
+
+        In a job of several processes there are none, as the processes exchange their figures only at the ends of epochs.
+
+        Args:
+            default: The framework's own setting.
+            several: Whether the job has several processes.
+        """
+        if several:
+            return 0
+        return default if self.log_every_n_steps is None else self.log_every_n_steps
 
     def _begin_steps(self) -> None:
         """Begin the window of the next step log."""
@@ -125,19 +149,19 @@ class MeteredCallback(CallbackOptions):
     def _forecast(
         self, began: tuple[float, int, Point], ended: tuple[float, int, Point], validations: int = 0
     ) -> dict[str, float]:
-        """Return the metrics of what the training is expected to take, after an epoch.
+        """Return the metrics of the forecast of the whole training, after an epoch.
 
         Args:
-            began: Share of the training that had passed when the epoch began, how many validations that are not part of every
-                epoch, and the state then.
-            ended: The same of its end.
-            validations: So many of these validations are to come.
+            began: State at the start of the epoch: the share of the training that was done, the number of validations so far
+                that do not run in every epoch, and the point.
+            ended: The same at its end.
+            validations: The number of such validations still to come.
         """
         apart = ended[1] + validations > 0
         if self._forecaster is None:
-            start = self._spent(*began, apart=apart)
+            start = self._spent_until(*began, apart=apart)
             self._forecaster = None if start is None else Forecaster(start)
-        spent = self._spent(*ended, apart=apart)
+        spent = self._spent_until(*ended, apart=apart)
         if self._forecaster is None or spent is None:
             return {}
         found = self._forecaster.expect(spent, datetime.now().astimezone(), validations)
@@ -155,7 +179,7 @@ class MeteredCallback(CallbackOptions):
         )
 
     def _end_training(self, *, finished: bool) -> None:
-        """Note in the record how far the forecast was off, where the training came to its planned end."""
+        """Record the error of the forecast if the training reached its planned end."""
         if not finished:
             return
         self._meter.end_early(None)
@@ -163,8 +187,15 @@ class MeteredCallback(CallbackOptions):
         if found is not None and found.error is None and kwh:
             found.error = found.kwh / kwh - 1
 
-    def _spent(self, done: float, validations: int, point: Point, *, apart: bool) -> Spent | None:
-        """Return what was used up to a point, with validations apart where they are not part of every epoch."""
+    def _spent_until(self, done: float, validations: int, point: Point, *, apart: bool) -> Spent | None:
+        """Return the energy, time, emissions and cost up to a point; None if the energy is unknown.
+
+        Args:
+            done: Share of the training that was done.
+            validations: Number of validations so far that do not run in every epoch.
+            point: The point.
+            apart: Whether validations are listed apart, as they do not run in every epoch.
+        """
         sums = self._meter.sums(point)
         if sums.kwh is None:
             return None
@@ -183,17 +214,72 @@ class MeteredCallback(CallbackOptions):
             cost=sums.cost,
         )
 
-    def _ask(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401
-        """Return the user's number of samples of a batch, or None where the user's function fails."""
+    def _count_samples(self, batch: Any, expected: int | None, *, last: bool) -> int | None:  # noqa: ANN401 - as the user's
+        """Return the number of samples in a batch; None, with a warning, if it is unknown.
+
+        Args:
+            batch: The batch.
+            expected: Batch size of the data loader, or None if it is unknown.
+            last: Whether this is the last batch, which may be smaller.
+        """
+        if self._samples_shared:
+            self._meter.warn("J/sample is unknown, as several processes work on the same samples.")
+            return None
+        if self.batch_size_fn is not None:
+            return self._call_batch_size_fn(self.batch_size_fn, batch)
+        samples = infer_batch_size(batch, expected, last=last)
+        if samples is None:
+            self._meter.warn(
+                "J/sample is unknown, as the batch size cannot be inferred from the shapes of a batch's arrays: "
+                "give EnergyCallback a batch_size_fn."
+            )
+        return samples
+
+    def _call_batch_size_fn(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401 - as above
+        """Return the number of samples that the user's function returns; None, with a warning, if it fails."""
         try:
             return int(batch_size_fn(batch))
-        except Exception as error:  # noqa: BLE001 - the user's function; training goes on
-            self._meter.warn(f"batch_size_fn failed ({error!r}), so that energy per sample is unknown.")
+        except Exception as error:  # noqa: BLE001 - the user's function: training continues
+            self._meter.warn(f"J/sample is unknown, as batch_size_fn failed ({error!r}).")
             return None
+
+    def _write_summary(self, write: Callable[[str], object]) -> None:
+        """Write the line about the run that ended, once for a job, if the callback is verbose."""
+        if self.verbose and self._meter.leads:
+            write(summary(self._meter.record))
+
+
+def refuse_second(callbacks: Iterable[object]) -> None:
+    """Refuse a list of callbacks with two EnergyCallbacks.
+
+    Raises:
+        ConfigurationError: It has two.
+    """
+    if sum(isinstance(callback, MeteredCallback) for callback in callbacks) > 1:
+        msg = "The callbacks include two EnergyCallbacks, which would both measure everything: remove one."
+        raise ConfigurationError(msg)
+
+
+def find_energy_callback(callbacks: Iterable[object], kind: type[_Callback], owner: str) -> _Callback:
+    """Return the EnergyCallback in a list of callbacks.
+
+    Args:
+        callbacks: The list.
+        kind: The framework's class of it.
+        owner: Name of the callback that requires it.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for callback in callbacks:
+        if isinstance(callback, kind):
+            return callback
+    msg = f"{owner} requires an EnergyCallback: add one before it in the list of callbacks."
+    raise ConfigurationError(msg)
 
 
 def _plain(option: Any) -> float | str:  # noqa: ANN401 - options are of many types
-    """Return an option as a number or a text; of an object with settings of its own, its class."""
+    """Return an option as a number or a text; for an object of another class, the name of its class."""
     if isinstance(option, str):
         return option
     if isinstance(option, Real | Decimal):  # such as numpy's

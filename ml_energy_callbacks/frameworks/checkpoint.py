@@ -1,4 +1,4 @@
-"""The run's record beside a checkpoint: a training that resumes from there goes on from its totals."""
+"""The run's record beside a checkpoint: a training that resumes from the checkpoint adds to its totals."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,35 +10,36 @@ from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
 from ml_energy_callbacks.record.storage import Place, below, in_one_line, open_file
 
 _ANSWER_S = 15.0
-"""A folder behind a URL that has not answered by then does not."""
+"""Longest wait for a folder at a URL."""
 
 
-def keep_record(record: RunRecord, folder: Place, warn: Callable[[str], None]) -> None:
-    """Keep the record in a folder; where that fails, say so and go on."""
+def save_record(record: RunRecord, folder: Place, warn: Callable[[str], None]) -> None:
+    """Save a record in a folder; if that fails, warn and continue."""
     try:
-        within(_ANSWER_S, in_background(partial(_keep, record, below(folder, FILE_NAME))))
+        within(_ANSWER_S, in_background(partial(_save, record, below(folder, FILE_NAME))))
     except (ConfigurationError, OSError, LateError) as error:
-        warn(f"The totals could not be kept in {folder} ({in_one_line(error)}); a resumed fit starts at zero.")
+        warn(f"Could not save the energy totals in {folder} ({in_one_line(error)}); a resumed training starts at zero.")
 
 
-def _keep(record: RunRecord, place: Place) -> None:
+def _save(record: RunRecord, place: Place) -> None:
     file = open_file(place)
     file.make_folder()
     file.write(encode_record(record))
 
 
-def kept_record(folder: Place, own: Place | None) -> RunRecord | None:
-    """Return the record of the run that a resumed one goes on from, or None.
+def load_saved_record(folder: Place, own: Place | None) -> RunRecord | None:
+    """Return the record that a resumed training adds to, or None if there is none.
 
     Args:
-        folder: Where it was kept.
-        own: Where the run's own record is, if it has one: it may know what was used after the checkpoint as well.
+        folder: Folder of the checkpoint, in which it was saved.
+        own: Folder of the run's own record, or None: if that is of the same run, it may include energy used after the
+            checkpoint.
     """
-    kept = _load(below(folder, FILE_NAME))
-    if kept is None:
+    saved = _load(below(folder, FILE_NAME))
+    if saved is None:
         return None
-    known = None if own is None else _load(own)
-    return kept if known is None or known.run.id != kept.run.id else max(kept, known, key=_length)
+    latest = None if own is None else _load(own)
+    return saved if latest is None or latest.run.id != saved.run.id else max(saved, latest, key=_length)
 
 
 def _load(place: Place) -> RunRecord | None:

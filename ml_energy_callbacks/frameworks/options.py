@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and two of its own."""
+"""The options of a callback: those of a meter, and two more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from ml_energy_callbacks.meter.options import MeterOptions
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CallbackOptions(MeterOptions):
-    """What a callback can be told.
+    """The options of a callback.
 
     Args:
-        batch_size_fn: Given a batch, returns its number of samples; None to infer it from the arrays' shapes.
-        log_every_n_steps: Steps between two logs of a training step's energy; None for the framework's own setting, 0 for
-            none.
-        verbose: Whether to log what the user should know, and a line at the end of each run.
+        batch_size_fn: Function that is given a batch and returns its number of samples; None to infer it from the arrays'
+            shapes.
+        log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
+            setting, 0 for no such logs.
+        verbose: Whether to log warnings, and a line at the end of each run.
     """
 
     batch_size_fn: Callable[[Any], int] | None = None
@@ -30,9 +31,9 @@ class CallbackOptions(MeterOptions):
         """
         super().__post_init__()
         if self.log_every_n_steps is not None and self.log_every_n_steps < 0:
-            msg = f"log_every_n_steps is {self.log_every_n_steps}; give a number of steps, 0 for none, or leave it out."
+            msg = f"log_every_n_steps is {self.log_every_n_steps}; give a number of steps, 0 for no step logs, or leave it out."
             raise ConfigurationError(msg)
         given: object = self.batch_size_fn
         if given is not None and not callable(given):
-            msg = f"batch_size_fn is {given!r}; give a function of a batch that returns its number of samples."
+            msg = f"batch_size_fn is {given!r}; give a function that takes a batch and returns its number of samples."
             raise ConfigurationError(msg)

@@ -1,4 +1,4 @@
-"""A framework's loop that ends by an exception without a word, seen by its stack frame."""
+"""Detects, by its stack frame, that a framework's loop has ended by an exception without calling a hook."""
 
 import contextlib
 import gc
@@ -13,42 +13,42 @@ from ml_energy_callbacks.record.schema import Status
 
 _RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
-_UNSEEN = "The loop ended by an exception, which was handled before it could be seen."
+_UNSEEN = "The loop ended by an exception that was handled before it could be recorded."
 
 
 class StackLoop:
-    """A loop that runs as long as a frame is on the stack of the thread that made this.
+    """A loop that runs as long as its frame is on the stack of the current thread.
 
     Attributes:
-        thread: The thread that it runs in.
+        thread: The thread in which it runs.
     """
 
     def __init__(self, frame: FrameType | None) -> None:
-        """Watch a frame; None where there is none, and nothing is seen."""
+        """Watch a frame; with None, the loop counts as ended."""
         self.thread = threading.get_ident()
         self._frame = frame
         self._seen = self._exception()
 
     def running(self) -> bool:
-        """Return whether its frame is on its thread's stack still."""
+        """Return whether its frame is still on its thread's stack."""
         with _no_collection():
-            frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented way to another thread's stack
+            frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the documented access to another thread's stack
             outermost = frame
             while frame is not None:
                 if frame is self._frame:
                     return True
                 frame, outermost = frame.f_back, frame
-        # A generator that yielded while we looked has left the stack, and the rest of it is not to be seen from there.
+        # A generator that yielded during this walk has left the stack, and the frames that called it cannot be reached from it.
         return outermost is not None and bool(outermost.f_code.co_flags & _RESUMED)
 
     def ending(self) -> tuple[Status, str | None]:
-        """Return how the loop ended that is gone without a word."""
+        """Return the status of a loop that has ended without calling a hook, and its reason."""
         error = self._exception()
-        self._frame = None  # what belongs to the loop is nobody's any more
+        self._frame = None  # releases the loop's variables
         return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
 
     def _exception(self) -> BaseException | None:
-        """Return the exception that the loop's thread handles now, or that ends the interpreter."""
+        """Return the exception that the loop's thread is handling, or that is ending the interpreter."""
         handled = sys._current_exceptions().get(self.thread)  # noqa: SLF001 - documented beside the one above
         # Before Python 3.12 it is a tuple, as of sys.exc_info().
         error = handled[1] if isinstance(handled, tuple) else handled
@@ -57,10 +57,10 @@ class StackLoop:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let no garbage be collected while the body looks at another thread's stack.
+    """Disable garbage collection while the body walks another thread's stack.
 
-    The interpreter makes an object of a frame when it is looked at. Before Python 3.12 that may start a collection, and this a
-    switch to the other thread, which goes on and leaves the frame: what is made of it then is a crash.
+    The interpreter creates a frame object when a frame is read. Before Python 3.12 this may start a collection, in which the
+    interpreter may switch to the other thread; that may leave the frame while its object is being created, which crashes.
     """
     enabled = gc.isenabled()
     gc.disable()

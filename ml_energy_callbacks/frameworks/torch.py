@@ -1,4 +1,4 @@
-"""What torch knows of its GPUs and of the processes of a job."""
+"""Torch: UUIDs of GPUs, CUDA events, and the processes of a job."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -10,23 +10,34 @@ import torch.distributed as dist
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 
+def used_gpus(device: torch.device, numbers: Callable[[], Iterable[int | None]]) -> Sequence[str] | None:
+    """Return the UUIDs of the GPUs that a process uses; None if they are unknown.
+
+    Args:
+        device: Device that the process computes on.
+        numbers: Returns CUDA's numbers of its GPUs; called only if the device is a GPU of CUDA's.
+
+    Returns:
+        An empty list if the process computes on the processor although torch could use a GPU; None if torch has no GPU to use,
+        as it may be a build without CUDA.
+    """
+    if device.type == "cuda":
+        return gpu_uuids(numbers())
+    return [] if device.type == "cpu" and torch.cuda.is_available() else None
+
+
 def gpu_uuids(numbers: Iterable[int | None]) -> Sequence[str] | None:
-    """Return the UUIDs of GPUs by CUDA's numbers in this process, None for the current one; None where torch tells none."""
+    """Return the UUIDs of GPUs by CUDA's numbers in this process (None: the current GPU); None if torch has none."""
     try:
         return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
     except (AttributeError, RuntimeError, AssertionError):  # before torch 2.5 there was no uuid
         return None
 
 
-def no_gpus() -> Sequence[str] | None:
-    """Return that a process which works on the processor uses no GPU; None where torch could use none, and tells nothing."""
-    return [] if torch.cuda.is_available() else None
-
-
 def cuda_event_recorder() -> Callable[[], torch.cuda.Event | None]:
-    """Return a function that puts an event into the queue of the current GPU, on its current stream.
+    """Return a function that records an event on the current stream of the current GPU.
 
-    While a CUDA graph is captured it does nothing and returns None: what is recorded then is part of the graph.
+    While a CUDA graph is captured, the function does nothing and returns None: the event would become part of the graph.
     """
 
     def record() -> torch.cuda.Event | None:
@@ -40,10 +51,15 @@ def cuda_event_recorder() -> Callable[[], torch.cuda.Event | None]:
 
 
 def all_gather(fact: Any) -> list[Any]:  # noqa: ANN401 - anything that can be pickled
-    """Return what each process of torch's default process group gives, by rank: a collective; in one process, what it gives.
+    """Return the objects of all processes of torch's default process group, by rank; in a single process, its own.
+
+    It is a collective: all processes of the group have to call it.
+
+    Args:
+        fact: This process's object, which can be pickled.
 
     Raises:
-        ConfigurationError: A launcher started several processes, which have not joined a group yet.
+        ConfigurationError: A launcher started several processes, and there is no process group yet.
     """
     if joined():
         gathered: list[Any] = [None] * dist.get_world_size()
@@ -51,8 +67,8 @@ def all_gather(fact: Any) -> list[Any]:  # noqa: ANN401 - anything that can be p
         return gathered
     if os.environ.get("WORLD_SIZE", "1") != "1" and not (dist.is_available() and dist.is_initialized()):
         msg = (
-            f"This is one of {os.environ['WORLD_SIZE']} processes by WORLD_SIZE, which are in no torch process group: call "
-            "torch.distributed.init_process_group() before the meter starts, and destroy the group after it stopped."
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but there is no torch process group: call "
+            "torch.distributed.init_process_group() before the meter starts, and destroy the group after it has stopped."
         )
         raise ConfigurationError(msg)
     return [fact]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.callback import find_energy_callback
 from ml_energy_callbacks.keras import internals
 from ml_energy_callbacks.keras.energy_callback import EnergyCallback
 from ml_energy_callbacks.keras.loop import KerasLoop
@@ -36,11 +36,7 @@ class _BesideEnergy(keras.callbacks.Callback):
             ConfigurationError: It has none.
         """
         self._loop = KerasLoop(hook, self._keras_model)
-        found = next((callback for callback in self._loop.callbacks if isinstance(callback, EnergyCallback)), None)
-        if found is None:
-            msg = f"{owner} goes by an EnergyCallback: add one to the same list of callbacks, before it."
-            raise ConfigurationError(msg)
-        self._energy = found
+        self._energy = find_energy_callback(self._loop.callbacks, EnergyCallback, owner)
 
     def _stop(self, reason: str | None) -> bool:
         """Stop the training where a process of its job has a reason to."""

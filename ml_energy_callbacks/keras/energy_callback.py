@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.frameworks.callback import MeteredCallback
+from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
 from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.batches import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
@@ -26,7 +26,6 @@ from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
-from ml_energy_callbacks.report import summary
 
 _SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
 
@@ -79,7 +78,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             ConfigurationError: Nothing is to be seen of these data.
         """
         fn = self.batch_size_fn
-        gate = Gate(self._meter, _length if fn is None else lambda batch: self._ask(fn, batch))
+        gate = Gate(self._meter, _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch))
         data = watched(data, gate, fn)
         self._watched.append((data, gate))
         return data
@@ -115,7 +114,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if self._loop is not None and self._loop.running() and (self._loop.is_keras or stage != "train"):
             return loop
         self._leave()
-        _check(loop)
+        refuse_second(loop.callbacks)
         placement.check_processes(self._keras_model)
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
         output_dir: Any = self.output_dir
@@ -139,20 +138,16 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
         self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)
-        # What the other processes of a job use is known at the ends of epochs alone.
-        self._every = self._steps_between_scalars(board) if self._gather is None else 0
+        self._every = self._steps_between_scalars(board)
         self._listening.enter_context(compilations(self._on_compiling))
         _shorten_progress_bar(loop)
         _warn_of_order(loop, self._meter.warn)
         return loop
 
     def _steps_between_scalars(self, board: Any) -> int:
-        if not self._scalars:
-            return 0
-        if self.log_every_n_steps is not None:
-            return self.log_every_n_steps
         frequency = "epoch" if board is None else board.update_freq
-        return frequency if isinstance(frequency, int) else int(frequency == "batch")
+        own = frequency if isinstance(frequency, int) else int(frequency == "batch")
+        return self._steps_between_logs(own, several=self.in_job) if self._scalars else 0
 
     def _leave(self) -> None:
         """Forget the loop, and stop measuring where that goes on still."""
@@ -172,9 +167,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         if len(self._passes) > 1:
             return
         self._leave()
-        if self.verbose and self._meter.leads and self.params.get("verbose") != 0:
+        if self.params.get("verbose") != 0:
             # A new line, since the bar of an evaluation or a prediction is not at its end yet.
-            sys.stdout.write(f"\n{summary(self._meter.record)}\n")
+            self._write_summary(lambda line: sys.stdout.write(f"\n{line}\n"))
 
     # ---------------------------------------------------------------------------------------------------- stages
 
@@ -370,17 +365,6 @@ def _length(batch: Any) -> int | None:
         return int(samples_of(batch).shape[0])
     except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
         return None
-
-
-def _check(loop: KerasLoop) -> None:
-    """Refuse a list of callbacks that cannot work.
-
-    Raises:
-        ConfigurationError: It has two of ours.
-    """
-    if sum(isinstance(callback, EnergyCallback) for callback in loop.callbacks) > 1:
-        msg = "The callbacks hold two EnergyCallbacks, which would measure everything twice: leave one out."
-        raise ConfigurationError(msg)
 
 
 def _shorten_progress_bar(loop: KerasLoop) -> None:

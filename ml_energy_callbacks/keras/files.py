@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
+from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
@@ -70,9 +70,9 @@ class Backup:
         Args:
             folder: Where the run's own record is, if it has one.
         """
-        return None if self._folder is None else kept_record(self._folder, folder)
+        return None if self._folder is None else load_saved_record(self._folder, folder)
 
     def save(self, record: RunRecord, warn: Callable[[str], None]) -> None:
         """Keep the record."""
         if self._folder is not None:
-            keep_record(record, self._folder, warn)
+            save_record(record, self._folder, warn)

@@ -1,4 +1,4 @@
-"""What the callbacks are to Lightning: of the class of each of its packages that is installed."""
+"""The callbacks' base class: the ``Callback`` of each of Lightning's packages that is installed."""
 
 import importlib
 import importlib.util
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Timer
     from pytorch_lightning.utilities import rank_zero_info
 else:
-    # Each package's trainer accepts callbacks of its own class; one that is both serves both.
+    # Each package's trainer accepts only callbacks derived from its own class: ours are derived from both.
     _PACKAGES = ("pytorch_lightning", "lightning.pytorch")
     _found = [importlib.import_module(name) for name in _PACKAGES if importlib.util.find_spec(name.partition(".")[0])]
     if not _found:

@@ -1,13 +1,14 @@
-"""Callbacks that stop a training by its energy; they go by the EnergyCallback beside them."""
+"""Callbacks that stop a training by its energy, which they read from the EnergyCallback in the same list."""
 
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.callback import find_energy_callback
 from ml_energy_callbacks.frameworks.torch import joined
 from ml_energy_callbacks.lightning.base import Callback
 from ml_energy_callbacks.lightning.energy_callback import EnergyCallback
+from ml_energy_callbacks.lightning.internals import was_saved_at
 from ml_energy_callbacks.record.storage import as_place, below
 
 if TYPE_CHECKING:
@@ -19,18 +20,19 @@ _CHECKPOINT = "energy-budget.ckpt"
 class EnergyBudget(Callback):
     """Stop the training at the end of the batch in which a budget is spent, as ``trainer.should_stop`` does, and save it.
 
-    The record's status then is ``stopped``, and its reason says why. The last checkpoint is the trainer's own where that saves
-    one at the end, else ``energy-budget.ckpt`` beside it; a trainer without checkpoints saves none. At 80 % the user is warned.
-    In a job of several processes it looks every ``log_every_n_steps`` batches, as all of them have to stop at the same one.
+    The record's status is then ``stopped``, with the reason. If the trainer's own checkpoint callbacks do not save the end of
+    the training, ``energy-budget.ckpt`` is saved beside their checkpoints; a trainer without them saves none. A warning is
+    logged at 80 %. In a job of several processes the budget is checked every ``log_every_n_steps`` batches, as all processes
+    have to stop after the same batch.
 
     Args:
-        kwh: Energy in kWh, of the whole record: a fit that resumes has spent what it had before.
+        kwh: Energy in kWh, of the whole record: a fit that resumes includes the energy used before.
         co2e_grams: Emissions in g CO2e.
-        cost: Money in the currency of the callback's ``electricity_price``.
-        action: ``"stop"``, or ``"warn"`` to say it and go on.
+        cost: Cost in the currency of the EnergyCallback, which needs an ``electricity_price``.
+        action: ``"stop"``, or ``"warn"`` to log a warning and continue.
 
     Raises:
-        ConfigurationError: There is no limit, or one that is not above zero; or, once a fit begins, there is no EnergyCallback.
+        ConfigurationError: There is no limit, or one that is not above zero; or, when a fit begins, there is no EnergyCallback.
     """
 
     def __init__(
@@ -47,60 +49,59 @@ class EnergyBudget(Callback):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":
-            self._energy = _energy(trainer, "EnergyBudget")
+            self._energy = find_energy_callback(trainer.callbacks, EnergyCallback, "EnergyBudget")  # type: ignore[attr-defined]
             self._budget.check(self._energy.meter)
             self._budget.begin()
             self._batches = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the EnergyCallback, and what Lightning hangs on a callback: the next fit finds them anew."""
+        """Leave out the EnergyCallback and the attributes that Lightning sets: the next fit sets them again."""
         return {"_budget": self._budget}
 
-    def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - Lightning's hooks pass what they like
-        """Look whether the budget is spent."""
+    def on_train_batch_end(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - the hook's other arguments are not used
+        """Check whether the budget is spent."""
         self._batches += 1
         if trainer.world_size == 1 or self._batches % (trainer.log_every_n_steps or 1) == 0:  # type: ignore[attr-defined]
-            self._look(trainer)
+            self._check_budget(trainer)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Look once more, in a job whose epochs are short."""
+        """Check it in a job of several processes as well, whose epochs may be short."""
         if trainer.world_size > 1:
-            self._look(trainer)
+            self._check_budget(trainer)
 
-    def _look(self, trainer: "Trainer") -> None:
-        """Stop every process where one of them finds it spent; all of them come here at the same batch."""
+    def _check_budget(self, trainer: "Trainer") -> None:
+        """Stop all processes if one of them finds the budget spent; all of them call this after the same batch."""
         self._energy.meter.share()
         self._budget.spent(self._energy.meter)
-        _stop(trainer, self._energy, self._budget.reason)
+        _stop_training(trainer, self._energy, self._budget.reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Save a checkpoint where the budget ended the training and the trainer's own callbacks have not."""
+        """Save a checkpoint if the budget ended the training, unless the trainer's own callbacks have saved one."""
         self._budget.end(self._energy.meter)
-        keepers = trainer.checkpoint_callbacks
-        spent = _agreed(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
-        if spent is None or not keepers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        savers = trainer.checkpoint_callbacks
+        spent = _agree_on_reason(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
+        if spent is None or not savers or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        # Private, but what Lightning itself knows it by; where it is not there, one checkpoint more does no harm.
-        if not any(getattr(keeper, "_last_global_step_saved", 0) == trainer.global_step > 0 for keeper in keepers):
-            folder = getattr(keepers[0], "dirpath", None) or trainer.default_root_dir
+        if not any(was_saved_at(saver, trainer.global_step) for saver in savers):
+            folder = getattr(savers[0], "dirpath", None) or trainer.default_root_dir
             trainer.save_checkpoint(below(as_place(folder), _CHECKPOINT))
 
 
 class EnergyEarlyStopping(Callback):
-    """Stop the training when the next kilowatt-hour buys too little of a metric.
+    """Stop the training when a metric gains too little per kilowatt-hour.
 
-    It checks after each validation, or after each epoch where there is none or where it is training that logs the metric. A
-    value counts as the new best where it gained, since the best before it, ``min_gain_per_kwh`` for each kWh that was used in
-    between.
+    The metric is checked after each validation, or after each epoch if there is no validation or if the metric is logged in
+    training. A value is the new best if it improved on the last best by at least ``min_gain_per_kwh`` for each kWh used since
+    then.
 
     Args:
         monitor: Name of a logged metric.
-        min_gain_per_kwh: What a kWh has to buy, in the metric's own unit, above 0.
-        patience: So many checks in a row may be too poor before the training stops.
-        mode: ``"min"`` where less is better, or ``"max"``.
+        min_gain_per_kwh: Least gain per kWh, in the metric's own unit, above 0.
+        patience: Number of checks in a row without a new best after which the training stops.
+        mode: ``"min"`` if less is better, or ``"max"``.
 
     Raises:
-        ConfigurationError: A value is impossible; or, once a fit begins, there is no EnergyCallback.
+        ConfigurationError: A value is impossible; or, when a fit begins, there is no EnergyCallback.
     """
 
     def __init__(self, monitor: str = "val_loss", *, min_gain_per_kwh: float, patience: int = 3, mode: Mode = "min") -> None:
@@ -116,47 +117,45 @@ class EnergyEarlyStopping(Callback):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":
-            self._energy = _energy(trainer, "EnergyEarlyStopping")
+            self._energy = find_energy_callback(trainer.callbacks, EnergyCallback, "EnergyEarlyStopping")  # type: ignore[attr-defined]
             self._rule = GainRule("EnergyEarlyStopping", **self._options)
             self._after_epochs = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the EnergyCallback, and what Lightning hangs on a callback: the next fit finds them anew."""
+        """Leave out the EnergyCallback and the attributes that Lightning sets: the next fit sets them again."""
         return {"_options": self._options, "_rule": self._rule}
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Go on from where the checkpoint was: its energy record knows that."""
+        """Restore the state from the checkpoint's energy record if the fit resumes."""
         if self._energy.resumed is not None:
             self._rule.restore(self._energy.resumed.early_stopping)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._check(trainer, after_epoch=False)
+            self._check_metric(trainer, after_epoch=False)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Check after an epoch without validation, or of which the metric is."""
-        self._check(trainer, after_epoch=True)
+        """Check after an epoch, if there is no validation or the metric is logged in training."""
+        self._check_metric(trainer, after_epoch=True)
 
-    def _check(self, trainer: "Trainer", *, after_epoch: bool) -> None:
-        """Check if it is time to; in a job of several processes all come here, whatever each of them knows."""
+    def _check_metric(self, trainer: "Trainer", *, after_epoch: bool) -> None:
+        """Check the metric if this is when it is checked; all processes of a job call this, with or without a value."""
         value = trainer.callback_metrics.get(self._options["monitor"])
         reason = None
         if value is None and not after_epoch:
-            self._after_epochs = True  # training may log it, of which this epoch's value is known at its end alone
+            self._after_epochs = True  # training may log it: this epoch's value is known only at its end
         elif after_epoch == (self._after_epochs or not trainer.enable_validation):
-            reason = self._reason(value)
-        reason = _stop(trainer, self._energy, reason)
+            reason = self._reason_to_stop(value)
+        reason = _stop_training(trainer, self._energy, reason)
         if reason is not None:
             self._energy.meter.warn(reason)
 
-    def _reason(self, value: Any) -> str | None:  # noqa: ANN401 - a tensor, or None where the metric is not there
-        """Return why the training has to stop, or None."""
+    def _reason_to_stop(self, value: Any) -> str | None:  # noqa: ANN401 - a tensor, or None without the metric
+        """Return the reason to stop the training, or None."""
         meter = self._energy.meter
         if value is None:
-            meter.warn(
-                f"EnergyEarlyStopping finds no metric {self._options['monitor']!r}, so that it never stops the training."
-            )
+            meter.warn(f"EnergyEarlyStopping finds no metric {self._options['monitor']!r}, so it never stops the training.")
             return None
         kwh = meter.sums().kwh if meter.running else None
         if kwh is None:
@@ -166,31 +165,18 @@ class EnergyEarlyStopping(Callback):
         return reason
 
 
-def _stop(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
-    """Stop the training where a process of its job has a reason to, and return that: a collective; None to go on."""
-    reason = _agreed(trainer, energy, reason)
+def _stop_training(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+    """Stop the training if a process of the job has a reason to; return it, or None. All processes have to call this."""
+    reason = _agree_on_reason(trainer, energy, reason)
     if reason is not None:
         trainer.should_stop = True
         energy.meter.end_early(reason)
     return reason
 
 
-def _agreed(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
-    """Return the reason of a process of the job that has one: a collective."""
+def _agree_on_reason(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+    """Return the reason of a process of the job that has one, or None; all processes have to call this."""
     if trainer.world_size == 1 or joined():
         return energy.agree(reason)
     found = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
-    return reason or ("Another process of the job has a reason to stop." if found else None)
-
-
-def _energy(trainer: "Trainer", owner: str) -> EnergyCallback:
-    """Return the trainer's EnergyCallback.
-
-    Raises:
-        ConfigurationError: It has none.
-    """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EnergyCallback):
-            return callback
-    msg = f"{owner} goes by an EnergyCallback: add one to the trainer's callbacks, too."
-    raise ConfigurationError(msg)
+    return reason or ("Another process of the job stopped the training." if found else None)

@@ -3,7 +3,7 @@
 import importlib.util
 
 if any(importlib.util.find_spec(name) is None for name in ("transformers", "accelerate", "torch")):
-    _msg = "ml_energy_callbacks.transformers needs the Trainer of Hugging Face: pip install 'ml-energy-callbacks[transformers]'"
+    _msg = "ml_energy_callbacks.transformers needs the Trainer of Transformers: pip install 'ml-energy-callbacks[transformers]'"
     raise ImportError(_msg)
 
 from ml_energy_callbacks.transformers.energy_callback import EnergyCallback

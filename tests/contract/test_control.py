@@ -135,7 +135,7 @@ def test_impossible_early_stopping_is_refused(options: dict[str, Any], says: str
 
 @pytest.mark.parametrize("make", [lambda: EnergyBudget(kwh=1), lambda: EnergyEarlyStopping("loss", min_gain_per_kwh=1)])
 def test_without_an_energy_callback_nothing_begins(make: Callable[[], Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="goes by an EnergyCallback: add one"):
+    with pytest.raises(ConfigurationError, match="requires an EnergyCallback: add one before it"):
         framework.Loops(tmp_path).fit([make()])
 
 

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.frameworks.checkpoint import keep_record, kept_record
+from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.record.run_file import RunFile
 from ml_energy_callbacks.record.storage import LocalFile, as_place
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
@@ -348,13 +348,15 @@ def test_a_checkpoints_record_behind_a_url_comes_back(memory: Any) -> None:
     with meter() as m:
         pass
     record = m.record
-    keep_record(record, "memory://bucket/backup", told.append)
-    assert kept_record("memory://bucket/backup", "memory://bucket/none") == record
-    assert kept_record("memory://bucket/none", None) is None
-    keep_record(record, "nosuch://bucket", told.append)
+    save_record(record, "memory://bucket/backup", told.append)
+    assert load_saved_record("memory://bucket/backup", "memory://bucket/none") == record
+    assert load_saved_record("memory://bucket/none", None) is None
+    save_record(record, "nosuch://bucket", told.append)
     (sentence,) = told
-    assert sentence.startswith("The totals could not be kept in nosuch://bucket (nosuch://bucket/energy.json cannot be reached")
-    assert sentence.endswith("); a resumed fit starts at zero.")
+    assert sentence.startswith(
+        "Could not save the energy totals in nosuch://bucket (nosuch://bucket/energy.json cannot be reached"
+    )
+    assert sentence.endswith("); a resumed training starts at zero.")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_samples_that_processes_share_are_not_counted_by_each(jobs: Jobs, tmp_pa
     record = jobs.run(tmp_path, "--strategy", "tensor_parallel", "--pause", 0.02)
     assert record.stages["train"].samples is None
     assert record.stages["train"].joules_per_sample is None
-    assert "Several processes share a sample, so that energy per sample is unknown." in record.warnings
+    assert "J/sample is unknown, as several processes work on the same samples." in record.warnings
 
 
 def test_a_late_and_a_slow_process_are_seen(jobs: Jobs, tmp_path: Path) -> None:

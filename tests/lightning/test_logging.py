@@ -47,7 +47,7 @@ def test_panels_are_not_written_behind_a_url(tmp_path: Path) -> None:
     kind = type("TensorBoardLogger", (DummyLogger,), {"log_dir": "memory://bucket/logs", "save_dir": None})
     t = trainer(tmp_path, [energy], logger=kind())
     t.fit(module(), loader(40))
-    told = "TensorBoard's energy panels are not written to memory://bucket/logs, which is no local folder."
+    told = "TensorBoard's energy panels are not written: memory://bucket/logs is not a local folder."
     assert told in energy.record.warnings
     assert [path.name for path in tmp_path.iterdir()] == ["energy.json"]
 

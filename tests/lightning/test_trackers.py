@@ -193,7 +193,7 @@ def test_a_logger_that_fails_is_told_of_once_and_stops_nothing(tmp_path: Path, c
     energy = EnergyCallback(location="FRA")
     trainer(tmp_path, [energy], logger=[failing, other]).fit(module(), loader(200))
     assert energy.record.run.status == "completed"
-    assert energy.record.warnings == ["Failing failed to take what EnergyCallback logs (ConnectionError: no such server)."]
+    assert energy.record.warnings == ["Failing failed when EnergyCallback logged to it (ConnectionError: no such server)."]
     assert caplog.text.count("Failing failed") == 1
     assert failing.asked == 1  # it is not asked again and again
     with (Path(other.log_dir) / "metrics.csv").open(encoding="utf-8") as file:
@@ -213,7 +213,7 @@ def test_a_run_of_mlflow_that_goes_on_with_other_options_is_warned_of_and_logged
         run = logger.experiment.get_run(logger.run_id)
     assert first.record.warnings == []
     (warning,) = second.record.warnings
-    assert warning.startswith("MLFlowLogger failed to take what EnergyCallback logs (MlflowException: ")
+    assert warning.startswith("MLFlowLogger failed when EnergyCallback logged to it (MlflowException: ")
     assert run.data.params["energy/pue"] == "1.2"
     history = logger.experiment.get_metric_history(logger.run_id, "energy/total/joules")
     assert any(found.value == pytest.approx(second.record.total.joules) for found in history)
@@ -226,6 +226,6 @@ def test_tensorboard_that_cannot_be_written_stops_nothing(tmp_path: Path) -> Non
     energy = EnergyCallback(verbose=False, location="FRA")
     trainer(tmp_path, [energy], logger=logger).fit(module(), loader())
     (warning,) = energy.record.warnings
-    assert warning.startswith("TensorBoardLogger failed to take what EnergyCallback logs (FileExistsError:")
+    assert warning.startswith("TensorBoardLogger failed when EnergyCallback logged to it (FileExistsError:")
     events = EventAccumulator(str(logger.log_dir)).Reload()
     assert "energy/train/joules" in events.Tags()["scalars"]

@@ -80,7 +80,8 @@ def test_processes_that_have_not_joined_a_group_are_told_to(monkeypatch: pytest.
     assert all_gather("alone") == ["alone"]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        ConfigurationError, match=r"one of 2 processes by WORLD_SIZE.*call torch.distributed.init_process_group"
+        ConfigurationError,
+        match=r"WORLD_SIZE is 2, but there is no torch process group: call torch.distributed.init_process_group",
     ):
         all_gather("early")
 

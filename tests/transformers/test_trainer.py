@@ -304,7 +304,7 @@ def test_a_callback_that_is_added_later_measures_the_next_training(tmp_path: Pat
 
 
 def test_hooks_that_no_trainer_calls_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="is for the Trainer of transformers: give it in Trainer"):
+    with pytest.raises(ConfigurationError, match="requires the Trainer of transformers: pass it in Trainer"):
         callback().on_train_begin(None, None, None)
 
 
