@@ -88,7 +88,7 @@ class EnergyBudget(Callback):
 
 
 class EnergyEarlyStopping(Callback):
-    """Stop the training when the next kilowatt-hour buys too little of a metric.
+    """Stop the training when a metric gains too little per kilowatt-hour.
 
     The metric is checked after each validation, or after each epoch if there is no validation or if the metric is logged in
     training. A value is the new best if it improved on the last best by at least ``min_gain_per_kwh`` for each kWh used since

@@ -70,7 +70,8 @@ def show_in_progress_bar(trainer: "Trainer", values: Mapping[str, str]) -> None:
     Writes into ``progress_bar_metrics``, which is the trainer's own dictionary
     (trainer/connectors/logger_connector/logger_connector.py).
     """
-    trainer.progress_bar_metrics.update(values)  # type: ignore[arg-type]  # the bar shows texts as they are
+    shown: Any = trainer.progress_bar_metrics  # declared to hold numbers, but the bar shows texts as they are
+    shown.update(values)
 
 
 def set_callback_metrics(trainer: "Trainer", metrics: Mapping[str, Any]) -> None:
