@@ -12,38 +12,50 @@ from lightning_models import loader, module, trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from ml_energy_callbacks import RunRecord
-from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ScriptedBackend, ScriptedCounter
 
-WATTS = 360.0
+WATTS, IDLE_WATTS = 360.0, 3.6
 BATCH_S = 0.02
 KWH = 3.6e6
 
 
-class Pace(Callback):
-    """Take some time for each batch of training, and more for one of validation.
-
-    What the machine takes too long for one of them is taken from the next: a busy one does not make some epochs longer.
-    """
+class Work:
+    """Power of batches: each takes the same energy, however late a busy machine ends it, and the rest hardly any."""
 
     def __init__(self) -> None:
-        self._due: float | None = None
+        self._began = monotonic_clock()
+        self._batches: list[tuple[int, float]] = []
 
-    def _wait(self, seconds: float) -> None:
-        now = time.monotonic()
-        self._due = (now if self._due is None else self._due) + seconds
-        time.sleep(max(0.0, self._due - now))
+    def do(self, seconds: float) -> None:
+        """Work for so long."""
+        self._batches.append((monotonic_clock(), seconds))
+        time.sleep(seconds)
+
+    def watts(self, time_ns: int) -> float:
+        return IDLE_WATTS + WATTS * any(0 <= time_ns - begun < seconds * NS_PER_S for begun, seconds in self._batches)
+
+    def joules(self, time_ns: int) -> float:
+        worked_s = sum(min(max((time_ns - begun) / NS_PER_S, 0.0), seconds) for begun, seconds in self._batches)
+        return WATTS * worked_s + IDLE_WATTS * (time_ns - self._began) / NS_PER_S
+
+
+WORK = Work()
+
+
+class Pace(Callback):
+    """Work for some time in each batch of training, and for longer in one of validation."""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._wait(BATCH_S)
+        WORK.do(BATCH_S)
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        self._wait(3 * BATCH_S)
+        WORK.do(3 * BATCH_S)
 
 
 def energy_callback() -> EnergyCallback:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02)
+    counter = ScriptedCounter(WORK, monotonic_clock, period_s=0.02)
     return EnergyCallback(verbose=False, backends=[ScriptedBackend([counter])])
 
 
@@ -149,7 +161,7 @@ def test_validations_of_another_training_or_before_a_resume_are_not_those_of_thi
 
 
 def test_a_device_that_is_first_read_after_an_epoch_has_begun_is_forecast_from_the_next_one_on(tmp_path: Path) -> None:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02, failing=True)
+    counter = ScriptedCounter(WORK, monotonic_clock, period_s=0.02, failing=True)
 
     class Wake(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
