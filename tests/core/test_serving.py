@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -270,12 +271,11 @@ def test_what_is_no_number_of_samples_is_told_and_hurts_nothing(clock: ManualClo
 
 
 def test_numbers_of_numpy_are_numbers_of_samples(clock: ManualClock, tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
     _, backend = scripted(100.0, clock)
     with SteppedMeter(clock, backends=[backend], verbose=False, output_dir=tmp_path) as meter, meter.stage("predict"):
-        with meter.batch(numpy.int64(8)):
+        with meter.batch(np.int64(8)):
             clock.advance(0.05)
-        meter.measure(samples=lambda: numpy.int32(2))(lambda: None)()
+        meter.measure(samples=lambda: np.int32(2))(lambda: None)()
     assert load_record(tmp_path).stages["predict"].samples == 10
 
 
