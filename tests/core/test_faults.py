@@ -384,7 +384,7 @@ def test_a_backend_that_never_opens_is_told_and_left_out_and_waited_for_once(end
             waited = time.monotonic() - start
         assert (waited >= timing.open_s) is waits
         assert [device.id for device in m.record.devices] == [power.device.id]
-        words = f"Not measured: The backend endless did not answer within {timing.open_s:g} s. See"
+        words = f"Not measured: The backend endless did not answer within {timing.open_s:g} s. Check"
         assert any(told.startswith(words) for told in m.record.warnings)
 
 

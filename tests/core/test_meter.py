@@ -195,7 +195,7 @@ def test_on_a_machine_without_counters_every_number_says_estimated() -> None:
     [
         ({"sample_interval": -1}, "sample_interval is -1 s; give seconds above 0"),
         ({"sample_interval": math.nan}, "sample_interval"),
-        ({"location": "Atlantis"}, "no place 'Atlantis'"),
+        ({"location": "Atlantis"}, "location 'Atlantis' is unknown"),
         ({"electricity_price": math.nan}, "electricity_price is nan"),
         ({"currency": "euro"}, "currency is 'euro'"),
         ({"pue": 0.5}, "pue is 0.5"),
