@@ -180,7 +180,7 @@ def test_a_copy_and_a_pickle_start_afresh_with_the_same_options(tmp_path: Path) 
     ("options", "message"),
     [
         ({"sample_interval": -0.1}, "sample_interval is -0.1 s; give seconds above 0"),
-        ({"location": "Nowhere"}, "no place 'Nowhere'"),
+        ({"location": "Nowhere"}, "location 'Nowhere' is unknown"),
         ({"electricity_price": math.nan}, "electricity_price is nan"),
         ({"carbon_intensity": -1}, "carbon_intensity is -1"),
         ({"pue": 0.3}, "pue is 0.3"),
@@ -199,7 +199,7 @@ def test_bad_options_are_refused_in_one_sentence_when_the_callback_is_made(optio
 
 def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
     seen: list[int] = []
-    with pytest.raises(ConfigurationError, match="no device 'nvml:7'"):
+    with pytest.raises(ConfigurationError, match="No device matches 'nvml:7'"):
         framework.Loops(tmp_path).fit([energy_callback(tmp_path, devices=["nvml:7"])], after_batch=seen.append)
     assert seen == []
     assert no_thread_lives()
