@@ -340,7 +340,7 @@ def test_a_read_that_never_ends_is_missing_in_the_record_while_it_hangs_and_at_t
     hung = ended - blocking.blocked[0]
     assert device.missing_s == pytest.approx(hung, abs=0.3)  # what the stop waits for it is no part of the run
     assert device.joules == pytest.approx(100 * (m.record.total.seconds - hung), rel=0.3)
-    assert any("did not answer" in warning for warning in m.record.warnings)
+    assert any("did not respond" in warning for warning in m.record.warnings)
 
 
 def test_a_device_that_never_answers_holds_up_neither_the_start_nor_the_others(blocking: Blocking) -> None:

@@ -592,7 +592,7 @@ def test_a_directory_that_may_not_be_entered_is_told(runs: Folder) -> None:
             assert not is_run(str(place))
             with pytest.raises(RecordError, match="There is no run record at"):
                 find_files([str(place)], unlisted.append)
-        with pytest.raises(RecordError, match=rf"\({hidden} cannot be listed\): name an energy.json"):
+        with pytest.raises(RecordError, match=rf"\({hidden} cannot be listed\): give an energy.json"):
             find_files([str(hidden)], unlisted.append)
         with pytest.raises(ConfigurationError, match=r"cannot be written to .*: Permission denied; use a file"):
             check_output(hidden / "runs.csv")

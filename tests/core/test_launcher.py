@@ -99,7 +99,7 @@ def test_the_record_tells_the_launcher_and_the_job_and_that_its_processes_do_not
     with meter:
         pass
     assert (meter.record.run.launcher, meter.record.run.job_id) == ("torchrun", "4711")
-    assert any(warning.startswith("This is process 5 of 8, and each of them measures") for warning in meter.record.warnings)
+    assert any(warning.startswith("This is process 5 of 8, and each measures") for warning in meter.record.warnings)
     told = EnergyMeter(backends=[ScriptedBackend([])], verbose=False).start(LoopDescription(world_size=8))
     told.stop()
     assert not [warning for warning in told.record.warnings if "gather" in warning]

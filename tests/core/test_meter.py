@@ -170,7 +170,7 @@ def test_a_driver_that_hangs_does_not_stop_the_run() -> None:
     begun = time.perf_counter()
     meter.stop()
     assert time.perf_counter() - begun < 5
-    assert "did not answer" in meter.record.warnings[-1]
+    assert "did not respond" in meter.record.warnings[-1]
     release.set()
     for thread in samplers() - before:
         thread.join(10)

@@ -512,7 +512,7 @@ def test_what_is_not_behind_a_url_is_one_sentence(memory: Any, flaky: type[Flaky
     memory.pipe("/bucket/run/energy.json", b"{")
     with pytest.raises(RecordError, match=r"memory://bucket/run/energy\.json is not a run record"):
         load_record("memory://bucket/run")
-    with pytest.raises(RecordError, match=r"no run record at memory://bucket/none: name an energy\.json"):
+    with pytest.raises(RecordError, match=r"no run record at memory://bucket/none: give an energy\.json"):
         load_record("memory://bucket/none")
     flaky.error = RuntimeError("Access\ndenied.")
     with pytest.raises(RecordError, match="record flaky://x cannot be read: Access denied"):

@@ -242,7 +242,7 @@ def test_a_killed_process_leaves_its_part(jobs: Jobs, tmp_path: Path, *, launche
     (tmp_path / "energy.rank0.json").unlink()
     nothing = merge(tmp_path)
     assert nothing.code == 2
-    assert "name an energy.rank<rank>.json or a directory above some" in " ".join(nothing.stderr.split())
+    assert "give an energy.rank<rank>.json or a directory that contains some" in " ".join(nothing.stderr.split())
 
 
 def test_a_prediction_ends_as_without_us_where_another_process_was_killed(jobs: Jobs, tmp_path: Path) -> None:
