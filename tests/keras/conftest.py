@@ -65,10 +65,12 @@ def _is_wanted(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """What runs programs that have Keras imported, with JAX and torch where no TensorFlow is installed."""
+    """What runs programs; with TensorFlow and torch, Keras is imported already."""
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    hidden = () if os.environ.get("KERAS_BACKEND") == "tensorflow" else ("without_tensorflow",)
-    modules = (*hidden, "frameworks.keras_loops", "sklearn.datasets")
+    backend = os.environ.get("KERAS_BACKEND")
+    hidden = () if backend == "tensorflow" else ("without_tensorflow",)
+    # JAX starts threads when it is imported, which a forked process does not have: there each program imports it itself.
+    modules = hidden if backend == "jax" else (*hidden, "frameworks.keras_loops", "sklearn.datasets")
     with warm(tmp_path_factory.mktemp("programs"), *modules, environment=environment) as process:
         yield process

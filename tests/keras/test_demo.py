@@ -41,8 +41,8 @@ def run(folder: Path, *command: str, status: int = 0, **variables: str) -> str:
 def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path, program: Warm) -> None:
     command = tmp_path / "command.py"
     command.write_text(COMMAND, encoding="utf-8")
-    arguments = (command, "demo", "--framework", "keras", "--epochs", "2", "--logdir", "logs")
-    text = " ".join(program.run(*arguments, folder=tmp_path).output.split())
+    arguments = (command, "demo", "--framework", "keras", "--logdir", "logs", "--epochs")
+    text = " ".join(program.run(*arguments, 2, folder=tmp_path).output.split())
     for word in ("train", "validate", "test", "predict", "total", "tensorboard --logdir logs", "Test accuracy"):
         assert word in text
     record = load_record(tmp_path / "logs" / "demo" / "keras_0")
@@ -50,7 +50,7 @@ def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path, program
     assert samples == {"train": 2 * 1258, "validate": 2 * 270, "test": 269, "predict": 1797}
     assert record.run.framework.startswith(f"keras {keras.version()} ({BACKEND}")
     assert "data_wait" in record.stages["train"].phases
-    program.run(*arguments, folder=tmp_path)
+    program.run(*arguments, 1, folder=tmp_path)
     assert load_record(tmp_path / "logs" / "demo" / "keras_1").run.id != record.run.id
 
 
