@@ -13,6 +13,8 @@ from lightning_models import PACKAGES
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
+pytestmark = pytest.mark.xdist_group("programs")
+
 OURS = "ml_energy_callbacks.lightning"
 
 OPTIONS = [
@@ -51,7 +53,6 @@ def fit(program: Warm, package: str, folder: Path, *options: str) -> Path:
     return max((folder / "lightning_logs").iterdir())
 
 
-@pytest.mark.xdist_group("programs")
 @pytest.mark.parametrize("package", [PACKAGES[0], pytest.param(PACKAGES[1], marks=pytest.mark.full)])
 def test_callbacks_are_added_on_the_command_line_and_the_saved_configuration_gives_the_same(
     program: Warm, package: str, tmp_path: Path
@@ -79,7 +80,6 @@ def test_callbacks_are_added_on_the_command_line_and_the_saved_configuration_giv
     assert load_record(again).early_stopping is not None
 
 
-@pytest.mark.xdist_group("programs")
 def test_a_file_of_configuration_names_callbacks_and_what_they_are_given(program: Warm, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(CONFIGURED, encoding="utf-8")
     record = load_record(fit(program, PACKAGES[1], tmp_path, *OPTIONS[1:4], "--config=mine.yaml"))
