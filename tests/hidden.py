@@ -6,27 +6,31 @@ One environment has every framework; what works without some of them is tested i
 import runpy
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import Distribution, DistributionFinder
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
 
 class _Finder:
-    """Python's own finder, for all packages but some; it finds neither their modules nor their versions."""
+    """Another finder, for all packages but some; it finds neither their modules nor their versions."""
 
-    def __init__(self, packages: Iterable[str]) -> None:
+    def __init__(self, finder: Any, packages: Iterable[str]) -> None:
+        self._finder = finder
         self._packages = set(packages)
 
     def show(self, packages: Iterable[str]) -> None:
         self._packages.difference_update(packages)
 
     def find_spec(self, name: str, *args: Any) -> ModuleSpec | None:
-        return None if name.partition(".")[0] in self._packages else PathFinder.find_spec(name, *args)
+        return None if name.partition(".")[0] in self._packages else self._finder.find_spec(name, *args)
 
-    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+    def find_distributions(self, *context: Any) -> Iterator[Distribution]:
         hidden = {name.lower() for name in self._packages}
-        for found in PathFinder.find_distributions(context):
+        find = getattr(self._finder, "find_distributions", lambda *_: ())
+        for found in find(*context):
             if found.metadata["Name"].lower().replace("-", "_") not in hidden:
                 yield found
 
@@ -39,7 +43,11 @@ def hide(packages: Iterable[str]) -> None:
     packages = list(packages)
     imported = sorted({name.partition(".")[0] for name in sys.modules} & set(packages))
     assert not imported, f"{imported} have been imported already"
-    sys.meta_path[sys.meta_path.index(PathFinder)] = _Finder(packages)
+    with suppress(ImportError):
+        import_module("importlib_metadata")  # it adds a finder of its own, when it is first imported
+    for place, finder in enumerate(sys.meta_path):
+        if finder is PathFinder or hasattr(finder, "find_distributions"):
+            sys.meta_path[place] = _Finder(finder, packages)
 
 
 def show(packages: Iterable[str]) -> None:
