@@ -198,7 +198,8 @@ def test_a_new_value_counts_from_when_it_was_told_and_the_first_from_the_start(s
     assert sum(rates.amounts([0.0, KWH]).grams) == pytest.approx(100)
     service.tell(300)
     later = now + timedelta(minutes=20)
-    rates.follow([0.0, 2 * KWH], later)  # the old one goes on until the new one is there
+    with service.silent():
+        rates.follow([0.0, 2 * KWH], later)  # the old one goes on until the new one is there
     settled(live, lambda: later + 2 * SECOND)
     assert sum(rates.amounts([0.0, 2 * KWH]).grams) == pytest.approx(200)
     rates.follow([0.0, 3 * KWH], later + timedelta(minutes=10))
