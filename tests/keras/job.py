@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import torch.distributed as dist
 from frameworks.keras_loops import arrays, net
-from job_world import backends
+from job_world import Place
 
 from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback
 
@@ -24,7 +24,9 @@ def main() -> None:
     options = parser.parse_args()
     dist.init_process_group("gloo")  # as torchrun's variables say
     rank = dist.get_rank()
-    energy = EnergyCallback(backends=backends([rank]), location="FRA", output_dir=options.folder, log_every_n_steps=1)
+    energy = EnergyCallback(
+        backends=Place(steady=True).backends([rank]), location="FRA", output_dir=options.folder, log_every_n_steps=1
+    )
     pace = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05))
 
     def die(epoch: int, _: Any) -> None:

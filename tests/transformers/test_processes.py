@@ -11,8 +11,9 @@ from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start,
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.fleet import merge_jobs
+from ml_energy_callbacks.frameworks.torch import used_gpus
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.transformers.energy_callback import _gpus, _share_samples
+from ml_energy_callbacks.transformers.energy_callback import _gpu_numbers, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -93,7 +94,8 @@ def test_the_gpus_that_a_process_works_on_are_its_own(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"GPU-{number}"))
     weights = [SimpleNamespace(device=torch.device(layer)) for layer in layers]
     args = SimpleNamespace(device=torch.device(own), n_gpu=replicas)
-    found = _gpus(SimpleNamespace(args=args, model=SimpleNamespace(parameters=lambda: weights)))
+    trainer = SimpleNamespace(args=args, model=SimpleNamespace(parameters=lambda: weights))
+    found = used_gpus(args.device, lambda: _gpu_numbers(trainer))
     assert (found and set(found)) == gpus
 
 
