@@ -196,4 +196,4 @@ class TestJob:
         record = load_record(tmp_path)
         assert record.ranks[0].status == "completed"
         assert record.stages["train"].batches == 3 * 8 + 10  # of the other, what it told
-        assert sum("asked any more whether to stop" in warning for warning in record.warnings) == 1
+        assert sum("can no longer agree on when to stop" in warning for warning in record.warnings) == 1
