@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
 
+_TRAINER = ".trainer.trainer"
+
+
 def package_of(trainer: "Trainer") -> str:
     """Return the package of a trainer: ``pytorch_lightning`` or ``lightning.pytorch``.
 
-    Reads the path of the class's module, ``<package>.trainer.trainer``.
+    Reads the path of the module ``<package>.trainer.trainer``, which has the trainer's class, or one that it extends.
     """
-    return type(trainer).__module__.partition(".trainer")[0]
+    homes = (kind.__module__ for kind in type(trainer).__mro__)
+    return next(home.removesuffix(_TRAINER) for home in homes if home.endswith(_TRAINER))
 
 
 # -------------------------------------------------------------------------------------------------------- the loop of a fit

@@ -253,3 +253,13 @@ def test_a_training_that_goes_on_from_a_checkpoint_tells_what_each_epoch_took_fr
     assert [(epoch.index, epoch.samples) for epoch in energy.record.epochs if epoch.stage == "train"] == epochs
     assert energy.record.stages["train"].samples == sum(samples for _, samples in epochs)
     assert t.callback_metrics["energy/train/joules_per_sample"] > 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_subclass_of_the_trainer_is_measured(tmp_path: Path, package: str) -> None:
+    energy = EnergyCallback(verbose=False)
+    t = trainer(tmp_path, [energy], package, max_epochs=1)
+    t.__class__ = type("Own", (type(t),), {"__module__": "__main__"})
+    t.fit(module(package), loader())
+    assert energy.record.run.framework.startswith(f"{package} 2.")
+    assert energy.record.run.status == "completed"
