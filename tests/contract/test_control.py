@@ -2,6 +2,7 @@
 
 import copy
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ KWH = 3.6e6
 @pytest.fixture(scope="module", autouse=True)
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let the framework compile what it runs: on a busy machine that takes longer, and more energy, than whole trainings."""
-    framework.Loops(tmp_path_factory.mktemp("compiled")).fit([], epochs=1, on_batch=lambda _: None, validation=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the frameworks' own
+        framework.Loops(tmp_path_factory.mktemp("compiled")).fit([], epochs=1, on_batch=lambda _: None, validation=10)
 
 
 def energy_callback(folder: Path, **options: Any) -> Any:
