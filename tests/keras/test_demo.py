@@ -57,7 +57,7 @@ def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path, program
 @on_one_backend
 def test_a_backend_that_cannot_train_gets_one_sentence(tmp_path: Path) -> None:
     said = run(tmp_path, "-c", COMMAND, "demo", "--framework", "keras", status=2, KERAS_BACKEND="numpy")
-    assert said == "ml-energy: KERAS_BACKEND is 'numpy'; the demonstration trains on tensorflow, jax, torch.\n"
+    assert said == "ml-energy: KERAS_BACKEND is 'numpy'; the demonstration supports tensorflow, jax, torch.\n"
 
 
 def test_the_backends_example_runs_and_loads_no_other_backend(tmp_path: Path) -> None:

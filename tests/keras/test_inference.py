@@ -54,7 +54,7 @@ def test_models_are_compared_and_their_files_weighed() -> None:
     assert narrow.size_bytes is not None
     assert wide.size_bytes > narrow.size_bytes > 1000
     for model in (wide, narrow):
-        assert model.note is None or "time was over" in model.note
+        assert model.note is None or "Stopped after" in model.note
         assert model.repeats >= 1
         assert model.joules_per_sample is not None
         assert model.joules_per_sample.mean > 0

@@ -47,7 +47,7 @@ def test_a_jobs_total_is_the_truth(
 def test_accelerates_one_process_is_no_job_and_its_bare_gather_is_refused(tmp_path: Path) -> None:
     device = ScriptedCounter(PowerCurve(monotonic_clock, CPU_WATTS), monotonic_clock, 0.0)
     meter = EnergyMeter(output_dir=tmp_path, backends=[ScriptedBackend([device])], verbose=False)
-    with pytest.raises(ConfigurationError, match="gather does not return what each process"):
+    with pytest.raises(ConfigurationError, match="gather must return the objects of all processes"):
         meter.start(LoopDescription(gather=gather_object))
     with meter.start(LoopDescription(gather=lambda fact: gather_object([fact]))):
         train(meter, lambda _: None, 0, None)
