@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
-from ml_energy_callbacks.testing import ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import Curve, PowerCurve, ScriptedBackend, ScriptedCounter
 
 WATTS, IDLE_WATTS = 360.0, 3.6
 BATCH_S = 0.02
@@ -44,6 +44,19 @@ class Work:
 WORK = Work()
 
 
+STEADY = PowerCurve(monotonic_clock, IDLE_WATTS)
+
+
+class Steady(Callback):
+    """Draw the same power for the whole training, so that by its time it takes as much on a busy machine, in fewer batches."""
+
+    def on_train_start(self, *_: Any) -> None:
+        STEADY.set(WATTS)
+
+    def on_train_end(self, *_: Any) -> None:
+        STEADY.set(IDLE_WATTS)
+
+
 class Pace(Callback):
     """Work for some time in each batch of training, and for longer in one of validation."""
 
@@ -54,13 +67,20 @@ class Pace(Callback):
         WORK.do(3 * BATCH_S)
 
 
-def energy_callback() -> EnergyCallback:
-    counter = ScriptedCounter(WORK, monotonic_clock, period_s=0.02)
+def energy_callback(curve: Curve = WORK) -> EnergyCallback:
+    counter = ScriptedCounter(curve, monotonic_clock, period_s=0.02)
     return EnergyCallback(verbose=False, backends=[ScriptedBackend([counter])])
 
 
-def fit(folder: Path, *callbacks: Any, validation: bool = False, resume: str | None = None, **options: Any) -> RunRecord:
-    energy = energy_callback()
+def fit(
+    folder: Path,
+    *callbacks: Any,
+    validation: bool = False,
+    resume: str | None = None,
+    curve: Curve = WORK,
+    **options: Any,
+) -> RunRecord:
+    energy = energy_callback(curve)
     keeping = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     options = {"max_epochs": 6, "num_sanity_val_steps": 0, "enable_checkpointing": keeping, **options}
     t = trainer(folder, [energy, *callbacks, Pace()], **options)
@@ -126,7 +146,7 @@ def test_validations_now_and_then_and_an_end_by_time_or_steps_are_forecast(tmp_p
     by_steps = fit(tmp_path, max_epochs=-1, max_steps=55)
     assert by_steps.forecast is not None
     assert by_steps.forecast.error == pytest.approx(0, abs=0.2)
-    by_time = fit(tmp_path, max_epochs=500, max_time=timedelta(seconds=2))
+    by_time = fit(tmp_path, Steady(), curve=STEADY, max_epochs=500, max_time=timedelta(seconds=2))
     assert by_time.forecast is not None
     assert by_time.forecast.kwh == pytest.approx(by_time.total.kwh, rel=0.4)
     assert by_time.forecast.error == pytest.approx(by_time.forecast.kwh / by_time.total.kwh - 1, abs=0.05)
