@@ -12,7 +12,7 @@ from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCou
 from ml_energy_callbacks.transformers import EnergyCallback
 
 WAIT, COMPUTE = 90.0, 420.0
-BATCHES = 40
+BATCHES = 90
 
 
 def test_total_and_phases_are_true(tmp_path: Path) -> None:
