@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ml_energy_callbacks.testing.nvml import SimulatedDriver
 GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
 REST_WATTS = 0.1
+REST_S = 0.2
+"""Between the ends of the run and the work there are reads of the counters, even where some are late."""
 PROCESSOR = "scripted:package-0"
 
 _TESTS = Path(__file__).parent
@@ -62,16 +65,20 @@ class Place:
         return [NvmlBackend(), self.processor]
 
     def work(self) -> None:
-        """Begin to work."""
+        """Begin to work, some time after the run began."""
+        if not self._steady:
+            time.sleep(REST_S)
         self._began = self._drawn()
         if not self._steady:
             self._set(GPU_WATTS, CPU_WATTS)
 
     def rest(self, folder: Path, rank: int) -> None:
-        """End the work, and leave what it drew."""
+        """End the work, some time before the run ends, and leave what it drew."""
         if not self._steady:
             self._set([REST_WATTS] * len(GPU_WATTS), REST_WATTS)
         found = {device: joules - self._began[device] for device, joules in self._drawn().items()}
+        if not self._steady:
+            time.sleep(REST_S)
         (folder / f"drawn-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
     def _set(self, gpu_watts: Sequence[float], cpu_watts: float) -> None:

@@ -20,10 +20,10 @@ from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
 
 CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
 WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
-_REST_WATTS = 0.1  # so that some ms more or less at the ends of a run change nothing
+_REST_WATTS = 0.01  # so that some ms more or less at the ends of a run change nothing
 _PERIOD_S = 0.02
-_REST_S = 3 * _PERIOD_S
-"""No refresh of a counter holds both work and what passes outside of the run."""
+_REST_S = 15 * _PERIOD_S
+"""Between the ends of the run and the work there are reads of the counters, even where some are late."""
 
 
 class Hardware:
@@ -34,7 +34,6 @@ class Hardware:
     def open(self) -> Sequence[Source]:
         names = [CPU, GPU.format(rank=place().rank)]
         self._curves = {name: PowerCurve(monotonic_clock, _REST_WATTS) for name in names}
-        self._began = {name: curve.joules() for name, curve in self._curves.items()}
         sources = [ScriptedCounter(curve, monotonic_clock, period_s=_PERIOD_S) for curve in self._curves.values()]
         for name, source in zip(names, sources, strict=True):
             source.device = replace(source.device, id=name, kind="cpu" if name == CPU else "gpu")
@@ -43,6 +42,7 @@ class Hardware:
     def work(self) -> None:
         """Begin to work, some time after the run began."""
         time.sleep(_REST_S)
+        self._began = {name: curve.joules() for name, curve in self._curves.items()}
         for name, curve in self._curves.items():
             curve.set(WATTS[name])
 
@@ -50,8 +50,8 @@ class Hardware:
         """End the work, some time before the run ends, and leave in a folder what the devices have used in truth."""
         for curve in self._curves.values():
             curve.set(_REST_WATTS)
-        time.sleep(_REST_S)
         joules = {name: curve.joules() - self._began[name] for name, curve in self._curves.items()}
+        time.sleep(_REST_S)
         (folder / f"truth-{place().rank}.json").write_text(json.dumps(joules), encoding="utf-8")
 
 

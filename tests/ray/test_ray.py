@@ -13,7 +13,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from ray.train._internal.storage import StorageContext as OlderStorage
 from ray.train.v2._internal.execution.storage import StorageContext
-from ray_loops import WATTS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
@@ -73,11 +72,8 @@ def test_the_workers_count_their_host_once_and_all_their_gpus(folder: Path, plac
     record = load_record(folder / place)
     first, second = (json.loads((folder / place / f"truth-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
     truth = second | first  # the host's processor is the first one's
-    found = {device.id: device.joules for device in record.devices}
-    assert found.keys() == truth.keys()
-    for name, joules in truth.items():  # to 0.1 %, or to 10 ms, as a busy machine stamps no read more exactly
-        assert found[name] == pytest.approx(joules, rel=1e-3, abs=0.01 * WATTS[name])
-    assert record.total.joules == pytest.approx(sum(found.values()))
+    assert {device.id: device.joules for device in record.devices} == pytest.approx(truth, rel=1e-3)
+    assert record.total.joules == pytest.approx(sum(truth.values()), rel=1e-3)
     assert [rank.samples for rank in record.ranks] == [80, 80]
     assert record.stages["train"].samples == 160
 
