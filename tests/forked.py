@@ -159,6 +159,12 @@ def warm(folder: Path, *modules: str, environment: Mapping[str, str] | None = No
         process.close()
 
 
+def programs_environment(**variables: str) -> dict[str, str]:
+    """Return the environment of this process for programs that import the tests' own helpers, with further variables."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **variables}
+
+
 def _write_number(file: int, number: int) -> None:
     os.write(file, number.to_bytes(_NUMBER_BYTES, sys.byteorder, signed=True))
 

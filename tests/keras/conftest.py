@@ -4,13 +4,10 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-from forked import Warm, warm
-
-TESTS = Path(__file__).parents[1]
+from forked import Warm, programs_environment, warm
 
 ON_EACH_BACKEND = {
     "test_promises": (
@@ -66,8 +63,7 @@ def _is_wanted(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """What runs programs; with TensorFlow and torch, Keras is imported already."""
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = programs_environment(TF_CPP_MIN_LOG_LEVEL="3")
     backend = os.environ.get("KERAS_BACKEND")
     hidden = () if backend == "tensorflow" else ("without_tensorflow",)
     # JAX starts threads when it is imported, which a forked process does not have: there each program imports it itself.

@@ -4,12 +4,10 @@ import os
 import subprocess
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 import pytest
-from forked import Warm, warm
+from forked import Warm, programs_environment, warm
 
-TESTS = Path(__file__).parents[1]
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
 CLOCK = r"""
@@ -43,8 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     clock = tmp_path_factory.mktemp("clock") / "clock.so"
     compiler = ["cc", "-x", "c", "-shared", "-fPIC", "-o", str(clock), "-", "-ldl"]
     subprocess.run(compiler, input=CLOCK, text=True, check=True)
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "LD_PRELOAD": str(clock)}
+    environment = programs_environment(OMP_NUM_THREADS="1", LD_PRELOAD=str(clock))
     modules = ("only_lightning", "ml_energy_callbacks.lightning", *(f"{package}.loggers" for package in PACKAGES))
-    with warm(tmp_path_factory.mktemp("programs"), *modules, environment={**os.environ, **ours}) as process:
+    with warm(tmp_path_factory.mktemp("programs"), *modules, environment=environment) as process:
         yield process

@@ -3,12 +3,9 @@
 import os
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 
 import pytest
-from forked import Warm, warm
-
-TESTS = Path(__file__).parents[1]
+from forked import Warm, programs_environment, warm
 
 
 @pytest.hookimpl(trylast=True)  # after the framework was chosen
@@ -23,8 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """What runs programs that have the Trainer imported."""
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ours = {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    environment = programs_environment(OMP_NUM_THREADS="1")
     modules = ("only_transformers", "trainer_models", "ml_energy_callbacks.transformers")
-    with warm(tmp_path_factory.mktemp("programs"), *modules, environment={**os.environ, **ours}) as process:
+    with warm(tmp_path_factory.mktemp("programs"), *modules, environment=environment) as process:
         yield process
