@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from ml_energy_callbacks.record.build import recorded_energy
 from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 
 
@@ -108,8 +109,7 @@ def _energy_of_samples(stage: StageRecord | None) -> tuple[float | None, int | N
     """Return the energy of a stage's samples, their number and the energy's uncertainty; None if any is unknown."""
     if stage is None or stage.samples is None or stage.joules_per_sample is None:
         return None, None, None
-    samples = stage.samples - stage.compile_samples
-    return stage.joules_per_sample * samples, samples, stage.relative_uncertainty
+    return recorded_energy(stage).sampled_joules, stage.samples - stage.compile_samples, stage.relative_uncertainty
 
 
 def _month(started_at: str) -> str | None:

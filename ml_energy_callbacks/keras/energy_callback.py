@@ -13,7 +13,7 @@ import keras
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
 from ml_energy_callbacks.keras import internals, placement, traits
-from ml_energy_callbacks.keras.batches import BatchPass
+from ml_energy_callbacks.keras.batch_pass import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
 from ml_energy_callbacks.keras.files import Backup, Scalars
 from ml_energy_callbacks.keras.gate import Gate

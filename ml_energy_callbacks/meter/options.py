@@ -11,7 +11,6 @@ from typing import Any, Literal
 from ml_energy_callbacks.carbon import Intensity, check_currency
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.readings import Backend
-from ml_energy_callbacks.record.schema import check_tags
 
 FIGURES = "figures"
 """Metadata of the options by which two runs' figures can differ."""
@@ -95,12 +94,20 @@ class MeterOptions:
         if not (isfinite(self.idle_seconds) and self.idle_seconds >= 0):
             msg = f"idle_seconds is {self.idle_seconds}; give seconds to measure idle power for, such as 3, or 0 for none."
             raise ConfigurationError(msg)
-        check_tags(self.tags)
+        _check_tags(self.tags)
 
     @property
     def meter_options(self) -> dict[str, Any]:
         """The options that a meter takes, by name."""
         return {field.name: getattr(self, field.name) for field in fields(MeterOptions)}
+
+
+def _check_tags(tags: object) -> None:
+    if tags is None:
+        return
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        msg = f"tags is {tags!r}; give names with texts, such as {{'team': 'vision'}}."
+        raise ConfigurationError(msg)
 
 
 def _documented(own: str | None, inherited: str | None) -> str | None:

@@ -40,7 +40,6 @@ from ml_energy_callbacks.record.schema import (
     Status,
     StoppingRecord,
     add_epoch,
-    check_tags,
 )
 from ml_energy_callbacks.record.storage import Place, as_place
 
@@ -86,7 +85,7 @@ class Session:
         site = Site(options.pue, options.wue, options.embodied_kg, options.lifetime_years, options.offset_grams)
         provider = choose_provider(options.location, options.carbon_intensity)
         self.rates = Rates(provider, price_table(options.electricity_price), options.currency, site)
-        self._tags = check_tags(options.tags)
+        self._tags = dict(options.tags or {})
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self.timeline = Timeline(timing.clock)
         self.stages = Stages(self.timeline)

@@ -27,7 +27,7 @@ def is_record_name(name: str) -> bool:
 def find_records(
     folder: Path, unlisted: Callable[[OSError], None], named: Callable[[str], bool] = is_record_name
 ) -> list[Path]:
-    """Return the run records below a directory, in the order of their names; a directory that cannot be listed is told.
+    """Return the run records below a directory, in the order of their names.
 
     Args:
         folder: The directory.

@@ -1,12 +1,11 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Literal
 
 import msgspec
 
-from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, Method, Provenance, Regularity
 
@@ -434,20 +433,6 @@ class RunRecord(msgspec.Struct, kw_only=True):
     ranks: list[RankRecord] = []
     nodes: list[NodeRecord] = []
     part: Part | None = None
-
-
-def check_tags(tags: object) -> dict[str, str]:
-    """Return a run's tags; none for None.
-
-    Raises:
-        ConfigurationError: They are no names with texts.
-    """
-    if tags is None:
-        return {}
-    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
-        msg = f"tags is {tags!r}; give names with texts, such as {{'team': 'vision'}}."
-        raise ConfigurationError(msg)
-    return dict(tags)
 
 
 def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
