@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import Forked, Warm
+from forked import Forked, Warm, programs_environment
 
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.backends.nvml import NvmlBackend
@@ -24,11 +24,11 @@ from ml_energy_callbacks.testing.nvml import SimulatedDriver
 GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
 REST_WATTS = 0.1
+REFRESH_S = 0.02
+"""A counter of whole mJ shows each refresh, at rest as well: its refreshes are learned before the work begins."""
 REST_S = 0.2
 """Between the ends of the run and the work there are reads of the counters, even where some are late."""
 PROCESSOR = "scripted:package-0"
-
-_TESTS = Path(__file__).parent
 
 
 def gpu(number: int, host: str = "") -> str:
@@ -48,9 +48,9 @@ class Place:
         self._steady = steady
         self._cpu = PowerCurve(monotonic_clock, CPU_WATTS if steady else REST_WATTS)
         device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
-        self.processor = ScriptedBackend([ScriptedCounter(self._cpu, monotonic_clock, 0.0, device=device)])
+        self.processor = ScriptedBackend([ScriptedCounter(self._cpu, monotonic_clock, REFRESH_S, device=device)])
 
-    def see(self, gpus: Sequence[int], refresh_s: float = 0.001) -> None:
+    def see(self, gpus: Sequence[int], refresh_s: float = REFRESH_S) -> None:
         """Let this process see these GPUs; their counters refresh so often."""
         self._gpus = gpus
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
@@ -138,8 +138,7 @@ def start(
     **extra: str,
 ) -> "subprocess.Popen[str]":
     """Start a process of Python, behind this command and with these options, that has a simulated driver."""
-    path = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **driver, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **extra}
+    environment = programs_environment(**{**driver, "OMP_NUM_THREADS": "1", **extra})
     command = [*before, sys.executable, *options, script, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 

@@ -62,7 +62,7 @@ class Place(pl.Callback):
         options = self.options
         rank = trainer.global_rank
         gpu = options.gpus[trainer.local_rank % len(options.gpus)]
-        self.place.see([gpu], refresh_s=1.5 if rank == options.unread else 0.001)
+        self.place.see([gpu], refresh_s=1.5 if rank == options.unread else job_world.REFRESH_S)
         if rank == options.late:
             time.sleep(2)
 

@@ -22,6 +22,8 @@ CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
 WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
 _REST_WATTS = 0.01  # so that some ms more or less at the ends of a run change nothing
 _PERIOD_S = 0.02
+_RESOLUTION_J = 1e-6
+"""Each refresh is seen, at rest as well: the refreshes are learned before the work begins."""
 _REST_S = 15 * _PERIOD_S
 """Between the ends of the run and the work there are reads of the counters, even where some are late."""
 
@@ -34,7 +36,10 @@ class Hardware:
     def open(self) -> Sequence[Source]:
         names = [CPU, GPU.format(rank=place().rank)]
         self._curves = {name: PowerCurve(monotonic_clock, _REST_WATTS) for name in names}
-        sources = [ScriptedCounter(curve, monotonic_clock, period_s=_PERIOD_S) for curve in self._curves.values()]
+        sources = [
+            ScriptedCounter(curve, monotonic_clock, period_s=_PERIOD_S, resolution_joules=_RESOLUTION_J)
+            for curve in self._curves.values()
+        ]
         for name, source in zip(names, sources, strict=True):
             source.device = replace(source.device, id=name, kind="cpu" if name == CPU else "gpu")
         return sources

@@ -10,11 +10,11 @@ from typing import Any
 import frameworks
 import numpy as np
 import pytest
+from loads import PulseCounter, Pulses, steady
 
 from ml_energy_callbacks import RunRecord, load_record
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing import ScriptedBackend
 
 framework = frameworks.load()
 EnergyBudget, EnergyEarlyStopping = framework.EnergyBudget, framework.EnergyEarlyStopping
@@ -34,13 +34,29 @@ def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def energy_callback(folder: Path, **options: Any) -> Any:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02)
-    defaults = {"verbose": False, "backends": [ScriptedBackend([counter])], **framework.record_folder(folder)}
+    defaults = {"verbose": False, "backends": [steady(WATTS)], **framework.record_folder(folder)}
     return framework.EnergyCallback(**{**defaults, **options})
 
 
 def work(_: int) -> None:
     time.sleep(BATCH_S)
+
+
+class Pulsed:
+    """A device that draws power in the batches of training alone: each takes as much, however late a busy machine ends it."""
+
+    def __init__(self) -> None:
+        self.pulses = Pulses(WATTS)
+        self.counter = PulseCounter(self.pulses)
+        self.backends = [ScriptedBackend([self.counter])]
+        self.batches = 0
+
+    def work(self, _: int) -> None:
+        """Take part in a batch; at an epoch's last, let it be known what the epoch took."""
+        self.pulses.work(BATCH_S)
+        self.batches += 1
+        if self.batches % BATCHES == 0:
+            self.counter.wait_for_a_reading()
 
 
 def fit(
@@ -93,8 +109,9 @@ def test_used_callbacks_can_be_copied(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_money_goes_by_the_price(tmp_path: Path) -> None:
-    energy = energy_callback(tmp_path, electricity_price=0.5, currency="EUR")
-    record = fit(tmp_path, [EnergyBudget(cost=100 / KWH * 0.5), energy][::-1], epochs=20)
+    device = Pulsed()
+    energy = energy_callback(tmp_path, backends=device.backends, electricity_price=0.5, currency="EUR")
+    record = fit(tmp_path, [EnergyBudget(cost=100 / KWH * 0.5), energy][::-1], epochs=20, on_batch=device.work)
     assert record.run.status == "stopped"
     assert record.total.cost == pytest.approx(100 / KWH * 0.5, rel=1.2)
     assert record.total.cost >= 100 / KWH * 0.5
@@ -157,7 +174,9 @@ def test_a_budget_of_money_without_a_price_is_refused_before_training(tmp_path: 
 
 def test_early_stopping_ends_a_training_that_gains_too_little(tmp_path: Path) -> None:
     stopping = EnergyEarlyStopping("loss", min_gain_per_kwh=1e12, patience=2)
-    record = fit(tmp_path, [energy_callback(tmp_path), stopping], epochs=9, validation=10)
+    device = Pulsed()
+    energy = energy_callback(tmp_path, backends=device.backends)
+    record = fit(tmp_path, [energy, stopping], epochs=9, validation=10, on_batch=device.work)
     assert record.stages["train"].batches == 3 * BATCHES
     assert record.run.status == "stopped"
     assert record.run.reason is not None
@@ -227,32 +246,30 @@ def test_callbacks_that_go_on_in_the_same_process_have_their_patience_and_a_new_
 
 def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None:
     def fail(index: int) -> None:
-        work(index)
-        if len(seen) == BATCHES + 2:
+        device.work(index)
+        if device.batches == BATCHES + 3:
             message = "power cut"
             raise RuntimeError(message)
 
-    seen: list[int] = []
-    options: dict[str, Any] = {"epochs": 9, "backup": True, "after_batch": seen.append}
+    device = Pulsed()
+    options: dict[str, Any] = {"epochs": 9, "backup": True}
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [energy_callback(tmp_path)], on_batch=fail, **options)
-    seen.clear()
+        fit(tmp_path, [energy_callback(tmp_path, backends=device.backends)], on_batch=fail, **options)
+    device.batches = 0
     joules = WATTS * BATCH_S * BATCHES * 2.5
-    record = fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(kwh=joules / KWH)], **options)
+    energy = energy_callback(tmp_path, backends=device.backends)
+    record = fit(tmp_path, [energy, EnergyBudget(kwh=joules / KWH)], on_batch=device.work, **options)
     assert record.run.status == "stopped"
-    assert len(seen) < 2 * BATCHES
-    assert joules <= record.total.joules < joules + WATTS * 2
+    assert device.batches < 2 * BATCHES
+    assert joules <= record.total.joules < joules + WATTS * BATCH_S * BATCHES
 
 
 def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
-    for attempt in range(3):
-        seen.clear()
-        energy = energy_callback(tmp_path / str(attempt), electricity_price=0.5, currency="EUR", carbon_intensity=100.0)
-        record = fit(tmp_path, [energy, framework.OnEpoch(seen.append)], epochs=6, validation=10)
-        seconds = [epoch.seconds for epoch in record.epochs if epoch.stage == "train"]
-        if max(seconds) < 1.2 * min(seconds):
-            break  # the machine did not pause in the middle of it, which nobody can foresee
+    device = Pulsed()
+    options: dict[str, Any] = {"electricity_price": 0.5, "currency": "EUR", "carbon_intensity": 100.0}
+    energy = energy_callback(tmp_path, backends=device.backends, **options)
+    record = fit(tmp_path, [energy, framework.OnEpoch(seen.append)], epochs=6, validation=10, on_batch=device.work)
     forecast = record.forecast
     assert forecast is not None
     assert forecast.after_epochs == 1
@@ -272,24 +289,18 @@ def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path)
 
 def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: Path) -> None:
     def fail(index: int) -> None:
-        work(index)
-        if len(seen) == 2 * BATCHES + 2:
+        device.work(index)
+        if device.batches == 2 * BATCHES + 3:
             message = "power cut"
             raise RuntimeError(message)
 
-    seen: list[int] = []
-    for attempt in range(3):
-        folder = tmp_path / str(attempt)
-        options: dict[str, Any] = {"epochs": 6, "backup": True, "after_batch": seen.append}
-        with pytest.raises(RuntimeError, match="power cut"):
-            fit(folder, [energy_callback(folder)], on_batch=fail, **options)
-        seen.clear()
-        record = fit(folder, [energy_callback(folder)], **options)
-        assert len(seen) == 4 * BATCHES
-        seen.clear()
-        seconds = [epoch.seconds for epoch in record.epochs if epoch.stage == "train"]
-        if max(seconds) < 1.2 * min(seconds):
-            break  # as above
+    device = Pulsed()
+    options: dict[str, Any] = {"epochs": 6, "backup": True}
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, [energy_callback(tmp_path, backends=device.backends)], on_batch=fail, **options)
+    device.batches = 0
+    record = fit(tmp_path, [energy_callback(tmp_path, backends=device.backends)], on_batch=device.work, **options)
+    assert device.batches == 4 * BATCHES
     forecast = record.forecast
     assert forecast is not None
     assert record.total.kwh is not None

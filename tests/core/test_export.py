@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from command import ml_energy
+from loads import steady
 from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export import Format, export
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
 
@@ -26,10 +25,7 @@ KWH = 3.6e6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(
-        backends=[ScriptedBackend([counter])], location="aws:eu-west-3", pue=1.2, output_dir=path, verbose=False
-    )
+    meter = EnergyMeter(backends=[steady(100.0)], location="aws:eu-west-3", pue=1.2, output_dir=path, verbose=False)
     with meter, meter.stage("predict"):
         for _ in range(20):
             with meter.batch(samples=8):
@@ -173,9 +169,8 @@ def test_a_score_says_that_its_intensity_is_assumed_or_stands_in(record: RunReco
 
 
 def test_the_stages_shares_of_the_machines_making_add_up_to_the_runs() -> None:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
     options = {"carbon_intensity": 100, "embodied_kg": 1000, "lifetime_years": 4, "verbose": False}
-    with EnergyMeter(backends=[ScriptedBackend([counter])], **options) as meter:  # type: ignore[arg-type]
+    with EnergyMeter(backends=[steady(100.0)], **options) as meter:  # type: ignore[arg-type]
         for name in ("train", "predict"):
             sum(range(3_000_000))  # outside all stages
             with meter.stage(name), meter.batch(samples=10):
@@ -194,9 +189,8 @@ def test_the_stages_shares_of_the_machines_making_add_up_to_the_runs() -> None:
 
 
 def test_the_machines_making_is_part_of_the_score(tmp_path: Path) -> None:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
     meter = EnergyMeter(
-        backends=[ScriptedBackend([counter])],
+        backends=[steady(100.0)],
         carbon_intensity=100,
         embodied_kg=1000,
         lifetime_years=4,

@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from loads import steady
 from service import Service
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import ElectricityMaps, NationalGrid, Rates, Site
 from ml_energy_callbacks.carbon.live import LiveIntensity, NetworkLocation, forecast_great_britain, forecast_zone
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
 SECOND = timedelta(seconds=1)
@@ -234,8 +233,7 @@ def test_a_copy_asks_for_itself(service: Service) -> None:
 
 def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
     service.tell(400)
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    meter = EnergyMeter(backends=[steady(100.0)], carbon_intensity=maps(service), verbose=False)
     with meter, meter.stage("train"):
         time.sleep(1.5)
     record = meter.record
@@ -247,8 +245,7 @@ def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
 
 def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None:
     service.status = 500
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    meter = EnergyMeter(backends=[steady(100.0)], carbon_intensity=maps(service), verbose=False)
     with meter, meter.stage("train"):
         time.sleep(1.5)
     record = meter.record
@@ -261,9 +258,8 @@ def test_a_run_whose_service_fails_says_so_and_goes_on(service: Service) -> None
 def test_while_nothing_is_known_no_grams_are_told_and_no_window_loses_any(service: Service) -> None:
     service.silence_s = 1.0
     service.tell(5)
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
     live = ElectricityMaps("PL", token=TOKEN, url=service.url)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=live, verbose=False)
+    meter = EnergyMeter(backends=[steady(100.0)], carbon_intensity=live, verbose=False)
     windows: list[float | None] = []
     totals: list[float] = []
     with meter, meter.stage("train"):
@@ -290,8 +286,7 @@ def test_while_nothing_is_known_no_grams_are_told_and_no_window_loses_any(servic
 
 def test_a_run_that_ends_before_the_answer_takes_the_places_figure(service: Service) -> None:
     service.silence_s = 5
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=maps(service), verbose=False)
+    meter = EnergyMeter(backends=[steady(100.0)], carbon_intensity=maps(service), verbose=False)
     with meter, meter.stage("train"):
         time.sleep(0.3)
         assert meter.record.total.co2e_grams is None

@@ -17,14 +17,13 @@ import fsspec
 import pytest
 from command import hide
 from fsspec.implementations.memory import MemoryFileSystem
+from loads import steady
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.record.run_file import RunFile
 from ml_energy_callbacks.record.storage import LocalFile, as_place
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 CANNOT = "The run file flaky://x/energy.json could not be written"
 
@@ -84,8 +83,7 @@ def memory() -> Iterator[Any]:
 
 
 def meter(folder: Path | str | None = None, watts: float = 100) -> EnergyMeter:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=0.02)
-    return EnergyMeter(backends=[ScriptedBackend([counter])], output_dir=folder, carbon_intensity=1, verbose=False)
+    return EnergyMeter(backends=[steady(watts)], output_dir=folder, carbon_intensity=1, verbose=False)
 
 
 class Run:

@@ -9,13 +9,12 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from loads import steady
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
 from ml_energy_callbacks.carbon import CarbonIntensity, Quote
 from ml_energy_callbacks.carbon.third_party import ThirdParty
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 KWH = 3.6e6
 HOUR = timedelta(hours=1)
@@ -34,8 +33,7 @@ class Panels:
 
 
 def run(tell: Callable[[datetime], Quote], seconds: float = 0.1) -> RunRecord:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    meter = EnergyMeter(backends=[ScriptedBackend([counter])], carbon_intensity=Panels(tell), location="FRA", verbose=False)
+    meter = EnergyMeter(backends=[steady(100.0)], carbon_intensity=Panels(tell), location="FRA", verbose=False)
     begun = time.monotonic()
     with meter, meter.stage("train"):
         time.sleep(seconds)

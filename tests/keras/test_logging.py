@@ -9,6 +9,7 @@ import keras
 import pytest
 from forked import Warm
 from frameworks.keras_loops import arrays, net, on_one_backend
+from loads import steady
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
@@ -19,7 +20,7 @@ EPOCHS = 3
 
 
 def fit(folder: Path, *others: Any, energy: EnergyCallback | None = None, **options: Any) -> tuple[Any, EnergyCallback]:
-    energy = energy or EnergyCallback(verbose=False, output_dir=folder)
+    energy = energy or EnergyCallback(backends=[steady(100)], verbose=False, output_dir=folder)
     model = net()
     x, y = arrays(400)
     further = {"epochs": EPOCHS, "validation_data": (x, y), "verbose": 0, **options}
@@ -67,7 +68,7 @@ def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None
 
 @on_one_backend
 def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
-    energy = EnergyCallback(verbose=False, output_dir=tmp_path, log_every_n_steps=15)
+    energy = EnergyCallback(backends=[steady(100)], verbose=False, output_dir=tmp_path, log_every_n_steps=15)
     _, energy = fit(tmp_path, energy=energy)
     found = scalars(tmp_path)
     assert [event.step for event in found["energy/train/joules_step"]] == [14, 29, 44, 59, 74, 89, 104, 119]

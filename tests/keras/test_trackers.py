@@ -8,6 +8,7 @@ import keras
 import pytest
 import trackers
 from frameworks.keras_loops import arrays, net, on_one_backend
+from loads import steady
 
 from ml_energy_callbacks.keras import EnergyCallback
 
@@ -33,7 +34,7 @@ def test_weights_and_biases_has_our_keys_beside_the_loss(tmp_path: Path) -> None
         import wandb  # noqa: PLC0415 - not every test environment has it
         from wandb.integration.keras import WandbMetricsLogger  # noqa: PLC0415 - as above
 
-        energy = EnergyCallback(verbose=False, location="FRA")
+        energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA")
         with wandb.init(project="mine", dir=tmp_path, mode="offline"):
             fit(energy, WandbMetricsLogger())
     run = trackers.read_wandb(tmp_path)

@@ -2,48 +2,26 @@
 
 import copy
 import pickle
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning_models import loader, module, trainer
+from loads import IDLE_WATTS, Pulses
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from ml_energy_callbacks import RunRecord
-from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 from ml_energy_callbacks.testing import Curve, PowerCurve, ScriptedBackend, ScriptedCounter
 
-WATTS, IDLE_WATTS = 360.0, 3.6
+WATTS = 360.0
 BATCH_S = 0.02
 KWH = 3.6e6
 
 
-class Work:
-    """Power of batches: each takes the same energy, however late a busy machine ends it, and the rest hardly any."""
-
-    def __init__(self) -> None:
-        self._began = monotonic_clock()
-        self._batches: list[tuple[int, float]] = []
-
-    def do(self, seconds: float) -> None:
-        """Work for so long."""
-        self._batches.append((monotonic_clock(), seconds))
-        time.sleep(seconds)
-
-    def watts(self, time_ns: int) -> float:
-        return IDLE_WATTS + WATTS * any(0 <= time_ns - begun < seconds * NS_PER_S for begun, seconds in self._batches)
-
-    def joules(self, time_ns: int) -> float:
-        worked_s = sum(min(max((time_ns - begun) / NS_PER_S, 0.0), seconds) for begun, seconds in self._batches)
-        return WATTS * worked_s + IDLE_WATTS * (time_ns - self._began) / NS_PER_S
-
-
-WORK = Work()
-
-
+WORK = Pulses(WATTS)
 STEADY = PowerCurve(monotonic_clock, IDLE_WATTS)
 
 
@@ -61,10 +39,10 @@ class Pace(Callback):
     """Work for some time in each batch of training, and for longer in one of validation."""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        WORK.do(BATCH_S)
+        WORK.work(BATCH_S)
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        WORK.do(3 * BATCH_S)
+        WORK.work(3 * BATCH_S)
 
 
 def energy_callback(curve: Curve = WORK) -> EnergyCallback:

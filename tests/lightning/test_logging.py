@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from forked import Forked, Warm
 from lightning_models import loader, module, trainer
+from loads import steady
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -24,7 +25,7 @@ from ml_energy_callbacks.lightning import EnergyCallback
 
 
 def run(folder: Path, **options: Any) -> tuple[Any, EnergyCallback]:
-    energy = EnergyCallback(verbose=False)
+    energy = EnergyCallback(backends=[steady(100)], verbose=False)
     t, m = trainer(folder, [energy], **options), module()
     t.fit(m, loader(400), loader(40))
     t.test(m, loader(40), verbose=False)

@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_models import loader, module, trainer
+from loads import steady
 from prometheus_client import CollectorRegistry
 from pytorch_lightning import Callback
 
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.lightning import EnergyCallback
 from ml_energy_callbacks.sinks.prometheus import EnergyCollector
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 
 def test_a_training_is_scraped_while_it_runs_and_after_it(tmp_path: Path) -> None:
-    source = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
-    callback = EnergyCallback(backends=[ScriptedBackend([source])], verbose=False)
+    backend = steady(100)
+    (source,) = backend.sources
+    callback = EnergyCallback(backends=[backend], verbose=False)
     registry = CollectorRegistry()
     EnergyCollector(callback.meter, registry)
 

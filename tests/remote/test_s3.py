@@ -7,13 +7,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from loads import steady
 from moto.server import ThreadedMotoServer
 
 from ml_energy_callbacks import EnergyMeter, load_record
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet import find_files, read_runs
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 # botocore's and moto's, in threads of theirs.
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -37,8 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Threaded
 
 
 def meter(url: str) -> EnergyMeter:
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100), monotonic_clock, period_s=0.02)
-    return EnergyMeter(backends=[ScriptedBackend([counter])], output_dir=url, carbon_intensity=1, verbose=False)
+    return EnergyMeter(backends=[steady(100)], output_dir=url, carbon_intensity=1, verbose=False)
 
 
 def test_runs_are_written_kept_and_reported(server: ThreadedMotoServer) -> None:

@@ -21,6 +21,7 @@ import pandas as pd
 import pycountry
 import pytest
 from known_places import PLACES
+from loads import steady
 from other_codecarbon import installed
 from release_data import changes, read_installed
 
@@ -28,10 +29,8 @@ import ml_energy_callbacks.codecarbon_data as tables
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import CarbonIntensity, ElectricityMaps, choose_provider, places
 from ml_energy_callbacks.carbon.live import forecast_zone
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.report.export import Format, export
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 FOLDER = Path((importlib.util.find_spec("codecarbon").submodule_search_locations or [""])[0])  # type: ignore[union-attr]
 SOURCE = FOLDER / "data"
@@ -202,8 +201,7 @@ def test_without_its_countries_a_run_has_the_worlds_average_and_the_places_of_ou
         (moved / "private_infra" / name).unlink()
         if table is not None:
             (moved / "private_infra" / name).write_text(table, encoding="utf-8")
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.02)
-    with EnergyMeter(backends=[ScriptedBackend([counter])], verbose=False) as meter, meter.stage("train"):
+    with EnergyMeter(backends=[steady(100.0)], verbose=False) as meter, meter.stage("train"):
         sum(range(1_000_000))
     assert (meter.record.carbon.intensity_g_per_kwh, meter.record.carbon.assumed) == (475, True)
     render(meter.record)
@@ -255,8 +253,7 @@ tracker.stop()
 """
     subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path, timeout=120)
     theirs = pd.read_csv(tmp_path / "emissions.csv").iloc[0]
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, 10.0), monotonic_clock, period_s=0.02)
-    backend = ScriptedBackend([counter])
+    backend = steady(10.0)
     with EnergyMeter(backends=[backend], location="POL", pue=1.5, wue=2, verbose=False) as meter, meter.stage("train"):
         sum(range(20_000_000))
     ours = pd.read_csv(io.StringIO(export(meter.record, Format.CODECARBON_CSV))).iloc[0]

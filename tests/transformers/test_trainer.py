@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import torch
 from forked import Warm
+from loads import steady
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainer_models import AroundBatch, Sentences, paced, trainer
 from transformers import Trainer, TrainerCallback
 
 from ml_energy_callbacks import load_record
-from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.transformers import EnergyCallback
 
 WATTS = 360.0
@@ -28,8 +27,7 @@ WATTS = 360.0
 
 def callback(**options: Any) -> EnergyCallback:
     """Return a callback on a device of constant power."""
-    counter = ScriptedCounter(PowerCurve(monotonic_clock, WATTS), monotonic_clock, period_s=0.02)
-    return EnergyCallback(**{"verbose": False, "backends": [ScriptedBackend([counter])], **options})
+    return EnergyCallback(**{"verbose": False, "backends": [steady(WATTS)], **options})
 
 
 def logged(t: Any, name: str) -> list[Mapping[str, float]]:
