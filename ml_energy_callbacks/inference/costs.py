@@ -1,4 +1,4 @@
-"""Measurements to costs and verdicts; pure."""
+"""Measurements to costs; pure."""
 
 import math
 from collections.abc import Sequence
