@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from threads import wait_for_the_end_of
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing, monotonic_clock
@@ -48,12 +49,6 @@ def blocking() -> Iterator[Blocking]:
     yield counter
     counter.release.set()
     wait_for_the_end_of(set(threading.enumerate()) - before)
-
-
-def wait_for_the_end_of(threads: Iterable[threading.Thread]) -> None:
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.fixture

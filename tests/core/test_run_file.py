@@ -18,6 +18,7 @@ import pytest
 from command import hide
 from fsspec.implementations.memory import MemoryFileSystem
 from loads import steady
+from threads import wait_for_the_end_of
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
@@ -71,8 +72,10 @@ def flaky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Flak
     Flaky.store.clear()
     Flaky.error = None
     Flaky.answers.set()
+    before = set(threading.enumerate())
     yield Flaky
     Flaky.answers.set()
+    wait_for_the_end_of(set(threading.enumerate()) - before)  # one that hung writes only now
 
 
 @pytest.fixture
