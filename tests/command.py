@@ -1,4 +1,4 @@
-"""The command `ml-energy`, in this process or in one of its own."""
+"""Run the command `ml-energy`, in this process or in another one."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ import pytest
 from ml_energy_callbacks import cli
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-"""Start of a program that is to be interrupted: where the tests ignore SIGINT, as under `nohup`, it inherits that."""
+"""Start of a program that is to be interrupted: otherwise it inherits an ignored SIGINT, as under `nohup`, from the tests."""
 
 COMMAND = (
     sys.executable,
@@ -26,19 +26,19 @@ COMMAND = (
 )
 
 _IGNORED = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
-"""What an interpreter ignores unless it is told otherwise."""
+"""Warnings that an interpreter ignores by default."""
 
 
 def ml_energy(
     *args: object, columns: int = 80, folder: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> CompletedProcess[str]:
-    """Run the command in this process, as it runs in one without a terminal; an error that it does not handle is raised.
+    """Run the command in this process, as in a process without a terminal; an error that it does not handle is raised.
 
     Args:
-        args: What follows `ml-energy`.
+        args: The arguments after `ml-energy`.
         columns: Width of the output.
-        folder: The present directory meanwhile.
-        environment: Variables that are set meanwhile.
+        folder: Working directory of the command.
+        environment: Environment variables that are set for the command.
     """
     argv = ["ml-energy", *map(str, args)]
     with (
@@ -65,7 +65,7 @@ def ml_energy_process(
     environment: Mapping[str, str] | None = None,
     timeout: float = 60,
 ) -> CompletedProcess[str]:
-    """Run the command in a process of its own, with the same arguments as :func:`ml_energy`."""
+    """Run the command in a separate process, with the same arguments as :func:`ml_energy`."""
     return subprocess.run(
         [*COMMAND, *map(str, args)],
         capture_output=True,
@@ -87,7 +87,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interpreter(argv: list[str]) -> Iterator[None]:
-    """Give the command a program's arguments and warnings, and forget the modules that it imported from its folder."""
+    """Set the arguments and warnings of a program, and afterwards remove the modules that it imported from its folder."""
     here, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
     before, sys.argv = sys.argv, argv
     try:
@@ -114,7 +114,7 @@ def _show_warning(
 
 @contextlib.contextmanager
 def _captured(stdin: TextIO) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
-    """Capture stdout and stderr, which are no terminals, and give no input."""
+    """Capture stdout and stderr, which are not terminals, and provide no input."""
     out, err = io.BytesIO(), io.BytesIO()
     with (
         contextlib.redirect_stdout(io.TextIOWrapper(out, encoding="utf-8", write_through=True)) as ours,
@@ -130,11 +130,11 @@ def _captured(stdin: TextIO) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
 
 
 def _text(written: io.BytesIO) -> str:
-    """Return what was written, with the ends of its lines as :mod:`subprocess` returns them."""
+    """Return the output, with line ends as :mod:`subprocess` returns them."""
     return io.TextIOWrapper(io.BytesIO(written.getvalue()), encoding="utf-8").read()
 
 
 def hide(patch: pytest.MonkeyPatch, package: str) -> None:
-    """Make a package one that is not installed, whether it has been imported or not."""
+    """Make a package appear not to be installed, whether it has been imported or not."""
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         patch.setitem(sys.modules, name, None)

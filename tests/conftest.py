@@ -8,7 +8,7 @@ import pytest
 
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
-# What the frameworks themselves warn of, and we cannot help.
+# Warnings of the frameworks themselves, which we cannot prevent.
 THEIR_OWN = (
     # PyTorch Lightning
     ".*does not have many workers.*",
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only a full run has."""
+    """Deselect the tests that run only in a full run."""
     if config.getoption("--full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full")]
@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether all seeds are wanted, not the few of a quick run."""
+    """Whether to use all seeds instead of the few of a quick run."""
     return bool(request.config.getoption("--full"))
 
 
@@ -76,13 +76,13 @@ def _their_own_warnings() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def driver_library(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDriver:
-    """The simulated NVIDIA driver; one process can load one alone."""
+    """The simulated NVIDIA driver; a process can load only one."""
     return SimulatedDriver(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture
 def driver(driver_library: SimulatedDriver) -> Iterator[SimulatedDriver]:
-    """A simulated NVIDIA driver with one GPU of 90 W whose counter refreshes every 100 ms; the test may start it anew."""
+    """A simulated NVIDIA driver with one GPU of 90 W whose counter refreshes every 100 ms; the test may restart it."""
     driver_library.start()
     yield driver_library
     driver_library.end()

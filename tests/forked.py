@@ -1,8 +1,8 @@
-"""Programs in processes that are forked from one which has imported what they need, so that none imports it anew.
+"""Run programs in processes forked from one that has already imported their modules.
 
 Importing a framework takes seconds of a core, forking milliseconds. The forked process runs the program as its ``__main__``
-and ends as an interpreter ends, with exit handlers and by signals. The parent only imports: what a framework starts with its
-first operation, threads among it, is started in each forked process.
+and ends like an interpreter, with exit handlers, or by a signal. The parent only imports: anything that a framework starts at
+its first operation, such as threads, is started in each forked process.
 """
 
 import atexit
@@ -52,19 +52,19 @@ class Forked:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Its standard output so far."""
         return self._output.read_text(encoding="utf-8")
 
     @property
     def errors(self) -> str:
-        """What it has written to the standard error so far."""
+        """Its standard error so far."""
         return self._errors.read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill it where it still runs."""
+        """Kill it if it still runs."""
         if self._code is None:
             with suppress(ProcessLookupError):
                 self.send_signal(signal.SIGKILL)
@@ -75,7 +75,7 @@ class Forked:
         os.kill(self.pid, number)
 
     def wait_for(self, line: str, times: int = 1, timeout: float = 300) -> None:
-        """Wait until it has printed a line so many times."""
+        """Wait until it has printed a line this many times."""
         end = monotonic() + timeout
         while self.output.splitlines().count(line) < times:
             running = not select.select([self._ended], [], [], 0)[0]
@@ -84,12 +84,12 @@ class Forked:
             sleep(_POLL_S)
 
     def wait(self, timeout: float = 300) -> int:
-        """Wait for its end, and return its exit status; of a signal, the negative number."""
+        """Wait for its end, and return its exit status; the negative number of the signal if a signal ended it."""
         if self._code is None:
             try:
                 self._code = self._read_number(timeout)
             except TimeoutError:
-                self.send_signal(signal.SIGABRT)  # its fault handler writes where it hangs
+                self.send_signal(signal.SIGABRT)  # its fault handler prints where it hangs
                 self._code = self._read_number(10)
                 raise AssertionError(self.errors) from None
             os.close(self._ended)
@@ -97,10 +97,10 @@ class Forked:
 
 
 class Warm:
-    """A process that has imported modules, and from which others are forked."""
+    """A process that has imported modules, from which others are forked."""
 
     def __init__(self, folder: Path, *modules: str, environment: Mapping[str, str] | None = None) -> None:
-        """Import the modules in it, in this environment; what the programs print is written into the folder."""
+        """Import the modules in this environment; the output of the programs is written into the folder."""
         self._folder = folder
         self._socket, theirs = socket.socketpair()
         command = [sys.executable, "-P", __file__, str(theirs.fileno()), *modules]
@@ -120,8 +120,8 @@ class Warm:
         Args:
             arguments: Its path, and its arguments.
             folder: Its working directory.
-            libraries: Shared libraries to load before it begins, which ``LD_LIBRARY_PATH`` names to a fresh process.
-            environment: Further variables; a ``PYTHONPATH`` among them is searched first.
+            libraries: Shared libraries to load before it begins, which a new process would find by ``LD_LIBRARY_PATH``.
+            environment: Additional variables; a ``PYTHONPATH`` among them is searched first.
         """
         output, errors = (Path(tempfile.mkstemp(dir=self._folder, suffix=suffix)[1]) for suffix in (".out", ".err"))
         order = {
@@ -138,20 +138,20 @@ class Warm:
         return Forked(ended, output, errors)
 
     def run(self, *arguments: object, folder: Path, timeout: float = 300, status: int = 0, **options: Any) -> Forked:
-        """Run a program to its end, which has to have this exit status."""
+        """Run a program to its end, and check its exit status."""
         with self.start(*arguments, folder=folder, **options) as forked:
             assert forked.wait(timeout) == status, forked.output + forked.errors
             return forked
 
     def close(self) -> None:
-        """Let it end."""
+        """End the process."""
         self._socket.close()
         self._process.wait()
 
 
 @contextmanager
 def warm(folder: Path, *modules: str, environment: Mapping[str, str] | None = None) -> Iterator[Warm]:
-    """Keep a process that has imported these modules."""
+    """Provide a process that has imported these modules, until the body ends."""
     process = Warm(folder, *modules, environment=environment)
     try:
         yield process
@@ -160,7 +160,7 @@ def warm(folder: Path, *modules: str, environment: Mapping[str, str] | None = No
 
 
 def programs_environment(**variables: str) -> dict[str, str]:
-    """Return the environment of this process for programs that import the tests' own helpers, with further variables."""
+    """Return the environment of this process for programs that import the tests' own helpers, with additional variables."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **variables}
 
@@ -175,8 +175,8 @@ def _next_program(orders: socket.socket) -> Sequence[str]:
         data, files, _, _ = socket.recv_fds(orders, 1 << 20, 1)
         _collect(os.WNOHANG if data else 0)
         if not data:
-            os._exit(0)  # nobody wants any more
-        # One process in between notes how the program ends; this one collects it, so that the time of all is its parents', too.
+            os._exit(0)  # there are no more orders
+        # A process in between writes the exit status; this process collects it, so that its parent gets the CPU time of all.
         if os.fork():
             os.close(files[0])
             continue
@@ -199,7 +199,7 @@ def _collect(options: int) -> None:
 
 
 def _begin(order: Mapping[str, Any]) -> Sequence[str]:
-    """Let this process be as a fresh one, and return the program with its arguments."""
+    """Make this process like a new one, and return the program with its arguments."""
     for name, number in (("output", 1), ("errors", 2)):
         file = os.open(order[name], os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
@@ -207,7 +207,7 @@ def _begin(order: Mapping[str, Any]) -> Sequence[str]:
     os.chdir(order["folder"])
     os.environ.update(order["environment"])
     sys.path[:0] = filter(None, order["environment"].get("PYTHONPATH", "").split(os.pathsep))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started the tests ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the parent of the tests ignores it
     for library in order["libraries"]:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     sys.argv = order["arguments"]
@@ -219,14 +219,14 @@ def _main() -> Sequence[str]:
     for module in sys.argv[2:]:
         import_module(module)
     faulthandler.enable()
-    gc.freeze()  # what is imported lives on: no forked process looks through it, or copies it by that
+    gc.freeze()  # forked processes do not collect the imported objects, and so do not copy their memory
     return _next_program(orders)
 
 
 def _run(program: str) -> None:
-    """Run a program, and end as an interpreter does, but leave all modules as they are: clearing them would copy them."""
+    """Run a program, and end as an interpreter does, but without clearing the modules, which would copy their memory."""
     runpy.run_path(program, run_name="__main__")
-    threading._shutdown()  # type: ignore[attr-defined] # as the interpreter does it: the other threads go on to their end
+    threading._shutdown()  # type: ignore[attr-defined] # as the interpreter does: wait for the other threads to end
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Hide packages that are installed: hidden.py PACKAGE,... SCRIPT ARGUMENT... runs a script as if they were not.
+"""Hide installed packages: hidden.py PACKAGE,... SCRIPT ARGUMENT... runs a script as if they were not installed.
 
-One environment has every framework; what works without some of them is tested in processes that cannot find these.
+One environment has every framework; features that work without some of them are tested in processes that cannot find these.
 """
 
 import runpy
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class _Finder:
-    """Another finder, for all packages but some; it finds neither their modules nor their versions."""
+    """A wrapper of a finder that hides some packages: it finds neither their modules nor their versions."""
 
     def __init__(self, finder: Any, packages: Iterable[str]) -> None:
         self._finder = finder
@@ -39,19 +39,19 @@ class _Finder:
 
 
 def hide(packages: Iterable[str]) -> None:
-    """Let this process find none of these packages, of which it has imported none yet."""
+    """Hide these packages, none of which may have been imported, from this process."""
     packages = list(packages)
     imported = sorted({name.partition(".")[0] for name in sys.modules} & set(packages))
     assert not imported, f"{imported} have been imported already"
     with suppress(ImportError):
-        import_module("importlib_metadata")  # it adds a finder of its own, when it is first imported
+        import_module("importlib_metadata")  # it adds its own finder when it is first imported
     for place, finder in enumerate(sys.meta_path):
         if finder is PathFinder or hasattr(finder, "find_distributions"):
             sys.meta_path[place] = _Finder(finder, packages)
 
 
 def show(packages: Iterable[str]) -> None:
-    """Let this process find these again."""
+    """Make this process find these packages again."""
     for finder in sys.meta_path:
         if isinstance(finder, _Finder):
             finder.show(packages)

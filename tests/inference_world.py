@@ -1,4 +1,4 @@
-"""A machine whose power is known, in virtual time: the real bench and the real ledger, over a simulated meter."""
+"""A machine with known power in simulated time: the real bench and the real ledger, with a simulated meter."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ CALL_S = 0.04
 
 
 class World:
-    """One device, its counter refreshed on a grid; the calls draw power that varies from block to block and call to call."""
+    """One device whose counter refreshes on a grid; the power of the calls varies from block to block and from call to call."""
 
     def __init__(self, seed: int, *, noise: float = 0.03, refresh_s: float = 0.1) -> None:
         self._rng = random.Random(seed)
@@ -35,12 +35,12 @@ class World:
         self.bench = MeterBench(self, lambda: refresh_s, self.clock, self.sleep)
 
     def sleep(self, seconds: float) -> None:
-        """Rest; the block that follows draws a little more or less than the last one."""
+        """Idle; the following block uses slightly more or less power than the last one."""
         self._level = self._rng.gauss(1, self._noise)
         self._spend(seconds, IDLE_WATTS)
 
     def call(self, samples: int, cost: float) -> Callable[[], int]:
-        """Return a call that takes, on the average, ``cost`` times as much energy as one whose cost is 1."""
+        """Return a call that uses, on average, ``cost`` times the energy of a call with cost 1."""
 
         def call() -> int:
             self._spend(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost * self._level)
@@ -75,7 +75,7 @@ class World:
 def measured(
     world: World, costs: dict[str, float], *, samples: int = 4, relative_width: float = 0.05, max_seconds: float = 600.0
 ) -> Measured:
-    """Measure calls of these costs."""
+    """Measure calls with these costs."""
     cases = [Case(name, lambda cost=cost: world.call(samples, cost)) for name, cost in costs.items()]
     return measure_cases(
         cases, world.bench, relative_width=relative_width, max_seconds=max_seconds, seed=0, progress=lambda _: None

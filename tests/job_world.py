@@ -1,4 +1,4 @@
-"""What a process of a job has in the tests, a simulated GPU of its own and its host's processor, and what is then true."""
+"""Simulated devices of a job's processes, each with its own GPU and its host's processor, and their true energy."""
 
 import ctypes
 import json
@@ -25,33 +25,33 @@ GPU_WATTS = (100.0, 300.0, 200.0, 400.0)
 CPU_WATTS = 50.0
 REST_WATTS = 0.1
 REFRESH_S = 0.02
-"""A counter of whole mJ shows each refresh, at rest as well: its refreshes are learned before the work begins."""
+"""A counter in whole mJ shows each refresh even when idle, so that its refreshes are learned before the work begins."""
 REST_S = 0.2
-"""Between the ends of the run and the work there are reads of the counters, even where some are late."""
+"""The counters are read between the ends of the run and the work, even if some reads are late."""
 PROCESSOR = "scripted:package-0"
 
 
 def gpu(number: int, host: str = "") -> str:
-    """Return the id of a simulated GPU, in a record of several hosts with the host."""
+    """Return the id of a simulated GPU, with the host as in a record of several hosts."""
     return f"nvml:GPU-{number:08}-0000-0000-0000-000000000000{host}"
 
 
 class Place:
-    """What a process sees: GPUs of the simulated driver, each with watts of its own, and its host's processor.
+    """The devices of a process: GPUs of the simulated driver, each with its own power, and its host's processor.
 
-    They draw next to nothing before the work and after it, so that what was drawn is known whenever the run began and ended.
-    For a process that ends in the middle of its work it is known from watts that never changed.
+    They use almost no power before and after the work, so that their energy does not depend on when the run begins and ends.
+    For a process that ends in the middle of its work, the power is constant instead, and the energy is known from it.
     """
 
     def __init__(self, *, steady: bool = False) -> None:
-        """Have a processor; ``steady`` says that the watts never change."""
+        """Create the processor; with ``steady``, the power is constant."""
         self._steady = steady
         self._cpu = PowerCurve(monotonic_clock, CPU_WATTS if steady else REST_WATTS)
         device = Device(PROCESSOR, "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
         self.processor = ScriptedBackend([ScriptedCounter(self._cpu, monotonic_clock, REFRESH_S, device=device)])
 
     def see(self, gpus: Sequence[int], refresh_s: float = REFRESH_S) -> None:
-        """Let this process see these GPUs; their counters refresh so often."""
+        """Make these GPUs visible to this process, with this refresh period of their counters."""
         self._gpus = gpus
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         driver = self._driver()
@@ -60,7 +60,7 @@ class Place:
             driver.sim_set_refresh(number, round(refresh_s * NS_PER_S), 0, 0)
 
     def backends(self, gpus: Sequence[int]) -> list[Any]:
-        """Let this process see these GPUs, and return where its devices are found."""
+        """Make these GPUs visible to this process, and return the backends of its devices."""
         self.see(gpus)
         return [NvmlBackend(), self.processor]
 
@@ -73,7 +73,7 @@ class Place:
             self._set(GPU_WATTS, CPU_WATTS)
 
     def rest(self, folder: Path, rank: int) -> None:
-        """End the work, some time before the run ends, and leave what it drew."""
+        """End the work, some time before the run ends, and write its true energy into the folder."""
         if not self._steady:
             self._set([REST_WATTS] * len(GPU_WATTS), REST_WATTS)
         found = {device: joules - self._began[device] for device, joules in self._drawn().items()}
@@ -100,7 +100,7 @@ class Place:
 
 
 def drawn(folder: Path, ranks: Sequence[int] = (0, 1)) -> dict[str, float]:
-    """Return what each device drew while these processes worked; the first that sees a device measures it."""
+    """Return the true energy of each device during the work; the first process that sees a device measures it."""
     found: dict[str, float] = {}
     for rank in ranks:
         found = json.loads((folder / f"drawn-{rank}.json").read_text("utf-8")) | found
@@ -108,18 +108,18 @@ def drawn(folder: Path, ranks: Sequence[int] = (0, 1)) -> dict[str, float]:
 
 
 def truth(record: RunRecord) -> dict[str, float]:
-    """Return what each device drew whose watts never changed, of two processes with a GPU each: its watts for its time."""
+    """Return the true energy of the devices of two processes with one GPU each, if the power is constant: power x time."""
     seconds = [rank.seconds for rank in record.ranks]
     return {gpu(0): GPU_WATTS[0] * seconds[0], PROCESSOR: CPU_WATTS * seconds[0], gpu(1): GPU_WATTS[1] * seconds[1]}
 
 
 def joules(record: RunRecord) -> dict[str, float]:
-    """Return what each device drew by the record."""
+    """Return the energy of each device in the record."""
     return {device.id: device.joules for device in record.devices if device.joules is not None}
 
 
 def check_truth(record: RunRecord, drawn: dict[str, float]) -> None:
-    """Check that a job's joules are what was drawn, to 0.1 %, or to 10 ms, as a busy machine stamps no read more exactly."""
+    """Check a job's energy against the truth, to 0.1 % or to 10 ms, the accuracy of the timestamps on a busy machine."""
     found = joules(record)
     assert found.keys() == drawn.keys()
     for device, watts in ((gpu(0), GPU_WATTS[0]), (gpu(1), GPU_WATTS[1]), (PROCESSOR, CPU_WATTS)):
@@ -137,14 +137,14 @@ def start(
     options: Sequence[str] = (),
     **extra: str,
 ) -> "subprocess.Popen[str]":
-    """Start a process of Python, behind this command and with these options, that has a simulated driver."""
+    """Start a Python process with a simulated driver, with this command before it and these options."""
     environment = programs_environment(**{**driver, "OMP_NUM_THREADS": "1", **extra})
     command = [*before, sys.executable, *options, script, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def free_port() -> str:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return str(found.getsockname()[1])
@@ -153,9 +153,9 @@ def free_port() -> str:
 def start_ranks(
     program: Warm, script: Path, driver: SimulatedDriver, folder: Path, *args: object, ranks: int = 2, nodes: int = 1
 ) -> list[Forked]:
-    """Start the processes of a job as torchrun does, with the variables by which torch's process groups find each other.
+    """Start the processes of a job as torchrun does, with the environment variables of torch's process groups.
 
-    Each sees the simulated GPUs of :data:`GPU_WATTS`, and is given the folder before its other arguments.
+    Each has the simulated GPUs of :data:`GPU_WATTS`, and the folder as the first argument.
     """
     job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(ranks * nodes), "GLOO_SOCKET_IFNAME": "lo"}
     processes = []
@@ -168,14 +168,14 @@ def start_ranks(
 
 
 def wait(process: Forked, code: int | None = 0) -> str:
-    """Wait for a process that ends with this code, None for any but 0, and return what it printed."""
+    """Wait for a process that ends with this code (None: any but 0), and return its output."""
     found = process.wait()
     assert found != 0 if code is None else found == code, f"exit status {found}: {process.output}{process.errors}"
     return process.output
 
 
 def end(process: "subprocess.Popen[str]", code: int | None = 0) -> str:
-    """Wait for a process that ends with this code, None for any but 0, and return what it said."""
+    """Wait for a process that ends with this code (None: any but 0), and return its output."""
     try:
         output, _ = process.communicate(timeout=150)
     finally:

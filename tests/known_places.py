@@ -1,6 +1,6 @@
-"""Places of every kind, and the intensities that the tables of codecarbon 3.3.2 give them."""
+"""Places of every kind, and their intensities in the tables of codecarbon 3.3.2."""
 
-# What somebody names; the place's code; g CO2e per kWh; what that counts; the year of the figure.
+# The location given by the user; the place's code; g CO2e per kWh; what that includes; the year of the figure.
 PLACES = [
     ("Germany", "DEU", 380.95, "lifecycle", 2023),
     ("gb", "GBR", 237.589, "lifecycle", 2023),

@@ -1,4 +1,4 @@
-"""How late the threads of a test are, where others use the machine, too."""
+"""Measure how late the threads of a test are on a machine that others also use."""
 
 import threading
 from time import perf_counter, sleep
@@ -8,9 +8,9 @@ _STEP_S = 0.002
 
 
 class Lateness:
-    """The longest that a thread of this process overslept within a `with` block, in s: no read is stamped more exactly.
+    """The longest time that a thread of this process overslept within a `with` block, in s: the error of the reads' timestamps.
 
-    On an idle machine it is below a millisecond; a tolerance grows by it, not by what a busy machine might need.
+    On an idle machine it is below a millisecond. Tolerances increase by it, rather than by a fixed margin for busy machines.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A training in several processes for the tests to start: each has a GPU of its own, of other watts than the others."""
+"""A training in several processes for the tests to start: each has its own GPU, whose power differs from the others'."""
 
 import argparse
 import ctypes
@@ -46,14 +46,14 @@ class Linear(pl.LightningModule):
         return self.layer(batch[0])
 
     def configure_model(self) -> None:
-        """Leave the model whole; a strategy that splits models asks for this."""
+        """Leave the model as it is; a strategy that splits models requires this method."""
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 class Place(pl.Callback):
-    """Give the process a GPU and its host a processor, work at its own pace, and die where it is told to."""
+    """Give the process a GPU and its host a processor, set its pace, and kill it at the batch given by the options."""
 
     def __init__(self, options: Any, place: job_world.Place) -> None:
         self.options, self.place = options, place
@@ -88,7 +88,7 @@ class Place(pl.Callback):
 
 
 class Keys(pl.Callback):
-    """Leave what was logged."""
+    """Write the logged metrics into a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Keys(pl.Callback):
 
 
 def be_on(host: str, identity: Path) -> None:
-    """Go on as on another host: with a name and an identity of its own, seen by this process alone."""
+    """Continue as on another host, with a name and an identity that only this process sees."""
     unshare = ctypes.CDLL(None, use_errno=True).unshare
     assert unshare(_NEW_MOUNTS | _NEW_HOST_NAME) == 0, os.strerror(ctypes.get_errno())
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)

@@ -46,7 +46,7 @@ def module(package: str = "pytorch_lightning") -> Any:
 
 
 def trainer(folder: Path, callbacks: Any, package: str = "pytorch_lightning", **options: Any) -> Any:
-    """Return a quiet trainer on the processor."""
+    """Return a trainer on the processor that prints nothing."""
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "max_epochs": 2,

@@ -1,4 +1,4 @@
-"""Devices whose energy is known, however late a busy machine does the work: steady power, and power in pulses."""
+"""Devices whose energy is known even if a busy machine does the work late: constant power, and power in pulses."""
 
 import time
 
@@ -6,35 +6,35 @@ from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.curves import refreshed
 
-IDLE_WATTS = 0.1  # a counter that stands still is not trusted
+IDLE_WATTS = 0.1  # a counter that does not change counts as frozen
 _PERIOD_S = 0.02
 _LONGEST_S = 60
 
 
 def steady(watts: float) -> ScriptedBackend:
-    """Return the backend of a device that always draws these watts."""
+    """Return the backend of a device with constant power."""
     return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=_PERIOD_S)])
 
 
 class Pulses:
-    """A curve of power that is drawn for some time after an instant, however long that takes; else next to none."""
+    """A power curve with pulses of a fixed length, however long the work takes; almost no power between them."""
 
     def __init__(self, watts: float) -> None:
-        """Draw these watts in pulses, and next to nothing from now until the first."""
+        """Set the power of the pulses; until the first one there is almost no power."""
         self._watts = watts
         self._made_ns = monotonic_clock()
         self._begins: list[int] = []
         self._lengths: list[int] = []
 
     def work(self, seconds: float) -> None:
-        """Draw power for so long from now on, and wait until then at least; what was drawn before has ended."""
+        """Start a pulse of this length now, and wait at least until it ends."""
         self._begins.append(monotonic_clock())
         self._lengths.append(round(seconds * NS_PER_S))
         time.sleep(seconds)
 
     def watts(self, time_ns: int) -> float:
         """Return the power in W at an instant."""
-        pulses = zip(self._begins, self._lengths, strict=False)  # another thread adds some
+        pulses = zip(self._begins, self._lengths, strict=False)  # another thread may be adding one
         return IDLE_WATTS + self._watts * any(0 <= time_ns - begin < length for begin, length in pulses)
 
     def joules(self, time_ns: int) -> float:
@@ -45,10 +45,10 @@ class Pulses:
 
 
 class PulseCounter(ScriptedCounter):
-    """A counter that knows of which instant its last reading was."""
+    """A counter that records the instant of its last reading."""
 
     def __init__(self, pulses: Pulses) -> None:
-        """Count the joules of these pulses."""
+        """Count the energy of these pulses."""
         super().__init__(pulses, monotonic_clock, period_s=_PERIOD_S)
         self._read_ns = 0
 
@@ -60,7 +60,7 @@ class PulseCounter(ScriptedCounter):
         return joules
 
     def wait_for_a_reading(self) -> None:
-        """Wait until the counter has been read after all that was drawn."""
+        """Wait until the counter has been read after the last pulse."""
         now = monotonic_clock()
         while self._read_ns < now:
             assert monotonic_clock() < now + _LONGEST_S * NS_PER_S

@@ -1,6 +1,6 @@
-"""Importing this hides what Lightning and TensorBoard import where it is installed, and do not need.
+"""Importing this hides packages that Lightning and TensorBoard import if they are installed, but do not need.
 
-The process then shows that it is not needed, and starts sooner.
+The tests then show that they are not needed, and the process starts sooner.
 """
 
 from hidden import hide

@@ -1,4 +1,4 @@
-"""Importing this hides what the Trainer and TensorBoard import where it is installed, and do not need."""
+"""Importing this hides packages that the Trainer and TensorBoard import if they are installed, but do not need."""
 
 from hidden import hide
 

@@ -1,4 +1,4 @@
-"""Another codecarbon than the one of the environment, for as long as a test runs."""
+"""Replace the installed codecarbon during a test."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from ml_energy_callbacks.carbon import places
 
 @contextmanager
 def installed(site: Path, release: str | None) -> Iterator[Path]:
-    """Have the codecarbon of this folder be the installed one, of a release or of an unknown one, and give its data."""
+    """Make this folder's codecarbon the installed one, with this release or an unknown one, and yield its data folder."""
     if release is not None:
         metadata = site / f"codecarbon-{release}.dist-info" / "METADATA"
         metadata.parent.mkdir(parents=True)

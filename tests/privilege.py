@@ -1,4 +1,4 @@
-"""A user who is not root, for what root alone may read."""
+"""Run as a user other than root, to test files that only root may read."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def unprivileged(folder: Path) -> Iterator[None]:
-    """Be a user who may not read what root alone may."""
+    """Run the body as a user who may not read files that only root may read."""
     for parent in (folder, *folder.parents):
         if parent.owner() == "root" and parent != parent.parent and os.geteuid() == 0:
             parent.chmod(parent.stat().st_mode | 0o055)

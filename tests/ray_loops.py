@@ -1,4 +1,4 @@
-"""What the workers of Ray Train run, on simulated hardware."""
+"""The loops that the workers of Ray Train run, on simulated hardware."""
 
 import json
 import tempfile
@@ -20,16 +20,16 @@ from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
 
 CPU, GPU = "scripted:cpu", "scripted:gpu-{rank}"
 WATTS = {CPU: 40.0, GPU.format(rank=0): 100.0, GPU.format(rank=1): 160.0}
-_REST_WATTS = 0.01  # so that some ms more or less at the ends of a run change nothing
+_REST_WATTS = 0.01  # so that some ms more or less at the start and the end of a run make no difference
 _PERIOD_S = 0.02
 _RESOLUTION_J = 1e-6
-"""Each refresh is seen, at rest as well: the refreshes are learned before the work begins."""
+"""The counters show each refresh even when idle, so that their refreshes are learned before the work begins."""
 _REST_S = 15 * _PERIOD_S
-"""Between the ends of the run and the work there are reads of the counters, even where some are late."""
+"""The counters are read between the ends of the run and the work, even if some reads are late."""
 
 
 class Hardware:
-    """The host's processor, which both workers see, and the GPU of the one that asks; they draw power while it trains."""
+    """The host's processor, which both workers see, and the GPU of this worker; they use power while it trains."""
 
     name = "scripted"
 
@@ -52,7 +52,7 @@ class Hardware:
             curve.set(WATTS[name])
 
     def rest(self, folder: Path) -> None:
-        """End the work, some time before the run ends, and leave in a folder what the devices have used in truth."""
+        """End the work, some time before the run ends, and write the devices' true energy into a folder."""
         for curve in self._curves.values():
             curve.set(_REST_WATTS)
         joules = {name: curve.joules() - self._began[name] for name, curve in self._curves.items()}
@@ -91,8 +91,8 @@ def plain(hardware: Hardware) -> None:
 
 
 def lightning(config: dict[str, Any]) -> None:
-    """Fit with Lightning; what reports to Ray comes before the callback that measures."""
-    hide(["tensorflow"])  # TensorBoard's writer would import it, and needs none
+    """Fit with Lightning; the callback that reports to Ray comes before the one that measures."""
+    hide(["tensorflow"])  # TensorBoard's writer would import it, but does not need it
     import lightning.pytorch as pl  # noqa: PLC0415 - a worker's alone
     import ray.train.lightning as ray_lightning  # noqa: PLC0415
     from lightning_models import loader, module  # noqa: PLC0415
@@ -122,6 +122,6 @@ def lightning(config: dict[str, Any]) -> None:
 
 
 def both(config: dict[str, Any]) -> None:
-    """Run one after the other: most of the time is that of starting the workers."""
+    """Run one after the other, because starting the workers takes most of the time."""
     plain(Hardware())
     lightning(config)

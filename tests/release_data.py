@@ -1,8 +1,8 @@
-"""Generate the package's tables from the codecarbon that is installed, and list what another release changed.
+"""Generate the package's tables from the installed codecarbon, and list the changes of another release.
 
     python tests/release_data.py [--countries country-codes.csv]
 
-``--countries`` generates the names of countries, too: from ``data/country-codes.csv`` of
+``--countries`` also generates the names of countries, from ``data/country-codes.csv`` of
 https://github.com/datasets/country-codes.
 """
 
@@ -66,7 +66,7 @@ LICENCES: Mapping[str, Mapping[str, str]] = {
         "years": "as published when the release was made",
     },
 }
-"""What codecarbon's files do not say about each of them."""
+"""Properties of the tables that codecarbon's files do not state."""
 
 MORE_NAMES: Mapping[str, Sequence[str]] = {
     "BIH": ["Republic of Bosnia and Herzegovina"],
@@ -103,7 +103,7 @@ MORE_NAMES: Mapping[str, Sequence[str]] = {
 
 
 def changes(ours: Table[Any], theirs: Table[Any]) -> list[str]:
-    """Return the rows in which two tables differ, one line each: what was, and what is now."""
+    """Return the rows in which two tables differ, one line each, with the old and the new values."""
     before, now = dict(_figures(ours.rows)), dict(_figures(theirs.rows))
     found = [] if ours.source == theirs.source else [f"source: {ours.source!r} -> {theirs.source!r}"]
     for key in dict.fromkeys([*before, *now]):
@@ -114,7 +114,7 @@ def changes(ours: Table[Any], theirs: Table[Any]) -> list[str]:
 
 
 def _figures(rows: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a row is about, and what it says."""
+    """Yield the key and the values of each row."""
     for row in rows:
         if isinstance(row, Processors):
             yield from ((name, f"{row.watts:g} W") for name in row.names)
@@ -150,7 +150,7 @@ def read_names(path: Path) -> list[list[Any]]:
 
 
 def _forms(name: str) -> Iterator[str]:
-    """Yield a name without its article, and "X (Y of)" as "X", "X, Y of" and "Y of X" too."""
+    """Yield a name without its article, and "X (Y of)" also as "X", "X, Y of" and "Y of X"."""
     plain = " ".join(name.split()).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     name = plain.removesuffix(" *").removesuffix(" (the)").removeprefix("the ")
     if not name:

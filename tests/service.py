@@ -1,4 +1,4 @@
-"""A web service on this machine, for the tests to script."""
+"""A web service on this machine whose answers the tests set."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Service:
-    """A server whose answers are set: status, body, and how long it is silent before."""
+    """A server with a given answer: status, body, and a delay before it."""
 
     def __init__(self) -> None:
         self.status, self.body, self.silence_s = 200, "{}", 0.0
@@ -30,7 +30,7 @@ class Service:
                 self.wfile.write(service.body.encode())
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -39,7 +39,7 @@ class Service:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Answer nothing before the body has ended."""
+        """Do not answer until the body has ended."""
         self._answering.clear()
         try:
             yield

@@ -1,4 +1,4 @@
-"""A training loop in a simulated power world: waits and computes of varying length and power, under a manual clock."""
+"""A simulated training loop: waits and computations of varying length and power, under a manual clock."""
 
 import random
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ WAIT_WATTS, COMPUTE_WATTS = 90.0, 420.0
 
 @dataclass
 class Outcome:
-    """What was measured and what was true."""
+    """The measured and the true values."""
 
     wait_joules: float
     wait_half_width: float
@@ -49,7 +49,7 @@ def simulate(
     interval_s: float = 0.05,
     latency_s: float = 0.0002,
 ) -> Outcome:
-    """Play one run and return what the core made of it."""
+    """Simulate one run, and return what was measured."""
     rng = random.Random(seed)
     clock = ManualClock()
     curve = PowerCurve(clock, WAIT_WATTS)

@@ -20,12 +20,12 @@ EPOCHS, BATCHES = 3, 10
 
 
 def samples(rank: int) -> int:
-    """Return the samples of a batch of this process."""
+    """Return the number of samples in a batch of this process."""
     return 4 + rank
 
 
 def train(meter: EnergyMeter, step: Any, rank: int, dies: int | None) -> dict[str, float]:
-    """Train, and return what is known at the end of the last epoch."""
+    """Train, and return the metrics at the end of the last epoch."""
     metrics: dict[str, float] = {}
     since = meter.point()
     for epoch in range(EPOCHS):
@@ -42,7 +42,7 @@ def train(meter: EnergyMeter, step: Any, rank: int, dies: int | None) -> dict[st
 
 
 def main() -> None:
-    """Train; leave what was told."""
+    """Train, and write the metrics into the folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--accelerate", action="store_true")

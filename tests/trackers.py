@@ -1,4 +1,4 @@
-"""Trackers without a network: their settings, proof that nothing leaves the machine, and readers of what they wrote."""
+"""Trackers without a network: their settings, a check that nothing leaves the machine, and readers of their files."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ os.environ.update(OFFLINE)
 
 @contextlib.contextmanager
 def listening_proxy() -> Iterator[tuple[Mapping[str, str], list[bytes]]]:
-    """Yield the environment in which every request goes to a proxy of ours, and what came there."""
+    """Yield the environment in which every request goes to a local proxy, and the requests that it received."""
     requests: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -43,7 +43,7 @@ def listening_proxy() -> Iterator[tuple[Mapping[str, str], list[bytes]]]:
 
 
 def refuse_the_network() -> None:
-    """Let every connection of this process to another machine fail, and every search for one."""
+    """Make every connection of this process to another machine fail, and every look-up of one."""
 
     def look(event: str, args: tuple[Any, ...]) -> None:
         if event == "socket.connect" and isinstance(args[1], tuple) and not args[1][0].startswith(("127.", "::1", "localhost")):
@@ -57,7 +57,7 @@ def refuse_the_network() -> None:
 
 
 class WandbRun(NamedTuple):
-    """A run of Weights & Biases: its configuration, its rows, and what its table of runs shows."""
+    """A run of Weights & Biases: its configuration, its rows, and its summary in the table of runs."""
 
     config: dict[str, Any]
     history: list[dict[str, Any]]
@@ -71,8 +71,8 @@ class WandbRun(NamedTuple):
 def read_wandb(folder: Path) -> WandbRun:
     """Return the one offline run below a folder.
 
-    The releases of wandb no longer bring a reader in Python, only the messages. A ``.wandb`` file is, after seven bytes, a log
-    as of LevelDB.
+    Releases of wandb no longer include a reader in Python, only the messages. A ``.wandb`` file is, after seven bytes, a log in
+    LevelDB's format.
     """
     from wandb.proto import wandb_internal_pb2 as messages  # noqa: PLC0415 - not every test environment has it
 
@@ -81,7 +81,7 @@ def read_wandb(folder: Path) -> WandbRun:
         records = [messages.Record.FromString(data) for data in _records(path.read_bytes())]
         if any(record.HasField("exit") for record in records):
             break
-        time.sleep(0.1)  # wandb's own process writes it, a little later on a busy machine
+        time.sleep(0.1)  # wandb's own process writes it, somewhat later on a busy machine
     run = WandbRun({}, [], {})
     for record in records:
         kind = record.WhichOneof("record_type")
@@ -100,7 +100,7 @@ def _items(items: Any) -> dict[str, Any]:
 
 _BLOCK = 32768
 _HEADER = struct.Struct("<IHB")
-"""Of a piece of a record: checksum, length, and which piece it is."""
+"""Header of a fragment of a record: checksum, length, and type of the fragment."""
 _WHOLE, _LAST = 1, 4
 
 
@@ -114,7 +114,7 @@ def _records(data: bytes) -> Iterator[bytes]:
             continue
         _, length, piece = _HEADER.unpack_from(data, at)
         at += _HEADER.size
-        if at + length > len(data):  # not whole yet
+        if at + length > len(data):  # not complete yet
             return
         record += data[at : at + length]
         at += length

@@ -1,4 +1,4 @@
-"""A small real model, data and Trainers of Hugging Face: random weights, nothing is loaded."""
+"""A small real model, data and Trainers of Hugging Face, with random weights and without downloads."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ TOKENS = 6
 
 
 def model() -> Any:
-    """Return a classifier of two layers of 32."""
+    """Return a classifier with two layers of width 32."""
     config = BertConfig(
         vocab_size=50,
         hidden_size=32,
@@ -45,7 +45,7 @@ class Sentences(Dataset[Any]):
 
 
 class AroundBatch(TrainerCallback):
-    """Calls functions when the data of a step of training are there, inside the step, and after it, with the step's index."""
+    """Calls functions when a training step's data have arrived, inside the step, and after it; the last two get its index."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AroundBatch(TrainerCallback):
 
 
 def paced(seconds: float) -> AroundBatch:
-    """Return a callback that makes each step take so long."""
+    """Return a callback that makes each step take this long."""
     return AroundBatch(inside=lambda _: time.sleep(seconds))
 
 
@@ -78,7 +78,7 @@ def trainer(
     kind: Any = Trainer,
     **options: Any,
 ) -> Any:
-    """Return a quiet Trainer on the processor, whose batches are of 4, and of 5 in evaluation."""
+    """Return a Trainer on the processor that prints nothing, with batches of 4 samples, and of 5 in evaluation."""
     defaults: dict[str, Any] = {
         "output_dir": str(folder),
         "use_cpu": True,

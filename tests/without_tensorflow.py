@@ -1,4 +1,4 @@
-"""Importing this hides TensorFlow from the process, which then is as where TensorFlow is not installed."""
+"""Importing this hides TensorFlow from the process, as if it were not installed."""
 
 from hidden import hide
 

@@ -1,4 +1,4 @@
-"""From raw values of a device to joules that only grow; pure."""
+"""Raw values of a device -> cumulative joules that never decrease; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.readings import Kind
 
 MAX_WATTS: Mapping[Kind, float] = {"cpu": 3e3, "dram": 1e3, "gpu": 5e3, "tpu": 2e3, "soc": 5e3, "board": 50e3}
-"""More than this no device of the kind draws: a counter that runs faster was reset or is broken. Our assumption: some times
-what the largest devices of 2025 are rated at (GPU 1.2 kW, superchip 2.7 kW, processor 0.5 kW)."""
+"""Upper bound on the power of one device of each kind in W: a counter that runs faster was reset or is broken. Our assumption:
+several times the rated power of the largest devices of 2025 (GPU 1.2 kW, superchip 2.7 kW, processor 0.5 kW)."""
 
 _FIRST_NS = NS_PER_S
-"""A counter's first change may hold the energy of a whole refresh period, of which little was seen: a second's, at most."""
+"""A counter's first change may include the energy of a whole refresh period before the first read; at most that of a second."""
 
 _LONG_NS = 10 * NS_PER_S
-"""A counter that was not read for so long may have wrapped more than once."""
+"""A counter that was not read for this long may have wrapped more than once."""
 
 _SHORTEST_NS = 50_000_000
-"""Two refreshes may be seen closer to each other than they were."""
+"""Least time assumed between two changes: two refreshes may be detected closer to each other than they happened."""
 
 Step = Literal["first", "normal", "wrapped", "reset"]
 
@@ -29,7 +29,7 @@ class EnergyCounter:
 
     Attributes:
         wrap_joules: Modulus of the counter in J, or None where it does not wrap.
-        max_watts: A difference that would take more than this, in W, is no energy.
+        max_watts: A difference that implies more power than this, in W, is not energy.
         joules: Sum of all differences so far, in J.
     """
 
@@ -41,10 +41,10 @@ class EnergyCounter:
     _changed_ns: int | None = None
 
     def advance(self, time_ns: int, value: float) -> Step:
-        """Take the next value and say what it was.
+        """Add the next value, and return how it relates to the previous one.
 
-        A counter that ran back was reset, unless it may wrap and the energy of a wrap would be plausible. After ``reset``
-        the joules since the previous value are unknown and were not added.
+        A counter that decreased was reset, unless it can wrap and the energy of a wrap is plausible. After ``reset``, the
+        joules since the previous value are unknown and are not added.
 
         Args:
             time_ns: Monotonic clock at the read.
@@ -56,7 +56,7 @@ class EnergyCounter:
             return "first"
         if value == before:
             return "normal"
-        # All that was drawn since the last change may come at once.
+        # All energy since the last change may be added at once.
         elapsed = max(unread, _FIRST_NS) if self._changed_ns is None else time_ns - self._changed_ns
         self._changed_ns = time_ns
         most = self.max_watts * max(elapsed, _SHORTEST_NS) / NS_PER_S
@@ -89,7 +89,7 @@ class PowerIntegral:
     _time_ns: int = 0
 
     def advance(self, time_ns: int, watts: float) -> Step:
-        """Take the next power and say what it was; after ``reset`` the time since the previous one was a gap.
+        """Add the next power, and return how it relates to the previous one; at ``reset``, the time between them is a gap.
 
         Args:
             time_ns: Monotonic clock at the read.

@@ -16,7 +16,7 @@ class Knot(NamedTuple):
         time_ns: Instant at which the counter was refreshed, monotonic clock.
         sigma_ns: Standard deviation of that instant.
         joules: Energy since the first reading of the device, in J.
-        starts: True where the energy since the knot before it is unknown: a new chain begins here.
+        starts: True if the energy since the previous knot is unknown: a new chain begins here.
     """
 
     time_ns: int
@@ -26,7 +26,7 @@ class Knot(NamedTuple):
 
 
 _FROZEN_NS = 5 * NS_PER_S
-"""A counter of a device that is on changes far more often; one that has not for so long is broken, and is not trusted."""
+"""A working counter of a device that is on changes far more often; one that does not change for this long is frozen."""
 
 
 class KnotFinder:
@@ -34,15 +34,15 @@ class KnotFinder:
 
     Attributes:
         grid: Its refresh instants.
-        silent: True while reads fail, or show a counter that does not change.
-        longest_gap_ns: What lies between two readings further apart than this is not known.
+        silent: True while reads fail or the counter does not change.
+        longest_gap_ns: The energy between two readings that are further apart than this is unknown.
         missing_ns: Time in which it could not be read, up to the last good reading.
-        resets: How often it jumped or began anew, so that energy is missing.
-        frozen: Whether its counter ever stood still for longer than a device that is on can be without a change.
+        resets: Number of times that the counter jumped or was reset, so that energy is missing.
+        frozen: Whether the counter was ever unchanged for longer than is possible while the device is on.
     """
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
-        """Begin without a reading; the device will be read every ``interval_s`` seconds or so."""
+        """Start without readings; the device is read about every ``interval_s`` seconds."""
         self.missing_ns = 0
         self.resets = 0
         self.frozen = False
@@ -50,7 +50,7 @@ class KnotFinder:
         self.start_chain(device, interval_s)
 
     def start_chain(self, device: Device, interval_s: float) -> None:
-        """Begin a chain of readings of the device as it is now: the way in which it is read may have changed."""
+        """Start a new chain of readings; the way in which the device is read may have changed."""
         self._device = device
         self._integrates = device.method == "power_integration"
         self.longest_gap_ns = max(NS_PER_S, round(3 * max(interval_s, device.min_interval_s) * NS_PER_S))
@@ -58,7 +58,7 @@ class KnotFinder:
         self._begin()
 
     def _begin(self) -> None:
-        """Forget the chain: what comes next is a first reading."""
+        """Clear the chain: the next reading is a first reading."""
         device = self._device
         period = 0.0 if self._integrates else device.update_period_s
         self._always_fresh = period is not None
@@ -78,12 +78,12 @@ class KnotFinder:
 
     @property
     def joules(self) -> float:
-        """All joules that were seen to pass, in J; what passed in a gap is not among them."""
-        earlier, counter = self._chain  # at once: another thread may ask
+        """Energy measured so far in J, without the energy used in gaps."""
+        earlier, counter = self._chain  # in one step, because another thread may read it
         return earlier + counter.joules
 
     def pause(self, now: int) -> list[Knot]:
-        """End the chain; return the knots that waited for a refresh that will not come."""
+        """End the chain; return the knots that were waiting for another refresh."""
         self.missing_ns = self.missing_at(now)
         knots = self._release(None)
         self._earlier_joules = self.joules
@@ -91,17 +91,17 @@ class KnotFinder:
         return knots
 
     def silent_since(self, now: int) -> int | None:
-        """Return the end of the last good reading (ns), where reads fail since, or none has ended for long; else None."""
+        """Return the end of the last good reading (ns) if reads have failed since, or none has ended for long; else None."""
         overdue = self._read_ns is not None and now - self._read_ns > self.longest_gap_ns
         return self._read_ns if self.silent or overdue else None
 
     def missing_at(self, now: int) -> int:
-        """Return the time without readings up to now (ns), a silence that goes on included."""
+        """Return the time without readings up to now (ns), including a gap that has not ended yet."""
         since = self.silent_since(now)
         return self.missing_ns + (0 if since is None else now - since)
 
     def add_reading(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
-        """Add a reading and return the knots that are certain with it, oldest first."""
+        """Add a reading and return the knots that it makes certain, oldest first."""
         value = self._believed(reading)
         if value is None:
             return []
@@ -115,7 +115,7 @@ class KnotFinder:
         self.missing_ns = self.missing_at(reading.started_ns)
         self.silent = False
         self._read_ns = reading.ended_ns
-        # Where each read is known to be fresh, an unchanged value means that no energy was used.
+        # If each read is known to be up to date, an unchanged value means that no energy was used.
         changed = self._always_fresh or value != self._value
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
@@ -137,7 +137,7 @@ class KnotFinder:
         return [*self._release(knot.time_ns), knot]
 
     def _release(self, third_ns: int | None) -> list[Knot]:
-        """Place the first reading's refresh one period before the second, as soon as a third shows the period."""
+        """Place the first reading's refresh one period before the second refresh, once a third one shows the period."""
         first_ns, second = self._first_ns, self._second
         self._first_ns = self._second = None
         if first_ns is None or second is None:
@@ -147,7 +147,7 @@ class KnotFinder:
         return [Knot(time_ns, second.sigma_ns * 2**0.5, 0.0, starts=True), second]
 
     def _believed(self, reading: Reading) -> float | None:
-        """Return the value where it can be believed; else note the silence and return None."""
+        """Return the value if it is plausible; else record the start of a gap and return None."""
         value = reading.value
         nonsense = value is not None and not (
             isfinite(value) and (not self._integrates or 0 <= value <= MAX_WATTS[self._device.kind])
@@ -167,7 +167,7 @@ class KnotFinder:
         return value
 
     def _restart(self, reading: Reading) -> list[Knot]:
-        """The energy since the last good reading is unknown, and the refreshes may have moved."""
+        """Restart the chain: the energy since the last good reading is unknown, and the refreshes may have shifted."""
         knots = self._release(None)
         missing = self.missing_ns + (reading.started_ns - self._read_ns if self._read_ns is not None else 0)
         self._earlier_joules = self.joules

@@ -1,7 +1,7 @@
 """Knots of a device's energy + time in each bucket -> joules of each bucket; pure.
 
-One :class:`Ledger` serves one device. It spreads the energy between two knots over what ran between them in proportion to
-fitted power x time, and so conserves every joule.
+One :class:`Ledger` serves one device. It divides the energy between two knots among the buckets that ran between them, in
+proportion to fitted power x time, so that every joule is conserved.
 """
 
 from collections import deque
@@ -23,10 +23,10 @@ WIDEST = 0.5
 """A split whose 95 % interval is wider than this share of the value is not reported."""
 
 _LEARNED = 100
-"""After so many intervals between refreshes, some seconds, a reading more changes little of what is known."""
+"""After this many intervals between refreshes, some seconds, one more reading changes the fit only slightly."""
 
 _MOST_WAITING = 64
-"""So many knots wait for a device to pass its edges; some seconds of readings."""
+"""Largest number of knots that wait until the device has reached its edges; some seconds of readings."""
 
 
 @dataclass(slots=True)
@@ -36,10 +36,10 @@ class Mark:
     Attributes:
         time_ns: The instant, monotonic clock.
         totals: Time in each bucket at that instant, in ns.
-        expected: Ids of the devices that are asked.
-        joules: Energy of each device inside the run up to the instant, by id, in J; filled in as the devices' refreshes
-            pass the instant, and never where a device's energy at the instant is not known.
-        gaps: How often each device's energy had been unknown for a while by then, by id.
+        expected: Ids of the devices whose energy is requested.
+        joules: Energy of each device inside the run up to the instant, by id, in J; set once the device has refreshed after
+            the instant, and never if its energy at the instant is unknown.
+        gaps: Number of gaps in each device's energy up to the instant, by id.
     """
 
     time_ns: int
@@ -66,14 +66,14 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What another thread may see of a ledger; never changed once made.
+    """State of a ledger for other threads; immutable.
 
     Attributes:
         time_ns: Instant of the last knot.
         totals: Time in each bucket there, in ns.
         joules: Energy of each bucket there, in J.
-        powers: Power of each bucket, for the time since; None where nothing passes any more.
-        stale_ns: Beyond its last knot, the energy is extrapolated for this long at most.
+        powers: Power of each bucket after that instant; None once the device is no longer read.
+        stale_ns: Longest time after the last knot for which the energy is extrapolated.
     """
 
     time_ns: int
@@ -85,14 +85,14 @@ class Published:
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
         """Return each bucket's joules at an instant after the last knot.
 
-        The time since the last knot is extrapolated with the fitted powers, but not for long: the power of a device that
-        cannot be read any more is unknown.
+        The energy since the last knot is extrapolated with the fitted powers, for ``stale_ns`` at most: the power of a device
+        that can no longer be read is unknown.
         """
         joules = [*self.joules, *[0.0] * (len(totals) - len(self.joules))]
         elapsed = now - self.time_ns
         if elapsed > 0 and self.powers is not None:
             passed = _passed(self.totals, totals)
-            # What a device turns out to have done before the last knot moves time from one bucket to another, and adds none.
+            # An edge that is resolved late moves time before the last knot from one bucket to another, but adds none.
             share = min(elapsed, self.stale_ns) / NS_PER_S / (sum(passed.values()) or 1.0)
             for bucket, seconds in passed.items():
                 joules[bucket] += seconds * share * self.powers(bucket)
@@ -104,15 +104,15 @@ class Ledger:
 
     Attributes:
         device: The device.
-        finder: Where its knots come from.
-        check: Its counter compared with its power, where it reports both.
+        finder: Derives the knots from the readings.
+        check: Comparison of the device's counter with its power, if it reports both.
         joules: Energy of each bucket up to the last knot, in J.
         published: The state for other threads; None before the first two knots.
     """
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
-        """Start an empty ledger of a device that will be read every ``interval_s`` seconds or so."""
-        # NumPy is behind it, which takes 0.1 s to import: when a meter starts, and not before.
+        """Start an empty ledger of a device that is read about every ``interval_s`` seconds."""
+        # Imported here because it imports NumPy, which takes 0.1 s: when a meter starts, not before.
         from ml_energy_callbacks.attribution.regression import PowerFit  # noqa: PLC0415
 
         self.device = device
@@ -125,7 +125,7 @@ class Ledger:
         self._alone: dict[int, tuple[float, float]] = {}
         self._marks: list[Mark] = []
         self._gaps = 0
-        # Knots that lie where a device's edges are not known yet.
+        # Knots after an edge whose time on the device is not known yet.
         self._waiting: deque[Knot] = deque()
         self._knot: Knot | None = None
         self._totals: list[float] = []
@@ -135,31 +135,31 @@ class Ledger:
         self._regularity: Regularity = "unknown"
 
     def reopen(self, device: Device, interval_s: float) -> None:
-        """Go on with the device as it was found this time, after a pause."""
+        """Continue after a pause, with the device as it was found this time."""
         self.device = device
         self.finder.start_chain(device, interval_s)
 
     @property
     def period_s(self) -> float | None:
-        """Learned period of the device's refreshes in s; None where none was learned."""
+        """Learned period of the device's refreshes in s; None if none was learned."""
         period = self.finder.grid.period_ns
         return self._period_s if period is None else period / NS_PER_S
 
     @property
     def jitter_s(self) -> float | None:
-        """How far refreshes stray from their grid in s; None where there is none."""
+        """Deviation of the refreshes from their grid in s; None if there is no grid."""
         jitter = self.finder.grid.jitter_ns
         return self._jitter_s if jitter is None else jitter / NS_PER_S
 
     @property
     def regularity(self) -> Regularity:
-        """What sort of refresh the device was last seen to have."""
+        """Regularity of the device's refreshes, as last known."""
         now = self.finder.grid.regularity
         return self._regularity if now == "unknown" else now
 
     @property
     def relative_uncertainty(self) -> float:
-        """Uncertainty of its energy as a share: the device's own, or how far its counter is off its power, if that is more."""
+        """Relative uncertainty of the energy: the device's own, or the difference of counter and power if that is larger."""
         difference = self.check.difference if self.check.suspicious else None
         return max(self.device.relative_uncertainty, abs(difference or 0.0))
 
@@ -170,15 +170,15 @@ class Ledger:
 
     @property
     def urgent(self) -> bool:
-        """Whether the next reading is waited for, or too little is known yet of the device."""
+        """Whether the next reading must be added at once: a mark waits for it, reads fail, or the fit has too little data."""
         return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent
 
     def add_mark(self, mark: Mark) -> None:
-        """Ask for the energy at an instant not before the last knot."""
+        """Request the energy at an instant that is not before the last knot."""
         self._marks.append(mark)
 
     def add_readings(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
-        """Add readings, oldest first, each with the power reported then, and when; refresh the timeline's reader before."""
+        """Add readings, oldest first, each with a power reading (ns, W) or None; refresh the timeline's reader before."""
         for reading, power in held:
             self._waiting += self.finder.add_reading(reading)
             if self.finder.silent:
@@ -192,7 +192,7 @@ class Ledger:
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: the energy until the next reading is not attributed."""
         self.check.pause()
-        # What a device drew after its last good reading is not known.
+        # The energy after the last good reading is unknown.
         end = self.finder.silent_since(now) or now
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
         self._waiting += self.finder.pause(now)
@@ -218,8 +218,8 @@ class Ledger:
         before = self._knot
         if before is not None and knot.time_ns <= before.time_ns:
             if not knot.starts:
-                return  # two estimates of one refresh: its energy comes with the next
-            # A counter that was reset was refreshed, as far as is known, before the last refresh of the old one.
+                return  # two estimates of one refresh: the next knot includes its energy
+            # By its bounds, the first refresh after a reset may lie before the last refresh before it.
             knot = knot._replace(time_ns=before.time_ns)
         if before is not None and knot.starts:
             self._gaps += 1
@@ -229,9 +229,9 @@ class Ledger:
         self._knot, self._totals, self._bucket = knot, totals, bucket
 
     def _publish(self, timeline: TimelineReader) -> None:
-        """Tell what is known up to the last knot, though what ran before one that waits may yet turn out to be otherwise."""
+        """Publish the state up to the last knot; before a waiting knot, the time in each bucket is provisional."""
         before, early, joules = self._knot, self._totals, self.joules[:]
-        unbroken = True  # beyond a gap, marks wait until it is known which of them lie in it
+        unbroken = True  # after a gap, marks wait until it is known which of them lie in it
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
             joules += [0.0] * (len(totals) - len(joules))
@@ -274,7 +274,7 @@ class Ledger:
         energy = knot.joules - before.joules
         weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         if OUTSIDE in weights and len(weights) > 1:
-            # Of what is drawn before and after the run hardly anything is seen: it is what the run leaves.
+            # There are few readings before and after the run: the energy outside is what remains after the run's buckets.
             weights[OUTSIDE] = max(0.0, energy - (sum(weights.values()) - weights[OUTSIDE]))
         whole = sum(weights.values())
         if whole <= 0.0:
@@ -311,7 +311,7 @@ class Ledger:
         Args:
             buckets: The stage's buckets.
             seconds: Time of each in s.
-            joules: Energy of each in J, as spread so far; their sum is kept.
+            joules: Energy of each in J, as divided so far; their sum is preserved.
         """
         whole, duration = sum(joules), sum(seconds)
         fit = self._fit.fit()
@@ -326,7 +326,7 @@ class Ledger:
         scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
         single = sum(time > 0 for time in mixed) <= 1
         half_widths = [fit.half_widths.get(b) for b in buckets]
-        # A phase that cannot be separated may use any power from 0 to twice the mean; that doubt is added to the others.
+        # A phase that cannot be separated may have any power from 0 to twice the mean, which makes the others uncertain, too.
         doubts = [mean * time if half is None and not single else 0.0 for half, time in zip(half_widths, mixed, strict=True)]
         splits = []
         for (_, energy), estimate, half, time, doubt in zip(own, fitted, half_widths, mixed, doubts, strict=True):
@@ -336,7 +336,7 @@ class Ledger:
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:
-    """Return the seconds that passed in each bucket between two instants, by their totals in ns."""
+    """Return the time in each bucket between two instants in s, from the totals at them in ns."""
     if len(early) < len(totals):
         early = [*early, *[0.0] * (len(totals) - len(early))]
     return {b: (end - start) / NS_PER_S for b, (start, end) in enumerate(zip(early, totals, strict=True)) if end > start}

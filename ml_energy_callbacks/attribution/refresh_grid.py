@@ -1,9 +1,9 @@
-"""When a counter refreshes: learn its period and offset from polls that only bracket each refresh.
+"""Learn when a counter refreshes: its period and offset, from polls that only bracket each refresh.
 
-A counter's value is true at the instant at which it was refreshed, not when it was polled. Everything here is bounds, not
-averages: a poll that shows a new value says that a refresh lies between the previous poll and this one, a poll that shows the
-old value says that none does. Intersected with where the period puts the next refresh, the bounds shrink to well below the
-polling interval, and stay true.
+A counter's value is true at the instant at which it was refreshed, not when it was polled. This module computes with bounds,
+not averages: if a poll shows a new value, a refresh lies between the previous poll and this one; if it shows the old value,
+there is no refresh between them. Intersected with the refreshes that the period predicts, the bounds become much narrower than
+the polling interval, and remain valid.
 """
 
 from itertools import pairwise
@@ -18,20 +18,20 @@ _BURST_CHANGES = 4
 _BURST_NS = 500 * MILLISECOND
 _BURST_STEP_NS = MILLISECOND
 _BURST_SHARE = 12
-"""While nothing is known yet, the next poll comes after this part of the time since the last refresh."""
+"""While the period is unknown, the time to the next poll is the time since the last refresh divided by this number."""
 _SHORTEST_NS = 4 * MILLISECOND
-"""A shorter period is no grid that ordinary polls could follow: the value's age is bounded by it, and that will do."""
+"""Ordinary polls cannot follow a grid with a shorter period: the period is then only a bound on the age of a value."""
 _MOST_DOUBTS = 20
-"""Polls that show something new while the grid's count is in doubt: a burst's worth, after which it is given up."""
+"""Polls with a new value, as many as in a burst, after which the grid is given up if the number of periods is still unknown."""
 _WIDE_NS = 2 * MILLISECOND
 _PROBE_POLLS = 12
 _DRIFT = 2e-6
-"""Two clocks' rates wander against each other by about this share."""
+"""The rates of two clocks vary relative to each other by about this share."""
 
 _REANCHOR = 2000
 """Refreshes after which the period is measured from a new start, so that slow drift is followed."""
 _FORGET = 0.999
-"""What a refresh that came in time leaves of the jitter allowed for."""
+"""Factor by which each refresh within its bounds reduces the jitter that is allowed for."""
 
 
 class Refresh(NamedTuple):
@@ -39,7 +39,7 @@ class Refresh(NamedTuple):
 
     Attributes:
         time_ns: Best estimate, monotonic clock.
-        half_width_ns: It lies within this of ``time_ns``.
+        half_width_ns: Bound on the error of ``time_ns``.
     """
 
     time_ns: int
@@ -56,15 +56,15 @@ class RefreshGrid:
 
     Attributes:
         regularity: ``unknown`` (still learning), ``continuous`` (each poll sees a new value), ``regular`` (a grid) or
-            ``irregular`` (refreshes come, but on no grid: only their brackets are known).
+            ``irregular`` (refreshes without a grid: only their brackets are known).
     """
 
     def __init__(self, known_period_ns: int | None = None) -> None:
-        """Know nothing yet.
+        """Start without polls.
 
         Args:
-            known_period_ns: Bound on the age of a value where the device's kind settles it (0: computed as it is read);
-                None where it must be learned.
+            known_period_ns: Bound on the age of a value if it is known for this kind of device (0: computed at each read);
+                None if it has to be learned.
         """
         self.regularity: Regularity = "unknown" if known_period_ns is None else "continuous"
         self._began: int | None = None
@@ -80,20 +80,20 @@ class RefreshGrid:
 
     @property
     def period_ns(self) -> float | None:
-        """Learned period in ns; None where there is none."""
+        """Learned period in ns; None unless the refreshes form a grid."""
         return sum(self._period) / 2 if self.regularity == "regular" else None
 
     @property
     def jitter_ns(self) -> float | None:
-        """How far refreshes were seen to stray from the grid, in ns; None where there is none."""
+        """Observed deviation of refreshes from the grid, in ns; None unless they form a grid."""
         return self._jitter if self.regularity == "regular" else None
 
     def observe(self, start: int, end: int, *, changed: bool) -> Refresh | None:
         """Add a poll that ran from ``start`` to ``end`` (ns) and did or did not show a new value.
 
         Returns:
-            When the value seen was refreshed; None where that cannot be said (the value is old, the first, or the poll fell
-            into the doubt about a refresh).
+            The refresh of the value that was read; None if it is unknown (the value is old or the first one, or it is
+            uncertain to which refresh it belongs).
         """
         first = self._began is None
         previous_start, previous_end = self._last_start, self._last_end
@@ -114,7 +114,7 @@ class RefreshGrid:
         return self._track(previous_start, previous_end, start, end, changed=changed)
 
     def next_poll(self, now: int) -> int | None:
-        """Return when a poll would teach most (ns), or None where the ordinary ones will do."""
+        """Return the time of the most informative next poll (ns), or None if the ordinary polls are sufficient."""
         if self._began is None:
             return now
         if self.regularity == "unknown":
@@ -131,7 +131,7 @@ class RefreshGrid:
         return max(now, int(low) - 2 * step) + step
 
     def _judge(self) -> None:
-        """Decide from the first refreshes what sort of counter this is."""
+        """Classify the counter by its first refreshes."""
         brackets = self._brackets
         if len(brackets) < _BURST_CHANGES:
             return
@@ -169,20 +169,20 @@ class RefreshGrid:
         self._steps = 0
 
     def _ahead(self, count: int) -> tuple[float, float]:
-        """Bounds of the refresh ``count`` periods after the last known one."""
+        """Return the bounds of the refresh ``count`` periods after the last known one."""
         low, high = self._refresh
         spare = self._jitter if count else 0.0
         return low + count * self._period[0] - spare, high + count * self._period[1] + spare
 
     def _count_until(self, instant: float) -> int:
-        """Periods from the last known refresh to the last one that may lie at or before the instant."""
+        """Return the number of periods from the last known refresh to the last one that may lie at or before the instant."""
         return max(0, int((instant - self._refresh[0] + self._jitter) / self._period[0]))
 
     def _predict_after(self, now: int) -> tuple[float, float]:
         middle = sum(self._refresh) / 2
         count = max(1, int((now - middle) / (sum(self._period) / 2)) + 1)
         before = self._ahead(count - 1)
-        # The one just due counts while its bounds have not passed.
+        # The refresh that is just due is returned until its upper bound has passed.
         return before if count > 1 and before[1] > now else self._ahead(count)
 
     def _track(self, previous_start: int, previous_end: int, start: int, end: int, *, changed: bool) -> Refresh | None:
@@ -204,18 +204,18 @@ class RefreshGrid:
         return Refresh(int(sum(self._refresh) / 2), int((self._refresh[1] - self._refresh[0]) / 2))
 
     def _find_again(self, low: int, high: int) -> Refresh | None:
-        """After a long silence the grid's count is in doubt: begin again from a narrow bracket, with the period kept."""
+        """Restart the grid at a narrow bracket, with the same period, after a gap that left the number of periods unknown."""
         if high - low < self._period[0] / 2:
             self._refresh = self._anchor = (float(low), float(high))
             self._steps = self._doubts = 0
             return _between(low, high)
         self._doubts += 1
-        if self._doubts > _MOST_DOUBTS:  # no such bracket comes
+        if self._doubts > _MOST_DOUBTS:  # no bracket was narrow enough
             self.regularity = "irregular"
         return None
 
     def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
-        """The value is old: whatever refresh was due has not come before ``start``."""
+        """Use an old value as a bound: the refresh that was due did not happen before ``start``."""
         if latest == 0:
             return
         low, high = self._ahead(latest)
@@ -226,7 +226,7 @@ class RefreshGrid:
             self._refresh = (min(max(self._refresh[0], bound), self._refresh[1]), self._refresh[1])
 
     def _accept(self, count: int, low: float, high: float) -> None:
-        """Move to the refresh ``count`` periods on, now known to lie between ``low`` and ``high``."""
+        """Advance to the refresh ``count`` periods later, which is now known to lie between ``low`` and ``high``."""
         if low > high:
             self._jitter += (low - high) / 2
             low, high = high, low
@@ -248,7 +248,7 @@ class RefreshGrid:
             self._anchor, self._steps = self._refresh, 0
 
     def _miss(self, low: int, high: int) -> Refresh | None:
-        """The grid did not explain a poll."""
+        """Increase the jitter, because the grid does not explain a poll; with too much jitter, give the grid up."""
         self._jitter = max(2 * self._jitter, 0.25 * MILLISECOND)
         if self._jitter > self._period[0] / 4:
             self.regularity = "irregular"

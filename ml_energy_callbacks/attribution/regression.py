@@ -1,10 +1,10 @@
-"""Streaming weighted least squares: the mean power of each phase, with an honest error; pure.
+"""Streaming weighted least squares: the mean power of each phase, with its error; pure.
 
 Every interval between two refreshes is one equation: joules = sum over phases of watts x seconds. Weights are one over the
-interval's length, so that the fit conserves energy. The intervals of a stage are kept in 16 to 32 consecutive blocks of sums,
-whose scatter gives the error (cluster-robust, Liang and Zeger 1986): it holds when neighbouring intervals resemble each other
-and when powers drift. Uncertain refresh instants are errors in variables: their variance is taken out of the normal matrix
-(Fuller, Measurement Error Models, 1987, section 2.2), and where little is left after that, the phases are collinear.
+interval's length, so that the fit conserves energy. The intervals of a stage are stored in 16 to 32 consecutive blocks of sums,
+whose scatter gives the error (cluster-robust, Liang and Zeger 1986): it is valid also if neighbouring intervals are correlated
+and if powers drift. Uncertain refresh instants are errors in variables: their variance is subtracted from the normal matrix
+(Fuller, Measurement Error Models, 1987, section 2.2), and if little remains after that, the phases are collinear.
 Memory is constant.
 
 Intervals, which have few buckets each, are added in plain Python; NumPy solves the equations of all buckets.
@@ -26,14 +26,14 @@ _Array = NDArray[np.floating[Any]]
 _BLOCKS = 16
 MIN_BLOCKS = 8
 _UNRELIABLE = 0.25
-"""Where doubt about the refresh instants makes up this share of a phase's own variation, the phase is collinear."""
+"""A phase is collinear if the variance of the refresh instants is at least this share of the phase's own variation."""
 _NOISE = 0.05
-"""First guess of an interval's scatter about the fit, as a share of its energy; worth two intervals."""
+"""Prior estimate of an interval's scatter about the fit, as a share of its energy; weighted as two intervals."""
 _LEAST_PRIOR = 1e-6
 _LEAST_PIVOT = 1e-9
-"""What elimination leaves of a diagonal element of a definite matrix, as a share of it."""
+"""Smallest pivot of a definite matrix, as a share of the diagonal element."""
 _RESOLVE = 1.05
-"""The powers used for spreading are solved anew when the equations have grown by this factor."""
+"""The powers that divide energy are solved again when the number of equations has grown by this factor."""
 
 
 def _sums() -> dict[Any, float]:
@@ -78,11 +78,11 @@ class _Series:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Powers of the buckets asked for.
+    """Fitted powers of the buckets.
 
     Attributes:
         watts: Mean power of each bucket in W.
-        half_widths: Half-width of the 95 % interval in W; None where the bucket cannot be separated from the others.
+        half_widths: Half-width of the 95 % interval in W; None if the bucket cannot be separated from the others.
     """
 
     watts: dict[int, float]
@@ -90,11 +90,11 @@ class Fit:
 
 
 class Powers(NamedTuple):
-    """Best guesses of the buckets' mean powers; never changed once made.
+    """Best estimates of the buckets' mean powers; immutable.
 
     Attributes:
-        watts: Power of the buckets that were seen, in W.
-        mean: That of any other, in W.
+        watts: Power of each bucket that occurs in an interval, in W.
+        mean: Power of any other bucket, in W.
     """
 
     watts: Mapping[int, float]
@@ -126,8 +126,8 @@ class PowerFit:
             seconds: Time of each bucket in the interval, in s; zeros left out.
             joules: Energy of the interval in J.
             errors: For each end of the interval, the bucket that ran there and the variance of its instant in s².
-            group: Buckets of one group share blocks. A stage is a group: else a short stage would fill one block of a long
-                run, and a block alone shows no scatter.
+            group: Buckets of one group share blocks. Each stage is a group: otherwise a short stage would lie within one block
+                of a long run, and a single block shows no scatter.
         """
         length = sum(seconds.values())
         block = self._groups.setdefault(group, _Series()).current()
@@ -156,9 +156,9 @@ class PowerFit:
         return [block for series in self._groups.values() for block in series.blocks]
 
     def powers(self) -> Powers | None:
-        """Return the best guess of each bucket's mean power, drawn towards the device's mean where little is known.
+        """Return the best estimate of each bucket's mean power, shrunk towards the device's mean if there are few data.
 
-        Good for spreading a known energy; :meth:`fit` says how sure it is. None before the first interval.
+        It is used to divide a known energy; :meth:`fit` returns the errors. None before the first interval.
         """
         if self._count == 0:
             return None
@@ -207,9 +207,9 @@ class PowerFit:
         return _Solution(buckets, dict(zip(buckets, watts.tolist(), strict=True)), inverse, reliable)
 
     def _prior(self, matrix: _Array, energies: _Array, watts: _Array, mean: float) -> float:
-        """Return the weight of the guess that every bucket draws the mean power, give or take that much (empirical Bayes).
+        """Return the weight of the prior, by which every bucket has the mean power with a standard deviation of that size.
 
-        It is the intervals' scatter about the last solution over the square of the mean.
+        It is empirical Bayes: the variance of the intervals about the last solution, divided by the square of the mean power.
         """
         length = self._seconds / self._count
         scatter = float(self._squares - 2 * watts @ energies + watts @ matrix @ watts)
@@ -227,7 +227,7 @@ class _Solution:
 
 
 def _score(block: _Block, solution: _Solution) -> dict[int, float]:
-    """Return the block's own pull on the power of each of its buckets: zero for a block that agrees with all."""
+    """Return the block's score for the power of each of its buckets: zero for a block that agrees with the solution."""
     score = dict(block.joules)
     for (a, b), seconds in block.seconds.items():
         score[a] -= seconds * solution.watts[b]
@@ -249,7 +249,7 @@ def _dense(block: _Block, buckets: Sequence[int]) -> _Array:
 
 
 def _inverse(matrix: _Array) -> _Array | None:
-    """Return the inverse of a symmetric positive definite matrix; None where it is not (numerically) definite."""
+    """Return the inverse of a symmetric positive definite matrix; None if it is not (numerically) definite."""
     try:
         pivots = np.linalg.cholesky(matrix).diagonal() ** 2
     except np.linalg.LinAlgError:

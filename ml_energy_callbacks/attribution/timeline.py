@@ -1,7 +1,7 @@
-"""Which bucket of time is running, how long each has run so far, and how many batches passed.
+"""Record which bucket of time is running, how long each has run so far, and how many batches were processed.
 
-A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. The training loop only appends what
-happened to a queue, which takes well under a microsecond and never waits; readers drain the queue.
+A bucket is one phase of one stage, by its index; bucket 0 is the time outside the run. The training loop only appends events to
+a queue, which takes well under a microsecond and never waits; readers drain the queue.
 """
 
 import threading
@@ -16,10 +16,10 @@ from ml_energy_callbacks.clock import Clock
 from ml_energy_callbacks.metrics import OUTSIDE
 
 _REMEMBERED = 1024
-"""Switches that are remembered one by one; further back, time is interpolated between two looks."""
+"""Number of switches that are stored individually; before them, time is interpolated between two looks."""
 
 _LOOKS = 32
-"""Earlier looks that are remembered."""
+"""Number of earlier looks that are stored."""
 
 LONGEST_QUEUE = 4000
 """A longer queue is drained by the training loop itself, so that memory is bounded."""
@@ -27,12 +27,12 @@ LONGEST_QUEUE = 4000
 
 @dataclass(slots=True)
 class Counts:
-    """What passed in a group of buckets.
+    """Batches and samples that were processed in a group of buckets.
 
     Attributes:
         batches: Batches that ended.
         samples: Samples in those of known size.
-        unsized: Batches whose size is not known.
+        unsized: Batches whose size is unknown.
         compiled: Samples of batches that ended in a bucket for compiling.
     """
 
@@ -43,11 +43,11 @@ class Counts:
 
     @property
     def known_samples(self) -> int | None:
-        """Number of samples; None where some batch's size is not known, or none passed."""
+        """Number of samples; None if the size of a batch is unknown or there were no samples."""
         return self.samples if self.samples and not self.unsized else None
 
     def since(self, earlier: "Counts") -> "Counts":
-        """Return what passed since."""
+        """Return the batches and samples since an earlier count."""
         return Counts(
             self.batches - earlier.batches,
             self.samples - earlier.samples,
@@ -58,12 +58,12 @@ class Counts:
 
 @dataclass(slots=True)
 class Edge:
-    """An instant of a device's own time that may still lie ahead: its queue of work has not come so far.
+    """An edge in a device's queue of work, which the device may not have reached yet.
 
     Attributes:
-        host_ns: When the work before it was handed to the device.
-        after_ns: It had not passed by then.
-        time_ns: When the device passed it; None until that is known.
+        host_ns: When the host queued it.
+        after_ns: The device had not reached it by then.
+        time_ns: When the device reached it; None until that is known.
     """
 
     host_ns: int
@@ -79,22 +79,22 @@ Kind = Literal["switch", "batches", "begin", "end"]
 that may overlap others."""
 
 Event = tuple[Kind, Stamp, int, int, int | None, "Event | None"]
-"""What happened: (kind, stamp, bucket that runs from then on, batches that ended, their samples or None, begin of a batch that
-may overlap others). A plain tuple, which the training loop makes fastest."""
+"""An event: (kind, stamp, bucket that runs from then on, batches that ended, their samples or None, begin of a batch that may
+overlap others). A plain tuple, because the training loop creates tuples fastest."""
 
 
 @dataclass(slots=True)
 class _State:
-    """All that is known up to an instant.
+    """State of a timeline at an instant.
 
     Attributes:
         since: The instant.
         running: The bucket that runs then.
         totals: Time in each bucket until then, in ns.
-        counts: What passed in each group.
+        counts: Batches and samples of each group until then.
         switches: The recent switches.
-        overlapping: Number of batches that run now, of those that may overlap, by the bucket that runs meanwhile.
-        outside: When the time outside the run began last; what began before is of a run that is over.
+        overlapping: Number of running batches that may overlap others, by the bucket that runs meanwhile.
+        outside: When the time outside the run last began; batches that began before belong to a run that has ended.
     """
 
     since: int
@@ -117,23 +117,23 @@ class _State:
 
 
 class Timeline:
-    """Keep exact totals of the time in each bucket, and the recent switches one by one.
+    """Exact totals of the time in each bucket, and the individual recent switches.
 
     Attributes:
         clock: Monotonic clock in ns.
-        stamp: Returns when something happens now: the clock, or an edge in a device's queue of work.
+        stamp: Returns the timestamp of an event that happens now: the clock, or an edge in a device's queue of work.
         groups: Group of each bucket.
-        queue: What happened since the last look, oldest first. The training loop appends to it without a call of ours in
-            between, and calls :meth:`drain_queue` where it holds more than :data:`LONGEST_QUEUE`.
+        queue: Events since the last look, oldest first. The training loop appends to it directly, without calling a method,
+            and calls :meth:`drain_queue` if it holds more than :data:`LONGEST_QUEUE`.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Start in bucket 0, with no other."""
+        """Start in bucket 0, the only bucket."""
         self.clock = clock
         self.stamp: Callable[[], Stamp] = clock
         self.groups = [0]
         self.queue: deque[Event] = deque()
-        # Held while the queue is drained. A signal's handler may look in the middle of that, hence reentrant.
+        # Held while the queue is drained; reentrant, because a signal handler may look during that.
         self._lock = threading.RLock()
         self._working = False
         self._compiling: set[int] = set()
@@ -146,7 +146,7 @@ class Timeline:
         self._latencies[group] = Quantiles()
 
     def latencies(self, group: int) -> Quantiles | None:
-        """Return the durations of a group's batches in ns as of the last look; None where they are not recorded."""
+        """Return the durations of a group's batches in ns as of the last look; None if they are not recorded."""
         with self._lock:
             kept = self._latencies.get(group)
             return None if kept is None else kept.copy()
@@ -156,7 +156,7 @@ class Timeline:
 
         Args:
             group: The group; groups are numbered from 0 without a gap.
-            compiling: Whether batches that end in this bucket are counted apart, and not timed.
+            compiling: Whether batches that end in this bucket are counted separately, and not timed.
         """
         with self._lock:
             self.groups.append(group)
@@ -181,14 +181,14 @@ class Timeline:
                 self._drain(max(self.clock(), self._state.since))
 
     def add_samples(self, group: int, samples: int, unsized: int) -> None:
-        """Add samples that were processed elsewhere or are known only now, and so many batches more or less of unknown size."""
+        """Add samples that were processed elsewhere or counted late, and change the number of batches of unknown size."""
         with self._lock:
             counts = self._state.counts[group]
             counts.samples += samples
             counts.unsized += unsized
 
     def forget_edges(self) -> None:
-        """Use the host's time for all edges that no device was seen to pass: they are not queried any more."""
+        """Use the host's time for all edges whose time on the device is unknown: they are no longer queried."""
         for event in list(self.queue):
             stamp = event[1]
             if isinstance(stamp, Edge) and stamp.time_ns is None:
@@ -197,13 +197,13 @@ class Timeline:
     def look(self) -> "Look":
         """Return the state as of now."""
         with self._lock:
-            # A signal's handler that looks in the middle of a look sees how far that one is.
+            # If a signal handler looks during another look, it gets the state that the other one has reached.
             now = self._state.since if self._working else max(self.clock(), self._state.since)
             if not self._working:
                 self._drain(now)
             settled = self._state.since
             state = self._state.copy()
-            if settled < now:  # edges that lie ahead: for the time being, what the host has done
+            if settled < now:  # for edges that the device has not reached, the host's time is used provisionally
                 for event in list(self.queue):
                     stamp = event[1]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
@@ -211,7 +211,7 @@ class Timeline:
             return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
 
     def _drain(self, now: int) -> None:
-        """Drain the queue up to now, or up to an edge of which it is unknown when the device passes it."""
+        """Drain the queue up to now, or up to the first edge whose time on the device is not known yet."""
         queue, state = self.queue, self._state
         self._working = True
         try:
@@ -223,7 +223,7 @@ class Timeline:
                         if len(queue) <= LONGEST_QUEUE:
                             state.advance(max(state.since, min(stamp.after_ns, now)))
                             return
-                        instant = stamp.host_ns  # it will not be known any more
+                        instant = stamp.host_ns  # the queue is too long to wait for the device
                 else:
                     instant = stamp
                 if instant > now:
@@ -234,7 +234,7 @@ class Timeline:
             self._working = False
 
     def _apply(self, state: _State, instant: int, event: Event) -> None:
-        # One that was stamped before the last look, and appended after it, happened at that look.
+        # An event that was stamped before the last look, and appended after it, is counted at that look.
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
@@ -246,7 +246,7 @@ class Timeline:
         elif kind == "begin":
             state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
         elif begin is not None and _instant(begin[1]) < state.outside:
-            bucket = running  # its run is over
+            bucket = running  # its run has ended
         else:
             during = bucket if begin is None else begin[2]
             group = self.groups[during]
@@ -256,7 +256,7 @@ class Timeline:
                 counts.samples += samples
                 if running in self._compiling:
                     counts.compiled += samples
-            else:  # not known, or no number
+            else:  # unknown, or not a number
                 counts.unsized += batches
             if group in self._latencies:
                 self._record_times(state, instant, event, group)
@@ -275,18 +275,18 @@ class Timeline:
         return bucket
 
     def _after(self, state: _State, during: int, bucket: int) -> int:
-        """Return the bucket that runs after a batch that may have overlapped others: this one only where it is the last."""
+        """Return the bucket that runs after a batch that may have overlapped others: ``bucket`` only if it was the last."""
         others = state.overlapping
         left = others.pop(during, 1) - 1
         if left > 0:
             others[during] = left
-        # Others go on; or another stage has begun meanwhile, to which the time belongs.
+        # Other batches are still running, or another stage has begun, to which the time belongs.
         if left > 0 or self.groups[state.running] != self.groups[during]:
             return state.running
         return next(iter(others), bucket)
 
     def _record_times(self, state: _State, instant: int, event: Event, group: int) -> None:
-        """Record how long the batches took; of a preliminary state, that is done once it is settled."""
+        """Record the durations of batches; in a provisional state they are not recorded until it is settled."""
         if state is self._state and state.running not in self._compiling:
             _, _, _, batches, _, begin = event
             began = state.switches[-1][0] if begin is None else _instant(begin[1])
@@ -294,7 +294,7 @@ class Timeline:
 
 
 def _instant(stamp: Stamp) -> int:
-    """Return when a batch began whose end is known; of an edge that no device was seen to pass, when the host came to it."""
+    """Return the time of a stamp in ns; the host's time for an edge whose time on the device is unknown."""
     if isinstance(stamp, Edge):
         return stamp.host_ns if stamp.time_ns is None else stamp.time_ns
     return stamp
@@ -302,16 +302,16 @@ def _instant(stamp: Stamp) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A whole view of a timeline at one instant.
+    """A snapshot of a timeline.
 
     Attributes:
         now: Clock in ns.
         running: The running bucket.
         totals: Time in each bucket in ns.
-        switches: The recent switches, oldest first: clock in ns, and the bucket that began. Where there are
-            :data:`_REMEMBERED`, there may have been earlier ones.
-        counts: What passed in each group.
-        settled: Up to this instant nothing will change any more; later only where a device has yet to pass an edge.
+        switches: The recent switches, oldest first: clock in ns, and the bucket that began. If there are
+            :data:`_REMEMBERED` of them, earlier ones may have been dropped.
+        counts: Batches and samples of each group.
+        settled: Instant up to which the snapshot is final; after it, times may change until the device has reached its edges.
     """
 
     now: int
@@ -322,11 +322,11 @@ class Look:
     settled: int
 
     def rewind(self, instant: int) -> tuple[int, list[int], int]:
-        """Go back towards an instant as far as single switches are remembered.
+        """Go back towards an instant as far as individual switches are stored.
 
         Returns:
-            The instant reached (later than the one asked for where memory ends), the totals in ns there, and the bucket
-            that was running there. Time before the first switch counts as bucket 0, below zero.
+            The instant reached (later than the given one if earlier switches were dropped), the totals in ns at it, and the
+            bucket that was running then. Time before the first switch is subtracted from bucket 0, whose total may be negative.
         """
         totals = self.totals[:]
         reached, bucket = self.now, self.running
@@ -346,7 +346,7 @@ class Look:
 
 
 class TimelineReader:
-    """Answer for instants of the near past how long each bucket had run by then."""
+    """Returns how long each bucket had run at instants of the recent past."""
 
     def __init__(self, timeline: Timeline) -> None:
         """Read this timeline; one reader serves one thread."""
@@ -378,8 +378,8 @@ class TimelineReader:
     def at(self, instant: int) -> tuple[list[float], int]:
         """Return the time in each bucket (ns) at an instant (ns), and the bucket that was running then.
 
-        Exact for the last 1,024 switches; before them it is interpolated between two looks, which is as good there,
-        since so many switches between two looks are a fine mixture.
+        The times are exact for the last 1,024 switches. Before them, they are interpolated between two looks, which is accurate
+        enough: with so many switches between two looks, the buckets are evenly mixed.
         """
         reached, totals, bucket = self._look.rewind(instant)
         if reached == instant:

@@ -5,7 +5,7 @@ import importlib.util
 if importlib.util.find_spec("keras") is None:
     _msg = (
         "ml_energy_callbacks.keras needs Keras 3 and a backend: pip install 'ml-energy-callbacks[keras]' for TensorFlow, "
-        "'ml-energy-callbacks[keras-jax]' for JAX, or keras beside a torch of your own."
+        "'ml-energy-callbacks[keras-jax]' for JAX, or keras in addition to your own torch."
     )
     raise ImportError(_msg)
 

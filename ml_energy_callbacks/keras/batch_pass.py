@@ -22,12 +22,12 @@ class BatchPass:
 
     Args:
         meter: The meter, which has started.
-        stage: The stage; ``other`` for what is outside all stages.
-        loop: The loop that runs, or None outside all of them.
+        stage: The stage; ``other`` outside all stages.
+        loop: The loop that runs, or None outside all loops.
         model: The model as Keras gave it to the callback.
         params: The loop's parameters, as Keras gave them to the callback.
-        thread: The thread of the loop that is measured, of which this may be an inner one.
-        source: The gate that the data pass, or None where they are not watched.
+        thread: The thread of the measured loop, within which this loop may run.
+        source: The gate of the watched data, or None if the data are not watched.
         sized_by_user: Whether the user has a ``batch_size_fn``.
         log_every: Batches of training between two logs of a step's energy; 0 for none.
 
@@ -94,19 +94,19 @@ class BatchPass:
             self._source.attach(timed=self._gate is not None)
 
     def _shows_waits(self, source: Gate) -> bool:
-        """Return whether waits for data can be recognised by when they pass the gate; if not, warn why."""
+        """Return whether waits for data can be measured at the gate; if not, warn with the reason."""
         reason = None
         if self._width > 1:
             reason = (
-                f"Keras runs {self._width} batches as one (steps_per_execution), of which the first one's wait alone would be "
-                "seen"
+                f"Keras runs {self._width} batches as one (steps_per_execution), and only the wait for the first of them could "
+                "be measured"
             )
         elif source.elsewhere and traits.takes_ahead():
-            reason = "JAX takes a batch ahead of its use from threads of the data's own; a generator or a PyDataset is seen"
+            reason = "JAX fetches each batch ahead of its use, from the data's own threads; use a generator or a PyDataset"
         elif source.lost_count:
-            reason = "Keras fetched some before it began, to build the model; from the next fit on they can"
+            reason = "Keras fetched some batches before the fit, to build the model; it is measured from the next fit on"
         if reason is not None:
-            self._meter.warn(f"The data are watched, but waiting for them cannot be told: {reason}.")
+            self._meter.warn(f"The data are watched, but waiting for them cannot be measured: {reason}.")
         return reason is None
 
     def end(self) -> None:
@@ -137,14 +137,14 @@ class BatchPass:
         self._samples.count(logs)
 
     def interrupt(self) -> None:
-        """Make way for another stage in the middle of an epoch, before which Keras resets its count of samples."""
+        """Interrupt an epoch for another stage, before which Keras resets its count of samples."""
         self._pause("other")
         self._samples.count()
         self._samples.lose_count()
 
     @property
     def cut_short(self) -> bool:
-        """Whether the last epoch ended before its last batch; False where Keras does not know how many it has."""
+        """Whether the last epoch ended before its last batch; False if Keras does not know the number of batches."""
         return self._steps is not None and self._meter.counts(self.stage, self.since).batches < self._steps
 
     def _pause(self, phase: Phase) -> None:
@@ -183,8 +183,8 @@ class BatchPass:
         """End a batch that is not plain.
 
         Args:
-            batch: Its index; where several ran as one, that of the last of them.
-            samples: Its samples, or None where they are not known from what Keras returned.
+            batch: Its index; if several ran as one, the index of the last of them.
+            samples: Its number of samples, or None if the outputs do not show it.
         """
         last = batch if self._steps is None else min(batch, self._steps - 1)
         batches = 1 if self._width == 1 else last - self._first + 1
@@ -203,7 +203,7 @@ class BatchPass:
         """Count the samples after a batch of training whose index is at the mark or beyond, and set the next mark.
 
         Returns:
-            The step whose energy is to be logged now, or None where no log is due.
+            The step whose energy is to be logged now, or None if no log is due.
         """
         if self._marks is None:
             return None
@@ -218,10 +218,10 @@ class BatchPass:
 
 
 class _Marks:
-    """The batches of a training after whose end there is more to do: samples to be counted, or a step to be logged.
+    """The batches of a training after which samples are counted or a step is logged.
 
     Args:
-        steps: Batches of an epoch, or None where their number is not known.
+        steps: Number of batches of an epoch, or None if it is unknown.
         log_every: Batches between two logs; 0 for none.
     """
 
@@ -231,7 +231,7 @@ class _Marks:
         self._logged = 0
 
     def begin(self, before: int) -> None:
-        """Begin with so many batches that ran in earlier trainings: their logs are not due again."""
+        """Begin after this many batches of earlier trainings, whose logs are not due again."""
         self._logged = before // self._log_every if self._log_every else 0
 
     def next_after(self, batch: int, before: int) -> int:
@@ -241,7 +241,7 @@ class _Marks:
             batch: Index of the batch that ended, or -1 at the start of an epoch.
             before: Batches of all epochs before.
         """
-        # Twice as far each time: a count that somebody resets is found, as it is then less than it was.
+        # Twice as far each time, so that a reset of the count is detected: the count is then lower than before.
         marks = [2 * batch + 1 if batch >= 0 else 0]
         if self._steps and self._steps - 1 > batch:
             marks.append(self._steps - 1)
@@ -250,7 +250,7 @@ class _Marks:
         return min(marks)
 
     def step_to_log(self, batch: int, before: int) -> int | None:
-        """Return the step that is logged after a batch, once for each time that a log is due; None where none is.
+        """Return the step to log after a batch, or None if no log is due; each log that is due is returned once.
 
         Args:
             batch: Index of the batch that ended.

@@ -1,8 +1,8 @@
-"""Which batches a backend spends compiling.
+"""The batches in which a backend compiles.
 
 TensorFlow, JAX and ``torch.compile`` trace and compile a model's function at its first batch, and once more at a batch of
-another shape: for most data that is the last one of the first epoch. These are told beforehand. JAX, which compiles for
-each new shape, says so as well when it has traced; what the others compile later is not told.
+another shape: for most data that is the last one of the first epoch. These batches are predicted. JAX, which compiles for
+each new shape, also reports when it has traced; later compilations of the others are not detected.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _FUNCTIONS = {
     "predict": "predict_function",
 }
 
-# Functions that have run all the batches at which they compile; a model keeps its functions until it is compiled anew.
+# Functions that have run all the batches at which they compile; a model keeps its functions until it is compiled again.
 _settled: "WeakSet[Callable[..., Any]]" = WeakSet()
 
 
@@ -31,11 +31,11 @@ class ExpectedCompilations:
     """The batches of an epoch at which the function of a stage is expected to compile.
 
     Args:
-        model: The model; None where none runs, and nothing compiles.
+        model: The model; None if none runs, so that nothing compiles.
         stage: The stage.
-        steps: Batches of an epoch, or None where their number is not known.
-        width: Batches that Keras runs as one.
-        partial: Whether the last batch is smaller than the others, or None where that is not known.
+        steps: Number of batches of an epoch, or None if it is unknown.
+        width: Number of batches that Keras runs as one.
+        partial: Whether the last batch is smaller than the others, or None if that is unknown.
     """
 
     def __init__(self, model: Any, stage: Stage, *, steps: int | None, width: int, partial: bool | None) -> None:
@@ -49,11 +49,11 @@ class ExpectedCompilations:
 
     @property
     def pending(self) -> bool:
-        """Whether there is such a batch still to come in this epoch."""
+        """Whether such a batch is still to come in this epoch."""
         return bool(self._pending)
 
     def begin_epoch(self) -> None:
-        """Find the function that runs from now on, and its batches."""
+        """Find the function that runs from now on, and the batches at which it is expected to compile."""
         self._function = _new_function(self._model, self._stage)
         self._pending = set() if self._function is None else set(self._indexes)
 
@@ -70,7 +70,7 @@ class ExpectedCompilations:
 
 
 def _new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
-    """Return the function of a stage if it has to be compiled still, else None."""
+    """Return the function of a stage if it still has to be compiled, else None."""
     if model is None or model.run_eagerly or (keras.backend.backend() != "tensorflow" and not model.jit_compile):
         return None
     function: Callable[..., Any] | None = getattr(model, _FUNCTIONS[stage], None)
@@ -79,13 +79,13 @@ def _new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
 
 @contextlib.contextmanager
 def compilations(heard: Callable[[], None]) -> Iterator[None]:
-    """Call ``heard`` when the backend begins to compile in this thread, while the body runs; only JAX tells."""
+    """Call ``heard`` when the backend begins to compile in this thread, while the body runs; only JAX reports this."""
     if keras.backend.backend() != "jax":
         yield
         return
     from jax import monitoring  # noqa: PLC0415 - another backend needs no JAX
 
-    if not hasattr(monitoring, "unregister_event_duration_listener"):  # an older JAX would call us for ever
+    if not hasattr(monitoring, "unregister_event_duration_listener"):  # an older JAX cannot remove a listener
         yield
         return
     thread = threading.get_ident()
@@ -98,5 +98,5 @@ def compilations(heard: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):  # somebody else cleared all listeners
+        with contextlib.suppress(Exception):  # other code may have removed all listeners
             monitoring.unregister_event_duration_listener(listen)

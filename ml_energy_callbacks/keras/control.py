@@ -1,4 +1,4 @@
-"""Callbacks that stop a training by its energy; they go by the EnergyCallback in the same list."""
+"""Callbacks that stop a training by its energy, which they read from the EnergyCallback in the same list."""
 
 import sys
 from copy import copy
@@ -16,13 +16,13 @@ from ml_energy_callbacks.keras.traits import unwrapped
 
 
 class _BesideEnergy(keras.callbacks.Callback):
-    """A callback that goes by the EnergyCallback in the same list."""
+    """A callback that reads the energy from the EnergyCallback in the same list."""
 
     _energy: EnergyCallback
     _loop: KerasLoop
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the loop and the callback beside it: the next fit finds others."""
+        """Leave out the loop and the EnergyCallback: the next fit finds them again."""
         return {name: value for name, value in self.__dict__.items() if name not in {"_energy", "_loop"}}
 
     @property
@@ -33,13 +33,13 @@ class _BesideEnergy(keras.callbacks.Callback):
         """Find the EnergyCallback of the list that called a hook.
 
         Raises:
-            ConfigurationError: It has none.
+            ConfigurationError: The list has none.
         """
         self._loop = KerasLoop(hook, self._keras_model)
         self._energy = find_energy_callback(self._loop.callbacks, EnergyCallback, owner)
 
     def _stop(self, reason: str | None) -> bool:
-        """Stop the training where a process of its job has a reason to."""
+        """Stop the training if a process of the job has a reason to, and return whether it does."""
         reason = self._energy.agree(reason)
         if reason is not None:
             self._keras_model.stop_training = True
@@ -50,17 +50,17 @@ class _BesideEnergy(keras.callbacks.Callback):
 class EnergyBudget(_BesideEnergy):
     """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
 
-    In a job of several processes all of them stop, at the end of an epoch. The epoch's end comes as ever, so that a
-    ``ModelCheckpoint`` saves it. The record's status then is ``stopped``, and its reason says why. At 80 % the user is warned.
+    In a job of several processes, all of them stop at the end of an epoch. The hooks of the epoch's end are called as usual, so
+    that a ``ModelCheckpoint`` saves it. The record's status is then ``stopped``, with the reason. A warning is logged at 80 %.
 
     Args:
-        kwh: Energy in kWh, of the whole record: a fit that resumes has spent what it had before.
+        kwh: Energy in kWh, of the whole record: a fit that resumes includes the energy used before.
         co2e_grams: Emissions in g CO2e.
-        cost: Money in the currency of the callback's ``electricity_price``.
-        action: ``"stop"``, or ``"warn"`` to say it and go on.
+        cost: Cost in the currency of the EnergyCallback, which needs an ``electricity_price``.
+        action: ``"stop"``, or ``"warn"`` to log a warning and continue.
 
     Raises:
-        ConfigurationError: There is no limit, or one that is not above zero; or, once a fit begins, there is no EnergyCallback.
+        ConfigurationError: There is no limit, or one that is not above zero; or, when a fit begins, there is no EnergyCallback.
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class EnergyBudget(_BesideEnergy):
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the EnergyCallback."""
         del logs
-        self._find(sys._getframe(), "EnergyBudget")  # noqa: SLF001 - the caller is not to be had otherwise
+        self._find(sys._getframe(), "EnergyBudget")  # noqa: SLF001 - there is no other way to find the caller
         self._budget.check_price(self._energy.meter)
         self._budget.begin_training()
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Tell of limits that could not be watched."""
+        """Warn of limits that could not be checked."""
         self._budget.end_training(self._energy.meter)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look whether the budget is spent."""
+        """Check whether the budget is spent."""
         del batch, logs
         if not self._energy.in_job and self._budget.is_spent(self._energy.meter):
             self._stop(self._budget.reason)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Look whether a job's budget is spent: then all of its processes are here."""
+        """Check whether a job's budget is spent, at a point that all of its processes reach."""
         del epoch, logs
         if self._energy.in_job:
             self._budget.is_spent(self._energy.meter)
@@ -101,20 +101,20 @@ class EnergyBudget(_BesideEnergy):
 
 
 class EnergyEarlyStopping(_BesideEnergy):
-    """Stop the training when the next kilowatt-hour buys too little of a metric.
+    """Stop the training when a metric gains too little per kilowatt-hour.
 
-    It checks after each epoch; in a job of several processes all stop where one would. A value counts as the new best where it
-    gained, since the best before it, ``min_gain_per_kwh`` for each kWh that was used in between. A fit that
-    ``BackupAndRestore`` resumes goes on from what was known.
+    The metric is checked after each epoch; in a job of several processes, all stop if one has a reason to. A value is the new
+    best if it improved on the last best by at least ``min_gain_per_kwh`` for each kWh used since then. A fit that
+    ``BackupAndRestore`` resumes continues from the saved state.
 
     Args:
         monitor: Name of a metric in the epoch's logs.
-        min_gain_per_kwh: What a kWh has to buy, in the metric's own unit, above 0.
-        patience: So many checks in a row may be too poor before the training stops.
-        mode: ``"min"`` where less is better, ``"max"``, or ``"auto"`` to go by the metric, as Keras does.
+        min_gain_per_kwh: Least gain per kWh, in the metric's own unit, above 0.
+        patience: Number of checks in a row without a new best after which the training stops; 0 is the same as 1.
+        mode: ``"min"`` if less is better, ``"max"``, or ``"auto"`` to infer it from the metric, as Keras does.
 
     Raises:
-        ConfigurationError: A value is impossible; or, once a fit begins, there is no EnergyCallback.
+        ConfigurationError: A value is impossible; or, when a fit begins, there is no EnergyCallback.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class EnergyEarlyStopping(_BesideEnergy):
         self._rule = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Check."""
+        """Check the metric after an epoch."""
         reason = self._reason(epoch, logs)
         if self._stop(reason) and reason is not None:
             self._energy.meter.warn(reason)
 
     def _reason(self, epoch: int, logs: Any) -> str | None:
-        """Return why the training has to stop, or None."""
+        """Return the reason to stop the training, or None."""
         meter, monitor = self._energy.meter, self._options["monitor"]
         value, kwh = (logs or {}).get(monitor), meter.sums().kwh
         mode = self._direction()
@@ -159,9 +159,9 @@ class EnergyEarlyStopping(_BesideEnergy):
             why = (
                 f"finds no metric {monitor!r}"
                 if value is None
-                else f"cannot tell whether less of {monitor!r} is better: give mode"
+                else f"does not know whether less of {monitor!r} is better (set mode)"
             )
-            meter.warn(f"EnergyEarlyStopping {why}, so that it never stops the training.")
+            meter.warn(f"EnergyEarlyStopping {why}, so it never stops the training.")
             return None
         if kwh is None or not meter.running:
             return None
@@ -180,7 +180,7 @@ class EnergyEarlyStopping(_BesideEnergy):
         return passed == so_far < whole
 
     def _direction(self) -> Mode | None:
-        """Return which way the metric is better; None where neither its name nor Keras tells."""
+        """Return whether lower or higher values of the metric are better; None if neither its name nor Keras shows it."""
         if self._mode != "auto":
             return self._mode
         name = self._options["monitor"].removeprefix("val_")

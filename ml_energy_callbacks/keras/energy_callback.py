@@ -1,4 +1,4 @@
-"""The callback: Keras's hooks -> meter calls, the meter's figures -> logs, event files and the record."""
+"""The callback: translates Keras's hooks to calls of the meter, and the meter's metrics to logs, event files and the record."""
 
 import contextlib
 import sys
@@ -36,14 +36,14 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     It adds ``energy/<stage>/<quantity>`` to the epoch's logs, so that ``History``, the progress bar and the callbacks
     *after* it in the list have them, as in ``EarlyStopping(monitor="energy/train/joules_per_sample", mode="min")``. It writes
     scalars and panels into the directory of a ``keras.callbacks.TensorBoard`` in the same list, else into ``output_dir``,
-    and the run's record ``energy.json`` likewise. Its record spans all that models do with it.
+    and the run record ``energy.json`` likewise. The record covers everything that is run with it, by one model or several.
 
     Args:
-        batch_size_fn: Given a batch that passed :meth:`watch`, returns its number of samples; None for the number that
-            Keras itself counts.
-        log_every_n_steps: Batches between two scalars of a training step's energy; None for the ``update_freq`` of the
-            TensorBoard callback, 0 for none.
-        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` in place of the TensorBoard callback's.
+        batch_size_fn: Function that is given a batch of data passed through :meth:`watch`, and returns its number of samples;
+            None to use Keras's own count.
+        log_every_n_steps: Number of batches between two scalars of the training steps' energy; None for the ``update_freq`` of
+            the TensorBoard callback, 0 for no such scalars.
+        output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` instead of the TensorBoard callback's.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -51,7 +51,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _reset(self) -> None:
         super()._reset()
-        keras.callbacks.Callback.__init__(self)  # it forgets the model of an earlier run
+        keras.callbacks.Callback.__init__(self)  # clears the model of an earlier run
         self.params: dict[str, Any] = {}
         self._watched: list[tuple[Any, Gate]] = []
         self._loop: KerasLoop | None = None
@@ -66,16 +66,16 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._listening = contextlib.ExitStack()
 
     def watch(self, data: Any) -> Any:
-        """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, such that waiting for them is seen.
+        """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, wrapped so that waiting for them is measured.
 
-        TensorFlow and JAX fetch data inside the step, where no hook sees it: without this, the energy of waiting is unknown
-        there. With torch the hooks see it anyway.
+        TensorFlow and JAX fetch data inside the step, where no hook is called: without this method, the energy of waiting is
+        unknown there. With torch it is known without this method.
 
         Args:
             data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
 
         Raises:
-            ConfigurationError: Nothing is to be seen of these data.
+            ConfigurationError: Data of this kind cannot be watched.
         """
         fn = self.batch_size_fn
         gate = Gate(self._meter, _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch))
@@ -87,19 +87,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     @property
     def record(self) -> RunRecord:
-        """The run's record as of now; raises ConfigurationError where nothing was measured yet."""
+        """The run's record as of now; raises ConfigurationError if nothing has been measured yet."""
         if self._loop is not None and not self._loop.running():
             self._leave()  # it ended by an exception
         return super().record
 
     def set_model(self, model: keras.Model) -> None:
-        """Take the model that the hooks will be about.
+        """Set the model of the loop that is about to begin.
 
         Raises:
-            ConfigurationError: It is no model of Keras 3.
+            ConfigurationError: It is not a model of Keras 3.
         """
         if not isinstance(unwrapped(model), keras.Model):
-            msg = f"{type(model).__module__}.{type(model).__name__} is no model of Keras 3, for which this callback is made."
+            msg = f"{type(model).__module__}.{type(model).__name__} is not a model of Keras 3, which this callback requires."
             raise ConfigurationError(msg)
         super().set_model(model)
 
@@ -109,7 +109,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         return unwrapped(internals.given_model(self))
 
     def _enter(self, hook: FrameType, stage: Stage) -> KerasLoop:
-        """Start to measure, unless this loop runs inside one that is measured already."""
+        """Start to measure, unless this loop runs inside one that is already measured."""
         loop = KerasLoop(hook, self._keras_model)
         if self._loop is not None and self._loop.running() and (self._loop.is_keras or stage != "train"):
             return loop
@@ -119,7 +119,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
         output_dir: Any = self.output_dir
         folder = None if output_dir is None else as_place(output_dir)
-        # An evaluation or a prediction without one belongs to the fit before it.
+        # An evaluation or a prediction without a TensorBoard callback uses the folder of the fit before it.
         shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
         if stage == "train":
             self._backup = Backup(loop)
@@ -150,12 +150,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         return self._steps_between_logs(own, several=self.in_job) if self._scalars else 0
 
     def _leave(self) -> None:
-        """Forget the loop, and stop measuring where that goes on still."""
-        # The meter may be stopping itself just now, in its own thread: then this waits for it.
+        """Clear the loop, and stop measuring if that still goes on."""
+        # If the meter is stopping itself at this moment, in its own thread, this waits for it.
         gone = self._loop is not None and len(self._passes) > 1
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
         if self._loop is not None:
-            self._scalars.add(self._meter.totals(), self._epoch)  # as the record has them
+            self._scalars.add(self._meter.totals(), self._epoch)  # as they are in the record
         for run in self._passes[1:]:
             run.release_data()
         del self._passes[1:]
@@ -163,19 +163,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._listening.close()
 
     def _finish(self) -> None:
-        """End the run, unless a loop around this one goes on."""
+        """End the run, unless a loop around this one continues."""
         if len(self._passes) > 1:
             return
         self._leave()
         if self.params.get("verbose") != 0:
-            # A new line, since the bar of an evaluation or a prediction is not at its end yet.
+            # In a new line, because the progress bar of an evaluation or a prediction has not ended its line yet.
             self._write_summary(lambda line: sys.stdout.write(f"\n{line}\n"))
 
     # ---------------------------------------------------------------------------------------------------- stages
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Start to measure, and enter the stage ``train``."""
-        loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - the caller is not to be had in another way
+        loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - there is no other way to find the caller
         self._keys.clear()
         self._begin_training()
         self._meter.share()
@@ -233,7 +233,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._end()
 
     def _expect(self, run: BatchPass, point: Point) -> dict[str, float]:
-        """Return what the training is expected to take; nothing after an epoch that was cut."""
+        """Return the metrics of the forecast; empty after an epoch that was cut short, or without a planned end."""
         planned, epochs = self.params.get("epochs"), self._epoch + 1
         if not planned or self._keras_model.stop_training:
             return {}
@@ -244,7 +244,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         return self._forecast((self._epoch / planned, before, run.since), (epochs / planned, past, point), whole - past)
 
     def keep(self) -> None:
-        """Keep the record beside a backup of the weights."""
+        """Save the record beside a backup of the weights."""
         if self._backup is not None and self._meter.running and self._meter.leads:
             self._backup.save(self._meter.record, self._meter.warn)
 
@@ -252,9 +252,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Enter a stage."""
         source = next((gate for data, gate in self._watched if data is loop.data), None)
         if stage == "train" and source is None and self._watched and loop.is_keras:
-            self._meter.warn("Data were watched, but fit() was given others: pass it what watch() returns, unchanged.")
+            self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
         if self.batch_size_fn is not None and source is None:
-            self._meter.warn("batch_size_fn sees no batch, as Keras shows its callbacks none: pass the data through watch().")
+            self._meter.warn("batch_size_fn is not used, as Keras passes callbacks no batches: pass the data through watch().")
         run = BatchPass(
             self._meter,
             stage,
@@ -270,12 +270,12 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._passes.append(run)
 
     def _end_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
-        """Note an epoch in the record and write its scalars; return the metrics of the stage."""
+        """Add an epoch to the record and write its scalars; return the metrics of the stage."""
         run.end_epoch(logs)
         if not self._meter.running:
             return {}
         if run.stage not in self._keys:
-            _ = self._meter.record  # it tells which phases can be told apart, and so the keys of all epochs
+            _ = self._meter.record  # building it finds which phases can be separated, and so the keys of all epochs
         metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since)
         if run.stage == "train":
             metrics |= self._expect(run, point)
@@ -289,7 +289,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._finish()
 
     def _pop(self) -> None:
-        """Leave the innermost stage; what Keras says of it is not what it said of the one around it."""
+        """Leave the innermost stage, and restore the model and the parameters of the stage around it."""
         self._passes.pop().end()
         outer = self._passes[-1]
         if outer.model is not None:
@@ -297,14 +297,14 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self.params = outer.params
 
     def _training(self) -> BatchPass:
-        """Return the innermost stage of training; what ended within it by an exception that somebody caught is left."""
+        """Return the innermost stage of training, after leaving stages within it that ended by a handled exception."""
         if any(run.stage == "train" for run in self._passes):
             while self._passes[-1].stage != "train":
                 self._pop()
         return self._passes[-1]
 
     def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
-        """Add metrics to an epoch's logs: those that there were the first time, as every epoch of a history has the same."""
+        """Add metrics to an epoch's logs: only those of the first epoch, because all epochs of a history have the same keys."""
         if metrics:
             keys = self._keys.setdefault(group, frozenset(metrics))
             logs.update({name: value for name, value in metrics.items() if name in keys})
@@ -321,7 +321,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of training; now and then, count its samples and write scalars."""
+        """End a batch of training; if due, count samples and write scalars."""
         run = self._passes[-1]
         if run.plain:
             self._meter.batch_end()
@@ -354,7 +354,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._passes[-1].begin_compiling()
 
     def _on_mark(self, run: BatchPass, batch: int) -> None:
-        """Count the samples of the batches so far, and write the scalars of a step where they are due."""
+        """Count the samples of the batches so far, and write the scalars of a step if they are due."""
         step = run.reach_mark(batch)
         if step is not None:
             self._scalars.add(self._close_steps(), step)
@@ -368,11 +368,11 @@ def _length(batch: Any) -> int | None:
 
 
 def _shorten_progress_bar(loop: KerasLoop) -> None:
-    """Let the progress bar end an epoch with two of our metrics; it would print all, and hide the loss among them."""
+    """Limit our metrics that the progress bar prints at the end of an epoch: with all of them, the loss is hard to find."""
     for bar in loop.callbacks:
         if isinstance(bar, keras.callbacks.ProgbarLogger):
             whole = bar.on_epoch_end
-            # One that serves several fits is shortened already.
+            # A bar that is used for several fits is already shortened.
             bar.on_epoch_end = whole if isinstance(whole, partial) else partial(_end_bar, whole)
 
 
@@ -383,11 +383,11 @@ def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, A
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:
-    """Say which callback monitors a key that it will not see, as it comes before ours."""
+    """Warn of callbacks that monitor one of our metrics but come before this callback, so that they do not get it."""
     for callback in loop.callbacks:
         if isinstance(callback, EnergyCallback):
             return
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("energy/"):
             name = type(callback).__name__
-            warn(f"{name} monitors {monitor!r}, which it cannot see: put EnergyCallback before {name} in the list.")
+            warn(f"{name} monitors {monitor!r}, which it does not receive: put EnergyCallback before {name} in the list.")

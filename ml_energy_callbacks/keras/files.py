@@ -1,4 +1,4 @@
-"""What the callback writes beside the record: scalars for TensorBoard, and the totals beside a backup of the weights."""
+"""Files of the callback other than the record: scalars for TensorBoard, and a copy of the record beside a backup."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Scalars:
-    """Scalars, panels and options for TensorBoard below a folder; what cannot be written is said, and stops nothing."""
+    """Scalars, panels and options for TensorBoard below a folder; a failure is a warning and does not stop the training."""
 
     def __init__(self, folder: Place | None, warn: Callable[[str], None], hyperparameters: Mapping[str, float | str]) -> None:
-        """Write into this folder, if it is a local one; the options by their names."""
+        """Write the panels and the options, by their names, into this folder if it is local."""
         self._warn = warn
         self._file: EventFile | None = None
         if folder is None:
             return
         if not isinstance(folder, Path):
-            warn(f"No scalars are written to {folder}, which is no local folder.")
+            warn(f"No scalars are written for TensorBoard: {folder} is not a local folder.")
             return
         try:
             from ml_energy_callbacks.tensorboard import event_file, hparams, panels  # noqa: PLC0415 - an optional extra
@@ -39,7 +39,7 @@ class Scalars:
             self._fail(error)
 
     def __bool__(self) -> bool:
-        """Tell whether scalars are written."""
+        """Return whether scalars are written."""
         return self._file is not None
 
     def add(self, scalars: Mapping[str, float], step: int) -> None:
@@ -57,7 +57,7 @@ class Scalars:
 
 
 class Backup:
-    """The run's record beside what ``BackupAndRestore`` keeps: it comes and goes with that."""
+    """The run's record in the folder of ``BackupAndRestore``, which creates and deletes that folder."""
 
     def __init__(self, loop: KerasLoop) -> None:
         """Find the backup of a loop, if it has one."""
@@ -68,11 +68,11 @@ class Backup:
         """Return the record of the run that this one resumes, or None.
 
         Args:
-            folder: Where the run's own record is, if it has one.
+            folder: Folder of the run's own record, or None.
         """
         return None if self._folder is None else load_saved_record(self._folder, folder)
 
     def save(self, record: RunRecord, warn: Callable[[str], None]) -> None:
-        """Keep the record."""
+        """Save the record in the backup's folder."""
         if self._folder is not None:
             save_record(record, self._folder, warn)

@@ -1,7 +1,8 @@
-"""When a batch waits for its data: the place where watched data pass from their source to the loop.
+"""Detect when a batch waits for its data, at the gate through which watched data pass from their source to the loop.
 
-A loop that takes its data inside the step shows no wait. The wait of the k-th batch lasts until the k-th item has been handed
-over: in the loop's own thread while the source is asked, and in any other until the source is done with that item.
+If a loop fetches its data inside the step, no hook shows the wait. The wait of the k-th batch lasts until the k-th item has
+been handed over: if the source runs in the loop's own thread, while it produces the item; in any other thread, until it has
+produced the item.
 """
 
 import threading
@@ -13,27 +14,27 @@ from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Phase
 
 _MOST_SIZES = 4096
-"""Sizes that are kept of items that wait to be used."""
+"""Largest number of sizes that are stored for items not used yet."""
 
 _FOREIGN = (-1, -1)
-"""Ticket of an item that no loop will get: a prefetching thread outlived its loop."""
+"""Ticket of an item that no loop will use, from a prefetching thread that outlived its loop."""
 
 
 class Gate:
-    """The place where one watched source hands its items over.
+    """The point at which one watched source hands its items over.
 
-    The loop calls the first group of methods, the source the second, each from whatever thread it has. While the gate is
-    timed, it alone switches the meter's phase inside a batch.
+    The loop calls the first group of methods, the source the second, each from any thread. While the gate is timed, only the
+    gate switches the meter's phase inside a batch.
 
     Attributes:
-        size: Tells the number of samples of an item, or None.
-        resumes: Whether the source is passed over just once, so that a loop begins with what was taken before it.
-        elsewhere: Whether the source hands over in threads of its own.
-        queued: Whether those threads fill a queue that lasts from one pass to the next.
+        size: Returns the number of samples of an item, or None if it is unknown.
+        resumes: Whether the source is iterated only once, so that a loop begins with the items that were fetched before it.
+        elsewhere: Whether the source hands items over in its own threads.
+        queued: Whether those threads fill a queue that persists from one pass to the next.
     """
 
     def __init__(self, meter: EnergyMeter, size: Callable[[Any], int | None]) -> None:
-        """Serve this meter; ``size`` tells the number of samples of an item, or None."""
+        """Create a gate for this meter; ``size`` returns the number of samples of an item, or None if it is unknown."""
         self.size = size
         self.resumes = False
         self.elsewhere = self.queued = False
@@ -54,11 +55,11 @@ class Gate:
 
     @property
     def lost_count(self) -> bool:
-        """Whether items are in the queue of which nobody knows how many: it was filled before the loop began."""
+        """Whether the queue contains an unknown number of items, because it was filled before the loop began."""
         return self.queued and self._strays > 0
 
     def attach(self, *, timed: bool) -> None:
-        """Serve the loop of this thread from now on: switch phases where ``timed``, else keep sizes alone."""
+        """Serve the loop of this thread from now on: switch phases if ``timed``, else only store sizes."""
         with self._lock:
             self._thread = threading.get_ident()
             self._attached, self._timed = True, timed
@@ -66,16 +67,16 @@ class Gate:
                 self._open()
 
     def detach(self) -> None:
-        """Serve no loop; what this thread takes from now on may be what the next loop begins with."""
+        """Serve no loop; items that this thread fetches from now on may be the first ones of the next loop."""
         with self._lock:
             self._attached = self._in_batch = False
             self._begun = self._strays = 0
             self._open()
 
     def begin(self, working: Phase) -> None:
-        """Begin a batch, which waits until its data are there and is in the phase ``working`` then.
+        """Begin a batch, which waits until its data have been handed over, and is then in the phase ``working``.
 
-        TensorFlow compiles before it asks for data: a batch that compiles does not wait unless it asks itself.
+        TensorFlow compiles before it requests data: a batch that compiles waits only once it requests data itself.
         """
         with self._lock:
             self._begun += 1
@@ -84,26 +85,26 @@ class Gate:
             self._meter.enter("data_wait" if self._waits else working)
 
     def work(self, phase: Phase) -> None:
-        """Take the rest of the batch for another phase."""
+        """Record the rest of the batch as another phase."""
         with self._lock:
             self._working = phase
             if not self._waits:
                 self._meter.enter(phase)
 
     def end(self, samples: int | None, batches: int) -> None:
-        """End a batch, or so many that ran as one."""
+        """End a batch, or several that ran as one."""
         with self._lock:
             self._in_batch = False
             self._meter.batch_end(samples, batches)
 
     def leave(self, phase: Phase) -> None:
-        """Enter a phase between batches; a batch that found no more data is over with that."""
+        """Enter a phase between batches; this ends a batch that found no more data."""
         with self._lock:
             self._in_batch = False
             self._meter.enter(phase)
 
     def take(self, items: int) -> int | None:
-        """Return the samples of the next so many items, or None where one is not known."""
+        """Return the number of samples in the next ``items`` items, or None if one of their sizes is unknown."""
         with self._lock:
             sizes = [self._sizes.popleft() if self._sizes and not self.lost_count else None for _ in range(items)]
         return None if None in sizes else sum(size or 0 for size in sizes)
@@ -111,7 +112,7 @@ class Gate:
     # ---------------------------------------------------------------------------------------------------- the source
 
     def open(self) -> None:
-        """Begin a new pass over the source: what is left of an earlier one will not be used."""
+        """Begin a new pass over the source: the remaining items of an earlier pass will not be used."""
         with self._lock:
             self._open()
 
@@ -128,7 +129,7 @@ class Gate:
         self._sizes: deque[int | None] = deque(maxlen=_MOST_SIZES)
 
     def ask(self) -> tuple[int, int]:
-        """Ask the source for its next item, and return a ticket for it."""
+        """Register a request for the source's next item, and return a ticket for it."""
         own = threading.get_ident() == self._thread
         with self._lock:
             if not self._attached and not own:
@@ -159,7 +160,7 @@ class Gate:
                 self._meter.enter(self._working)
 
     def iterate(self, source: Iterable[Any]) -> Iterator[Any]:
-        """Pass over a source, item by item."""
+        """Iterate over a source, with each item passing the gate."""
         self.open()
         iterator = iter(source)
         while True:

@@ -1,7 +1,7 @@
 """Everything that is read from Keras's private parts, as they are in Keras 3.15.0 (and JAX 0.10.2).
 
-None of it is documented, and any release may change it. Each function says what it reads, and returns None, or something
-neutral, where that is no longer there: the number is then unknown, and training goes on.
+None of it is documented, and any release may change it. Each function names what it reads, and returns None or another neutral
+value if that no longer exists: the number is then unknown, and training continues.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ml_energy_callbacks.control import Mode
 JAX_TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
 """The event that JAX 0.10.2 reports when it has traced a function, which it compiles next.
 
-It is ``JAXPR_TRACE_EVENT`` of ``jax/_src/dispatch.py``. Where JAX renames it, no event is recognised.
+It is ``JAXPR_TRACE_EVENT`` of ``jax/_src/dispatch.py``. If JAX renames it, no event is recognised.
 """
 
 _DIRECTIONS: dict[str | None, Mode] = {"up": "max", "down": "min"}
@@ -24,14 +24,14 @@ _DIRECTIONS: dict[str | None, Mode] = {"up": "max", "down": "min"}
 
 @dataclass(frozen=True)
 class LoopFacts:
-    """What a call of ``fit``, ``evaluate`` or ``predict`` knows; None where it could not be read.
+    """Facts about a call of ``fit``, ``evaluate`` or ``predict``; None for those that could not be read.
 
     Attributes:
         model: The model whose method it is.
         data: Its argument ``x``.
-        steps: Number of its batches (in training, of an epoch); None also where Keras does not know it.
-        has_partial_batch: Whether its last batch is smaller than the others; None also where Keras does not know it.
-        validation_freq: Its argument of that name; None also where it has no validation data.
+        steps: Number of its batches (in training, of an epoch); None also if Keras does not know it.
+        has_partial_batch: Whether its last batch is smaller than the others; None also if Keras does not know it.
+        validation_freq: Its argument of that name; None also if it has no validation data.
     """
 
     model: Any = None
@@ -54,10 +54,10 @@ def given_model(callback: keras.callbacks.Callback) -> Any:
 
 
 def caller_of(hook: FrameType) -> tuple[keras.callbacks.CallbackList | None, FrameType | None]:
-    """Return the list of callbacks that called a hook, and the frame that called the list; None where no list did.
+    """Return the list of callbacks that called a hook, and the frame that called the list; None if no list did.
 
     Reads the local ``self`` of the frame that called the hook, which is that of a method of ``CallbackList``
-    (keras/src/callbacks/callback_list.py, 3.15.0): Keras does not show a callback its neighbours.
+    (keras/src/callbacks/callback_list.py, 3.15.0): Keras gives a callback no access to the other callbacks.
     """
     caller = hook.f_back
     owner = None if caller is None else caller.f_locals.get("self")
@@ -67,7 +67,7 @@ def caller_of(hook: FrameType) -> tuple[keras.callbacks.CallbackList | None, Fra
 
 
 def loop_facts(frame: FrameType | None) -> LoopFacts:
-    """Return what the loop in a frame knows of itself.
+    """Return the facts about the loop in a frame.
 
     Reads the locals ``self``, ``x``, ``epoch_iterator``, ``validation_data`` and ``validation_freq`` of ``fit``, ``evaluate``
     or ``predict`` (keras/src/backend/<backend>/trainer.py, 3.15.0), and ``num_batches`` and ``data_adapter`` of the iterator
@@ -85,10 +85,10 @@ def loop_facts(frame: FrameType | None) -> LoopFacts:
 
 
 def _attribute(source: Any, name: str) -> Any:
-    """Return an attribute of a part of Keras, or None where it is unknown: some raise an error then."""
+    """Return an attribute of an object of Keras, or None if it is unknown: some attributes then raise an error."""
     try:
         return getattr(source, name, None)
-    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: it is unknown, training goes on
+    except Exception:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
         return None
 
 
@@ -99,7 +99,7 @@ def weight_of_loss(model: keras.Model) -> float | None:
     """
     try:
         return _current_value(model, model._loss_tracker.count)  # noqa: SLF001 - see above
-    except Exception:  # noqa: BLE001 - whatever a release of Keras makes of it: it is unknown, training goes on
+    except Exception:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
         return None
 
 
@@ -139,7 +139,7 @@ def single_metrics(model: keras.Model) -> Sequence[Any]:
 
 
 def better_direction(metric: Any) -> Mode | None:
-    """Return whether less or more of a metric is better; None where Keras does not know.
+    """Return whether lower or higher values of a metric are better; None if Keras does not know.
 
     Reads ``_direction``, as Keras's own ``EarlyStopping`` does (keras/src/callbacks/monitor_callback.py, 3.15.0).
     """

@@ -1,7 +1,7 @@
-"""The loop that calls the hooks, seen by its stack frame.
+"""The loop that calls the hooks, found by its stack frame.
 
-Keras calls no hook when a loop ends by an exception, and tells a callback neither its neighbours nor the data. All of that can
-be read off the stack: the hook was called by a ``CallbackList``, and that by ``fit``, ``evaluate`` or ``predict``.
+Keras calls no hook when a loop ends by an exception, and gives a callback no access to the other callbacks or the data. All of
+this can be read from the stack: a ``CallbackList`` called the hook, and ``fit``, ``evaluate`` or ``predict`` called the list.
 """
 
 from types import FrameType
@@ -18,11 +18,11 @@ class KerasLoop(StackLoop):
 
     Attributes:
         owner: The ``CallbackList`` that called the hook, or None.
-        callbacks: The callbacks in its list, in order; empty where the hook was not called by a list.
-        data: What it was given as ``x``, or None.
-        steps: Number of its batches (in training, of an epoch), or None where Keras does not know it.
-        has_partial_batch: Whether its last batch is smaller than the others, or None where Keras does not know it.
-        is_keras: Whether it is one of Keras's own; of a user's own loop it cannot be seen whether it is still running.
+        callbacks: The callbacks in its list, in order; empty if the hook was not called by a list.
+        data: Its argument ``x``, or None.
+        steps: Number of its batches (in training, of an epoch), or None if Keras does not know it.
+        has_partial_batch: Whether its last batch is smaller than the others, or None if Keras does not know it.
+        is_keras: Whether it is one of Keras's own; it is not possible to detect whether a user's own loop is still running.
     """
 
     def __init__(self, hook: FrameType, model: keras.Model) -> None:
@@ -38,7 +38,7 @@ class KerasLoop(StackLoop):
         self._validation_freq = facts.validation_freq if self.is_keras else None
 
     def validates_at(self, epochs: int) -> int:
-        """Return how many of the first so many epochs have a validation."""
+        """Return how many of the first ``epochs`` epochs have a validation."""
         often = self._validation_freq
         if often is None:
             return 0
@@ -47,10 +47,10 @@ class KerasLoop(StackLoop):
         return sum(epoch <= epochs for epoch in often)
 
     def running(self) -> bool:
-        """Return whether its frame is on its thread's stack still; of a user's own loop, True."""
+        """Return whether its frame is still on its thread's stack; True for a user's own loop."""
         return super().running() or not self.is_keras
 
     def ending(self) -> tuple[Status, str | None]:
-        """Return how the loop ended that is gone without a word."""
-        self.data = None  # it is nobody's any more
+        """Return the status of a loop that has ended without calling a hook, and its reason."""
+        self.data = None  # no longer needed
         return super().ending()

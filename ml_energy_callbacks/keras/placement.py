@@ -10,7 +10,7 @@ from ml_energy_callbacks.job.job import Gather
 
 
 def gather() -> Gather | None:
-    """Return what asks all processes of a job, each of which trains by itself: those of a group of torch's, or None."""
+    """Return the function that gathers objects from all processes of a torch process group; None if there is no group."""
     if keras.backend.backend() != "torch":
         return None
     from ml_energy_callbacks.frameworks.torch import all_gather, joined  # noqa: PLC0415 - another backend needs no torch
@@ -19,23 +19,23 @@ def gather() -> Gather | None:
 
 
 def check_processes(model: keras.Model) -> None:
-    """Refuse a model that one loop of TensorFlow or JAX runs in several processes: what Keras counts there is not one's own.
+    """Refuse a model that TensorFlow or JAX runs in several processes: Keras's counts are then not those of one process.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: The model runs in several processes.
     """
     count = _PROCESSES.get(keras.backend.backend())
     processes = 1 if count is None else count(model)
     if processes > 1:
         msg = (
-            f"With TensorFlow and JAX, EnergyCallback measures one process, and this job has {processes}: use all GPUs of a "
-            "machine from one (tf.distribute.MirroredStrategy, or keras.distribution with JAX), or leave EnergyCallback out."
+            f"With TensorFlow and JAX, EnergyCallback supports only one process, and this job has {processes}: use all GPUs of "
+            "a machine in one (tf.distribute.MirroredStrategy, or keras.distribution with JAX), or remove EnergyCallback."
         )
         raise ConfigurationError(msg)
 
 
 def gpus(model: keras.Model) -> Sequence[str] | None:
-    """Return the GPUs that hold the model's variables, as ``"cuda:<n>"`` by CUDA's numbers; None where that is not known."""
+    """Return the GPUs that hold the model's variables, as ``"cuda:<n>"`` by CUDA's numbers; None if they are unknown."""
     return [f"cuda:{number}" for number in sorted(numbers(model, "gpu"))] or None
 
 
@@ -47,12 +47,12 @@ def numbers(model: keras.Model, kind: str) -> set[int]:
         kind: ``"gpu"`` or ``"cpu"``.
 
     Returns:
-        None of them where the framework does not tell.
+        The numbers; an empty set if the framework does not report them.
     """
     find = _NUMBERS.get(keras.backend.backend())
     try:
         return set() if find is None else set(find([variable.value for variable in model.variables], kind))
-    except Exception:  # noqa: BLE001 - whatever a release of a framework makes of it: it is not known, training goes on
+    except Exception:  # noqa: BLE001 - another release may raise anything: the numbers are unknown, training continues
         return set()
 
 

@@ -1,4 +1,4 @@
-"""How many samples a Keras loop has seen: what Keras itself counts, or the shapes of what it predicts."""
+"""The number of samples that a Keras loop has processed, from Keras's own count or from the shapes of predictions."""
 
 import math
 import threading
@@ -19,20 +19,20 @@ _EXACT = 2.0**24
 
 
 class SampleCounter:
-    """Finds how many samples the batches of a stage have, and records their number with the meter.
+    """Determines the number of samples in the batches of a stage, and adds it to the meter.
 
-    In training and evaluation Keras counts the samples itself, but to read its count is to wait for the GPU. So most batches
-    end with their size unknown, and the count is read now and then for all of them. Where Keras has no count, the sizes of
+    In training and evaluation Keras counts the samples itself, but reading its count waits for the GPU. Most batches therefore
+    end with an unknown size, and the count is read from time to time for all of them. If Keras has no count, the sizes of
     watched data are used.
 
     Args:
         meter: The meter.
         stage: The stage.
-        model: The model that runs; None where none does.
+        model: The model that runs; None if none does.
         since: The point at which it begins.
-        thread: The thread of the loop that is measured: Keras's count is read in no other, as the loop may be further by then.
-        source: The gate that the data pass, or None where they are not watched.
-        sized_by_user: Whether the sizes of watched batches are those of the user's ``batch_size_fn``, and no others count.
+        thread: The thread of the measured loop: Keras's count is read only there, as other threads may read it too late.
+        source: The gate of the watched data, or None if the data are not watched.
+        sized_by_user: Whether the user's ``batch_size_fn`` sizes the watched batches; no other sizes are then used.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class SampleCounter:
         self._watched: int | None = 0
 
     def begin_epoch(self, since: Point) -> None:
-        """Begin an epoch at this point, with a new count of Keras's."""
+        """Begin an epoch at this point, where Keras starts a new count."""
         self._since = since
         self._lost = False
         self._watched = 0
 
     def lose_count(self) -> None:
-        """Read no more of Keras's count in this epoch: the metrics of the model are about to be reset."""
+        """Stop reading Keras's count in this epoch: the metrics of the model are about to be reset."""
         self._lost = True
 
     def size_of_batch(self, batches: int, size: int | None, *, read_count: bool) -> int | None:
-        """Return the samples of the batches that end now, or None to find them later; called once for each end of a batch.
+        """Return the samples of the batches that end now, or None to count them later; called once for each end of a batch.
 
         Args:
-            batches: So many batches, which ran as one.
-            size: Their samples by their outputs, or None where that is unknown.
+            batches: Number of batches, which ran as one.
+            size: Their number of samples from their outputs, or None if it is unknown.
             read_count: Whether to read Keras's count for these batches alone, as for those that compile.
         """
         watched = None if self._source is None else self._source.take(batches)
@@ -88,18 +88,18 @@ class SampleCounter:
         return None
 
     def count_after_batch(self) -> None:
-        """Count, unless Keras calls the end of a batch in another thread, as for a callback that was given without a list."""
+        """Count, unless Keras calls the end of a batch in another thread, as for a callback that was not passed in a list."""
         self._late = threading.get_ident() != self._thread
         if not self._late:
             self.count()
 
     def count_within_batch(self) -> None:
-        """Count, unless the end of the batch before may still be to come, from another thread."""
+        """Count, unless another thread may still have to call the end of the previous batch."""
         if not self._late:
             self.count()
 
     def count(self, logs: Mapping[str, float] | None = None) -> None:
-        """Count the samples of the batches that ended with their size unknown, where they are known now.
+        """Count the samples of the batches that ended with an unknown size, if they are known now.
 
         Args:
             logs: The epoch's logs, at its end; they show whether Keras's count is still that of the whole epoch.
@@ -109,7 +109,7 @@ class SampleCounter:
             return
         seen = self._seen(own.batches) if _loss_agrees(self._model, logs) else None
         if seen is not None and seen < own.samples + own.unsized:
-            self._lost, seen = True, None  # it went back: somebody reset the metrics
+            self._lost, seen = True, None  # the count decreased, so the metrics were reset
         if seen is not None:
             self._meter.add_samples(self._stage, seen - own.samples, own.unsized)
         elif self._source is not None and self._watched:
@@ -119,27 +119,27 @@ class SampleCounter:
         self._watched = 0
 
     def _new_samples(self, batches: int) -> int | None:
-        """Return the samples of the batches that end now, where those of all batches before them are known."""
+        """Return the samples of the batches that end now; None unless those of all batches before them are known."""
         own = self._meter.counts(self._stage, self._since)
         seen = None if own.unsized else self._seen(own.batches + batches)
         return None if seen is None or seen <= own.samples else seen - own.samples
 
     def _seen(self, batches: int) -> int | None:
-        """Return Keras's count of the epoch's samples after so many batches; None where it has none that can be relied on."""
+        """Return Keras's count of the epoch's samples after this many batches; None if there is no reliable count."""
         if self._model is None or self._stage == "predict" or self._lost or threading.get_ident() != self._thread:
             return None
         return _samples_seen(self._model, batches)
 
 
 def _samples_seen(model: keras.Model, batches: int) -> int | None:
-    """Return how many samples passed since the model's metrics were reset; None where Keras does not know.
+    """Return the number of samples since the model's metrics were reset; None if Keras does not know it.
 
-    Keras weighs its running mean of the loss with the number of samples. A model whose own ``train_step`` or ``test_step``
-    does not keep that mean has no count, and one that keeps it without weights counts batches.
+    Keras weights its running mean of the loss by the number of samples. A model whose own ``train_step`` or ``test_step`` does
+    not update that mean has no count, and one that updates it without weights counts batches.
 
     Args:
         model: The model.
-        batches: Batches that passed since.
+        batches: Number of batches since then.
     """
     value = internals.weight_of_loss(model)
     if value is None:
@@ -150,7 +150,7 @@ def _samples_seen(model: keras.Model, batches: int) -> int | None:
 
 
 def _loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
-    """Return whether the model's running loss is still that of an epoch's logs: else its metrics were reset since."""
+    """Return whether the model's running loss still equals that of an epoch's logs: if not, its metrics were reset since."""
     if not logs or "loss" not in logs:
         return True
     loss = internals.mean_loss(model)
@@ -161,9 +161,9 @@ def _loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
 
 
 def output_length(logs: dict[str, Any] | None) -> int | None:
-    """Return the number of samples of a predicted batch, from its outputs' first dimension; None where there is none.
+    """Return the number of samples of a predicted batch, from its outputs' first dimension; None if there is none.
 
-    Keras gives one number where the outputs hold just one.
+    Keras passes a single number if the outputs contain only one.
     """
     if not logs:
         return None
@@ -174,6 +174,6 @@ def output_length(logs: dict[str, Any] | None) -> int | None:
 
 
 def samples_of(batch: Any) -> Any:
-    """Return the array of shape (samples, ...) whose first dimension Keras takes for the batch's size."""
+    """Return the array of shape (samples, ...) whose first dimension Keras uses as the batch size."""
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return next(array for array in keras.tree.flatten(inputs) if array is not None)

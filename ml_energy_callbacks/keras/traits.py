@@ -1,4 +1,4 @@
-"""In what the backends differ, as far as a callback sees it."""
+"""Differences between the backends that affect a callback."""
 
 import sys
 from collections.abc import Callable
@@ -14,17 +14,17 @@ def name() -> str:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model itself, where torch's DistributedDataParallel is around it."""
+    """Return the model itself, without torch's DistributedDataParallel around it."""
     return model if isinstance(model, keras.Model) else getattr(model, "module", model)
 
 
 def waits_between_batches() -> bool:
-    """Return whether data are fetched between two batches, where hooks see it; else it is done inside the step."""
+    """Return whether data are fetched between two batches, where the hooks can time it, rather than inside the step."""
     return str(keras.backend.backend()) == "torch"
 
 
 def takes_ahead() -> bool:
-    """Return whether the loop takes a batch before the one that uses it: JAX does so on an accelerator."""
+    """Return whether the loop fetches each batch one batch ahead, as JAX does on an accelerator."""
     if keras.backend.backend() != "jax":
         return False
     import jax  # noqa: PLC0415 - another backend needs no JAX
@@ -33,7 +33,7 @@ def takes_ahead() -> bool:
 
 
 def event_recorder() -> Callable[[], Any] | None:
-    """Return what puts an event into the queue of the GPU that the model runs on; None where no backend offers that."""
+    """Return a function that records an event in the queue of the model's GPU; None if the backend does not support it."""
     if keras.backend.backend() != "torch":
         return None
     import torch  # noqa: PLC0415 - as above

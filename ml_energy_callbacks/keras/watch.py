@@ -1,4 +1,4 @@
-"""The user's data, unchanged but for the gate that they pass: each kind stays of its kind, as Keras treats each in its way."""
+"""Wrap the user's data so that their batches pass a gate; each kind keeps its type, because Keras handles types differently."""
 
 import sys
 import types
@@ -14,19 +14,19 @@ from ml_energy_callbacks.keras.samples import samples_of
 
 
 def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
-    """Return the data such that each batch passes the gate.
+    """Return the data, wrapped so that each batch passes the gate.
 
     Args:
         data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
         gate: The gate.
-        batch_size_fn: The user's own, for the symbolic batches of a tf.data.Dataset.
+        batch_size_fn: The user's function or None, for the symbolic batches of a tf.data.Dataset.
 
     Raises:
-        ConfigurationError: Nothing is to be seen of these data.
+        ConfigurationError: Data of this kind cannot be watched.
     """
     if isinstance(data, keras.utils.PyDataset):
         if data.use_multiprocessing:
-            msg = "watch() cannot see into other processes: let the PyDataset use threads (use_multiprocessing=False)."
+            msg = "watch() cannot measure in other processes: set use_multiprocessing=False in the PyDataset, to use threads."
             raise ConfigurationError(msg)
         gate.elsewhere = gate.queued = data.workers > 1
         return _PyDataset(data, gate)
@@ -37,8 +37,8 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
         return _data_loader(data, gate)
     if hasattr(data, "shape") or isinstance(data, (str, bytes, dict, tuple)) or not isinstance(data, Iterable):
         msg = (
-            f"watch() takes batches that come one by one: a PyDataset, tf.data.Dataset, DataLoader, generator or other "
-            f"iterable, not {type(data).__name__}. Arrays need no watching: pass them to fit() as they are."
+            f"watch() requires an iterable of batches, such as a PyDataset, tf.data.Dataset, DataLoader or generator, "
+            f"not {type(data).__name__}. Arrays need no watching: pass them to fit() directly."
         )
         raise ConfigurationError(msg)
     if hasattr(data, "__len__"):
@@ -48,7 +48,7 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
 
 
 def _is_a(data: Any, package: str, name: str) -> bool:
-    """Return whether these are data of a package; one that was never imported made none."""
+    """Return whether the data are an instance of a package's class; a package that was not imported cannot have made them."""
     kind: Any = sys.modules.get(package)
     for part in name.split("."):
         kind = getattr(kind, part, None)
@@ -56,7 +56,7 @@ def _is_a(data: Any, package: str, name: str) -> bool:
 
 
 class _PyDataset(keras.utils.PyDataset):
-    """Another PyDataset whose items pass a gate."""
+    """A wrapper of a PyDataset, whose items pass a gate."""
 
     def __init__(self, source: keras.utils.PyDataset, gate: Gate) -> None:
         super().__init__(workers=source.workers, use_multiprocessing=False, max_queue_size=source.max_queue_size)
@@ -84,7 +84,7 @@ class _PyDataset(keras.utils.PyDataset):
 
 
 class _Sized(keras.utils.PyDataset):
-    """Any iterable that knows its length; Keras takes such from a PyDataset alone."""
+    """A PyDataset of any iterable that has a length: Keras reads the length only of a PyDataset."""
 
     def __init__(self, source: Any, gate: Gate) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Sized(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         try:
             item = next(self._iterator)
-        except StopIteration:  # Keras looked at the first batches before
+        except StopIteration:  # Keras has already read the first batches
             self.on_epoch_begin()
             item = next(self._iterator)
         return keras.tree.map_structure(np.asarray, item)
@@ -110,7 +110,7 @@ class _Sized(keras.utils.PyDataset):
 
 
 def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
-    import tensorflow as tf  # noqa: PLC0415 - it made the data, so that it is imported already
+    import tensorflow as tf  # noqa: PLC0415 - it made the data, so it is already imported
 
     def mark(index: Any, size: Any) -> None:
         if index == 0:
@@ -123,8 +123,8 @@ def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | N
             size = tf.cast(size, tf.int64)
         except Exception as error:
             msg = (
-                f"batch_size_fn failed ({error!r}): a tf.data.Dataset gives it symbolic tensors; "
-                "let it return such as tf.shape(batch[0])[0]."
+                f"batch_size_fn failed ({error!r}): a tf.data.Dataset passes it symbolic tensors; "
+                "return a tensor, such as tf.shape(batch[0])[0]."
             )
             raise ConfigurationError(msg) from error
         with tf.control_dependencies([tf.numpy_function(mark, [index, size], [])]):

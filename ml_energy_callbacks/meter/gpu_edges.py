@@ -1,7 +1,8 @@
-"""Edges of batches on a device's own time: a GPU is handed work ahead of time, and goes through it later.
+"""Timestamps of batch edges on a GPU: the host queues work ahead of time, and the GPU runs it later.
 
-An event is put into the device's queue at each edge, and asked now and then, without waiting, whether the device has come past
-it. So the loop never stalls, as it would if it synchronised at each batch, and the window is the device's own.
+At each edge, an event is recorded in the device's queue. The pending events are queried from time to time, without waiting, to
+detect whether the device has reached them. The loop therefore never stalls, as it would if it synchronised at each batch, and
+windows begin and end when the device reaches their edges.
 """
 
 import threading
@@ -15,9 +16,9 @@ from ml_energy_callbacks.clock import REAL_TIME, Timing
 
 _NS_PER_MS = 1_000_000
 _MOST = 1024
-"""Events that wait at once: CUDA itself takes no more work than this many launches ahead."""
+"""Largest number of pending events: CUDA itself queues at most this many launches."""
 _DRIFT = 20e-6
-"""How far two clocks part at most: our assumption, crystals are good to some parts in a million."""
+"""Bound on the relative drift of two clocks. Our assumption: crystals are accurate to some parts per million."""
 _LAST_WAIT_NS = 250_000_000
 _STEP_S = 0.001
 
@@ -26,25 +27,26 @@ class Event(Protocol):
     """An event in a device's queue of work, such as ``torch.cuda.Event(enable_timing=True)``."""
 
     def query(self) -> bool:
-        """Return whether the device has come past it."""
+        """Return whether the device has reached the event."""
 
     def elapsed_time(self, end_event: Any, /) -> float:  # noqa: ANN401 - another event of the same framework
-        """Return the time from this event to another, both passed, in ms."""
+        """Return the time in ms from this event to another; the device must have reached both."""
 
 
 class DeviceEdges:
-    """Edges by events that a framework records; made and used in the training loop's thread.
+    """Timestamps of edges from events that a framework records; created and used in the training loop's thread.
 
-    No other thread asks for an event, since that would spoil a CUDA graph that the loop's thread may be capturing.
+    No other thread queries an event, because that would invalidate a CUDA graph that the loop's thread may be capturing.
 
-    How far the device's time is from ours is known within bounds that each answer narrows: what had not passed when it was
-    asked for passed later, and what had passed, before. The lower bound is what is reckoned with: it is off by the least time
-    that any event took to pass after it was recorded or last asked for, which is microseconds where the device had nothing to
-    do. The upper one, off by the least time until a look, tells when the clocks have parted.
+    The offset between the host's clock and the device's is known within bounds, which each query narrows: an event that the
+    device had not reached when it was queried was reached later, and an event that it had reached was reached before.
+    Timestamps use the lower bound. Its error is the least time that any event took to be reached after it was recorded or last
+    queried, which is microseconds if the device was idle. The upper bound, whose error is the least time from an event to its
+    query, shows when the clocks have drifted apart.
     """
 
     def __init__(self, record: Callable[[], Event | None], timing: Timing = REAL_TIME) -> None:
-        """Make edges by ``record``, which puts an event into the device's queue; None where that cannot be done just now."""
+        """Set the function that records an event in the device's queue; it returns None if that is not possible at present."""
         self._record = record
         self._clock = timing.clock
         self._sleep = timing.sleep
@@ -52,21 +54,21 @@ class DeviceEdges:
         self._broken = False
         self._pending: deque[tuple[Event, Edge]] = deque()
         self._last: Event | None = None
-        self._device_ns = 0.0  # of the last event, by the device's time since the first one
-        self._low, self._high = -inf, inf  # bounds of our time less the device's, in ns
+        self._device_ns = 0.0  # device's time of the last event, since the first event
+        self._low, self._high = -inf, inf  # bounds of the host's time minus the device's time, in ns
 
     def __call__(self) -> Stamp:
-        """Return the edge that is here in the device's queue, or the host's time where there is none."""
+        """Return an edge at the end of the device's queue, or the host's time in ns if no event can be recorded."""
         now = self._clock()
         if self._broken or len(self._pending) >= _MOST:
             self.resolve()
             return now
         try:
             event = self._record()
-        except Exception:  # noqa: BLE001 - whatever a driver raises, training goes on, by the host's time
+        except Exception:  # noqa: BLE001 - a driver may raise anything; training continues with the host's time
             self._give_up()
             return now
-        if event is None:  # nothing may be asked now, either
+        if event is None:  # events must not be queried now, either
             return now
         edge = Edge(now, now)
         self._pending.append((event, edge))
@@ -74,7 +76,7 @@ class DeviceEdges:
         return edge
 
     def resolve(self) -> None:
-        """Learn what has passed since the last look; in any other thread than the loop's, do nothing."""
+        """Query the pending events; do nothing in other threads than the loop's."""
         if self._broken or not self._pending or threading.get_ident() != self._thread:
             return
         try:
@@ -83,7 +85,7 @@ class DeviceEdges:
             self._give_up()
 
     def settle(self) -> None:
-        """Wait for the device to pass all edges, for a quarter of a second at most."""
+        """Wait until the device has reached all edges, for at most a quarter of a second."""
         end = self._clock() + _LAST_WAIT_NS
         self.resolve()
         while self._pending and not self._broken and threading.get_ident() == self._thread and self._clock() < end:
@@ -91,7 +93,7 @@ class DeviceEdges:
             self.resolve()
 
     def _passed(self) -> Sequence[tuple[Event, Edge, int]]:
-        """Return the events that have passed, their edges, and when they were seen to have passed (ns)."""
+        """Return the events that the device has reached, their edges, and when that was detected (ns)."""
         passed = []
         while self._pending:
             event, edge = self._pending[0]
@@ -104,7 +106,7 @@ class DeviceEdges:
         return passed
 
     def _place(self, passed: Sequence[tuple[Event, Edge, int]]) -> None:
-        """Give edges their times by our clock, by all that is known of them together."""
+        """Set the times of edges on the host's clock, after narrowing the bounds with all of them."""
         times = []
         for event, edge, seen_ns in passed:
             if self._last is not None:
@@ -116,13 +118,13 @@ class DeviceEdges:
             times.append(self._device_ns)
             low, high = edge.after_ns - self._device_ns, seen_ns - self._device_ns
             self._low, self._high = max(low, self._low), min(high, self._high)
-            if self._low > self._high:  # the clocks have parted further than they should
+            if self._low > self._high:  # the clocks have drifted by more than the bound
                 self._low, self._high = low, high
         for (_, edge, seen_ns), device_ns in zip(passed, times, strict=True):
             edge.time_ns = min(max(round(device_ns + self._low), edge.after_ns), seen_ns)
 
     def _give_up(self) -> None:
-        """Go by the host's time from now on."""
+        """Use the host's time from now on."""
         self._broken = True
         for _, edge in self._pending:
             edge.time_ns = edge.host_ns

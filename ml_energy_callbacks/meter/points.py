@@ -1,4 +1,4 @@
-"""Instants of a run, and what passed between two of them; pure."""
+"""Instants of a run, and the figures between two of them; pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Point:
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
         devices: Energy inside the run in J by device.
-        beside: The same of what is not part of the totals.
+        beside: The same for devices that are not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
-        amounts: What the energy of each bucket amounts to; None before the first reading.
-        others: Figures of the job's other processes as of the last exchange; None where there are none, or none was reported.
+        amounts: Emissions and cost of the energy of each bucket; None before the first reading.
+        others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
     """
 
     time_ns: int
@@ -50,13 +50,13 @@ class Point:
         rates: Rates,
         others: TotalFigures | None,
     ) -> Self:
-        """Return the state at a look; what was used since a device's last refresh is extrapolated from fitted powers.
+        """Return the state at a look; the energy since a device's last refresh is extrapolated from fitted powers.
 
         Args:
             look: The state of the timeline.
             ledgers: The devices that are counted, by their ids.
-            beside: What is reported beside them.
-            rates: Grams and money.
+            beside: The devices that are reported separately, by their ids.
+            rates: Converts energy to emissions and cost.
             others: Figures of the job's other processes, or None.
         """
         known, apart = _known(ledgers, look), _known(beside, look)
@@ -73,7 +73,7 @@ class Point:
         )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
-        """Return the energy in J and the time in s that went into these buckets so far."""
+        """Return the energy in J and the time in s of these buckets so far."""
         return sum(_at(self.joules, b) for b in buckets), sum(_at(self.totals, b) for b in buckets) / NS_PER_S
 
 
@@ -94,8 +94,8 @@ class Window:
     def joules(self) -> float | None:
         """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
 
-        It stays None where a device's energy is not known at one of its edges, or for a while between them;
-        and without devices.
+        It stays None if a device's energy is unknown at one of the window's edges or has a gap between them, and if there is
+        no device.
         """
         end, start = self.end, self.start
         if end is None or not end.expected or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
@@ -110,7 +110,7 @@ class Span:
     """A stage between two points, in this process.
 
     Attributes:
-        tally: Where the stage's time and batches are found.
+        tally: The stage's group and buckets on the timeline.
         since: Where it begins; None for the start of the meter.
         until: Where it ends.
     """
@@ -123,7 +123,7 @@ class Span:
         """Return its figures.
 
         Args:
-            idle_watts: Idle power of each device in W by its id, where that was measured.
+            idle_watts: Idle power of each device in W by its id, if it was measured.
             resolved: Buckets whose energy is known separately.
             measures: Whether this process measures devices.
         """
@@ -145,7 +145,7 @@ class Span:
         )
 
     def epoch(self, index: int) -> EpochRecord:
-        """Return it as the epoch of this number."""
+        """Return the span as the epoch with this index."""
         return EpochRecord(
             stage=self.tally.name,
             index=index,
@@ -169,7 +169,7 @@ class Span:
 
     @property
     def _grams(self) -> float | None:
-        """Emissions in g CO2e; None also where they were not known at the beginning."""
+        """Emissions in g CO2e; None if they are unknown at the end or were unknown at the beginning."""
         now, before = self._amounts
         return None if now.grams is None or before.grams is None else sum(self.tally.by_phase(now.grams, before.grams).values())
 
@@ -180,13 +180,13 @@ class Span:
 
     @property
     def _amounts(self) -> tuple[Amounts, Amounts]:
-        """What the energy amounted to at the end, and at the beginning."""
+        """Emissions and cost of the energy up to the end, and up to the beginning."""
         before = None if self.since is None else self.since.amounts
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
-    """Return the batches and samples of a stage since a point, or since the start, by the counts of each group now."""
+    """Return the batches and samples of a stage since a point, or since the start, from the present counts of the groups."""
     now = counts[tally.group]
     return now.since(since.counts[tally.group]) if since is not None and tally.group < len(since.counts) else now
 
@@ -205,8 +205,8 @@ def run_figures(
     Args:
         until: The point.
         ledgers: The devices that are counted, by their ids.
-        beside: What is reported beside them.
-        rates: Grams and money.
+        beside: The devices that are reported separately, by their ids.
+        rates: Converts energy to emissions and cost.
         earlier: Record of the run that this one resumes, or None.
         measures: Whether this process measures devices.
     """
@@ -237,7 +237,7 @@ def run_figures(
 
 
 def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
-    """Return each device's energy by bucket in J, by its id, where it was read."""
+    """Return the energy by bucket in J of each device that was read, by its id."""
     published = [(name, ledger.published) for name, ledger in ledgers.items()]
     return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
 
@@ -251,7 +251,7 @@ def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: R
 
 
 def _process(until: Point, earlier: RunRecord | None) -> float | None:
-    """Return the job's share in J; None where it is not known, or not of the run that this one resumes."""
+    """Return the job's share in J; None if it is unknown in this run or in the run that it resumes."""
     shares = [joules for name, joules in until.beside.items() if is_share(name)]
     if earlier is None:
         return sum(shares) if shares else None

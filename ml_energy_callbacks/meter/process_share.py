@@ -1,4 +1,4 @@
-"""This job's share of the machine's energy: always estimated, and reported beside the machine's own figure."""
+"""This job's share of the machine's energy: always estimated, and reported in addition to the machine's energy."""
 
 import contextlib
 import math
@@ -16,11 +16,11 @@ from ml_energy_callbacks.readings import Device, SharedSource, Source
 BACKEND: Final = "process"
 
 _UNCERTAINTY = 0.5
-"""Our assumption: power is not proportional to use alone, and idle power is divided by use, too."""
+"""Our assumption: power is not simply proportional to use, and idle power is divided in proportion to use as well."""
 
 _INTERVAL_S = 1.0
 _FRESH_NS = NS_PER_S // 2
-"""The shares of several devices use the same figures of the processes for so long."""
+"""For this long, the shares of several devices use the same figures of the processes."""
 
 
 def is_share(name: str) -> bool:
@@ -29,16 +29,16 @@ def is_share(name: str) -> bool:
 
 
 class ProcessTree:
-    """The processes of the job on this host and all that they started, those that have ended included.
+    """The processes of the job on this host and all their descendants, including those that have ended.
 
-    The kernel adds an ended child's time to its parent's when the parent waits for it, so that the sum goes on.
+    The kernel adds an ended child's time to its parent's when the parent waits for it, so that the sum stays complete.
     """
 
     def __init__(self, pids: Collection[int], clock: Clock = monotonic_clock) -> None:
         """Read the processes' CPU times for the first time.
 
         Args:
-            pids: The job's own processes; one that has ended already is none.
+            pids: The job's own processes; one that has already ended is ignored.
             clock: Monotonic clock in ns.
         """
         self._clock = clock
@@ -57,12 +57,12 @@ class ProcessTree:
             try:
                 times = process.cpu_times()
             except psutil.Error:
-                continue  # it ended just now; its time is its parent's in a moment
+                continue  # it has just ended; its parent is about to get its time
             pids.append(process.pid)
             seconds += times.user + times.system
             seconds += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
         self.pids = pids
-        # The sum falls for an instant while a child's time moves to its parent, and for good when a child is left by its own.
+        # The sum falls for an instant while a child's time moves to its parent, and permanently if a child is orphaned.
         fell = seconds < self._sum
         if not fell:
             self._cpu_seconds += seconds - self._sum
@@ -80,7 +80,7 @@ class ProcessTree:
                         yield process
 
     def cpu_share(self) -> float:
-        """Return these processes' share of all CPU time since the last call that read it, between 0 and 1."""
+        """Return these processes' share of all CPU time since the times were last read, between 0 and 1."""
         now = self._clock()
         if now - self._taken_ns >= _FRESH_NS:
             self._taken_ns = now
@@ -93,7 +93,7 @@ class ProcessTree:
 
 def _busy_seconds() -> float:
     times = psutil.cpu_times()
-    # Guests' time is inside that of their users already.
+    # The users' times already include the guests' time.
     return sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in ("iowait", "guest", "guest_nice", "steal"))
 
 
@@ -120,7 +120,7 @@ class _Share:
         self._joules = 0.0
 
     def read(self) -> float:
-        """Return the joules of the job since it was opened."""
+        """Return the joules of the job since this source was opened."""
         joules = self._ledger.finder.joules
         passed, self._seen = joules - self._seen, joules
         share = self._share()
@@ -131,17 +131,17 @@ class _Share:
         return self._joules
 
     def close(self) -> None:
-        """Do nothing: the device itself is another's."""
+        """Do nothing: the device belongs to another source."""
 
 
 def open_shares(
     sources: Sequence[Source], ledgers: Mapping[str, Ledger], pids: Collection[int], clock: Clock = monotonic_clock
 ) -> tuple[Sequence[Source], Mapping[str, str]]:
-    """Return a source for the job's share of each device, and why others have none, by their ids.
+    """Return the sources of the job's shares of devices, and why other devices have none, by their ids.
 
     Args:
         sources: The devices.
-        ledgers: Where their joules are found, by their ids.
+        ledgers: The devices' ledgers, by their ids.
         pids: The job's own processes on this host.
         clock: Monotonic clock in ns.
     """

@@ -17,20 +17,20 @@ from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
 from ml_energy_callbacks.readings import PowerSource, Reading, Source
 
 _DITHER = 0.4
-"""Each wait is drawn from the interval x (1 +- this): a fixed one locks to a counter's refresh and then hides it."""
+"""Each wait is drawn from the interval x (1 +- this): fixed waits may synchronise with a counter's refreshes and hide them."""
 _LAST_WAIT_NS = 250_000_000
-"""At the end, the refresh that follows the run is waited for, for this long at most."""
+"""Longest wait for the refresh after the end of the run."""
 _LAST_STEP_S = 0.005
 _FIRST_WAIT_NS = 500_000_000
-"""At the start, the first refreshes are waited for, for this long at most."""
+"""Longest wait for the first refreshes at the start."""
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
 _WATCH_S = 0.05
 _THREAD = "ml-energy-sampler"
 _LONGEST_READ_NS = NS_PER_S
-"""The instant at which a value was true is unknown if its read took longer."""
+"""If a read takes longer than this, the instant at which its value was true is unknown."""
 _LONGEST_HOLD_NS = 200_000_000
-"""Readings are held back for so long, where nobody asks for them and the device's refreshes are known."""
+"""Longest time for which readings are held back, if no mark waits for them and the device's refreshes are known."""
 Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
@@ -38,7 +38,7 @@ _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
 _REVIEW_RATIO = 50
-"""The pause after a review is at least so many times what it took: on a slow disk, with a long record."""
+"""The pause after a review is at least this many times its duration, which is long on a slow disk or with a long record."""
 
 
 class Poller:
@@ -53,10 +53,10 @@ class Poller:
     ) -> None:
         """Poll these sources, each into its ledger, every ``interval_s`` seconds on average.
 
-        The lock is held while ledgers change, never while a device is read. Once ``closed``, nothing changes any more.
+        The lock is held while ledgers change, never while a device is read. Once ``closed``, the ledgers no longer change.
         """
         self._pairs = pairs
-        # Asked once: what a protocol checks takes longer than a read.
+        # Checked once: isinstance with a protocol takes longer than a read.
         self._powers = {i: source for i, (source, _) in enumerate(pairs) if isinstance(source, PowerSource)}
         self._clock: Clock = timeline.clock
         self._reader = TimelineReader(timeline)
@@ -79,7 +79,7 @@ class Poller:
 
     @property
     def quick(self) -> bool:
-        """Whether the devices may be asked as often as one likes."""
+        """Whether none of the devices has a minimum interval between reads."""
         return not any(source.device.min_interval_s for source in self.sources)
 
     @property
@@ -88,7 +88,7 @@ class Poller:
         return min(self._due, default=self._next_round)
 
     def poll(self, end: int | None = None) -> None:
-        """Read every device that is due; after the ``end`` (ns) every device, but once those that must not be asked often."""
+        """Read every device that is due; after the ``end`` (ns), read all, but those with a minimum interval only once."""
         now = self._clock()
         due = [
             i
@@ -114,7 +114,7 @@ class Poller:
             self._due[i] = self._next(self._pairs[i][1], now)
 
     def _wanted(self, i: int, reading: Reading) -> bool:
-        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one."""
+        """Return whether to add a device's readings to its ledger now; adding many at once takes far less time."""
         source, ledger = self._pairs[i]
         fresh = source.device.method == "power_integration" or source.device.update_period_s is not None
         news = fresh or reading.value != self._values[i]
@@ -128,7 +128,7 @@ class Poller:
     def _feed_ledgers(self) -> None:
         with self._lock:
             if self.closed:
-                return  # this thread hung in a read and was given up
+                return  # this thread hung in a read and was abandoned
             self._reader.refresh()
             for i, (_, ledger) in enumerate(self._pairs):
                 held, self._held[i] = self._held[i], []
@@ -145,7 +145,7 @@ class Poller:
         return self._next_round if wish is None else min(self._next_round, max(wish, now))
 
     def known_until(self, instant: int) -> bool:
-        """Return whether every device that can be read has been seen to refresh at or after the instant."""
+        """Return whether every device that can be read has refreshed at or after the instant."""
         return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
 
     @property
@@ -169,19 +169,19 @@ class Poller:
 
 
 def read(source: Source, clock: Clock) -> Reading:
-    """Read a source once; whatever it raises becomes a reading without a value."""
+    """Read a source once; an exception results in a reading without a value."""
     started = clock()
     value: float | None
     try:
         value = float(source.read())
-    except Exception:  # noqa: BLE001 - a third party's backend may raise anything; nothing of it may end the thread
+    except Exception:  # noqa: BLE001 - a third party's backend may raise anything; the thread has to continue
         value = None
     ended = clock()
     return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
 
 
 def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
-    """Read the power that a counter is compared with, and when; None where the source does not report it now."""
+    """Return the time (ns) and the power (W) with which a counter is compared; None if the source does not report it now."""
     try:
         watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
@@ -190,7 +190,7 @@ def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
 
 
 class _Stop:
-    """An event for threads that wait most of the time: where ``threading.Event`` runs Python code, this waits in one call."""
+    """An event for threads that wait most of the time: it waits in one call, whereas ``threading.Event`` runs Python code."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -212,9 +212,9 @@ class _Stop:
 
 
 class Sampler:
-    """A thread for each poller, and one that reads no device: whatever hangs in its driver holds up nothing else.
+    """One thread for each poller, and one that reads no device, so that a hanging driver blocks only its own thread.
 
-    What the threads do is written as steps, so that a test can run them without threads.
+    The work of the threads is written as generators of steps, so that a test can run it without threads.
     """
 
     def __init__(
@@ -224,10 +224,10 @@ class Sampler:
         review: Callable[[], None],
         watch: Callable[[], None] | None = None,
     ) -> None:
-        """Poll in threads of these names.
+        """Set the pollers, by the names of their threads.
 
-        Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
-        there all the time.
+        The thread that reads no device calls ``review`` periodically (after 1, 2 and 4 s, then every 5 s), and ``watch`` every
+        50 ms.
         """
         self._clock = timing.clock
         self._sleep = timing.sleep
@@ -240,7 +240,7 @@ class Sampler:
         self._reviewer: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the threads, and wait for the quick devices' first refreshes: from then on, energy is known."""
+        """Start the threads, and wait for the quick devices' first refreshes, from which on their energy is known."""
         self._begin()
         quick = [poller for poller in self._pollers.values() if poller.quick]
         end = self._clock() + _FIRST_WAIT_NS
@@ -260,7 +260,7 @@ class Sampler:
         """Wait for the refreshes that follow ``end`` (ns), end the threads and the chains of readings; from any thread.
 
         Returns:
-            The sources of a thread that hangs in a device's driver and was left to itself.
+            The sources of each thread that hangs in a device's driver and was abandoned.
         """
         self._end = end
         self._stopping.set()
@@ -312,4 +312,4 @@ class Sampler:
         while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
             poller.poll(end)
             yield min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
-        poller.close()  # now, for others may keep the run waiting
+        poller.close()  # at once, because other pollers may take longer

@@ -46,11 +46,11 @@ from ml_energy_callbacks.record.storage import Place, as_place
 _log = logging.getLogger("ml_energy_callbacks")
 
 _FIRST_READ_S = 1.0
-"""Devices have been read by then, if they ever are."""
+"""Every device that can be read has been read by then."""
 
 
 class Session:
-    """Open the devices, join the job, have the devices read, and write the record, from start to stop.
+    """Open the devices, join the job, read the devices, and write the record, from start to stop.
 
     It is stopped by a call of :meth:`stop`, by the end of the loop that it watches, or by the exit of the interpreter.
     :meth:`point` and :meth:`build` return what was measured so far, at any time and in any thread.
@@ -60,16 +60,16 @@ class Session:
         stages: The stages on the timeline.
         devices: The devices and their energy.
         rates: Emissions and cost.
-        job: The processes of the job; None where this one never had others.
-        idle_watts: Idle power of each device in W by its id, where that was measured.
+        job: The processes of the job; None if this process was never one of several.
+        idle_watts: Idle power of each device in W by its id, if it was measured.
         resolved: The timeline's buckets whose energy was known separately in the last record.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
 
     Args:
-        options: The meter's.
+        options: The meter's options.
         timing: Clocks, waiting and time limits.
-        sampler_type: Reads the devices.
+        sampler_type: Class of the sampler that reads the devices.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
@@ -104,7 +104,7 @@ class Session:
         self._run: Run | None = None
         self._pid = 0  # the process that started it
         self._early_end: str | None = None
-        # All can be entered again: a signal's handler may stop the meter in the middle of one of its own methods.
+        # Both are reentrant: a signal handler may stop the meter during one of the meter's own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
 
@@ -112,7 +112,7 @@ class Session:
 
     @property
     def started(self) -> bool:
-        """Whether it ever measured, so that there is a record."""
+        """Whether it has ever measured, so that there is a record."""
         return self._run is not None
 
     @property
@@ -137,17 +137,17 @@ class Session:
 
     @property
     def record_path(self) -> Place | None:
-        """Where the record is written; None where this process does not write it."""
+        """Path or URL of the record; None if this process does not write it."""
         return self._files.path
 
     # ---------------------------------------------------------------------------------------------------- start
 
     def start(self, loop: LoopDescription, owner: object) -> None:
-        """Open the devices and start to measure; while it measures already, do nothing.
+        """Open the devices and start to measure; do nothing if it already measures.
 
         Args:
             loop: What is measured.
-            owner: Is kept alive until the stop: the meter, to which sinks have weak references alone.
+            owner: Object to keep alive until the stop: the meter, to which sinks have only weak references.
 
         Raises:
             ConfigurationError: A device id is unknown, here or in another process of the job, or the output directory cannot be
@@ -215,7 +215,7 @@ class Session:
         return run
 
     def _join(self, run: Run, gather: Gather | None, failure: ConfigurationError | None) -> None:
-        """Join the job's other processes, and leave them the devices that they measure; or go on without them."""
+        """Join the job's other processes and close the devices that they measure, or continue without them."""
         if gather is None:
             if self.job is not None:
                 self.job.continue_alone(self.devices.opened)
@@ -270,7 +270,7 @@ class Session:
             raise
 
     def _agree(self, failure: ConfigurationError | None) -> None:
-        """Begin in all processes of a job or in none."""
+        """Start in all processes of a job or in none."""
         if self.job is not None and self.job.alive:
             self.job.agree_to_start(failure)
         elif failure is not None:
@@ -334,16 +334,16 @@ class Session:
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def end_early(self, reason: str | None) -> None:
-        """Let the run end as ``stopped``, with the first reason that is given, where it would end as ``completed``.
+        """Let the run end as ``stopped`` instead of ``completed``; of several reasons, the first one is recorded.
 
         Args:
-            reason: Why; None takes it back.
+            reason: Why it stops; None undoes this.
         """
         self._early_end = reason and (self._early_end or reason)
 
     def _watch(self, loop: WatchedLoop) -> None:
-        """Stop measuring when the loop has gone; called in a thread of the sampler."""
-        # While another thread stops the meter, it waits for this one: leave it to that.
+        """Stop measuring if the loop has ended; called in a thread of the sampler."""
+        # Another thread that is stopping the meter waits for this one, so this one must not wait for the lock.
         if loop.running() or not self._stopping.acquire(blocking=False):
             return
         try:
@@ -359,12 +359,12 @@ class Session:
     # ---------------------------------------------------------------------------------------------------- what was measured
 
     def point(self) -> Point:
-        """Return the state as of now; what was used since a device's last refresh is extrapolated from fitted powers."""
+        """Return the present state; the energy since a device's last refresh is extrapolated from fitted powers."""
         others = None if self.job is None else self.job.figures_of_others()
         return Point.at(self.timeline.look(), self.devices.counted, self.devices.beside, self.rates, others)
 
     def mark(self) -> Mark:
-        """Return a mark at this instant, into which the energy so far is filled once the devices have refreshed."""
+        """Return a mark at the present instant; the energy up to it is added once the devices have refreshed."""
         with self._lock:
             look = self.timeline.look()
             return self.devices.mark(look) if self.running else Mark(look.now, look.totals)
@@ -387,7 +387,7 @@ class Session:
             began: The state up to which this process reports.
 
         Returns:
-            Figures of the epoch in the whole job; None where they are unknown.
+            Figures of the epoch in the whole job; None if they are unknown.
         """
         job = self.job
         if job is None or job.apart:
@@ -408,7 +408,7 @@ class Session:
         """Return the record as of now, or as of the end of the run.
 
         Raises:
-            ConfigurationError: It was never started.
+            ConfigurationError: The meter was never started.
         """
         own = self._build_own()
         if self.job is not None:
@@ -448,7 +448,7 @@ class Session:
         return record
 
     def resume(self, earlier: RunRecord) -> None:
-        """Continue the record of an interrupted run; not of this very run, nor of one that was killed before its first read."""
+        """Continue the record of an interrupted run, unless it is this run or was killed before its first read."""
         if not self.leads:
             return
         unread = earlier.total.joules is None and earlier.total.seconds < _FIRST_READ_S
@@ -460,7 +460,7 @@ class Session:
         return {run.id for run in runs if run is not None}
 
     def warn(self, message: str) -> None:
-        """Log a warning, and put it into the record; each message once."""
+        """Log a warning, and add it to the record; each message once."""
         if message not in self._warnings:
             self._warnings.append(message)
             if self._verbose and self.leads:
@@ -471,13 +471,13 @@ class Session:
             self.warn(message)
 
     def _review(self) -> None:
-        """Write what is known so far; called in a thread of the sampler."""
+        """Write the record so far; called in a thread of the sampler."""
         self._settle_rates()
         self._warn_all(self.devices.counter_warnings())
         self._files.write()
 
     def _settle_rates(self) -> None:
-        """Settle the emissions and the cost of the energy so far, where an intensity or a price ended."""
+        """Fix the emissions and the cost of the energy so far if an intensity or a price has ended."""
         joules = self.point().joules
         if joules is not None:
             with self._lock:

@@ -50,7 +50,7 @@ class Tally:
     buckets: Mapping[Phase, int]
 
     def by_phase(self, until: Sequence[float], since: Sequence[float] | None = None) -> dict[Phase, float]:
-        """Return the phases' parts of sums that are kept by bucket, between two instants or since the start."""
+        """Return the sum of each phase between two instants or since the start, from sums by bucket."""
         return {
             phase: until[bucket] - (since[bucket] if since is not None and bucket < len(since) else 0)
             for phase, bucket in self.buckets.items()
@@ -64,16 +64,16 @@ class State:
     Attributes:
         now: The instant, monotonic clock in ns.
         totals: Time in each bucket in ns.
-        counts: What passed in each of the timeline's groups.
+        counts: Batches and samples of each of the timeline's groups.
         ledgers: One for each device.
         tallies: One for each stage that ran.
         epochs: The epochs that ended.
         warnings: Warnings for the user.
         whole_machine: The meters of the machine as a whole.
         shares: The job's shares of devices; None without ``scope="process"``.
-        unshared: Why the job's share of a device is not known, by its id.
-        idle_watts: Idle power of each device in W by its id, where that was measured.
-        latencies: Durations of batches in ns by the timeline's group, where they are recorded.
+        unshared: Why the job's share of a device is unknown, by its id.
+        idle_watts: Idle power of each device in W by its id, if it was measured.
+        latencies: Durations of batches in ns by the timeline's group, if they are recorded.
     """
 
     now: int
@@ -161,7 +161,7 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
 
 
 def _known(ledger: Ledger, state: State) -> Sequence[float] | None:
-    """Return a device's joules by bucket, or None where it was never read."""
+    """Return a device's joules by bucket, or None if it was never read."""
     return None if ledger.published is None else ledger.published.at(state.now, state.totals)
 
 
@@ -230,7 +230,7 @@ def _stage(
 
 
 def latency_record(times: Quantiles | None) -> LatencyRecord | None:
-    """Return the quantiles of times in ns; None where there are none."""
+    """Return the quantiles of times in ns; None if there are no times."""
     if times is None or not times.count:
         return None
     p50, p95, p99 = (times.at(share) / NS_PER_S for share in (0.5, 0.95, 0.99))

@@ -1,4 +1,4 @@
-"""The file of a run's record, written as a whole and by one run alone; a URL is written in the background."""
+"""The file of a run's record, written atomically and by one run only; a URL is written in the background."""
 
 import contextlib
 import os
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _ANSWER_S = 15.0
-"""A URL that has not answered by then does not: a store may be asked several times, and for its credentials first."""
+"""Longest wait for a URL: one write may take several requests, and another one for the credentials."""
 
 _LAST_ANSWER_S = 5.0
-"""The end of a run waits for its last writing for so long."""
+"""Longest wait for the last write at the end of a run."""
 
 _CANNOT = (OSError, TypeError, ValueError)
-"""What writing raises: the file system, or a text that has no UTF-8."""
+"""Errors of writing: those of the file system, and those of a text that cannot be encoded in UTF-8."""
 
 
 class _Spot:
     """A place as this process sees it.
 
     Attributes:
-        lock: Held while the record there is looked at and replaced. It can be entered again, as by a signal's handler.
+        lock: Held while the record there is read and replaced; reentrant, because a signal handler may do so as well.
         owner: The run file that writes there.
     """
 
@@ -44,25 +44,26 @@ class _Spot:
 
 
 _SPOTS: dict[tuple[int, Place], _Spot] = {}
-"""By place, and by process: a fork has none of the threads that may hold a lock just then."""
+"""By process and place: a forked process does not have the threads that may hold a lock at the time of the fork."""
 
 
 class RunFile:
     """The file of one run's record.
 
-    The newest run has the place. What is there of another run is kept as ``energy-<id>.json`` beside it, and that run goes on
-    in there: one of this process at once, one of another process as soon as it finds that the place is not its own any more.
+    The newest run owns the place. Another run's record that is found there is saved as ``energy-<id>.json`` in the same
+    directory, and that run continues in the saved file: a run of this process immediately, a run of another process as soon as
+    it detects that it no longer owns the place.
 
-    A local file is written at once. A URL is written by a thread of its own, and the latest record wins; while that fails, or
-    does not answer, the record is kept in a local directory, which a warning names.
+    A local file is written immediately. A URL is written by a background thread, always with the latest record; while that
+    fails or does not answer, the record is saved in a local directory, whose path is in a warning.
 
     Args:
-        folder: Where the file is to be.
-        build: Returns the record as of now; called in any thread.
-        warn: Tells the user something, once.
+        folder: Directory of the file.
+        build: Returns the present record; called in any thread.
+        warn: Warns the user, once per text.
         name: Name of the file.
-        spare: The local directory for what a URL does not take; the user's cache where there is none.
-        answer_s: How long a URL has to answer, in s.
+        spare: Local directory for a record that cannot be written to a URL; the user's cache directory if it is None or fails.
+        answer_s: Time limit for a URL to answer, in s.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class RunFile:
         spare: Path | None = None,
         answer_s: float = _ANSWER_S,
     ) -> None:
-        """Touch nothing yet."""
+        """Store the arguments; no file is read or written yet."""
         self._place = below(folder, name)
         self._name = name
         self._build = build
@@ -85,7 +86,7 @@ class RunFile:
         self._file: File | None = None
         self._id: str | None = None
         self._ids: set[str] = set()
-        # Of a URL alone.
+        # Used only for a URL.
         self._spares = [] if isinstance(folder, Path) else [*([spare] if spare is not None else []), *_caches()]
         self._spare: LocalFile | None = None
         self._away = False
@@ -97,13 +98,13 @@ class RunFile:
 
     @property
     def path(self) -> Place:
-        """Where the record is: a path or a URL; while the URL cannot be written, the path of the local file."""
+        """Path or URL of the record; while the URL cannot be written, the path of the local file."""
         return self._spare.place if self._away and self._spare is not None else self._place
 
-    # ---------------------------------------------------------------------------------------------------- whose it is
+    # ---------------------------------------------------------------------------------------------------- ownership
 
     def claim(self, own_ids: Collection[str]) -> None:
-        """Take the place, keep what is there of another run, and write the first record.
+        """Claim the place, save another run's record that is found there, and write the first record.
 
         Args:
             own_ids: Ids of the runs whose record this one continues: those are overwritten.
@@ -145,10 +146,10 @@ class RunFile:
             self._spot.owner = weakref.ref(self)
 
     def give_way(self, ids: Collection[str]) -> None:
-        """Leave the place to a newer run.
+        """Release the place to a newer run.
 
         Args:
-            ids: Ids of the runs whose record that one tells: where this one's is among them, it is not told any more.
+            ids: Ids of the runs that the newer record includes; if this run is among them, its record is no longer written.
         """
         self._file = None if self._file is None or self._id in ids else self._go_beside(self._file)
 
@@ -177,8 +178,8 @@ class RunFile:
                 file.write(encode_record(record))
 
     def remove(self) -> None:
-        """Remove the file where it is this run's still, and write no more; what cannot be removed stays."""
-        with contextlib.suppress(Exception):  # whatever a store raises
+        """Remove the file if it still belongs to this run, and stop writing; a file that cannot be removed remains."""
+        with contextlib.suppress(Exception):  # a store may raise anything
             within(self._answer_s, in_background(self._remove))
         self._come_back()
 
@@ -188,12 +189,12 @@ class RunFile:
             data = None if file is None else _read(file)
             if file is not None and data is not None and run_id(data) in self._ids:
                 file.remove()
-                self._file = None  # a writing that is on its way does not bring it back
+                self._file = None  # a write in progress must not create it again
 
-    # ---------------------------------------------------------------------------------------------------- when it is written
+    # ---------------------------------------------------------------------------------------------------- writing
 
     def write(self) -> None:
-        """Write the record as of now; a failure is a warning and does not stop the run."""
+        """Write the present record; a failure is a warning and does not stop the run."""
         if isinstance(self._place, Path):
             self._try()
             return
@@ -206,10 +207,10 @@ class RunFile:
             self._keep_here("it does not answer")
 
     def finish(self, began_ns: int | None = None) -> bool:
-        """Write the last record, wait for that for some seconds at most, and return whether the place has it.
+        """Write the last record, wait for some seconds at most, and return whether it was written to the place.
 
         Args:
-            began_ns: When the waiting began, as for another file of the run, monotonic clock in ns; None for now.
+            began_ns: When the wait began, possibly for another file of the run, monotonic clock in ns; None for now.
         """
         waited = 0.0 if began_ns is None else (monotonic_clock() - began_ns) / NS_PER_S
         if isinstance(self._place, Path):
@@ -222,12 +223,12 @@ class RunFile:
             within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
         except LateError:
             self._keep_here("it does not answer")
-        except RuntimeError as error:  # the interpreter ends: no thread can start
+        except RuntimeError as error:  # the interpreter is shutting down: no thread can be started
             self._keep_here(in_one_line(error))
         return not self._away
 
     def _write_all(self) -> None:
-        """Write until there is nothing newer; in a thread of its own."""
+        """Write until there is nothing newer; called in a background thread."""
         while self._take():
             if self._try():
                 self._come_back()
@@ -242,7 +243,7 @@ class RunFile:
             return due
 
     def _try(self) -> bool:
-        """Return whether the record could be written."""
+        """Write the record, and return whether that succeeded."""
         try:
             self._put()
         except _CANNOT as error:
@@ -250,10 +251,10 @@ class RunFile:
             return False
         return True
 
-    # ---------------------------------------------------------------------------------------------------- while it cannot be
+    # ---------------------------------------------------------------------------------------------------- local copy of a URL
 
     def _keep_here(self, reason: str) -> None:
-        """Keep the record in a local directory, and warn which."""
+        """Write the record into a local directory, and warn with its path."""
         with self._turn:
             name = _kept_name(self._name, self._id)
             files = [LocalFile(folder / name) for folder in self._spares] if self._spare is None else [self._spare]
@@ -267,7 +268,7 @@ class RunFile:
             where = "the record is in memory" if place is None else f"until it can be, the record is kept in {place}"
             self._warn(f"The run file {self._place} could not be written ({reason}); {where}.")
             if file is not None:
-                self._keep_in(file)  # once more, with the warning
+                self._keep_in(file)  # again, so that the record includes the warning
 
     def _keep_in(self, file: LocalFile) -> bool:
         try:
@@ -278,7 +279,7 @@ class RunFile:
         return True
 
     def _come_back(self) -> None:
-        """Take away what was kept in a local directory: it is not needed any more."""
+        """Remove the local copy, which is no longer needed."""
         with self._turn:
             if self._away and self._spare is not None:
                 self._away = False
@@ -287,7 +288,7 @@ class RunFile:
 
 
 def _read(file: File) -> bytes | None:
-    """Return what is in a file, or None where there is none."""
+    """Return the content of a file, or None if it does not exist."""
     try:
         return file.read()
     except FileNotFoundError:
@@ -295,7 +296,7 @@ def _read(file: File) -> bytes | None:
 
 
 def _kept_name(name: str, run: str | None) -> str:
-    """Return the name of a file that another run's file of this name leaves alone."""
+    """Return the name under which a run's record is saved while another run uses the file of this name."""
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}-{'broken' if run is None else run[:8]}{dot}{suffix}"
 

@@ -1,4 +1,4 @@
-"""Files that are local, or wherever fsspec, an optional extra, reaches; each is written whole or not at all."""
+"""Local files, and remote ones through the optional extra fsspec; each is written completely or not at all."""
 
 import os
 import time
@@ -12,19 +12,19 @@ from typing import Any
 from ml_energy_callbacks.exceptions import ConfigurationError
 
 Place = Path | str
-"""Of a file or a directory: a local path; or a URL, which is a ``str``."""
+"""Location of a file or a directory: a local path, or a URL as a ``str``."""
 
 _LOCAL = ("file://", "local://")
 
 _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a"}
-"""Protocols of which an object appears once it is whole. They know no directories, and no move but a copy."""
+"""Protocols whose objects become visible only once they are complete. They have no directories, and moving means copying."""
 
 _TRIES, _TRY_S = 100, 0.01
-"""How often, and how many s apart, a lock is asked for."""
+"""Number of attempts to acquire a lock, and the time between them in s."""
 
 
 def as_place(named: str | os.PathLike[str]) -> Place:
-    """Return the place that somebody names; a URL of a local file is a local path."""
+    """Return the place of a path or URL; the URL of a local file becomes a local path."""
     text = os.fspath(named)
     local = next((prefix for prefix in _LOCAL if text.startswith(prefix)), None)
     if local is not None:
@@ -45,13 +45,13 @@ def folder_of(place: Place) -> Place:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what an error of any file system says, without a full stop."""
+    """Return the message of a file system's error in one line, without a full stop."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     return " ".join(text.split()).removesuffix(".")
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and the path in there.
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises:
         ConfigurationError: A package is missing, or there is no such file system.
@@ -85,15 +85,15 @@ class LocalFile:
     place: Path
 
     def read(self) -> bytes:
-        """Return all of it.
+        """Return its content.
 
         Raises:
-            OSError: It is not there, or cannot be read.
+            OSError: It does not exist, or cannot be read.
         """
         return self.place.read_bytes()
 
     def write(self, data: bytes) -> None:
-        """Write it so that a crash at any instant leaves the previous content or this one whole.
+        """Write it so that a crash at any instant leaves either the previous content or the new content, complete.
 
         Raises:
             OSError: It cannot be written.
@@ -114,26 +114,26 @@ class LocalFile:
         """Remove it.
 
         Raises:
-            OSError: It is not there, or stays there.
+            OSError: It does not exist, or cannot be removed.
         """
         self.place.unlink()
 
     def make_folder(self) -> None:
-        """Make the directory that it is to be in.
+        """Create the directory of the file.
 
         Raises:
-            OSError: That cannot be made.
+            OSError: The directory cannot be created.
         """
         self.place.parent.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes of this machine that ask for the same from its directory for as long as the body lasts.
+        """Lock the file's directory while the body runs, against other processes of this machine that use the same lock.
 
-        One that does not come to its end is waited for for a second at most; nor is there any waiting where the directory's
-        file system has no such locks. The directory itself is locked, so that no lock file is left in it.
+        The body runs without the lock if another process holds it for more than a second, or if the directory's file system
+        does not support such locks. The directory itself is locked, so that no lock file remains in it.
         """
-        # 20 ms, wanted only where a run file is written: for the first time at the start of a run.
+        # Imported here because it takes 20 ms and is needed only to write a run file, first at the start of a run.
         from filelock import lock_descriptor, unlock_descriptor  # noqa: PLC0415
 
         handle = os.open(self.place.parent, os.O_RDONLY)
@@ -146,7 +146,7 @@ class LocalFile:
             yield
         finally:
             with suppress(OSError):
-                unlock_descriptor(handle)  # a fork may have got the handle, too
+                unlock_descriptor(handle)  # a forked process may have inherited the handle
             os.close(handle)
 
     def beside(self, name: str) -> "LocalFile":
@@ -156,12 +156,12 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that fsspec reaches; whatever the file system raises becomes an ``OSError``.
+    """A file that is accessed through fsspec; every error of the file system is raised as an ``OSError``.
 
     Attributes:
         place: Its URL.
         system: The file system.
-        path: Its path in there.
+        path: Its path in the file system.
     """
 
     place: str
@@ -169,17 +169,17 @@ class RemoteFile:
     path: str
 
     def read(self) -> bytes:
-        """Return all of it.
+        """Return its content.
 
         Raises:
-            OSError: It is not there, or cannot be read.
+            OSError: It does not exist, or cannot be read.
         """
         with _os_errors():
             data: bytes = self.system.cat_file(self.path)
             return data
 
     def write(self, data: bytes) -> None:
-        """Write it so that others see the previous content or this one whole.
+        """Write it so that others see either the previous content or the new content, complete.
 
         Raises:
             OSError: It cannot be written.
@@ -197,7 +197,7 @@ class RemoteFile:
                 raise
             with suppress(OSError):
                 self.system.mv(partial, self.path)
-            if self.system.exists(partial):  # HDFS moves onto no file that is there, and WebHDFS does not even say so
+            if self.system.exists(partial):  # HDFS does not overwrite a file by a move, and WebHDFS does not report that
                 self.system.rm_file(self.path)
                 self.system.mv(partial, self.path)
 
@@ -205,23 +205,23 @@ class RemoteFile:
         """Remove it.
 
         Raises:
-            OSError: It is not there, or stays there.
+            OSError: It does not exist, or cannot be removed.
         """
         with _os_errors():
             self.system.rm_file(self.path)
 
     def make_folder(self) -> None:
-        """Make the directory that it is to be in, where the file system knows any.
+        """Create the directory of the file, if the file system has directories.
 
         Raises:
-            OSError: That cannot be made.
+            OSError: The directory cannot be created.
         """
         if not self._is_object:
             with _os_errors():
                 self.system.makedirs(self.path.rpartition("/")[0], exist_ok=True)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Do nothing: there are no locks that all file systems have."""
+        """Do nothing: there is no lock that all file systems support."""
         return nullcontext()
 
     def beside(self, name: str) -> "RemoteFile":
@@ -238,7 +238,7 @@ File = LocalFile | RemoteFile
 
 
 def open_file(place: Place) -> File:
-    """Return the file at a place, whether it is there or not.
+    """Return the file at a place, whether it exists or not.
 
     Raises:
         ConfigurationError: A package is missing, or there is no such file system.
@@ -247,11 +247,11 @@ def open_file(place: Place) -> File:
 
 
 def open_file_or_within(place: Place, name: str) -> File:
-    """Return the file at a place; where a directory is there, the file of this name in it.
+    """Return the file at a place or, if the place is a directory, the file of this name in it.
 
     Raises:
         ConfigurationError: A package is missing, or there is no such file system.
-        OSError: The file system does not tell which of them it is.
+        OSError: The file system does not report whether the place is a directory.
     """
     file = open_file(place)
     with _os_errors():
@@ -260,7 +260,7 @@ def open_file_or_within(place: Place, name: str) -> File:
 
 
 def _partial(name: str) -> str:
-    """Return a name that no other writing has, be it in this process, another one or another machine's."""
+    """Return a name that no other write uses, in this process, in another one or on another machine."""
     return f".{name}.{uuid.uuid4().hex}.partial"
 
 

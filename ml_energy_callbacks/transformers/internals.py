@@ -1,8 +1,8 @@
 """Everything that is read from, or changed in, private parts of the Trainer, as they are in transformers 5.24.0.
 
-It does not tell its callbacks which Trainer it is, when an evaluation begins, when it begins to wait for data, and which batch
-it runs. The first is read from the stack: a method of the Trainer called the hook. For the others, methods that the Trainer
-calls on itself are wrapped, on that one object: what they do and return stays the same.
+The Trainer does not pass itself to its callbacks, and has no hook for the start of an evaluation, the start of a wait for data,
+and the batch that it runs. The Trainer is read from the stack: one of its methods called the hook. For the others, methods that
+the Trainer calls on itself are wrapped, on that one object: what they do and return stays the same.
 
 Files are those of the package transformers; any release may change what is read there.
 """

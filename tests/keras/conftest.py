@@ -1,4 +1,4 @@
-"""One backend for all tests of a process, as Keras has it, and processes that are forked with that backend imported."""
+"""One backend for all tests of a process, as Keras requires, and forked processes with that backend imported."""
 
 import os
 import sys
@@ -21,24 +21,24 @@ ON_EACH_BACKEND = {
     ),
     "test_truth": ("test_total_stages_phases_and_wait_energy_are_true",),
 }
-"""What each framework promises and depends on the backend of Keras; the rest is tested on the first backend in a quick run."""
+"""Tests of every framework that depend on Keras's backend; in a quick run, the others are run on the first backend only."""
 
 
 @pytest.hookimpl(trylast=True)  # after the backend was chosen
 def pytest_configure() -> None:
-    """Prepare this process for the backend, of which nothing is imported yet."""
-    # On a busy machine torch's threads wait for each other in busy loops, for the smallest of networks.
+    """Prepare this process for the backend, which has not been imported yet."""
+    # On a busy machine, torch's threads wait for each other in busy loops, even for the smallest networks.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     backend = os.environ.get("KERAS_BACKEND")
     if backend == "torch":
-        import_module("without_tensorflow")  # all that is tested here needs none
+        import_module("without_tensorflow")  # the tests here do not need it
     if backend == "jax":
-        # TensorFlow is there for tf.data alone: TensorBoard's reader is told, as it looks for it, to use its own files.
+        # TensorFlow is installed only for tf.data: TensorBoard's reader, which looks for it, is made to use its own files.
         sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, in a quick run, what is the same on each backend and tested on another."""
+    """Deselect, in a quick run, the tests that are the same on each backend and run on another one."""
     from frameworks.keras_loops import BACKEND, FIRST_BACKEND  # noqa: PLC0415 - it imports Keras, whose backend is chosen now
 
     if config.getoption("--full") or BACKEND == FIRST_BACKEND:
@@ -62,7 +62,7 @@ def _is_wanted(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """What runs programs; with TensorFlow and torch, Keras is imported already."""
+    """Runs programs; with TensorFlow and torch, Keras is already imported."""
     environment = programs_environment(TF_CPP_MIN_LOG_LEVEL="3")
     backend = os.environ.get("KERAS_BACKEND")
     hidden = () if backend == "tensorflow" else ("without_tensorflow",)

@@ -373,7 +373,7 @@ def test_a_model_of_another_package_is_refused() -> None:
         pass
 
     energy = EnergyCallback(verbose=False)
-    with pytest.raises(ValueError, match="is no model of Keras 3"):
+    with pytest.raises(ValueError, match="is not a model of Keras 3"):
         energy.set_model(Stranger())
 
 
@@ -388,7 +388,7 @@ def test_data_that_cannot_be_watched_are_refused(data: Any, message: str) -> Non
 
 
 def test_a_py_dataset_of_processes_cannot_be_watched() -> None:
-    with pytest.raises(ValueError, match="cannot see into other processes"):
+    with pytest.raises(ValueError, match="cannot measure in other processes"):
         EnergyCallback(verbose=False).watch(Indexed(workers=2, use_multiprocessing=True))
 
 

@@ -116,7 +116,7 @@ def test_the_gpus_of_a_model_are_those_that_its_variables_are_on(tmp_path: Path,
 def test_several_processes_of_one_loop_are_refused_in_each(tmp_path: Path, program: Warm) -> None:
     ports = free_ports()
     for output in together(program, tmp_path, HERE / "several.py", [[rank, *ports] for rank in range(2)]):
-        assert output.splitlines()[-1].startswith("With TensorFlow and JAX, EnergyCallback measures one process")
+        assert output.splitlines()[-1].startswith("With TensorFlow and JAX, EnergyCallback supports only one process")
         assert "this job has 2" in output
 
 

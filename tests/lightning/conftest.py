@@ -1,4 +1,4 @@
-"""What the tests of Lightning share."""
+"""Fixtures of the Lightning tests."""
 
 import os
 import subprocess
@@ -23,13 +23,13 @@ int clock_gettime(clockid_t id, struct timespec *t) {
     return failed;
 }
 """
-"""The clock of the day, which a process can put forward."""
+"""A wall clock that a process can set ahead."""
 
 
 @pytest.hookimpl(trylast=True)  # after the framework was chosen
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare this process, which has not imported torch; it needs no other framework, unless others are tested as well."""
-    # On a busy machine torch's threads wait for each other in busy loops, for the smallest of networks.
+    """Prepare this process before torch is imported; it needs no other framework, unless others are tested as well."""
+    # On a busy machine, torch's threads wait for each other in busy loops, even for the smallest networks.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if config.getoption("--framework") == "lightning":
         import_module("only_lightning")
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """What runs programs that have Lightning imported, and a clock that can be put forward."""
+    """Runs programs with Lightning imported, and with a wall clock that can be set ahead."""
     clock = tmp_path_factory.mktemp("clock") / "clock.so"
     compiler = ["cc", "-x", "c", "-shared", "-fPIC", "-o", str(clock), "-", "-ldl"]
     subprocess.run(compiler, input=CLOCK, text=True, check=True)
