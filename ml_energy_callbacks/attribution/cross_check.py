@@ -13,7 +13,7 @@ _EDGE_NS = 200_000_000
 """The counter may be behind by up to a refresh (0.1 s on most GPUs) at each end."""
 
 _SIGMAS = 4.0
-"""It is looked at again and again, and a false alarm would stay."""
+"""The comparison is repeated many times, and a false alarm would remain."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class CrossCheck:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the two differ by more than 10 % and what chance allows for: power is only seen now and then."""
+        """Whether the two differ by more than 10 % and by more than chance explains: power is only sampled."""
         difference = self.difference
         if difference is None:
             return False

@@ -3,7 +3,7 @@
 from collections import Counter
 
 _BITS = 7
-"""A time is kept to so many binary digits, which is to 0.8 %."""
+"""Binary digits to which a time is stored: a precision of 0.8 %."""
 
 
 class Quantiles:
@@ -19,7 +19,7 @@ class Quantiles:
         self._bins[shift << _BITS | value >> shift] += times
 
     def copy(self) -> "Quantiles":
-        """Return one that does not change with this one."""
+        """Return an independent copy."""
         return Quantiles(self._bins.copy())
 
     @property
@@ -28,7 +28,7 @@ class Quantiles:
         return self._bins.total()
 
     def at(self, share: float) -> float:
-        """Return the value below or at which such a share of the values lie, to 0.8 %.
+        """Return the value at or below which this share of the values lies, to 0.8 %.
 
         Raises:
             ValueError: There is no value.

@@ -17,20 +17,20 @@ class Batch:
     __slots__ = ("_after", "_begin", "_during", "_samples", "_timeline")
 
     def __init__(self, timeline: Timeline, samples: int | None, during: int, after: int) -> None:
-        """Make a batch of so many samples; while it runs, the bucket ``during`` does, and ``after`` once the last has ended."""
+        """Make a batch of this many samples; bucket ``during`` runs while it does, and ``after`` once the last has ended."""
         self._timeline = timeline
         self._samples = samples
         self._during = during
         self._after = after
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Start the batch."""
         timeline = self._timeline
         self._begin: Event = ("begin", timeline.stamp(), self._during, 0, None, None)
         timeline.queue.append(self._begin)
 
     def __exit__(self, *_: object) -> None:
-        """End, also by an exception."""
+        """End the batch, after an exception, too."""
         timeline = self._timeline
         queue = timeline.queue
         queue.append(("end", timeline.stamp(), self._after, 1, self._samples, self._begin))

@@ -19,10 +19,10 @@ _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 
 
 class Devices:
-    """The devices that are measured; a ledger goes on when its device is found again.
+    """The devices that are measured; a ledger is continued when its device is found again.
 
     Attributes:
-        found: What was found last, and why not more.
+        found: The devices found last, and why others were not.
         sources: The devices that are open, or were last.
         counted: Ledgers of the devices whose energy is that of the run, by their ids.
         beside: Ledgers of what is reported beside it: meters of the whole machine, and the job's shares of devices.
@@ -141,7 +141,7 @@ class Devices:
         return [source.device for source in self.sources]
 
     def mark(self, look: Look) -> Mark:
-        """Ask for the energy at the instant of a look; the lock that the pollers hold has to be held."""
+        """Request the energy at the instant of a look; the caller holds the lock of the pollers."""
         read = {device.id for device in self.opened}
         ledgers = [ledger for name, ledger in self.counted.items() if name in read]
         mark = Mark(look.now, look.totals, frozenset(ledger.device.id for ledger in ledgers))
@@ -167,7 +167,7 @@ class Devices:
                 yield f"{name} can no longer be read; its energy from now on is not included."
 
     def counter_warnings(self) -> Iterator[str]:
-        """Yield warnings of counters that cannot be trusted, as far as that is known by now."""
+        """Yield warnings of counters that cannot be trusted, as far as is known now."""
         for name, ledger in self.all:
             if ledger.finder.frozen:
                 yield f"The energy counter of {name} did not update for 5 s or longer; its energy in that time is not included."

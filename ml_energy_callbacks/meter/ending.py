@@ -14,6 +14,6 @@ def ending(error: BaseException | None) -> tuple[Status, str | None]:
 
 
 def last_exception() -> BaseException | None:
-    """Return the exception that ends the interpreter, or that an interactive one has shown last."""
+    """Return the exception that ends the interpreter, or the last one that an interactive interpreter has shown."""
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)  # the latter before Python 3.12
     return error if isinstance(error, BaseException) else None

@@ -23,20 +23,20 @@ _ARG = re.compile(r"^    (?P<name>\w+): .*(?:\n     .*)*", re.MULTILINE)
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MeterOptions:
-    """What a meter can be told; a class that inherits from this takes these options, and documents them.
+    """Options of a meter; a class that inherits from this accepts these options and documents them.
 
     Args:
         devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
             such as ``["nvml:*", "rapl:package-0"]``.
         sample_interval: Mean time between two reads of a device, in s.
-        location: Whose electricity is used: a country, a US state, a Canadian or Chinese province (ISO 3166 code or English
-            name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the network
-            for the place of this machine's address, which nothing else does.
+        location: Where the electricity comes from: a country, a US state, a Canadian or Chinese province (ISO 3166 code or
+            English name), a Nordic bidding zone, or a region of AWS, Azure or Google Cloud; ``"auto"`` asks a service on the
+            network where this machine is; no other option does.
         carbon_intensity: Takes precedence over ``location``: g CO2e per kWh; a ``CarbonIntensity`` of
             :mod:`ml_energy_callbacks.carbon`, which names its source; or a CSV or Parquet file with the columns ``time`` (ISO
-            8601 with an offset) and ``g_per_kwh``, each row of which holds until the next.
+            8601 with an offset) and ``g_per_kwh``, each row of which applies until the next.
         electricity_price: Price of one kWh in ``currency``, or the prices by the time of day (this machine's) from which each
-            holds, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
+            applies, such as ``{"06:00": 0.32, "22:00": 0.21}``; None leaves the cost unknown.
         currency: Three-letter code.
         pue: Power usage effectiveness of the data centre. Grams and cost include it, joules never do.
         wue: Water usage effectiveness: litres of water for each kWh of IT energy.
@@ -45,12 +45,12 @@ class MeterOptions:
         offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
         output_dir: Directory for ``energy.json``, or a URL that fsspec reaches, such as ``s3://bucket/run``; None keeps the
             record in memory alone.
-        verbose: Whether to log what the user should know.
+        verbose: Whether to log warnings and notes for the user.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
-        idle_seconds: Measure what the devices draw idle for so long before the run begins, so that the energy above idle of a
-            sample is reported beside the whole; 0 for not at all.
-        tags: Names and texts of yours such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
+        idle_seconds: How long to measure the idle power of the devices before the run, so that the energy per sample above idle
+            is reported, too; 0 for not at all.
+        tags: Your own names and values such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
     """
 

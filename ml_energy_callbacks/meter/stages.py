@@ -10,7 +10,7 @@ from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, Stage
 
 _TIMED: Collection[Stage] = ("test", "predict")
-"""Stages whose batches' times are kept: what a user of the model waits for."""
+"""Stages whose batch durations are recorded: those are what a user of the model waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Stages:
         buckets: Bucket of each phase of the running stage.
         during: The bucket from a batch's start to its end.
         between: The bucket from a batch's end to the next one's start.
-        over: Whether the run has ended: what passes from then on counts nowhere.
+        over: Whether the run has ended: time from then on belongs to no stage.
     """
 
     def __init__(self, timeline: Timeline) -> None:
@@ -104,7 +104,7 @@ class Stages:
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:
-        """Let the time of the body count nowhere; where it fails, the run is over."""
+        """Leave the time of the body out of the run; if it fails, the run ends."""
         self._timeline.switch(OUTSIDE)
         yield
         self._enter(self._current, self._current.between)
