@@ -74,7 +74,7 @@ class Budget:
         Raises:
             ConfigurationError: The cost is limited, and no price is known.
         """
-        if "cost" in self._limits and meter.cost_currency is None:
+        if "cost" in self._limits and meter.currency is None:
             msg = f"{self._owner}(cost=...) requires a price: set the electricity_price of EnergyCallback."
             raise ConfigurationError(msg)
 
@@ -93,7 +93,7 @@ class Budget:
 
     def _check_limits(self, meter: EnergyMeter, *, patient: bool) -> bool:
         sums = meter.sums()
-        units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.cost_currency or ""}
+        units = {"kwh": "kWh", "co2e_grams": "g CO2e", "cost": meter.currency or ""}
         for name, limit in self._limits.items():
             value: float | None = getattr(sums, name)
             budget = f"budget of {quantity(limit, units[name])}"

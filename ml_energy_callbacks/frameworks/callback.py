@@ -16,7 +16,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
-from ml_energy_callbacks.meter.options import FIGURES
+from ml_energy_callbacks.meter.options import FIGURES, takes
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
@@ -29,19 +29,20 @@ if TYPE_CHECKING:
 _Callback = TypeVar("_Callback", bound="MeteredCallback")
 
 
-class MeteredCallback(CallbackOptions):
+class MeteredCallback:
     """A callback with a meter; a copy, pickled or not, has the same options and a new meter.
 
     A framework's callback sets the attributes of one run in :meth:`_reset`.
     """
 
-    def __post_init__(self) -> None:
+    @takes(CallbackOptions)
+    def __init__(self, options: CallbackOptions) -> None:
         """Check the options; hardware is not touched before a loop starts."""
-        super().__post_init__()
+        self._options = options
         self._reset()
 
     def _reset(self) -> None:
-        self._meter = EnergyMeter(**self.meter_options)
+        self._meter = EnergyMeter(**self._options.of_meter)
         self._forecaster: Forecaster | None = None
         self._gather: Gather | None = None
         self._resumed: RunRecord | None = None
@@ -50,7 +51,7 @@ class MeteredCallback(CallbackOptions):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: a meter cannot be pickled."""
-        return {option.name: getattr(self, option.name) for option in fields(self)}
+        return {"_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Set the options, and make a new meter."""
@@ -110,7 +111,7 @@ class MeteredCallback(CallbackOptions):
     @property
     def _hyperparameters(self) -> dict[str, float | str]:
         """The options that affect the figures, for trackers that compare runs; options that are None are left out."""
-        options = {option.name: getattr(self, option.name) for option in fields(self) if option.metadata.get(FIGURES)}
+        options = {each.name: getattr(self._options, each.name) for each in fields(self._options) if each.metadata.get(FIGURES)}
         given = {name: value for name, value in options.items() if value is not None}
         if "electricity_price" not in given:
             del given["currency"]
@@ -133,7 +134,7 @@ class MeteredCallback(CallbackOptions):
         """
         if several:
             return 0
-        return default if self.log_every_n_steps is None else self.log_every_n_steps
+        return default if self._options.log_every_n_steps is None else self._options.log_every_n_steps
 
     def _begin_steps(self) -> None:
         """Begin the window of the next step log."""
@@ -174,7 +175,7 @@ class MeteredCallback(CallbackOptions):
             kwh_high=found.kwh_high,
             co2e_grams=found.co2e_grams,
             cost=found.cost,
-            currency=self._meter.cost_currency or "",
+            currency=self._meter.currency or "",
             seconds_left=found.seconds_left,
         )
 
@@ -225,8 +226,8 @@ class MeteredCallback(CallbackOptions):
         if self._samples_shared:
             self._meter.warn("J/sample is unknown, as several processes work on the same samples.")
             return None
-        if self.batch_size_fn is not None:
-            return self._call_batch_size_fn(self.batch_size_fn, batch)
+        if self._options.batch_size_fn is not None:
+            return self._call_batch_size_fn(self._options.batch_size_fn, batch)
         samples = infer_batch_size(batch, expected, last=last)
         if samples is None:
             self._meter.warn(
@@ -245,7 +246,7 @@ class MeteredCallback(CallbackOptions):
 
     def _write_summary(self, write: Callable[[str], object]) -> None:
         """Write the line about the run that ended, once for a job, if the callback is verbose."""
-        if self.verbose and self._meter.leads:
+        if self._options.verbose and self._meter.leads:
             write(summary(self._meter.record))
 
 

@@ -1,14 +1,15 @@
 """The options of a callback: those of a meter, and two more."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.options import MeterOptions
+from ml_energy_callbacks.meter.options import MeterOptions, documents
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@documents(MeterOptions)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CallbackOptions(MeterOptions):
     """The options of a callback.
 
@@ -37,3 +38,8 @@ class CallbackOptions(MeterOptions):
         if given is not None and not callable(given):
             msg = f"batch_size_fn is {given!r}; give a function that takes a batch and returns its number of samples."
             raise ConfigurationError(msg)
+
+    @property
+    def of_meter(self) -> dict[str, Any]:
+        """The options that a meter takes, by name."""
+        return {option.name: getattr(self, option.name) for option in fields(MeterOptions)}

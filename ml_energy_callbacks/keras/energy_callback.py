@@ -12,6 +12,7 @@ import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
+from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.batch_pass import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
@@ -22,6 +23,7 @@ from ml_energy_callbacks.keras.samples import output_length, samples_of
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
+from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
@@ -30,6 +32,7 @@ from ml_energy_callbacks.record.storage import Place, as_place
 _SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
 
 
+@documents(CallbackOptions)
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     """Measure the energy, carbon and cost of ``fit``, ``evaluate`` and ``predict``.
 
@@ -77,7 +80,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         Raises:
             ConfigurationError: Data of this kind cannot be watched.
         """
-        fn = self.batch_size_fn
+        fn = self._options.batch_size_fn
         gate = Gate(self._meter, _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch))
         data = watched(data, gate, fn)
         self._watched.append((data, gate))
@@ -117,7 +120,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         refuse_second(loop.callbacks)
         placement.check_processes(self._keras_model)
         board = next((c for c in loop.callbacks if isinstance(c, keras.callbacks.TensorBoard)), None)
-        output_dir: Any = self.output_dir
+        output_dir: Any = self._options.output_dir
         folder = None if output_dir is None else as_place(output_dir)
         # An evaluation or a prediction without a TensorBoard callback uses the folder of the fit before it.
         shown = self._folder = self._folder or folder if board is None else as_place(board.log_dir)
@@ -253,7 +256,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         source = next((gate for data, gate in self._watched if data is loop.data), None)
         if stage == "train" and source is None and self._watched and loop.is_keras:
             self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
-        if self.batch_size_fn is not None and source is None:
+        if self._options.batch_size_fn is not None and source is None:
             self._meter.warn("batch_size_fn is not used, as Keras passes callbacks no batches: pass the data through watch().")
         run = BatchPass(
             self._meter,
@@ -263,7 +266,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             params=self.params,
             thread=loop.thread if self._loop is None else self._loop.thread,
             source=source,
-            sized_by_user=self.batch_size_fn is not None,
+            sized_by_user=self._options.batch_size_fn is not None,
             log_every=self._every if stage == "train" else 0,
         )
         run.begin()

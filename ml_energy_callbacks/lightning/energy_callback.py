@@ -10,6 +10,7 @@ import torch
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
+from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
@@ -25,6 +26,7 @@ from ml_energy_callbacks.lightning.internals import (
 from ml_energy_callbacks.lightning.loggers import Loggers
 from ml_energy_callbacks.lightning.progress import is_finished, shares_done
 from ml_energy_callbacks.meter.ending import ending
+from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.record.schema import RunRecord
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
+@documents(CallbackOptions)
 class EnergyCallback(TorchCallback, Callback):
     """Measure the energy, carbon and cost of training, validation, test and prediction.
 
@@ -89,9 +92,7 @@ class EnergyCallback(TorchCallback, Callback):
         replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
         self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
         self._loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
-        self._loggers.begin(
-            self._hyperparameters, autologged_hyperparameters(trainer), summary_names(self._meter.cost_currency)
-        )
+        self._loggers.begin(self._hyperparameters, autologged_hyperparameters(trainer), summary_names(self._meter.currency))
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -151,7 +152,7 @@ class EnergyCallback(TorchCallback, Callback):
         self._log_every = self._steps_between_logs(own, several=several) if trainer.loggers else 0
         if several:
             self._meter.share()
-            if self.log_every_n_steps:
+            if self._options.log_every_n_steps:
                 self._meter.warn(
                     "log_every_n_steps has no effect in a job of several processes, whose energy is logged once per epoch."
                 )
@@ -305,7 +306,7 @@ class EnergyCallback(TorchCallback, Callback):
             count: Number of batches of the loader; infinite if it is unknown.
         """
         samples = self._count_samples(batch, sizes.expected, last=index == count - 1)
-        if self.batch_size_fn is None:  # which is called for each batch
+        if self._options.batch_size_fn is None:  # which is called for each batch
             sizes.learn(batch, samples, count)
         return samples
 

@@ -14,7 +14,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.batches import Batch, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.loop import LoopDescription
-from ml_energy_callbacks.meter.options import MeterOptions
+from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.metrics import (
@@ -31,7 +31,8 @@ from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord, Status,
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class EnergyMeter(MeterOptions):
+@documents(MeterOptions)
+class EnergyMeter:
     """Measure the energy of a loop, split by stage and phase.
 
     Start and stop it, or use it as a context manager. A meter can be started again: its stages add up in one record.
@@ -41,17 +42,17 @@ class EnergyMeter(MeterOptions):
         ConfigurationError: An option cannot work; the message says what to do.
     """
 
-    def __post_init__(self) -> None:
+    @takes(MeterOptions)
+    def __init__(self, options: MeterOptions) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
-        super().__post_init__()
-        self._session = self._new_session()
+        self._session = self._new_session(options)
         self._timeline = self._session.timeline
         self._queue = self._timeline.queue
         self._stages = self._session.stages
 
-    def _new_session(self) -> Session:
+    def _new_session(self, options: MeterOptions) -> Session:
         """Return the session that measures; a meter for tests has one with other clocks."""
-        return Session(self)
+        return Session(options)
 
     # ---------------------------------------------------------------------------------------------------- session
 
@@ -92,7 +93,7 @@ class EnergyMeter(MeterOptions):
         return job is None or job.alive or job.apart
 
     @property
-    def cost_currency(self) -> str | None:
+    def currency(self) -> str | None:
         """Currency of the cost, or None where no price is known."""
         rates = self._session.rates
         return rates.currency if rates.priced else None
@@ -117,9 +118,13 @@ class EnergyMeter(MeterOptions):
             loop: What is measured; None for a plain loop in one process.
 
         Raises:
-            ConfigurationError: A device id is unknown, here or in another process of the job, or the output directory cannot be
-                written.
+            ConfigurationError: ``loop`` is not a description, a device id is unknown, here or in another process of the job, or
+                the output directory cannot be written.
         """
+        given: object = loop
+        if given is not None and not isinstance(given, LoopDescription):
+            msg = f"start() takes a LoopDescription, such as LoopDescription(gather=all_gather), not {type(given).__name__}."
+            raise ConfigurationError(msg)
         self._session.start(loop or LoopDescription(), self)
         return self
 

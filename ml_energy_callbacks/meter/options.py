@@ -1,12 +1,12 @@
-"""The options of a meter: their names, types, defaults and documentation, and what is checked of them."""
+"""The options of a meter: their names, types, defaults, documentation and checks; constructors and classes that take them."""
 
 import inspect
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from ml_energy_callbacks.carbon import Intensity, check_currency
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -15,15 +15,19 @@ from ml_energy_callbacks.readings import Backend
 FIGURES = "figures"
 """Metadata of the options by which two runs' figures can differ."""
 
+_Names = ParamSpec("_Names")
+_Self = TypeVar("_Self")
+_Options = TypeVar("_Options")
+
 _LONGEST_INTERVAL_S = 10.0
 
 _ARGS = re.compile(r"\n\nArgs:\n(?P<args>(?:    .*\n?|\n(?=    ))+)")
 _ARG = re.compile(r"^    (?P<name>\w+): .*(?:\n     .*)*", re.MULTILINE)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MeterOptions:
-    """Options of a meter; a class that inherits from this accepts these options and documents them.
+    """Options of a meter.
 
     Args:
         devices: ``"auto"`` for all that can be measured here (and an estimate for a kind that cannot), or ids and globs
@@ -72,12 +76,6 @@ class MeterOptions:
     tags: Mapping[str, str] | None = None
     backends: Sequence[Backend] | None = None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - as of object's
-        """Document the options in the class's own docstring; what that says of an option itself stays."""
-        super().__init_subclass__(**kwargs)
-        inherited = next(base for base in cls.__bases__ if issubclass(base, MeterOptions))
-        cls.__doc__ = _documented(cls.__doc__, inherited.__doc__)
-
     def __post_init__(self) -> None:
         """Check what can be checked without looking at the machine.
 
@@ -96,11 +94,6 @@ class MeterOptions:
             raise ConfigurationError(msg)
         _check_tags(self.tags)
 
-    @property
-    def meter_options(self) -> dict[str, Any]:
-        """The options that a meter takes, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(MeterOptions)}
-
 
 def _check_tags(tags: object) -> None:
     if tags is None:
@@ -110,14 +103,45 @@ def _check_tags(tags: object) -> None:
         raise ConfigurationError(msg)
 
 
-def _documented(own: str | None, inherited: str | None) -> str | None:
-    """Return a class's docstring with the inherited options in its section ``Args``."""
-    if own is None or inherited is None:  # as with python -OO
+def takes(
+    options: Callable[_Names, _Options],
+) -> Callable[[Callable[[_Self, _Options], None]], Callable[Concatenate[_Self, _Names], None]]:
+    """Return a decorator for a constructor that uses options as one object: callers pass them by name, as to ``options``."""
+
+    def decorate(init: Callable[[_Self, _Options], None]) -> Callable[Concatenate[_Self, _Names], None]:
+        signature = inspect.signature(options)
+
+        def __init__(self: _Self, /, *args: _Names.args, **kwargs: _Names.kwargs) -> None:  # noqa: N807 - it becomes that
+            signature.bind(*args, **kwargs)  # its errors do not name the class of the options
+            init(self, options(*args, **kwargs))
+
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        __init__.__doc__ = init.__doc__
+        __init__.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        __init__.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        return __init__
+
+    return decorate
+
+
+def documents(options: type) -> Callable[[type[_Self]], type[_Self]]:
+    """Return a decorator that documents options in a class's docstring; what that says of an option itself stays."""
+
+    def decorate(cls: type[_Self]) -> type[_Self]:
+        cls.__doc__ = _documented(cls.__doc__, options.__doc__)
+        return cls
+
+    return decorate
+
+
+def _documented(own: str | None, options: str | None) -> str | None:
+    """Return a class's docstring with the options in its section ``Args``."""
+    if own is None or options is None:  # as with python -OO
         return own
-    own, inherited = inspect.cleandoc(own) + "\n", inspect.cleandoc(inherited) + "\n"
+    own, options = inspect.cleandoc(own) + "\n", inspect.cleandoc(options) + "\n"
     args = {
         arg["name"]: arg[0]
-        for text in (inherited, own)
+        for text in (options, own)
         for section in _ARGS.finditer(text)
         for arg in _ARG.finditer(section["args"])
     }

@@ -77,7 +77,6 @@ class Session:
 
     def __init__(self, options: MeterOptions, timing: Timing = REAL_TIME, sampler_type: type[Sampler] = Sampler) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
-        # The options are the meter itself; a reference to it would keep it alive until the next garbage collection.
         self._scope, self._idle_seconds, self._verbose = options.scope, options.idle_seconds, options.verbose
         self._timing = timing
         self._sampler_type = sampler_type
@@ -156,6 +155,9 @@ class Session:
         with self._stopping:  # wait for a stop in another thread
             if self.running:
                 return
+            # Its NumPy takes 0.1 s to import; if that fails, nothing has been opened yet.
+            import ml_energy_callbacks.attribution.regression  # noqa: F401, PLC0415
+
             failure = None
             try:
                 self.devices.open(loop.gpus)

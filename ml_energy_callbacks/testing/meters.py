@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.sampler import Sampler, Steps
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.readings import Source
@@ -33,10 +34,10 @@ class SteppedMeter(EnergyMeter):
         self._zero = (began or datetime.now(UTC)) - timedelta(seconds=clock() / NS_PER_S)
         super().__init__(**options)
 
-    def _new_session(self) -> Session:
+    def _new_session(self, options: MeterOptions) -> Session:
         clock, zero = self._clock, self._zero
         timing = Timing(clock, clock.advance, lambda: zero + timedelta(seconds=clock() / NS_PER_S))
-        return Session(self, timing, _make_stepped_sampler(clock))
+        return Session(options, timing, _make_stepped_sampler(clock))
 
 
 def _make_stepped_sampler(clock: ManualClock) -> type[Sampler]:

@@ -14,9 +14,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
+from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.stack_loop import StackLoop
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.meter.ending import ending
+from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
@@ -45,6 +47,7 @@ class _Pass:
     last: bool = False
 
 
+@documents(CallbackOptions)
 class EnergyCallback(TorchCallback, TrainerCallback):
     """Measure the energy, carbon and cost of ``train`` with its evaluations, ``evaluate`` and ``predict``.
 
@@ -298,7 +301,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def _folder(self, args: TrainingArguments) -> Place:
         """Return the folder of the record."""
-        return as_place(self.output_dir or args.output_dir or ".")
+        return as_place(self._options.output_dir or args.output_dir or ".")
 
     def _end_batch(self, run: _Pass) -> None:
         self._meter.batch_end(run.sizes.pop(0) if run.sizes else None)
