@@ -6,15 +6,18 @@ subprocesses, opens NVML and reconfigures logging.
 """
 
 import csv
+import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+
+from ml_energy_callbacks.exceptions import ConfigurationError
 
 DATA = Path(__file__).with_name("data")
 """The package's tables, one JSON file each; its README lists their sources and licences."""
@@ -159,11 +162,14 @@ class Kind(Generic[Row]):
         name: Name of the package's file, without its suffix.
         row: Type of its rows.
         read: Returns the publisher and the rows from codecarbon's data folder.
+        key: Field that identifies a row, of which a newer table has to have all that the package's own has; None if rows may
+            disappear.
     """
 
     name: str
     row: type[Row]
     read: Callable[[Path], tuple[str, Sequence[Row]]]
+    key: str | None
 
 
 @cache
@@ -178,19 +184,30 @@ def installed_release() -> tuple[Path, str] | None:
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms, needed only if it is installed
 
     try:
-        return Path(spec.submodule_search_locations[0]) / "data", version("codecarbon")
+        release: str | None = version("codecarbon")
     except PackageNotFoundError:
         return None
+    # Without a release, its installation was interrupted.
+    return None if release is None else (Path(spec.submodule_search_locations[0]) / "data", release)
 
 
 def our_table(kind: Kind[Row]) -> Table[Row]:
-    """Return the package's own table."""
-    return _decode(kind.name, kind.row)
+    """Return the package's own table.
+
+    Raises:
+        ConfigurationError: The package was installed without it.
+    """
+    return _read_own(kind.name)
 
 
-def _decode(name: str, row: type[Row]) -> Table[Row]:
-    data = (DATA / f"{name}.json").read_bytes()
-    return msgspec.json.decode(data, type=Table[row])  # type: ignore[valid-type]
+def _read_own(name: str) -> Table[Any]:
+    try:
+        data = pkgutil.get_data("ml_energy_callbacks", f"{DATA.name}/{name}.json")  # from an archive, too
+    except OSError as error:
+        msg = f"The table {name} of ml-energy-callbacks cannot be read ({error.strerror or error}): install the package again."
+        raise ConfigurationError(msg) from None
+    table: Table[Any] = _OWN[name].decode(data or b"")
+    return table
 
 
 def _newest(kind: Kind[Row]) -> Table[Row]:
@@ -201,9 +218,11 @@ def _newest(kind: Kind[Row]) -> Table[Row]:
     folder, release = installed
     try:
         source, rows = kind.read(folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # its place or format has changed
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error):  # its place or format has changed
         return ours
-    return Table(source, release, rows, installed=True) if rows else ours
+    if kind.key is not None and not {getattr(row, kind.key) for row in ours.rows} <= {getattr(row, kind.key) for row in rows}:
+        return ours
+    return Table(source, release, rows, installed=True)
 
 
 def _order(release: str) -> list[int]:
@@ -214,11 +233,15 @@ def _order(release: str) -> list[int]:
 # ----------------------------------------------------------------------------------------------------- codecarbon's own format
 
 
+_Intensity = Annotated[float, msgspec.Meta(ge=0, le=5000)]
+"""In g per kWh, or lb per MWh; the highest of all sources is about 1,200 g per kWh."""
+
+
 class _Mix(
     msgspec.Struct,
     rename={"renewables_twh": "renewables_TWh", "low_carbon_twh": "low_carbon_TWh", "total_twh": "total_TWh"},
 ):
-    carbon_intensity: float
+    carbon_intensity: _Intensity
     country_name: str
     year: int
     renewables_twh: float | None = None
@@ -232,12 +255,12 @@ class _Publisher(msgspec.Struct):
 
 
 class _State(msgspec.Struct, rename="camel"):
-    emissions: float
+    emissions: _Intensity
     region_code: str
 
 
 class _Factor(msgspec.Struct):
-    emission_factor: float
+    emission_factor: _Intensity
     description: str
     year: int
 
@@ -247,7 +270,7 @@ class _Factors(msgspec.Struct):
 
 
 def _read_countries(folder: Path) -> tuple[str, Sequence[Country]]:
-    mixes = msgspec.json.decode((folder / _INTENSITIES / "global_energy_mix.json").read_bytes(), type=dict[str, _Mix])
+    mixes = _MIXES.decode((folder / _INTENSITIES / "global_energy_mix.json").read_bytes())
     rows = [
         Country(
             code,
@@ -265,9 +288,9 @@ def _read_countries(folder: Path) -> tuple[str, Sequence[Country]]:
 
 def _read_states(folder: Path) -> tuple[str, Sequence[State]]:
     path, _ = _latest(folder, "usa_emissions.json")
-    table = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    publisher = msgspec.convert(table["_source"], _Publisher)
-    states = {name: msgspec.convert(row, _State) for name, row in table.items() if not name.startswith("_")}
+    table = _RAW.decode(path.read_bytes())
+    publisher = _PUBLISHER.decode(table.pop("_source"))
+    states = {name: _STATE.decode(row) for name, row in table.items() if not name.startswith("_")}
     rows = [
         State(state.region_code, name, state.emissions, publisher.year)
         for name, state in states.items()
@@ -278,7 +301,7 @@ def _read_states(folder: Path) -> tuple[str, Sequence[State]]:
 
 def _read_provinces(folder: Path) -> tuple[str, Sequence[Province]]:
     path, year = _latest(folder, "canada_energy_mix.json")
-    mixes = msgspec.json.decode(path.read_bytes(), type=dict[str, Mix])
+    mixes = _PROVINCES.decode(path.read_bytes())
     return "the province's mix times the intensity of each source", [Province(name, year, mix) for name, mix in mixes.items()]
 
 
@@ -293,14 +316,14 @@ def _read_nordic(folder: Path) -> tuple[str, Sequence[Zone]]:
 
 
 def _zones(path: Path) -> Sequence[Zone]:
-    factors = msgspec.json.decode(path.read_bytes(), type=_Factors).data
+    factors = _FACTORS.decode(path.read_bytes()).data
     return [Zone(code, each.description, each.emission_factor, each.year) for code, each in factors.items()]
 
 
 def _read_google(folder: Path) -> tuple[str, Sequence[GoogleRegion]]:
     text = (folder / "cloud" / "impact.csv").read_text(encoding="utf-8-sig")
     rows = [
-        GoogleRegion(row["region"], row["country_name"], row["countryIsoCode"], float(row["impact"]), row["source"])
+        GoogleRegion(row["region"], row["country_name"], row["countryIsoCode"], _intensity(row["impact"]), row["source"])
         for row in csv.DictReader(text.splitlines())
         if row["provider"] == _GOOGLE
     ]
@@ -309,9 +332,9 @@ def _read_google(folder: Path) -> tuple[str, Sequence[GoogleRegion]]:
 
 def _read_sources(folder: Path) -> tuple[str, Sequence[SourceIntensity]]:
     path = folder / _INTENSITIES / "carbon_intensity_per_source.json"
-    table = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    table = _VALUES.decode(path.read_bytes())
     rows = [
-        SourceIntensity(name, float(value), str(table[f"{name}_source"]))
+        SourceIntensity(name, _intensity(value), str(table[f"{name}_source"]))
         for name, value in table.items()
         if isinstance(value, int | float)
     ]
@@ -337,6 +360,15 @@ def _read_processors(folder: Path) -> tuple[str, Sequence[Processors]]:
     return "Intel's and AMD's specifications", [Processors(watts, names[watts]) for watts in sorted(names)]
 
 
+def _intensity(value: str | float) -> float:
+    """Return an intensity in g CO2e per kWh.
+
+    Raises:
+        ValueError: It is no number, or not a plausible one.
+    """
+    return _INTENSITY.decode(str(value))
+
+
 def _latest(folder: Path, name: str) -> tuple[Path, int]:
     """Return the latest year's file with this name, and the year.
 
@@ -349,14 +381,14 @@ def _latest(folder: Path, name: str) -> tuple[Path, int]:
     return found[-1], int(found[-1].parent.name)
 
 
-COUNTRIES = Kind("countries", Country, _read_countries)
-US_STATES = Kind("us_states", State, _read_states)
-CANADIAN_PROVINCES = Kind("canadian_provinces", Province, _read_provinces)
-CHINESE_PROVINCES = Kind("chinese_provinces", Zone, _read_chinese)
-NORDIC_ZONES = Kind("nordic_zones", Zone, _read_nordic)
-GOOGLE_REGIONS = Kind("google_regions", GoogleRegion, _read_google)
-SOURCES = Kind("sources", SourceIntensity, _read_sources)
-PROCESSORS = Kind("processors", Processors, _read_processors)
+COUNTRIES = Kind("countries", Country, _read_countries, "code")
+US_STATES = Kind("us_states", State, _read_states, "code")
+CANADIAN_PROVINCES = Kind("canadian_provinces", Province, _read_provinces, "name")
+CHINESE_PROVINCES = Kind("chinese_provinces", Zone, _read_chinese, "code")
+NORDIC_ZONES = Kind("nordic_zones", Zone, _read_nordic, "code")
+GOOGLE_REGIONS = Kind("google_regions", GoogleRegion, _read_google, "region")
+SOURCES = Kind("sources", SourceIntensity, _read_sources, "name")
+PROCESSORS = Kind("processors", Processors, _read_processors, None)
 
 KINDS: Sequence[Kind[Any]] = (
     COUNTRIES,
@@ -369,6 +401,18 @@ KINDS: Sequence[Kind[Any]] = (
     PROCESSORS,
 )
 """All kinds of codecarbon's tables."""
+
+_COUNTRY_NAMES = "country_names"
+
+# Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
+_OWN: Mapping[str, msgspec.json.Decoder[Table[Any]]] = {
+    **{kind.name: msgspec.json.Decoder(Table[kind.row]) for kind in KINDS},  # type: ignore[name-defined]
+    _COUNTRY_NAMES: msgspec.json.Decoder(Table[CountryNames]),
+}
+_MIXES, _PROVINCES = msgspec.json.Decoder(dict[str, _Mix]), msgspec.json.Decoder(dict[str, Mix])
+_RAW, _PUBLISHER = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(_Publisher)
+_STATE, _FACTORS = msgspec.json.Decoder(_State), msgspec.json.Decoder(_Factors)
+_VALUES, _INTENSITY = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Decoder(_Intensity)
 
 
 # -------------------------------------------------------------------------------------------------------------------- tables
@@ -443,4 +487,4 @@ def processor_tdps() -> Mapping[str, float]:
 @cache
 def country_names() -> Sequence[CountryNames]:
     """Return the codes and names of all countries of ISO 3166-1, including those without a figure."""
-    return _decode("country_names", CountryNames).rows
+    return _read_own(_COUNTRY_NAMES).rows

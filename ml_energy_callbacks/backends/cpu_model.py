@@ -125,7 +125,7 @@ class CpuModelBackend:
             ConfigurationError: The given TDP is not a positive number.
         """
         text = read_text(self.proc / "cpuinfo") or ""
-        name = _read_field(text, "model name") or platform.processor() or "unknown processor"
+        name = _read_field(text, "model name") or platform.machine() or "unknown processor"
         estimate = self._given_tdp() or _estimate_tdp(text, name)
         device = Device(
             id="cpu-model:0",

@@ -2,16 +2,21 @@
 
 import json
 import math
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from known_places import PLACES
 from other_codecarbon import installed
 
+import ml_energy_callbacks
 import ml_energy_callbacks.codecarbon_data as tables
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
@@ -23,16 +28,17 @@ from ml_energy_callbacks.testing.proc import SimulatedProc
 
 Install = Callable[[str | None], Path]
 
+PACKAGE = Path(ml_energy_callbacks.__file__).parent
+
 
 @pytest.fixture
 def install(tmp_path: Path) -> Iterator[Install]:
-    """Return what installs a small release of codecarbon, with a country and a processor, and gives its folder of data."""
+    """Return what installs a small release of codecarbon, with countries and a processor, and gives its folder of data."""
     site = tmp_path / "site"
+    mixes = {row.code: mix(row.name, row.g_per_kwh, row.year) for row in tables.our_table(tables.COUNTRIES).rows}
     files = {
         "__init__.py": "raise ImportError('codecarbon is read, never imported')",
-        "data/private_infra/global_energy_mix.json": json.dumps(
-            {"FRA": {"carbon_intensity": 41.5, "country_name": "France", "year": 2031, "new_column": 1}}
-        ),
+        "data/private_infra/global_energy_mix.json": json.dumps(mixes | {"FRA": mix("France", 41.5, 2031)}),
         "data/hardware/cpu_power.csv": "Name,TDP\nAcme 9000,123\nAcme 8000,unknown\n",
     }
     for name, text in files.items():
@@ -41,6 +47,11 @@ def install(tmp_path: Path) -> Iterator[Install]:
         path.write_text(text, encoding="utf-8")
     with ExitStack() as stack:
         yield lambda release: stack.enter_context(installed(site, release))
+
+
+def mix(country: str, g_per_kwh: float, year: int) -> dict[str, Any]:
+    """Return a country's row in codecarbon's table."""
+    return {"carbon_intensity": g_per_kwh, "country_name": country, "year": year, "new_column": 1}
 
 
 def resolve_intensity(location: str | None, carbon_intensity: float | None) -> CarbonIntensity:
@@ -202,18 +213,37 @@ class TestTables:
         assert "Acme 9000" not in tables.processor_tdps()
 
     @pytest.mark.parametrize(
-        "text", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', '{"FRA": {"carbon_intensity": "x"}}', None]
+        "text", ["{}", "[]", "no JSON", '{"FRA": {"intensity": 50}}', '{"FRA": {"carbon_intensity": "x"}}', "one country", None]
     )
     def test_a_table_of_a_newer_release_that_changed_its_form_is_not_used(self, install: Install, text: str | None) -> None:
         data = install("99.1")
         table = data / "private_infra" / "global_energy_mix.json"
         if text is None:
             table.unlink()
+        elif text == "one country":
+            table.write_text(json.dumps({"FRA": mix("France", 41.5, 2031)}), encoding="utf-8")
         else:
             table.write_text(text, encoding="utf-8")
         found = resolve_intensity("FRA", None)
         assert (found.g_per_kwh, "installed" in found.source) == (56.039, False)
         assert "Acme 9000" in tables.processor_tdps()
+
+    @pytest.mark.parametrize("value", [-5, 1e308])
+    def test_a_table_with_an_impossible_figure_is_not_used(self, install: Install, value: float) -> None:
+        table = install("99.1") / "private_infra" / "global_energy_mix.json"
+        rows = json.loads(table.read_text(encoding="utf-8")) | {"DEU": mix("Germany", value, 2031)}
+        table.write_text(json.dumps(rows), encoding="utf-8")
+        assert resolve_intensity("FRA", None).g_per_kwh == 56.039
+
+    def test_a_processor_table_that_is_no_csv_is_not_used(self, install: Install) -> None:
+        table = install("99.1") / "hardware" / "cpu_power.csv"
+        table.write_text("Name,TDP\n" + "x" * 200_000 + ",1\n", encoding="utf-8")
+        assert len(tables.processor_tdps()) > 4000
+
+    def test_a_release_that_is_installed_in_part_is_not_used(self, tmp_path: Path, install: Install) -> None:
+        install("99.1")
+        (tmp_path / "site" / "codecarbon-99.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n", encoding="utf-8")
+        assert resolve_intensity("FRA", None).g_per_kwh == 56.039
 
     def test_a_newer_release_of_which_little_is_left_is_not_used(self, install: Install) -> None:
         install("99.1")
@@ -226,6 +256,39 @@ class TestTables:
     )
     def test_releases_are_compared_by_their_numbers(self, newer: str, older: str) -> None:
         assert tables._order(newer) > tables._order(older)
+
+
+def test_threads_that_read_the_tables_first_do_not_hurt_each_other(*, full: bool) -> None:
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+sys.setswitchinterval(1e-6)
+from ml_energy_callbacks import EnergyMeter
+with ThreadPoolExecutor(24) as pool:
+    places = ["FRA", "US-VA", "CA-QC", "SE3", "gcp:us-east1", "Germany", None, "CN-BJ"] * 3
+    assert len(list(pool.map(lambda place: EnergyMeter(backends=[], location=place, verbose=False), places))) == 24
+"""
+    for _ in range(40 if full else 2):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_tables_are_read_from_an_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in PACKAGE.rglob("*"):
+            if path.suffix in {".py", ".json"}:
+                file.write(path, path.relative_to(PACKAGE.parent))
+    program = f"""
+import sys
+sys.path.insert(0, {str(archive)!r})
+from ml_energy_callbacks import EnergyMeter
+with EnergyMeter(backends=[], location="FRA", verbose=False) as meter:
+    pass
+assert sys.modules["ml_energy_callbacks"].__file__.startswith({str(archive)!r})
+print(meter.record.carbon.intensity_g_per_kwh)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert float(done.stdout) == 56.039
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from command import ml_energy
 from loads import steady
 from msgspec.structs import replace
@@ -109,7 +110,6 @@ def test_the_place_is_told_in_codecarbons_words(location: str, country: str, nam
 
 
 def test_a_model_card_holds_grams_and_where_they_come_from(record: RunRecord) -> None:
-    yaml = pytest.importorskip("yaml", reason="PyYAML reads it back")
     block = yaml.safe_load(export(record, Format.MODEL_CARD))["co2_eq_emissions"]
     assert block["emissions"] == pytest.approx(record.total.co2e_grams, abs=1e-6)
     assert block["geographical_location"] == "aws:eu-west-3"

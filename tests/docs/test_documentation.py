@@ -47,15 +47,25 @@ def test_example_runs(example: Path, tmp_path: Path, program: Warm) -> None:
         program.run(example, folder=tmp_path)
 
 
+def page_program(page: Path, folder: Path) -> Path:
+    """Return a file with the page's Python blocks."""
+    blocks = folder / f"page_{page.stem}.py"  # not to shadow a package
+    blocks.write_text(python_blocks(page), encoding="utf-8")
+    return blocks
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 @pytest.mark.xdist_group("programs")
 def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path, program: Warm) -> None:
-    blocks = tmp_path / f"page_{page.stem}.py"  # not to shadow a package
-    blocks.write_text(python_blocks(page), encoding="utf-8")
     if page.name == "README.md":
-        run(blocks, tmp_path)
+        run(page_program(page, tmp_path), tmp_path)
     else:
-        program.run(blocks, folder=tmp_path)
+        program.run(page_program(page, tmp_path), folder=tmp_path)
+
+
+@pytest.mark.full
+def test_the_page_of_keras_runs_on_its_default_backend(tmp_path: Path) -> None:
+    run(page_program(ROOT / "docs" / "keras.md", tmp_path), tmp_path)
 
 
 def test_the_page_of_services_names_every_figure() -> None:
