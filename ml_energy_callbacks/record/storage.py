@@ -133,7 +133,7 @@ class LocalFile:
         The body runs without the lock if another process holds it for more than a second, or if the directory's file system
         does not support such locks. The directory itself is locked, so that no lock file remains in it.
         """
-        # Imported here because it takes 20 ms and is needed only to write a run file, first at the start of a run.
+        # Imported here because it takes 30 ms and is needed only to write a run file, first at the start of a run.
         from filelock import lock_descriptor, unlock_descriptor  # noqa: PLC0415
 
         handle = os.open(self.place.parent, os.O_RDONLY)
