@@ -109,12 +109,11 @@ def test_used_callbacks_can_be_copied(tmp_path: Path) -> None:
 
 
 def test_a_budget_of_money_goes_by_the_price(tmp_path: Path) -> None:
-    device = Pulsed()
-    energy = energy_callback(tmp_path, backends=device.backends, electricity_price=0.5, currency="EUR")
-    record = fit(tmp_path, [EnergyBudget(cost=100 / KWH * 0.5), energy][::-1], epochs=20, on_batch=device.work)
+    energy = energy_callback(tmp_path, electricity_price=0.5, currency="EUR")
+    record = fit(tmp_path, [EnergyBudget(cost=720 / KWH * 0.5), energy][::-1], epochs=40)  # of 2 s
     assert record.run.status == "stopped"
-    assert record.total.cost == pytest.approx(100 / KWH * 0.5, rel=1.2)
-    assert record.total.cost >= 100 / KWH * 0.5
+    assert record.total.cost == pytest.approx(720 / KWH * 0.5, rel=1.2)
+    assert record.total.cost >= 720 / KWH * 0.5
 
 
 def test_another_fit_has_its_own_end(tmp_path: Path) -> None:
@@ -246,22 +245,21 @@ def test_callbacks_that_go_on_in_the_same_process_have_their_patience_and_a_new_
 
 def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None:
     def fail(index: int) -> None:
-        device.work(index)
-        if device.batches == BATCHES + 3:
+        work(index)
+        if len(seen) == BATCHES + 2:
             message = "power cut"
             raise RuntimeError(message)
 
-    device = Pulsed()
-    options: dict[str, Any] = {"epochs": 9, "backup": True}
+    seen: list[int] = []
+    options: dict[str, Any] = {"epochs": 9, "backup": True, "after_batch": seen.append}
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [energy_callback(tmp_path, backends=device.backends)], on_batch=fail, **options)
-    device.batches = 0
+        fit(tmp_path, [energy_callback(tmp_path)], on_batch=fail, **options)
+    seen.clear()
     joules = WATTS * BATCH_S * BATCHES * 2.5
-    energy = energy_callback(tmp_path, backends=device.backends)
-    record = fit(tmp_path, [energy, EnergyBudget(kwh=joules / KWH)], on_batch=device.work, **options)
+    record = fit(tmp_path, [energy_callback(tmp_path), EnergyBudget(kwh=joules / KWH)], **options)
     assert record.run.status == "stopped"
-    assert device.batches < 2 * BATCHES
-    assert joules <= record.total.joules < joules + WATTS * BATCH_S * BATCHES
+    assert len(seen) < 2 * BATCHES
+    assert joules <= record.total.joules < joules + WATTS * 2
 
 
 def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
