@@ -16,6 +16,7 @@ from threads import wait_for_the_end_of
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.record.schema import RunRecord
@@ -71,8 +72,8 @@ IMPATIENT = Timing(open_s=0.5, answer_s=0.3, check_s=0.5)
 class Impatient(EnergyMeter):
     """A meter that waits less long for drivers that hang."""
 
-    def _new_session(self) -> Session:
-        return Session(self, IMPATIENT)
+    def _new_session(self, options: MeterOptions) -> Session:
+        return Session(options, IMPATIENT)
 
 
 def steps_for(seconds: float, m: EnergyMeter) -> float:
@@ -375,8 +376,8 @@ def endless() -> Iterator[Endless]:
 @pytest.mark.parametrize("timing", [IMPATIENT, pytest.param(REAL_TIME, marks=pytest.mark.full)])
 def test_a_backend_that_never_opens_is_told_and_left_out_and_waited_for_once(endless: Endless, timing: Timing) -> None:
     class Waiting(EnergyMeter):
-        def _new_session(self) -> Session:
-            return Session(self, timing)
+        def _new_session(self, options: MeterOptions) -> Session:
+            return Session(options, timing)
 
     power = ScriptedPower(PowerCurve(monotonic_clock, 50), monotonic_clock)
     for waits in (True, False):

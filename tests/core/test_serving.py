@@ -23,6 +23,7 @@ from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.attribution.timeline import Event, Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.report import render
@@ -326,8 +327,8 @@ def test_ctrl_c_while_idle_power_is_measured_stops_the_meter() -> None:
             time.sleep(min(0.05, left))  # in steps: a signal just before a sleep does not interrupt that
 
     class Interrupted(EnergyMeter):
-        def _new_session(self) -> Session:
-            return Session(self, Timing(sleep=sleep))
+        def _new_session(self, options: MeterOptions) -> Session:
+            return Session(options, Timing(sleep=sleep))
 
     def interrupt() -> None:
         assert interrupting.wait(60)
