@@ -185,9 +185,9 @@ def installed_release() -> tuple[Path, str] | None:
 
     try:
         release: str | None = version("codecarbon")
-    except PackageNotFoundError:
+    except (PackageNotFoundError, KeyError):
         return None
-    # Without a release, its installation was interrupted.
+    # An interrupted installation has no release: a KeyError from Python 3.12 on, None before.
     return None if release is None else (Path(spec.submodule_search_locations[0]) / "data", release)
 
 
