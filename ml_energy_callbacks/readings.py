@@ -38,6 +38,8 @@ class Device:
         whole_machine: Whether it measures the whole machine: it is reported separately and never added to the other devices.
         min_interval_s: Least time between two reads in s. A device that must not be read often may also be slow to answer;
             devices with a value above 0 are therefore read in a thread of their own.
+        max_watts: The most that this very device draws on average over a second, in W, as its driver, its firmware or its data
+            sheet states: its power limit, critical power or TDP. What is far above is not believed. None if unknown.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Device:
     shared: bool = False
     whole_machine: bool = False
     min_interval_s: float = 0.0
+    max_watts: float | None = None
 
 
 @runtime_checkable

@@ -1,10 +1,11 @@
 """Readings of one device -> knots of its cumulative energy; pure."""
 
-from math import isfinite
+from dataclasses import dataclass
+from math import inf, isfinite
 from typing import NamedTuple
 
-from ml_energy_callbacks.attribution.counters import MAX_WATTS, EnergyCounter, PowerIntegral
-from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
+from ml_energy_callbacks.attribution.counters import EnergyCounter, PowerIntegral, Step, most_watts
+from ml_energy_callbacks.attribution.refresh_grid import Refresh, RefreshGrid
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.readings import Device, Reading
 
@@ -29,23 +30,82 @@ _FROZEN_NS = 5 * NS_PER_S
 """A working counter of a device that is on changes far more often; one that does not change for this long is frozen."""
 
 
+@dataclass(slots=True)
+class _Chain:
+    """Readings between which all energy is known.
+
+    Attributes:
+        grid: The refresh instants.
+        always_fresh: Whether each read shows the present value.
+        start_joules: Energy at the first reading, in J.
+        first_ns: Clock at the first reading, while its refresh is not known.
+        second: The knot after it, which waits for a third.
+    """
+
+    grid: RefreshGrid
+    always_fresh: bool
+    start_joules: float = 0.0
+    first_ns: int | None = None
+    second: Knot | None = None
+
+    def begin(self, reading: Reading, refresh: Refresh | None, joules: float) -> list[Knot]:
+        """Add the first reading, at which the device was seen to refresh or not; return its knot if that is certain."""
+        self.start_joules = joules
+        middle = (reading.started_ns + reading.ended_ns) // 2
+        if self.always_fresh:
+            return [Knot(middle, (reading.ended_ns - reading.started_ns) / 12**0.5, joules, starts=True)]
+        if refresh is None:
+            self.first_ns = middle
+            return []
+        return [Knot(refresh.time_ns, refresh.sigma_ns, joules, starts=True)]
+
+    def go_on(self, refresh: Refresh | None, joules: float) -> list[Knot]:
+        """Add a reading; return the knots that are certain with it."""
+        if refresh is None:
+            return []
+        knot = Knot(refresh.time_ns, refresh.sigma_ns, joules, starts=False)
+        if self.first_ns is None:
+            return [knot]
+        if self.second is None:
+            self.second = knot
+            return []
+        return [*self.release(knot.time_ns), knot]
+
+    def release(self, third_ns: int | None = None) -> list[Knot]:
+        """Place the first reading's refresh one period before the second, as soon as a third shows the period."""
+        first_ns, second = self.first_ns, self.second
+        self.first_ns = self.second = None
+        if first_ns is None or second is None:
+            return []
+        period = self.grid.period_ns or (0 if third_ns is None else third_ns - second.time_ns)
+        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns
+        return [Knot(time_ns, second.sigma_ns * 2**0.5, self.start_joules, starts=True), second]
+
+
 class KnotFinder:
     """Derive the knots of one device from its readings.
 
     Attributes:
-        grid: Its refresh instants.
-        silent: True while reads fail or the counter does not change.
-        longest_gap_ns: The energy between two readings that are further apart than this is unknown.
+        most_watts: More power than this is not believed, in W.
+        longest_gap_ns: What lies between two readings further apart than this is not known.
+        silent: True while reads fail, or show a counter that does not change.
         missing_ns: Time in which it could not be read, up to the last good reading.
-        resets: Number of times that the counter jumped or was reset, so that energy is missing.
-        frozen: Whether the counter was ever unchanged for longer than is possible while the device is on.
+        jumps: How often its counter jumped or began anew.
+        resets: How often it did so, and energy is missing as the counter did not return.
+        reset_ns: Clock at the last of these.
+        returned: Whether its counter ever returned to the level from which it had jumped.
+        bridged: Whether its own power ever stood in for its counter.
+        excess_ns: Time in which it showed more power than it can draw.
+        frozen: Whether its counter ever stood still for longer than a device that is on can be without a change.
     """
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start without readings; the device is read about every ``interval_s`` seconds."""
         self.missing_ns = 0
-        self.resets = 0
-        self.frozen = False
+        self.jumps = self.resets = 0
+        self.reset_ns = 0
+        self.returned = self.bridged = self.frozen = False
+        self.excess_ns = 0
         self._earlier_joules = 0.0
         self.start_chain(device, interval_s)
 
@@ -53,39 +113,46 @@ class KnotFinder:
         """Start a new chain of readings; the way in which the device is read may have changed."""
         self._device = device
         self._integrates = device.method == "power_integration"
+        self.most_watts = most_watts(device)
         self.longest_gap_ns = max(NS_PER_S, round(3 * max(interval_s, device.min_interval_s) * NS_PER_S))
         self._frozen_ns = max(_FROZEN_NS, round(3 * (device.update_period_s or 0.0) * NS_PER_S))
         self._begin()
 
     def _begin(self) -> None:
-        """Clear the chain: the next reading is a first reading."""
-        device = self._device
-        period = 0.0 if self._integrates else device.update_period_s
-        self._always_fresh = period is not None
-        self.grid = RefreshGrid(None if period is None else round(period * NS_PER_S))
+        """Forget all readings: the energy until the next one is unknown."""
         self._counter: EnergyCounter | PowerIntegral = (
-            PowerIntegral(self.longest_gap_ns)
-            if self._integrates
-            else EnergyCounter(device.wrap_joules, MAX_WATTS[device.kind])
+            PowerIntegral(self.longest_gap_ns) if self._integrates else EnergyCounter(self._device.wrap_joules, self.most_watts)
         )
-        self._chain = (self._earlier_joules, self._counter)
+        self._sum = (self._earlier_joules, self._counter)
+        self._chain = self._new_chain()
+        self._suspended: _Chain | None = None  # after a jump, from which the counter may return at once
+        self._suspended_start: list[Knot] = []
+        self._standing = 0  # jumps from which the counter may still return
+        self._excess_since_ns: int | None = None
         self._value: float | None = None
         self._changed_ns: int | None = None
         self._read_ns: int | None = None
         self.silent = False
-        self._first_ns: int | None = None
-        self._second: Knot | None = None
+
+    def _new_chain(self) -> _Chain:
+        period = 0.0 if self._integrates else self._device.update_period_s
+        return _Chain(RefreshGrid(None if period is None else round(period * NS_PER_S)), period is not None)
+
+    @property
+    def grid(self) -> RefreshGrid:
+        """Its refresh instants."""
+        return self._chain.grid
 
     @property
     def joules(self) -> float:
-        """Energy measured so far in J, without the energy used in gaps."""
-        earlier, counter = self._chain  # in one step, because another thread may read it
+        """All joules that were seen to pass, in J; what passed in a gap is not among them."""
+        earlier, counter = self._sum  # at once: another thread may ask
         return earlier + counter.joules
 
     def pause(self, now: int) -> list[Knot]:
         """End the chain; return the knots that were waiting for another refresh."""
         self.missing_ns = self.missing_at(now)
-        knots = self._release(None)
+        knots = [*self._give_up(), *self._chain.release()]
         self._earlier_joules = self.joules
         self._begin()
         return knots
@@ -100,59 +167,85 @@ class KnotFinder:
         since = self.silent_since(now)
         return self.missing_ns + (0 if since is None else now - since)
 
-    def add_reading(self, reading: Reading) -> list[Knot]:  # noqa: PLR0911 - one for each case
-        """Add a reading and return the knots that it makes certain, oldest first."""
+    def add_power(self, time_ns: int, watts: float) -> None:
+        """Note the power in W that the device itself reported beside its counter, before the counter's reading is added."""
+        if isinstance(self._counter, EnergyCounter):
+            self._counter.power = (time_ns, watts)
+
+    def add_reading(self, reading: Reading) -> list[Knot]:
+        """Add a reading and return the knots that are certain with it, oldest first."""
         value = self._believed(reading)
         if value is None:
             return []
-        middle = (reading.started_ns + reading.ended_ns) // 2
+        knots: list[Knot] = []
         if self.silent and self._device.method != "energy_counter" and self._read_ns is not None:
-            return self._restart(reading)  # its energy in the meantime is unknown
-        step = self._counter.advance(middle, value)
+            self._add_missing(reading)
+            knots = self._chain.release()
+            self._earlier_joules = self.joules
+            self._begin()  # its energy in the meantime is unknown
+            self._changed_ns = reading.started_ns
+        before = self._value
+        step = self._counter.advance((reading.started_ns + reading.ended_ns) // 2, value)
+        if before is not None and value != before and not self._integrates:
+            self._note_step(step, reading, rises=value > before)
+            if step != "reset":
+                knots = self._resume(reading) if step == "returned" else self._give_up()
         if step == "reset":
-            self.resets += not self._integrates
-            return self._restart(reading)
+            knots = self._break_chain(reading)
         self.missing_ns = self.missing_at(reading.started_ns)
         self.silent = False
         self._read_ns = reading.ended_ns
-        # If each read is known to be up to date, an unchanged value means that no energy was used.
-        changed = self._always_fresh or value != self._value
+        # Where each read is known to be fresh, an unchanged value means that no energy was used.
+        changed = self._chain.always_fresh or value != before
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
-        if step == "first":
-            if self._always_fresh:
-                return [Knot(middle, (reading.ended_ns - reading.started_ns) / 12**0.5, 0.0, starts=True)]
-            if refresh is None:
-                self._first_ns = middle
-                return []
-            return [Knot(refresh.time_ns, refresh.sigma_ns, 0.0, starts=True)]
-        if refresh is None:
-            return []
-        knot = Knot(refresh.time_ns, refresh.sigma_ns, self._counter.joules, starts=False)
-        if self._first_ns is None:
-            return [knot]
-        if self._second is None:
-            self._second = knot
-            return []
-        return [*self._release(knot.time_ns), knot]
+        if step not in {"first", "reset"}:
+            if self._suspended is not None:
+                return knots  # it shows the same since the jump
+            return [*knots, *self._chain.go_on(refresh, self._counter.joules)]
+        start = self._chain.begin(reading, refresh, self._counter.joules)
+        if self._suspended is None:
+            return [*knots, *start]
+        self._suspended_start = start
+        return knots
 
-    def _release(self, third_ns: int | None) -> list[Knot]:
-        """Place the first reading's refresh one period before the second refresh, once a third one shows the period."""
-        first_ns, second = self._first_ns, self._second
-        self._first_ns = self._second = None
-        if first_ns is None or second is None:
+    def _break_chain(self, reading: Reading) -> list[Knot]:
+        """Begin a chain at a reading: the energy since the last good one is unknown, and the refreshes may have moved."""
+        self._add_missing(reading)
+        broken, self._chain = self._chain, self._new_chain()
+        if self._integrates:
+            return broken.release()
+        if self._suspended is None:
+            self._suspended = broken
+        return []
+
+    def _resume(self, reading: Reading) -> list[Knot]:
+        """Go on with the chain before a jump, if nothing was told of the one since."""
+        if self._suspended is not None:
+            self._add_missing(reading)
+            self._chain, self._suspended = self._suspended, None
+        return []
+
+    def _give_up(self) -> list[Knot]:
+        """End the chain before a jump: the counter goes on from its new level. Return what waited for that."""
+        if self._suspended is None:
             return []
-        period = self.grid.period_ns or (0 if third_ns is None else third_ns - second.time_ns)
-        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns
-        return [Knot(time_ns, second.sigma_ns * 2**0.5, 0.0, starts=True), second]
+        knots = [*self._suspended.release(), *self._suspended_start]
+        self._suspended = None
+        return knots
+
+    def _add_missing(self, reading: Reading) -> None:
+        """Add the time since the last good reading, as there was none up to this one."""
+        if self._read_ns is not None:
+            self.missing_ns += reading.started_ns - self._read_ns
+        self._read_ns, self.silent = None, False
 
     def _believed(self, reading: Reading) -> float | None:
         """Return the value if it is plausible; else record the start of a gap and return None."""
         value = reading.value
-        nonsense = value is not None and not (
-            isfinite(value) and (not self._integrates or 0 <= value <= MAX_WATTS[self._device.kind])
-        )
-        if value is None or nonsense:
+        if value is not None and self._integrates:
+            self._note_excess(reading.started_ns, exceeds=self.most_watts < value < inf)
+        if value is None or not isfinite(value) or (self._integrates and not 0 <= value <= self.most_watts):
             self.silent = True
             if self._read_ns is None:
                 self._read_ns = reading.started_ns
@@ -166,11 +259,24 @@ class KnotFinder:
             return None
         return value
 
-    def _restart(self, reading: Reading) -> list[Knot]:
-        """Restart the chain: the energy since the last good reading is unknown, and the refreshes may have shifted."""
-        knots = self._release(None)
-        missing = self.missing_ns + (reading.started_ns - self._read_ns if self._read_ns is not None else 0)
-        self._earlier_joules = self.joules
-        self._begin()
-        self.missing_ns = missing
-        return [*knots, *self.add_reading(reading)]
+    def _note_step(self, step: Step, reading: Reading, *, rises: bool) -> None:
+        """Note what became of the counter at a reading; ``rises`` says that it shows more than before."""
+        jumps = step in {"reset", "bridged"}
+        self._note_excess(reading.started_ns, exceeds=jumps and rises)
+        self.jumps += jumps or step == "returned"
+        if step == "reset":
+            self.resets += 1
+            self._standing += 1
+            self.reset_ns = reading.ended_ns
+        elif step == "bridged":
+            self.bridged = True
+        elif step == "returned":
+            self.returned = True
+            self.resets -= self._standing
+            self._standing = 0
+
+    def _note_excess(self, time_ns: int, *, exceeds: bool) -> None:
+        """Add the time between two readings that both show more power than the device can draw."""
+        if exceeds and self._excess_since_ns is not None:
+            self.excess_ns += time_ns - self._excess_since_ns
+        self._excess_since_ns = time_ns if exceeds else None

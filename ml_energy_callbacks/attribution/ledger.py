@@ -25,6 +25,8 @@ WIDEST = 0.5
 _LEARNED = 100
 """After this many intervals between refreshes, some seconds, one more reading changes the fit only slightly."""
 
+_EXCESS_NS = NS_PER_S
+
 _MOST_WAITING = 64
 """Largest number of knots that wait until the device has reached its edges; some seconds of readings."""
 
@@ -159,9 +161,19 @@ class Ledger:
 
     @property
     def relative_uncertainty(self) -> float:
-        """Relative uncertainty of the energy: the device's own, or the difference of counter and power if that is larger."""
+        """Uncertainty of its energy as a share: the device's own, or how far its counter is off its power, if that is more.
+
+        All of it, where the device showed more power than it can draw: then nothing else that it shows is certain.
+        """
+        if self.doubtful and not self.finder.bridged:
+            return 1.0
         difference = self.check.difference if self.check.suspicious else None
         return max(self.device.relative_uncertainty, abs(difference or 0.0))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the device showed more power than it can draw for longer than a mistaken reading or two."""
+        return self.finder.excess_ns > _EXCESS_NS
 
     @property
     def known_until(self) -> int | None:
@@ -180,11 +192,13 @@ class Ledger:
     def add_readings(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
         """Add readings, oldest first, each with a power reading (ns, W) or None; refresh the timeline's reader before."""
         for reading, power in held:
+            if power is not None:
+                self.finder.add_power(*power)
             self._waiting += self.finder.add_reading(reading)
             if self.finder.silent:
                 self.check.pause()
             elif power is not None:
-                self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.resets)
+                self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
         self._publish(timeline)

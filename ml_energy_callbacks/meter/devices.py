@@ -17,6 +17,9 @@ from ml_energy_callbacks.readings import Backend, Device, Source
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, gets a warning."""
 
+_RETURN_NS = 5 * NS_PER_S
+"""A counter that has jumped may return: for so long it is not said that energy is missing."""
+
 
 class Devices:
     """The devices that are measured; a ledger is continued when its device is found again.
@@ -166,13 +169,26 @@ class Devices:
             if not is_share(name):
                 yield f"{name} can no longer be read; its energy from now on is not included."
 
-    def counter_warnings(self) -> Iterator[str]:
-        """Yield warnings of counters that cannot be trusted, as far as is known now."""
+    def counter_warnings(self, *, ended: bool = False) -> Iterator[str]:
+        """Yield warnings of readings that cannot be trusted, as far as that is known by now.
+
+        Args:
+            ended: Whether the run has ended, so that no counter can return from a jump any more.
+        """
+        now = self._timing.clock()
         for name, ledger in self.all:
-            if ledger.finder.frozen:
+            finder = ledger.finder
+            if finder.frozen:
                 yield f"The energy counter of {name} did not update for 5 s or longer; its energy in that time is not included."
-            if ledger.finder.resets:
+            if ledger.doubtful:
+                energy = "its power is integrated instead" if finder.bridged else "its energy in that time is not included"
+                yield f"{name} showed more than {finder.most_watts:,.0f} W, which it cannot draw; {energy}."
+            elif finder.resets and (ended or now - finder.reset_ns > _RETURN_NS):
                 yield f"The energy counter of {name} was reset or jumped; its energy just before that is not included."
+            elif finder.bridged:
+                yield f"The energy counter of {name} jumped; its power was integrated in that moment instead."
+            if finder.returned:
+                yield f"The energy counter of {name} jumped and returned; what it showed in between was not counted."
             if ledger.check.suspicious:
                 yield (
                     f"The energy counter of {name} differs from the device's integrated power by more than {LIMIT:.0%} "

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any
 
-from ml_energy_callbacks.attribution.counters import MAX_WATTS
+from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
@@ -186,7 +186,7 @@ def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
         watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
         return None
-    return (clock(), watts) if 0 <= watts <= MAX_WATTS[source.device.kind] else None
+    return (clock(), watts) if 0 <= watts <= most_watts(source.device) else None
 
 
 class _Stop:

@@ -315,7 +315,7 @@ class Session:
                 )
             self.rates.conclude()
             self._settle_rates()
-            self._warn_all(self.devices.counter_warnings())
+            self._warn_all(self.devices.counter_warnings(ended=True))
             silent = self.devices.silent(self.timeline.clock())
             self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
             early = status == "completed" and self._early_end is not None

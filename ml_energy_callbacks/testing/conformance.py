@@ -23,7 +23,7 @@ from typing import get_args
 
 import pytest
 
-from ml_energy_callbacks.attribution.counters import MAX_WATTS, EnergyCounter, PowerIntegral
+from ml_energy_callbacks.attribution.counters import EnergyCounter, PowerIntegral, most_watts
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Method, PowerSource, Provenance, SharedSource, Source
@@ -104,6 +104,7 @@ class BackendConformance:
             assert device.wrap_joules is None or device.wrap_joules > 0
             assert device.note is None or device.note.endswith("."), "a note is a sentence"
             assert 0 <= device.min_interval_s <= _RAREST_S, "a run of a few minutes would not be measured"
+            assert device.max_watts is None or 0 < device.max_watts < math.inf, "a limit of 0 W would refuse all readings"
 
     def test_opening_again_finds_the_same_devices(self, bench: Bench, sources: Sequence[Source]) -> None:
         """Two meters may measure at once, and a second run has the same ids."""
@@ -220,7 +221,7 @@ class _Total:
         self.source = source
         device: Device = source.device
         self.integrates = device.method == "power_integration"
-        self._sum = PowerIntegral() if self.integrates else EnergyCounter(device.wrap_joules, MAX_WATTS[device.kind])
+        self._sum = PowerIntegral() if self.integrates else EnergyCounter(device.wrap_joules, most_watts(device))
 
     @property
     def joules(self) -> float:
@@ -229,7 +230,8 @@ class _Total:
     def read(self, clock: Callable[[], int]) -> None:
         value = self.source.read()
         assert math.isfinite(value)
-        assert self._sum.advance(clock(), value) != "reset", "a jump, or a counter that ran backwards"
+        step = self._sum.advance(clock(), value)
+        assert step not in {"reset", "returned"}, "a jump, or a counter that ran backwards"
 
 
 def _read_again(source: Source, bench: Bench) -> float:
