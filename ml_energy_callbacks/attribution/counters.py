@@ -21,8 +21,8 @@ _FIRST_NS = NS_PER_S
 _LONG_NS = 10 * NS_PER_S
 """A counter that was not read for this long may have wrapped more than once."""
 
-_SHORTEST_NS = 50_000_000
-"""Least time assumed between two changes: two refreshes may be detected closer to each other than they happened."""
+_SHORTEST_NS = 10_000_000
+"""A refresh may be late by so much."""
 
 _LATEST_NS = NS_PER_S
 """A power that was read longer ago says nothing about now."""

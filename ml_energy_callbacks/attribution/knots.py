@@ -194,14 +194,15 @@ class KnotFinder:
             knots = self._break_chain(reading)
         self.missing_ns = self.missing_at(reading.started_ns)
         self.silent = False
-        self._read_ns = reading.ended_ns
+        if self._suspended is None or value != before:
+            self._read_ns = reading.ended_ns  # else it shows the same since a jump
         # Where each read is known to be fresh, an unchanged value means that no energy was used.
         changed = self._chain.always_fresh or value != before
         self._value = value
         refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
         if step not in {"first", "reset"}:
             if self._suspended is not None:
-                return knots  # it shows the same since the jump
+                return knots
             return [*knots, *self._chain.go_on(refresh, self._counter.joules)]
         start = self._chain.begin(reading, refresh, self._counter.joules)
         if self._suspended is None:

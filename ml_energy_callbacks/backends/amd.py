@@ -35,6 +35,9 @@ _POWER_KEYS = ("current_socket_power", "average_socket_power", "socket_power")
 _NO_POWER = 0xFFFF
 """All ones in the driver's fields of 16 bits mean "not available"; some releases pass on wider values, or µW, unchanged."""
 
+_MOST_IN_WATTS = 100_000
+"""A larger limit of power is in µW, as some releases report it."""
+
 _TWO_DIES = frozenset({0x7408, 0x740C})
 """PCI ids of MI250X and MI250: the system shows two GPUs, which share one counter."""
 
@@ -167,6 +170,14 @@ def _read_watts(library: _Library, address: str) -> float:
             return float(watts)
     msg = f"The GPU at {address} reports no power."
     raise ReadError(msg)
+
+
+def _read_limit_watts(library: _Library, address: str) -> float | None:
+    """Return the power limit of a GPU in W, or None if it reports none."""
+    limit = (_query_or_none(library, "power_info", address) or {}).get("power_limit")
+    if not isinstance(limit, int | float) or not 0 < limit < _WORD - 1 or limit == _NO_POWER:
+        return None
+    return limit / 1e6 if limit > _MOST_IN_WATTS else float(limit)
 
 
 class _PowerGpu:
@@ -371,6 +382,7 @@ class AmdBackend:
             missing=missing,
             covers=gpu.covers,
             shared=not all(member in visible for member in card.gpus),
+            max_watts=_read_limit_watts(library, gpu.address),
         )
         return (_PowerGpu if card.counter is None else _EnergyGpu)(device, library, gpu.address)
 

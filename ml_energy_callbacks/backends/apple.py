@@ -16,6 +16,9 @@ RELATIVE_UNCERTAINTY = 0.20
 _NOTE = "Estimated by Apple from activity, clock and voltage; there is no sensor."
 """Source: zeus-apple-silicon's README, on IOReport's values."""
 
+_MAX_WATTS = 480.0
+"""The most that a machine with such a chip draws: Apple's "Mac Studio power consumption and thermal output"."""
+
 _FRESH_NS = 2_000_000
 """The devices of one round share a single read of all counters; the next round reads them again."""
 
@@ -152,5 +155,6 @@ class AppleBackend:
             provenance="estimated",
             relative_uncertainty=RELATIVE_UNCERTAINTY,
             note=_NOTE,
+            max_watts=_MAX_WATTS,
         )
         return _Source(device, lambda: monitor.read_joules(part))

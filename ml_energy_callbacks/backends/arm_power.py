@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_limit_watts, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
 
@@ -35,6 +35,9 @@ _LONGEST_INTERVAL_S = 3600.0
 _RUN_S = 60.0
 """A mean lags by half its interval, so that this part of a run's energy is reported after its end. The uncertainty is at least
 the ratio of this lag to a run of this length, which is our choice; means of 2 minutes and more are ±100 %."""
+
+_LIMITS = ("power1_cap", "power1_cap_max", "power1_max", "power1_crit")
+"""Limits of power that the firmware enforces, or reports (Linux, Documentation/hwmon/sysfs-interface.rst)."""
 
 _MAILBOX_INTERVAL_S = 0.1
 """Each reading is two requests to the management processor; Linux waits up to 1 s for each answer (xgene-hwmon.c)."""
@@ -139,6 +142,7 @@ class ArmPowerBackend:
             covers=("dram",),
             node=int(socket),
             min_interval_s=_min_interval_s(interval_s),
+            max_watts=read_limit_watts(folder, *_LIMITS),
         )
 
     def _machine_device(self, folder: Path) -> Device:
@@ -155,6 +159,7 @@ class ArmPowerBackend:
             note=f"ACPI power meter, {_interval_text(interval_s)}.",
             whole_machine=True,
             min_interval_s=_min_interval_s(interval_s),
+            max_watts=read_limit_watts(folder, *_LIMITS),
         )
 
     def _xgene_devices(self, chip: Path) -> Iterator[tuple[Device, Path]]:

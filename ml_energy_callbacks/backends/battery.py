@@ -17,6 +17,9 @@ _INTERVAL_S = 1.0
 """Linux queries the firmware at most once a second (``cache_time`` of drivers/acpi/battery.c), and a laptop's embedded
 controller may be slow to answer."""
 
+_MAX_WATTS = 400.0
+"""Our assumption: laptops with larger power supplies draw less than this from their batteries."""
+
 _NOT_ONLY_SUPPLY = "The battery does not supply the machine on its own, so its power is not that of the machine."
 
 _NO_POWER = "The battery does not report its power."
@@ -138,6 +141,7 @@ class BatteryBackend:
             note="The battery's output, including the screen; it is reported only while no power supply is plugged in.",
             whole_machine=True,
             min_interval_s=_INTERVAL_S,
+            max_watts=_MAX_WATTS,
         )
 
 

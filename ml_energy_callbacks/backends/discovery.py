@@ -11,7 +11,7 @@ from ml_energy_callbacks.backends.amd import AmdBackend
 from ml_energy_callbacks.backends.apple import AppleBackend
 from ml_energy_callbacks.backends.arm_power import ArmPowerBackend
 from ml_energy_callbacks.backends.battery import BatteryBackend
-from ml_energy_callbacks.backends.cpu_model import CpuModelBackend
+from ml_energy_callbacks.backends.cpu_model import CpuModelBackend, find_tdp
 from ml_energy_callbacks.backends.intel_gpu import IntelGpuBackend
 from ml_energy_callbacks.backends.jetson import JetsonBackend
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
@@ -57,7 +57,7 @@ def default_backends() -> Sequence[Backend]:
         JetsonBackend(),
         AppleBackend(),
         TpuBackend(),
-        RaplBackend(),
+        RaplBackend(find_tdp=find_tdp),
         ArmPowerBackend(),
         BatteryBackend(),
         PlugBackend(),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_limit_watts, read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError
 from ml_energy_callbacks.readings import Device
 
@@ -17,6 +17,10 @@ _CARD_UNCERTAINTY = 0.10
 
 _PACKAGE_UNCERTAINTY = 0.20
 """Our assumption: larger, because the counter excludes part of the card."""
+
+_LIMITS = ("crit", "cap", "max", "rated_max")
+"""Critical power, at which the card throttles at once; limits of sustained power; rated power (Linux,
+Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). A card has some of them."""
 
 _PACKAGE_NOTE = "The counter covers the chip package; the rest of the card, such as fans and converters, is not included."
 
@@ -95,6 +99,7 @@ class IntelGpuBackend:
             except (KeyError, OSError):
                 continue
             address = (chip / "device").resolve().name
+            limits = [read_limit_watts(chip, *(f"power{number}_{limit}" for limit in _LIMITS)) for number in (1, 2)]
             device = Device(
                 id=f"{self.name}:{address}",
                 name=f"Intel GPU {address}",
@@ -104,6 +109,7 @@ class IntelGpuBackend:
                 provenance="measured",
                 relative_uncertainty=_CARD_UNCERTAINTY if label == "card" else _PACKAGE_UNCERTAINTY,
                 note=None if label == "card" else _PACKAGE_NOTE,
+                max_watts=limits[0] if label == "card" else limits[1] or limits[0],
             )
             return _Gpu(device, file)
         return None

@@ -18,6 +18,9 @@ Linux Developer Guide", sections on software-based power consumption."""
 
 _MODULE_NOTE = "The whole module; the carrier board and its peripherals are not included."
 
+_MAX_WATTS = 130.0
+"""The most that any module may be set to draw: AGX Thor, "Jetson Thor Series Modules Data Sheet"."""
+
 _RAIL_NOTE = "One supply rail of the module, which has no rail of its total power."
 
 
@@ -151,6 +154,7 @@ class JetsonBackend:
             relative_uncertainty=_UNCERTAINTY,
             note=note,
             covers=use.covers,
+            max_watts=_MAX_WATTS,
         )
         if label.name.startswith("rail_name_"):
             number = label.name.removeprefix("rail_name_")

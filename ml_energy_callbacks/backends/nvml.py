@@ -20,6 +20,7 @@ from ml_energy_callbacks.backends.drivers.nvml import (
     read_average_watts,
     read_field_watts,
     read_joules,
+    read_limit_watts,
 )
 from ml_energy_callbacks.backends.drivers.superchip import find_module_figures
 from ml_energy_callbacks.backends.drivers.sysfs import read_text
@@ -298,6 +299,8 @@ class NvmlBackend:
     ) -> _Gpu:
         counts = ways[0].query is read_joules
         sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
+        # The limit is the GPU's, whatever else of a module the figure includes.
+        max_watts = None if module else read_limit_watts(gpu.handle)
         device = Device(
             id=f"nvml:{gpu.uuid}",
             name=gpu.name,
@@ -312,6 +315,7 @@ class NvmlBackend:
             cuda=number,
             node=gpu.node,
             shared=gpu.mig,
+            max_watts=max_watts,
         )
         knows_pids = _in_initial_pid_namespace(self.proc)
         if not counts:

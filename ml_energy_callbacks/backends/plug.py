@@ -31,6 +31,9 @@ Gen3) and 5 % for those that count pulses ("Electricity statistics", developer.t
 reference. The rest is our assumption: one reading a second misses changes in between, and Tasmota plugs have to be calibrated
 by the user, according to its documentation."""
 
+_MAX_WATTS = {"shelly": 4e3}
+"""Shelly's plugs and relays are rated at 16 A at most; Tasmota also runs on meters of its users' own making."""
+
 _TIMEOUT_S = 1.0
 """Time limit of one reading, from the connection to the last byte."""
 _INTERVAL_S = 1.0
@@ -245,6 +248,7 @@ class PlugBackend:
             note="All devices behind the plug, read once a second.",
             whole_machine=True,
             min_interval_s=_INTERVAL_S,
+            max_watts=_MAX_WATTS.get(address.make),
         )
 
 

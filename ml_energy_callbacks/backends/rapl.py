@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ml_energy_callbacks.backends.drivers.perf_event import PerfEvent
-from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_text
+from ml_energy_callbacks.backends.drivers.sysfs import NumberFile, read_limit_watts, read_text
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
 from ml_energy_callbacks.readings import Device
@@ -33,6 +33,15 @@ _REOPEN_NS = NS_PER_S
 """Time between two attempts to reopen a counter that cannot be read."""
 
 _MICROJOULE = 1e-6
+
+_LIMITS = tuple(f"constraint_{i}_{limit}_uw" for i in range(3) for limit in ("power_limit", "max_power"))
+"""A zone's limits of sustained, short and peak power, and the most that each can be set to (Linux, powercap.rst)."""
+
+_NO_LIMIT_WATTS = 4000.0
+"""Firmware that wants no limit sets the largest of its register, 2^15 - 1 eighths of a watt (Intel SDM volume 3B)."""
+
+_TURBO = 2.5
+"""Our assumption: a processor draws so many times its TDP for some seconds. Intel's mobile ones of 28 W are limited to 64 W."""
 
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 """Names of packages in Linux, drivers/powercap/intel_rapl_common.c; the same for AMD's processors."""
@@ -133,6 +142,7 @@ class _Plan:
     unit_joules: float
     wrap_joules: float | None = None
     note: str | None = None
+    max_watts: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,7 @@ class RaplBackend:
         cpus: The CPUs and the package of each.
         proc: Linux's process file system.
         clock: Monotonic clock.
+        find_tdp: Returns the name and the TDP in W of a processor in a table, or None; for packages that state no limit.
     """
 
     root: Path = Path("/sys/class/powercap")
@@ -155,6 +166,7 @@ class RaplBackend:
     cpus: Path = Path("/sys/devices/system/cpu")
     proc: Path = Path("/proc")
     clock: Clock = monotonic_clock
+    find_tdp: Callable[[str], tuple[str, float] | None] = lambda _: None
     name: str = "rapl"
 
     def open(self) -> Sequence[_Zone]:
@@ -218,6 +230,10 @@ class RaplBackend:
     def _make_zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
         package = plan.part == "cpu"
         name = plan.package if package else f"{plan.package}-dram"
+        max_watts = plan.max_watts
+        if max_watts is None and package and (model := re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)):
+            tdp = self.find_tdp(model[1].strip())
+            max_watts = None if tdp is None else _TURBO * tdp[1]
         device = Device(
             id=f"{self.name}:{name}",
             name=f"Processor {name}",
@@ -231,6 +247,7 @@ class RaplBackend:
             note=plan.note,
             # Other sources of a processor's energy, such as the driver of its graphics, cover the same package.
             covers=("cpu",) if package else (),
+            max_watts=max_watts,
         )
         return _Zone(device, plan.open_counter, plan.unit_joules, self.clock)
 
@@ -302,7 +319,15 @@ def _one_counter(cpuinfo: str) -> bool:
 def _powercap_plan(folder: Path, package: str, part: _Part) -> _Plan:
     limit = _positive_number(read_text(folder / "max_energy_range_uj") or "")
     wrap_joules = None if limit is None else limit * _MICROJOULE
-    return _Plan(package, part, partial(_open_file, folder, package if part == "cpu" else part), _MICROJOULE, wrap_joules)
+    max_watts = read_limit_watts(folder, *_LIMITS)
+    return _Plan(
+        package,
+        part,
+        partial(_open_file, folder, package if part == "cpu" else part),
+        _MICROJOULE,
+        wrap_joules,
+        max_watts=None if max_watts is None or max_watts > _NO_LIMIT_WATTS else max_watts,
+    )
 
 
 def _open_file(folder: Path, name: str) -> NumberFile:

@@ -76,6 +76,7 @@ class SimulatedIntelGpu(_Hardware):
         driver: str = "xe",
         channels: Mapping[str, float] | None = None,
         period_s: float = 0.01,
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         """Add a card.
 
@@ -86,8 +87,11 @@ class SimulatedIntelGpu(_Hardware):
             channels: Its counters, ``card`` and ``pkg``, with their share of the curve; None for both, with 80 % of the
                 card's power for the package.
             period_s: Refresh period of its counters in s.
+            limits: Its power limits in W, by the names of their files, such as ``power1_crit``.
         """
         chip = self._chip(f"pci0000:00/{address}", driver)
+        for name, watts in (limits or {}).items():
+            self.files.fix(f"{chip}/{name}", round(1e6 * watts))
         shares = {"card": 1.0, "pkg": 0.8} if channels is None else channels
         for label, share in shares.items():
             # The driver's channel 0 is the card, 1 the package; hwmon counts from 1.

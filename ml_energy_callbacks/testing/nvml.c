@@ -360,6 +360,14 @@ int nvmlDeviceGetPowerUsage(device *d, unsigned *milliwatts) {
     return SUCCESS;
 }
 
+int nvmlDeviceGetPowerManagementLimitConstraints(device *d, unsigned *least, unsigned *most) {
+    int error = usable(d);
+    if (error) return error;
+    *least = 0;
+    *most = (unsigned)(1000 * d->limit_watts);
+    return SUCCESS;
+}
+
 int nvmlDeviceGetEnforcedPowerLimit(device *d, unsigned *milliwatts) {
     int error = usable(d);
     if (error) return error;

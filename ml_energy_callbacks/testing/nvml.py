@@ -137,7 +137,7 @@ class SimulatedDriver:
         self._sim.sim_set_module(gpu, *self._pointers(rest), int(counted))
 
     def set_limit(self, watts: float, gpu: int = 0) -> None:
-        """Set the enforced power limit that the driver reports; it is not applied."""
+        """Set the power limit that the driver reports, which cannot be set higher; it is not applied."""
         self._sim.sim_set_limit(gpu, watts)
 
     # ---------------------------------------------------------------------------------------------------- counter

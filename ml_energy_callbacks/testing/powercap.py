@@ -57,6 +57,10 @@ class SimulatedZone:
         """End the faults of the counter: it shows its energy again, in a new file if the old one was removed."""
         self._files.follow(f"{self.folder}/energy_uj", self.microjoules)
 
+    def limit(self, watts: float, constraint: int = 0) -> None:
+        """Set a power limit of the zone: 0 for sustained power, 1 for short peaks."""
+        self._files.fix(f"{self.folder}/constraint_{constraint}_power_limit_uw", round(1e6 * watts))
+
     def deny(self) -> None:
         """Make the counter readable only by root, as in Linux by default."""
         self.file.chmod(_CLOSED)

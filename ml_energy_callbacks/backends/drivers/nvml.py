@@ -152,6 +152,15 @@ def read_average_watts(handle: Any) -> float:  # noqa: ANN401 - an opaque handle
     return _positive_watts(pynvml.nvmlDeviceGetPowerUsage(handle))
 
 
+def read_limit_watts(handle: Any) -> float | None:  # noqa: ANN401 - an opaque handle
+    """Return the highest power limit that a GPU can be set to in W, or the present one; None if it reports neither."""
+    with contextlib.suppress(pynvml.NVMLError):
+        return _positive_watts(pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)[1])
+    with contextlib.suppress(pynvml.NVMLError):
+        return _positive_watts(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+    return None
+
+
 def _positive_watts(milliwatts: int) -> float:
     """Return the power in W; refuse 0, which a board reports that cannot measure its power."""
     if not milliwatts:

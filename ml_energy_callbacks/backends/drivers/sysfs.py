@@ -8,6 +8,9 @@ from ml_energy_callbacks.exceptions import ReadError
 _LONGEST_NUMBER = 32
 """In bytes: a number of 64 bits has 20 digits."""
 
+_LARGEST_LIMIT_WATTS = 100e3
+"""A larger limit of power is a driver's word for none, such as all ones."""
+
 
 class NumberFile:
     """A file that contains one integer and is kept open, so that a read is one system call.
@@ -61,6 +64,13 @@ class NumberFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def read_limit_watts(folder: Path, *names: str) -> float | None:
+    """Return the largest of a device's power limits in W, which files of these names hold in µW; None if none does."""
+    texts = (read_text(folder / name) or "" for name in names)
+    limits = [watts for text in texts if text.isdecimal() and 0 < (watts := int(text) / 1e6) < _LARGEST_LIMIT_WATTS]
+    return max(limits, default=None)
 
 
 def read_text(path: Path) -> str | None:
