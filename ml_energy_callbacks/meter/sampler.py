@@ -26,6 +26,9 @@ _FIRST_WAIT_NS = 500_000_000
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
 _WATCH_S = 0.05
+_GUARD_S = 0.1
+_STUCK_NS = 150_000_000
+"""A read that is seen to go on for so long holds up the other devices of its thread, which then get one of their own."""
 _THREAD = "ml-energy-sampler"
 _LONGEST_READ_NS = NS_PER_S
 """If a read takes longer than this, the instant at which its value was true is unknown."""
@@ -39,6 +42,20 @@ _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
 _REVIEW_RATIO = 50
 """The pause after a review is at least this many times its duration, which is long on a slow disk or with a long record."""
+
+
+class _Polled:
+    """A device that is polled, and its readings that are not in its ledger yet."""
+
+    def __init__(self, source: Source, ledger: Ledger, now: int) -> None:
+        self.source = source
+        self.ledger = ledger
+        # Asked once: what a protocol checks takes longer than a read.
+        self.power = source if isinstance(source, PowerSource) else None
+        self.due = self.held_ns = now
+        self.read_ns = 0
+        self.value: float | None = None
+        self.held: list[tuple[Reading, tuple[int, float] | None]] = []
 
 
 class Poller:
@@ -55,27 +72,24 @@ class Poller:
 
         The lock is held while ledgers change, never while a device is read. Once ``closed``, the ledgers no longer change.
         """
-        self._pairs = pairs
-        # Checked once: isinstance with a protocol takes longer than a read.
-        self._powers = {i: source for i, (source, _) in enumerate(pairs) if isinstance(source, PowerSource)}
+        self._timeline = timeline
         self._clock: Clock = timeline.clock
         self._reader = TimelineReader(timeline)
+        self._interval_s = interval_s
         self._interval_ns = interval_s * NS_PER_S
         self._random = random.Random()  # noqa: S311 - dither, not a secret
-        now = self._clock()
-        self._next_round = now
-        self._due = [now] * len(self._pairs)
-        self._read_ns = [0] * len(self._pairs)
-        self._held_ns = [now] * len(self._pairs)
-        self._values: list[float | None] = [None] * len(self._pairs)
-        self._held: list[list[tuple[Reading, tuple[int, float] | None]]] = [[] for _ in self._pairs]
+        now = self._next_round = self._clock()
+        self._polled = [_Polled(source, ledger, now) for source, ledger in pairs]
         self._lock = lock
+        self._handing_over = threading.Lock()
+        self._reading: _Polled | None = None
+        self._stuck: tuple[_Polled, int] | None = None  # what was seen to be read, and when first
         self.closed = False
 
     @property
     def sources(self) -> Sequence[Source]:
         """The devices that are polled."""
-        return [source for source, _ in self._pairs]
+        return [polled.source for polled in self._polled]
 
     @property
     def quick(self) -> bool:
@@ -85,43 +99,75 @@ class Poller:
     @property
     def next_poll(self) -> int:
         """Clock at which the next device is due, in ns."""
-        return min(self._due, default=self._next_round)
+        return min((polled.due for polled in self._polled), default=self._next_round)
 
     def poll(self, end: int | None = None) -> None:
         """Read every device that is due; after the ``end`` (ns), read all, but those with a minimum interval only once."""
         now = self._clock()
         due = [
-            i
-            for i, (source, _) in enumerate(self._pairs)
-            if self._due[i] <= now or (end is not None and (not source.device.min_interval_s or self._read_ns[i] < end))
+            polled
+            for polled in self._polled
+            if polled.due <= now or (end is not None and (not polled.source.device.min_interval_s or polled.read_ns < end))
         ]
-        readings = [(i, read(self._pairs[i][0], self._clock)) for i in due]
         regular = now >= self._next_round
         wanted = end is not None
-        for i, reading in readings:
-            tells = regular and reading.value is not None and i in self._powers
-            self._held[i].append((reading, _power(self._powers[i], self._clock) if tells else None))
-            self._read_ns[i] = reading.ended_ns
-            wanted = wanted or self._wanted(i, reading)
-            self._values[i] = reading.value
+        for polled in due:
+            if not self._begin(polled):
+                continue
+            reading = read(polled.source, self._clock)
+            power = _power(polled.power, self._clock) if regular and reading.value is not None else None
+            polled.held.append((reading, power))
+            self._reading = None
+            polled.read_ns = reading.ended_ns
+            wanted = wanted or self._wanted(polled, reading)
+            polled.value = reading.value
         now = self._clock()
         if now >= self._next_round:
             spread = 1 + _DITHER * (2 * self._random.random() - 1)
             self._next_round = now + round(self._interval_ns * spread)
         if wanted:
             self._feed_ledgers()
-        for i in due:
-            self._due[i] = self._next(self._pairs[i][1], now)
+        for polled in due:
+            if polled in self._polled:
+                polled.due = self._next(polled.ledger, now)
 
-    def _wanted(self, i: int, reading: Reading) -> bool:
-        """Return whether to add a device's readings to its ledger now; adding many at once takes far less time."""
-        source, ledger = self._pairs[i]
-        fresh = source.device.method == "power_integration" or source.device.update_period_s is not None
-        news = fresh or reading.value != self._values[i]
+    def _begin(self, polled: _Polled) -> bool:
+        """Begin to read a device, unless it was handed over meanwhile."""
+        with self._handing_over:
+            mine = polled in self._polled
+            self._reading = polled if mine else None
+        return mine
+
+    def relieve(self) -> "Poller | None":
+        """Hand the other devices over to a new poller, if one was seen to be read for long; called by another thread."""
+        polled, now = self._reading, self._clock()
+        if polled is None or self._stuck is None or polled is not self._stuck[0] or polled.read_ns > self._stuck[1]:
+            self._stuck = None if polled is None else (polled, now)
+            return None
+        if now - self._stuck[1] < _STUCK_NS:
+            return None
+        with self._handing_over:
+            others = [other for other in self._polled if other is not polled]
+            if not others or self._reading is not polled:
+                return None
+            relief = Poller((), self._timeline, self._interval_s, self._lock)
+            relief._polled, self._polled = others, [polled]
+        return relief
+
+    def take_back(self, relief: "Poller") -> None:
+        """Read the devices of a poller that no thread could be started for."""
+        with self._handing_over:
+            self._polled = [*self._polled, *relief._polled]  # noqa: SLF001 - as above
+
+    def _wanted(self, polled: _Polled, reading: Reading) -> bool:
+        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one."""
+        device, ledger = polled.source.device, polled.ledger
+        fresh = device.method == "power_integration" or device.update_period_s is not None
+        news = fresh or reading.value != polled.value
         return (
             reading.value is None
-            or source.device.min_interval_s > 0
-            or self._held_ns[i] + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
+            or device.min_interval_s > 0
+            or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
@@ -130,11 +176,11 @@ class Poller:
             if self.closed:
                 return  # this thread hung in a read and was abandoned
             self._reader.refresh()
-            for i, (_, ledger) in enumerate(self._pairs):
-                held, self._held[i] = self._held[i], []
+            for polled in self._polled:
+                held, polled.held = polled.held, []
                 if held:
-                    ledger.add_readings(held, self._reader)
-                    self._held_ns[i] = held[-1][0].started_ns
+                    polled.ledger.add_readings(held, self._reader)
+                    polled.held_ns = held[-1][0].started_ns
 
     def _next(self, ledger: Ledger, now: int) -> int:
         """Return when to read a device again, in ns."""
@@ -145,15 +191,15 @@ class Poller:
         return self._next_round if wish is None else min(self._next_round, max(wish, now))
 
     def known_until(self, instant: int) -> bool:
-        """Return whether every device that can be read has refreshed at or after the instant."""
-        return all(ledger.finder.silent or (ledger.known_until or 0) >= instant for _, ledger in self._pairs)
+        """Return whether every device that can be read has been seen to refresh at or after the instant."""
+        return all(polled.ledger.finder.silent or (polled.ledger.known_until or 0) >= instant for polled in self._polled)
 
     @property
     def ready(self) -> bool:
         """Whether the energy of every device that can be read is known up to some instant."""
+        ledgers = [polled.ledger for polled in self._polled]
         return all(
-            ledger.finder.silent or (ledger.known_until is not None and ledger.published is not None)
-            for _, ledger in self._pairs
+            ledger.finder.silent or (ledger.known_until is not None and ledger.published is not None) for ledger in ledgers
         )
 
     def close(self, end: int | None = None) -> None:
@@ -164,8 +210,8 @@ class Poller:
             self._feed_ledgers()
             self.closed = True
             now = self._reader.refresh()
-            for _, ledger in self._pairs:
-                ledger.pause(self._reader, now if end is None else min(now, end))
+            for polled in self._polled:
+                polled.ledger.pause(self._reader, now if end is None else min(now, end))
 
 
 def read(source: Source, clock: Clock) -> Reading:
@@ -180,8 +226,10 @@ def read(source: Source, clock: Clock) -> Reading:
     return Reading(started, ended, value if ended - started <= _LONGEST_READ_NS else None)
 
 
-def _power(source: PowerSource, clock: Clock) -> tuple[int, float] | None:
-    """Return the time (ns) and the power (W) with which a counter is compared; None if the source does not report it now."""
+def _power(source: PowerSource | None, clock: Clock) -> tuple[int, float] | None:
+    """Read the power that a counter is compared with, and when; None where the source does not report it now."""
+    if source is None:
+        return None
     try:
         watts = float(source.watts())
     except Exception:  # noqa: BLE001 - as above
@@ -214,7 +262,9 @@ class _Stop:
 class Sampler:
     """One thread for each poller, and one that reads no device, so that a hanging driver blocks only its own thread.
 
-    The work of the threads is written as generators of steps, so that a test can run it without threads.
+    The devices of a poller share its thread until one of them is slow to answer: then the others get a thread of their own.
+
+    What the threads do is written as steps, so that a test can run them without threads.
     """
 
     def __init__(
@@ -235,8 +285,9 @@ class Sampler:
         self._watch = watch
         self._stopping = _Stop()
         self._end: int | None = None
+        self._relieving = threading.Lock()
         self._pollers = pollers
-        self._readers: list[threading.Thread] = []
+        self._readers: list[tuple[threading.Thread, Poller]] = []
         self._reviewer: threading.Thread | None = None
 
     def start(self) -> None:
@@ -248,13 +299,13 @@ class Sampler:
             self._sleep(_FIRST_STEP_S)
 
     def _begin(self) -> None:
-        self._readers = [
-            threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
-            for name, poller in self._pollers.items()
-        ]
+        self._readers = [(self._thread(poller, name), poller) for name, poller in self._pollers.items()]
         self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
-        for thread in (*self._readers, self._reviewer):
+        for thread in (*(thread for thread, _ in self._readers), self._reviewer):
             thread.start()
+
+    def _thread(self, poller: Poller, name: str) -> threading.Thread:
+        return threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
 
     def stop(self, end: int) -> Sequence[Source]:
         """Wait for the refreshes that follow ``end`` (ns), end the threads and the chains of readings; from any thread.
@@ -266,14 +317,31 @@ class Sampler:
         self._stopping.set()
         hanging: list[Source] = []
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
-        for thread, poller in zip(self._readers, self._pollers.values(), strict=True):
-            thread.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
+        while (alive := [thread for thread, _ in self._readers if thread.is_alive()]) and self._clock() < deadline:
+            alive[0].join(_WATCH_S)
+            self._relieve_pollers()
+        for thread, poller in self._readers:
             if thread.is_alive():
                 hanging += poller.sources
                 poller.close(end)
         if self._reviewer is not None and threading.current_thread() is not self._reviewer:
             self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
         return hanging
+
+    def _relieve_pollers(self) -> None:
+        """Give a thread to the devices that wait for one that is slow to answer."""
+        with self._relieving:
+            for thread, poller in self._readers[:]:
+                relief = poller.relieve()
+                if relief is None:
+                    continue
+                another = self._thread(relief, thread.name.removeprefix(f"{_THREAD}-"))
+                try:
+                    another.start()
+                except RuntimeError:  # there can be no more threads
+                    poller.take_back(relief)
+                else:
+                    self._readers.append((another, relief))
 
     def _look_after(self) -> None:
         for pause in self._reviewing():
@@ -288,10 +356,13 @@ class Sampler:
     def _reviewing(self) -> Steps:
         pause = _FIRST_REVIEW_NS
         review = self._clock() + pause
+        watch = inf if self._watch is None else _WATCH_S
+        guard = _GUARD_S if any(len(poller.sources) > 1 for poller in self._pollers.values()) else inf
         while True:
-            yield min((review - self._clock()) / NS_PER_S, inf if self._watch is None else _WATCH_S)
+            yield min((review - self._clock()) / NS_PER_S, watch, guard)
             if self._stopping.is_set():
                 return
+            self._relieve_pollers()
             if self._watch is not None:
                 self._watch()
             begun = self._clock()

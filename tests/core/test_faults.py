@@ -99,10 +99,10 @@ def test_a_read_that_blocks_does_not_hold_up_the_loop_and_is_a_gap(blocking: Blo
     counted, integrated = m.record.devices
     began, ended = blocking.blocked
     seconds = m.record.total.seconds
-    for device in (counted, integrated):
-        assert device.missing_s == pytest.approx(ended - began, abs=0.3)
+    assert counted.missing_s == pytest.approx(ended - began, abs=0.3)
     assert counted.joules == pytest.approx(100 * seconds, rel=0.03)  # it went on counting
-    assert integrated.joules == pytest.approx(50 * (seconds - integrated.missing_s), rel=0.05)  # nobody looked
+    assert integrated.missing_s < 1  # another thread reads it meanwhile
+    assert integrated.joules == pytest.approx(50 * (seconds - integrated.missing_s), rel=0.05)
 
 
 def test_a_device_that_answers_slowly_holds_up_no_other() -> None:
