@@ -8,6 +8,9 @@ from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.record.schema import FILE_NAME, SCHEMA_VERSION, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line, open_file_or_within
 
+_MOST_WATTS = 1e10
+"""More than any job draws: the largest power stations have a few GW."""
+
 
 class _Head(msgspec.Struct):
     schema_version: int
@@ -77,7 +80,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
 
     Raises:
         VersionError: It is of an unknown version.
-        RecordError: It is no complete run record.
+        RecordError: It is no complete run record, or a figure in it is impossible.
     """
     try:
         version = _HEAD.decode(data).schema_version
@@ -88,7 +91,12 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."
         raise VersionError(msg)
     try:
-        return _RECORD.decode(data)
+        record = _RECORD.decode(data)
     except msgspec.DecodeError as error:
         msg = f"{name} is not a complete run record: {error}."
         raise RecordError(msg) from None
+    for part in (record.total, *record.stages.values(), *record.epochs):
+        if (part.joules or 0.0) > _MOST_WATTS * max(part.seconds, 1.0):
+            msg = f"{name} is not a run record: no run uses {part.joules:g} J in {part.seconds:g} s."
+            raise RecordError(msg)
+    return record

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,6 +18,22 @@ FILE_NAME = "energy.json"
 
 _MOST_EPOCHS = 4096
 """The record is rewritten all the time, and stays below a megabyte."""
+
+
+_MOST = 1e20
+"""In J, about what the world uses as electricity in a year; and more seconds, grams or samples than any run has."""
+
+_ROUNDING = 1e-6
+"""Sums of floats may be below zero by so little."""
+
+Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=_MOST)]
+"""A quantity that is never negative; a record with another is refused when it is read, as it would spoil every sum."""
+
+Signed = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+"""A difference of quantities."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+"""A number of things."""
 
 
 Status = Literal["running", "completed", "stopped", "failed"]
@@ -49,7 +65,7 @@ class Run(msgspec.Struct, kw_only=True):
     status: Status
     framework: str
     hostnames: list[str]
-    world_size: int = 1
+    world_size: Count = 1
     reason: str | None = None
     model: str | None = None
     tags: dict[str, str] = {}
@@ -81,22 +97,22 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     backend: str
     method: Method
     provenance: Provenance
-    relative_uncertainty: float
-    update_period_s: float | None
-    joules: float | None
-    missing_s: float
+    relative_uncertainty: Amount
+    update_period_s: Amount | None
+    joules: Amount | None
+    missing_s: Amount
     note: str | None = None
     refresh: Regularity = "unknown"
-    refresh_jitter_s: float | None = None
-    cross_check: float | None = None
+    refresh_jitter_s: Amount | None = None
+    cross_check: Signed | None = None
     shared: bool = False
-    idle_watts: float | None = None
+    idle_watts: Amount | None = None
 
 
 class BesideRecord(DeviceRecord, kw_only=True):
     """A figure that is not part of the totals; ``stages`` holds its joules in each stage."""
 
-    stages: dict[str, float]
+    stages: dict[str, Amount]
 
 
 class ProcessRecord(msgspec.Struct, kw_only=True):
@@ -110,9 +126,9 @@ class ProcessRecord(msgspec.Struct, kw_only=True):
         unknown: Why other devices' shares are not known, by their ids.
     """
 
-    joules: float | None
-    relative_uncertainty: float | None
-    stages: dict[str, float]
+    joules: Amount | None
+    relative_uncertainty: Amount | None
+    stages: dict[str, Amount]
     devices: list[BesideRecord]
     unknown: dict[str, str]
     provenance: Provenance = "estimated"
@@ -129,9 +145,9 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         reason: Why ``joules`` is None; else None.
     """
 
-    joules: float | None
-    seconds: float | None
-    relative_uncertainty: float | None
+    joules: Amount | None
+    seconds: Amount | None
+    relative_uncertainty: Amount | None
     reason: str | None = None
 
 
@@ -145,10 +161,10 @@ class LatencyRecord(msgspec.Struct, kw_only=True):
         p99_s: 99th percentile in s.
     """
 
-    batches: int
-    p50_s: float
-    p95_s: float
-    p99_s: float
+    batches: Count
+    p50_s: Amount
+    p95_s: Amount
+    p99_s: Amount
 
 
 class StageRecord(msgspec.Struct, kw_only=True):
@@ -177,47 +193,47 @@ class StageRecord(msgspec.Struct, kw_only=True):
         cost: Cost of the electricity in ``total.currency``, or None.
     """
 
-    joules: float | None
-    seconds: float
-    batches: int
-    samples: int | None
-    joules_per_sample: float | None
-    mean_watts: float | None
-    relative_uncertainty: float | None
+    joules: Amount | None
+    seconds: Amount
+    batches: Count
+    samples: Count | None
+    joules_per_sample: Amount | None
+    mean_watts: Amount | None
+    relative_uncertainty: Amount | None
     provenance: Provenance | None
     phases: dict[str, PhaseRecord]
-    devices: dict[str, float]
-    co2e_grams: float | None
-    cost: float | None
-    compile_samples: int = 0
-    joules_per_sample_above_idle: float | None = None
+    devices: dict[str, Amount]
+    co2e_grams: Amount | None
+    cost: Amount | None
+    compile_samples: Count = 0
+    joules_per_sample_above_idle: Signed | None = None
     latency: LatencyRecord | None = None
-    sampled_joules: float | None = None
-    above_idle_joules: float | None = None
+    sampled_joules: Amount | None = None
+    above_idle_joules: Signed | None = None
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):
     """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`."""
 
     stage: str
-    index: int
-    joules: float | None
-    seconds: float
-    samples: int | None
-    co2e_grams: float | None
-    epochs: int = 1
+    index: Count
+    joules: Amount | None
+    seconds: Amount
+    samples: Count | None
+    co2e_grams: Amount | None
+    epochs: Count = 1
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
     """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is."""
 
-    joules: float | None
-    kwh: float | None
-    seconds: float
-    relative_uncertainty: float | None
+    joules: Amount | None
+    kwh: Amount | None
+    seconds: Amount
+    relative_uncertainty: Amount | None
     provenance: Provenance | None
-    co2e_grams: float | None
-    cost: float | None
+    co2e_grams: Amount | None
+    cost: Amount | None
     currency: str
     scope: Literal["machine"] = "machine"
 
@@ -236,8 +252,8 @@ class IntervalRecord(msgspec.Struct, kw_only=True):
 
     began: str
     ended: str
-    joules: float
-    intensity_g_per_kwh: float
+    joules: Amount
+    intensity_g_per_kwh: Amount
     source: str
     fallback: str | None = None
 
@@ -269,24 +285,24 @@ class CarbonRecord(msgspec.Struct, kw_only=True):
         offset_grams: Emissions that were compensated, in g CO2e, or None; they are never subtracted.
     """
 
-    intensity_g_per_kwh: float
+    intensity_g_per_kwh: Amount
     location: str | None
     source: str
     data_year: int | None
     assumed: bool
-    pue: float
+    pue: Amount
     basis: Basis = "unknown"
-    renewable_share: float | None = None
-    low_carbon_share: float | None = None
+    renewable_share: Amount | None = None
+    low_carbon_share: Amount | None = None
     note: str | None = None
     intervals: list[IntervalRecord] = []
-    wue: float | None = None
-    water_litres: float | None = None
-    embodied_grams: float | None = None
-    offset_grams: float | None = None
-    assumed_share: float = 0.0
-    fallback_share: float = 0.0
-    relative_uncertainty: float = 0.0
+    wue: Amount | None = None
+    water_litres: Amount | None = None
+    embodied_grams: Amount | None = None
+    offset_grams: Amount | None = None
+    assumed_share: Amount = 0.0
+    fallback_share: Amount = 0.0
+    relative_uncertainty: Amount = 0.0
 
 
 class ForecastRecord(msgspec.Struct, kw_only=True):
@@ -304,15 +320,15 @@ class ForecastRecord(msgspec.Struct, kw_only=True):
         error: By how much ``kwh`` was more than the energy at the end of the training, as a share of that; None before.
     """
 
-    after_epochs: int
-    kwh: float
-    kwh_low: float
-    kwh_high: float
-    co2e_grams: float | None
-    cost: float | None
-    seconds_left: float
+    after_epochs: Count
+    kwh: Amount
+    kwh_low: Amount
+    kwh_high: Amount
+    co2e_grams: Amount | None
+    cost: Amount | None
+    seconds_left: Amount
     ends_at: str
-    error: float | None = None
+    error: Signed | None = None
 
 
 class StoppingRecord(msgspec.Struct, kw_only=True):
@@ -331,10 +347,10 @@ class StoppingRecord(msgspec.Struct, kw_only=True):
     monitor: str
     mode: Literal["min", "max"]
     min_gain_per_kwh: float
-    patience: int
+    patience: Count
     best: float | None = None
     best_kwh: float | None = None
-    waited: int = 0
+    waited: Count = 0
 
 
 class RankRecord(msgspec.Struct, kw_only=True):
@@ -359,15 +375,15 @@ class RankRecord(msgspec.Struct, kw_only=True):
     rank: int
     node: int
     status: Status
-    seconds: float
-    batches: int
-    samples: int | None
+    seconds: Amount
+    batches: Count
+    samples: Count | None
     devices: list[str]
-    joules: float | None
-    compute_seconds: float
-    data_wait_seconds: float
-    barrier_seconds: float
-    barrier_joules: float | None
+    joules: Amount | None
+    compute_seconds: Amount
+    data_wait_seconds: Amount
+    barrier_seconds: Amount
+    barrier_joules: Amount | None
 
 
 class NodeRecord(msgspec.Struct, kw_only=True):
@@ -383,7 +399,7 @@ class NodeRecord(msgspec.Struct, kw_only=True):
     hostname: str
     ranks: list[int]
     devices: list[str]
-    joules: float | None
+    joules: Amount | None
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -403,8 +419,8 @@ class Part(msgspec.Struct, kw_only=True):
     host: str
     hostname: str
     uses: list[str]
-    barrier_seconds: float = 0.0
-    barrier_joules: float | None = None
+    barrier_seconds: Amount = 0.0
+    barrier_joules: Amount | None = None
     earlier: "RunRecord | None" = None
 
 

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import ml_energy
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.record.find import find_records
+from ml_energy_callbacks.fleet.reading import read_runs
+from ml_energy_callbacks.record.find import RecordFile, find_records
 from ml_energy_callbacks.record.schema import EpochRecord, add_epoch
 
 
@@ -122,3 +124,77 @@ with ThreadPoolExecutor(16) as pool:
 """
     for _ in range(5 if full else 2):
         subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=60)
+
+
+IMPOSSIBLE = [
+    (("total", "joules"), "-5.0"),
+    (("total", "joules"), "1e308"),
+    (("total", "joules"), "1e400"),
+    (("total", "joules"), "Infinity"),
+    (("total", "joules"), "NaN"),
+    (("total", "joules"), "1e15"),
+    (("total", "kwh"), "-1"),
+    (("total", "seconds"), "-0.5"),
+    (("total", "co2e_grams"), "-1e3"),
+    (("total", "cost"), "-1"),
+    (("stages", "train", "joules"), "1e18"),
+    (("stages", "train", "seconds"), "1e300"),
+    (("stages", "train", "samples"), "-3"),
+    (("stages", "train", "batches"), "-1"),
+    (("stages", "train", "samples"), "9223372036854775807"),
+    (("stages", "train", "devices"), '{"cpu-model:0": -100}'),
+    (("devices", 0, "joules"), "-100"),
+    (("devices", 0, "missing_s"), "-1"),
+    (("carbon", "intensity_g_per_kwh"), "1e308"),
+    (("epochs",), '[{"stage":"train","index":0,"joules":-1,"seconds":1,"samples":1,"co2e_grams":1}]'),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), IMPOSSIBLE)
+def test_an_impossible_figure_is_refused_in_one_sentence(file: Path, place: tuple[str | int, ...], value: str) -> None:
+    content = json.loads(file.read_text())
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = "the figure"
+    file.write_text(json.dumps(content).replace('"the figure"', value))
+    with pytest.raises(RecordError, match=r"^\S+energy\.json is not a.* run record: .*\.$"):
+        load_record(file)
+
+
+def test_what_rounding_leaves_below_zero_is_read(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["stages"]["train"]["sampled_joules"] = -1e-12
+    content["stages"]["train"]["above_idle_joules"] = -5.0  # less than at idle
+    file.write_text(json.dumps(content))
+    assert load_record(file).stages["train"].sampled_joules == -1e-12
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["report"],
+        ["export", "--format", "sci-json"],
+        ["lifecycle", "--per-day", "1", "--days", "1", "--train", "RECORD", "--predict"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_command_reads_an_impossible_figure(file: Path, command: list[str]) -> None:
+    content = json.loads(file.read_text())
+    content["total"]["joules"] = -1e9
+    file.write_text(json.dumps(content))
+    outcome = ml_energy(*(str(file) if word == "RECORD" else word for word in command), file, columns=400)
+    assert outcome.returncode == 2
+    assert "Expected `float`" in outcome.stderr
+    assert len(outcome.stderr.splitlines()) <= 2
+
+
+def test_a_fleet_leaves_out_a_run_with_an_impossible_figure(file: Path, tmp_path: Path) -> None:
+    content = json.loads(file.read_text())
+    content["total"]["joules"] = -1e9
+    other = tmp_path / "other" / "energy.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps(content))
+    runs = read_runs([RecordFile(str(path), path.read_bytes) for path in (file, other)])
+    assert [row.joules == load_record(file).total.joules for row in runs.rows] == [True]
+    assert runs.broken == [str(other)]
