@@ -25,6 +25,9 @@ _REACQUIRE_AFTER = 20
 """Failed reads until the first attempt to reacquire a lost GPU, about a second; then twice as many each time, because
 restarting the library takes a while, during which no other GPU is read."""
 
+_LONGEST_QUERY_S = 1.0
+"""For so long, a restart waits for the queries of other GPUs."""
+
 _WORD = 2**32
 _UNKNOWN_COUNTS = frozenset({0, _WORD - 1, 2**64 - 1})
 """Values that the driver reports instead of a counter: 0 on a card's second die (aldebaran_ppt.c), all ones on GPUs without
@@ -69,8 +72,10 @@ class _Library:
         self._handles: Mapping[str, Any] = {}
         self._users = 0
         self._users_lock = threading.Lock()
-        # A handle that is used while another thread restarts the library points to freed memory.
-        self._calls_lock = threading.Lock()
+        # A handle that is used while another thread restarts the library points to freed memory. Queries run at the same
+        # time: a GPU that is slow to answer delays no other.
+        self._calls_lock = threading.Condition()
+        self._running = 0
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -91,11 +96,19 @@ class _Library:
             self._users -= 1
             if not self._users:
                 with self._calls_lock:
+                    self._calls_lock.wait_for(lambda: not self._running)
                     self._shut_down()
 
     def restart(self) -> None:
-        """Restart the library and list the GPUs again: after a reload of the driver the old handles never work again."""
+        """Restart the library and list the GPUs again: after a reload of the driver the old handles never work again.
+
+        Raises:
+            ReadError: A query of another GPU goes on.
+        """
         with self._calls_lock:
+            if not self._calls_lock.wait_for(lambda: not self._running, _LONGEST_QUERY_S):
+                msg = "Another GPU of the library does not answer."
+                raise ReadError(msg)
             self._shut_down()
             self._initialise()
 
@@ -127,16 +140,23 @@ class _Library:
         Raises:
             ReadError: The query failed, or this release of the library does not have it.
         """
-        with self._calls_lock:
-            try:
+        try:
+            with self._calls_lock:
                 if address not in self._handles:
                     self._find_gpus()
-                return getattr(self._amdsmi, f"amdsmi_get_{query}")(self._handles[address])
-            except KeyError as error:
-                msg = f"There is no GPU at {address} at present."
-                raise ReadError(msg) from error
-            except Exception as error:
-                raise ReadError(_one_line(error)) from error
+                handle = self._handles[address]
+                self._running += 1
+            try:
+                return getattr(self._amdsmi, f"amdsmi_get_{query}")(handle)
+            finally:
+                with self._calls_lock:
+                    self._running -= 1
+                    self._calls_lock.notify_all()
+        except KeyError as error:
+            msg = f"There is no GPU at {address} at present."
+            raise ReadError(msg) from error
+        except Exception as error:
+            raise ReadError(_one_line(error)) from error
 
 
 @functools.cache

@@ -95,8 +95,11 @@ def decode_record(data: bytes, name: str) -> RunRecord:
     except msgspec.DecodeError as error:
         msg = f"{name} is not a complete run record: {error}."
         raise RecordError(msg) from None
-    for part in (record.total, *record.stages.values(), *record.epochs):
-        if (part.joules or 0.0) > _MOST_WATTS * max(part.seconds, 1.0):
-            msg = f"{name} is not a run record: no run uses {part.joules:g} J in {part.seconds:g} s."
+    figures = [(record.total.joules, record.total.seconds)]
+    figures += [(stage.joules, stage.seconds) for stage in record.stages.values()]
+    figures += [(epoch.joules, epoch.seconds) for epoch in record.epochs]
+    for joules, seconds in figures:
+        if joules is not None and joules > _MOST_WATTS * max(seconds, 1.0):
+            msg = f"{name} is not a run record: no run uses {joules:g} J in {seconds:g} s."
             raise RecordError(msg)
     return record

@@ -697,3 +697,33 @@ def test_a_run_in_real_time_gets_the_true_total(tmp_path: Path) -> None:
     (device,) = meter.record.devices
     assert device.joules == pytest.approx(255 * meter.record.total.seconds, rel=0.1)
     assert device.backend == "amd"
+
+
+def test_a_gpu_that_does_not_answer_delays_no_other(tmp_path: Path) -> None:
+    hangs, release = threading.Event(), threading.Event()
+
+    class Hanging:
+        """A curve whose GPU does not answer from when ``hangs`` is set until ``release`` is."""
+
+        def watts(self, time_ns: int) -> float:
+            return FLAT.watts(time_ns)
+
+        def joules(self, time_ns: int) -> float:
+            if hangs.is_set():
+                release.wait(60)
+            return FLAT.joules(time_ns)
+
+    gpus = [SimulatedAmdGpu(Hanging(), unique_id=1), SimulatedAmdGpu(FLAT, place="0000:04:00.0", unique_id=2)]
+    with SimulatedAmd(monotonic_clock, gpus, tmp_path), ThreadPoolExecutor(1) as pool:
+        slow, quick = AmdBackend(tmp_path, {}).open()
+        hangs.set()
+        reading = pool.submit(slow.read)
+        time.sleep(0.05)
+        start = time.monotonic()
+        assert quick.read() > 0
+        assert time.monotonic() - start < 30  # and not 60
+        assert not reading.done()
+        release.set()
+        assert reading.result() > 0
+        slow.close()
+        quick.close()
