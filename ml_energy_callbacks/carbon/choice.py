@@ -44,7 +44,8 @@ def choose_provider(location: str | None, carbon_intensity: Intensity | None) ->
     if isinstance(carbon_intensity, IntensityProvider):
         return ThirdParty(carbon_intensity, _place_intensity(location))
     if isinstance(carbon_intensity, str | os.PathLike):
-        return load_series(Path(carbon_intensity), location, _place_intensity(location), datetime.now(UTC))
+        path = Path(os.path.expanduser(carbon_intensity))  # noqa: PTH111 - the method of Path raises where there is no home
+        return load_series(path, location, _place_intensity(location), datetime.now(UTC))
     if not isinstance(carbon_intensity, CarbonIntensity):
         carbon_intensity = CarbonIntensity(carbon_intensity, location, "given by the user", None)
     return Constant(carbon_intensity)

@@ -1,6 +1,7 @@
 """The commands and their options. Each imports what it needs when it runs, so that help and other commands start quickly."""
 
 # ruff: noqa: PLC0415 - see above
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,16 @@ import typer
 from ml_energy_callbacks.demo import Framework
 from ml_energy_callbacks.report.export import Format
 
+
+def _in_home(path: Path | None) -> Path | None:
+    """Return a path with the user's home for ``~``, which a shell leaves as it is in ``--csv=~/runs.csv``."""
+    return path and Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises where there is no home
+
+
 _Width = Annotated[float, typer.Option(help="Half-width of the 95 % interval of J/sample to reach, as a fraction.")]
 _Seconds = Annotated[float, typer.Option(help="Time limit in seconds; no block of calls starts after it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-_Plot = Annotated[Path | None, typer.Option(help="Draw the result into this file, such as cost.png.")]
+_Plot = Annotated[Path | None, typer.Option(callback=_in_home, help="Draw the result into this file, such as cost.png.")]
 
 app = typer.Typer(
     help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -50,8 +57,8 @@ def report(
         list[str] | None,
         typer.Option(help="Group runs by tag, tag:NAME, model, host, month, framework or status; repeatable; default: month."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one row per run to this CSV file.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write one row per run to this Parquet file.")] = None,
+    csv: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this Parquet file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
 ) -> None:
     """Show the energy of one run, or of many runs in groups."""
@@ -95,7 +102,9 @@ def when(
         str | None,
         typer.Option(help="Location of a live forecast: Great Britain (NESO), or a country or zone of Electricity Maps."),
     ] = None,
-    series: Annotated[Path | None, typer.Option(help="A CSV or Parquet file with the columns time and g_per_kwh.")] = None,
+    series: Annotated[
+        Path | None, typer.Option(callback=_in_home, help="A CSV or Parquet file with the columns time and g_per_kwh.")
+    ] = None,
     kwh: Annotated[float, typer.Option(help="Energy of the run in kWh.")] = 1.0,
     run_hours: Annotated[float, typer.Option(help="Length of the run in hours; at most one year.")] = 1.0,
     hours: Annotated[float, typer.Option(help="Latest start of the run, in hours from now; at most one year.")] = 24.0,
@@ -130,7 +139,9 @@ def lifecycle(
     per_day: Annotated[float, typer.Option(help="Predictions per day.")],
     days: Annotated[float, typer.Option(help="Lifetime of the model in days.")],
     json: _Json = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the result into this file, such as life.png.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=_in_home, help="Draw the result into this file, such as life.png.")
+    ] = None,
 ) -> None:
     """Compare the energy of training and inference over the lifetime of a model, and show when inference overtakes training."""
     from ml_energy_callbacks.cli.lifecycle import report_lifecycle
@@ -158,7 +169,9 @@ def demo(
         Framework, typer.Option(help="Framework to train with; for Keras, KERAS_BACKEND selects the backend.")
     ] = Framework.LIGHTNING,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
-    logdir: Annotated[Path, typer.Option(help="Directory of the run, for TensorBoard.")] = Path("energy_logs"),
+    logdir: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run, for TensorBoard.")] = Path(
+        "energy_logs"
+    ),
 ) -> None:
     """Train, validate, test and predict with a small network on real images, and show the energy used."""
     from ml_energy_callbacks.cli.demo import demonstrate

@@ -12,6 +12,7 @@ from ml_energy_callbacks.carbon import check_currency, forecast, plan, price_tab
 from ml_energy_callbacks.cli.output import console_for
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.report.plan_table import render_plan
+from ml_energy_callbacks.utf8 import encode_json
 
 _HOURS_OF_A_YEAR = 8784.0
 
@@ -38,7 +39,7 @@ def plan_run(
     found = plan(ahead, prices, kwh=kwh, duration=duration, now=now, within=within)
     if json:
         facts = {"source": ahead.source, "currency": None if prices is None else currency, **msgspec.to_builtins(found)}
-        typer.echo(msgspec.json.encode(facts).decode())
+        typer.echo(encode_json(facts).decode())
     else:
         console_for().print(render_plan(found, ahead.source, currency))
 

@@ -21,6 +21,7 @@ from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report import summary
+from ml_energy_callbacks.utf8 import text_in_utf8
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather
@@ -282,13 +283,13 @@ def find_energy_callback(callbacks: Iterable[object], kind: type[_Callback], own
 def _plain(option: Any) -> float | str:  # noqa: ANN401 - options are of many types
     """Return an option as a number or a text; for an object of another class, the name of its class."""
     if isinstance(option, str):
-        return option
+        return text_in_utf8(option)
     if isinstance(option, Real | Decimal):  # such as numpy's
         return float(option)
     if isinstance(option, CarbonIntensity):
         return option.g_per_kwh
     if isinstance(option, os.PathLike):
-        return os.fsdecode(option)
+        return text_in_utf8(os.fsdecode(option))
     if isinstance(option, Mapping):
         return str(dict(option))
     return ", ".join(option) if isinstance(option, Sequence) else type(option).__name__

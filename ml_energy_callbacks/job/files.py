@@ -9,7 +9,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.job import Job
 from ml_energy_callbacks.record.run_file import RunFile
 from ml_energy_callbacks.record.schema import RunRecord
-from ml_energy_callbacks.record.storage import Place
+from ml_energy_callbacks.record.storage import Place, absolute
 
 
 class JobFiles:
@@ -53,6 +53,8 @@ class JobFiles:
         Raises:
             ConfigurationError: The directory that the user set cannot be written.
         """
+        self._folder = self._folder and absolute(self._folder)  # the working directory may change, in the run or after it
+        framework_dir = framework_dir and absolute(framework_dir)
         folder = framework_dir if self._folder is None else self._folder
         self._record = self._own = None
         if folder is None:

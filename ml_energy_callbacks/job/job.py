@@ -16,6 +16,7 @@ from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_fi
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.record.schema import EpochRecord, Part, RunRecord, add_epoch
+from ml_energy_callbacks.utf8 import encode_json
 
 Gather = Callable[[Any], Sequence[Any]]
 """Given an object, returns those of all processes by rank: a collective, which all of them must call."""
@@ -127,7 +128,7 @@ class Job:
         )
         self._gather = gather
         try:
-            self.members = [_MEMBER.decode(reply) for reply in gather(msgspec.json.encode(own))]
+            self.members = [_MEMBER.decode(reply) for reply in gather(encode_json(own))]
         except (TypeError, msgspec.MsgspecError):
             self.members = []
         if failure is not None:
@@ -280,7 +281,7 @@ class Job:
 
     def _gather_messages(self, message: Message | str | bool | None) -> Sequence[bytes]:  # noqa: FBT001 - it is passed on
         self.alive = False
-        replies = self._gather(msgspec.json.encode(message))
+        replies = self._gather(encode_json(message))
         if len(replies) != len(self.members):
             msg = f"gather returned the objects of {len(replies)} of the {len(self.members)} processes"
             raise RuntimeError(msg)

@@ -8,7 +8,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.record.find import RecordFile, find_files
 from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
-from ml_energy_callbacks.record.storage import Place, as_place, below, folder_of
+from ml_energy_callbacks.record.storage import Place, below, folder_of
 
 _RANK_FILES, _RANK_FILE = "energy.rank*.json", "energy.rank<rank>.json"
 
@@ -48,7 +48,7 @@ def merge_jobs(places: Sequence[str], warn: Callable[[str], None]) -> list[tuple
     merged = []
     for ranks in jobs.values():
         record = merge_records([record for _, record in ranks.values()])
-        folder = folder_of(as_place(ranks[min(ranks)][0].name))
+        folder = folder_of(ranks[min(ranks)][0].place)
         _check_existing_record(record, folder)
         merged.append((folder, record))
     merged.sort(key=lambda pair: pair[1].run.started_at)

@@ -40,8 +40,10 @@ Steps = Generator[float, None, None]
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
 _FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
+_LONGEST_REVIEW_NS = 8 * NS_PER_S
+"""Longest pause between two reviews: the record on the disk is at most 10 s old."""
 _REVIEW_RATIO = 50
-"""The pause after a review is at least this many times its duration, which is long on a slow disk or with a long record."""
+"""Up to that, the pause after a review is at least this many times its duration, which is long with a long record."""
 
 
 class _Polled:
@@ -315,14 +317,14 @@ class Sampler:
         """
         self._end = end
         self._stopping.set()
-        hanging: list[Source] = []
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
-        while (alive := [thread for thread, _ in self._readers if thread.is_alive()]) and self._clock() < deadline:
-            alive[0].join(_WATCH_S)
-            self._relieve_pollers()
-        for thread, poller in self._readers:
-            if thread.is_alive():
-                hanging += poller.sources
+        try:
+            while (alive := [thread for thread, _ in self._readers if thread.is_alive()]) and self._clock() < deadline:
+                alive[0].join(_WATCH_S)
+                self._relieve_pollers()
+            hanging = [source for thread, poller in self._readers if thread.is_alive() for source in poller.sources]
+        finally:  # also where a further Ctrl-C ends the waiting
+            for _, poller in self._readers:
                 poller.close(end)
         if self._reviewer is not None and threading.current_thread() is not self._reviewer:
             self._reviewer.join(max(0.0, (deadline - self._clock()) / NS_PER_S))
@@ -370,7 +372,7 @@ class Sampler:
                 self._review()
                 now = self._clock()
                 pause = min(2 * pause, REVIEW_NS)
-                review = now + max(pause, _REVIEW_RATIO * (now - begun))
+                review = now + min(max(pause, _REVIEW_RATIO * (now - begun)), _LONGEST_REVIEW_NS)
 
     def _polling(self, poller: Poller) -> Steps:
         while self._end is None:

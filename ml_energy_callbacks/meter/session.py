@@ -6,9 +6,10 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -42,6 +43,10 @@ from ml_energy_callbacks.record.schema import (
     add_epoch,
 )
 from ml_energy_callbacks.record.storage import Place, as_place
+from ml_energy_callbacks.utf8 import in_utf8
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.readings import Source
 
 _log = logging.getLogger("ml_energy_callbacks")
 
@@ -103,6 +108,8 @@ class Session:
         self._run: Run | None = None
         self._pid = 0  # the process that started it
         self._early_end: str | None = None
+        self._unwritten = False  # whether a stop has begun and the last record is not written yet
+        self._hanging: Sequence[Source] = ()
         # Both are reentrant: a signal handler may stop the meter during one of the meter's own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
@@ -299,41 +306,56 @@ class Session:
             return
         with self._stopping:
             sampler, run = self._sampler, self._run
-            if sampler is None or run is None:
+            if run is None or not (sampler is not None or self._unwritten):
                 return
-            if self._edges is not None:
-                self._edges.settle()
-                self.timeline.forget_edges()
-            self.stages.close()
-            end = self.timeline.look().now
-            self._sampler = self._loop = self._edges = None
-            self.timeline.stamp = self._timing.clock
-            hanging = sampler.stop(end)
-            if hanging:
-                self.warn(
-                    "A device's driver did not respond at the end of the run; the last energy of the device is not included."
-                )
-            self.rates.conclude()
-            self._settle_rates()
-            self._warn_all(self.devices.counter_warnings(ended=True))
-            silent = self.devices.silent(self.timeline.clock())
-            self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
-            early = status == "completed" and self._early_end is not None
-            run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
-            run.ended_at = _now()
-            if status == "completed" and self.job is not None:  # otherwise, other processes may never get here
-                self.exchange(None, self.point())
-            if status != "completed" and self.job is not None and not self.job.apart:
-                self.warn(
-                    "The job's processes did not end together: the figures of the others are those of the end of an epoch. "
-                    f"{MERGE_ADVICE}"
-                )
-            kept = self._files.finish()
+            try:
+                if sampler is not None:
+                    early = status == "completed" and self._early_end is not None
+                    run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
+                    self._unwritten = True
+                    self._stop_measuring(sampler, run)
+                    self._exchange_last(status)
+            finally:  # a further Ctrl-C ends what comes before: the record is written all the same
+                run.ended_at = run.ended_at or _now()
+                kept = self._files.finish()
+                self._unwritten = False
             if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
                 self._files.remove_own()
-            self.devices.close(hanging)
+            self.devices.close(self._hanging)
             self._owner = None
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
+
+    def _stop_measuring(self, sampler: Sampler, run: Run) -> None:
+        """End the readings, and settle what they amount to."""
+        if self._edges is not None:
+            self._edges.settle()
+            self.timeline.forget_edges()
+        self.stages.close()
+        end = self.timeline.look().now
+        self._sampler = self._loop = self._edges = None
+        self.timeline.stamp = self._timing.clock
+        try:
+            self._hanging = sampler.stop(end)
+        finally:  # a further Ctrl-C ends the waiting alone
+            self._settle_rates(last=True)
+        if self._hanging:
+            self.warn("A device's driver did not respond at the end of the run; the last energy of the device is not included.")
+        self._warn_all(self.devices.counter_warnings(ended=True))
+        silent = self.devices.silent(self.timeline.clock())
+        self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
+        run.ended_at = _now()
+
+    def _exchange_last(self, status: Status) -> None:
+        """Give the job's other processes the last figures, if the run completed: otherwise they may never get here."""
+        if self.job is None:
+            return
+        if status == "completed":
+            self.exchange(None, self.point())
+        elif not self.job.apart:
+            self.warn(
+                "The job's processes did not end together: the figures of the others are those of the end of an epoch. "
+                f"{MERGE_ADVICE}"
+            )
 
     def end_early(self, reason: str | None) -> None:
         """Let the run end as ``stopped`` instead of ``completed``; of several reasons, the first one is recorded.
@@ -356,7 +378,14 @@ class Session:
 
     def _stop_at_exit(self) -> None:
         error = last_exception()
-        self.stop(*(ending(error) if error else ("stopped", "The interpreter ended before the meter was stopped.")))
+        end = partial(
+            self.stop, *(ending(error) if error else ("stopped", "The interpreter ended before the meter was stopped."))
+        )
+        try:
+            end()
+        except KeyboardInterrupt:  # a further Ctrl-C, while the interpreter ends already
+            end()
+            raise
 
     # ---------------------------------------------------------------------------------------------------- what was measured
 
@@ -447,7 +476,7 @@ class Session:
         self.resolved = known_buckets(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self.job is None else self.job.make_part(self._earlier)
-        return record
+        return in_utf8(record)
 
     def resume(self, earlier: RunRecord) -> None:
         """Continue the record of an interrupted run, unless it is this run or was killed before its first read."""
@@ -478,12 +507,14 @@ class Session:
         self._warn_all(self.devices.counter_warnings())
         self._files.write()
 
-    def _settle_rates(self) -> None:
-        """Fix the emissions and the cost of the energy so far if an intensity or a price has ended."""
+    def _settle_rates(self, *, last: bool = False) -> None:
+        """Settle the emissions and the cost of the energy so far, where an intensity or a price ended; at the end, of all."""
         joules = self.point().joules
-        if joules is not None:
-            with self._lock:
+        with self._lock:
+            if joules is not None:
                 self.rates.follow(joules, self._timing.now())
+            if last:
+                self.rates.conclude()
         self._warn_all(self.rates.caveats)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.record.load import decode_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
-from ml_energy_callbacks.record.storage import file_system, in_one_line
+from ml_energy_callbacks.record.storage import Place, file_system, in_one_line, local_path
+from ml_energy_callbacks.utf8 import text_in_utf8
 
 _KEPT_FILES = "energy-????????.json"
 """What an earlier run's record is renamed to by the next one in its directory."""
@@ -47,11 +48,13 @@ class RecordFile:
     """A file that should be a run record.
 
     Attributes:
-        name: Its path or URL.
+        name: Its path or URL, as a text that can be shown.
+        place: Its path or URL.
         read: Returns all of it; raises whatever its file system does.
     """
 
     name: str
+    place: Place
     read: Callable[[], bytes]
 
     def load(self) -> RunRecord:
@@ -107,12 +110,13 @@ def find_files(
 
 
 def _local(place: str, unlisted: Callable[[str], None], named: Callable[[str], bool]) -> Iterator[RecordFile]:
+    place = str(local_path(place))
     paths = [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True))  # noqa: PTH110, PTH207 - as above
     for path in map(Path, paths):
         folder = os.path.isdir(path)  # noqa: PTH112 - as above
         found = find_records(path, lambda error: unlisted(str(error.filename)), named) if folder else [path]
         for file in found:
-            yield RecordFile(str(file).encode(errors="replace").decode(), file.read_bytes)
+            yield RecordFile(text_in_utf8(str(file)), file, file.read_bytes)
 
 
 def _remote(url: str, named: Callable[[str], bool]) -> Iterator[RecordFile]:
@@ -125,7 +129,8 @@ def _remote(url: str, named: Callable[[str], bool]) -> Iterator[RecordFile]:
         msg = f"{url} cannot be listed: {in_one_line(error)}."
         raise ConfigurationError(msg) from None
     for file in found:
-        yield RecordFile(system.unstrip_protocol(file), partial(system.cat_file, file))
+        name = system.unstrip_protocol(file)
+        yield RecordFile(text_in_utf8(name), name, partial(system.cat_file, file))
 
 
 def _below(system: Any, path: str, named: Callable[[str], bool]) -> list[str]:  # noqa: ANN401 - fsspec has no types

@@ -7,6 +7,7 @@ import msgspec
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.record.schema import FILE_NAME, SCHEMA_VERSION, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line, open_file_or_within
+from ml_energy_callbacks.utf8 import encode_json
 
 _MOST_WATTS = 1e10
 """More than any job draws: the largest power stations have a few GW."""
@@ -30,7 +31,7 @@ _HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owne
 
 def dump_json(facts: msgspec.Struct) -> str:
     """Return a record, or any other structure of facts, as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+    return msgspec.json.format(encode_json(facts), indent=1).decode()
 
 
 def encode_record(record: RunRecord) -> bytes:

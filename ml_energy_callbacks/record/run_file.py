@@ -1,8 +1,7 @@
-"""The file of a run's record, written atomically and by one run only; a URL is written in the background."""
+"""The file of a run's record, written in the background, as a whole and by one run alone."""
 
 import contextlib
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Collection
@@ -13,21 +12,25 @@ from typing import TYPE_CHECKING
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.deadline import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.record.descriptors import with_descriptors
 from ml_energy_callbacks.record.load import encode_record, run_id
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
+from ml_energy_callbacks.record.spare import Spare
 from ml_energy_callbacks.record.storage import File, LocalFile, Place, below, in_one_line, open_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _ANSWER_S = 15.0
-"""Longest wait for a URL: one write may take several requests, and another one for the credentials."""
+"""A place that has not answered by then does not: a store may be asked several times, and for its credentials first."""
 
 _LAST_ANSWER_S = 5.0
 """Longest wait for the last write at the end of a run."""
 
-_CANNOT = (OSError, TypeError, ValueError)
-"""Errors of writing: those of the file system, and those of a text that cannot be encoded in UTF-8."""
+_SPARE_S = 2.0
+"""The local copy is waited for for so long."""
+
+_LATE = "it does not answer"
 
 
 class _Spot:
@@ -54,16 +57,16 @@ class RunFile:
     directory, and that run continues in the saved file: a run of this process immediately, a run of another process as soon as
     it detects that it no longer owns the place.
 
-    A local file is written immediately. A URL is written by a background thread, always with the latest record; while that
-    fails or does not answer, the record is saved in a local directory, whose path is in a warning.
+    It is written by a thread of its own, and the latest record wins: a slow disk or store delays nobody. While that fails, or
+    does not answer, the record is kept in another local directory, which a warning names.
 
     Args:
         folder: Directory of the file.
         build: Returns the present record; called in any thread.
         warn: Warns the user, once per text.
         name: Name of the file.
-        spare: Local directory for a record that cannot be written to a URL; the user's cache directory if it is None or fails.
-        answer_s: Time limit for a URL to answer, in s.
+        spare: The local directory for what the place does not take; the user's cache where there is none.
+        answer_s: How long the place has to answer, in s.
     """
 
     def __init__(
@@ -86,20 +89,21 @@ class RunFile:
         self._file: File | None = None
         self._id: str | None = None
         self._ids: set[str] = set()
-        # Used only for a URL.
-        self._spares = [] if isinstance(folder, Path) else [*([spare] if spare is not None else []), *_caches()]
-        self._spare: LocalFile | None = None
-        self._away = False
+        self._spare = Spare([spare] if spare is not None and spare != folder else [])
+        self._away = False  # whether the place does not have the latest record
         self._told: set[Path | None] = set()
-        self._turn = threading.RLock()
+        self._turn = threading.RLock()  # held for an instant
+        self._keeping_lock = threading.RLock()  # held while the local copy is written
+        self._latest: RunRecord | None = None
         self._due = False
         self._writing: Future[None] | None = None
+        self._keeping: Future[None] | None = None
         self._begun_ns = 0
 
     @property
     def path(self) -> Place:
-        """Path or URL of the record; while the URL cannot be written, the path of the local file."""
-        return self._spare.place if self._away and self._spare is not None else self._place
+        """Where the record is: a path or a URL; while that cannot be written, the path of the local copy."""
+        return (self._spare.place if self._away else None) or self._place
 
     # ---------------------------------------------------------------------------------------------------- ownership
 
@@ -112,7 +116,7 @@ class RunFile:
         Raises:
             ConfigurationError: It cannot be written, or does not answer; or a package is missing.
         """
-        work = partial(self._claim, own_ids)
+        work = partial(with_descriptors, partial(self._claim, own_ids))
         try:
             if isinstance(self._place, Path):
                 work()
@@ -158,12 +162,13 @@ class RunFile:
         self._place, self._spot = file.place, _Spot()
         return file
 
-    def _put(self) -> None:
-        """Write the record as of now, unless it belongs to a newer run."""
+    def _put(self, record: RunRecord) -> None:
+        """Write the record, unless the place belongs to a newer run."""
         with self._spot.lock:
             file = self._file
             if file is None:
                 return
+            file.make_folder()  # again, where somebody has removed it
             with file.alone():
                 data = _read(file)
                 if data is not None and run_id(data) not in self._ids:
@@ -172,7 +177,7 @@ class RunFile:
                     self._warn(
                         f"Another run writes its record to {taken}, too; the record of this run continues in {file.place}."
                     )
-                record = self._build()
+                    record = self._build()
                 self._id = record.run.id
                 self._ids.add(self._id)
                 file.write(encode_record(record))
@@ -194,17 +199,21 @@ class RunFile:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def write(self) -> None:
-        """Write the present record; a failure is a warning and does not stop the run."""
-        if isinstance(self._place, Path):
-            self._try()
-            return
+        """Write the record as of now in the background; a failure is a warning and does not stop the run."""
+        record = self._build()  # in this thread, which may hold the locks that this takes
         with self._turn:
-            self._due = True
+            self._latest, self._due = record, True
             if self._writing is None or self._writing.done():
                 self._begun_ns = monotonic_clock()
                 self._writing = in_background(self._write_all)
-        if self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
-            self._keep_here("it does not answer")
+            writing = self._writing
+        if writing.done() and (error := writing.exception()) is not None:  # no thread can start, as at the interpreter's end
+            if isinstance(self._place, Path):
+                self._write_all()
+            else:
+                self._keep(in_one_line(error))
+        elif self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
+            self._keep_in_background()
 
     def finish(self, began_ns: int | None = None) -> bool:
         """Write the last record, wait for some seconds at most, and return whether it was written to the place.
@@ -213,78 +222,68 @@ class RunFile:
             began_ns: When the wait began, possibly for another file of the run, monotonic clock in ns; None for now.
         """
         waited = 0.0 if began_ns is None else (monotonic_clock() - began_ns) / NS_PER_S
-        if isinstance(self._place, Path):
-            return self._try()
         self.write()
         writing = self._writing
-        if writing is None:
-            return not self._away
-        try:
-            within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
-        except LateError:
-            self._keep_here("it does not answer")
-        except RuntimeError as error:  # the interpreter is shutting down: no thread can be started
-            self._keep_here(in_one_line(error))
+        if writing is not None:
+            try:
+                within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
+            except LateError:
+                self._keep_in_background()
+            except RuntimeError:  # no thread could start: what could be done was done
+                pass
         return not self._away
 
     def _write_all(self) -> None:
-        """Write until there is nothing newer; called in a background thread."""
-        while self._take():
-            if self._try():
+        """Write until there is nothing newer."""
+        while (record := self._take()) is not None:
+            try:
+                with_descriptors(partial(self._put, record))
+            except Exception as error:  # noqa: BLE001 - of a file system, or unforeseen; training goes on
+                self._keep(in_one_line(error))
+            else:
                 self._come_back()
 
-    def _take(self) -> bool:
-        """Return whether there is something newer to write."""
+    def _take(self) -> RunRecord | None:
+        """Return the record that is to be written, if there is a newer one."""
         with self._turn:
             due, self._due = self._due, False
             self._begun_ns = monotonic_clock()
             if not due:
                 self._writing = None
-            return due
-
-    def _try(self) -> bool:
-        """Write the record, and return whether that succeeded."""
-        try:
-            self._put()
-        except _CANNOT as error:
-            self._keep_here(in_one_line(error))
-            return False
-        return True
+                return None
+            return self._latest
 
     # ---------------------------------------------------------------------------------------------------- local copy of a URL
 
-    def _keep_here(self, reason: str) -> None:
-        """Write the record into a local directory, and warn with its path."""
-        with self._turn:
+    def _keep_in_background(self) -> None:
+        """Keep the latest record in a local directory, too, as the place does not answer; that directory may not either."""
+        if self._keeping is None or self._keeping.done():
+            self._keeping = in_background(partial(self._keep, _LATE))
+        with contextlib.suppress(LateError, RuntimeError):
+            within(_SPARE_S, self._keeping)
+
+    def _keep(self, reason: str) -> None:
+        """Keep the latest record in a local directory, and warn which."""
+        with self._keeping_lock:
+            if self._writing is None or self._latest is None:
+                return  # it is written by now
             name = _kept_name(self._name, self._id)
-            files = [LocalFile(folder / name) for folder in self._spares] if self._spare is None else [self._spare]
-            file = next((file for file in files if self._keep_in(file)), None)
-            self._away = file is not None
-            self._spare = file or self._spare
-            place = None if file is None else file.place
+            kept = self._spare.write(name, encode_record(self._latest))
+            self._away = True
+            place = self._spare.place if kept else None
             if place in self._told:
                 return
             self._told.add(place)
             where = "the record is in memory" if place is None else f"until it can be, the record is kept in {place}"
             self._warn(f"The run file {self._place} could not be written ({reason}); {where}.")
-            if file is not None:
-                self._keep_in(file)  # again, so that the record includes the warning
-
-    def _keep_in(self, file: LocalFile) -> bool:
-        try:
-            file.make_folder()
-            file.write(encode_record(self._build()))
-        except _CANNOT:
-            return False
-        return True
+            if kept:
+                self._spare.write(name, encode_record(self._build()))  # once more, with the warning
 
     def _come_back(self) -> None:
-        """Remove the local copy, which is no longer needed."""
-        with self._turn:
-            if self._away and self._spare is not None:
-                self._away = False
-                with contextlib.suppress(OSError):
-                    self._spare.remove()
+        """Take away what was kept in a local directory: it is not needed any more."""
+        with self._keeping_lock:
+            self._away = False
+            self._spare.remove()
 
 
 def _read(file: File) -> bytes | None:
@@ -299,9 +298,3 @@ def _kept_name(name: str, run: str | None) -> str:
     """Return the name under which a run's record is saved while another run uses the file of this name."""
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}-{'broken' if run is None else run[:8]}{dot}{suffix}"
-
-
-def _caches() -> list[Path]:
-    """Return local directories that outlive a run, the better one first."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - raises nothing without a home
-    return [Path(folder, "ml-energy-callbacks") for folder in (cache, tempfile.gettempdir())]

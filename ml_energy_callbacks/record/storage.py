@@ -24,12 +24,24 @@ _TRIES, _TRY_S = 100, 0.01
 
 
 def as_place(named: str | os.PathLike[str]) -> Place:
-    """Return the place of a path or URL; the URL of a local file becomes a local path."""
+    """Return the place that somebody names; a URL of a local file is a local path, and ``~`` the user's home."""
     text = os.fspath(named)
     local = next((prefix for prefix in _LOCAL if text.startswith(prefix)), None)
     if local is not None:
         return Path(text.removeprefix(local))
-    return text if "://" in text else Path(text)
+    return text if "://" in text else local_path(text)
+
+
+def local_path(named: str | os.PathLike[str]) -> Path:
+    """Return the local path that somebody names; ``~`` is the user's home."""
+    return Path(os.path.expanduser(named))  # noqa: PTH111 - the method of Path raises where there is no home
+
+
+def absolute(place: Place) -> Place:
+    """Return a place that stays the same when the working directory changes."""
+    with suppress(FileNotFoundError):  # the working directory has been removed
+        return Path(os.path.abspath(place)) if isinstance(place, Path) else place  # noqa: PTH100 - resolve() follows links
+    return place
 
 
 def below(folder: Place, name: str) -> Place:
@@ -92,8 +104,12 @@ class LocalFile:
         """
         return self.place.read_bytes()
 
-    def write(self, data: bytes) -> None:
-        """Write it so that a crash at any instant leaves either the previous content or the new content, complete.
+    def write(self, data: bytes, *, sync: bool = True) -> None:
+        """Write it so that a crash at any instant leaves the previous content or this one whole.
+
+        Args:
+            data: All of it.
+            sync: Whether to wait until it is on the disk: without that, the crash may be one of this process alone.
 
         Raises:
             OSError: It cannot be written.
@@ -103,7 +119,8 @@ class LocalFile:
             with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             partial.replace(self.place)
         except OSError:
             with suppress(OSError):
