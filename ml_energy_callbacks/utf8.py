@@ -1,4 +1,4 @@
-"""One rule for texts that UTF-8 cannot express: an escape such as ``\\udcff`` stands for what it cannot.
+"""One rule for texts that UTF-8 cannot express: an escape such as ``udcff`` with a backslash stands for what it cannot.
 
 Such texts contain lone surrogates. They come from names of files, from the environment and in messages of exceptions.
 """

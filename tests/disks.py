@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,14 +46,14 @@ def small_disk(folder: Path, *options: str) -> Iterator[Path]:
 
 def fill(disk: Path) -> None:
     """Leave no byte free."""
-    with pytest.raises(OSError, match="No space left"), (disk / "filler").open("wb", buffering=0) as file:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
 
 
 def use_all_inodes(disk: Path) -> None:
     """Leave no inode free."""
-    with pytest.raises(OSError, match="No space left"):
+    with suppress(OSError):
         for number in range(100_000):
             (disk / f"{number}").touch()
 

@@ -30,6 +30,11 @@ class JobFiles:
         """Path or URL of the record; None if this process does not write it."""
         return None if self._record is None else self._record.path
 
+    @property
+    def place(self) -> Place | None:
+        """Path or URL where the record belongs, whether it can be written or not; None if this process does not write it."""
+        return None if self._record is None else self._record.place
+
     def open(
         self,
         framework_dir: Place | None,

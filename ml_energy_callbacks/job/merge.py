@@ -1,11 +1,11 @@
 """Builds a job's record from the files of its processes, as rank 0 would have written it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.record.find import RecordFile, find_files
+from ml_energy_callbacks.record.find import find_files
 from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
 from ml_energy_callbacks.record.storage import Place, below, folder_of
@@ -28,30 +28,19 @@ def merge_jobs(places: Sequence[str], warn: Callable[[str], None]) -> list[tuple
             missing here, or the later part of a resumed job.
         ConfigurationError: A record cannot be written.
     """
-    # Imported here, because they take longer to import than `ml-energy report`, which uses this package, too.
-    from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records  # noqa: PLC0415
+    # Imported here, because it takes longer to import than `ml-energy report`, which uses this package, too.
     from ml_energy_callbacks.record.run_file import RunFile  # noqa: PLC0415
 
-    jobs: dict[str, dict[int, tuple[RecordFile, RunRecord]]] = {}
+    parts = []
     for file in find_files(places, lambda place: warn(f"{place} cannot be listed."), _is_rank_file, _RANK_FILE):
         record = file.load()
         if record.part is None:
             msg = f"{file.name} is not the file of one process of a job: pass directories that contain {_RANK_FILE}."
             raise RecordError(msg)
-        ranks = jobs.setdefault(record.run.id, {})
-        known = ranks.get(record.part.rank)
-        record.warnings = [
-            warning for warning in record.warnings if not warning.endswith(MERGE_ADVICE)
-        ]  # this merge follows the advice
-        if known is None or known[1].total.seconds < record.total.seconds:
-            ranks[record.part.rank] = (file, record)
-    merged = []
-    for ranks in jobs.values():
-        record = merge_records([record for _, record in ranks.values()])
-        folder = folder_of(ranks[min(ranks)][0].place)
+        parts.append((folder_of(file.place), record))
+    merged = merge_parts(parts)
+    for folder, record in merged:
         _check_existing_record(record, folder)
-        merged.append((folder, record))
-    merged.sort(key=lambda pair: pair[1].run.started_at)
     files = []
     for i, (folder, record) in enumerate(merged):
         # Records of later jobs in this folder are about to be rewritten and need not be kept.
@@ -60,6 +49,27 @@ def merge_jobs(places: Sequence[str], warn: Callable[[str], None]) -> list[tuple
         written.claim(ids)
         files.append((written, record))
     return [(written.path, record) for written, record in files]
+
+
+def merge_parts(parts: Iterable[tuple[Place, RunRecord]]) -> list[tuple[Place, RunRecord]]:
+    """Return the record of each job, the oldest first, with the folder of its lowest rank.
+
+    Args:
+        parts: The records of single processes, with their folders; of several of one process, the longest one is used.
+    """
+    from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records  # noqa: PLC0415 - as above
+
+    jobs: dict[str, dict[int, tuple[Place, RunRecord]]] = {}
+    for folder, record in parts:
+        if record.part is None:
+            continue
+        ranks = jobs.setdefault(record.run.id, {})
+        known = ranks.get(record.part.rank)
+        record.warnings = [warning for warning in record.warnings if not warning.endswith(MERGE_ADVICE)]  # this follows it
+        if known is None or known[1].total.seconds < record.total.seconds:
+            ranks[record.part.rank] = (folder, record)
+    merged = [(ranks[min(ranks)][0], merge_records([record for _, record in ranks.values()])) for ranks in jobs.values()]
+    return sorted(merged, key=lambda pair: pair[1].run.started_at)
 
 
 def _is_rank_file(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
-from ml_energy_callbacks.frameworks.options import CallbackOptions
+from ml_energy_callbacks.frameworks.checkpoint import latest_record
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
@@ -30,6 +30,7 @@ from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.storage import folder_of
 from ml_energy_callbacks.report import quantity
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ class EnergyCallback(TorchCallback, Callback):
             except msgspec.ValidationError:
                 self._meter.warn("The energy totals in the checkpoint cannot be read; totals start at zero.")
             else:
-                self._resume(record)
+                path = self.record_path
+                own = None if path is None else folder_of(path)
+                self._resume(latest_record(record, own) if self._meter.leads else record)
 
     # ---------------------------------------------------------------------------------------------------- fit
 

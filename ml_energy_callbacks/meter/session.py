@@ -42,7 +42,7 @@ from ml_energy_callbacks.record.schema import (
     StoppingRecord,
     add_epoch,
 )
-from ml_energy_callbacks.record.storage import Place, as_place
+from ml_energy_callbacks.record.storage import Place, as_place, public_text
 from ml_energy_callbacks.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -472,7 +472,8 @@ class Session:
                 idle_watts=self.idle_watts,
                 latencies={t.group: times for t in tallies if (times := self.timeline.latencies(t.group)) is not None},
             )
-            record = build_record(replace(self._run), state, self.rates)
+            run = replace(self._run, record_path=public_text(self._files.place))
+            record = build_record(run, state, self.rates)
         self.resolved = known_buckets(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self.job is None else self.job.make_part(self._earlier)

@@ -105,7 +105,12 @@ class RunFile:
         """Where the record is: a path or a URL; while that cannot be written, the path of the local copy."""
         return (self._spare.place if self._away else None) or self._place
 
-    # ---------------------------------------------------------------------------------------------------- ownership
+    @property
+    def place(self) -> Place:
+        """Where the record belongs, whether that can be written or not."""
+        return self._place
+
+    # ---------------------------------------------------------------------------------------------------- whose it is
 
     def claim(self, own_ids: Collection[str]) -> None:
         """Claim the place, save another run's record that is found there, and write the first record.
@@ -141,7 +146,7 @@ class RunFile:
             self._ids.update(own_ids, [record.run.id])
             data = _read(file)
             if data is not None and run_id(data) not in self._ids:
-                file.beside(_kept_name(self._name, run_id(data))).write(data)
+                file.beside(kept_name(self._name, run_id(data))).write(data)
             older = None if self._spot.owner is None else self._spot.owner()
             if older is not None:
                 older.give_way(self._ids)
@@ -158,7 +163,7 @@ class RunFile:
         self._file = None if self._file is None or self._id in ids else self._go_beside(self._file)
 
     def _go_beside(self, file: File) -> File:
-        file = file.beside(_kept_name(self._name, self._id))
+        file = file.beside(kept_name(self._name, self._id))
         self._place, self._spot = file.place, _Spot()
         return file
 
@@ -267,7 +272,7 @@ class RunFile:
         with self._keeping_lock:
             if self._writing is None or self._latest is None:
                 return  # it is written by now
-            name = _kept_name(self._name, self._id)
+            name = kept_name(self._name, self._id)
             kept = self._spare.write(name, encode_record(self._latest))
             self._away = True
             place = self._spare.place if kept else None
@@ -294,7 +299,7 @@ def _read(file: File) -> bytes | None:
         return None
 
 
-def _kept_name(name: str, run: str | None) -> str:
-    """Return the name under which a run's record is saved while another run uses the file of this name."""
+def kept_name(name: str, run: str | None) -> str:
+    """Return the name of a file that another run's file of this name leaves alone."""
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}-{'broken' if run is None else run[:8]}{dot}{suffix}"

@@ -57,6 +57,8 @@ class Run(msgspec.Struct, kw_only=True):
             ``slurm``; None where nothing did, or the framework itself.
         job_id: What the scheduler, torchrun or Ray Train calls the job, or None.
         missing_ranks: Processes of the job that reported no data: their energy is not in the record.
+        record_path: Path or URL that the record was written to, for a run that resumes this one; None in memory alone, and for
+            a URL that may have a password.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Run(msgspec.Struct, kw_only=True):
     launcher: Launcher | None = None
     job_id: str | None = None
     missing_ranks: list[int] = []
+    record_path: str | None = None
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):

@@ -20,7 +20,7 @@ class Spare:
         Args:
             folders: The directories, the best one first; the user's cache and the directory for temporary files follow.
         """
-        self._folders = [*folders, *_caches()]
+        self._folders = [*folders, *cache_folders()]
         self._file: LocalFile | None = None
 
     @property
@@ -61,7 +61,7 @@ def _try(file: LocalFile, data: bytes) -> bool:
     return True
 
 
-def _caches() -> list[Path]:
+def cache_folders() -> list[Path]:
     """Return local directories that outlive a run, the better one first."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - raises nothing without a home
     return [Path(folder, "ml-energy-callbacks") for folder in (cache, tempfile.gettempdir())]

@@ -19,6 +19,9 @@ _LOCAL = ("file://", "local://")
 _OBJECT_STORES = {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a"}
 """Protocols whose objects become visible only once they are complete. They have no directories, and moving means copying."""
 
+_SECRETIVE = frozenset("@?#")
+"""Characters of URLs that may have a password or a token."""
+
 _TRIES, _TRY_S = 100, 0.01
 """Number of attempts to acquire a lock, and the time between them in s."""
 
@@ -42,6 +45,11 @@ def absolute(place: Place) -> Place:
     with suppress(FileNotFoundError):  # the working directory has been removed
         return Path(os.path.abspath(place)) if isinstance(place, Path) else place  # noqa: PTH100 - resolve() follows links
     return place
+
+
+def public_text(place: Place | None) -> str | None:
+    """Return a place as a text for a record; None for a URL that may have a password or a token."""
+    return None if place is None or (isinstance(place, str) and not _SECRETIVE.isdisjoint(place)) else str(place)
 
 
 def below(folder: Place, name: str) -> Place:

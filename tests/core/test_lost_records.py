@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,9 @@ def test_a_disk_that_fails_in_mid_run_costs_no_record(
         assert m.record_path == spare
         assert load_record(spare) == m.record
         assert m.record.run.status == "completed"
-        assert m.record.warnings == [
-            f"The run file {disk / 'run' / 'energy.json'} could not be written ({reason}); "
-            f"until it can be, the record is kept in {spare}."
-        ]
+        (warning,) = m.record.warnings
+        assert warning.startswith(f"The run file {disk / 'run' / 'energy.json'} could not be written ({reason}); ")
+        assert warning.endswith(f"until it can be, the record is kept in {spare}.")
 
 
 def test_a_disk_that_has_space_again_gets_the_record(tmp_path: Path, cache: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_long_record_is_at_most_ten_seconds_old() -> None:
         clock.advance(pause)
         if len(reviewed) > 5:
             break
-    pauses = [later - earlier for earlier, later in zip(reviewed, reviewed[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(reviewed)]
     assert max(pauses) < 10
 
 
@@ -241,32 +241,27 @@ def test_a_record_with_texts_that_are_not_utf_8_is_written(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------------------ the user
 
 
-@pytest.mark.parametrize("gap_s", [0.0, 0.03, 0.1, 0.2])
+@pytest.mark.parametrize("gap_s", [0.0, 0.02, 0.06, 0.1, 0.2])
 def test_a_second_interrupt_leaves_no_running_record(tmp_path: Path, gap_s: float) -> None:
     code = """
-import sys, time
-from loads import steady
+import os, signal, sys, threading, time
 from ml_energy_callbacks import EnergyMeter
-with EnergyMeter(backends=[steady(100.0)], output_dir=sys.argv[1], carbon_intensity=1, verbose=False) as meter:
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+device = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=0.2)  # its refresh is waited for
+with EnergyMeter(backends=[ScriptedBackend([device])], output_dir=sys.argv[1], carbon_intensity=1, verbose=False) as meter:
     with meter.stage("train"):
-        print("ready", flush=True)
+        time.sleep(1)
+        interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)
+        threading.Timer(float(sys.argv[2]), interrupt).start()
+        interrupt()
         time.sleep(60)
 """
-    command = [sys.executable, "-c", INTERRUPTIBLE + code, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        time.sleep(gap_s)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT, errors
+    run_program(code, tmp_path, gap_s, status=-signal.SIGINT)
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == ("stopped", "KeyboardInterrupt")
     assert record.run.ended_at is not None
-    assert record.total.joules == pytest.approx(100 * record.total.seconds, rel=0.3)
+    assert record.total.joules == pytest.approx(100 * record.total.seconds, rel=0.4)
 
 
 # ------------------------------------------------------------------------------------------------------------ carbon
