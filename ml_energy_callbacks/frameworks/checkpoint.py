@@ -60,7 +60,8 @@ def latest_record(saved: RunRecord, own: Place | None) -> RunRecord:
         own: Folder of the resumed run's own record, or None.
     """
     before = saved.run.record_path
-    folders = dict.fromkeys(filter(None, [before and folder_of(as_place(before)), own]))
+    folders = [] if before is None else [folder_of(as_place(before))]
+    folders += [] if own is None or own in folders else [own]
     patterns = [pattern for folder in folders for pattern in _patterns(folder)]
     patterns += [str(folder / kept_name(FILE_NAME, saved.run.id)) for folder in cache_folders()]
     return _within(partial(_longest, saved, patterns)) or saved
@@ -81,8 +82,9 @@ def _longest(saved: RunRecord, patterns: Sequence[str]) -> RunRecord:
                 with suppress(RecordError):
                     found[file.name] = (folder_of(file.place), file.load())
     whole = [record for _, record in found.values() if record.part is None]
-    jobs = [record for _, record in merge_parts(found.values())]
-    return max((record for record in [saved, *whole, *jobs] if record.run.id == saved.run.id), key=_length)
+    jobs = [record for _, record in merge_parts(found.values()) if not record.run.missing_ranks]
+    # Of equally long ones, the ranks' own files have more than the record of rank 0, and any has more than the checkpoint.
+    return max((record for record in [*jobs, *whole, saved] if record.run.id == saved.run.id), key=_length)
 
 
 def _within(work: Callable[[], RunRecord]) -> RunRecord | None:

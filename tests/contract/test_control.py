@@ -312,3 +312,24 @@ def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: P
     assert forecast.after_epochs == 1  # of this part
     assert forecast.kwh == pytest.approx(record.total.kwh, rel=0.25)
     assert forecast.error == pytest.approx(forecast.kwh / record.total.kwh - 1, abs=0.05)
+
+
+def test_a_resumed_training_has_what_its_crashed_attempts_used_wherever_their_records_are(tmp_path: Path) -> None:
+    def fail(index: int) -> None:
+        work(index)
+        seen.append(index)
+        if len(seen) in {BATCHES + 3, BATCHES + 8}:  # the second attempt goes on from the end of the first epoch
+            message = "power cut"
+            raise RuntimeError(message)
+
+    seen: list[int] = []
+    for attempt in range(2):
+        energy = energy_callback(tmp_path, output_dir=tmp_path / "runs" / f"{attempt}")
+        with pytest.raises(RuntimeError, match="power cut"):
+            fit(tmp_path, [energy], epochs=2, on_batch=fail, backup=True)
+    record = fit(
+        tmp_path, [energy_callback(tmp_path, output_dir=tmp_path / "runs" / "2")], epochs=2, on_batch=fail, backup=True
+    )
+    assert len(seen) == BATCHES + 8 + BATCHES
+    assert record.run.status == "completed"
+    assert len(seen) - 2 <= record.stages["train"].batches <= len(seen)  # the batch of a crash may not have ended

@@ -22,6 +22,7 @@ from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_re
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.frameworks.checkpoint import latest_record
 from ml_energy_callbacks.job.merge import merge_jobs
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.load import encode_record
@@ -733,3 +734,39 @@ def test_records_of_no_job_are_refused() -> None:
     alone.part = None
     with pytest.raises(ValueError, match="is not that of one process of a job"):
         merge_records([alone])
+
+
+def test_a_resumed_job_has_what_all_ranks_used_after_the_checkpoint(tmp_path: Path) -> None:
+    """The ranks' files are used, as the record of rank 0 does not have what the others did after the last exchange."""
+    group = Group(2)
+    saved: list[RunRecord] = []
+
+    def work(rank: int) -> RunRecord:
+        measuring = meter(rank, tmp_path / "first").start(LoopDescription(gather=group.gather_of(rank)))
+        epoch(measuring, 0)
+        if rank == 0:
+            saved.append(measuring.record)
+        with measuring.stage("train"), measuring.batch(samples=7):
+            time.sleep(0.1)
+        measuring.stop("failed", "power cut")
+        return measuring.record
+
+    records = group.run(work)
+    (checkpoint,) = saved
+    assert records[0].stages["train"].samples == 2 * 20 + 7
+    latest = latest_record(checkpoint, tmp_path / "second")
+    assert (latest.run.id, latest.stages["train"].samples) == (checkpoint.run.id, 2 * 20 + 2 * 7)
+
+
+def test_a_name_that_is_not_utf_8_does_not_part_a_job(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        tags = {"team": "caf\udce9"} if rank else {}
+        with meter(rank, tmp_path / "caf\udce9", tags=tags).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
+            epoch(measuring, 0)
+        return measuring.record
+
+    record, _ = group.run(work)
+    assert (record.run.status, record.warnings) == ("completed", [])
+    assert record.stages["train"].samples == 40

@@ -223,6 +223,21 @@ def test_a_resumed_training_goes_on_from_the_checkpoints_totals(tmp_path: Path) 
     assert load_record(tmp_path) == record
 
 
+def test_a_resumed_training_finds_the_record_in_another_directory(tmp_path: Path) -> None:
+    def stop(step: int) -> None:
+        if step == 12:
+            message = "power cut"
+            raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer(
+            tmp_path, [callback(output_dir=tmp_path / "a"), paced(0.01), AroundBatch(after=stop)], save_strategy="epoch"
+        ).train()
+    second = callback(output_dir=tmp_path / "elsewhere" / "b")
+    trainer(tmp_path, [second, paced(0.01)], save_strategy="epoch").train(resume_from_checkpoint=True)
+    assert second.record.stages["train"].samples == 13 * 4 + 40
+
+
 def test_a_checkpoint_without_a_record_starts_at_zero(tmp_path: Path) -> None:
     trainer(tmp_path, [], num_train_epochs=1, save_strategy="epoch").train()
     energy = callback()
