@@ -11,6 +11,7 @@ import torch
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import latest_record
+from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
