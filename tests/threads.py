@@ -1,7 +1,8 @@
-"""Threads that a test starts end with it: another test in the same process would see what they do."""
+"""Waiting for what other threads do: they end with the test that starts them, as another test would see what they do."""
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 _LONGEST_S = 10
 
@@ -11,3 +12,11 @@ def wait_for_the_end_of(threads: Iterable[threading.Thread]) -> None:
     for thread in threads:
         thread.join(_LONGEST_S)
         assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Wait for a condition, which is late on a busy machine."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()

@@ -400,7 +400,15 @@ def test_the_table_shows_each_currency_and_no_column_of_what_no_run_knows(runs: 
 def test_no_width_of_the_terminal_takes_a_digit_away(runs: Folder) -> None:
     for model, currency in (("BertForSequenceClassification", "EUR"), ("Net", "USD")):
         stages = {"train": a_stage(12345.0, 10), "predict": a_stage(7.0, 10)}
-        runs.add(123456.789, cost=98765.4, currency=currency, model=model, hostnames=["node-01", "node-02"], stages=stages)
+        runs.add(
+            123456.789,
+            cost=98765.4,
+            currency=currency,
+            model=model,
+            hostnames=["node-01", "node-02"],
+            stages=stages,
+            seconds=1e5,
+        )
     runs.add(None)
     shown = {
         width: report(runs.path, "--by", "model", "--by", "host", columns=width).stdout.replace("─", "")

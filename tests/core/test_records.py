@@ -195,6 +195,6 @@ def test_a_fleet_leaves_out_a_run_with_an_impossible_figure(file: Path, tmp_path
     other = tmp_path / "other" / "energy.json"
     other.parent.mkdir()
     other.write_text(json.dumps(content))
-    runs = read_runs([RecordFile(str(path), path.read_bytes) for path in (file, other)])
+    runs = read_runs([RecordFile(str(path), path, path.read_bytes) for path in (file, other)])
     assert [row.joules == load_record(file).total.joules for row in runs.rows] == [True]
     assert runs.broken == [str(other)]

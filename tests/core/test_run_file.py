@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 from command import hide
 from fsspec.implementations.memory import MemoryFileSystem
 from loads import steady
-from threads import wait_for_the_end_of
+from threads import until, wait_for_the_end_of
 
 from ml_energy_callbacks import EnergyMeter, LoopDescription, RunRecord, load_record
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
@@ -111,14 +111,6 @@ class Run:
     def write(self) -> None:
         self.version += 1
         self.file.write()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    """Wait for what comes true, on a busy machine late."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 def names(folder: Path) -> list[str]:
