@@ -1,5 +1,6 @@
 """Calls that may never return, such as those into drivers, with a time limit."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
@@ -20,10 +21,14 @@ class LateError(Exception):
         return "no answer"
 
 
+class ThreadError(OSError):
+    """No thread can be started: none is left to this user, or the interpreter ends."""
+
+
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
     """Run a call in a daemon thread of its own, which does not delay the end of the interpreter.
 
-    If no thread can be started (no threads left, or Python 3.12 is shutting down), the future has that error.
+    If no thread can be started, the future has a :class:`ThreadError`.
     """
     outcome: Future[_Result] = Future()
 
@@ -36,7 +41,7 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
     try:
         threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
     except RuntimeError as error:
-        outcome.set_exception(error)
+        outcome.set_exception(ThreadError(errno.EAGAIN, str(error)))
     return outcome
 
 
@@ -45,6 +50,7 @@ def within(seconds: float, outcome: Future[_Result]) -> _Result:
 
     Raises:
         LateError: The call did not finish; it continues in the background.
+        ThreadError: It did not begin.
         Exception: The error of the call; an error that is no ``Exception`` becomes the cause of a ``RuntimeError``.
     """
     if not wait([outcome], seconds).done:

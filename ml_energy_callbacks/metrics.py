@@ -77,6 +77,7 @@ class TotalFigures(msgspec.Struct, kw_only=True):
         process_joules: Estimate of the job's share of ``joules``, in J, or None.
         intensity_assumed: Whether the grams are based on the world average, because no location is set.
         measures: As in :class:`StageFigures`.
+        lower_bound: Whether the energy of devices that belong to the run is missing.
     """
 
     joules: float | None
@@ -88,6 +89,7 @@ class TotalFigures(msgspec.Struct, kw_only=True):
     process_joules: float | None
     intensity_assumed: bool
     measures: bool = True
+    lower_bound: bool = False
 
     @property
     def kwh(self) -> float | None:
@@ -125,6 +127,7 @@ def add_total_figures(parts: Sequence[TotalFigures]) -> TotalFigures:
         process_joules=known_sum([part.process_joules for part in counted]),
         intensity_assumed=any(part.intensity_assumed for part in parts),
         measures=bool(counted),
+        lower_bound=any(part.lower_bound for part in parts),
     )
 
 
@@ -167,8 +170,9 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
         f"cost_{currency.lower()}": figures.cost,
         "relative_uncertainty": math.hypot(*figures.errors.values()) / joules if joules else None,
         "measured_share": figures.measured_joules / joules if joules else None,
-        # The key is present only if it is true.
+        # These two keys are present only if they are true.
         "intensity_assumed": 1.0 if figures.intensity_assumed and figures.co2e_grams is not None else None,
+        "lower_bound": 1.0 if figures.lower_bound and joules is not None else None,
         "whole_machine_joules": figures.whole_machine_joules,
         "process_joules": figures.process_joules,
     }

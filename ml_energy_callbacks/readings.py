@@ -30,6 +30,8 @@ class Device:
         note: One sentence on how the figure is obtained if that is not obvious, else None.
         missing: A sentence on other hardware of this kind that is present but cannot be read, so that its energy is not
             included and the user is warned; else None.
+        unread: A sentence on hardware of another kind, without any device of its own, that this backend could read but may
+            not: another backend may model it, and the user is warned; else None.
         covers: Kinds whose energy is included in this device's (a superchip's counter includes its processor): other backends'
             devices of these kinds are not counted in addition.
         cuda: CUDA's number of it in this process; None if unknown.
@@ -53,6 +55,7 @@ class Device:
     update_period_s: float | None = None
     note: str | None = None
     missing: str | None = None
+    unread: str | None = None
     covers: tuple[Kind, ...] = ()
     cuda: int | None = None
     node: int | None = None

@@ -28,7 +28,11 @@ _UNCERTAINTY = 0.5
 """Our assumption: the curve deviates by 19 % on average over those servers, and a TDP is not a measurement."""
 
 _SHARE_UNCERTAINTY = 1.0
-"""For a share of an unknown host, or an unknown processor: accurate to a factor of two."""
+"""For a share of an unknown host, an unknown processor, or one of a laptop: accurate to a factor of two."""
+
+_LAPTOP = re.compile(r"\b(?:core|ryzen)\b.*\d[up]$", re.IGNORECASE)
+"""Processors whose figure in the table may be the limit in turbo mode (an i5-1335U: 55 W, and 15 W for long) or the base power,
+and whose maker of the computer chooses what lies between."""
 
 WATTS_PER_THREAD = 4.0
 """TDP of a hardware thread of a processor that is not in the table; codecarbon's ``DEFAULT_POWER_PER_CORE``."""
@@ -167,7 +171,10 @@ def _estimate_tdp(cpuinfo: str, name: str) -> _Estimate:
     cores = re.search(r"\b(\d+)-core", name, re.IGNORECASE)
     if match is not None and not virtual:
         known, tdp = match
-        return _Estimate(tdp * sockets, f"{sockets} x {tdp:g} W TDP ({known} in the {processors().origin})", _UNCERTAINTY)
+        origin, laptop = f"{known} in the {processors().origin}", _LAPTOP.search(known) is not None
+        if laptop:
+            origin += ", which may be the limit in turbo mode"
+        return _Estimate(tdp * sockets, f"{sockets} x {tdp:g} W TDP ({origin})", _SHARE_UNCERTAINTY if laptop else _UNCERTAINTY)
     if match is not None and cores is not None:
         known, tdp = match
         of_host = int(cores[1]) * _THREADS_PER_CORE

@@ -22,7 +22,7 @@ from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
 from ml_energy_callbacks.backends.trust import check_sources
 from ml_energy_callbacks.clock import REAL_TIME, Timing
-from ml_energy_callbacks.deadline import LateError, close, in_background, within
+from ml_energy_callbacks.deadline import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 
@@ -120,6 +120,7 @@ def discover(
 
     Raises:
         ConfigurationError: An id or a glob matches no device, or a setting of a backend is invalid.
+        ThreadError: No thread can be started to open a backend.
     """
     found: list[Source] = []
     unavailable: dict[str, BackendUnavailableError] = {}
@@ -131,12 +132,12 @@ def discover(
                 # Its traceback would keep the callers' objects alive, such as a trainer with its model.
                 error.__context__ = None
                 unavailable[name] = error.with_traceback(None)
-            except ConfigurationError:
+            except (ConfigurationError, ThreadError):
                 raise
             except Exception as error:  # noqa: BLE001 - third-party code may raise anything; the other backends still work
                 unavailable[name] = BackendUnavailableError(f"The backend {name} failed: {error!r}.", present=True)
         left_out = _find_unused_gpus(found, gpus) if devices == "auto" else _find_unselected(found, devices, unavailable)
-    except ConfigurationError:
+    except (ConfigurationError, ThreadError):
         close(found)
         raise
     verdict = check_sources([source for source in found if source.device.id not in left_out], timing)
@@ -213,6 +214,12 @@ def _find_unused_gpus(found: Sequence[Source], gpus: Collection[str] | None) -> 
     if gpus and not own:
         return {}
     return {device.id: f"The trainer does not use {device.id}." for device in devices if device.id not in own}
+
+
+def unread_gpus(devices: Sequence[Device], gpus: Collection[str]) -> Sequence[str]:
+    """Return the GPUs of the job that are not among the devices; none of them if not a single one is recognised."""
+    known = [gpu for gpu in gpus if any(_is_gpu(device, gpu) for device in devices)]
+    return [gpu for gpu in gpus if gpu not in known] if known else []
 
 
 def _is_gpu(device: Device, gpu: str) -> bool:

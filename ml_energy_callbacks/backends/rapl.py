@@ -60,12 +60,13 @@ _LET_ALL_READ = (
     "| sudo tee /etc/udev/rules.d/70-rapl.rules && sudo udevadm control --reload "
     "&& sudo udevadm trigger --subsystem-match=powercap --action=add"
 )
+_ALL = "the processor's energy counters (RAPL)"
 _DENIED_BY_POWERCAP = (
-    "The processor's energy counters (RAPL) are readable only by root.",
+    "{} are readable only by root",
     f"To let every user read them, now and after each boot: {_LET_ALL_READ}",
 )
 _DENIED_BY_PERF = (
-    "This user has no permission to read the processor's energy counters (RAPL).",
+    "this user has no permission to read {}",
     (
         "To allow it until the next boot: `sudo sysctl kernel.perf_event_paranoid=0`; "
         "start a container with `--cap-add PERFMON` as well."
@@ -144,6 +145,14 @@ class _Plan:
     note: str | None = None
     max_watts: float | None = None
 
+    @property
+    def name(self) -> str:
+        return self.package if self.part == "cpu" else f"{self.package}-dram"
+
+
+class _DeniedError(Exception):
+    """This user has no permission to read a package's counter; the error has the names of those packages."""
+
 
 @dataclass(frozen=True, slots=True)
 class RaplBackend:
@@ -177,14 +186,15 @@ class RaplBackend:
         """
         cpuinfo = read_text(self.proc / "cpuinfo") or ""
         refusals = [_HIDDEN] if None in self._zone_names() else []
-        for plans, refusal in (
-            (self._powercap_plans(cpuinfo), _DENIED_BY_POWERCAP),
-            (self._perf_plans(cpuinfo), _DENIED_BY_PERF),
+        for plans, (denied, fix) in (
+            (list(self._powercap_plans(cpuinfo)), _DENIED_BY_POWERCAP),
+            (list(self._perf_plans(cpuinfo)), _DENIED_BY_PERF),
         ):
             try:
-                zones = self._open_all(plans, cpuinfo)
-            except PermissionError:
-                refusals.append(refusal)
+                zones = self._open_all(plans, cpuinfo, (denied, fix))
+            except _DeniedError as error:
+                every = set(error.args) == {plan.package for plan in plans}
+                refusals.append((f"{_say(denied, _ALL if every else _counters(error.args))}.", fix))
             else:
                 if zones:
                     return zones
@@ -192,51 +202,54 @@ class RaplBackend:
             raise BackendUnavailableError(*refusals[0], present=True)
         raise self._explain_absence(cpuinfo)
 
-    def _open_all(self, plans: Iterable[_Plan], cpuinfo: str) -> Sequence[_Zone]:
+    def _open_all(self, plans: Iterable[_Plan], cpuinfo: str, denial: tuple[str, str]) -> Sequence[_Zone]:
         """Open the counters that can be read; after an error none is left open.
 
+        Args:
+            plans: The counters.
+            cpuinfo: Description of the processors.
+            denial: What to say of counters that this user may not read, and of the fix.
+
         Raises:
-            PermissionError: This user has no permission to read a package's counter.
+            _DeniedError: This user has no permission to read a package's counter.
         """
         zones: list[_Zone] = []
-        silent: list[str] = []
+        denied: list[_Plan] = []
+        silent: list[_Plan] = []
         with contextlib.ExitStack() as opened:
             for plan in plans:
                 try:
                     zone = self._make_zone(plan, cpuinfo)
                 except PermissionError:
-                    if plan.part == "dram":
-                        continue
-                    raise
+                    denied.append(plan)
+                    continue
                 except OSError:
-                    silent.append(plan.package)
+                    silent.append(plan)
                     continue
                 opened.callback(zone.close)
                 try:
                     zone.read()
                 except ReadError:
                     zone.close()
-                    silent.append(plan.package)
+                    silent.append(plan)
                 else:
                     zones.append(zone)
+            packages = [plan.package for plan in denied if plan.part == "cpu"]
+            if packages:
+                raise _DeniedError(*packages)
             opened.pop_all()
-        if silent:
-            # Packages whose counter, or whose memory's counter, cannot be read.
-            missing = f"RAPL's counters of {', '.join(dict.fromkeys(silent))} cannot be read: their energy is not included."
-            for zone in zones:
-                zone.device = replace(zone.device, missing=missing)
+        _describe_unread(zones, (("{} cannot be read", "", silent), (*denial, denied)))
         return zones
 
     def _make_zone(self, plan: _Plan, cpuinfo: str) -> _Zone:
         package = plan.part == "cpu"
-        name = plan.package if package else f"{plan.package}-dram"
         max_watts = plan.max_watts
         if max_watts is None and package and (model := re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)):
             tdp = self.find_tdp(model[1].strip())
             max_watts = None if tdp is None else _TURBO * tdp[1]
         device = Device(
-            id=f"{self.name}:{name}",
-            name=f"Processor {name}",
+            id=f"{self.name}:{plan.name}",
+            name=f"Processor {plan.name}",
             kind=plan.part,
             backend=self.name,
             method="energy_counter",
@@ -310,6 +323,34 @@ class RaplBackend:
         if any(vendor in cpuinfo for vendor in _VENDORS):
             return BackendUnavailableError(_NOTHING, _LOAD_MODULE, present=True)
         return BackendUnavailableError(_NOTHING)
+
+
+def _counters(names: Iterable[str]) -> str:
+    return f"RAPL's counters of {', '.join(names)}"
+
+
+def _say(reason: str, counters: str) -> str:
+    text = reason.format(counters)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _describe_unread(zones: Sequence[_Zone], reasons: Sequence[tuple[str, str, Sequence[_Plan]]]) -> None:
+    """Let the devices say which counters cannot be read.
+
+    Args:
+        zones: The counters that can be.
+        reasons: Each with the fix, and with the counters that it applies to.
+    """
+    opened = {zone.device.kind for zone in zones}
+    for part in _EVENTS:
+        told = [(reason, fix, [plan.name for plan in plans if plan.part == part]) for reason, fix, plans in reasons]
+        effect = "their energy is not included" if part in opened else "the energy of the memory is not measured"
+        text = " ".join(f"{_say(reason, _counters(names))}: {effect}. {fix}".strip() for reason, fix, names in told if names)
+        for zone in zones if text else ():
+            if zone.device.kind == part:
+                zone.device = replace(zone.device, missing=text)
+            elif part not in opened:
+                zone.device = replace(zone.device, unread=text)
 
 
 def _one_counter(cpuinfo: str) -> bool:

@@ -11,7 +11,7 @@ from math import isfinite
 
 from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
-from ml_energy_callbacks.deadline import LateError, close, in_background, within
+from ml_energy_callbacks.deadline import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source
 
 _LONGEST_NS = NS_PER_S
@@ -80,7 +80,7 @@ def check_sources(sources: Sequence[Source], timing: Timing = REAL_TIME) -> Verd
     checked = [source for source in answering if _can_check(source.device) and source.device.id not in slow]
     try:
         failures = within(timing.check_s, in_background(lambda: _check(checked, timing)))
-    except LateError:  # a device answered once and hangs now: this becomes a gap of the run
+    except (LateError, ThreadError):  # a device answered once and hangs now: this becomes a gap of the run; or no check began
         return Verdict(answering, refused)
     kept: list[Source] = []
     for source in answering:

@@ -25,8 +25,8 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
         seconds: Time of all stages in s.
         joules: Energy of all stages in J.
         relative_uncertainty: Half-width of the 95 % interval of ``joules`` as a share of it.
-        incomplete: Whether processes of the job reported no data, or a device was never read: ``joules``, emissions and cost
-            are then lower bounds.
+        incomplete: Whether processes of the job reported no data, or a device of the run could not be read: ``joules``,
+            emissions and cost are then lower bounds.
         estimated_joules: Part of ``joules`` that was estimated by a model, in J; the rest is measured.
         co2e_grams: Emissions in g CO2e.
         intensity_assumed: Whether they are based, at least in part, on the world average, because no location was set.
@@ -86,7 +86,7 @@ def make_row(record: RunRecord, file: str) -> Row:
         seconds=total.seconds,
         joules=total.joules,
         relative_uncertainty=total.relative_uncertainty,
-        incomplete=bool(run.missing_ranks) or any(device.joules is None for device in record.devices),
+        incomplete=record.lower_bound,
         estimated_joules=None if total.joules is None else _estimated_joules(record),
         co2e_grams=total.co2e_grams,
         intensity_assumed=record.carbon.assumed,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group
-from ml_energy_callbacks.report.quantities import UNKNOWN, quantity
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity
 
 _MOST_NAMED = 3
 
@@ -62,8 +62,7 @@ def _cells(group: Group, total: Group, stages: Sequence[str]) -> Iterator[str]:
 
 def _format_sum(value: float | None, unknown: int, unit: str = "") -> str:
     """Return a sum as text, marked as a lower bound if the value is unknown for some runs."""
-    least = "≥" if unknown and value is not None else ""
-    return f"{least}{quantity(value, unit)}"
+    return at_least(quantity(value, unit), lower_bound=unknown > 0)
 
 
 def _uncertainty(value: float | None, relative: float | None) -> str:

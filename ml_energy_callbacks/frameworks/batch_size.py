@@ -1,4 +1,8 @@
-"""Batch size inference: the number of samples in a batch, from the shapes of its arrays; None when in doubt."""
+"""Batch size inference: the number of samples in a batch, from the shapes of its arrays; None when in doubt.
+
+Batches are the user's objects, and their attributes may raise anything, as ``shape`` of torch's nested tensors does: that is
+doubt as well.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +22,10 @@ def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = Fa
         last: Whether this is the last batch.
     """
     shapes: list[tuple[int, ...]] = []
-    if not _collect(batch, shapes) or not shapes:
+    try:
+        if not _collect(batch, shapes) or not shapes:
+            return None
+    except Exception:  # noqa: BLE001 - see above
         return None
     size = shapes[0][0]
     if any(shape[0] != size for shape in shapes):
@@ -42,7 +49,7 @@ def first_length(batch: Any) -> int | None:  # noqa: ANN401
         batch = next(iter(batch.values()), None)
     try:
         return batch.shape[0]  # type: ignore[no-any-return]
-    except (AttributeError, IndexError):
+    except Exception:  # noqa: BLE001 - see above
         return None
 
 

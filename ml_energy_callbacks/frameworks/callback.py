@@ -14,6 +14,7 @@ from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.control import Forecaster, Spent
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
+from ml_energy_callbacks.frameworks.guard import guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES, takes
@@ -180,6 +181,7 @@ class MeteredCallback:
             seconds_left=found.seconds_left,
         )
 
+    @guarded
     def _end_training(self, *, finished: bool) -> None:
         """Record the error of the forecast if the training reached its planned end."""
         if not finished:

@@ -91,7 +91,7 @@ def _within(work: Callable[[], RunRecord]) -> RunRecord | None:
     """Return the record that a search finds within some seconds, or None."""
     try:
         return within(_ANSWER_S, in_background(work))
-    except (ConfigurationError, RecordError, LateError, RuntimeError):
+    except (ConfigurationError, RecordError, OSError, LateError):
         return None
 
 

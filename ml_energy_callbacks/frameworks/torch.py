@@ -1,5 +1,6 @@
 """Torch: UUIDs of GPUs, CUDA events, and the processes of a job."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.readings import Kind
 
 
 def used_gpus(device: torch.device, numbers: Callable[[], Iterable[int | None]]) -> Sequence[str] | None:
@@ -24,6 +26,20 @@ def used_gpus(device: torch.device, numbers: Callable[[], Iterable[int | None]])
     if device.type == "cuda":
         return gpu_uuids(numbers())
     return [] if device.type == "cpu" and torch.cuda.is_available() else None
+
+
+def accelerator_of(device: torch.device) -> Kind | None:
+    """Return the kind of accelerator that a device is; None for the processor, and where the kind is unknown.
+
+    A GPU that is a part of the processor's chip is none: the processor's figure may include its energy.
+    """
+    if device.type == "cuda":
+        with contextlib.suppress(AttributeError, RuntimeError, AssertionError):  # of older releases, or without the driver
+            return None if torch.cuda.get_device_properties(device).is_integrated else "gpu"
+        return "gpu"
+    if device.type == "xla":  # it may also be the processor
+        return "tpu" if os.environ.get("PJRT_DEVICE") == "TPU" else None
+    return "gpu" if device.type == "mps" else None
 
 
 def gpu_uuids(numbers: Iterable[int | None]) -> Sequence[str] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
-from ml_energy_callbacks.frameworks.torch import all_gather, cuda_event_recorder, joined, used_gpus
+from ml_energy_callbacks.frameworks.torch import accelerator_of, all_gather, cuda_event_recorder, joined, used_gpus
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
 
 
@@ -53,6 +53,7 @@ class TorchCallback(MeteredCallback):
                 output_dir=output_dir,
                 watched=watched,
                 gpus=used_gpus(device, gpu_numbers),
+                accelerator=accelerator_of(device),
                 record_event=cuda_event_recorder() if device.type == "cuda" else None,
                 gather=self._gather,
             )

@@ -9,10 +9,12 @@ import keras
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.frameworks.callback import find_energy_callback
+from ml_energy_callbacks.frameworks.guard import guard_hooks
 from ml_energy_callbacks.keras import internals
 from ml_energy_callbacks.keras.energy_callback import EnergyCallback
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.traits import unwrapped
+from ml_energy_callbacks.meter.meter import EnergyMeter
 
 
 class _BesideEnergy(keras.callbacks.Callback):
@@ -24,6 +26,10 @@ class _BesideEnergy(keras.callbacks.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the loop and the EnergyCallback: the next fit finds them again."""
         return {name: value for name, value in self.__dict__.items() if name not in {"_energy", "_loop"}}
+
+    @property
+    def _meter(self) -> EnergyMeter:
+        return self._energy.meter
 
     @property
     def _keras_model(self) -> Any:
@@ -43,10 +49,11 @@ class _BesideEnergy(keras.callbacks.Callback):
         reason = self._energy.agree(reason)
         if reason is not None:
             self._keras_model.stop_training = True
-            self._energy.meter.end_early(reason)
+            self._meter.end_early(reason)
         return reason is not None
 
 
+@guard_hooks
 class EnergyBudget(_BesideEnergy):
     """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
 
@@ -79,27 +86,28 @@ class EnergyBudget(_BesideEnergy):
         """Find the EnergyCallback."""
         del logs
         self._find(sys._getframe(), "EnergyBudget")  # noqa: SLF001 - there is no other way to find the caller
-        self._budget.check_price(self._energy.meter)
+        self._budget.check_price(self._meter)
         self._budget.begin_training()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Warn of limits that could not be checked."""
-        self._budget.end_training(self._energy.meter)
+        self._budget.end_training(self._meter)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Check whether the budget is spent."""
         del batch, logs
-        if not self._energy.in_job and self._budget.is_spent(self._energy.meter):
+        if not self._energy.in_job and self._budget.is_spent(self._meter):
             self._stop(self._budget.reason)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check whether a job's budget is spent, at a point that all of its processes reach."""
         del epoch, logs
         if self._energy.in_job:
-            self._budget.is_spent(self._energy.meter)
+            self._budget.is_spent(self._meter)
             self._stop(self._budget.reason)
 
 
+@guard_hooks
 class EnergyEarlyStopping(_BesideEnergy):
     """Stop the training when a metric gains too little per kilowatt-hour.
 
@@ -146,11 +154,11 @@ class EnergyEarlyStopping(_BesideEnergy):
         """Check the metric after an epoch."""
         reason = self._reason(epoch, logs)
         if self._stop(reason) and reason is not None:
-            self._energy.meter.warn(reason)
+            self._meter.warn(reason)
 
     def _reason(self, epoch: int, logs: Any) -> str | None:
         """Return the reason to stop the training, or None."""
-        meter, monitor = self._energy.meter, self._options["monitor"]
+        meter, monitor = self._meter, self._options["monitor"]
         value, kwh = (logs or {}).get(monitor), meter.sums().kwh
         mode = self._direction()
         if value is None and self._waits_for_validation(epoch):

@@ -11,7 +11,9 @@ from typing import Any
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
+from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.batch_pass import BatchPass
@@ -33,6 +35,7 @@ _SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/foreca
 
 
 @documents(CallbackOptions)
+@guard_hooks
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     """Measure the energy, carbon and cost of ``fit``, ``evaluate`` and ``predict``.
 
@@ -134,6 +137,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             output_dir=shown,
             watched=loop if loop.is_keras else None,
             gpus=placement.gpus(self._keras_model),
+            accelerator=placement.accelerator(self._keras_model),
             record_event=traits.event_recorder(),
             gather=self._gather,
         )
@@ -157,13 +161,13 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         # If the meter is stopping itself at this moment, in its own thread, this waits for it.
         gone = self._loop is not None and len(self._passes) > 1
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
-        if self._loop is not None:
-            self._scalars.add(self._meter.totals(), self._epoch)  # as they are in the record
+        measured, self._loop = self._loop is not None, None
         for run in self._passes[1:]:
             run.release_data()
         del self._passes[1:]
-        self._loop = None
         self._listening.close()
+        if measured:
+            self._scalars.add(self._meter.totals(), self._epoch)  # as they are in the record
 
     def _finish(self) -> None:
         """End the run, unless a loop around this one continues."""
@@ -273,7 +277,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._passes.append(run)
 
     def _end_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
-        """Add an epoch to the record and write its scalars; return the metrics of the stage."""
+        """Add an epoch to the record and write its scalars; return the metrics of the stage, none after an error."""
+        return self._close_epoch(run, logs) or {}
+
+    @guarded
+    def _close_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
         run.end_epoch(logs)
         if not self._meter.running:
             return {}
@@ -344,10 +352,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
         run = self._passes[-1]
-        try:
-            samples = logs["outputs"].shape[0]
-        except (AttributeError, IndexError, KeyError, TypeError):
-            samples = output_length(logs)
+        samples = output_length(logs)
         if run.plain:
             self._meter.batch_end(samples)
         else:
@@ -365,9 +370,10 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
 def _length(batch: Any) -> int | None:
     try:
-        return int(samples_of(batch).shape[0])
-    except (AttributeError, IndexError, StopIteration, TypeError, ValueError):
+        array = samples_of(batch)
+    except (StopIteration, TypeError, ValueError):
         return None
+    return first_length(array)
 
 
 def _shorten_progress_bar(loop: KerasLoop) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from ml_energy_callbacks.control import Mode
+from ml_energy_callbacks.frameworks import guard
 
 JAX_TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
 """The event that JAX 0.10.2 reports when it has traced a function, which it compiles next.
@@ -59,7 +60,7 @@ def caller_of(hook: FrameType) -> tuple[keras.callbacks.CallbackList | None, Fra
     Reads the local ``self`` of the frame that called the hook, which is that of a method of ``CallbackList``
     (keras/src/callbacks/callback_list.py, 3.15.0): Keras gives a callback no access to the other callbacks.
     """
-    caller = hook.f_back
+    caller = guard.caller_of(hook)
     owner = None if caller is None else caller.f_locals.get("self")
     if caller is None or not isinstance(owner, keras.callbacks.CallbackList):
         return None, None

@@ -7,6 +7,7 @@ import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.job import Gather
+from ml_energy_callbacks.readings import Kind
 
 
 def gather() -> Gather | None:
@@ -39,12 +40,22 @@ def gpus(model: keras.Model) -> Sequence[str] | None:
     return [f"cuda:{number}" for number in sorted(numbers(model, "gpu"))] or None
 
 
+def accelerator(model: keras.Model) -> Kind | None:
+    """Return the kind of accelerator that holds the model's variables; None for the processor, and where it is not known."""
+    if keras.backend.backend() != "torch":
+        return next((kind for kind in _ACCELERATORS if numbers(model, kind)), None)
+    from ml_energy_callbacks.frameworks.torch import accelerator_of  # noqa: PLC0415 - another backend needs no torch
+
+    kinds = (accelerator_of(variable.value.device) for variable in model.variables)
+    return next((kind for kind in kinds if kind is not None), None)
+
+
 def numbers(model: keras.Model, kind: str) -> set[int]:
     """Return the numbers, in the driver's order, of the devices of this process that hold the model's variables.
 
     Args:
         model: The model.
-        kind: ``"gpu"`` or ``"cpu"``.
+        kind: ``"gpu"``, ``"tpu"`` or ``"cpu"``.
 
     Returns:
         The numbers; an empty set if the framework does not report them.
@@ -94,5 +105,6 @@ def _torch_numbers(values: Iterable[Any], kind: str) -> Iterator[int]:
     yield from (value.device.index or 0 for value in values if value.device.type == own)
 
 
+_ACCELERATORS: tuple[Kind, ...] = ("gpu", "tpu")
 _PROCESSES = {"tensorflow": _tensorflow_processes, "jax": _jax_processes}
 _NUMBERS = {"tensorflow": _tensorflow_numbers, "jax": _jax_numbers, "torch": _torch_numbers}

@@ -1,5 +1,6 @@
 """Batch sizes of a data loader that are known without looking at each batch."""
 
+from contextlib import suppress
 from math import isfinite
 from typing import Any
 
@@ -24,19 +25,22 @@ class LoaderSizes:
     __slots__ = ("expected", "sure", "uniform", "usual")
 
     def __init__(self, loader: Any) -> None:  # noqa: ANN401 - loaders are of any type
-        size = getattr(loader, "batch_size", None)
-        self.expected = size if isinstance(size, int) else None
-        self.uniform = (
-            self.expected is not None
-            and type(loader) is DataLoader
-            and type(loader.batch_sampler) is BatchSampler
-            and type(loader.sampler).__module__.startswith("torch.utils.data.")
-            and loader.collate_fn is default_collate
-            and not isinstance(loader.dataset, IterableDataset)
-            and not hasattr(loader.dataset, "__getitems__")
-        )
+        self.expected: int | None = None
+        self.uniform = False
         self.usual: int | None = None
         self.sure = 0
+        with suppress(Exception):  # the user's loader and data set, whose attributes may raise anything
+            size = getattr(loader, "batch_size", None)
+            self.expected = size if isinstance(size, int) else None
+            self.uniform = (
+                self.expected is not None
+                and type(loader) is DataLoader
+                and type(loader.batch_sampler) is BatchSampler
+                and type(loader.sampler).__module__.startswith("torch.utils.data.")
+                and loader.collate_fn is default_collate
+                and not isinstance(loader.dataset, IterableDataset)
+                and not hasattr(loader.dataset, "__getitems__")
+            )
 
     def learn(self, batch: Any, samples: int | None, count: float) -> None:  # noqa: ANN401 - batches are of any type
         """Learn from a batch whose shapes were examined which batches need not be.

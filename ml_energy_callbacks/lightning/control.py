@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.frameworks.callback import find_energy_callback
+from ml_energy_callbacks.frameworks.guard import guard_hooks
 from ml_energy_callbacks.frameworks.torch import joined
 from ml_energy_callbacks.lightning.base import Callback
 from ml_energy_callbacks.lightning.energy_callback import EnergyCallback
 from ml_energy_callbacks.lightning.internals import was_saved_at
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.record.storage import as_place, below
 
 if TYPE_CHECKING:
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
 _CHECKPOINT = "energy-budget.ckpt"
 
 
-class EnergyBudget(Callback):
+class _BesideEnergy(Callback):
+    """A callback that requires the EnergyCallback in the same list."""
+
+    _energy: EnergyCallback
+
+    @property
+    def _meter(self) -> EnergyMeter:
+        return self._energy.meter
+
+
+@guard_hooks
+class EnergyBudget(_BesideEnergy):
     """Stop the training at the end of the batch in which a budget is spent, as ``trainer.should_stop`` does, and save it.
 
     The record's status is then ``stopped``, with the reason. If the trainer's own checkpoint callbacks do not save the end of
@@ -50,7 +63,7 @@ class EnergyBudget(Callback):
         """Find the EnergyCallback."""
         if stage == "fit":
             self._energy = find_energy_callback(trainer.callbacks, EnergyCallback, "EnergyBudget")  # type: ignore[attr-defined]
-            self._budget.check_price(self._energy.meter)
+            self._budget.check_price(self._meter)
             self._budget.begin_training()
             self._batches = 0
 
@@ -71,13 +84,13 @@ class EnergyBudget(Callback):
 
     def _check_budget(self, trainer: "Trainer") -> None:
         """Stop all processes if one of them finds the budget spent; all of them call this after the same batch."""
-        self._energy.meter.share()
-        self._budget.is_spent(self._energy.meter)
+        self._meter.share()
+        self._budget.is_spent(self._meter)
         _stop_training(trainer, self._energy, self._budget.reason)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Save a checkpoint if the budget ended the training, unless the trainer's own callbacks have saved one."""
-        self._budget.end_training(self._energy.meter)
+        self._budget.end_training(self._meter)
         savers = trainer.checkpoint_callbacks
         spent = _agree_on_reason(trainer, self._energy, self._budget.reason if trainer.should_stop else None)
         if spent is None or not savers or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -87,7 +100,8 @@ class EnergyBudget(Callback):
             trainer.save_checkpoint(below(as_place(folder), _CHECKPOINT))
 
 
-class EnergyEarlyStopping(Callback):
+@guard_hooks
+class EnergyEarlyStopping(_BesideEnergy):
     """Stop the training when a metric gains too little per kilowatt-hour.
 
     The metric is checked after each validation, or after each epoch if there is no validation or if the metric is logged in
@@ -149,11 +163,11 @@ class EnergyEarlyStopping(Callback):
             reason = self._reason_to_stop(value)
         reason = _stop_training(trainer, self._energy, reason)
         if reason is not None:
-            self._energy.meter.warn(reason)
+            self._meter.warn(reason)
 
     def _reason_to_stop(self, value: Any) -> str | None:  # noqa: ANN401 - a tensor, or None without the metric
         """Return the reason to stop the training, or None."""
-        meter = self._energy.meter
+        meter = self._meter
         if value is None:
             meter.warn(f"EnergyEarlyStopping finds no metric {self._options['monitor']!r}, so it never stops the training.")
             return None

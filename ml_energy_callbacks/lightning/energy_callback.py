@@ -11,6 +11,7 @@ import torch
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import latest_record
+from ml_energy_callbacks.frameworks.guard import guard_hooks
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 @documents(CallbackOptions)
+@guard_hooks
 class EnergyCallback(TorchCallback, Callback):
     """Measure the energy, carbon and cost of training, validation, test and prediction.
 

@@ -7,18 +7,21 @@ from typing import Any, Literal
 from ml_energy_callbacks.attribution.cross_check import LIMIT
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
-from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover
+from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
-from ml_energy_callbacks.deadline import close
+from ml_energy_callbacks.deadline import ThreadError, close
 from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.sampler import Poller
-from ml_energy_callbacks.readings import Backend, Device, Source
+from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 
 _LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
 """A device that could not be read for longer, in s and as a share of the run, gets a warning."""
 
 _RETURN_NS = 5 * NS_PER_S
 """A counter that has jumped may return: for so long it is not said that energy is missing."""
+
+
+_LOWER_BOUND = "The total is a lower bound."
 
 
 class Devices:
@@ -30,6 +33,7 @@ class Devices:
         counted: Ledgers of the devices whose energy is that of the run, by their ids.
         beside: Ledgers of what is reported beside it: meters of the whole machine, and the job's shares of devices.
         unshared: Why the job's share of a device is not known, by its id.
+        incomplete: Whether, at some start, the energy of a device that belongs to the run could not be read.
 
     Args:
         choice: ``"auto"``, or ids and globs.
@@ -60,21 +64,48 @@ class Devices:
         self.beside: dict[str, Ledger] = {}
         self.unshared: Mapping[str, str] = {}
         self._pairs: list[tuple[Source, Ledger]] = []
+        self._threads = True  # whether any could be started to open the devices
+        self._lacking: str | None = None
+        self.incomplete = False
 
     # ---------------------------------------------------------------------------------------------------- open and close
 
-    def open(self, gpus: Collection[str] | None) -> None:
+    def open(self, gpus: Collection[str] | None, accelerator: Kind | None) -> None:
         """Open the devices of this machine.
 
         Args:
             gpus: The GPUs that the job runs on, as in :func:`ml_energy_callbacks.backends.discover`.
+            accelerator: Kind of device that it computes on beside the processor, or None.
 
         Raises:
             ConfigurationError: A device id is unknown.
         """
         self.found, self.sources = Discovery((), {}, {}, {}), ()
-        self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
+        self._threads = True
+        try:
+            self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
+        except ThreadError:
+            self._threads = False
         self.sources = self.found.sources
+        self._lacking = self._find_lacking(gpus or (), accelerator) if self._choice == "auto" else None
+        self.incomplete = self.incomplete or self._lacking is not None or any(d.missing is not None for d in self.opened)
+
+    def _find_lacking(self, gpus: Collection[str], accelerator: Kind | None) -> str | None:
+        """Return the warning that devices which the job computes on cannot be read; None where all can be."""
+        if accelerator is None:
+            return None
+        name = accelerator.upper()
+        devices = [device for device in self.opened if not device.whole_machine]
+        own = [device for device in devices if accelerator == device.kind or accelerator in device.covers]
+        if not own:
+            return (
+                f"The loop runs on a {name}, but no {name} can be read on this machine: its energy is missing. {_LOWER_BOUND}"
+            )
+        unread = unread_gpus(own, gpus)
+        if not unread:
+            return None
+        names = ", ".join(unread)
+        return f"The loop runs on {len(gpus)} {name}s, of which {names} cannot be read: their energy is missing. {_LOWER_BOUND}"
 
     def close_others(self, names: Collection[str]) -> None:
         """Close all devices except those with these ids."""
@@ -160,9 +191,14 @@ class Devices:
 
     def missing_warnings(self) -> Iterator[str]:
         """Yield warnings of devices that were not found, or cannot be trusted."""
+        if not self._threads:
+            yield no_threads("the devices")
+        if self._lacking is not None:
+            yield self._lacking
         yield from self.found.refused.values()
         yield from (device.missing for device in self.opened if device.missing is not None)
         if self._choice == "auto":
+            yield from (device.unread for device in self.opened if device.unread is not None)
             yield from (f"Not measured: {error}" for error in self.found.unavailable.values() if error.present)
         known = {device.id for device in self.opened} | self.found.left_out.keys()
         for name in (self.counted.keys() | self.beside.keys()) - known:
@@ -209,3 +245,11 @@ class Devices:
             # Of a share, that is normal.
             if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not is_share(name):
                 yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; its energy then is not included."
+
+
+def no_threads(devices: str) -> str:
+    """Return the warning that no thread could be started to read these devices."""
+    return (
+        f"No thread can be started to read {devices}: their energy is not included. Raise the limit of this user's processes "
+        "and threads (`ulimit -u`, or the container's --pids-limit)."
+    )

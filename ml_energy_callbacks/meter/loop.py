@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ml_energy_callbacks.job.job import Gather
 from ml_energy_callbacks.meter.gpu_edges import Event
+from ml_energy_callbacks.readings import Kind
 from ml_energy_callbacks.record.schema import Status
 
 
@@ -33,6 +34,9 @@ class LoopDescription:
             stops itself.
         gpus: The GPUs that the loop runs on, which ``devices="auto"`` uses: their UUIDs, or ``"cuda:<n>"`` by CUDA's numbers
             in this process; empty where it runs on no GPU; None for all that the process can use.
+        accelerator: Kind of device that the loop computes on beside the processor, ``"gpu"`` or ``"tpu"``; None for
+            the processor alone, or where that is unknown. Where no such device can be read, a warning says so, and the total is
+            a lower bound.
         record_event: Puts an event into the queue of the GPU that works for the loop, in the loop's own thread, and returns
             it, or None where that cannot be done just now. Batches then begin and end when the GPU reaches their events,
             without a stall; None where batches are timed on the host.
@@ -46,5 +50,6 @@ class LoopDescription:
     output_dir: str | os.PathLike[str] | None = None
     watched: WatchedLoop | None = None
     gpus: Collection[str] | None = None
+    accelerator: Kind | None = None
     record_event: Callable[[], Event | None] | None = None
     gather: Gather | None = None

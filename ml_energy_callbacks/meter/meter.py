@@ -419,3 +419,7 @@ class EnergyMeter:
     def warn(self, message: str) -> None:
         """Log a warning and add it to the record; each message once."""
         self._session.warn(message)
+
+    def warn_of_error(self, error: Exception) -> None:
+        """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""
+        self._session.warn_of_error(error)

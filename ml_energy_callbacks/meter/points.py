@@ -199,6 +199,7 @@ def run_figures(
     earlier: RunRecord | None,
     *,
     measures: bool,
+    incomplete: bool,
 ) -> TotalFigures:
     """Return the figures of a run up to a point, of this process alone, including the run that it resumes.
 
@@ -209,13 +210,16 @@ def run_figures(
         rates: Converts energy to emissions and cost.
         earlier: Record of the run that this one resumes, or None.
         measures: Whether this process measures devices.
+        incomplete: Whether the energy of a device that belongs to the run could not be read.
     """
+    incomplete = incomplete or any(ledger.published is None and ledger.finder.silent for ledger in ledgers.values())
     joules, amounts = _inside(until.joules), until.amounts
     grams = None if amounts is None else _inside(amounts.grams)
     cost = None if amounts is None else _inside(amounts.cost)
     errors = errors_by_backend(until.devices, {name: ledger.relative_uncertainty for name, ledger in ledgers.items()})
     measured = [value for name, value in until.devices.items() if ledgers[name].device.provenance == "measured"]
     if earlier is not None:
+        incomplete = incomplete or earlier.lower_bound
         joules = known_sum([earlier.total.joules, joules])
         grams = known_sum([earlier.total.co2e_grams, grams])
         cost = known_sum([earlier.total.cost, cost]) if earlier.total.currency == rates.currency else None
@@ -233,6 +237,7 @@ def run_figures(
         process_joules=_process(until, earlier),
         intensity_assumed=rates.intensity.assumed,
         measures=measures,
+        lower_bound=incomplete,
     )
 
 

@@ -261,6 +261,19 @@ class _Stop:
         return self._set
 
 
+def _started(thread: threading.Thread) -> bool:
+    """Start a thread, and return whether that was possible: the number of a user's threads may be limited."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _ignore(_: Exception) -> None:
+    """Do nothing with an error."""
+
+
 class Sampler:
     """One thread for each poller, and one that reads no device, so that a hanging driver blocks only its own thread.
 
@@ -275,16 +288,18 @@ class Sampler:
         timing: Timing,
         review: Callable[[], None],
         watch: Callable[[], None] | None = None,
+        fail: Callable[[Exception], None] = _ignore,
     ) -> None:
         """Set the pollers, by the names of their threads.
 
-        The thread that reads no device calls ``review`` periodically (after 1, 2 and 4 s, then every 5 s), and ``watch`` every
-        50 ms.
+        Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
+        there all the time; and ``fail`` with an error that ends a thread.
         """
         self._clock = timing.clock
         self._sleep = timing.sleep
         self._review = review
         self._watch = watch
+        self._fail = fail
         self._stopping = _Stop()
         self._end: int | None = None
         self._relieving = threading.Lock()
@@ -292,19 +307,31 @@ class Sampler:
         self._readers: list[tuple[threading.Thread, Poller]] = []
         self._reviewer: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the threads, and wait for the quick devices' first refreshes, from which on their energy is known."""
-        self._begin()
-        quick = [poller for poller in self._pollers.values() if poller.quick]
+    def start(self) -> Sequence[Source]:
+        """Start the threads, and wait for the quick devices' first refreshes: from then on, energy is known.
+
+        Returns:
+            The sources for which no thread could be started, so that they are not read.
+        """
+        unread = self._begin()
+        quick = [poller for poller in self._pollers.values() if poller.quick and not poller.closed]
         end = self._clock() + _FIRST_WAIT_NS
         while not all(poller.ready for poller in quick) and self._clock() < end:
             self._sleep(_FIRST_STEP_S)
+        return unread
 
-    def _begin(self) -> None:
-        self._readers = [(self._thread(poller, name), poller) for name, poller in self._pollers.items()]
-        self._reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
-        for thread in (*(thread for thread, _ in self._readers), self._reviewer):
-            thread.start()
+    def _begin(self) -> Sequence[Source]:
+        unread: list[Source] = []
+        for name, poller in self._pollers.items():
+            thread = self._thread(poller, name)
+            if _started(thread):
+                self._readers.append((thread, poller))
+            else:
+                poller.close()
+                unread += poller.sources
+        reviewer = threading.Thread(target=self._look_after, name=_THREAD, daemon=True)
+        self._reviewer = reviewer if _started(reviewer) else None
+        return unread
 
     def _thread(self, poller: Poller, name: str) -> threading.Thread:
         return threading.Thread(target=self._read, args=(poller,), name=f"{_THREAD}-{name}", daemon=True)
@@ -350,10 +377,14 @@ class Sampler:
             self._stopping.wait(pause)
 
     def _read(self, poller: Poller) -> None:
-        for pause in self._polling(poller):
-            self._stopping.wait(pause)
-        for pause in self._ending(poller):
-            self._sleep(pause)
+        try:
+            for pause in self._polling(poller):
+                self._stopping.wait(pause)
+            for pause in self._ending(poller):
+                self._sleep(pause)
+        except Exception as error:  # noqa: BLE001 - nobody foresaw it; from here on the devices' energy is missing
+            self._fail(error)
+            poller.close()
 
     def _reviewing(self) -> Steps:
         pause = _FIRST_REVIEW_NS

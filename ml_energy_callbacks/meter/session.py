@@ -1,12 +1,13 @@
 """The life of a meter: it starts, measures and stops, alone or as one of a job's processes."""
 
 import atexit
+import contextlib
 import logging
 import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.files import JobFiles
 from ml_energy_callbacks.job.job import Gather, Job
 from ml_energy_callbacks.job.launcher import Launch, launched, scheduled_job
-from ml_energy_callbacks.meter.devices import Devices
+from ml_energy_callbacks.meter.devices import Devices, no_threads
 from ml_energy_callbacks.meter.ending import ending, last_exception
 from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.meter.idle import measure_idle
@@ -43,6 +44,7 @@ from ml_energy_callbacks.record.schema import (
     add_epoch,
 )
 from ml_energy_callbacks.record.storage import Place, as_place, public_text
+from ml_energy_callbacks.unforeseen import in_words, is_users
 from ml_energy_callbacks.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class Session:
         self._edges: DeviceEdges | None = None
         self._epochs: list[EpochRecord] = []
         self._warnings: list[str] = []
+        self._erred = False
         self._earlier: RunRecord | None = None
         self._run: Run | None = None
         self._pid = 0  # the process that started it
@@ -167,7 +170,7 @@ class Session:
 
             failure = None
             try:
-                self.devices.open(loop.gpus)
+                self.devices.open(loop.gpus, loop.accelerator)
             except ConfigurationError as error:
                 if loop.gather is None:
                     raise
@@ -193,11 +196,13 @@ class Session:
             self.timeline.stamp = self._edges or self._timing.clock
             watch = None if loop.watched is None else partial(self._watch, loop.watched)
             self._sampler = self._sampler_type(
-                self.devices.pollers(self.timeline, self._lock), self._timing, self._review, watch
+                self.devices.pollers(self.timeline, self._lock), self._timing, self._review, watch, self.warn_of_error
             )
             self.stages.open()
             self.rates.begin(self.point().joules or [], self._timing.now())
-            self._sampler.start()
+            unread = self._sampler.start()
+            if unread:
+                self.warn(no_threads(", ".join(source.device.id for source in unread)))
             atexit.register(self._stop_at_exit)
             if self._idle_seconds and not self.idle_watts:
                 try:
@@ -308,48 +313,62 @@ class Session:
             sampler, run = self._sampler, self._run
             if run is None or not (sampler is not None or self._unwritten):
                 return
+            # Each step on its own: whatever goes wrong in one, the record is written and the devices are closed.
             try:
                 if sampler is not None:
                     early = status == "completed" and self._early_end is not None
                     run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
                     self._unwritten = True
                     self._stop_measuring(sampler, run)
-                    self._exchange_last(status)
+                    with self._unharmed():
+                        self._exchange_last(status)
             finally:  # a further Ctrl-C ends what comes before: the record is written all the same
                 run.ended_at = run.ended_at or _now()
-                kept = self._files.finish()
+                kept = False
+                with self._unharmed():
+                    kept = self._files.finish()
                 self._unwritten = False
-            if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
-                self._files.remove_own()
-            self.devices.close(self._hanging)
+            with self._unharmed():
+                if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
+                    self._files.remove_own()
+            with self._unharmed():
+                self.devices.close(self._hanging)
             self._owner = None
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
     def _stop_measuring(self, sampler: Sampler, run: Run) -> None:
-        """End the readings, and settle what they amount to."""
-        if self._edges is not None:
-            self._edges.settle()
-            self.timeline.forget_edges()
+        """End the readings, and settle what was measured."""
+        with self._unharmed():
+            if self._edges is not None:
+                self._edges.settle()
+                self.timeline.forget_edges()
         self.stages.close()
         end = self.timeline.look().now
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
         try:
-            self._hanging = sampler.stop(end)
+            with self._unharmed():
+                self._hanging = sampler.stop(end)
         finally:  # a further Ctrl-C ends the waiting alone
-            self._settle_rates(last=True)
+            with self._unharmed():
+                self._settle_rates(last=True)
+        with self._unharmed():
+            self._warn_of_devices(end)
+        run.ended_at = _now()
+
+    def _warn_of_devices(self, end: int) -> None:
+        """Warn of devices that could not be read or trusted up to the end (clock in ns)."""
         if self._hanging:
             self.warn("A device's driver did not respond at the end of the run; the last energy of the device is not included.")
         self._warn_all(self.devices.counter_warnings(ended=True))
         silent = self.devices.silent(self.timeline.clock())
         self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
-        run.ended_at = _now()
 
     def _exchange_last(self, status: Status) -> None:
-        """Give the job's other processes the last figures, if the run completed: otherwise they may never get here."""
+        """Exchange the last figures with the job's other processes where they get here, too."""
         if self.job is None:
             return
-        if status == "completed":
+        if status == "completed":  # otherwise, other processes may never get here
             self.exchange(None, self.point())
         elif not self.job.apart:
             self.warn(
@@ -366,15 +385,16 @@ class Session:
         self._early_end = reason and (self._early_end or reason)
 
     def _watch(self, loop: WatchedLoop) -> None:
-        """Stop measuring if the loop has ended; called in a thread of the sampler."""
-        # Another thread that is stopping the meter waits for this one, so this one must not wait for the lock.
-        if loop.running() or not self._stopping.acquire(blocking=False):
-            return
-        try:
-            if self._loop is loop:
-                self.stop(*loop.ending())
-        finally:
-            self._stopping.release()
+        """Stop measuring when the loop has gone; called in a thread of the sampler."""
+        with self._unharmed():
+            # While another thread stops the meter, it waits for this one: leave it to that.
+            if loop.running() or not self._stopping.acquire(blocking=False):
+                return
+            try:
+                if self._loop is loop:
+                    self.stop(*loop.ending())
+            finally:
+                self._stopping.release()
 
     def _stop_at_exit(self) -> None:
         error = last_exception()
@@ -402,7 +422,15 @@ class Session:
 
     def total_figures(self, until: Point) -> TotalFigures:
         """Return the figures of the run up to a point, of this process alone, including the run that it resumes."""
-        return run_figures(until, self.devices.counted, self.devices.beside, self.rates, self._earlier, measures=self.measures)
+        return run_figures(
+            until,
+            self.devices.counted,
+            self.devices.beside,
+            self.rates,
+            self._earlier,
+            measures=self.measures,
+            incomplete=self.devices.incomplete,
+        )
 
     def add_epoch(self, epoch: EpochRecord) -> None:
         """Add an epoch to the record."""
@@ -467,6 +495,7 @@ class Session:
                 self._epochs,
                 self._warnings,
                 whole_machine=self.devices.whole_machine,
+                incomplete=self.devices.incomplete,
                 shares=self.devices.shares if self._scope == "process" else None,
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
@@ -496,17 +525,36 @@ class Session:
         if message not in self._warnings:
             self._warnings.append(message)
             if self._verbose and self.leads:
-                _log.warning(message)
+                with contextlib.suppress(Exception):  # a handler of the user's may raise anything
+                    _log.warning(message)
+
+    def warn_of_error(self, error: Exception) -> None:
+        """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""
+        if not self._erred:
+            self._erred = True
+            self.warn(f"Measuring energy met an unexpected error, and figures may be missing: {in_words(error)}.")
+
+    @contextlib.contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Run the body such that what goes wrong in it, whatever it is, becomes a warning."""
+        try:
+            yield
+        except Exception as error:
+            if is_users(error):
+                raise
+            self.warn_of_error(error)
 
     def _warn_all(self, messages: Iterable[str]) -> None:
         for message in messages:
             self.warn(message)
 
     def _review(self) -> None:
-        """Write the record so far; called in a thread of the sampler."""
-        self._settle_rates()
-        self._warn_all(self.devices.counter_warnings())
-        self._files.write()
+        """Write what is known so far; called in a thread of the sampler."""
+        with self._unharmed():
+            self._settle_rates()
+            self._warn_all(self.devices.counter_warnings())
+        with self._unharmed():
+            self._files.write()
 
     def _settle_rates(self, *, last: bool = False) -> None:
         """Settle the emissions and the cost of the energy so far, where an intensity or a price ended; at the end, of all."""

@@ -69,6 +69,7 @@ class State:
         tallies: One for each stage that ran.
         epochs: The epochs that ended.
         warnings: Warnings for the user.
+        incomplete: Whether the energy of a device that belongs to the run could not be read.
         whole_machine: The meters of the machine as a whole.
         shares: The job's shares of devices; None without ``scope="process"``.
         unshared: Why the job's share of a device is unknown, by its id.
@@ -83,6 +84,7 @@ class State:
     tallies: Sequence[Tally]
     epochs: Sequence[EpochRecord] = field(default_factory=list)
     warnings: Sequence[str] = field(default_factory=list)
+    incomplete: bool = False
     whole_machine: Sequence[Ledger] = ()
     shares: Sequence[Ledger] | None = None
     unshared: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +99,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     amounts = rates.amounts(whole) if joules else None
     stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
-    total = total_record(stages, devices, rates.currency)
+    total = total_record(stages, devices, rates.currency, incomplete=state.incomplete)
     return RunRecord(
         run=run,
         devices=devices,

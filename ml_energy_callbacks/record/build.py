@@ -241,8 +241,17 @@ def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance
     return "estimated" if any(name in estimated for name in devices) else "measured"
 
 
-def total_record(stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str) -> TotalRecord:
-    """Return the sum of the stages; what is unknown of one is unknown of all."""
+def total_record(
+    stages: Mapping[str, StageRecord], devices: Sequence[DeviceRecord], currency: str, *, incomplete: bool
+) -> TotalRecord:
+    """Return the sum of the stages; what is unknown of one is unknown of all.
+
+    Args:
+        stages: By name.
+        devices: The devices whose energy it is.
+        currency: Currency code of the cost.
+        incomplete: Whether other devices, or processes, belong to the run whose energy is missing.
+    """
     known = {device.id: device.joules for device in devices if device.joules is not None}
     joules = known_sum([stage.joules for stage in stages.values()]) if known else None
     return TotalRecord(
@@ -256,4 +265,5 @@ def total_record(stages: Mapping[str, StageRecord], devices: Sequence[DeviceReco
         co2e_grams=known_sum([stage.co2e_grams for stage in stages.values()]) if known else None,
         cost=known_sum([stage.cost for stage in stages.values()]) if known else None,
         currency=currency,
+        lower_bound=incomplete or len(known) < len(devices),
     )

@@ -25,6 +25,9 @@ class _Owner(msgspec.Struct):
     run: _OwnerRun
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: of bytes that are no JSON of the wanted form, or nested too deeply."""
+
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
 _HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owner), msgspec.json.Decoder(RunRecord)
 
@@ -67,7 +70,7 @@ def run_id(data: bytes) -> str | None:
     """Return the id of the run whose record a file holds, be it of any version; None where it holds none."""
     try:
         found = _OWNER.decode(data).run.id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     return found if found.isalnum() else None
 
@@ -85,7 +88,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
     """
     try:
         version = _HEAD.decode(data).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         msg = f"{name} is not a run record: it is damaged, or was written by another program."
         raise RecordError(msg) from None
     if version != SCHEMA_VERSION:
@@ -93,7 +96,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         raise VersionError(msg)
     try:
         record = _RECORD.decode(data)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         msg = f"{name} is not a complete run record: {error}."
         raise RecordError(msg) from None
     figures = [(record.total.joules, record.total.seconds)]

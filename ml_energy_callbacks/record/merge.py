@@ -45,7 +45,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
     stages = dict(earlier.stages)
     for name, stage in later.stages.items():
         stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
-    total = total_record(stages, all_devices, later.total.currency)
+    total = total_record(stages, all_devices, later.total.currency, incomplete=earlier.lower_bound or later.lower_bound)
     warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
     if earlier.total.currency != total.currency and earlier.total.cost is not None:
         total.cost = None
@@ -252,7 +252,12 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         devices=devices,
         stages=stages,
         epochs=_merge_epochs(records),
-        total=total_record(stages, devices, first.total.currency),
+        total=total_record(
+            stages,
+            devices,
+            first.total.currency,
+            incomplete=bool(missing) or any(record.lower_bound for record in records),
+        ),
         carbon=carbon,
         warnings=list(dict.fromkeys(warning for record in records for warning in record.warnings)),
         whole_machine=_add_besides([device for record in counted for device in record.whole_machine]),

@@ -127,9 +127,11 @@ class RunFile:
                 work()
             else:
                 within(self._answer_s, in_background(work))
+        except ConfigurationError:
+            raise
         except LateError:
             reason = f"it did not answer within {self._answer_s:g} s"
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the file system, or anything unforeseen
             reason = in_one_line(error)
         else:
             return
@@ -230,12 +232,11 @@ class RunFile:
         self.write()
         writing = self._writing
         if writing is not None:
-            try:
-                within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
-            except LateError:
-                self._keep_in_background()
-            except RuntimeError:  # no thread could start: what could be done was done
-                pass
+            with contextlib.suppress(Exception):  # no thread could start, or anything unforeseen: what could be done was done
+                try:
+                    within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
+                except LateError:
+                    self._keep_in_background()
         return not self._away
 
     def _write_all(self) -> None:

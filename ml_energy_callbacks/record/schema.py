@@ -228,7 +228,11 @@ class EpochRecord(msgspec.Struct, kw_only=True):
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
-    """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is."""
+    """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is.
+
+    ``lower_bound`` is true where energy of the run is missing from the sums: that of a device that was never read, or of a
+    process that reported no data.
+    """
 
     joules: Amount | None
     kwh: Amount | None
@@ -239,6 +243,7 @@ class TotalRecord(msgspec.Struct, kw_only=True):
     cost: Amount | None
     currency: str
     scope: Literal["machine"] = "machine"
+    lower_bound: bool = False
 
 
 class IntervalRecord(msgspec.Struct, kw_only=True):
@@ -452,6 +457,12 @@ class RunRecord(msgspec.Struct, kw_only=True):
     ranks: list[RankRecord] = []
     nodes: list[NodeRecord] = []
     part: Part | None = None
+
+    @property
+    def lower_bound(self) -> bool:
+        """Whether the total is a lower bound; records of earlier releases show it only by their devices and processes."""
+        lacking = any(device.joules is None for device in self.devices)
+        return self.total.lower_bound or bool(self.run.missing_ranks) or lacking
 
 
 def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:

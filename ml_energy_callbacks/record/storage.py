@@ -1,6 +1,8 @@
 """Local files, and remote ones through the optional extra fsspec; each is written completely or not at all."""
 
+import errno
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -108,9 +110,12 @@ class LocalFile:
         """Return its content.
 
         Raises:
-            OSError: It does not exist, or cannot be read.
+            OSError: It does not exist, or cannot be read, such as a pipe, which may have no end.
         """
-        return self.place.read_bytes()
+        with open(self.place, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file", str(self.place))
+            return file.read()
 
     def write(self, data: bytes, *, sync: bool = True) -> None:
         """Write it so that a crash at any instant leaves the previous content or this one whole.
@@ -282,6 +287,11 @@ def open_file_or_within(place: Place, name: str) -> File:
     with _os_errors():
         is_folder = file.place.is_dir() if isinstance(file, LocalFile) else file.system.isdir(file.path)
     return open_file(below(place, name)) if is_folder else file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for somebody who writes into it, as one does at a named pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _partial(name: str) -> str:

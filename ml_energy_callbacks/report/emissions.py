@@ -21,7 +21,8 @@ _KILOMETRE = 1000.0
 def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     """Return the lower and upper bound of the run's emissions in g CO2e, from the uncertainty of energy and intensity.
 
-    If no location was set, the range covers the intensities of nine countries in ten.
+    If no location was set, the range covers the intensities of nine countries in ten. Energy that is missing from the record is
+    not in it.
     """
     total, carbon = record.total, record.carbon
     if total.co2e_grams is None:
@@ -49,7 +50,10 @@ def emission_lines(record: RunRecord) -> Iterator[str]:
         if record.carbon.assumed
         else "uncertainty of energy and intensity"
     )
-    yield f"Emissions are between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({reasons})."
+    if record.lower_bound:
+        yield f"Emissions are at least {quantity(limits[0], 'g CO2e')} ({reasons}); energy of the run is missing."
+    else:
+        yield f"Emissions are between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({reasons})."
     metres = record.total.co2e_grams / _GRAMS_PER_KM * _KILOMETRE
     distance = quantity(metres, "m") if metres < _KILOMETRE else quantity(metres / _KILOMETRE, "km")
     hours = record.total.joules / JOULES_PER_WH / _LAMP_WATTS

@@ -89,12 +89,13 @@ def model_card(record: RunRecord) -> str:
     if total.co2e_grams is None:
         msg = "The emissions of the run are unknown, but a model card requires them."
         raise RecordError(msg)
+    least = "at least " if record.lower_bound else ""
     how = "measured" if total.provenance == "measured" else "estimated"
     interval = "" if total.relative_uncertainty is None else f" (±{total.relative_uncertainty:.0%})"
     ended = {"failed": "; the run failed", "running": "; the run is still running or was killed"}.get(record.run.status, "")
     pue = "" if carbon.pue == 1 else f", PUE {carbon.pue:g}"
     source = (
-        f"ml-energy-callbacks {version('ml-energy-callbacks')}: {total.kwh:.4g} kWh {how}{interval}, "
+        f"ml-energy-callbacks {version('ml-energy-callbacks')}: {least}{total.kwh:.4g} kWh {how}{interval}, "
         f"{carbon.intensity_g_per_kwh:.4g} g CO2e/kWh ({_origin(carbon)}){pue}{ended}"
     )
     lines = {
@@ -152,7 +153,7 @@ class Statement(msgspec.Struct, kw_only=True):
             shares of all stages add up to that of the run.
         sci_g_per_unit: The score.
         sci_g_per_1000_units: The same for 1000 units.
-        boundary: The devices and hosts that are included, and a note if embodied emissions are not.
+        boundary: The devices and hosts that are included, and a note if energy is missing or embodied emissions are not.
         intensity_source: Who publishes I, and a note if it is that of a different location.
         intensity_assumed: Whether I is the world average for the run or a part of it, because no location was set.
         intensity_fallback_share: Share of the run's operational emissions that uses a fallback intensity, because the
@@ -186,6 +187,8 @@ def sci_json(record: RunRecord) -> str:
     statements = []
     carbon = record.carbon
     boundary = f"{_names(record.devices)} of {', '.join(record.run.hostnames)}"
+    if record.lower_bound:
+        boundary += "; the energy of a device or a process of the run is missing"
     if carbon.embodied_grams is None:
         boundary += "; embodied emissions are unknown and not included"
     in_stages = sum(stage.seconds for name, stage in record.stages.items() if name != "other" or stage.samples)

@@ -169,7 +169,7 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     currency = prediction.total.currency if {run.total.currency for run in runs} == {prediction.total.currency} else None
     trained = _sum_of_training(runs, currency)
     inferred = _scale_to_inference(stage, per_sample, predictions, currency)
-    lower_bound = any(run.total.joules is None or _has_other_records(run, training) for run in runs)
+    lower_bound = any(run.total.joules is None or run.lower_bound or _has_other_records(run, training) for run in runs)
     even = _break_even(trained, per_sample, stage.relative_uncertainty, per_day, lower_bound=lower_bound)
     return Lifecycle(
         runs=len(runs),
@@ -346,3 +346,5 @@ def _notes_on_run(run: RunRecord, training: Sequence[RunRecord]) -> Iterator[str
         yield f"Run {name} has {times} records; it is counted once."
     if run.total.joules is None:
         yield f"The energy of run {name} is unknown: training, its share and the break-even are lower bounds."
+    elif run.lower_bound:
+        yield f"Energy of run {name} is missing from its record: training, its share and the break-even are lower bounds."

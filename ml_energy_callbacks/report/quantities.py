@@ -20,6 +20,11 @@ def quantity(value: float | None, unit: str = "") -> str:
     return f"{digits} {unit}".rstrip()
 
 
+def at_least(text: str, *, lower_bound: bool) -> str:
+    """Return a quantity, marked with ``≥`` if it is known and a lower bound."""
+    return f"≥{text}" if lower_bound and text != UNKNOWN else text
+
+
 def uncertainty(provenance: Provenance | None, relative: float | None) -> str:
     """Return the provenance and the uncertainty of a value, such as ``measured ±10 %``."""
     if provenance is None:

@@ -11,7 +11,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.emissions import emission_lines
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity, uncertainty
 
 _SHOWN_STATUS = {
     "running": "still running or killed",
@@ -44,16 +44,17 @@ def _hint_lines(record: RunRecord) -> Iterator[str]:
 
 def _summary_line(record: RunRecord) -> str:
     total = record.total
-    energy = "unknown energy" if total.joules is None else f"{quantity(total.joules, 'J')}"
+    least = "at least " if record.lower_bound else ""
+    energy = "unknown energy" if total.joules is None else f"{least}{quantity(total.joules, 'J')}"
     if total.joules is not None:
         energy += f" ({quantity(total.joules / JOULES_PER_WH, 'Wh')}, "
         energy += f"{uncertainty(total.provenance, total.relative_uncertainty)})"
     parts = [energy, quantity(total.seconds, "s")]
     if total.co2e_grams is not None:
         assumed = ", world average assumed" if record.carbon.assumed else ""
-        parts.append(f"{quantity(total.co2e_grams, 'g CO2e')}{assumed}")
+        parts.append(f"{least}{quantity(total.co2e_grams, 'g CO2e')}{assumed}")
     if total.cost is not None:
-        parts.append(quantity(total.cost, total.currency))
+        parts.append(f"{least}{quantity(total.cost, total.currency)}")
     costs = [
         f"{name} {quantity(stage.joules_per_sample, 'J/sample')}"
         for name, stage in _stages(record)
@@ -123,11 +124,11 @@ def _stage_table(record: RunRecord) -> Table:
     table.add_row(
         "total",
         quantity(total.seconds),
-        quantity(total.joules),
+        at_least(quantity(total.joules), lower_bound=record.lower_bound),
         _share(total.joules, total.joules),
         *([""] * (3 if idle else 2)),
-        quantity(total.co2e_grams),
-        *((quantity(total.cost),) if money else ()),
+        at_least(quantity(total.co2e_grams), lower_bound=record.lower_bound),
+        *((at_least(quantity(total.cost), lower_bound=record.lower_bound),) if money else ()),
         uncertainty(total.provenance, total.relative_uncertainty),
     )
     return table
@@ -249,6 +250,8 @@ def _latency_notes(record: RunRecord) -> Iterator[str]:
 
 
 def _notes(record: RunRecord) -> Iterator[str]:
+    if record.lower_bound and record.total.joules is not None:
+        yield "≥: lower bound, because the energy of a device or a process of the run is missing."
     yield from _job_notes(record)
     yield from _latency_notes(record)
     yield from _carbon_notes(record.carbon)

@@ -46,10 +46,11 @@ def _make_stepped_sampler(clock: ManualClock) -> type[Sampler]:
     class SteppedSampler(Sampler):
         _work: Sequence[Steps] = ()
 
-        def _begin(self) -> None:
+        def _begin(self) -> Sequence[Source]:
             self._work = [*(self._polling(poller) for poller in self._pollers.values()), self._reviewing()]
             for steps in self._work:
                 clock.run(steps)
+            return ()
 
         def stop(self, end: int) -> Sequence[Source]:
             self._end = end

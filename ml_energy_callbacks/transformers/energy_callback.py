@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
+from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.stack_loop import StackLoop
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
@@ -48,6 +49,7 @@ class _Pass:
 
 
 @documents(CallbackOptions)
+@guard_hooks
 class EnergyCallback(TorchCallback, TrainerCallback):
     """Measure the energy, carbon and cost of ``train`` with its evaluations, ``evaluate`` and ``predict``.
 
@@ -108,6 +110,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         wrap_method(trainer, "evaluate", self._evaluate)
         wrap_method(trainer, "predict", self._predict)
 
+    @guarded
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
         """Start to measure; all processes of a job call this."""
         args = trainer.args
@@ -123,6 +126,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             watched=loop,
         )
 
+    @guarded
     def _finish(self, error: BaseException | None = None) -> None:
         """Stop measuring and write the record."""
         if not self._meter.running:
@@ -130,6 +134,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._meter.stop(*ending(error))
         self._write_summary(tqdm.write)
 
+    @guarded
     def _leave_failed_training(self) -> None:
         """Stop measuring a training that ended by an exception, for which there is no hook."""
         if self._loop is None or self._loop.running():
@@ -191,10 +196,14 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             found = method(*args, **kwargs)
         finally:
             self._meter.enter("other")
-        batches = found[0]
-        ended = ends_data(trainer, batches, args, kwargs)
-        run.sizes = [self._count_samples(batch, run.batch_size, last=ended and batch is batches[-1]) for batch in batches]
+        self._size_batches(run, found[0], args, kwargs)
         return found
+
+    @guarded
+    def _size_batches(self, run: _Pass, batches: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Count the samples of the batches of a step, which were fetched with these arguments."""
+        ended = ends_data(run.trainer, batches, args, kwargs)
+        run.sizes = [self._count_samples(batch, run.batch_size, last=ended and batch is batches[-1]) for batch in batches]
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the start of a step's first batch."""
@@ -279,12 +288,16 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self, trainer: Trainer, method: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Record the start of a batch of an evaluation or a prediction."""
-        run = self._evaluation
-        if run is not None:
-            run.last = at_end_of_data(trainer)
-            run.sizes = [self._count_samples(inputs, run.batch_size, last=run.last)]
+        if self._evaluation is not None:
+            self._size_eval_batch(self._evaluation, inputs)
             self._meter.batch_start()
         return method(model, inputs, *args, **kwargs)
+
+    @guarded
+    def _size_eval_batch(self, run: _Pass, inputs: Any) -> None:
+        """Count the samples of a batch of an evaluation or a prediction."""
+        run.last = at_end_of_data(run.trainer)
+        run.sizes = [self._count_samples(inputs, run.batch_size, last=run.last)]
 
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of the batch; after the last one the loop does not wait for data."""
@@ -306,12 +319,14 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def _end_batch(self, run: _Pass) -> None:
         self._meter.batch_end(run.sizes.pop(0) if run.sizes else None)
 
+    @guarded
     def _log_step(self, trainer: Trainer) -> None:
         """Log the energy of the last steps if a log is due; called after the Trainer's own log of these steps."""
         if self._log_due and self._meter.running:
             self._log_due = False
             _log(trainer, self._close_steps())
 
+    @guarded
     def _log_pass(self, run: _Pass) -> None:
         """Log an epoch, or an evaluation; all processes of a job call this, and none does after an exception."""
         if not self._meter.running:

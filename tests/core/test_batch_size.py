@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
+from ml_energy_callbacks.frameworks.batch_size import first_length, infer_batch_size
 
 
 def array(*shape: int) -> Any:
@@ -32,3 +32,23 @@ def array(*shape: int) -> Any:
 )
 def test_size(batch: Any, expected: int | None, last: bool, size: int | None) -> None:  # noqa: FBT001
     assert infer_batch_size(batch, expected, last=last) == size
+
+
+class Strange:
+    """An array whose attributes raise."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def shape(self) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("nested"), NotImplementedError(), ValueError(), MemoryError(), RecursionError()]
+)
+def test_whatever_a_batch_raises_its_size_is_unknown(error: Exception) -> None:
+    for batch in (Strange(error), [Strange(error)], {"x": Strange(error)}):
+        assert first_length(batch) is None
+        assert infer_batch_size(batch) is None

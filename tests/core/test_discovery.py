@@ -1,5 +1,6 @@
 """What is counted: nothing twice, only what is used, and hardware that other packages bring."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,12 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.backends.discovery import discover
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Device, Source
+from ml_energy_callbacks.fleet.rows import make_row
+from ml_energy_callbacks.readings import Device, Kind, Source
+from ml_energy_callbacks.record.merge import add_records
+from ml_energy_callbacks.report import render, summary
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter, ScriptedPower
 
 PLAIN = Device(
@@ -208,3 +213,63 @@ def test_a_backend_that_found_nothing_keeps_nothing_of_its_callers_alive() -> No
     model, meter = train()
     assert model() is None
     assert str(meter.discovery.unavailable["absent"]) == "There is no such hardware."
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "found", "lacks"),
+    [
+        ("gpu", [], True),
+        ("gpu", [source("nvml:GPU-0001")], False),
+        ("gpu", [source("jetson:VDD_IN", kind="soc", covers=("cpu", "gpu", "dram"))], False),
+        ("gpu", [source("plug:desk", kind="board", covers=("gpu",), whole_machine=True)], True),
+        ("tpu", [source("nvml:GPU-0001")], True),
+        (None, [], False),
+    ],
+    ids=["no device", "GPU", "whole chip", "plug", "other kind", "processor alone"],
+)
+def test_a_loop_on_a_gpu_that_cannot_be_read_says_so(
+    accelerator: Kind | None, found: list[Closing], *, lacks: bool, tmp_path: Path
+) -> None:
+    sources = [source("rapl:package-0", kind="cpu"), *found]
+    meter = EnergyMeter(backends=[ScriptedBackend(sources)], carbon_intensity=1, output_dir=tmp_path, verbose=False)
+    meter.start(LoopDescription(accelerator=accelerator))
+    live = meter.totals()
+    meter.stop()
+    record = load_record(tmp_path)
+    assert any("can be read on this machine: its energy is missing" in warning for warning in record.warnings) == lacks
+    assert record.total.lower_bound == lacks
+    assert live.get("energy/total/lower_bound") == (1.0 if lacks else None)
+    assert ("at least" in summary(record)) == lacks
+    assert make_row(record, "").incomplete == lacks
+    text = io.StringIO()
+    Console(file=text, width=200).print(render(record))
+    assert ("≥" in text.getvalue()) == lacks
+
+
+def test_one_of_two_gpus_that_cannot_be_read_is_named() -> None:
+    devices = [source("nvml:GPU-0001"), source("rapl:package-0", kind="cpu")]
+    meter = EnergyMeter(backends=[ScriptedBackend(devices)], carbon_intensity=1, verbose=False)
+    meter.start(LoopDescription(accelerator="gpu", gpus=["0001", "0002"]))
+    meter.stop()
+    assert any("of which 0002 cannot be read" in warning for warning in meter.record.warnings)
+    assert meter.record.total.lower_bound
+
+
+def test_devices_that_the_user_chose_lack_none() -> None:
+    devices = [source("rapl:package-0", kind="cpu")]
+    meter = EnergyMeter(backends=[ScriptedBackend(devices, name="rapl")], devices=["rapl:*"], carbon_intensity=1, verbose=False)
+    meter.start(LoopDescription(accelerator="gpu"))
+    meter.stop()
+    assert not meter.record.total.lower_bound
+    assert not meter.record.warnings
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_whose_one_part_is_incomplete_is_a_lower_bound(*, first: bool) -> None:
+    records = []
+    for accelerator in ("gpu", None) if first else (None, "gpu"):
+        meter = EnergyMeter(backends=[ScriptedBackend([source("rapl:0", kind="cpu")])], carbon_intensity=1, verbose=False)
+        meter.start(LoopDescription(accelerator=accelerator))
+        meter.stop()
+        records.append(meter.record)
+    assert add_records(*records).total.lower_bound

@@ -1,5 +1,6 @@
 """What goes wrong in mid-run neither stops the loop nor invents energy; the gap is told."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from forked import programs_environment
 from threads import wait_for_the_end_of
 
 from ml_energy_callbacks import EnergyMeter, load_record
@@ -543,3 +545,24 @@ def test_a_device_that_cannot_be_closed_costs_no_record(clock: ManualClock, tmp_
     with stepped(clock, Stuck(PowerCurve(clock, 100), clock, period_s=0.02), output_dir=tmp_path):
         clock.advance(0.2)
     assert load_record(tmp_path).run.status == "completed"
+
+
+def _without_threads(folder: Path, devices: str, framework: str = "none") -> list[str]:
+    """Run a loop in a process that can start no thread; return the warnings in its record."""
+    script = Path(__file__).with_name("threadless.py")
+    environment = {**programs_environment(), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(folder), devices, framework]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    warnings: list[str] = json.loads(ended.stdout.splitlines()[-1])
+    record = load_record(folder)
+    assert (record.run.status, record.total.joules) == ("completed", None)
+    assert record.stages["train"].batches > 0
+    return warnings
+
+
+@pytest.mark.parametrize("devices", ["auto", "cpu-model:0"])
+def test_threads_that_cannot_start_end_no_loop(tmp_path: Path, devices: str) -> None:
+    told = [warning for warning in _without_threads(tmp_path, devices) if "No thread can be started" in warning]
+    assert len(told) == 1
+    assert "ulimit -u" in told[0]

@@ -101,6 +101,26 @@ def test_the_tdp_is_that_of_the_table(name: str, known: str, watts: float) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "uncertainty"),
+    [
+        ("13th Gen Intel(R) Core(TM) i5-1335U", 1.0),  # 55 W in the table, 15 W of base power
+        ("12th Gen Intel(R) Core(TM) i7-1270P", 1.0),
+        ("AMD Ryzen 7 PRO 4750U with Radeon Graphics", 1.0),
+        ("Intel(R) Xeon(R) Platinum 8358P CPU @ 2.60GHz", 0.5),
+        ("AMD EPYC 7502P 32-Core Processor", 0.5),
+        ("12th Gen Intel(R) Core(TM) i7-12700H", 0.5),
+    ],
+)
+def test_a_laptops_tdp_is_known_to_a_factor_of_two(
+    proc: SimulatedProc, clock: ManualClock, name: str, uncertainty: float
+) -> None:
+    proc.processor(name)
+    (source,) = model(proc, clock).open()
+    assert source.device.relative_uncertainty == uncertainty
+    assert ("turbo mode" in (source.device.note or "")) == (uncertainty == 1)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "Intel(R) Xeon(R) CPU @ 2.20GHz",

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, SineCurve, SquareCurve, StepCurve, SteppedMeter
 from ml_energy_callbacks.testing.conformance import BackendConformance, Bench
 from ml_energy_callbacks.testing.powercap import SimulatedPowercap
@@ -341,14 +342,53 @@ def test_one_package_for_root_alone_is_refused_too(tmp_path: Path, tree: Simulat
     """Half of the processors is no measurement of the machine."""
     tree.package(CURVE, number=0)
     tree.package(CURVE, number=1).deny()
-    with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError, match="only by root"):
+    with an_ordinary_user(tmp_path), pytest.raises(BackendUnavailableError) as caught:
         backend(tmp_path).open()
+    assert caught.value.reason == "RAPL's counters of package-1 are readable only by root."
+    assert "udev" in (caught.value.fix or "")
 
 
-def test_memory_for_root_alone_is_left_out(tmp_path: Path, tree: SimulatedPowercap) -> None:
-    tree.part(tree.package(CURVE), "dram", DRAM).deny()
-    with an_ordinary_user(tmp_path):
-        assert [source.device.id for source in backend(tmp_path).open()] == ["rapl:package-0"]
+def _measure_with_closed_memory(folder: Path, closed: Collection[int]) -> RunRecord:
+    """Measure two packages, the memory of some of which root alone may read, beside the model of memory."""
+    tree = SimulatedPowercap(folder / "powercap", monotonic_clock)
+    for number in (0, 1):
+        memory = tree.part(tree.package(CURVE, number=number), "dram", DRAM)
+        if number in closed:
+            memory.deny()
+    if os.geteuid() == 0:
+        for path in tree.files.root.rglob("*"):
+            os.chown(path, 65534, -1)  # the simulation goes on to write
+    backends = [backend(folder), MemoryModelBackend()]
+    meter = EnergyMeter(backends=backends, carbon_intensity=1, verbose=False)
+    with an_ordinary_user(folder), tree.files.live(), meter:
+        pass
+    return meter.record
+
+
+def test_one_memory_for_root_alone_is_named_and_missing(tmp_path: Path) -> None:
+    record = _measure_with_closed_memory(tmp_path, {1})
+    assert [device.id for device in record.devices] == ["rapl:package-0", "rapl:package-0-dram", "rapl:package-1"]
+    (warning,) = record.warnings
+    assert warning.startswith("RAPL's counters of package-1-dram are readable only by root: their energy is not included.")
+    assert "udev" in warning
+
+
+def test_all_memory_for_root_alone_is_named_and_modelled(tmp_path: Path) -> None:
+    record = _measure_with_closed_memory(tmp_path, {0, 1})
+    assert [device.id for device in record.devices] == ["rapl:package-0", "rapl:package-1", "memory-model:0"]
+    (warning,) = record.warnings
+    assert warning.startswith(
+        "RAPL's counters of package-0-dram, package-1-dram are readable only by root: the energy of the memory is not measured."
+    )
+
+
+def test_a_memory_that_tells_nothing_is_named(tmp_path: Path, tree: SimulatedPowercap) -> None:
+    package = tree.package(CURVE)
+    tree.part(package, "dram", DRAM).spoil()
+    (source,) = backend(tmp_path).open()
+    assert source.device.missing is None
+    assert source.device.unread == "RAPL's counters of package-0-dram cannot be read: the energy of the memory is not measured."
+    source.close()
 
 
 def test_what_cannot_be_read_at_the_start_is_left_out(tmp_path: Path, tree: SimulatedPowercap) -> None:

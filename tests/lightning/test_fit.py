@@ -211,6 +211,49 @@ def test_a_batch_of_unknown_size_is_said_and_gives_none(tmp_path: Path, caplog: 
     assert known.record.stages["train"].samples == 8
 
 
+def _ragged_loader() -> Any:
+    """Return batches of 4 sequences of different lengths, whose ``shape`` raises RuntimeError."""
+
+    def collate(items: list[torch.Tensor]) -> torch.Tensor:
+        return torch.nested.nested_tensor(items)
+
+    sequences: Any = [torch.randn(2 + index % 3, 8) for index in range(12)]
+    return torch.utils.data.DataLoader(sequences, batch_size=4, collate_fn=collate)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(("batch_size_fn", "samples"), [(None, None), (lambda batch: batch.size(0), 12)])
+def test_batches_whose_attributes_raise_train_on(tmp_path: Path, batch_size_fn: Any, samples: int | None) -> None:
+    with pytest.raises(RuntimeError, match="sizes"):
+        _ = next(iter(_ragged_loader())).shape
+    model = module()
+    model.training_step = lambda batch, *_: model.layer(batch.to_padded_tensor(0.0)).mean()
+    model.validation_step = model.training_step
+    energy = EnergyCallback(batch_size_fn=batch_size_fn, verbose=False)
+    trainer(tmp_path, [energy], max_epochs=1).fit(model, _ragged_loader(), _ragged_loader())
+    for stage in ("train", "validate"):
+        assert (energy.record.stages[stage].batches, energy.record.stages[stage].samples) == (3, samples)
+    unknown = any("give EnergyCallback a batch_size_fn" in warning for warning in energy.record.warnings)
+    assert unknown == (samples is None)
+
+
+def test_a_loader_whose_attributes_raise_trains_on(tmp_path: Path) -> None:
+    class Strange(torch.utils.data.DataLoader[Any]):
+        asked = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "batch_size" and Strange.asked:
+                raise RuntimeError(name)
+            return super().__getattribute__(name)
+
+    data = Strange(loader().dataset, batch_size=4)
+    energy = EnergyCallback(verbose=False)
+    t = trainer(tmp_path, [energy], max_epochs=1)
+    Strange.asked = True
+    t.fit(module(), data)
+    assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (10, 40)
+
+
 @pytest.mark.parametrize(("could", "devices"), [(True, ["scripted:cpu"]), (False, ["scripted:0", "scripted:cpu"])])
 def test_a_training_on_the_processor_leaves_out_gpus_that_torch_could_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, could: bool, devices: list[str]
@@ -222,6 +265,20 @@ def test_a_training_on_the_processor_leaves_out_gpus_that_torch_could_use(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: could)
     run.fit(module(), loader())
     assert [device.id for device in energy.record.devices] == devices
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_training_on_a_gpu_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in WSL2: the trainer computes on CUDA, and nothing reports the GPU's energy."""
+    counter = ScriptedCounter(PowerCurve(monotonic_clock, 50.0), monotonic_clock)
+    counter.device = replace(counter.device, id="scripted:cpu", kind="cpu")
+    energy = EnergyCallback(backends=[ScriptedBackend([counter])], verbose=False)
+    t, m = trainer(tmp_path, [energy]), module()
+    monkeypatch.setattr(type(t.strategy), "root_device", property(lambda _: torch.device("cuda", 0)))
+    energy.setup(t, m, "fit")
+    energy.teardown(t, m, "fit")
+    assert any("runs on a GPU, but no GPU can be read" in warning for warning in energy.record.warnings)
+    assert energy.record.total.lower_bound
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")

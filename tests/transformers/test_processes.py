@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from forked import Warm
 from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start, start_ranks, truth, wait
+from trainer_models import trainer
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.fleet import merge_jobs
-from ml_energy_callbacks.frameworks.torch import used_gpus
+from ml_energy_callbacks.frameworks.torch import accelerator_of, used_gpus
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
+from ml_energy_callbacks.transformers import EnergyCallback
 from ml_energy_callbacks.transformers.energy_callback import _gpu_numbers, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -77,6 +81,38 @@ def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
     assert load_record(tmp_path / "energy.rank1.json").run.reason == "ValueError: no more"
     check_truth(record, truth(record))
     assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_training_on_a_gpu_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in WSL2: the Trainer computes on CUDA, and nothing reports the GPU's energy."""
+    energy = EnergyCallback(devices="auto", backends=[MemoryModelBackend()], verbose=False)
+    t = trainer(tmp_path, [energy])
+    monkeypatch.setattr(type(t.args), "device", property(lambda _: torch.device("cuda", 0)))
+    energy._start(t)
+    energy.meter.stop()
+    assert any("runs on a GPU, but no GPU can be read" in warning for warning in energy.record.warnings)
+    assert energy.record.total.lower_bound
+
+
+@pytest.mark.parametrize(
+    ("device", "job", "properties", "kind"),
+    [
+        ("cuda:0", None, SimpleNamespace(is_integrated=0), "gpu"),
+        ("cuda:0", None, SimpleNamespace(is_integrated=1), None),  # the processor's figure may include it
+        ("cuda:0", None, SimpleNamespace(), "gpu"),  # an older torch
+        ("mps", None, None, "gpu"),
+        ("cpu", None, None, None),
+        ("xla:0", "TPU", None, "tpu"),
+        ("xla:0", "CPU", None, None),
+    ],
+)
+def test_the_kind_of_a_device_is_that_of_its_hardware(
+    monkeypatch: pytest.MonkeyPatch, device: str, job: str | None, properties: Any, kind: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setenv("PJRT_DEVICE", job or "")
+    assert accelerator_of(torch.device(device)) == kind
 
 
 @pytest.mark.parametrize(
