@@ -1,6 +1,9 @@
 """The callback in real trainers of both packages."""
 
 import importlib
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import programs_environment
 from lightning_models import PACKAGES, loader, module, trainer
 
 from ml_energy_callbacks import load_record
@@ -320,3 +324,14 @@ def test_a_subclass_of_the_trainer_is_measured(tmp_path: Path, package: str) -> 
     t.fit(module(package), loader())
     assert energy.record.run.framework.startswith(f"{package} 2.")
     assert energy.record.run.status == "completed"
+
+
+def test_threads_that_cannot_start_end_no_training(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "core" / "threadless.py"
+    environment = programs_environment(OMP_NUM_THREADS="1", ML_ENERGY_FRAMEWORK="lightning")
+    command = [sys.executable, str(script), str(tmp_path), "auto", "lightning"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    told = [warning for warning in json.loads(ended.stdout.splitlines()[-1]) if "No thread can be started" in warning]
+    assert len(told) == 1
+    assert load_record(tmp_path).run.status == "completed"
