@@ -8,6 +8,7 @@ from ml_energy_callbacks.testing.curves import refreshed
 
 IDLE_WATTS = 0.1  # a counter that does not change counts as frozen
 _PERIOD_S = 0.02
+_HELD_S = 0.3
 _LONGEST_S = 60
 
 
@@ -60,8 +61,8 @@ class PulseCounter(ScriptedCounter):
         return joules
 
     def wait_for_a_reading(self) -> None:
-        """Wait until the counter has been read after the last pulse."""
-        now = monotonic_clock()
-        while self._read_ns < now:
-            assert monotonic_clock() < now + _LONGEST_S * NS_PER_S
+        """Wait until a reading after the last pulse is in the ledger, before which it may be held back for a while."""
+        until = monotonic_clock() + round(_HELD_S * NS_PER_S)
+        while self._read_ns < until:
+            assert monotonic_clock() < until + _LONGEST_S * NS_PER_S
             time.sleep(0.001)

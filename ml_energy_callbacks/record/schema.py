@@ -30,7 +30,7 @@ Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=_MOST)]
 """A quantity that is never negative; a record with another is refused when it is read, as it would spoil every sum."""
 
 Signed = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
-"""A difference of quantities."""
+"""A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
 """A number of things."""
@@ -148,7 +148,7 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         reason: Why ``joules`` is None; else None.
     """
 
-    joules: Amount | None
+    joules: Signed | None
     seconds: Amount | None
     relative_uncertainty: Amount | None
     reason: str | None = None
@@ -220,10 +220,10 @@ class EpochRecord(msgspec.Struct, kw_only=True):
 
     stage: str
     index: Count
-    joules: Amount | None
+    joules: Signed | None
     seconds: Amount
     samples: Count | None
-    co2e_grams: Amount | None
+    co2e_grams: Signed | None
     epochs: Count = 1
 
 
@@ -391,7 +391,7 @@ class RankRecord(msgspec.Struct, kw_only=True):
     compute_seconds: Amount
     data_wait_seconds: Amount
     barrier_seconds: Amount
-    barrier_joules: Amount | None
+    barrier_joules: Signed | None
 
 
 class NodeRecord(msgspec.Struct, kw_only=True):
@@ -428,7 +428,7 @@ class Part(msgspec.Struct, kw_only=True):
     hostname: str
     uses: list[str]
     barrier_seconds: Amount = 0.0
-    barrier_joules: Amount | None = None
+    barrier_joules: Signed | None = None
     earlier: "RunRecord | None" = None
 
 
