@@ -181,13 +181,13 @@ def installed_release() -> tuple[Path, str] | None:
         return None
     if spec is None or not spec.submodule_search_locations:
         return None
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms, needed only if it is installed
+    from importlib.metadata import PackageNotFoundError, metadata  # noqa: PLC0415 - 20 ms, needed only if it is installed
 
     try:
-        release: str | None = version("codecarbon")
-    except (PackageNotFoundError, KeyError):
+        release = metadata("codecarbon").get("Version")
+    except PackageNotFoundError:
         return None
-    # An interrupted installation has no release: a KeyError from Python 3.12 on, None before.
+    # An interrupted installation has no release.
     return None if release is None else (Path(spec.submodule_search_locations[0]) / "data", release)
 
 

@@ -1,8 +1,14 @@
 """The errors that this package raises."""
 
+from ml_energy_callbacks import safe_text
+
 
 class EnergyError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package; the message is one line of limited length, and shows no password of a URL."""
+
+    def __init__(self, *args: object) -> None:
+        """Make the message safe to show: it may quote what a user, a file or another library said."""
+        super().__init__(*(safe_text.message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigurationError(EnergyError, ValueError):
@@ -21,7 +27,7 @@ class BackendUnavailableError(EnergyError):
     def __init__(self, reason: str, fix: str | None = None, *, present: bool = False) -> None:
         """Store the reason and the fix separately, so that a report can show both."""
         super().__init__(reason if fix is None else f"{reason} {fix}")
-        self.reason = reason
+        self.reason = safe_text.message(reason)
         self.fix = fix
         self.present = present
 

@@ -25,6 +25,7 @@ from ml_energy_callbacks.clock import REAL_TIME, Timing
 from ml_energy_callbacks.deadline import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
+from ml_energy_callbacks.safe_text import describe
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
 """Entry-point group in which other packages register backends: each is called without arguments and returns a backend."""
@@ -86,16 +87,21 @@ class _BrokenBackend:
         raise BackendUnavailableError(self.reason, "Update or remove the package that provides it.", present=True)
 
 
-def check_devices(devices: Literal["auto"] | Sequence[str]) -> None:
+def check_devices(devices: object) -> None:
     """Reject an invalid value of the option ``devices``.
 
     Raises:
         ConfigurationError: It is neither ``"auto"`` nor a list of ids.
     """
-    if devices == "auto":
+    if isinstance(devices, str) and devices == "auto":
         return
-    if isinstance(devices, str) or not devices or not all(isinstance(device, str) for device in devices):
-        msg = f"devices is {devices!r}; give 'auto' or a list of ids or globs such as ['nvml:*', 'rapl:package-0']."
+    if (
+        not isinstance(devices, Collection)
+        or isinstance(devices, str)
+        or not devices
+        or not all(isinstance(device, str) for device in devices)
+    ):
+        msg = f"devices is {describe(devices)}; give 'auto' or a list of ids or globs such as ['nvml:*', 'rapl:package-0']."
         raise ConfigurationError(msg)
 
 

@@ -1,12 +1,22 @@
 """Carbon intensity, in grams of CO2e per kilowatt-hour, and its source."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import get_args
 
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Basis
+from ml_energy_callbacks.safe_text import describe
+
+MOST_G_PER_KWH = 10_000.0
+"""No electricity has more: lignite emits 101 g CO2 per MJ of heat (IPCC 2006), so even a power plant of 20 % efficiency emits
+1,800 g per kWh."""
+INTENSITIES = f"grams of CO2e per kWh, from 0 to {MOST_G_PER_KWH:,.0f}"
+
+
+def is_intensity(g_per_kwh: float) -> bool:
+    """Return whether a number can be the intensity of electricity."""
+    return 0 <= g_per_kwh <= MOST_G_PER_KWH
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,7 @@ class CarbonIntensity:
         relative_uncertainty: Its relative uncertainty for the time of a run; 0 if it is that of the run itself.
 
     Raises:
-        ConfigurationError: The intensity is negative or not a number, or another value has the wrong type.
+        ConfigurationError: The intensity is negative, impossibly large or not a number, or another value has the wrong type.
     """
 
     g_per_kwh: float
@@ -43,19 +53,20 @@ class CarbonIntensity:
     def __post_init__(self) -> None:
         """Reject invalid values, and convert numbers of other libraries to plain numbers."""
         value = plain_number(self.g_per_kwh)
-        if not (isfinite(value) and value >= 0):
-            msg = f"carbon_intensity is {self.g_per_kwh!r}; give grams of CO2e per kWh, 0 or more."
+        if not is_intensity(value):
+            msg = f"carbon_intensity is {describe(self.g_per_kwh)}; give {INTENSITIES}."
             raise ConfigurationError(msg)
         object.__setattr__(self, "g_per_kwh", value)
         try:
             object.__setattr__(self, "data_year", None if self.data_year is None else int(self.data_year))
-        except (TypeError, ValueError):
-            msg = f"carbon_intensity has data_year={self.data_year!r}; give a year, or None."
+        except (TypeError, ValueError, OverflowError):
+            msg = f"carbon_intensity has data_year={describe(self.data_year)}; give a year, or None."
             raise ConfigurationError(msg) from None
         texts: list[object] = [self.source, self.location or "", self.note or ""]
         if not all(isinstance(text, str) for text in texts) or self.basis not in get_args(Basis):
             msg = (
-                f"carbon_intensity has source={self.source!r}, location={self.location!r} and basis={self.basis!r}; give "
+                f"carbon_intensity has source={describe(self.source)}, location={describe(self.location)} and "
+                f"basis={describe(self.basis)}; give "
                 f"texts, and one of {', '.join(get_args(Basis))}."
             )
             raise ConfigurationError(msg)

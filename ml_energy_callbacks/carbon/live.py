@@ -1,16 +1,18 @@
 """Present carbon intensity from services on the network, queried in the background without blocking the run."""
 
 import contextlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, Self
 
-from ml_energy_callbacks.carbon.intensity import CarbonIntensity
+from ml_energy_callbacks.carbon.intensity import CarbonIntensity, is_intensity
 from ml_energy_callbacks.carbon.places import country_of, find_place, world
 from ml_energy_callbacks.carbon.provider import Quote
 from ml_energy_callbacks.carbon.series import IntensitySeries
@@ -25,7 +27,9 @@ TOKEN_VARIABLE = "ELECTRICITY_MAPS_TOKEN"  # noqa: S105 - a name, not a token
 _ELECTRICITY_MAPS = "https://api.electricitymaps.com/v3"
 _NESO = "https://api.carbonintensity.org.uk"
 _ANSWER_S = 10.0
-"""Time limit of an answer; the run continues meanwhile."""
+"""Time limit of an answer, from the connection to the last byte; the run continues meanwhile."""
+_LARGEST_ANSWER = 4 * 1024 * 1024
+"""In bytes; a forecast of days has some ten thousand."""
 _LEAST_PERIOD = timedelta(minutes=5)
 """Least time between two queries of a service, even if its last answer has expired."""
 _CHECK_AGAIN = timedelta(seconds=1)
@@ -39,6 +43,28 @@ _LONGEST_RETRY = timedelta(hours=1)
 
 class ServiceError(Exception):
     """A service returned no intensity; the message gives the reason, and contains no secret."""
+
+
+class _Token:
+    """A secret: it is copied with its owner, but never pickled, so that no checkpoint and no file of parameters has it."""
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
 
 
 class LiveIntensity(ABC):
@@ -142,7 +168,8 @@ class ElectricityMaps(LiveIntensity):
 
         Args:
             zone: Its name at https://app.electricitymaps.com.
-            token: Token of the service; None for the environment variable ``ELECTRICITY_MAPS_TOKEN``.
+            token: Token of the service; None for the environment variable ``ELECTRICITY_MAPS_TOKEN``. It is not pickled: what
+                is unpickled, as in another process, takes it from the environment.
             location: Place whose figure is the fallback; None for the country of the zone.
             url: URL of the service.
 
@@ -150,17 +177,25 @@ class ElectricityMaps(LiveIntensity):
             ConfigurationError: There is no token, or one with characters that cannot be sent.
             LocationError: The place is unknown.
         """
-        self._token, self._check = _find_token(token, f"zone {zone}")
+        self._token = _Token(token or "")
         self._zone = zone
+        self._find_token()
         self._url = url
         super().__init__(find_place(location or zone.partition("-")[0]))
 
     def query_service(self, when: datetime) -> Quote:
         """Query the latest hour."""
         url = f"{self._url}/carbon-intensity/latest"
-        found = _get_json(self.source, url, {"zone": self._zone}, {"auth-token": self._token}, self._check, self.answer_s)
+        try:
+            token, check = self._find_token()
+        except ConfigurationError as error:  # where this was unpickled, the environment has none
+            raise ServiceError(str(error)) from None
+        found = _get_json(self.source, url, {"zone": self._zone}, {"auth-token": token}, check, self.answer_s)
         value = _check_intensity(self.source, found.get("carbonIntensity"))
         return Quote(CarbonIntensity(value, self._zone, self.source, when.year, basis="lifecycle"), when + self._period)
+
+    def _find_token(self) -> tuple[str, str]:
+        return _find_token(str(self._token), f"zone {self._zone}")
 
 
 class NationalGrid(LiveIntensity):
@@ -309,28 +344,31 @@ def _get_json(
     Raises:
         ServiceError: There is none; the message contains neither the query nor a header.
     """
-    import requests  # noqa: PLC0415 - 50 ms, needed only for queries
+    from ml_energy_callbacks.bounded_http import Site, TooLargeError  # noqa: PLC0415 - 50 ms, needed only for queries
 
     try:
-        answer = requests.get(url, params=query, headers=headers, timeout=answer_s, allow_redirects=False)
-    except requests.Timeout:
+        status, body = Site(url, seconds=answer_s, size=_LARGEST_ANSWER).get("", query, headers)
+    except TimeoutError:
         msg = f"{source} did not answer within {answer_s:g} s."
         raise ServiceError(msg) from None
-    except requests.RequestException:
+    except TooLargeError as error:
+        msg = f"{source} answered in an unknown format: {error}."
+        raise ServiceError(msg) from None
+    except (OSError, HTTPException):
         msg = f"{source} cannot be reached."
         raise ServiceError(msg) from None
-    if answer.status_code in {401, 403} and check is not None:
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and check is not None:
         msg = f"{source} rejects the token: check {check}."
         raise ServiceError(msg)
-    if answer.status_code != requests.codes.ok:
-        msg = f"{source} answered with status {answer.status_code}."
+    if status != HTTPStatus.OK:
+        msg = f"{source} answered with status {status}."
         raise ServiceError(msg)
     with _check_format(source):
-        return {**answer.json()}
+        return {**json.loads(body)}
 
 
 def _check_intensity(source: str, value: Any) -> float:  # noqa: ANN401 - from the service's answer
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_intensity(value):
         msg = f"{source} returned no intensity."
         raise ServiceError(msg)
     return float(value)

@@ -32,6 +32,7 @@ from ml_energy_callbacks.codecarbon_data import (
 )
 from ml_energy_callbacks.exceptions import LocationError
 from ml_energy_callbacks.metrics import Basis
+from ml_energy_callbacks.safe_text import describe
 
 GRAMS_PER_POUND = 453.59237
 """Exact, by the international yard and pound agreement of 1959."""
@@ -101,20 +102,21 @@ def find_place(location: str, country: str | None = None) -> CarbonIntensity:
     Raises:
         LocationError: No place matches, or several do; the message lists the closest or all of them.
     """
-    name = str(location)  # YAML parses an unquoted NO, Norway, as False
+    given: object = location
+    name = given if isinstance(given, str) else describe(given)  # YAML parses an unquoted NO, Norway, as False
     wanted = _normalize(name)
     codes = _codes_by_name().get(wanted) or _find_country(name)
     codes = [code for code in codes if country_of(code) == country] or codes
     if len(codes) == 1:
         return _places()[codes[0]].intensity
     if codes:
-        msg = f"{location!r} may be {' or '.join(f'{_places()[code].name} ({code})' for code in codes)}; give the code."
+        msg = f"{describe(location)} may be {' or '.join(f'{_places()[code].name} ({code})' for code in codes)}; give the code."
         raise LocationError(msg)
     near = difflib.get_close_matches(wanted, list(_codes_by_name()), n=3)
     names = dict.fromkeys(f"{_places()[code].name} ({code})" for each in near for code in _codes_by_name()[each])
     hint = f"; similar: {', '.join(names)}" if names else ""
     msg = (
-        f"The location {location!r} is unknown{hint}. Give a country ('FRA'), a state or province ('US-VA', 'CA-QC'), "
+        f"The location {describe(location)} is unknown{hint}. Give a country ('FRA'), a state or province ('US-VA', 'CA-QC'), "
         "a cloud region ('aws:eu-west-3'), or carbon_intensity=<g per kWh>."
     )
     raise LocationError(msg)
@@ -131,7 +133,7 @@ def _find_country(location: str) -> list[str]:
     if code is None:
         return []
     if code not in _places():
-        msg = f"The carbon intensity of {location!r} is unknown; give carbon_intensity=<g per kWh>."
+        msg = f"The carbon intensity of {describe(location)} is unknown; give carbon_intensity=<g per kWh>."
         raise LocationError(msg)
     return [code]
 

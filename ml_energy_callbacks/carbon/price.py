@@ -5,11 +5,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
-from math import ceil, floor, isfinite
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.safe_text import describe
+
+_MOST_PER_KWH = 1e9
+"""In any currency."""
 
 
 class Price(NamedTuple):
@@ -107,28 +111,29 @@ def _parse_time(text: str) -> time:
     try:
         begins = time.fromisoformat(text)
     except (TypeError, ValueError):
-        msg = f"electricity_price has the time {text!r}; write it as '06:00'."
+        msg = f"electricity_price has the time {describe(text)}; write it as '06:00'."
         raise ConfigurationError(msg) from None
     if begins.tzinfo is not None:
-        msg = f"electricity_price has the time {text!r} with an offset; give times of this machine's clock, such as '06:00'."
+        shown = describe(text)
+        msg = f"electricity_price has the time {shown} with an offset; give times of this machine's clock, such as '06:00'."
         raise ConfigurationError(msg)
     return begins
 
 
 def _parse_price(price: Any) -> float:  # noqa: ANN401 - given by the user
     value = plain_number(price)
-    if not (isfinite(value) and value >= 0):
-        msg = f"electricity_price is {price!r}; give the price of a kWh as a number of 0 or more, or leave it out."
+    if not 0 <= value <= _MOST_PER_KWH:
+        msg = f"electricity_price is {describe(price)}; give the price of a kWh as a number of 0 or more, or leave it out."
         raise ConfigurationError(msg)
     return value
 
 
-def check_currency(currency: str) -> None:
+def check_currency(currency: object) -> None:
     """Reject an invalid currency code.
 
     Raises:
         ConfigurationError: It does not have the form of an ISO 4217 code.
     """
-    if not re.fullmatch("[A-Za-z]{3}", str(currency)):
-        msg = f"currency is {currency!r}; give a three-letter code such as 'EUR'."
+    if not (isinstance(currency, str) and re.fullmatch("[A-Za-z]{3}", currency)):
+        msg = f"currency is {describe(currency)}; give a three-letter code such as 'EUR'."
         raise ConfigurationError(msg)

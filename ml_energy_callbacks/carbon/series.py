@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ml_energy_callbacks.carbon.intensity import CarbonIntensity
+from ml_energy_callbacks.carbon.intensity import INTENSITIES, CarbonIntensity, is_intensity
 from ml_energy_callbacks.carbon.provider import Quote
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.safe_text import describe
 
 TIME, INTENSITY = "time", "g_per_kwh"
 
@@ -40,10 +40,10 @@ class IntensitySeries:
         """Reject an invalid series.
 
         Raises:
-            ConfigurationError: It is empty, its times do not rise or have no offset, or a value is negative or not finite.
+            ConfigurationError: It is empty, its times do not rise or have no offset, or a value is no possible intensity.
         """
-        if any(time.tzinfo is None for time in self.times) or not all(isfinite(v) and v >= 0 for v in self.values):
-            msg = f"The series of {self.source} is invalid; give times with an offset from UTC, and numbers of 0 or more."
+        if any(time.tzinfo is None for time in self.times) or not all(map(is_intensity, self.values)):
+            msg = f"The series of {self.source} is invalid; give times with an offset from UTC, and {INTENSITIES}."
             raise ConfigurationError(msg)
         object.__setattr__(self, "times", [time.astimezone(UTC) for time in self.times])
         if not self.times or len(self.times) != len(self.values) or any(b <= a for a, b in pairwise(self.times)):
@@ -108,7 +108,7 @@ def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
     """Return the rows of a file, after checking that it has both columns."""
     try:
         rows, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         msg = f"The series of carbon intensities {path} cannot be read: {reason}"
         raise ConfigurationError(msg) from None
@@ -154,7 +154,7 @@ def _parse_value(text: Any, where: str) -> float:  # noqa: ANN401 - from the fil
         value = float(text)
     except (TypeError, ValueError):
         value = float("nan")
-    if not (isfinite(value) and value >= 0):
-        msg = f"{where}: {text!r} is not an intensity; give grams of CO2e per kWh, 0 or more."
+    if not is_intensity(value):
+        msg = f"{where}: {describe(text)} is not an intensity; give {INTENSITIES}."
         raise ConfigurationError(msg)
     return value

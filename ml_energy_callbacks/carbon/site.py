@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
+from ml_energy_callbacks.safe_text import describe
 
 _SECONDS_PER_YEAR = 365.25 * 86400
+_SHORTEST_YEARS = 1 / 8766
+"""An hour."""
+_MOST = 1e12
+"""Beyond that, the data centre of the whole world is no example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,24 @@ class Site:
         if (self.embodied_kg is None) != (self.lifetime_years is None):
             msg = "embodied_kg requires lifetime_years and vice versa; give kg CO2e of the machine and its years of use."
             raise ConfigurationError(msg)
-        self._check_value("pue", lambda pue: pue >= 1, "give the data centre's energy divided by its IT energy, 1.0 or more.")
-        self._check_value("lifetime_years", lambda years: years > 0, "give the years for which the machine is used, above 0.")
+        self._check_value(
+            "pue", lambda pue: 1 <= pue <= _MOST, "give the data centre's energy divided by its IT energy, 1.0 or more."
+        )
+        self._check_value(
+            "lifetime_years",
+            lambda years: _SHORTEST_YEARS <= years <= _MOST,
+            "give the years for which the machine is used, above 0.",
+        )
         for name, unit in (("wue", "litres per kWh"), ("embodied_kg", "kg CO2e"), ("offset_grams", "g CO2e")):
-            self._check_value(name, lambda amount: amount >= 0, f"give {unit}, 0 or more, or leave it out.")
+            self._check_value(name, lambda amount: 0 <= amount <= _MOST, f"give {unit}, 0 or more, or leave it out.")
 
     def _check_value(self, name: str, possible: Callable[[float], bool], advice: str) -> None:
         given = getattr(self, name)
         if given is None and name != "pue":
             return
         value = plain_number(given)
-        if not (isfinite(value) and possible(value)):
-            msg = f"{name} is {given!r}; {advice}"
+        if not possible(value):
+            msg = f"{name} is {describe(given)}; {advice}"
             raise ConfigurationError(msg)
         object.__setattr__(self, name, value)
 

@@ -89,10 +89,15 @@ def export(
     form: Annotated[Format, typer.Option("--format", help="Format to write.")],
 ) -> None:
     """Write a run in another program's format: codecarbon's CSV, the metadata of a model card, or an SCI statement."""
+    from ml_energy_callbacks.cli.output import print_json
     from ml_energy_callbacks.record.load import load_record
     from ml_energy_callbacks.report.export import export as write
 
-    typer.echo(write(load_record(path), form), nl=False)
+    text = write(load_record(path), form)
+    if form is Format.SCI_JSON:
+        print_json(text.rstrip())
+    else:
+        typer.echo(text, nl=False)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ml_energy_callbacks.cli.output import console_for
+from ml_energy_callbacks.cli.output import console_for, print_line
 from ml_energy_callbacks.demo import Framework, run_demo
 from ml_energy_callbacks.report import render
 
@@ -10,7 +10,6 @@ from ml_energy_callbacks.report import render
 def demonstrate(framework: Framework, *, epochs: int, logdir: Path) -> None:
     """Train, and print the energy used and where to find the record and the panels."""
     outcome = run_demo(framework, epochs=epochs, logdir=logdir)
-    console = console_for()
-    console.print(render(outcome.record))
-    console.print(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}", soft_wrap=True)
-    console.print(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)", soft_wrap=True)
+    console_for().print(render(outcome.record))
+    print_line(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}")
+    print_line(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)")

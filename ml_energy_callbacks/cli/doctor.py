@@ -4,10 +4,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import Literal
 
-import typer
 from rich.live import Live
 
-from ml_energy_callbacks.cli.output import console_for, print_result
+from ml_energy_callbacks.cli.output import console_for, print_json, print_line, print_result
 from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render, render_watts
 from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.utf8 import encode_json
@@ -27,7 +26,10 @@ def watch_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
         readings = live_watts(devices)
         if json or not console.is_terminal:
             for watts in readings:
-                typer.echo(encode_json(watts).decode() if json else _line(watts))
+                if json:
+                    print_json(encode_json(watts).decode())
+                else:
+                    print_line(_line(watts))
         else:
             with Live(console=console, auto_refresh=False) as live:
                 for watts in readings:

@@ -1,6 +1,9 @@
 """Output of the commands on the terminal."""
 
 import contextlib
+import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,8 +13,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.safe_text import json_source, printable
 
 _Result = TypeVar("_Result", bound=msgspec.Struct)
+
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 
 def console_for(*, stderr: bool = False) -> Console:
@@ -19,10 +25,24 @@ def console_for(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
+def print_line(text: str, *, stderr: bool = False) -> None:
+    """Print one line, however long it is."""
+    console_for(stderr=stderr).print(printable(text), soft_wrap=True)
+
+
+def print_json(source: str) -> None:
+    """Print JSON; to an output that has no Unicode, with escapes, which every reader of JSON knows."""
+    try:
+        source.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        source = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], source)
+    typer.echo(json_source(source))
+
+
 def print_result(result: _Result, render: Callable[[_Result], RenderableType], *, json: bool) -> None:
     """Print a result as tables, or as JSON."""
     if json:
-        typer.echo(dump_json(result))
+        print_json(dump_json(result))
     else:
         console_for().print(render(result))
 

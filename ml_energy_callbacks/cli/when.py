@@ -6,10 +6,9 @@ from math import isfinite
 from pathlib import Path
 
 import msgspec
-import typer
 
 from ml_energy_callbacks.carbon import check_currency, forecast, plan, price_table
-from ml_energy_callbacks.cli.output import console_for
+from ml_energy_callbacks.cli.output import console_for, print_json
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.report.plan_table import render_plan
 from ml_energy_callbacks.utf8 import encode_json
@@ -39,7 +38,7 @@ def plan_run(
     found = plan(ahead, prices, kwh=kwh, duration=duration, now=now, within=within)
     if json:
         facts = {"source": ahead.source, "currency": None if prices is None else currency, **msgspec.to_builtins(found)}
-        typer.echo(encode_json(facts).decode())
+        print_json(encode_json(facts).decode())
     else:
         console_for().print(render_plan(found, ahead.source, currency))
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ml_energy_callbacks.doctor.examination import Diagnosis, Examined, Unmeasured
 from ml_energy_callbacks.report import quantity, uncertainty
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 _METHODS = {
     "energy_counter": "counter",
@@ -22,6 +23,7 @@ _SEEN_JITTER_S = 0.001
 
 def render(diagnosis: Diagnosis) -> Group:
     """Return the tables of measured devices and of hardware that is not measured, with notes below them."""
+    diagnosis = in_texts(diagnosis, printable)
     parts: list[RenderableType] = [
         _device_table("Counted in every total", [device for device in diagnosis.devices if not device.whole_machine])
     ]
@@ -95,5 +97,5 @@ def render_watts(watts: Mapping[str, float | None]) -> Table:
     """Return each device's present power as a table."""
     table = _make_table("Present power (Ctrl-C to stop)", "id", "watts")
     for name, value in watts.items():
-        table.add_row(name, quantity(value))
+        table.add_row(printable(name), quantity(value))
     return table

@@ -9,6 +9,7 @@ import msgspec
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet.rows import Row
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
+from ml_energy_callbacks.safe_text import csv_cell, in_texts
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -130,15 +131,27 @@ class RunTable:
         """Create an empty table."""
         self._duckdb = _import_duckdb()
         self._db: Any = self._duckdb.connect()
-        columns = ", ".join(f"{name} {kind}" for name, kind in _ROW_TYPES.items())
-        self._db.execute(f"CREATE TABLE runs ({columns})")
+        self._db.execute("SET enable_progress_bar = false")  # which a slow machine would see in the middle of the output
+        self._rows: list[Row] = []
+        self._create("runs", ())
 
     def add_rows(self, rows: Sequence[Row]) -> None:
-        """Add rows in chunks of JSON, which DuckDB reads faster than values; a single chunk would need much memory."""
+        """Add rows."""
+        self._rows += rows
+        self._insert("runs", rows)
+
+    def _create(self, table: str, rows: Sequence[Row]) -> None:
+        columns = ", ".join(f"{name} {kind}" for name, kind in _ROW_TYPES.items())
+        self._db.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
+        self._insert(table, rows)
+
+    def _insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Insert rows in chunks of JSON, which DuckDB reads faster than values; a single chunk would need much memory."""
         types = msgspec.json.encode([_ROW_TYPES]).decode()
         for start in range(0, len(rows), _AT_ONCE):
             chunk = msgspec.json.encode(rows[start : start + _AT_ONCE]).decode()
-            self._db.execute("INSERT INTO runs SELECT unnest(from_json(?::VARCHAR, ?), recursive := true)", [chunk, types])
+            unnested = "unnest(from_json(?::VARCHAR, ?), recursive := true)"
+            self._db.execute(f"INSERT INTO {table} SELECT {unnested}", [chunk, types])
 
     def group_rows(self, by: Sequence[str]) -> list[Group]:
         """Return groups of runs with common values; without words, one group of all runs.
@@ -169,12 +182,13 @@ class RunTable:
         ]
 
     def write_csv(self, path: Path) -> None:
-        """Write the rows as CSV with a header; unknown values are empty cells.
+        """Write the rows as CSV with a header; unknown values are empty cells, and no text is a formula of a spreadsheet.
 
         Raises:
             ConfigurationError: The file cannot be written.
         """
-        self._write(path, lambda table: table.write_csv(str(path), header=True))
+        self._create("cells", [in_texts(row, csv_cell) for row in self._rows])
+        self._write("cells", path, lambda table: table.write_csv(str(path), header=True))
 
     def write_parquet(self, path: Path) -> None:
         """Write the rows as Parquet.
@@ -182,11 +196,11 @@ class RunTable:
         Raises:
             ConfigurationError: The file cannot be written.
         """
-        self._write(path, lambda table: table.write_parquet(str(path)))
+        self._write("runs", path, lambda table: table.write_parquet(str(path)))
 
-    def _write(self, path: Path, write: Callable[[Any], None]) -> None:
+    def _write(self, table: str, path: Path, write: Callable[[Any], None]) -> None:
         try:
-            write(self._db.table("runs"))
+            write(self._db.table(table))
         except self._duckdb.Error as error:
             msg = f"The runs cannot be written to {path}: {str(error).splitlines()[0]}; use a file that can be written."
             raise ConfigurationError(msg) from None

@@ -43,7 +43,7 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     file: str
     run_id: str
     started_at: str
-    month: str | None
+    month: str
     status: str
     framework: str
     host: str
@@ -76,7 +76,7 @@ def make_row(record: RunRecord, file: str) -> Row:
         file=file,
         run_id=run.id,
         started_at=run.started_at,
-        month=_month(run.started_at),
+        month=datetime.fromisoformat(run.started_at).strftime("%Y-%m"),
         status=run.status,
         framework=run.framework,
         host=", ".join(run.hostnames),
@@ -110,10 +110,3 @@ def _energy_of_samples(stage: StageRecord | None) -> tuple[float | None, int | N
     if stage is None or stage.samples is None or stage.joules_per_sample is None:
         return None, None, None
     return recorded_energy(stage).sampled_joules, stage.samples - stage.compile_samples, stage.relative_uncertainty
-
-
-def _month(started_at: str) -> str | None:
-    try:
-        return datetime.fromisoformat(started_at).strftime("%Y-%m")
-    except ValueError:
-        return None

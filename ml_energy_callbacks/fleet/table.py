@@ -10,12 +10,14 @@ from rich.text import Text
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group
 from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_NAMED = 3
 
 
 def render_fleet(fleet: Fleet) -> RenderableType:
     """Return a table with a row for each group and a total, followed by notes."""
+    fleet = in_texts(fleet, printable)
     total = fleet.total
     by = list(fleet.groups[0].by)
     stages = [stage for stage in ("train", "predict") if getattr(total, f"{stage}_joules_per_sample") is not None]

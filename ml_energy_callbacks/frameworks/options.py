@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.options import MeterOptions, documents
+from ml_energy_callbacks.meter.options import MeterOptions, documents, is_flag
+from ml_energy_callbacks.safe_text import describe
 
 
 @documents(MeterOptions)
@@ -31,12 +33,13 @@ class CallbackOptions(MeterOptions):
             ConfigurationError: An option cannot work; the message says what to do.
         """
         super().__post_init__()
-        if self.log_every_n_steps is not None and self.log_every_n_steps < 0:
-            msg = f"log_every_n_steps is {self.log_every_n_steps}; give a number of steps, 0 for no step logs, or leave it out."
+        steps: object = self.log_every_n_steps
+        if steps is not None and (is_flag(steps) or not isinstance(steps, Integral) or steps < 0):
+            msg = f"log_every_n_steps is {describe(steps)}; give a number of steps, 0 for no step logs, or leave it out."
             raise ConfigurationError(msg)
         given: object = self.batch_size_fn
         if given is not None and not callable(given):
-            msg = f"batch_size_fn is {given!r}; give a function that takes a batch and returns its number of samples."
+            msg = f"batch_size_fn is {describe(given)}; give a function that takes a batch and returns its number of samples."
             raise ConfigurationError(msg)
 
     @property

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from ml_energy_callbacks import safe_text
 from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -203,7 +204,7 @@ class Series:
 
     def record_failure(self, error: Exception) -> None:
         """End the measurement with this exception; earlier blocks are kept."""
-        self.error = f"{type(error).__name__}: {error}".rstrip(": ")
+        self.error = safe_text.message(f"{type(error).__name__}: {error}".rstrip(": "))
         self.too_large = is_out_of_memory(error)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.inference.results import Comparison, Interval, Profile
 from ml_energy_callbacks.report.picture import new_figure, save_figure
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     Raises:
         ConfigurationError: matplotlib is missing, or the file cannot be written.
     """
+    comparison = in_texts(comparison, printable)
     figure = _figure(1)
     axes = figure.subplots()
     for model in comparison.models:
@@ -65,7 +67,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
             marker="o",
             capsize=3,
             markerfacecolor=None if model.pareto else "white",
-            label=model.name,
+            label=model.name.replace("$", r"\$"),  # which begins a formula
         )
     axes.set(xlabel=f"J per sample, {comparison.provenance or 'unknown'}", ylabel="accuracy")
     axes.set_title("filled: Pareto front", fontsize="medium")

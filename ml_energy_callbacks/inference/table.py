@@ -10,6 +10,7 @@ from rich.text import Text
 from ml_energy_callbacks.inference.costs import is_usable
 from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, ModelCost, Profile
 from ml_energy_callbacks.report import quantity, uncertainty
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 _ENERGY = ("J/sample", "±", "above idle", "±", "Wh/1000", "repeats", "")
 _SPEED = ("samples/s", "p50 ms", "p95 ms", "p99 ms")
@@ -19,6 +20,7 @@ _STATES = {"measured": "", "undecided": "undecided", "failed": "failed", "out_of
 
 def render_profile(profile: Profile) -> Group:
     """Return the tables of batch sizes, followed by notes."""
+    profile = in_texts(profile, printable)
     energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
     speed = _table("Throughput and latency of a batch", "batch size", *_SPEED)
     for size in profile.sizes:
@@ -30,6 +32,7 @@ def render_profile(profile: Profile) -> Group:
 
 def render_comparison(comparison: Comparison) -> Group:
     """Return the tables of models, followed by notes."""
+    comparison = in_texts(comparison, printable)
     energy = _table("Energy of a prediction by model", "model", *_ENERGY)
     rest = _table("Accuracy, throughput, latency of a batch and size", "model", "accuracy", *_SPEED, "size MB")
     for model in comparison.models:

@@ -10,7 +10,14 @@ def ending(error: BaseException | None) -> tuple[Status, str | None]:
     if error is None:
         return "completed", None
     status: Status = "failed" if isinstance(error, Exception) else "stopped"
-    return status, f"{type(error).__name__}: {error}".rstrip(": ")
+    return status, f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the class of somebody else: the run has ended, and is recorded all the same
+        return "its message cannot be read"
 
 
 def last_exception() -> BaseException | None:

@@ -5,12 +5,13 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from ml_energy_callbacks.carbon import Intensity, check_currency
+from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.safe_text import describe
 
 FIGURES = "figures"
 """Metadata of the options by which two runs' figures can differ."""
@@ -20,6 +21,7 @@ _Self = TypeVar("_Self")
 _Options = TypeVar("_Options")
 
 _LONGEST_INTERVAL_S = 10.0
+_LONGEST_IDLE_S = 3600.0
 
 _ARGS = re.compile(r"\n\nArgs:\n(?P<args>(?:    .*\n?|\n(?=    ))+)")
 _ARG = re.compile(r"^    (?P<name>\w+): .*(?:\n     .*)*", re.MULTILINE)
@@ -82,25 +84,65 @@ class MeterOptions:
         Raises:
             ConfigurationError: An option cannot work; the message says what to do.
         """
-        if not (isfinite(self.sample_interval) and 0 < self.sample_interval <= _LONGEST_INTERVAL_S):
-            msg = f"sample_interval is {self.sample_interval} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
+        interval = plain_number(self.sample_interval)
+        if not 0 < interval <= _LONGEST_INTERVAL_S:
+            shown = describe(self.sample_interval)
+            msg = f"sample_interval is {shown} s; give seconds above 0 and up to {_LONGEST_INTERVAL_S:g}."
             raise ConfigurationError(msg)
-        if self.scope not in {"machine", "process"}:
-            msg = f"scope is {self.scope!r}; give 'machine' or 'process'."
+        idle = plain_number(self.idle_seconds)
+        if not 0 <= idle <= _LONGEST_IDLE_S:
+            shown = describe(self.idle_seconds)
+            msg = f"idle_seconds is {shown}; give seconds to measure idle power for, such as 3, or 0 for none; at most an hour."
             raise ConfigurationError(msg)
+        for name, plain in (("sample_interval", interval), ("idle_seconds", idle)):
+            object.__setattr__(self, name, plain)  # as floats of Python, once and for all
         check_currency(self.currency)
-        if not (isfinite(self.idle_seconds) and self.idle_seconds >= 0):
-            msg = f"idle_seconds is {self.idle_seconds}; give seconds to measure idle power for, such as 3, or 0 for none."
-            raise ConfigurationError(msg)
-        _check_tags(self.tags)
+        for name, (accepts, advice) in _TYPES.items():
+            value = getattr(self, name)
+            if not accepts(value):
+                msg = f"{name} is {describe(value)}; give {advice}."
+                raise ConfigurationError(msg)
 
 
-def _check_tags(tags: object) -> None:
-    if tags is None:
-        return
-    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
-        msg = f"tags is {tags!r}; give names with texts, such as {{'team': 'vision'}}."
-        raise ConfigurationError(msg)
+def is_flag(value: object) -> bool:
+    """Return whether a value is true or false, including those of numpy."""
+    return type(value).__name__ in {"bool", "bool_"}
+
+
+def _is_scope(value: object) -> bool:
+    return isinstance(value, str) and value in {"machine", "process"}
+
+
+def _is_place(value: object) -> bool:
+    """Return whether a value is a path or a URL; no path has a NUL."""
+    try:
+        path = "" if value is None else os.fspath(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return isinstance(path, str) and "\0" not in path
+
+
+def _are_tags(value: object) -> bool:
+    return value is None or (
+        isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    )
+
+
+def _are_backends(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, Sequence) and all(callable(getattr(backend, "open", None)) for backend in value)
+
+
+_TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "output_dir": (_is_place, "a directory, or a URL such as 's3://bucket/run'"),
+    "verbose": (is_flag, "True or False"),
+    "scope": (_is_scope, "'machine' or 'process'"),
+    "tags": (_are_tags, "names with texts, such as {'team': 'vision'}"),
+    "backends": (_are_backends, "a list of backends, or None for all that are known"),
+}
+"""Which values an option takes, and the advice for others. Devices, place, intensity, price, currency and the data centre's
+numbers are checked where they are read."""
 
 
 def takes(

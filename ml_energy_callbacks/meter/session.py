@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from ml_energy_callbacks import safe_text
 from ml_energy_callbacks.attribution.ledger import Mark
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider, price_table
@@ -29,6 +30,7 @@ from ml_energy_callbacks.meter.idle import measure_idle
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
 from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.points import Point, run_figures
+from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, known_buckets
@@ -105,7 +107,7 @@ class Session:
         self._loop: WatchedLoop | None = None
         self._edges: DeviceEdges | None = None
         self._epochs: list[EpochRecord] = []
-        self._warnings: list[str] = []
+        self._warnings = Warnings()
         self._erred = False
         self._earlier: RunRecord | None = None
         self._run: Run | None = None
@@ -317,7 +319,9 @@ class Session:
             try:
                 if sampler is not None:
                     early = status == "completed" and self._early_end is not None
-                    run.status, run.reason = ("stopped", self._early_end) if early else (status, reason)
+                    run.status, run.reason = (
+                        ("stopped", self._early_end) if early else (status, reason and safe_text.message(reason))
+                    )
                     self._unwritten = True
                     self._stop_measuring(sampler, run)
                     with self._unharmed():
@@ -493,7 +497,7 @@ class Session:
                 list(self.devices.counted.values()),
                 tallies,
                 self._epochs,
-                self._warnings,
+                self._warnings.listed,
                 whole_machine=self.devices.whole_machine,
                 incomplete=self.devices.incomplete,
                 shares=self.devices.shares if self._scope == "process" else None,
@@ -521,12 +525,11 @@ class Session:
         return {run.id for run in runs if run is not None}
 
     def warn(self, message: str) -> None:
-        """Log a warning, and add it to the record; each message once."""
-        if message not in self._warnings:
-            self._warnings.append(message)
-            if self._verbose and self.leads:
-                with contextlib.suppress(Exception):  # a handler of the user's may raise anything
-                    _log.warning(message)
+        """Log a warning, and add it to the record; each message once, and of very many only the first ones."""
+        added = self._warnings.add(message)
+        if added is not None and self._verbose and self.leads:
+            with contextlib.suppress(Exception):  # a handler of the user's may raise anything
+                _log.warning("%s", added)
 
     def warn_of_error(self, error: Exception) -> None:
         """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""

@@ -1,12 +1,15 @@
 """Read and write run records: bytes -> record, record -> bytes."""
 
 import os
+from collections.abc import Sequence
 
 import msgspec
 
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.record.schema import FILE_NAME, SCHEMA_VERSION, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line, open_file_or_within
+from ml_energy_callbacks.record.structure import check_structure
+from ml_energy_callbacks.safe_text import json_source
 from ml_energy_callbacks.utf8 import encode_json
 
 _MOST_WATTS = 1e10
@@ -32,9 +35,9 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owner), msgspec.json.Decoder(RunRecord)
 
 
-def dump_json(facts: msgspec.Struct) -> str:
-    """Return a record, or any other structure of facts, as indented JSON."""
-    return msgspec.json.format(encode_json(facts), indent=1).decode()
+def dump_json(facts: msgspec.Struct | Sequence[msgspec.Struct]) -> str:
+    """Return a record, or any other structures of facts, as indented JSON."""
+    return json_source(msgspec.json.format(encode_json(facts), indent=1).decode())
 
 
 def encode_record(record: RunRecord) -> bytes:
@@ -96,8 +99,9 @@ def decode_record(data: bytes, name: str) -> RunRecord:
         raise VersionError(msg)
     try:
         record = _RECORD.decode(data)
-    except _UNREADABLE as error:
-        msg = f"{name} is not a complete run record: {error}."
+        check_structure(record)
+    except (*_UNREADABLE, ValueError) as error:
+        msg = f"{name} is not a complete run record: {in_one_line(error)}."
         raise RecordError(msg) from None
     figures = [(record.total.joules, record.total.seconds)]
     figures += [(stage.joules, stage.seconds) for stage in record.stages.values()]

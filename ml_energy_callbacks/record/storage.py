@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from stat import S_IMODE
+from typing import Any, BinaryIO
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 
@@ -102,9 +103,11 @@ class LocalFile:
 
     Attributes:
         place: Its path.
+        like: A file whose access rights this one gets where it is new; what is there keeps its own.
     """
 
     place: Path
+    like: Path | None = None
 
     def read(self) -> bytes:
         """Return its content.
@@ -127,17 +130,17 @@ class LocalFile:
         Raises:
             OSError: It cannot be written.
         """
-        partial = self.place.with_name(_partial(self.place.name))
+        new = self.place.with_name(_partial(self.place.name))
         try:
-            with partial.open("wb") as file:
+            with self._create(new) as file:
                 file.write(data)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            partial.replace(self.place)
+            new.replace(self.place)
         except OSError:
             with suppress(OSError):
-                partial.unlink(missing_ok=True)
+                new.unlink(missing_ok=True)
             raise
 
     def remove(self) -> None:
@@ -181,7 +184,20 @@ class LocalFile:
 
     def beside(self, name: str) -> "LocalFile":
         """Return the file of this name in the same directory."""
-        return LocalFile(self.place.with_name(name))
+        return LocalFile(self.place.with_name(name), self.place)
+
+    def _create(self, path: Path) -> BinaryIO:
+        """Create a file with the access rights of the one that it is to replace; at no time may it be read by more."""
+        modes = []
+        for known in (self.place, self.like):
+            with suppress(OSError):
+                if known is not None:
+                    modes.append(S_IMODE(known.stat().st_mode))
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, modes[0] if modes else 0o666)
+        if modes:
+            with suppress(OSError):  # a file system without access rights
+                os.fchmod(handle, modes[0])  # os.open follows the umask
+        return os.fdopen(handle, "wb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from ml_energy_callbacks.codecarbon_data import countries_by_code
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STAGES
 from ml_energy_callbacks.readings import Kind, Provenance
+from ml_energy_callbacks.record.load import dump_json
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord
+from ml_energy_callbacks.safe_text import csv_cell, json_source
 
 _COLUMNS = (
     "timestamp", "project_name", "run_id", "experiment_id", "duration", "emissions", "emissions_rate", "cpu_power", "gpu_power",
@@ -75,7 +77,7 @@ def codecarbon_csv(record: RunRecord) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerow({name: row.get(name) for name in _COLUMNS})
+    writer.writerow({name: csv_cell(cell) if isinstance(cell := row.get(name), str) else cell for name in _COLUMNS})
     return text.getvalue()
 
 
@@ -100,11 +102,9 @@ def model_card(record: RunRecord) -> str:
     )
     lines = {
         "emissions": _yaml_float(total.co2e_grams),
-        "source": json.dumps(source, ensure_ascii=False),
-        "geographical_location": json.dumps(carbon.location, ensure_ascii=False)
-        if carbon.location and not carbon.assumed
-        else None,
-        "hardware_used": json.dumps(_names(record.devices), ensure_ascii=False) if record.devices else None,
+        "source": _yaml_text(source),
+        "geographical_location": _yaml_text(carbon.location) if carbon.location and not carbon.assumed else None,
+        "hardware_used": _yaml_text(_names(record.devices)) if record.devices else None,
     }
     return "\n".join(["co2_eq_emissions:", *(f"  {name}: {text}" for name, text in lines.items() if text is not None)]) + "\n"
 
@@ -127,6 +127,11 @@ def _source(carbon: CarbonRecord) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+def _yaml_text(text: str) -> str:
+    """Return a text in double quotes, in which YAML takes all that JSON does."""
+    return json_source(json.dumps(text, ensure_ascii=False))
 
 
 def _yaml_float(value: float) -> str:
@@ -184,7 +189,7 @@ def sci_json(record: RunRecord) -> str:
     Raises:
         RecordError: No stage has known samples and emissions.
     """
-    statements = []
+    statements: list[Statement] = []
     carbon = record.carbon
     boundary = f"{_names(record.devices)} of {', '.join(record.run.hostnames)}"
     if record.lower_bound:
@@ -221,7 +226,7 @@ def sci_json(record: RunRecord) -> str:
     if not statements:
         msg = "No stage of the run has both known samples and known emissions, but a score requires them."
         raise RecordError(msg)
-    return msgspec.json.format(msgspec.json.encode(statements), indent=1).decode() + "\n"
+    return dump_json(statements) + "\n"
 
 
 def _joules(record: RunRecord, kind: Kind) -> float | None:

@@ -9,10 +9,12 @@ from rich.text import Text
 
 from ml_energy_callbacks.report.lifecycle import Lifecycle, Part
 from ml_energy_callbacks.report.quantities import UNKNOWN, quantity, uncertainty
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 
 def render_lifecycle(found: Lifecycle) -> RenderableType:
     """Return the energy of training and inference, their shares, and when inference overtakes training."""
+    found = in_texts(found, printable)
     money = found.training.cost is not None or found.inference.cost is not None
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")

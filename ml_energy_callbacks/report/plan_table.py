@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ml_energy_callbacks.carbon import Plan, Start
 from ml_energy_callbacks.report.quantities import quantity
+from ml_energy_callbacks.safe_text import printable
 
 
 def render_plan(plan: Plan, source: str, currency: str) -> RenderableType:
@@ -18,7 +19,7 @@ def render_plan(plan: Plan, source: str, currency: str) -> RenderableType:
     for name, start in rows.items():
         if start is not None:
             table.add_row(name, _hour(start.begins), *(text for _, text in _figures(start, currency)))
-    return Group(table, *_notes(plan), f"Intensity forecast: {source}.")
+    return Group(table, *_notes(plan), f"Intensity forecast: {printable(source)}.")
 
 
 def _figures(start: Start, currency: str) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRec
 from ml_energy_callbacks.report.emissions import emission_lines
 from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity, uncertainty
+from ml_energy_callbacks.safe_text import in_texts, printable
 
 _SHOWN_STATUS = {
     "running": "still running or killed",
@@ -34,7 +35,8 @@ _BASES = {
 
 def summary(record: RunRecord) -> str:
     """Return the run in one line, and one line for each hint on how to save energy."""
-    return "\n".join([_summary_line(record), *_hint_lines(record)])
+    shown = in_texts(record, printable)
+    return "\n".join([_summary_line(shown), *_hint_lines(shown)])
 
 
 def _hint_lines(record: RunRecord) -> Iterator[str]:
@@ -65,6 +67,7 @@ def _summary_line(record: RunRecord) -> str:
 
 def render(record: RunRecord) -> Group:
     """Return the tables of stages, phases and devices, followed by notes."""
+    record = in_texts(record, printable)
     status = _SHOWN_STATUS[record.run.status]
     reason = f" ({record.run.reason})" if record.run.reason else ""
     head = Text(f"Run {record.run.id[:8]}, {record.run.framework}, {record.run.started_at}: {status}{reason}")

@@ -37,7 +37,7 @@ def _empty() -> RunRecord:
 def a_run(name: str, joules: float | None, doubt: float | None = 0.1, **total: Any) -> RunRecord:
     """Return a run of 450 g CO2e per kWh."""
     record = copy.deepcopy(_empty())
-    record.run = replace(record.run, id=name)
+    record.run = replace(record.run, id="".join(filter(str.isalnum, name)))
     figures = {
         "joules": joules,
         "relative_uncertainty": None if joules is None else doubt,

@@ -1,13 +1,21 @@
 """Live intensities from a real HTTP server on this machine, which answers well, badly or not at all."""
 
+import contextlib
 import copy
+import gzip
+import itertools
 import json
 import pickle
+import resource
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,9 +234,122 @@ def test_a_copy_asks_for_itself(service: Service) -> None:
     service.tell(41)
     live = maps(service)
     settled(live)
-    for other in (copy.deepcopy(live), pickle.loads(pickle.dumps(live))):  # noqa: S301 - our own
+    for other in (copy.copy(live), copy.deepcopy(live)):
         assert settled(other).per_kwh == 41
     assert TOKEN not in repr(live)
+
+
+@pytest.mark.parametrize("option", [None, TOKEN], ids=["from the environment", "given"])
+def test_no_pickle_contains_the_token(service: Service, option: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", TOKEN)
+    service.tell(41)
+    live = ElectricityMaps("FR", token=option, url=service.url)
+    assert settled(live).per_kwh == 41
+    data = pickle.dumps(live)
+    assert TOKEN.encode() not in data
+    assert settled(pickle.loads(data)).per_kwh == 41  # noqa: S301 - our own
+    while len(service.asked) < 2:
+        time.sleep(0.01)
+    assert [headers["auth-token"] for _, headers in service.asked] == [TOKEN] * 2
+
+
+def test_an_unpickled_provider_without_a_token_uses_the_fallback(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELECTRICITY_MAPS_TOKEN", raising=False)
+    service.tell(41)
+    data = pickle.dumps(maps(service))
+    quote = settled(pickle.loads(data))  # noqa: S301 - our own
+    assert quote.per_kwh == FRANCE
+    assert quote.fallback.startswith("Electricity Maps requires a token: set ELECTRICITY_MAPS_TOKEN")
+
+
+@pytest.mark.parametrize("told", [1e308, 10_001, 1e999])
+def test_an_impossible_intensity_of_a_service_is_not_believed(service: Service, told: float) -> None:
+    service.tell(told)
+    quote = settled(maps(service))
+    assert (quote.per_kwh, quote.fallback) == (FRANCE, "Electricity Maps returned no intensity.")
+
+
+def answering(head: str, pieces: Iterator[bytes]) -> tuple[str, socket.socket]:
+    """Serve one answer piece by piece, and return the URL and the server's socket."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(head.encode())
+                for piece in pieces:
+                    connection.sendall(piece)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{server.getsockname()[1]}", server
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    packed = gzip.compress(b" " * 3_000_000) * 100
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    url, server = answering(head, iter([packed]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with server:
+        quote = settled(ElectricityMaps("FR", token=TOKEN, url=url))
+    assert quote.fallback == "Electricity Maps answered in an unknown format."
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+
+
+def test_an_answer_without_end_is_not_read_to_the_end() -> None:
+    url, server = answering("HTTP/1.1 200 OK\r\n\r\n", itertools.repeat(b" " * 65536))
+    with server:
+        quote = settled(ElectricityMaps("FR", token=TOKEN, url=url))
+    assert quote.fallback == "Electricity Maps answered in an unknown format: the answer is larger than 4194304 bytes."
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nX: "], ids=["body", "header"])
+def test_an_answer_that_drips_ends_at_the_time_limit(head: str) -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.1)
+            yield b" "
+
+    url, server = answering(head, drip())
+    with server:
+        live = Brief("FR", token=TOKEN, url=url)
+        assert settled(live).fallback == "Electricity Maps did not answer within 2 s."
+
+
+def test_a_service_with_tls_is_queried_within_the_same_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2"]
+    subprocess.run(
+        [*make, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    found = Service()
+    found.server.socket = context.wrap_socket(found.server.socket, server_side=True)
+    found.tell(41)
+    url = found.url.replace("http", "https")
+    try:
+        assert settled(ElectricityMaps("FR", token=TOKEN, url=url)).fallback == "Electricity Maps cannot be reached."
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "cert.pem"))
+        assert settled(ElectricityMaps("FR", token=TOKEN, url=url)).per_kwh == 41
+        found.body = " " * 5_000_000
+        assert "larger than" in settled(ElectricityMaps("FR", token=TOKEN, url=url)).fallback
+        found.silence_s = 30
+        assert settled(Brief("FR", token=TOKEN, url=url)).fallback == "Electricity Maps did not answer within 2 s."
+    finally:
+        found.close()
+
+
+def test_a_service_is_reached_through_a_proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", service.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    service.tell(41)
+    assert settled(ElectricityMaps("FR", token=TOKEN, url="http://maps.invalid")).per_kwh == 41
+    assert service.asked[0][0] == "http://maps.invalid/carbon-intensity/latest?zone=FR"
 
 
 def test_a_run_is_reckoned_with_what_the_service_told(service: Service) -> None:
@@ -352,7 +473,7 @@ def test_a_forecast_is_a_series(service: Service) -> None:
 )
 def test_a_forecast_that_does_not_come_is_an_error(service: Service, status: int, body: str) -> None:
     service.status, service.body = status, body
-    with pytest.raises(ConfigurationError, match=r"^Electricity Maps (answered|rejects)") as error:
+    with pytest.raises(ConfigurationError, match=r"^Electricity Maps (answered|rejects|returned)") as error:
         forecast_zone("DE", token=TOKEN, url=service.url)
     assert TOKEN not in str(error.value)
     with pytest.raises(ConfigurationError, match=r"^NESO Carbon Intensity API answered"):

@@ -146,7 +146,7 @@ IMPOSSIBLE = [
     (("devices", 0, "joules"), "-100"),
     (("devices", 0, "missing_s"), "-1"),
     (("carbon", "intensity_g_per_kwh"), "1e308"),
-    (("epochs",), '[{"stage":"train","index":0,"joules":-1,"seconds":1,"samples":1,"co2e_grams":1}]'),
+    (("epochs",), '[{"stage":"train","index":0,"joules":1,"seconds":-1,"samples":1,"co2e_grams":1}]'),
 ]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -159,6 +160,33 @@ def test_a_run_whose_place_a_newer_one_took_goes_on_beside_it(tmp_path: Path, me
     assert str(older.file.path).endswith(f"/energy-{older.id[:8]}.json")
     assert (version(older.file.path), version(newer.file.path)) == ("2", "1")
     assert older.told == newer.told == []
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_private_record_stays_private_in_the_next_run(tmp_path: Path) -> None:
+    first, second = Run(tmp_path), Run(tmp_path)
+    first.file.claim([])
+    (tmp_path / "energy.json").chmod(0o600)
+    first.write()
+    first.file.finish()
+    assert mode(tmp_path / "energy.json") == 0o600
+    second.file.claim([])
+    for run in (second, first):
+        run.write()
+        run.file.finish()
+    assert names(tmp_path) == sorted([f"energy-{first.id[:8]}.json", "energy.json"])
+    assert [mode(path) for path in tmp_path.iterdir()] == [0o600, 0o600]
+
+
+def test_a_record_that_a_group_may_write_stays_so(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.file.claim([])
+    (tmp_path / "energy.json").chmod(0o664)
+    run.write()
+    assert mode(tmp_path / "energy.json") == 0o664
 
 
 def test_a_run_that_another_one_resumed_tells_nothing_more(tmp_path: Path) -> None:
