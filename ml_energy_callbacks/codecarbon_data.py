@@ -184,11 +184,11 @@ def installed_release() -> tuple[Path, str] | None:
     from importlib.metadata import PackageNotFoundError, metadata  # noqa: PLC0415 - 20 ms, needed only if it is installed
 
     try:
-        release = metadata("codecarbon").get("Version")
+        release = metadata("codecarbon").json.get("version")
     except PackageNotFoundError:
         return None
     # An interrupted installation has no release.
-    return None if release is None else (Path(spec.submodule_search_locations[0]) / "data", release)
+    return (Path(spec.submodule_search_locations[0]) / "data", release) if isinstance(release, str) else None
 
 
 def our_table(kind: Kind[Row]) -> Table[Row]:
