@@ -62,11 +62,12 @@ class MeteredCallback:
 
     @property
     def record(self) -> RunRecord:
-        """The run's record as of now.
+        """The run's record as of now; of a loop that ended by an exception, once the record is written.
 
         Raises:
             ConfigurationError: Nothing has been measured yet.
         """
+        self._meter.wait_for_stop()
         return self._meter.record
 
     @property

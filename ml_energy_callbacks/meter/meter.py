@@ -137,6 +137,10 @@ class EnergyMeter:
         """
         self._session.stop(status, reason)
 
+    def wait_for_stop(self) -> None:
+        """Wait for the end of a stop in another thread, after which the last record is written."""
+        self._session.wait_for_stop()
+
     def __enter__(self) -> Self:
         """Start measuring."""
         return self.start()

@@ -380,6 +380,11 @@ class Session:
                 f"{MERGE_ADVICE}"
             )
 
+    def wait_for_stop(self) -> None:
+        """Wait for the end of a stop in another thread, such as the one that watches the loop."""
+        with self._stopping:
+            pass
+
     def end_early(self, reason: str | None) -> None:
         """Let the run end as ``stopped`` instead of ``completed``; of several reasons, the first one is recorded.
 
