@@ -69,6 +69,8 @@ def main() -> None:
         place.rest(options.folder, rank)
     (options.folder / f"told-{rank}.json").write_text(json.dumps(metrics), encoding="utf-8")
     if dist.is_initialized():
+        if options.dies is None:
+            dist.barrier()  # leave together: gloo may wait for ever for one that has gone
         dist.destroy_process_group()
 
 

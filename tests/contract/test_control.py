@@ -327,6 +327,7 @@ def test_a_resumed_training_has_what_its_crashed_attempts_used_wherever_their_re
         energy = energy_callback(tmp_path, output_dir=tmp_path / "runs" / f"{attempt}")
         with pytest.raises(RuntimeError, match="power cut"):
             fit(tmp_path, [energy], epochs=2, on_batch=fail, backup=True)
+        assert energy.record.run.status == "failed"  # it is written by now
     record = fit(
         tmp_path, [energy_callback(tmp_path, output_dir=tmp_path / "runs" / "2")], epochs=2, on_batch=fail, backup=True
     )

@@ -13,6 +13,7 @@ import trackers
 import yaml
 from forked import Warm
 from lightning_models import PACKAGES, loader, module, trainer
+from loads import steady
 from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -205,7 +206,8 @@ def test_a_logger_that_fails_is_told_of_once_and_stops_nothing(tmp_path: Path, c
 def test_a_run_of_mlflow_that_goes_on_with_other_options_is_warned_of_and_logged(folder: Path, tmp_path: Path) -> None:
     def fit(pue: float, run_id: str | None = None) -> tuple[MLFlowLogger, EnergyCallback]:
         logger = MLFlowLogger("other", tracking_uri=f"sqlite:///{folder}/mlflow.db", run_id=run_id)
-        energy = EnergyCallback(verbose=False, location="FRA", pue=pue)
+        # A counter, as the logger keeps a busy machine from reading power often enough, which the record would warn of.
+        energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA", pue=pue)
         trainer(tmp_path, [energy], logger=logger).fit(module(), loader())
         return logger, energy
 
@@ -225,7 +227,7 @@ def test_tensorboard_that_cannot_be_written_stops_nothing(tmp_path: Path) -> Non
     logger = TensorBoardLogger(tmp_path, name="tb")
     _ = logger.experiment
     (Path(logger.log_dir) / "energy").write_text("a file where our run would go", encoding="utf-8")
-    energy = EnergyCallback(verbose=False, location="FRA")
+    energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA")
     trainer(tmp_path, [energy], logger=logger).fit(module(), loader())
     (warning,) = energy.record.warnings
     assert warning.startswith("TensorBoardLogger failed when EnergyCallback logged to it (FileExistsError:")

@@ -50,9 +50,13 @@ def test_runs_are_written_kept_and_reported(server: ThreadedMotoServer) -> None:
     assert older.record_path == f"s3://bucket/team/run/energy-{older.record.run.id[:8]}.json"
     for run in runs:
         assert run.record_path is not None
-        assert load_record(run.record_path) == run.record
-    found = read_runs(find_files(["s3://bucket/team"], pytest.fail))
-    assert {row.run_id for row in found.rows} == {run.record.run.id for run in runs}
+        found, told = load_record(run.record_path), run.record
+        # It was moved aside as it was.
+        assert found.run.record_path == "s3://bucket/team/run/energy.json"
+        found.run.record_path = told.run.record_path
+        assert found == told
+    rows = read_runs(find_files(["s3://bucket/team"], pytest.fail))
+    assert {row.run_id for row in rows.rows} == {run.record.run.id for run in runs}
 
 
 def test_a_bucket_that_is_not_there_is_refused_before_the_run(server: ThreadedMotoServer) -> None:
