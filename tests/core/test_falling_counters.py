@@ -57,7 +57,8 @@ def test_a_counter_that_falls_and_comes_back_counts_once(kind: Kind) -> None:
         clock.advance(0.1)
         counter.moved = 0.0
         clock.advance(1.4)
-    assert m.record.total.joules == pytest.approx(true_joules(m.record), rel=0.03)
+    # As the reads fall, the energy of the 0.1 s in which it was away, and of a wait between reads, may be missing.
+    assert m.record.total.joules == pytest.approx(true_joules(m.record), abs=WATTS * 0.17)
     assert [RETURNED in warning for warning in m.record.warnings] == [True]
 
 
