@@ -56,7 +56,8 @@ def test_a_card_that_exceeds_its_limit_in_mid_run_is_doubted(tmp_path: Path, clo
         curve.set(150)
         clock.advance(2)
     (device,) = m.record.devices
-    assert device.joules == pytest.approx(150 * 4, rel=0.1)
+    # Between the two reads at each edge, up to 70 ms, what is still believed may be counted.
+    assert device.joules == pytest.approx(150 * 4, abs=2 * 656 * 0.07)
     assert device.missing_s == pytest.approx(4, abs=0.3)
     assert device.relative_uncertainty == 1.0
     assert any("showed more than 656 W, which it cannot draw" in warning for warning in m.record.warnings)
