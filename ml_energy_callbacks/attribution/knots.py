@@ -221,7 +221,7 @@ class KnotFinder:
         return []
 
     def _resume(self, reading: Reading) -> list[Knot]:
-        """Go on with the chain before a jump, if nothing was told of the one since."""
+        """Continue the chain before a jump, unless knots of the chain since then were released."""
         if self._suspended is not None:
             self._add_missing(reading)
             self._chain, self._suspended = self._suspended, None

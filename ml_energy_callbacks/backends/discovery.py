@@ -22,7 +22,7 @@ from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
 from ml_energy_callbacks.backends.trust import check_sources
 from ml_energy_callbacks.clock import REAL_TIME, Timing
-from ml_energy_callbacks.deadline import LateError, ThreadError, close, in_background, within
+from ml_energy_callbacks.deadline.calls import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 from ml_energy_callbacks.safe_text import describe

@@ -14,7 +14,7 @@ from ml_energy_callbacks.exceptions import BackendUnavailableError, Configuratio
 from ml_energy_callbacks.readings import Device
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.bounded_http import Site
+    from ml_energy_callbacks.deadline.bounded_http import Site
 
 ADDRESSES_VARIABLE = "ML_ENERGY_PLUGS"
 """Environment variable with the plugs' addresses, separated by commas."""
@@ -138,7 +138,7 @@ class _Plug:
             ReadError: The plug does not answer, or reports no power.
         """
         # Imported here because requests takes longer to import than the rest of this module, and few machines have a plug.
-        from ml_energy_callbacks.bounded_http import Site  # noqa: PLC0415
+        from ml_energy_callbacks.deadline.bounded_http import Site  # noqa: PLC0415
 
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)

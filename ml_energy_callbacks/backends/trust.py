@@ -11,7 +11,7 @@ from math import isfinite
 
 from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
-from ml_energy_callbacks.deadline import LateError, ThreadError, close, in_background, within
+from ml_energy_callbacks.deadline.calls import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.readings import Device, PowerSource, SharedSource, Source
 
 _LONGEST_NS = NS_PER_S

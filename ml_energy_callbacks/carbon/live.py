@@ -17,7 +17,7 @@ from ml_energy_callbacks.carbon.places import country_of, find_place, world
 from ml_energy_callbacks.carbon.provider import Quote
 from ml_energy_callbacks.carbon.series import IntensitySeries
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
-from ml_energy_callbacks.deadline import in_background
+from ml_energy_callbacks.deadline.calls import in_background
 from ml_energy_callbacks.exceptions import ConfigurationError, LocationError
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ def _get_json(
     Raises:
         ServiceError: There is none; the message contains neither the query nor a header.
     """
-    from ml_energy_callbacks.bounded_http import Site, TooLargeError  # noqa: PLC0415 - 50 ms, needed only for queries
+    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - 50 ms, needed only for queries
 
     try:
         status, body = Site(url, seconds=answer_s, size=_LARGEST_ANSWER).get("", query, headers)

@@ -8,8 +8,8 @@ from rich.live import Live
 
 from ml_energy_callbacks.cli.output import console_for, print_json, print_line, print_result
 from ml_energy_callbacks.doctor import SECONDS, examine, live_watts, render, render_watts
+from ml_energy_callbacks.record.utf8 import encode_json
 from ml_energy_callbacks.report import quantity
-from ml_energy_callbacks.utf8 import encode_json
 
 
 def report_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:

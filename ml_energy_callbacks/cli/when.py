@@ -10,8 +10,8 @@ import msgspec
 from ml_energy_callbacks.carbon import check_currency, forecast, plan, price_table
 from ml_energy_callbacks.cli.output import console_for, print_json
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.record.utf8 import encode_json
 from ml_energy_callbacks.report.plan_table import render_plan
-from ml_energy_callbacks.utf8 import encode_json
 
 _HOURS_OF_A_YEAR = 8784.0
 

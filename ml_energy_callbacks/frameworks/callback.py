@@ -21,8 +21,8 @@ from ml_energy_callbacks.meter.options import FIGURES, takes
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.utf8 import text_in_utf8
 from ml_energy_callbacks.report import summary
-from ml_energy_callbacks.utf8 import text_in_utf8
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather

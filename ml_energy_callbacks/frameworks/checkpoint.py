@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ml_energy_callbacks.deadline import LateError, in_background, within
+from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.job.merge import merge_parts
 from ml_energy_callbacks.record.find import find_files

@@ -6,7 +6,7 @@ from types import FrameType, FunctionType
 from typing import Any, TypeVar, cast
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.unforeseen import is_users
+from ml_energy_callbacks.meter.unforeseen import is_users
 
 _Class = TypeVar("_Class", bound=type)
 _Method = TypeVar("_Method", bound=Callable[..., Any])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.deadline import in_background
+from ml_energy_callbacks.deadline.calls import in_background
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.job import Job
 from ml_energy_callbacks.record.run_file import RunFile

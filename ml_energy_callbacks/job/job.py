@@ -16,7 +16,7 @@ from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_fi
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records
 from ml_energy_callbacks.record.schema import EpochRecord, Part, RunRecord, add_epoch
-from ml_energy_callbacks.utf8 import encode_json
+from ml_energy_callbacks.record.utf8 import encode_json
 
 Gather = Callable[[Any], Sequence[Any]]
 """Given an object, returns those of all processes by rank: a collective, which all of them must call."""

@@ -9,7 +9,7 @@ from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
-from ml_energy_callbacks.deadline import ThreadError, close
+from ml_energy_callbacks.deadline.calls import ThreadError, close
 from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source

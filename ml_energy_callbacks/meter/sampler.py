@@ -292,8 +292,8 @@ class Sampler:
     ) -> None:
         """Set the pollers, by the names of their threads.
 
-        Call ``review`` in the thread that reads no device now and then (after 1, 2 and 4 s, then every 5 s), and ``watch``
-        there all the time; and ``fail`` with an error that ends a thread.
+        The thread that reads no device calls ``review`` periodically (after 1, 2 and 4 s, then every 5 s), and ``watch`` every
+        50 ms. A thread that an error ends calls ``fail`` with it.
         """
         self._clock = timing.clock
         self._sleep = timing.sleep
@@ -365,12 +365,10 @@ class Sampler:
                 if relief is None:
                     continue
                 another = self._thread(relief, thread.name.removeprefix(f"{_THREAD}-"))
-                try:
-                    another.start()
-                except RuntimeError:  # there can be no more threads
-                    poller.take_back(relief)
-                else:
+                if _started(another):
                     self._readers.append((another, relief))
+                else:
+                    poller.take_back(relief)
 
     def _look_after(self) -> None:
         for pause in self._reviewing():

@@ -34,6 +34,7 @@ from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, known_buckets
+from ml_energy_callbacks.meter.unforeseen import in_words, is_users
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
@@ -46,8 +47,7 @@ from ml_energy_callbacks.record.schema import (
     add_epoch,
 )
 from ml_energy_callbacks.record.storage import Place, as_place, public_text
-from ml_energy_callbacks.unforeseen import in_words, is_users
-from ml_energy_callbacks.utf8 import in_utf8
+from ml_energy_callbacks.record.utf8 import in_utf8
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.readings import Source

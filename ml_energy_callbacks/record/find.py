@@ -14,7 +14,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.record.load import decode_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
 from ml_energy_callbacks.record.storage import Place, file_system, in_one_line, local_path
-from ml_energy_callbacks.utf8 import text_in_utf8
+from ml_energy_callbacks.record.utf8 import text_in_utf8
 
 _KEPT_FILES = "energy-????????.json"
 """What an earlier run's record is renamed to by the next one in its directory."""

@@ -9,8 +9,8 @@ from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.record.schema import FILE_NAME, SCHEMA_VERSION, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line, open_file_or_within
 from ml_energy_callbacks.record.structure import check_structure
+from ml_energy_callbacks.record.utf8 import encode_json
 from ml_energy_callbacks.safe_text import json_source
-from ml_energy_callbacks.utf8 import encode_json
 
 _MOST_WATTS = 1e10
 """More than any job draws: the largest power stations have a few GW."""
@@ -28,8 +28,8 @@ class _Owner(msgspec.Struct):
     run: _OwnerRun
 
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: of bytes that are no JSON of the wanted form, or nested too deeply."""
+_UNREADABLE = (ValueError, RecursionError)
+"""What decoding raises: for bytes that are no UTF-8 or no JSON of the wanted form (msgspec's errors), or nested too deeply."""
 
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
 _HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owner), msgspec.json.Decoder(RunRecord)
@@ -100,7 +100,7 @@ def decode_record(data: bytes, name: str) -> RunRecord:
     try:
         record = _RECORD.decode(data)
         check_structure(record)
-    except (*_UNREADABLE, ValueError) as error:
+    except _UNREADABLE as error:
         msg = f"{name} is not a complete run record: {in_one_line(error)}."
         raise RecordError(msg) from None
     figures = [(record.total.joules, record.total.seconds)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
-from ml_energy_callbacks.deadline import LateError, in_background, within
+from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.record.descriptors import with_descriptors
 from ml_energy_callbacks.record.load import encode_record, run_id
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _ANSWER_S = 15.0
-"""A place that has not answered by then does not: a store may be asked several times, and for its credentials first."""
+"""Longest wait for a place: one write to a store may take several requests, and another one for the credentials."""
 
 _LAST_ANSWER_S = 5.0
 """Longest wait for the last write at the end of a run."""
 
 _SPARE_S = 2.0
-"""The local copy is waited for for so long."""
+"""Longest wait for the local copy."""
 
 _LATE = "it does not answer"
 
@@ -259,7 +259,7 @@ class RunFile:
                 return None
             return self._latest
 
-    # ---------------------------------------------------------------------------------------------------- local copy of a URL
+    # ---------------------------------------------------------------------------------------------------- local copy
 
     def _keep_in_background(self) -> None:
         """Keep the latest record in a local directory, too, as the place does not answer; that directory may not either."""

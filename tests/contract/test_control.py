@@ -61,6 +61,17 @@ class Pulsed:
         self.pulses.work(BATCH_S)
         self.batches += 1
 
+    def work_until_power_cut(self, batches: int) -> Callable[[int], None]:
+        """Return what takes part in so many batches, and ends the training in the next one."""
+
+        def work(index: int) -> None:
+            if self.batches == batches:
+                message = "power cut"
+                raise RuntimeError(message)
+            self.work(index)
+
+        return work
+
     def rest(self, _: int) -> None:
         if self.batches % BATCHES == 0:
             self.counter.wait_for_a_reading()
@@ -251,16 +262,10 @@ def test_callbacks_that_go_on_in_the_same_process_have_their_patience_and_a_new_
 
 
 def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None:
-    def fail(index: int) -> None:
-        if device.batches == BATCHES + 2:
-            message = "power cut"
-            raise RuntimeError(message)
-        device.work(index)
-
     device = Pulsed()
     options: dict[str, Any] = {"epochs": 9, "backup": True, "after_batch": device.rest}
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [device.callback(tmp_path)], on_batch=fail, **options)
+        fit(tmp_path, [device.callback(tmp_path)], on_batch=device.work_until_power_cut(BATCHES + 2), **options)
     device.batches = 0
     budget = EnergyBudget(kwh=(2 * BATCHES + 5) * WATTS * BATCH_S / KWH)
     record = fit(tmp_path, [device.callback(tmp_path), budget], on_batch=device.work, **options)
@@ -293,16 +298,10 @@ def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path)
 
 
 def test_a_resumed_training_is_forecast_with_what_it_had_used_before(tmp_path: Path) -> None:
-    def fail(index: int) -> None:
-        if device.batches == 2 * BATCHES + 2:
-            message = "power cut"
-            raise RuntimeError(message)
-        device.work(index)
-
     device = Pulsed()
     options: dict[str, Any] = {"epochs": 6, "backup": True, "after_batch": device.rest}
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(tmp_path, [device.callback(tmp_path)], on_batch=fail, **options)
+        fit(tmp_path, [device.callback(tmp_path)], on_batch=device.work_until_power_cut(2 * BATCHES + 2), **options)
     device.batches = 0
     record = fit(tmp_path, [device.callback(tmp_path)], on_batch=device.work, **options)
     assert device.batches == 4 * BATCHES

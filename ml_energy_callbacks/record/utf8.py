@@ -3,9 +3,11 @@
 Such texts contain lone surrogates. They come from names of files, from the environment and in messages of exceptions.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from ml_energy_callbacks.safe_text import in_texts
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -15,7 +17,7 @@ def encode_json(facts: object) -> bytes:
     try:
         return msgspec.json.encode(facts)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_in_utf8(msgspec.to_builtins(facts)))
+        return msgspec.json.encode(in_texts(msgspec.to_builtins(facts), text_in_utf8))
 
 
 def text_in_utf8(text: str) -> str:
@@ -28,13 +30,5 @@ def in_utf8(facts: _Struct) -> _Struct:
     try:
         msgspec.json.encode(facts)
     except UnicodeEncodeError:
-        return msgspec.convert(_in_utf8(msgspec.to_builtins(facts)), type(facts))
+        return in_texts(facts, text_in_utf8)
     return facts
-
-
-def _in_utf8(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
-    if isinstance(value, str):
-        return text_in_utf8(value)
-    if isinstance(value, dict):
-        return {_in_utf8(key): _in_utf8(item) for key, item in value.items()}
-    return [_in_utf8(item) for item in value] if isinstance(value, list) else value
