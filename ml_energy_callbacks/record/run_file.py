@@ -94,7 +94,9 @@ class RunFile:
         self._told: set[Path | None] = set()
         self._turn = threading.RLock()  # held for an instant
         self._keeping_lock = threading.RLock()  # held while the local copy is written
+        self._requests = 0
         self._latest: RunRecord | None = None
+        self._latest_request = 0
         self._due = False
         self._writing: Future[None] | None = None
         self._keeping: Future[None] | None = None
@@ -207,9 +209,13 @@ class RunFile:
 
     def write(self) -> None:
         """Write the record as of now in the background; a failure is a warning and does not stop the run."""
+        with self._turn:
+            self._requests += 1
+            request = self._requests
         record = self._build()  # in this thread, which may hold the locks that this takes
         with self._turn:
-            self._latest, self._due = record, True
+            if request > self._latest_request:  # another thread may have built a later record meanwhile
+                self._latest, self._latest_request, self._due = record, request, True
             if self._writing is None or self._writing.done():
                 self._begun_ns = monotonic_clock()
                 self._writing = in_background(self._write_all)

@@ -162,6 +162,38 @@ def test_a_run_whose_place_a_newer_one_took_goes_on_beside_it(tmp_path: Path, me
     assert older.told == newer.told == []
 
 
+class SlowBuild(Run):
+    """A run whose records take until they are let go on to be built, where that is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.built, self.go_on = threading.Event(), threading.Event()
+        self.slow = False
+        super().__init__(folder)
+
+    def build(self) -> RunRecord:
+        record = super().build()
+        if self.slow:
+            self.built.set()
+            assert self.go_on.wait(60)
+        return record
+
+
+def test_an_older_record_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    run = SlowBuild(tmp_path)
+    run.file.claim([])
+    run.slow = True
+    older = threading.Thread(target=run.write)
+    older.start()
+    assert run.built.wait(60)
+    run.slow = False
+    run.write()
+    run.file.finish()
+    run.go_on.set()
+    older.join()
+    assert until(lambda: run.file._writing is None)  # what was asked for is written
+    assert version(tmp_path) == "2"
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
