@@ -80,11 +80,13 @@ def _longest(saved: RunRecord, patterns: Sequence[str]) -> RunRecord:
         with suppress(RecordError, ConfigurationError):
             for file in find_files([pattern], lambda _: None):
                 with suppress(RecordError):
-                    found[file.name] = (folder_of(file.place), file.load())
+                    record = file.load()
+                    if record.run.id == saved.run.id:
+                        found[file.name] = (folder_of(file.place), record)
     whole = [record for _, record in found.values() if record.part is None]
     jobs = [record for _, record in merge_parts(found.values()) if not record.run.missing_ranks]
     # Of equally long ones, the ranks' own files have more than the record of rank 0, and any has more than the checkpoint.
-    return max((record for record in [*jobs, *whole, saved] if record.run.id == saved.run.id), key=_length)
+    return max([*jobs, *whole, saved], key=_length)
 
 
 def _within(work: Callable[[], RunRecord]) -> RunRecord | None:

@@ -13,7 +13,7 @@ from typing import Any
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.record.load import decode_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
-from ml_energy_callbacks.record.storage import Place, file_system, in_one_line, local_path
+from ml_energy_callbacks.record.storage import LocalFile, Place, file_system, in_one_line, local_path
 from ml_energy_callbacks.record.utf8 import text_in_utf8
 
 _KEPT_FILES = "energy-????????.json"
@@ -116,7 +116,7 @@ def _local(place: str, unlisted: Callable[[str], None], named: Callable[[str], b
         folder = os.path.isdir(path)  # noqa: PTH112 - as above
         found = find_records(path, lambda error: unlisted(str(error.filename)), named) if folder else [path]
         for file in found:
-            yield RecordFile(text_in_utf8(str(file)), file, file.read_bytes)
+            yield RecordFile(text_in_utf8(str(file)), file, LocalFile(file).read)
 
 
 def _remote(url: str, named: Callable[[str], bool]) -> Iterator[RecordFile]:

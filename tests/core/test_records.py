@@ -1,6 +1,7 @@
 """The run file: whole or refused."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,14 @@ def test_a_torn_file_is_refused(file: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no run record at"):
         load_record(tmp_path / "nothing")
+
+
+def test_a_pipe_beside_a_record_is_not_waited_for(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    os.mkfifo(tmp_path / "other" / "energy.json")
+    outcome = ml_energy("report", str(file), str(tmp_path / "other"), columns=400)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"record: 1 ({tmp_path / 'other' / 'energy.json'})" in outcome.stdout
 
 
 def test_a_directory_that_cannot_be_listed_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a crashed fit used after its last checkpoint is in the record of the fit that resumes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ def test_a_resumed_fit_has_what_its_crashed_attempts_used(tmp_path: Path, place:
     assert (record.run.id, train.samples) == (crashed.run.id, (CRASH + STEPS - CHECKPOINT) * 4)
     assert record.total.seconds > crashed.total.seconds
     assert record.total.joules == pytest.approx(WATTS * record.total.seconds, rel=0.1)
+
+
+def test_a_pipe_beside_the_record_is_no_obstacle(tmp_path: Path) -> None:
+    fit(tmp_path / "a", CRASH, default_root_dir=tmp_path / "a")
+    (checkpoint,) = (tmp_path / "a" / "kept").iterdir()
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / "energy.json")
+    record = fit(tmp_path / "a", None, checkpoint, default_root_dir=tmp_path / "a")
+    assert record.stages["train"].samples == (CRASH + STEPS - CHECKPOINT) * 4
 
 
 @pytest.mark.parametrize("place", [in_versions, in_one_directory])
