@@ -6,6 +6,7 @@ from types import FrameType, FunctionType
 from typing import Any, TypeVar, cast
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.unforeseen import is_users
 
 _Class = TypeVar("_Class", bound=type)
@@ -15,12 +16,29 @@ _HOOKS = ("setup", "teardown", "state_dict", "load_state_dict", "set_model")
 """Hooks whose names do not begin with ``on_``."""
 
 
+_OWN_GUARD = "_guards_itself"
+
+
 def guard_hooks(kind: _Class) -> _Class:
     """Guard all hooks that a class of callbacks defines, as by :func:`guarded`; what a subclass defines is not ours."""
     for name, method in list(vars(kind).items()):
-        if isinstance(method, FunctionType) and (name.startswith("on_") or name in _HOOKS):
+        hook = isinstance(method, FunctionType) and (name.startswith("on_") or name in _HOOKS)
+        if hook and not hasattr(method, _OWN_GUARD):
             setattr(kind, name, guarded(method))
     return kind
+
+
+def guards_itself(method: _Method) -> _Method:
+    """Mark a hook of each batch, which calls :func:`handle_error` itself: the guard would take longer than the hook."""
+    setattr(method, _OWN_GUARD, True)
+    return method
+
+
+def handle_error(meter: EnergyMeter, error: Exception) -> None:
+    """Turn an unforeseen error into a warning; raise a ``ConfigurationError``, and what a handler of a signal raised."""
+    if isinstance(error, ConfigurationError) or is_users(error):
+        raise error
+    meter.warn_of_error(error)
 
 
 def guarded(method: _Method) -> _Method:
@@ -34,12 +52,8 @@ def guarded(method: _Method) -> _Method:
     def guard(callback: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as of any hook
         try:
             return method(callback, *args, **kwargs)
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            if is_users(error):
-                raise
-            callback._meter.warn_of_error(error)  # noqa: SLF001 - see above
+        except Exception as error:  # noqa: BLE001 - see above
+            handle_error(callback._meter, error)  # noqa: SLF001 - see above
             return None
 
     return cast("_Method", guard)

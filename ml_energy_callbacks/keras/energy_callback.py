@@ -13,7 +13,7 @@ import keras
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
-from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
+from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.batch_pass import BatchPass
@@ -322,41 +322,57 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     # ---------------------------------------------------------------------------------------------------- batches
 
+    @guards_itself
     def _on_batch_begin(self, batch: int, logs: Any = None) -> None:
-        run = self._passes[-1]
-        if run.plain:
-            self._meter.batch_start()
-        else:
-            run.begin_batch(batch)
+        try:
+            run = self._passes[-1]
+            if run.plain:
+                self._meter.batch_start()
+            else:
+                run.begin_batch(batch)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
+    @guards_itself
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of training; if due, count samples and write scalars."""
-        run = self._passes[-1]
-        if run.plain:
-            self._meter.batch_end()
-        else:
-            run.end_batch(batch)
-        if batch >= run.mark:
-            self._on_mark(run, batch)
+        try:
+            run = self._passes[-1]
+            if run.plain:
+                self._meter.batch_end()
+            else:
+                run.end_batch(batch)
+            if batch >= run.mark:
+                self._on_mark(run, batch)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
+    @guards_itself
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of an evaluation."""
-        run = self._passes[-1]
-        if run.plain:
-            self._meter.batch_end()
-        else:
-            run.end_batch(batch)
+        try:
+            run = self._passes[-1]
+            if run.plain:
+                self._meter.batch_end()
+            else:
+                run.end_batch(batch)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
+    @guards_itself
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
-        run = self._passes[-1]
-        samples = output_length(logs)
-        if run.plain:
-            self._meter.batch_end(samples)
-        else:
-            run.end_batch(batch, samples)
+        try:
+            run = self._passes[-1]
+            samples = output_length(logs)
+            if run.plain:
+                self._meter.batch_end(samples)
+            else:
+                run.end_batch(batch, samples)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
     def _on_compiling(self) -> None:
         self._passes[-1].begin_compiling()

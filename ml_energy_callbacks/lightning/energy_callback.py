@@ -11,7 +11,7 @@ import torch
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import latest_record
-from ml_energy_callbacks.frameworks.guard import guard_hooks
+from ml_energy_callbacks.frameworks.guard import guard_hooks, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
@@ -178,6 +178,7 @@ class EnergyCallback(TorchCallback, Callback):
         self._batches_before = batches_begun(trainer)
         self._starts["train"] = self._meter.point()
 
+    @guards_itself
     def on_train_batch_start(
         self,
         trainer: "Trainer",
@@ -186,8 +187,12 @@ class EnergyCallback(TorchCallback, Callback):
         batch_idx: int,
     ) -> None:
         """Record the start of a batch."""
-        self._meter.batch_start()
+        try:
+            self._meter.batch_start()
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
+    @guards_itself
     def on_train_batch_end(
         self,
         trainer: "Trainer",
@@ -197,19 +202,22 @@ class EnergyCallback(TorchCallback, Callback):
         batch_idx: int,
     ) -> None:
         """Record the end of a batch with its samples, and log a step when it is due."""
-        sizes = self._train_sizes
-        if batch_idx < sizes.sure:
-            self._meter.batch_end(sizes.expected)
-        else:
-            length = first_length(batch)
-            if length is None or length != sizes.usual:
-                length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
-            self._meter.batch_end(length)
-        every = self._log_every
-        if every:
-            step = logged_step(trainer)
-            if (step + 1) % every == 0 and step != self._last_logged:
-                self._log_step(trainer, step)
+        try:
+            sizes = self._train_sizes
+            if batch_idx < sizes.sure:
+                self._meter.batch_end(sizes.expected)
+            else:
+                length = first_length(batch)
+                if length is None or length != sizes.usual:
+                    length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
+                self._meter.batch_end(length)
+            every = self._log_every
+            if every:
+                step = logged_step(trainer)
+                if (step + 1) % every == 0 and step != self._last_logged:
+                    self._log_step(trainer, step)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log the epoch."""
@@ -268,11 +276,16 @@ class EnergyCallback(TorchCallback, Callback):
             self._meter.begin_stage(stage)
             self._starts[stage] = self._meter.point()
 
+    @guards_itself
     def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - arguments of three different hooks
-        self._meter.batch_start()
+        try:
+            self._meter.batch_start()
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
     on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _eval_batch_start  # type: ignore[assignment]
 
+    @guards_itself
     def _eval_batch_end(
         self,
         trainer: "Trainer",
@@ -282,21 +295,24 @@ class EnergyCallback(TorchCallback, Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx == 0:
-            loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
-            loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-            self._eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
-        sizes = self._eval_sizes
-        if batch_idx < sizes.sure:
-            self._meter.batch_end(sizes.expected)
-        else:
-            length = first_length(batch)
-            if length is None or length != sizes.usual:
-                counts = _eval_counts(trainer)
-                length = self._examine_batch(
-                    sizes, batch, batch_idx, counts[dataloader_idx] if dataloader_idx < len(counts) else 0
-                )
-            self._meter.batch_end(length)
+        try:
+            if batch_idx == 0:
+                loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
+                loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+                self._eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
+            sizes = self._eval_sizes
+            if batch_idx < sizes.sure:
+                self._meter.batch_end(sizes.expected)
+            else:
+                length = first_length(batch)
+                if length is None or length != sizes.usual:
+                    counts = _eval_counts(trainer)
+                    length = self._examine_batch(
+                        sizes, batch, batch_idx, counts[dataloader_idx] if dataloader_idx < len(counts) else 0
+                    )
+                self._meter.batch_end(length)
+        except Exception as error:  # noqa: BLE001 - as in guarded()
+            handle_error(self._meter, error)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _eval_batch_end
 
