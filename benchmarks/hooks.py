@@ -1,4 +1,4 @@
-"""Time of a callback's two hooks of a batch, as called by the loop; shared by the benchmarks."""
+"""Time of a callback's two hooks of a batch, as called by the loop, and of whole calls; shared by the benchmarks."""
 
 import statistics
 import time
@@ -37,3 +37,23 @@ def above_empty(run, empty, ours) -> list[float]:
     """
     medians = [(statistics.median(run(empty())), statistics.median(run(ours()))) for _ in range(ROUNDS)]
     return [(b - a) / 1000 for a, b in medians]
+
+
+def calls_above_empty(call, empty, ours) -> list[float]:
+    """Return the time of a short call in excess of one with an empty callback in ms, for each of the interleaved rounds.
+
+    Each callback is used for all calls. The first one, in which ours looks for the devices, is not among them.
+
+    Args:
+        call: Runs a short loop with a callback.
+        empty: The callback that does nothing.
+        ours: The callback that measures.
+    """
+
+    def seconds(callback):
+        begun = time.perf_counter()
+        call(callback)
+        return time.perf_counter() - begun
+
+    rounds = [(seconds(empty), seconds(ours)) for _ in range(ROUNDS + 1)]
+    return [(b - a) * 1000 for a, b in rounds[1:]]

@@ -1,4 +1,4 @@
-"""Overhead of the measurement: time of a batch's two hooks in a real fit, memory of a million batches, import time.
+"""Overhead of the measurement: time of a batch's two hooks in a real fit, of a short call, memory of a million batches, import.
 
 Run it in an environment with the extra `lightning`, and with Keras and those of its backends that are to be measured:
 `python benchmarks/overhead.py`.
@@ -12,6 +12,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 import warnings
@@ -20,10 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hooks import BATCHES, ROUNDS, above_empty
+import pytorch_lightning as pl
+import torch
+from hooks import BATCHES, ROUNDS, above_empty, calls_above_empty
 from rich.console import Console
 from rich.table import Table
-from side_by_side.loop_lightning import Empty, fit
+from side_by_side.loop_lightning import OFF, Empty, Tiny, fit
+from torch.utils.data import DataLoader, TensorDataset
 
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.lightning import EnergyCallback
@@ -38,6 +42,30 @@ def lightning_hooks() -> list[float]:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     return above_empty(partial(fit, batches=BATCHES), Empty, partial(EnergyCallback, verbose=False))
+
+
+class Validated(Tiny):
+    """A minimal model that can be validated."""
+
+    def validation_step(self, batch, batch_idx):
+        """Compute the loss."""
+        self.layer(batch[0]).mean()
+
+
+def lightning_calls() -> list[float]:
+    """Return the time of a short validation of Lightning in excess of one with an empty callback, in ms."""
+    model, data = Validated(), DataLoader(TensorDataset(torch.randn(16, 4)), batch_size=4)
+
+    def call(callback):
+        trainers[callback].validate(model, data, verbose=False)
+
+    with tempfile.TemporaryDirectory() as folder:
+        empty, ours = Empty(), EnergyCallback(verbose=False)
+        trainers = {
+            callback: pl.Trainer(accelerator="cpu", callbacks=[callback], default_root_dir=folder, **OFF)
+            for callback in (empty, ours)
+        }
+        return calls_above_empty(call, empty, ours)
 
 
 def keras_hooks(backend) -> dict[str, Any]:
@@ -84,7 +112,12 @@ def main() -> None:
         row = f"{statistics.median(above):.2f} µs", f"{min(above):.2f} to {max(above):.2f}"
         table.add_row(f"hooks, {where}", *row, "3 µs")
 
+    def add_calls(what, above):
+        row = f"{statistics.median(above):.1f} ms", f"{min(above):.1f} to {max(above):.1f}"
+        table.add_row(f"a short call, {what}", *row, "50 ms")
+
     add_hooks("fit of Lightning", lightning_hooks())
+    add_calls("validate of Lightning", lightning_calls())
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning"))]
     for backend in BACKENDS:
         if not (importlib.util.find_spec("keras") and importlib.util.find_spec(backend)):
@@ -93,6 +126,7 @@ def main() -> None:
         found = keras_hooks(backend)
         add_hooks(f"fit of Keras on {backend}", found["fit"])
         add_hooks(f"predict of Keras on {backend}", found["predict"])
+        add_calls(f"predict of Keras on {backend}", found["call"])
         versions += found["versions"]
     grown, each = million_batches()
     table.add_row("a batch of EnergyMeter in a bare loop", f"{each:.2f} µs", "", "")
@@ -101,6 +135,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print("Hooks: time of the two hooks of a batch, in excess of an empty callback, in a real fit or predict.")
+    console.print("A short call: time of four batches, in excess of an empty callback's, with devices that are open already.")
     console.print(f"{', '.join(dict.fromkeys(versions))}; {ROUNDS} interleaved rounds of {BATCHES} batches.")
 
 

@@ -1,4 +1,4 @@
-"""Time of a batch's two hooks in a real fit and a real predict of Keras, as JSON.
+"""Time of a batch's two hooks in a real fit and a real predict of Keras, and of a whole predict, as JSON.
 
 A process has one backend: `KERAS_BACKEND=jax python benchmarks/overhead_keras.py`. `overhead.py` runs this for each backend.
 """
@@ -8,7 +8,7 @@ import sys
 
 import keras
 import numpy as np
-from hooks import BATCHES, above_empty, timed
+from hooks import BATCHES, above_empty, calls_above_empty, timed
 
 from ml_energy_callbacks.keras import EnergyCallback
 
@@ -47,6 +47,9 @@ def main() -> None:
         model.predict(inputs, BATCH_SIZE, verbose=0, callbacks=[callback])
         return times
 
+    def call(callback):
+        model.predict(inputs[: 4 * BATCH_SIZE], BATCH_SIZE, verbose=0, callbacks=[callback])
+
     def ours():
         return EnergyCallback(verbose=False)
 
@@ -55,6 +58,7 @@ def main() -> None:
         "versions": [f"keras {keras.version()}", f"{backend} {sys.modules[backend].__version__}"],
         "fit": above_empty(fit, Empty, ours),
         "predict": above_empty(predict, Empty, ours),
+        "call": calls_above_empty(call, Empty(), ours()),
     }
     print(json.dumps(found))
 

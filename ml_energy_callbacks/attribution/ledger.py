@@ -183,7 +183,7 @@ class Ledger:
     @property
     def urgent(self) -> bool:
         """Whether the next reading must be added at once: a mark waits for it, reads fail, or the fit has too little data."""
-        return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent
+        return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent or self._knot is None
 
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""

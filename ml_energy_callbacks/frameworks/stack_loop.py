@@ -43,9 +43,13 @@ class StackLoop:
 
     def ending(self) -> tuple[Status, str | None]:
         """Return the status of a loop that has ended without calling a hook, and its reason."""
-        error = self._exception()
-        self._frame = None  # releases the loop's variables
-        return ("failed", _UNSEEN) if error is None or error is self._seen else ending(error)
+        error, seen = self._exception(), self._seen
+        self.release()
+        return ("failed", _UNSEEN) if error is None or error is seen else ending(error)
+
+    def release(self) -> None:
+        """Watch it no longer: what its frame and an older exception hold is free to go."""
+        self._frame = self._seen = None
 
     def _exception(self) -> BaseException | None:
         """Return the exception that the loop's thread is handling, or that is ending the interpreter."""

@@ -56,6 +56,7 @@ class TorchCallback(MeteredCallback):
                 accelerator=accelerator_of(device),
                 record_event=cuda_event_recorder() if device.type == "cuda" else None,
                 gather=self._gather,
+                repeats=True,
             )
         )
         if alone:

@@ -42,6 +42,7 @@ class _BesideEnergy(keras.callbacks.Callback):
             ConfigurationError: The list has none.
         """
         self._loop = KerasLoop(hook, self._keras_model)
+        self._loop.release()  # the EnergyCallback watches it
         self._energy = find_energy_callback(self._loop.callbacks, EnergyCallback, owner)
 
     def _stop(self, reason: str | None) -> bool:

@@ -3,10 +3,10 @@
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import ref
 
 import keras
 
@@ -59,7 +59,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         super()._reset()
         keras.callbacks.Callback.__init__(self)  # clears the model of an earlier run
         self.params: dict[str, Any] = {}
-        self._watched: list[tuple[Any, Gate]] = []
+        self._watched: list[tuple[ref[Any], Gate]] = []
         self._loop: KerasLoop | None = None
         self._passes = [BatchPass(self._meter)]
         self._epoch = 0
@@ -86,7 +86,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         fn = self._options.batch_size_fn
         gate = Gate(self._meter, _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch))
         data = watched(data, gate, fn)
-        self._watched.append((data, gate))
+        self._watched.append((ref(data), gate))
         return data
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -140,6 +140,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             accelerator=placement.accelerator(self._keras_model),
             record_event=traits.event_recorder(),
             gather=self._gather,
+            repeats=True,
         )
         self._meter.start(described)
         self._loop = loop
@@ -257,7 +258,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _begin(self, loop: KerasLoop, stage: Stage) -> None:
         """Enter a stage."""
-        source = next((gate for data, gate in self._watched if data is loop.data), None)
+        given = loop.data
+        source = next((gate for data, gate in self._watched if given is not None and data() is given), None)
         if stage == "train" and source is None and self._watched and loop.is_keras:
             self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
         if self._options.batch_size_fn is not None and source is None:
@@ -392,19 +394,19 @@ def _length(batch: Any) -> int | None:
     return first_length(array)
 
 
+class _ShortBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, which ends an epoch with two of our metrics; it would print all, and hide the loss among them."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        shown = {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
+        super().on_epoch_end(epoch, shown)
+
+
 def _shorten_progress_bar(loop: KerasLoop) -> None:
-    """Limit our metrics that the progress bar prints at the end of an epoch: with all of them, the loss is hard to find."""
+    """Shorten Keras's own progress bar at the end of an epoch; a bar of the user's class shows what it likes."""
     for bar in loop.callbacks:
-        if isinstance(bar, keras.callbacks.ProgbarLogger):
-            whole = bar.on_epoch_end
-            # A bar that is used for several fits is already shortened.
-            bar.on_epoch_end = whole if isinstance(whole, partial) else partial(_end_bar, whole)
-
-
-def _end_bar(on_epoch_end: Callable[..., None], epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-    on_epoch_end(
-        epoch, {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
-    )
+        if type(bar) is keras.callbacks.ProgbarLogger:
+            bar.__class__ = _ShortBar
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ None of it is documented, and any release may change it. Each function names wha
 value if that no longer exists: the number is then unknown, and training continues.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -61,10 +61,19 @@ def caller_of(hook: FrameType) -> tuple[keras.callbacks.CallbackList | None, Fra
     (keras/src/callbacks/callback_list.py, 3.15.0): Keras gives a callback no access to the other callbacks.
     """
     caller = guard.caller_of(hook)
-    owner = None if caller is None else caller.f_locals.get("self")
+    owner = _locals_of(caller).get("self")
     if caller is None or not isinstance(owner, keras.callbacks.CallbackList):
         return None, None
     return owner, caller.f_back
+
+
+def _locals_of(frame: FrameType | None) -> Mapping[str, Any]:
+    """Return the variables of one of Keras's own frames; none of any other.
+
+    Before Python 3.13, reading a frame's variables keeps them alive for as long as it runs.
+    """
+    own = frame is not None and frame.f_globals.get("__name__", "").startswith("keras.")
+    return frame.f_locals if frame is not None and own else {}
 
 
 def loop_facts(frame: FrameType | None) -> LoopFacts:
@@ -74,7 +83,7 @@ def loop_facts(frame: FrameType | None) -> LoopFacts:
     or ``predict`` (keras/src/backend/<backend>/trainer.py, 3.15.0), and ``num_batches`` and ``data_adapter`` of the iterator
     (keras/src/trainers/epoch_iterator.py).
     """
-    own = {} if frame is None else frame.f_locals
+    own = _locals_of(frame)
     iterator = own.get("epoch_iterator")
     return LoopFacts(
         model=own.get("self"),

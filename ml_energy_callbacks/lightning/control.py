@@ -7,7 +7,7 @@ from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
 from ml_energy_callbacks.frameworks.callback import find_energy_callback
 from ml_energy_callbacks.frameworks.guard import guard_hooks
 from ml_energy_callbacks.frameworks.torch import joined
-from ml_energy_callbacks.lightning.base import Callback
+from ml_energy_callbacks.lightning.base import Callback, adopt_imported
 from ml_energy_callbacks.lightning.energy_callback import EnergyCallback
 from ml_energy_callbacks.lightning.internals import was_saved_at
 from ml_energy_callbacks.meter.meter import EnergyMeter
@@ -57,6 +57,7 @@ class EnergyBudget(_BesideEnergy):
         action: Action = "stop",
     ) -> None:
         """Check the limits."""
+        adopt_imported()
         self._budget = Budget("EnergyBudget", kwh=kwh, co2e_grams=co2e_grams, cost=cost, action=action)
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -120,6 +121,7 @@ class EnergyEarlyStopping(_BesideEnergy):
 
     def __init__(self, monitor: str = "val_loss", *, min_gain_per_kwh: float, patience: int = 3, mode: Mode = "min") -> None:
         """Check the options."""
+        adopt_imported()
         self._options: dict[str, Any] = {
             "monitor": monitor,
             "min_gain_per_kwh": min_gain_per_kwh,

@@ -4,9 +4,11 @@ import importlib
 from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import msgspec
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import refuse_second
@@ -15,11 +17,13 @@ from ml_energy_callbacks.frameworks.guard import guard_hooks, guards_itself, han
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
-from ml_energy_callbacks.lightning.base import Callback, rank_zero_info
+from ml_energy_callbacks.lightning.base import Callback, adopt_imported
 from ml_energy_callbacks.lightning.batch_sizes import LoaderSizes
+from ml_energy_callbacks.lightning.call import Call
 from ml_energy_callbacks.lightning.internals import (
     autologged_hyperparameters,
     batches_begun,
+    log_metrics,
     logged_step,
     package_of,
     set_callback_metrics,
@@ -33,7 +37,6 @@ from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import folder_of
-from ml_energy_callbacks.report import quantity
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -59,15 +62,11 @@ class EnergyCallback(TorchCallback, Callback):
     """
 
     def _reset(self) -> None:
+        adopt_imported()
         super()._reset()
-        self._restored: dict[str, Any] | None = None
-        self._starts: dict[str, Point] = {}
-        self._log_every = 0
-        self._last_logged = -1
-        self._done_before: dict[str, float] = {}
-        self._batches_before = 0
-        self._loggers = Loggers((), self._meter.warn)
-        self._train_sizes = self._eval_sizes = LoaderSizes(None)
+        # The calls that are measured, the innermost last; the first one stands for none.
+        self._calls = [Call(None, Loggers((), self._meter.warn))]
+        self._call = self._calls[-1]
 
     # ---------------------------------------------------------------------------------------------------- life
 
@@ -78,25 +77,15 @@ class EnergyCallback(TorchCallback, Callback):
         if launch is not None and launch.launcher == "ray":
             # Ray's own callback reports, at the end of an epoch, the metrics logged by then: it has to run after this one.
             trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
-        self._restored = None
-        self._resume(None)
-        self._starts.clear()
-        package, device = package_of(trainer), trainer.strategy.root_device
-        started = self._start_meter(
-            framework=f"{package} {importlib.import_module(package).__version__}",
-            model=type(pl_module).__name__,
-            world_size=trainer.world_size,
-            rank=trainer.global_rank,
-            device=device,
-            gpu_numbers=lambda: trainer.device_ids if trainer.world_size == 1 else [device.index],
-            output_dir=None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir,  # type: ignore[attr-defined]
-        )
-        if not started:
+        self._begin_call(trainer)
+        if not self._call.inside and not self._start(trainer, pl_module):
             return
         replicas = (trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size)
         self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
-        self._loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
-        self._loggers.begin(self._hyperparameters, autologged_hyperparameters(trainer), summary_names(self._meter.currency))
+        self._call.loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
+        self._call.loggers.begin(
+            self._hyperparameters, autologged_hyperparameters(trainer), summary_names(self._meter.currency)
+        )
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -106,11 +95,48 @@ class EnergyCallback(TorchCallback, Callback):
         """Stop measuring and write the record: Lightning calls no other hook."""
         self._finish(trainer, exception)
 
+    def _start(self, trainer: "Trainer", pl_module: "LightningModule") -> bool:
+        """Start to measure; return whether this process measures."""
+        self._resume(None)
+        package, device = package_of(trainer), trainer.strategy.root_device
+        return self._start_meter(
+            framework=f"{package} {importlib.import_module(package).__version__}",
+            model=type(pl_module).__name__,
+            world_size=trainer.world_size,
+            rank=trainer.global_rank,
+            device=device,
+            gpu_numbers=lambda: trainer.device_ids if trainer.world_size == 1 else [device.index],
+            output_dir=None if trainer.fast_dev_run else trainer.log_dir or trainer.default_root_dir,  # type: ignore[attr-defined]
+        )
+
+    def _begin_call(self, trainer: "Trainer") -> None:
+        """Begin a call of a trainer, inside those that still run."""
+        running = self._calls[1:] if self._meter.running else []
+        self._calls[1:] = [call for call in running if call.running]
+        self._call = Call(
+            ref(trainer),
+            Loggers((), self._meter.warn),
+            inside=len(self._calls) > 1,
+            depth=self._meter.depth,
+            phase=self._meter.phase,
+        )
+        self._calls.append(self._call)
+
     def _finish(self, trainer: "Trainer", exception: BaseException | None) -> None:
+        """End a call of a trainer, and the measurement with the outermost one."""
+        if not self._call.is_of(trainer):  # it failed before its setup
+            return
+        call = self._calls.pop()
+        self._call = self._calls[-1]
         if not self._meter.running:
             return
+        if call.inside:
+            while self._meter.depth > call.depth:  # stages that an exception ended
+                self._meter.end_stage()
+            self._meter.enter(call.phase or "other")
+            return
         self._meter.stop(*ending(exception))
-        self._loggers.end(self._meter.totals(), logged_step(trainer))
+        call.loggers.end(self._meter.totals(), logged_step(trainer))
         self._write_summary(rank_zero_info)
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,13 +152,13 @@ class EnergyCallback(TorchCallback, Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until it is known whether a fit resumes: test and predict load it as well."""
-        self._restored = state_dict
+        self._call.restored = state_dict
 
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Add to the totals of the checkpoint from which the fit resumes."""
-        if self._restored and self._meter.running:
+        if self._call.restored and self._meter.running and not self._call.inside:
             try:
-                record = msgspec.convert(self._restored.get("record"), RunRecord)
+                record = msgspec.convert(self._call.restored.get("record"), RunRecord)
             except msgspec.ValidationError:
                 self._meter.warn("The energy totals in the checkpoint cannot be read; totals start at zero.")
             else:
@@ -155,16 +181,17 @@ class EnergyCallback(TorchCallback, Callback):
         self._meter.begin_stage("train", "other")
         several = trainer.world_size > 1
         own: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self._log_every = self._steps_between_logs(own, several=several) if trainer.loggers else 0
+        self._call.log_every = self._steps_between_logs(own, several=several) if trainer.loggers else 0
         if several:
             self._meter.share()
             if self._options.log_every_n_steps:
                 self._meter.warn(
                     "log_every_n_steps has no effect in a job of several processes, whose energy is logged once per epoch."
                 )
-        self._last_logged = -1
+        self._call.last_logged = -1
         self._begin_steps()
-        self._begin_training()
+        if not self._call.inside:
+            self._begin_training()
         self._begin_epoch(trainer)  # after a checkpoint within an epoch, that epoch's start hook is not called again
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -173,10 +200,10 @@ class EnergyCallback(TorchCallback, Callback):
         self._meter.enter("data_wait")
 
     def _begin_epoch(self, trainer: "Trainer") -> None:
-        self._train_sizes = LoaderSizes(trainer.train_dataloader)
-        self._done_before = shares_done(trainer, trainer.current_epoch)
-        self._batches_before = batches_begun(trainer)
-        self._starts["train"] = self._meter.point()
+        self._call.train_sizes = LoaderSizes(trainer.train_dataloader)
+        self._call.done_before = shares_done(trainer, trainer.current_epoch)
+        self._call.batches_before = batches_begun(trainer)
+        self._call.starts["train"] = self._meter.point()
 
     @guards_itself
     def on_train_batch_start(
@@ -203,7 +230,7 @@ class EnergyCallback(TorchCallback, Callback):
     ) -> None:
         """Record the end of a batch with its samples, and log a step when it is due."""
         try:
-            sizes = self._train_sizes
+            sizes = self._call.train_sizes
             if batch_idx < sizes.sure:
                 self._meter.batch_end(sizes.expected)
             else:
@@ -211,10 +238,10 @@ class EnergyCallback(TorchCallback, Callback):
                 if length is None or length != sizes.usual:
                     length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
                 self._meter.batch_end(length)
-            every = self._log_every
+            every = self._call.log_every
             if every:
                 step = logged_step(trainer)
-                if (step + 1) % every == 0 and step != self._last_logged:
+                if (step + 1) % every == 0 and step != self._call.last_logged:
                     self._log_step(trainer, step)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self._meter, error)
@@ -223,12 +250,13 @@ class EnergyCallback(TorchCallback, Callback):
         """Log the epoch."""
         self._meter.enter("other")
         # A fit that resumes from a checkpoint taken at an epoch's end calls this hook again, without any batches.
-        if batches_begun(trainer) > self._batches_before:
+        if batches_begun(trainer) > self._call.batches_before:
             self._log_epoch("train", trainer, pl_module)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
-        self._end_training(finished=is_finished(trainer))
+        if not self._call.inside:
+            self._end_training(finished=is_finished(trainer))
         self._meter.end_stage()
 
     # ---------------------------------------------------------------------------------------------------- evaluate
@@ -274,7 +302,7 @@ class EnergyCallback(TorchCallback, Callback):
     def _begin_stage(self, stage: Stage, trainer: "Trainer") -> None:
         if not trainer.sanity_checking:
             self._meter.begin_stage(stage)
-            self._starts[stage] = self._meter.point()
+            self._call.starts[stage] = self._meter.point()
 
     @guards_itself
     def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - arguments of three different hooks
@@ -299,8 +327,8 @@ class EnergyCallback(TorchCallback, Callback):
             if batch_idx == 0:
                 loaders = trainer.predict_dataloaders if trainer.predicting else _eval_loaders(trainer)
                 loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-                self._eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
-            sizes = self._eval_sizes
+                self._call.eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
+            sizes = self._call.eval_sizes
             if batch_idx < sizes.sure:
                 self._meter.batch_end(sizes.expected)
             else:
@@ -335,10 +363,10 @@ class EnergyCallback(TorchCallback, Callback):
     def _log_step(self, trainer: "Trainer", step: int) -> None:
         if not self._meter.running:
             return
-        self._last_logged = step
+        self._call.last_logged = step
         metrics = self._close_steps()
         self._update_progress_bar(trainer, metrics, STEP_SUFFIX)
-        self._loggers.log(metrics, step)
+        self._call.loggers.log(metrics, step)
 
     @staticmethod
     def _update_progress_bar(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
@@ -348,14 +376,13 @@ class EnergyCallback(TorchCallback, Callback):
             "J/sample": f"energy/train/joules_per_sample{suffix}",
             "kWh expected": "energy/forecast/kwh",
         }
-        # As text: the bar rounds numbers to three decimals, and a sample may take less than 0.001 J.
-        shown = {label: quantity(metrics[name]) for label, name in names.items() if name in metrics}
+        shown = {label: metrics[name] for label, name in names.items() if name in metrics}
         if shown:
             show_in_progress_bar(trainer, shown)
 
     def _log_epoch(self, stage: Stage, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log an epoch, or an evaluation; all processes of a job call this, and none does after an exception."""
-        start = self._starts.pop(stage, None)
+        start = self._call.starts.pop(stage, None)
         if start is None:
             return
         metrics: dict[str, float] = {}
@@ -371,21 +398,21 @@ class EnergyCallback(TorchCallback, Callback):
         if stage == "train":
             self._update_progress_bar(trainer, metrics)
         if stage != "predict":
-            pl_module.log_dict(metrics, sync_dist=several)
+            log_metrics(trainer, metrics, several=several)
             return
         # Lightning refuses `log` in prediction.
         set_callback_metrics(trainer, {name: torch.tensor(value) for name, value in metrics.items()})
-        self._loggers.log(metrics, logged_step(trainer))
+        self._call.loggers.log(metrics, logged_step(trainer))
 
     def _forecast_training(self, trainer: "Trainer", start: Point, point: Point) -> dict[str, float]:
-        """Return the metrics of the forecast; empty after an epoch that was cut short, or without a planned end."""
+        """Return the metrics of the forecast; empty inside another call, after a cut epoch, or without a planned end."""
         epochs = trainer.current_epoch + 1
         shares = shares_done(trainer, epochs)
-        if trainer.should_stop or not shares:
+        if trainer.should_stop or not shares or self._call.inside:
             return {}
         by = max(shares, key=lambda name: shares[name])
         done = min(1.0, shares[by])
-        began = self._done_before.get(by, 0.0)
+        began = self._call.done_before.get(by, 0.0)
         if by == "epochs":  # the fit may have resumed within this epoch
             batches = trainer.num_training_batches
             ran = self._meter.counts("train", start, point).batches

@@ -4,6 +4,7 @@ None of it is documented, and any release may change it. Each function names wha
 ``lightning.pytorch`` are the same code; paths are those of the former.
 """
 
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,13 +69,31 @@ def was_saved_at(checkpoint_callback: object, step: int) -> bool:
 # -------------------------------------------------------------------------------------------------------- the trainer's metrics
 
 
-def show_in_progress_bar(trainer: "Trainer", values: Mapping[str, str]) -> None:
+def log_metrics(trainer: "Trainer", metrics: Mapping[str, float], *, several: bool) -> None:
+    """Log metrics in the running hook as the module's own ``log`` does, whatever the user's class makes of that method.
+
+    Calls ``LightningModule.log`` (core/module.py), with the batch size that it asks for where the training step takes the
+    iterator of the data. A ``barebones`` trainer logs nothing.
+
+    Args:
+        trainer: The trainer.
+        metrics: The metrics.
+        several: Whether the job has several processes; all of them have to call this, with the same names.
+    """
+    if getattr(trainer, "barebones", False):
+        return
+    module = importlib.import_module(package_of(trainer)).LightningModule
+    for name, value in metrics.items():
+        module.log(trainer.lightning_module, name, value, batch_size=1, sync_dist=several)
+
+
+def show_in_progress_bar(trainer: "Trainer", values: Mapping[str, float]) -> None:
     """Add values to the progress bar.
 
-    Writes into ``progress_bar_metrics``, which is the trainer's own dictionary
+    Writes into ``progress_bar_metrics``, which is the trainer's own dictionary of numbers
     (trainer/connectors/logger_connector/logger_connector.py).
     """
-    shown: Any = trainer.progress_bar_metrics  # declared to hold numbers, but the bar shows texts as they are
+    shown: Any = trainer.progress_bar_metrics  # declared to be for reading
     shown.update(values)
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ml_energy_callbacks.lightning.base import Timer
+from ml_energy_callbacks.lightning.base import timers
 from ml_energy_callbacks.lightning.internals import ended_with_last_batch
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def shares_done(trainer: "Trainer", epochs: int) -> dict[str, float]:
     if trainer.max_steps > 0:
         shares["steps"] = trainer.global_step / trainer.max_steps
     for timer in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None:  # max_time adds one
+        if isinstance(timer, timers()) and (left := timer.time_remaining()) is not None:  # max_time adds one
             passed = timer.time_elapsed()
             shares["time"] = passed / (passed + max(left, 0.0)) if passed else 0.0
     return shares

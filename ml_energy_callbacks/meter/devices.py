@@ -1,5 +1,7 @@
 """The devices of a run: those that were found, the ledger of each, and the warnings about them."""
 
+import os
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -9,7 +11,7 @@ from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
-from ml_energy_callbacks.deadline.calls import ThreadError, close
+from ml_energy_callbacks.deadline.calls import ThreadError, close, in_background
 from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
@@ -67,11 +69,13 @@ class Devices:
         self._threads = True  # whether any could be started to open the devices
         self._lacking: str | None = None
         self.incomplete = False
+        self._opened_for: object = None
+        self._resting: weakref.finalize[..., Any] | None = None
 
     # ---------------------------------------------------------------------------------------------------- open and close
 
     def open(self, gpus: Collection[str] | None, accelerator: Kind | None) -> None:
-        """Open the devices of this machine.
+        """Open the devices of this machine, unless they are still open from the last start.
 
         Args:
             gpus: The GPUs that the job runs on, as in :func:`ml_energy_callbacks.backends.discover`.
@@ -80,6 +84,14 @@ class Devices:
         Raises:
             ConfigurationError: A device id is unknown.
         """
+        wanted = (os.getpid(), None if gpus is None else frozenset(gpus), accelerator)
+        before, self._opened_for = self._opened_for, wanted
+        if self._resting is not None:
+            self._resting.detach()
+            self._resting = None
+            if before == wanted:
+                return
+            self.close()
         self.found, self.sources = Discovery((), {}, {}, {}), ()
         self._threads = True
         try:
@@ -151,6 +163,11 @@ class Devices:
     def close(self, hanging: Sequence[Source] = ()) -> None:
         """Close the devices, except those whose driver does not return."""
         close(source for source in self.sources if not any(source is other for other in hanging))
+
+    def rest(self) -> None:
+        """Keep the devices open for the next start, which then takes no time for them, or until this object ends."""
+        self._resting = weakref.finalize(self, _close_unheard, self.sources)
+        self._resting.atexit = False  # the system closes what a process had open
 
     # ---------------------------------------------------------------------------------------------------- energy
 
@@ -253,3 +270,9 @@ def no_threads(devices: str) -> str:
         f"No thread can be started to read {devices}: their energy is not included. Raise the limit of this user's processes "
         "and threads (`ulimit -u`, or the container's --pids-limit)."
     )
+
+
+def _close_unheard(sources: Sequence[Source]) -> None:
+    """Close devices without waiting for their drivers."""
+    for source in sources:
+        in_background(source.close)

@@ -42,6 +42,8 @@ class LoopDescription:
             without a stall; None where batches are timed on the host.
         gather: Given an object, returns those that all processes of the job give, by rank, such as
             :func:`ml_energy_callbacks.frameworks.torch.all_gather`: a collective. None in a job of one process.
+        repeats: Whether more loops of the same meter are likely to follow: the devices then stay open between them, for as long
+            as somebody has the meter.
     """
 
     framework: str = "none"
@@ -53,3 +55,4 @@ class LoopDescription:
     accelerator: Kind | None = None
     record_event: Callable[[], Event | None] | None = None
     gather: Gather | None = None
+    repeats: bool = False

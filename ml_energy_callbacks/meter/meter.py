@@ -178,6 +178,11 @@ class EnergyMeter:
         self._stages.end(phase)
 
     @property
+    def depth(self) -> int:
+        """Number of stages that run, one inside the other."""
+        return self._stages.depth
+
+    @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""
         return self._stages.phase

@@ -105,6 +105,7 @@ class Session:
         self._sampler: Sampler | None = None
         self._owner: object = None
         self._loop: WatchedLoop | None = None
+        self._repeats = False
         self._edges: DeviceEdges | None = None
         self._epochs: list[EpochRecord] = []
         self._warnings = Warnings()
@@ -115,6 +116,7 @@ class Session:
         self._early_end: str | None = None
         self._unwritten = False  # whether a stop has begun and the last record is not written yet
         self._hanging: Sequence[Source] = ()
+        self._answering = True
         # Both are reentrant: a signal handler may stop the meter during one of the meter's own methods.
         self._lock = threading.RLock()
         self._stopping = threading.RLock()
@@ -193,6 +195,7 @@ class Session:
             self._open_files(None if output_dir is None else as_place(output_dir))
             self._pid, self._owner = os.getpid(), owner
             self._loop = loop.watched
+            self._repeats = loop.repeats and loop.gather is None  # a job's processes share the devices out at each start
             self.timeline.forget_edges()
             self._edges = None if loop.record_event is None else DeviceEdges(loop.record_event, self._timing)
             self.timeline.stamp = self._edges or self._timing.clock
@@ -336,7 +339,10 @@ class Session:
                 if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
                     self._files.remove_own()
             with self._unharmed():
-                self.devices.close(self._hanging)
+                if self._repeats and self._answering and not self._hanging:
+                    self.devices.rest()
+                else:
+                    self.devices.close(self._hanging)
             self._owner = None
             atexit.unregister(self._stop_at_exit)  # last: until then, an interpreter that ends waits for this
 
@@ -350,6 +356,7 @@ class Session:
         end = self.timeline.look().now
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
+        self._answering = not self.devices.silent(end)
         try:
             with self._unharmed():
                 self._hanging = sampler.stop(end)

@@ -75,6 +75,11 @@ class Stages:
         ]
 
     @property
+    def depth(self) -> int:
+        """Number of stages that run, one inside the other."""
+        return len(self._stack)
+
+    @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""
         running = self._timeline.look().running

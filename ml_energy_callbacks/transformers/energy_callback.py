@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 import transformers
 from tqdm.auto import tqdm
@@ -24,7 +24,8 @@ from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
-from ml_energy_callbacks.transformers.internals import at_end_of_data, caller_of, ends_data, resumed_checkpoint, wrap_method
+from ml_energy_callbacks.transformers.internals import at_end_of_data, caller_of, ends_data, observe, resumed_checkpoint
+from ml_energy_callbacks.transformers.log import EnergyLog
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class _Pass:
     """An epoch of training, or one evaluation or prediction.
 
     Attributes:
-        trainer: The Trainer.
+        owner: The Trainer.
         stage: The stage.
         start: The point at which it began.
         batch_size: Number of samples in each batch but the last, which may be smaller.
@@ -40,12 +41,17 @@ class _Pass:
         last: Whether these end with the last batch of the data.
     """
 
-    trainer: Trainer
+    owner: "ref[Trainer]"
     stage: Stage
     start: Point
     batch_size: int
     sizes: list[int | None] = field(default_factory=list)
     last: bool = False
+
+    @property
+    def trainer(self) -> Any:
+        """The Trainer; None once nobody else has it."""
+        return self.owner()
 
 
 @documents(CallbackOptions)
@@ -69,7 +75,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def _reset(self) -> None:
         super()._reset()
-        self._trainers: WeakSet[Trainer] = WeakSet()
+        self._log = EnergyLog()
         self._loop: StackLoop | None = None
         self._epoch: _Pass | None = None
         self._evaluation: _Pass | None = None
@@ -91,24 +97,18 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         return super().record
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Wrap methods of the new Trainer."""
-        self._wrap_methods(caller_of(sys._getframe()).trainer)  # noqa: SLF001 - there is no other way to find the caller
+        """Observe the new Trainer."""
+        self._observe(caller_of(sys._getframe()).trainer)  # noqa: SLF001 - there is no other way to find the caller
 
-    def _wrap_methods(self, trainer: Trainer) -> None:
-        """Wrap the methods of a Trainer that have no hook, once.
+    @staticmethod
+    def _observe(trainer: Trainer) -> None:
+        """Observe what a Trainer has no hook for.
 
         Raises:
             ConfigurationError: It has two such callbacks.
         """
         refuse_second(trainer.callback_handler.callbacks)
-        if trainer in self._trainers:
-            return
-        self._trainers.add(trainer)
-        wrap_method(trainer, "get_batch_samples", self._fetch_batches)
-        wrap_method(trainer, "prediction_step", self._begin_eval_batch)
-        wrap_method(trainer, "train", self._train)
-        wrap_method(trainer, "evaluate", self._evaluate)
-        wrap_method(trainer, "predict", self._predict)
+        observe(trainer, _WRAPPERS)
 
     @guarded
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
@@ -156,8 +156,10 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start to measure, and enter the stage ``train``."""
         caller = caller_of(sys._getframe())  # noqa: SLF001 - as above
-        self._wrap_methods(caller.trainer)
+        self._observe(caller.trainer)
         self._leave_failed_training()
+        if self._epoch is not None and self._epoch.trainer is not caller.trainer:
+            return  # another Trainer trains inside a hook of this training
         if self._loop is not None:  # the Trainer restarts with smaller batches (auto_find_batch_size)
             self._meter.end_stage()
         checkpoint = resumed_checkpoint(caller)
@@ -176,19 +178,21 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._begin_training()
         self._done_before = _share_done(state)
         self._begin_steps()
-        self._epoch = _Pass(caller.trainer, "train", self._meter.point(), _batch_size(args, state))
+        self._epoch = _Pass(ref(caller.trainer), "train", self._meter.point(), _batch_size(args, state))
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin an epoch of training."""
+        run = self._training_of(state)
+        if run is None:
+            return
         self._done_before = _share_done(state)
         self._index, self._next_index = self._next_index, self._next_index + 1  # an evaluation after an epoch has its index
-        if self._epoch is not None:
-            self._epoch = _Pass(self._epoch.trainer, "train", self._meter.point(), self._epoch.batch_size)
+        self._epoch = _Pass(run.owner, "train", self._meter.point(), run.batch_size)
 
     def _fetch_batches(self, trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of a step, in the phase ``data_wait``, and count their samples."""
         run = self._epoch
-        if run is None or not self._is_callback_of(trainer):
+        if run is None or run.trainer is not trainer:
             return method(*args, **kwargs)
         self._log_step(trainer)
         self._meter.enter("data_wait")
@@ -207,30 +211,35 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the start of a step's first batch."""
-        self._meter.batch_start()
+        if self._training_of(state) is not None:
+            self._meter.batch_start()
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of a batch whose gradients are accumulated, and the start of the next."""
-        if self._epoch is not None:
-            self._end_batch(self._epoch)
-            if self._epoch.sizes:
+        run = self._training_of(state)
+        if run is not None:
+            self._end_batch(run)
+            if run.sizes:
                 self._meter.batch_start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of a step's last batch."""
-        if self._epoch is not None:
-            self._end_batch(self._epoch)
+        run = self._training_of(state)
+        if run is None:
+            return
+        self._end_batch(run)
         self._log_due = self._log_due or bool(self._log_every and state.global_step % self._log_every == 0)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log the epoch."""
-        if self._epoch is not None:
-            self._log_step(self._epoch.trainer)
-            self._log_pass(self._epoch)
+        run = self._training_of(state)
+        if run is not None:
+            self._log_step(run.trainer)
+            self._log_pass(run)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save the record, with the energy of the job's other processes, in the checkpoint; all processes call this."""
-        if not self._meter.running:
+        if not self._meter.running or self._training_of(state) is None:
             return
         self._meter.share()
         checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
@@ -239,6 +248,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop measuring and write the record."""
+        if self._training_of(state) is None:
+            return
         self._end_training(finished=state.global_step >= state.max_steps)
         self._meter.end_stage()
         self._loop = self._epoch = None
@@ -257,9 +268,6 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     @contextlib.contextmanager
     def _measured(self, trainer: Trainer, stage: Stage | None = None) -> Iterator[None]:
         """Measure the body as a stage; with None, as ``validate`` inside a training and as ``test`` outside."""
-        if not self._is_callback_of(trainer):
-            yield
-            return
         if self._evaluation is not None:  # for several data sets, evaluate() calls itself for each
             self._meter.enter("data_wait")
             yield
@@ -268,7 +276,9 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         inside = self._loop is not None
         if not inside:
             self._start(trainer)
-        run = _Pass(trainer, stage or ("validate" if inside else "test"), self._meter.point(), trainer.args.eval_batch_size)
+        run = _Pass(
+            ref(trainer), stage or ("validate" if inside else "test"), self._meter.point(), trainer.args.eval_batch_size
+        )
         self._meter.begin_stage(run.stage)
         self._evaluation = run
         error: BaseException | None = None
@@ -308,9 +318,10 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     # ---------------------------------------------------------------------------------------------------- metrics
 
-    def _is_callback_of(self, trainer: Trainer) -> bool:
-        """Return whether this is still one of the Trainer's callbacks."""
-        return any(callback is self for callback in trainer.callback_handler.callbacks)
+    def _training_of(self, state: TrainerState) -> _Pass | None:
+        """Return the epoch that is measured if this is its Trainer's state; another Trainer may train inside a hook."""
+        run = self._epoch
+        return run if run is not None and run.trainer.state is state else None
 
     def _folder(self, args: TrainingArguments) -> Place:
         """Return the folder of the record."""
@@ -324,7 +335,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Log the energy of the last steps if a log is due; called after the Trainer's own log of these steps."""
         if self._log_due and self._meter.running:
             self._log_due = False
-            _log(trainer, self._close_steps())
+            self._log.write(trainer, self._close_steps())
 
     @guarded
     def _log_pass(self, run: _Pass) -> None:
@@ -334,7 +345,12 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         metrics, point = self._meter.close_epoch(run.stage, self._index, run.start)
         if run.stage == "train":
             metrics |= self._forecast_training(run, point)
-        _log(run.trainer, metrics)
+        evaluates = run.stage in {"validate", "test"}
+        self._log.write(run.trainer, metrics, merge=run.stage == "train" or evaluates, newest=evaluates)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Merge the last log into the Trainer's own entry of the same step."""
+        self._log.merge_into_last(state)
 
     def _forecast_training(self, run: _Pass, point: Point) -> dict[str, float]:
         """Return the metrics of the forecast; empty after an epoch that was cut short, or without a planned end."""
@@ -342,13 +358,6 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         if done is None or self._done_before is None or (run.trainer.control.should_training_stop and done < 1):
             return {}
         return self._forecast((self._done_before, 0, run.start), (done, 0, point))
-
-
-def _log(trainer: Trainer, metrics: dict[str, float]) -> None:
-    """Log with ``Trainer.log``, which clears the flag that the Trainer's own log is due: restore it."""
-    due = trainer.control.should_log
-    trainer.log(metrics)
-    trainer.control.should_log = due
 
 
 def _share_done(state: TrainerState) -> float | None:
@@ -376,3 +385,24 @@ def _gpu_numbers(trainer: Trainer) -> set[int | None]:
     replicas = range(args.n_gpu) if args.n_gpu > 1 else [args.device.index]  # of torch.nn.DataParallel
     layers = {weight.device.index for weight in trainer.model.parameters() if weight.device.type == "cuda"}
     return {*replicas, *layers}
+
+
+def _wrapper(name: str) -> Callable[..., Any]:
+    """Return the function that passes a call of a Trainer's method on to a method of its EnergyCallback, if it has one."""
+
+    def wrapper(trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, EnergyCallback):
+                return getattr(callback, name)(trainer, method, *args, **kwargs)
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
+_WRAPPERS = {
+    "train": _wrapper("_train"),
+    "evaluate": _wrapper("_evaluate"),
+    "predict": _wrapper("_predict"),
+    "get_batch_samples": _wrapper("_fetch_batches"),
+    "prediction_step": _wrapper("_begin_eval_batch"),
+}

@@ -1,8 +1,10 @@
-"""Everything that is read from, or changed in, private parts of the Trainer, as they are in transformers 5.24.0.
+"""Everything that is read from private parts of the Trainer, as they are in transformers 5.24.0.
 
 The Trainer does not pass itself to its callbacks, and has no hook for the start of an evaluation, the start of a wait for data,
-and the batch that it runs. The Trainer is read from the stack: one of its methods called the hook. For the others, methods that
-the Trainer calls on itself are wrapped, on that one object: what they do and return stays the same.
+and the batch that it runs. The Trainer is read from the stack: one of its methods called the hook. For the others, the Trainer
+is made an object of a subclass, which is how it is meant to be extended; the subclass overrides methods that the Trainer calls
+on itself, and what they do and return stays the same. Nothing is stored in the Trainer: nothing keeps it alive, and its copies
+work on themselves.
 
 Files are those of the package transformers; any release may change what is read there.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from transformers import Trainer
 
@@ -37,7 +40,8 @@ def caller_of(hook: FrameType) -> Caller:
     """Return the Trainer that called the hook of this frame.
 
     Reads the local ``self`` of the frames that called the hook (``Trainer.train``, ``Trainer._inner_training_loop`` and others,
-    trainer.py).
+    trainer.py). Before Python 3.13, reading a frame's variables keeps them alive for as long as it runs: only frames of
+    transformers are read, never those of the user.
 
     Raises:
         ConfigurationError: No Trainer called it.
@@ -45,12 +49,12 @@ def caller_of(hook: FrameType) -> Caller:
     frame: FrameType | None = hook.f_back
     found: Caller | None = None
     while frame is not None:
-        # Reading a frame's variables keeps them alive for as long as it runs: only the frames of methods are read.
-        owner = frame.f_locals.get("self") if frame.f_code.co_varnames[:1] == ("self",) else None
-        if found is None and isinstance(owner, Trainer):
-            found = Caller(owner, frame, frame)
-        elif found is not None and owner is found.trainer:
-            found = found._replace(outer=frame)
+        if frame.f_globals.get("__name__", "").startswith("transformers.") and "self" in frame.f_code.co_varnames[:1]:
+            owner = frame.f_locals["self"]
+            if found is None and isinstance(owner, Trainer):
+                found = Caller(owner, frame, frame)
+            elif found is not None and owner is found.trainer:
+                found = found._replace(outer=frame)
         frame = frame.f_back
     if found is None:
         msg = "This EnergyCallback requires the Trainer of transformers: pass it in Trainer(callbacks=[...])."
@@ -67,14 +71,54 @@ def resumed_checkpoint(caller: Caller) -> Path | None:
     return Path(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else None
 
 
-def wrap_method(trainer: Trainer, name: str, wrapper: Callable[..., Any]) -> None:
-    """Replace a method of one Trainer by a function, which is called with the Trainer, the method and its arguments.
+Wrapper = Callable[..., Any]
+"""Is called in place of a method, with the Trainer, the method and its arguments."""
 
-    It works for the methods that the Trainer calls on itself, which are ``train``, ``evaluate``, ``predict``,
-    ``get_batch_samples`` and ``prediction_step`` (trainer.py).
+
+_observed: "WeakSet[type]" = WeakSet()
+"""The subclasses that :func:`observe` made."""
+
+
+def _remake(kind: type, *args: Any) -> Any:
+    return kind.__new__(kind, *args)
+
+
+def observe(trainer: Trainer, wrappers: Mapping[str, Wrapper]) -> None:
+    """Have wrappers called in place of methods that a Trainer calls on itself; once for a Trainer.
+
+    These are ``train``, ``evaluate``, ``predict``, ``get_batch_samples`` and ``prediction_step`` (trainer.py).
+
+    Args:
+        trainer: The Trainer.
+        wrappers: The wrapper of each method, by its name.
     """
-    method = getattr(trainer, name)
-    setattr(trainer, name, functools.wraps(method)(functools.partial(wrapper, trainer, method)))
+    kind = type(trainer)
+    if _observed.isdisjoint(kind.__mro__):
+        known = (other for other in kind.__subclasses__() if other in _observed)
+        trainer.__class__ = next(known, None) or _make_observed(kind, wrappers)
+
+
+def _make_observed(kind: type[Trainer], wrappers: Mapping[str, Wrapper]) -> type[Trainer]:
+    """Return a subclass of a class of Trainers, of the same name."""
+
+    def override(name: str, wrapper: Wrapper) -> Callable[..., Any]:
+        @functools.wraps(getattr(kind, name))
+        def method(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+            return wrapper(self, getattr(super(observed, self), name), *args, **kwargs)
+
+        return method
+
+    def __reduce_ex__(self: Trainer, protocol: Any) -> Any:  # noqa: N807 - it becomes a method
+        found = super(observed, self).__reduce_ex__(protocol)
+        if isinstance(found, str) or found[1][:1] != (observed,):  # the user's class has a way of its own
+            return found
+        return (_remake, (kind, *found[1][1:]), *found[2:])  # of the class that another process can import
+
+    namespace = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    namespace |= {name: override(name, wrapper) for name, wrapper in wrappers.items()}
+    observed: type[Trainer] = type(kind.__name__, (kind,), {**namespace, "__reduce_ex__": __reduce_ex__})
+    _observed.add(observed)
+    return observed
 
 
 def ends_data(trainer: Trainer, batches: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -267,3 +267,15 @@ def test_an_exception_in_training_leaves_a_complete_record(
     assert record.stages["train"].batches == 6
     assert load_record(tmp_path) == record
     assert no_thread_lives()
+
+
+def test_training_is_bit_for_bit_the_same(tmp_path: Path) -> None:
+    """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them."""
+    folders = [tmp_path / "without", tmp_path / "with"]
+    for folder in folders:
+        folder.mkdir()
+    without = framework.trained(folders[0], [])
+    measured = framework.trained(folders[1], [energy_callback(folders[1])])
+    assert measured.keys() == without.keys()
+    for name, value in without.items():
+        assert measured[name] == value, name

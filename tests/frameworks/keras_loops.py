@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from frameworks.equality import plain, random_states
 from ml_energy_callbacks.keras import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 BACKEND = keras.backend.backend()
@@ -185,3 +186,40 @@ class Loops:
 def record_folder(folder: Path) -> dict[str, Any]:
     """Return the options that let the record go into a folder."""
     return {"output_dir": folder}
+
+
+def _backend_state() -> Any:
+    """Return the state of the backend's own random generator, where it has one."""
+    if BACKEND != "torch":
+        return None
+    import torch  # noqa: PLC0415 - of this backend alone
+
+    return plain(torch.get_rng_state())
+
+
+def trained(folder: Path, callbacks: list[Any]) -> dict[str, Any]:
+    """Train from a seed, and return all that came of it, but for what is ours."""
+    keras.utils.set_random_seed(1)
+    order: list[int] = []
+    layers = [keras.layers.Input((8,)), keras.layers.Dropout(0.3), keras.layers.Dense(1, name="dense")]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse")
+    keeping = keras.callbacks.ModelCheckpoint(folder / "last.keras")
+    history = model.fit(
+        Waiting(40, 4, order.append),
+        shuffle=True,
+        epochs=2,
+        validation_data=arrays(8),
+        callbacks=[*callbacks, keeping],
+        verbose=0,
+    ).history
+    saved = keras.saving.load_model(folder / "last.keras")
+    return {
+        "weights": [plain(np.asarray(weight)) for weight in model.get_weights()],
+        "optimiser": [plain(keras.ops.convert_to_numpy(variable)) for variable in model.optimizer.variables],
+        "seeds": [plain(keras.ops.convert_to_numpy(variable)) for variable in model.non_trainable_variables],
+        "order": order,
+        "checkpoint": [plain(keras.ops.convert_to_numpy(variable)) for variable in saved.variables + saved.optimizer.variables],
+        "random": {**random_states(), "backend": _backend_state()},
+        "history": {name: values for name, values in history.items() if not name.startswith("energy/")},
+    }

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from lightning_models import module, trainer
+from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from frameworks.equality import plain, random_states
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "pytorch_lightning"
@@ -121,3 +123,25 @@ def record_folder(folder: Path) -> dict[str, Any]:
     """Return the options that let the record go into a folder: Lightning's own directory is there."""
     del folder
     return {}
+
+
+def trained(folder: Path, callbacks: list[Any]) -> dict[str, Any]:
+    """Train from a seed, and return all that came of it, but for what is ours."""
+    seed_everything(1)
+    order: list[int] = []
+    model = module()
+    model.layer = torch.nn.Sequential(torch.nn.Dropout(0.3), torch.nn.Linear(8, 1))
+    model.configure_optimizers = lambda: torch.optim.Adam(model.parameters(), lr=0.01)
+    keeping = ModelCheckpoint(folder, save_last=True)
+    run = trainer(folder, [*callbacks, keeping], enable_checkpointing=True)
+    run.fit(model, DataLoader(Waiting(40, order.append), batch_size=4, shuffle=True), data(8, 4))
+    saved = torch.load(folder / "last.ckpt", weights_only=False)
+    saved["callbacks"] = {name: "" for name in saved["callbacks"] if not name.startswith("EnergyCallback")}
+    return {
+        "weights": plain(model.state_dict()),
+        "optimiser": plain(run.optimizers[0].state_dict()),
+        "order": order,
+        "checkpoint": plain(saved),
+        "random": {**random_states(), "torch": plain(torch.get_rng_state())},
+        "metrics": {name: float(value) for name, value in run.callback_metrics.items() if not name.startswith("energy/")},
+    }

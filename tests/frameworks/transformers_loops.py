@@ -1,11 +1,15 @@
 """The loops of the Trainer of Hugging Face."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from trainer_models import AroundBatch, Sentences, nothing, trainer
+from transformers import set_seed
 
+from frameworks.equality import plain, random_states
 from ml_energy_callbacks.transformers import EnergyCallback
 
 FRAMEWORK = "transformers"
@@ -57,3 +61,31 @@ def record_folder(folder: Path) -> dict[str, Any]:
     """Return the options that let the record go into a folder: the Trainer's own directory is there."""
     del folder
     return {}
+
+
+_TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+_EVALUATION_TIMES = tuple(name.replace("train", "eval") for name in _TIMES)
+
+
+def trained(folder: Path, callbacks: list[Any]) -> dict[str, Any]:
+    """Train from a seed, and return all that came of it, but for what is ours and how long it took."""
+    set_seed(1)
+    order: list[int] = []
+    run = trainer(folder, callbacks, validation=8, on_wait=order.append, save_strategy="epoch")
+    run.train()
+    kept = folder / "checkpoint-20"
+    state = json.loads((kept / "trainer_state.json").read_text("utf-8"))
+    for entry in state["log_history"]:
+        for name in [name for name in entry if name.startswith("energy/") or name in (*_TIMES, *_EVALUATION_TIMES)]:
+            del entry[name]
+    state["best_model_checkpoint"] = None  # a path
+    files = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+    return {
+        "weights": plain(run.model.state_dict()),
+        "optimiser": plain(run.optimizer.state_dict()),
+        "order": order,
+        "checkpoint": {name: plain(torch.load(kept / name, weights_only=False)) for name in files},
+        "checkpoint's weights": (kept / "model.safetensors").read_bytes(),
+        "state": state,
+        "random": {**random_states(), "torch": plain(torch.get_rng_state())},
+    }

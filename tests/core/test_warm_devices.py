@@ -1,0 +1,85 @@
+"""Devices stay open between the loops of one meter, and no longer than somebody has it."""
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
+
+
+class Counting:
+    """A backend of one counter, which notes each opening and each close."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.opened = self.closed = 0
+        self.silent = False
+
+    def open(self) -> list[Any]:
+        self.opened += 1
+        backend = self
+
+        class Noting(ScriptedCounter):
+            def read(self) -> float:
+                if backend.silent:
+                    raise ReadError
+                return super().read()
+
+            def close(self) -> None:
+                backend.closed += 1
+                super().close()
+
+        return [Noting(PowerCurve(monotonic_clock, 100.0), monotonic_clock, 0.0)]
+
+
+def run(meter: EnergyMeter, seconds: float = 0.0, **options: Any) -> float:
+    """Run a loop, and return how long its body took."""
+    with meter.start(LoopDescription(repeats=True, **options)):
+        begun = time.perf_counter()
+        time.sleep(seconds)
+        return time.perf_counter() - begun
+
+
+def test_a_meter_that_starts_again_opens_no_device_anew(tmp_path: Path) -> None:
+    backend = Counting()
+    meter = EnergyMeter(backends=[backend], output_dir=tmp_path, verbose=False)
+    seconds = sum(run(meter, 0.05) for _ in range(3))
+    assert (backend.opened, backend.closed) == (1, 0)
+    total = meter.record.total
+    assert total.joules is not None
+    assert 100.0 * seconds < 1.01 * total.joules < 1.05 * 100.0 * total.seconds
+    del meter
+    gc.collect()
+    end = time.monotonic() + 10
+    while not backend.closed and time.monotonic() < end:
+        time.sleep(0.01)
+    assert backend.closed == 1
+
+
+def test_other_gpus_and_devices_that_do_not_answer_are_looked_for_anew(tmp_path: Path) -> None:
+    backend = Counting()
+    meter = EnergyMeter(backends=[backend], output_dir=tmp_path, verbose=False)
+    run(meter)
+    run(meter, gpus=["cuda:0"])
+    assert (backend.opened, backend.closed) == (2, 1)
+    with meter.start(LoopDescription(repeats=True, gpus=["cuda:0"])):
+        backend.silent = True
+        end = time.monotonic() + 20
+        while not meter.silent and time.monotonic() < end:
+            time.sleep(0.05)
+    backend.silent = False
+    assert backend.closed == 2
+    run(meter, gpus=["cuda:0"])
+    assert backend.opened == 3
+
+
+def test_a_meter_of_one_loop_closes_its_devices(tmp_path: Path) -> None:
+    backend = Counting()
+    with EnergyMeter(backends=[backend], output_dir=tmp_path, verbose=False):
+        pass
+    assert backend.closed == 1

@@ -1,0 +1,140 @@
+"""Training goes on with what users override, import, and run inside their hooks."""
+
+import gc
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_models import PACKAGES, loader, module, trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+from ml_energy_callbacks.lightning import EnergyCallback
+
+SCRIPT = """
+import logging, sys
+import only_lightning
+{imports}
+seen = []
+handler = logging.Handler()
+handler.emit = lambda record: seen.append(record.getMessage())
+logging.getLogger("{package}").addHandler(handler)
+from {package} import Trainer
+from {package}.callbacks import Callback
+import ml_energy_callbacks.lightning as ours
+assert issubclass(ours.EnergyCallback, Callback)
+Trainer(callbacks=[EnergyCallback(), ours.EnergyBudget(kwh=1)], accelerator="cpu", logger=False)
+assert any("GPU available" in message for message in seen), seen
+assert not {alone} or "{other}" not in sys.modules
+"""
+
+
+def subclass(module: Any, **methods: Any) -> Any:
+    """Return the module with other methods."""
+    module.__class__ = type("Own", (type(module),), methods)
+    return module
+
+
+def step_over_iterator(self: Any, dataloader_iter: Any) -> torch.Tensor:
+    batch, *_ = next(dataloader_iter)
+    return self._loss(batch)  # type: ignore[no-any-return]
+
+
+def log_a_name(self: Any, name: str, value: Any) -> None:
+    message = "the energy is logged without it"
+    raise AssertionError(message)
+
+
+def log_names(self: Any, metrics: Any) -> None:
+    log_a_name(self, "", metrics)
+
+
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter.*")
+@pytest.mark.parametrize(
+    "methods",
+    [{"training_step": step_over_iterator}, {"log": log_a_name}, {"log_dict": log_names}],
+    ids=["dataloader_iter", "log", "log_dict"],
+)
+def test_a_module_with_methods_of_its_own_is_trained_and_measured(tmp_path: Path, methods: Any) -> None:
+    energy = EnergyCallback(verbose=False)
+    stopping = EarlyStopping("energy/total/joules", patience=1, mode="min", check_on_train_epoch_end=True)
+    t = trainer(tmp_path, [energy, stopping], max_epochs=5)
+    t.fit(subclass(module(), **methods, validation_step=lambda *_: None), loader(), loader(8))
+    assert t.current_epoch == 2
+    assert {"energy/train/joules", "energy/validate/joules"} <= t.callback_metrics.keys()
+    assert energy.record.run.status == "completed"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["ours first", "ours last"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_handlers_of_the_package_in_use_still_hear_it(package: str, *, first: bool) -> None:
+    """Its logger would replace that of the package that the program uses."""
+    (other,) = set(PACKAGES) - {package}
+    imports = [f"import {package}", "from ml_energy_callbacks.lightning import EnergyCallback"]
+    # A program that has imported neither gets pytorch_lightning; what it imports itself afterwards goes before.
+    alone = not first or package == "pytorch_lightning"
+    lines = "\n".join(reversed(imports) if first else imports)
+    script = SCRIPT.format(imports=lines, package=package, other=other, alone=alone)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_progress_bar_gets_numbers(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    class Bar(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            shown.extend(f"{name} {value:.2f}" for name, value in trainer.progress_bar_metrics.items())
+
+    trainer(tmp_path, [EnergyCallback(verbose=False), Bar()]).fit(module(), loader())
+    assert {text.split()[0] for text in shown} >= {"W", "J/sample"}
+
+
+class Inner(Callback):
+    """Runs another trainer with the same callback, at the end of each epoch."""
+
+    def __init__(self, folder: Path, energy: EnergyCallback, *, fails: bool) -> None:
+        self.folder, self.energy, self.fails = folder, energy, fails
+
+    def on_train_epoch_end(self, outer: Any, pl_module: Any) -> None:
+        inner = trainer(self.folder, [self.energy])
+        if not self.fails:
+            inner.validate(module(), loader(8), verbose=False)
+            return
+
+        def fail(*_: Any) -> None:
+            message = "mine"
+            raise RuntimeError(message)
+
+        with pytest.raises(RuntimeError, match="mine"):
+            inner.validate(subclass(module(), validation_step=fail), loader(8), verbose=False)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_trainer_inside_anothers_hook_ends_no_measurement(tmp_path: Path, *, fails: bool) -> None:
+    energy = EnergyCallback(verbose=False)
+    t = trainer(tmp_path, [energy, Inner(tmp_path, energy, fails=fails)])
+    t.fit(module(), loader())
+    record = energy.record
+    assert (record.run.status, record.stages["train"].samples) == ("completed", 80)
+    assert record.stages["validate"].batches == (0 if fails else 4)
+    assert [epoch.index for epoch in record.epochs if epoch.stage == "train"] == [0, 1]
+    assert not energy.meter.running
+    t.validate(module(), loader(8), verbose=False)
+    assert energy.record.stages["validate"].samples == (8 if fails else 24)
+
+
+def test_a_trainer_and_its_module_are_not_kept_alive(tmp_path: Path) -> None:
+    """Whatever is left is Lightning's own cycle, as without the callback: here only the callback is kept."""
+    energy = EnergyCallback(verbose=False)
+    t, m = trainer(tmp_path, [energy]), module()
+    t.fit(m, loader())
+    alive = [weakref.ref(thing) for thing in (t, m)]
+    del t, m
+    energy.__dict__.pop("log", None), energy.__dict__.pop("log_dict", None)  # Lightning's own, of the module
+    gc.collect()
+    assert [thing() for thing in alive] == [None, None]
