@@ -6,7 +6,6 @@ from types import FrameType, FunctionType
 from typing import Any, TypeVar, cast
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.unforeseen import is_users
 
 _Class = TypeVar("_Class", bound=type)
@@ -14,7 +13,6 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 _HOOKS = ("setup", "teardown", "state_dict", "load_state_dict", "set_model")
 """Hooks whose names do not begin with ``on_``."""
-
 
 _OWN_GUARD = "_guards_itself"
 
@@ -34,11 +32,11 @@ def guards_itself(method: _Method) -> _Method:
     return method
 
 
-def handle_error(meter: EnergyMeter, error: Exception) -> None:
+def handle_error(callback: Any, error: Exception) -> None:  # noqa: ANN401 - as of any hook
     """Turn an unforeseen error into a warning; raise a ``ConfigurationError``, and what a handler of a signal raised."""
     if isinstance(error, ConfigurationError) or is_users(error):
         raise error
-    meter.warn_of_error(error)
+    callback._meter.warn_of_error(error)  # noqa: SLF001 - see guarded()
 
 
 def guarded(method: _Method) -> _Method:
@@ -53,7 +51,7 @@ def guarded(method: _Method) -> _Method:
         try:
             return method(callback, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - see above
-            handle_error(callback._meter, error)  # noqa: SLF001 - see above
+            handle_error(callback, error)
             return None
 
     return cast("_Method", guard)

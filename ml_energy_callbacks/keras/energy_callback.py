@@ -333,7 +333,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             else:
                 run.begin_batch(batch)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
@@ -349,7 +349,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             if batch >= run.mark:
                 self._on_mark(run, batch)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     @guards_itself
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -361,7 +361,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             else:
                 run.end_batch(batch)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     @guards_itself
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -374,7 +374,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             else:
                 run.end_batch(batch, samples)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     def _on_compiling(self) -> None:
         self._passes[-1].begin_compiling()

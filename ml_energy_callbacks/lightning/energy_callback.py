@@ -217,7 +217,7 @@ class EnergyCallback(TorchCallback, Callback):
         try:
             self._meter.batch_start()
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     @guards_itself
     def on_train_batch_end(
@@ -244,7 +244,7 @@ class EnergyCallback(TorchCallback, Callback):
                 if (step + 1) % every == 0 and step != self._call.last_logged:
                     self._log_step(trainer, step)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log the epoch."""
@@ -309,7 +309,7 @@ class EnergyCallback(TorchCallback, Callback):
         try:
             self._meter.batch_start()
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _eval_batch_start  # type: ignore[assignment]
 
@@ -340,7 +340,7 @@ class EnergyCallback(TorchCallback, Callback):
                     )
                 self._meter.batch_end(length)
         except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self._meter, error)
+            handle_error(self, error)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _eval_batch_end
 
