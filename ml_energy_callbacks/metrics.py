@@ -233,7 +233,10 @@ def all_named(texts: Iterable[str | None]) -> str | None:
 
 def is_positive(value: object) -> bool:
     """Return whether a value is a finite number above 0, including numbers of numpy."""
-    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < math.inf
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) < math.inf
+    except OverflowError:  # an integer that is too large for a float
+        return False
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -17,6 +17,7 @@ from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.codecarbon_data import processor_tdps, processors
 from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.safe_text import describe
 
 TDP_VARIABLE = "ML_ENERGY_CPU_TDP_WATTS"
 """Environment variable with the TDP of all processors of the machine together, in W."""
@@ -158,7 +159,7 @@ class CpuModelBackend:
         except ValueError:
             watts = math.nan
         if not 0 < watts < math.inf:
-            msg = f"{what} is {value!r}; give the TDP of all processors of the machine together in watts, such as 280."
+            msg = f"{what} is {describe(value)}; give the TDP of all processors of the machine together in watts, such as 280."
             raise ConfigurationError(msg)
         return _Estimate(watts, f"{watts:g} W TDP as given by {what}", _UNCERTAINTY)
 

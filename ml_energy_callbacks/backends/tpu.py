@@ -14,6 +14,7 @@ from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError, ReadError
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.safe_text import describe
 
 WATTS: Mapping[str, tuple[float, float]] = {"v3": (123.0, 220.0), "v4": (90.0, 170.0)}
 """Power of one chip with its memory, in W: idle, and the mean while it runs Google's production applications. Jouppi et al.,
@@ -275,8 +276,9 @@ class TpuBackend:
         except (TypeError, ValueError):
             idle = busy = math.nan
         if not (0 <= idle <= busy and 0 < busy < math.inf):
-            given = f"{WATTS_VARIABLE} is {text!r}" if self.watts is None else f"The watts of a TPU chip are {self.watts!r}"
-            msg = f"{given}; give the watts of one chip, idle and busy, such as 90,170."
+            given = f"{WATTS_VARIABLE} is" if self.watts is None else "The watts of a TPU chip are"
+            shown = describe(text if self.watts is None else self.watts)
+            msg = f"{given} {shown}; give the watts of one chip, idle and busy, such as 90,170."
             raise ConfigurationError(msg)
         return idle, busy
 

@@ -7,6 +7,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.report import quantity
+from ml_energy_callbacks.safe_text import describe
 
 Action = Literal["stop", "warn"]
 
@@ -52,10 +53,10 @@ class Budget:
             raise ConfigurationError(msg)
         for name, limit in self._limits.items():
             if not is_positive(limit):
-                msg = f"{owner} has {name}={limit!r}; give a limit above 0."
+                msg = f"{owner} has {name}={describe(limit)}; give a limit above 0."
                 raise ConfigurationError(msg)
         if action not in ("stop", "warn"):
-            msg = f"{owner} has action={action!r}; use 'stop' or 'warn'."
+            msg = f"{owner} has action={describe(action)}; use 'stop' or 'warn'."
             raise ConfigurationError(msg)
         self._owner = owner
         self._stops = action == "stop"

@@ -7,6 +7,7 @@ from typing import Literal
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.record.schema import StoppingRecord
+from ml_energy_callbacks.safe_text import describe
 
 Mode = Literal["min", "max"]
 
@@ -32,13 +33,13 @@ class GainRule:
             ConfigurationError: A value is invalid.
         """
         if not is_positive(min_gain_per_kwh):
-            msg = f"{owner} has min_gain_per_kwh={min_gain_per_kwh!r}; give a gain above 0."
+            msg = f"{owner} has min_gain_per_kwh={describe(min_gain_per_kwh)}; give a gain above 0."
             raise ConfigurationError(msg)
         if not _is_count(patience):
-            msg = f"{owner} has patience={patience!r}; give a number of checks, 0 or more."
+            msg = f"{owner} has patience={describe(patience)}; give a number of checks, 0 or more."
             raise ConfigurationError(msg)
         if mode not in ("min", "max"):
-            msg = f"{owner} has mode={mode!r}; use 'min' or 'max'."
+            msg = f"{owner} has mode={describe(mode)}; use 'min' or 'max'."
             raise ConfigurationError(msg)
         # Converted to plain numbers for the record.
         self.state = StoppingRecord(

@@ -7,6 +7,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.safe_text import describe
 
 
 def check_bounds(relative_width: float, max_seconds: float) -> None:
@@ -16,10 +17,10 @@ def check_bounds(relative_width: float, max_seconds: float) -> None:
         ConfigurationError: A value is invalid.
     """
     if not is_positive(relative_width) or relative_width >= 1:
-        msg = f"relative_width is {relative_width!r}; give a fraction between 0 and 1, such as 0.05 for ±5 %."
+        msg = f"relative_width is {describe(relative_width)}; give a fraction between 0 and 1, such as 0.05 for ±5 %."
         raise ConfigurationError(msg)
     if not is_positive(max_seconds):
-        msg = f"max_seconds is {max_seconds!r}; give seconds above 0, such as 120."
+        msg = f"max_seconds is {describe(max_seconds)}; give seconds above 0, such as 120."
         raise ConfigurationError(msg)
 
 
@@ -30,7 +31,7 @@ def check_latency_limit(latency_limit: float | None) -> None:
         ConfigurationError: The value is invalid.
     """
     if latency_limit is not None and not is_positive(latency_limit):
-        msg = f"latency_limit is {latency_limit!r}; give seconds above 0, or None for no limit."
+        msg = f"latency_limit is {describe(latency_limit)}; give seconds above 0, or None for no limit."
         raise ConfigurationError(msg)
 
 

@@ -13,6 +13,7 @@ from ml_energy_callbacks.inference.options import check_bounds, check_latency_li
 from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.safe_text import describe
 
 _Batch = TypeVar("_Batch")
 
@@ -81,7 +82,7 @@ def profile_inference(
 
 def _check_batch_sizes(batch_sizes: object) -> list[int]:
     if not isinstance(batch_sizes, Iterable):
-        msg = f"batch_sizes is {batch_sizes!r}; give whole numbers, such as (1, 8, 64)."
+        msg = f"batch_sizes is {describe(batch_sizes)}; give whole numbers, such as (1, 8, 64)."
         raise ConfigurationError(msg)
     sizes = list(batch_sizes)
     if not sizes:
@@ -89,7 +90,7 @@ def _check_batch_sizes(batch_sizes: object) -> list[int]:
         raise ConfigurationError(msg)
     wrong = [size for size in sizes if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 1]
     if wrong or len(set(sizes)) < len(sizes):
-        msg = f"batch_sizes are {tuple(sizes)}; give whole numbers from 1 upwards, each once."
+        msg = f"batch_sizes are {describe(tuple(sizes))}; give whole numbers from 1 upwards, each once."
         raise ConfigurationError(msg)
     return [int(size) for size in sizes]
 

@@ -27,6 +27,7 @@ from ml_energy_callbacks.metrics import (
     total_metrics,
 )
 from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord, Status, StoppingRecord
+from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -242,7 +243,7 @@ class EnergyMeter:
             ConfigurationError: The stage or the number of samples is invalid.
         """
         if samples is not None and not callable(samples) and (type(samples) is not int or samples < 1):
-            msg = f"samples is {samples!r}; give a whole number above 0, a function of the arguments, or None."
+            msg = f"samples is {describe(samples)}; give a whole number above 0, a function of the arguments, or None."
             raise ConfigurationError(msg)
         during = self._stages.tally(stage).buckets["compute"]
 
@@ -259,7 +260,7 @@ class EnergyMeter:
         try:
             return self._checked_samples(samples(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
-            self.warn(f"The function that counts samples failed ({error!r}): energy per sample is unknown.")
+            self.warn(f"The function that counts samples failed ({describe(error)}): energy per sample is unknown.")
             return None
 
     def _checked_samples(self, samples: Any) -> int | None:  # noqa: ANN401 - as the user gives it
@@ -270,7 +271,7 @@ class EnergyMeter:
             whole = -1
         if whole >= 0:
             return whole
-        self.warn(f"{samples!r} is not a number of samples: energy per sample is unknown.")
+        self.warn(f"{describe(samples)} is not a number of samples: energy per sample is unknown.")
         return None
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:

@@ -8,6 +8,7 @@ from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, Stage
+from ml_energy_callbacks.safe_text import describe
 
 _TIMED: Collection[Stage] = ("test", "predict")
 """Stages whose batch durations are recorded: those are what a user of the model waits for."""
@@ -56,7 +57,7 @@ class Stages:
         tally = self._tallies.get(name)
         if tally is None:
             if name not in STAGES:
-                msg = f"Unknown stage {name!r}; use one of {', '.join(STAGES)}."
+                msg = f"Unknown stage {describe(name)}; use one of {', '.join(STAGES)}."
                 raise ConfigurationError(msg)
             group = len(self._tallies) + 1
             buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}

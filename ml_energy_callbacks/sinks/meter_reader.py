@@ -6,6 +6,7 @@ from weakref import ref
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.sinks.figures import Figure, Labels, read_figures
 
 
@@ -25,7 +26,7 @@ class MeterReader:
     def __init__(self, meter: object) -> None:
         """Keep a weak reference to the meter."""
         if not isinstance(meter, EnergyMeter):
-            msg = f"{meter!r} is not a meter; pass an EnergyMeter, such as the `meter` of a callback."
+            msg = f"{describe(meter)} is not a meter; pass an EnergyMeter, such as the `meter` of a callback."
             raise ConfigurationError(msg)
         self._meter = ref(meter)
         self._lock = threading.Lock()
@@ -50,7 +51,7 @@ class MeterReader:
             try:
                 figures = read_figures(meter.record)
             except Exception as error:  # noqa: BLE001 - the service's other metrics must still be exported
-                meter.warn(f"The energy metrics could not be exported: {error!r}.")
+                meter.warn(f"The energy metrics could not be exported: {describe(error)}.")
                 return {}
             return {
                 figure: [(labels, self._keep_highest(figure, labels, value)) for labels, value in values]

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import ml_energy_callbacks
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.sinks.figures import FIGURES, Figure, Labels
 from ml_energy_callbacks.sinks.meter_reader import MeterReader
 
@@ -77,7 +78,8 @@ def observe(meter: EnergyMeter, meter_provider: MeterProvider | None = None) -> 
 
 def _check_provider(provider: object) -> MeterProvider:
     if not isinstance(provider, MeterProvider):
-        msg = f"{provider!r} is not a meter provider; pass a MeterProvider of opentelemetry, or omit it to use the global one."
+        shown = describe(provider)
+        msg = f"{shown} is not a meter provider; pass a MeterProvider of opentelemetry, or omit it to use the global one."
         raise ConfigurationError(msg)
     return provider
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.sinks.figures import FIGURES, Figure
 from ml_energy_callbacks.sinks.meter_reader import MeterReader
 
@@ -58,9 +59,8 @@ class EnergyCollector(Collector):
 
 def _check_registry(registry: object) -> CollectorRegistry:
     if not isinstance(registry, CollectorRegistry):
-        msg = (
-            f"{registry!r} is not a registry; pass a CollectorRegistry of prometheus_client, or omit it to use the default one."
-        )
+        shown = describe(registry)
+        msg = f"{shown} is not a registry; pass a CollectorRegistry of prometheus_client, or omit it to use the default one."
         raise ConfigurationError(msg)
     return registry
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from loads import steady
 
 from ml_energy_callbacks import EnergyMeter, load_record
+from ml_energy_callbacks.control import Budget, GainRule
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.frameworks.options import CallbackOptions
+from ml_energy_callbacks.inference import compare_models, profile_inference
 
 ODD: tuple[Any, ...] = (
     None, True, False, "", "x", "\0", "\x1b[2J", "0.1", "auto", 0, -1, 2.5, 1e308, -1e308, 10**30, [], [1], {}, {"a": 1}, [[]],
@@ -212,6 +215,52 @@ def test_an_odd_option_works_or_is_one_sentence(name: str, tmp_path: Path, monke
             text = refusal(name, value)
             assert "\n" not in text
             assert len(text) <= 1000
+
+
+def predict(batch: Any) -> Any:
+    return batch
+
+
+def accuracy(outputs: Any, targets: Any) -> float:
+    return float(outputs == targets)
+
+
+BRIEF = {"max_seconds": 1e-9, "backends": []}
+CONTROLS: tuple[tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]], ...] = (
+    (partial(Budget, "EnergyBudget"), {"kwh": 1}, ("kwh", "co2e_grams", "cost", "action")),
+    (
+        partial(GainRule, "EnergyEarlyStopping"),
+        {"monitor": "loss", "min_gain_per_kwh": 1, "patience": 3, "mode": "min"},
+        ("monitor", "min_gain_per_kwh", "patience", "mode"),
+    ),
+    (
+        partial(profile_inference, predict, range),
+        BRIEF | {"batch_sizes": [1]},
+        ("batch_sizes", "relative_width", "max_seconds", "latency_limit", "devices"),
+    ),
+    (
+        partial(compare_models, {"a": predict, "b": predict}, [(1, 1)], accuracy),
+        BRIEF,
+        ("relative_width", "max_seconds", "devices"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "usual", "name"),
+    [pytest.param(make, usual, name, id=f"{make.func.__name__} {name}") for make, usual, names in CONTROLS for name in names],
+)
+def test_an_odd_limit_works_or_is_one_sentence(make: Callable[..., Any], usual: dict[str, Any], name: str) -> None:
+    for value in VALUES:
+        if name == "max_seconds" and type(value) in {int, float} and value > 0:
+            continue  # it takes that long
+        text = ""
+        try:
+            make(**usual | {name: value})
+        except ConfigurationError as error:
+            text = str(error)
+        assert "\n" not in text
+        assert len(text) <= 1000
 
 
 @pytest.mark.parametrize(

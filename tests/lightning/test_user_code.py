@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 from lightning_models import PACKAGES, loader, module, trainer
+from loads import steady
 from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.loggers import CSVLogger
 
+from ml_energy_callbacks.carbon import ElectricityMaps
 from ml_energy_callbacks.lightning import EnergyCallback
 
 SCRIPT = """
@@ -138,3 +141,29 @@ def test_a_trainer_and_its_module_are_not_kept_alive(tmp_path: Path) -> None:
     energy.__dict__.pop("log", None), energy.__dict__.pop("log_dict", None)  # Lightning's own, of the module
     gc.collect()
     assert [thing() for thing in alive] == [None, None]
+
+
+class Measured(type(module())):  # type: ignore[misc] - a class made at run time
+    """Has its callback among its hyper-parameters."""
+
+    def __init__(self, energy: EnergyCallback) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.energy = energy
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.energy]
+
+
+@pytest.mark.filterwarnings("ignore:.*(is an instance of|attribute 'energy').*")
+def test_a_token_is_neither_in_the_hyperparameters_nor_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELECTRICITY_MAPS_TOKEN", "s3cret-t0ken")
+    live = ElectricityMaps("FR", url="http://127.0.0.1:1")
+    energy = EnergyCallback(backends=[steady(100.0)], carbon_intensity=live, verbose=False)
+    t = trainer(tmp_path, None, logger=CSVLogger(tmp_path), enable_checkpointing=True)
+    t.fit(Measured(energy), loader())
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"hparams.yaml", "energy.json"} <= {path.name for path in written}
+    assert any(path.suffix == ".ckpt" and b"EnergyCallback" in data for path, data in written.items())
+    assert b"EnergyCallback" in written[Path(t.log_dir) / "hparams.yaml"]
+    assert [path for path, data in written.items() if b"s3cret" in data] == []
