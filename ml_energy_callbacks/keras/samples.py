@@ -165,6 +165,13 @@ def output_length(logs: dict[str, Any] | None) -> int | None:
 
     Keras passes a single number if the outputs contain only one.
     """
+    try:
+        return logs["outputs"].shape[0]  # type: ignore[index, no-any-return] # nearly always
+    except Exception:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
+        return _length_of_any(logs)
+
+
+def _length_of_any(logs: dict[str, Any] | None) -> int | None:
     if not logs:
         return None
     outputs = logs.get("outputs")

@@ -230,7 +230,8 @@ class EnergyCallback(TorchCallback, Callback):
     ) -> None:
         """Record the end of a batch with its samples, and log a step when it is due."""
         try:
-            sizes = self._call.train_sizes
+            call = self._call
+            sizes = call.train_sizes
             if batch_idx < sizes.sure:
                 self._meter.batch_end(sizes.expected)
             else:
@@ -238,10 +239,10 @@ class EnergyCallback(TorchCallback, Callback):
                 if length is None or length != sizes.usual:
                     length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
                 self._meter.batch_end(length)
-            every = self._call.log_every
+            every = call.log_every
             if every:
                 step = logged_step(trainer)
-                if (step + 1) % every == 0 and step != self._call.last_logged:
+                if (step + 1) % every == 0 and step != call.last_logged:
                     self._log_step(trainer, step)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
