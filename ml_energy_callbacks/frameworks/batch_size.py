@@ -7,6 +7,8 @@ doubt as well.
 from collections.abc import Mapping
 from typing import Any
 
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
+
 _MOST_LEAVES = 16
 _IMAGE_DIMENSIONS = 3
 
@@ -25,7 +27,8 @@ def infer_batch_size(batch: Any, expected: int | None = None, *, last: bool = Fa
     try:
         if not _collect(batch, shapes) or not shapes:
             return None
-    except Exception:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - see above
+        pass_users_error(error)
         return None
     size = shapes[0][0]
     if any(shape[0] != size for shape in shapes):
@@ -49,7 +52,8 @@ def first_length(batch: Any) -> int | None:  # noqa: ANN401
         batch = next(iter(batch.values()), None)
     try:
         return batch.shape[0]  # type: ignore[no-any-return]
-    except Exception:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - see above
+        pass_users_error(error)
         return None
 
 

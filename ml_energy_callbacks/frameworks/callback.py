@@ -19,6 +19,7 @@ from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES, takes
 from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.utf8 import text_in_utf8
@@ -107,6 +108,7 @@ class MeteredCallback:
         try:
             return next((found for found in self._gather(reason) if found is not None), None)
         except Exception as error:  # noqa: BLE001 - any error of the communication: training continues
+            pass_users_error(error)
             self._gather = None
             self._meter.warn(f"The processes of the job can no longer agree on when to stop ({error!r}).")
             return reason
@@ -245,6 +247,7 @@ class MeteredCallback:
         try:
             return int(batch_size_fn(batch))
         except Exception as error:  # noqa: BLE001 - the user's function: training continues
+            pass_users_error(error)
             self._meter.warn(f"J/sample is unknown, as batch_size_fn failed ({error!r}).")
             return None
 

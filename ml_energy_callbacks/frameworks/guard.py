@@ -6,7 +6,7 @@ from types import FrameType, FunctionType
 from typing import Any, TypeVar, cast
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.unforeseen import is_users
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 
 _Class = TypeVar("_Class", bound=type)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -34,8 +34,9 @@ def guards_itself(method: _Method) -> _Method:
 
 def handle_error(callback: Any, error: Exception) -> None:  # noqa: ANN401 - as of any hook
     """Turn an unforeseen error into a warning; raise a ``ConfigurationError``, and what a handler of a signal raised."""
-    if isinstance(error, ConfigurationError) or is_users(error):
+    if isinstance(error, ConfigurationError):
         raise error
+    pass_users_error(error)
     callback._meter.warn_of_error(error)  # noqa: SLF001 - see guarded()
 
 

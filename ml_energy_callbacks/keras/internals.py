@@ -13,6 +13,7 @@ import keras
 
 from ml_energy_callbacks.control import Mode
 from ml_energy_callbacks.frameworks import guard
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 
 JAX_TRACE_EVENT = "/jax/core/compile/jaxpr_trace_duration"
 """The event that JAX 0.10.2 reports when it has traced a function, which it compiles next.
@@ -98,7 +99,8 @@ def _attribute(source: Any, name: str) -> Any:
     """Return an attribute of an object of Keras, or None if it is unknown: some attributes then raise an error."""
     try:
         return getattr(source, name, None)
-    except Exception:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
+    except Exception as error:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
+        pass_users_error(error)
         return None
 
 
@@ -109,7 +111,8 @@ def weight_of_loss(model: keras.Model) -> float | None:
     """
     try:
         return _current_value(model, model._loss_tracker.count)  # noqa: SLF001 - see above
-    except Exception:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
+    except Exception as error:  # noqa: BLE001 - another release of Keras may raise anything: it is unknown, training continues
+        pass_users_error(error)
         return None
 
 
@@ -120,7 +123,8 @@ def mean_loss(model: keras.Model) -> float | None:
     """
     try:
         return float(model._loss_tracker.result())  # noqa: SLF001 - see above
-    except Exception:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - as above
+        pass_users_error(error)
         return None
 
 

@@ -12,6 +12,7 @@ from ml_energy_callbacks.keras import internals
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import Stage
 
 _EXACT = 2.0**24
@@ -156,7 +157,8 @@ def _loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
     loss = internals.mean_loss(model)
     try:
         return loss is not None and math.isclose(loss, logs["loss"], rel_tol=1e-5)
-    except Exception:  # noqa: BLE001 - another callback may have put anything there
+    except Exception as error:  # noqa: BLE001 - another callback may have put anything there
+        pass_users_error(error)
         return False
 
 
@@ -167,7 +169,8 @@ def output_length(logs: dict[str, Any] | None) -> int | None:
     """
     try:
         return logs["outputs"].shape[0]  # type: ignore[index, no-any-return] # nearly always
-    except Exception:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
+    except Exception as error:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
+        pass_users_error(error)
         return _length_of_any(logs)
 
 

@@ -1,12 +1,12 @@
 """Batch sizes of a data loader that are known without looking at each batch."""
 
-from contextlib import suppress
 from math import isfinite
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, default_collate
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 
 
 class LoaderSizes:
@@ -29,7 +29,7 @@ class LoaderSizes:
         self.uniform = False
         self.usual: int | None = None
         self.sure = 0
-        with suppress(Exception):  # the user's loader and data set, whose attributes may raise anything
+        try:
             size = getattr(loader, "batch_size", None)
             self.expected = size if isinstance(size, int) else None
             self.uniform = (
@@ -41,6 +41,8 @@ class LoaderSizes:
                 and not isinstance(loader.dataset, IterableDataset)
                 and not hasattr(loader.dataset, "__getitems__")
             )
+        except Exception as error:  # noqa: BLE001 - the user's loader and data set, whose attributes may raise anything
+            pass_users_error(error)
 
     def learn(self, batch: Any, samples: int | None, count: float) -> None:  # noqa: ANN401 - batches are of any type
         """Learn from a batch whose shapes were examined which batches need not be.

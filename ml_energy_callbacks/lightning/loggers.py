@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.lightning.internals import tensorboard_base, write_tensorboard_hparams, writes_hp_metric
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.record.storage import as_place
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Loggers:
         try:
             action(logger)
         except Exception as error:  # noqa: BLE001 - any error of a tracker: training continues
+            pass_users_error(error)
             if id(logger) not in self._failed:
                 self._failed.add(id(logger))
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ml_energy_callbacks.attribution.timeline import Edge, Stamp
 from ml_energy_callbacks.clock import REAL_TIME, Timing
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 
 _NS_PER_MS = 1_000_000
 _MOST = 1024
@@ -65,7 +66,8 @@ class DeviceEdges:
             return now
         try:
             event = self._record()
-        except Exception:  # noqa: BLE001 - a driver may raise anything; training continues with the host's time
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything; training continues with the host's time
+            pass_users_error(error)
             self._give_up()
             return now
         if event is None:  # events must not be queried now, either
@@ -81,7 +83,8 @@ class DeviceEdges:
             return
         try:
             self._place(self._passed())
-        except Exception:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - as above
+            pass_users_error(error)
             self._give_up()
 
     def settle(self) -> None:

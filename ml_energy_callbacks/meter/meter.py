@@ -17,6 +17,7 @@ from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Session
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import (
     Phase,
     Stage,
@@ -260,6 +261,7 @@ class EnergyMeter:
         try:
             return self._checked_samples(samples(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
+            pass_users_error(error)
             self.warn(f"The function that counts samples failed ({describe(error)}): energy per sample is unknown.")
             return None
 

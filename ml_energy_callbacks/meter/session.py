@@ -34,7 +34,7 @@ from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, known_buckets
-from ml_energy_callbacks.meter.unforeseen import in_words, is_users
+from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
@@ -172,6 +172,7 @@ class Session:
             # Its NumPy takes 0.1 s to import; if that fails, nothing has been opened yet.
             import ml_energy_callbacks.attribution.regression  # noqa: F401, PLC0415
 
+            note_handlers()
             failure = None
             try:
                 self.devices.open(loop.gpus, loop.accelerator)
@@ -540,8 +541,10 @@ class Session:
         """Log a warning, and add it to the record; each message once, and of very many only the first ones."""
         added = self._warnings.add(message)
         if added is not None and self._verbose and self.leads:
-            with contextlib.suppress(Exception):  # a handler of the user's may raise anything
+            try:
                 _log.warning("%s", added)
+            except Exception as error:  # noqa: BLE001 - a handler of the user's may raise anything
+                pass_users_error(error)
 
     def warn_of_error(self, error: Exception) -> None:
         """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""
@@ -554,9 +557,8 @@ class Session:
         """Run the body such that what goes wrong in it, whatever it is, becomes a warning."""
         try:
             yield
-        except Exception as error:
-            if is_users(error):
-                raise
+        except Exception as error:  # noqa: BLE001 - see above
+            pass_users_error(error)
             self.warn_of_error(error)
 
     def _warn_all(self, messages: Iterable[str]) -> None:

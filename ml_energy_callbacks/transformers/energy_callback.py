@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 from weakref import ref
 
 import transformers
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.callback import refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
@@ -24,8 +26,20 @@ from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
-from ml_energy_callbacks.transformers.internals import at_end_of_data, caller_of, ends_data, observe, resumed_checkpoint
+from ml_energy_callbacks.transformers.internals import Caller, at_end_of_data, caller_of, ends_data, observe, resumed_checkpoint
 from ml_energy_callbacks.transformers.log import EnergyLog
+
+
+class _Call(NamedTuple):
+    """A call of ``train`` that runs.
+
+    Attributes:
+        trainer: The Trainer.
+        frame: A frame of ours that runs as long as the call.
+    """
+
+    trainer: "ref[Trainer]"
+    frame: FrameType
 
 
 @dataclass(slots=True)
@@ -39,6 +53,8 @@ class _Pass:
         batch_size: Number of samples in each batch but the last, which may be smaller.
         sizes: Numbers of samples of the batches fetched and not ended yet; None for one that is unknown.
         last: Whether these end with the last batch of the data.
+        fetching: Whether batches are being fetched, so that a method that the Trainer's own overrides is not observed again.
+        predicting: The same of a batch of an evaluation or a prediction.
     """
 
     owner: "ref[Trainer]"
@@ -47,6 +63,8 @@ class _Pass:
     batch_size: int
     sizes: list[int | None] = field(default_factory=list)
     last: bool = False
+    fetching: bool = False
+    predicting: bool = False
 
     @property
     def trainer(self) -> Any:
@@ -75,8 +93,11 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def _reset(self) -> None:
         super()._reset()
-        self._log = EnergyLog()
+        self._log = EnergyLog(self._meter.warn)
+        self._trainers: list[ref[Trainer]] = []
+        self._calls: list[_Call] = []
         self._loop: StackLoop | None = None
+        self._inner: ref[Trainer] | None = None
         self._epoch: _Pass | None = None
         self._evaluation: _Pass | None = None
         self._index = self._next_index = 0
@@ -98,17 +119,25 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Observe the new Trainer."""
-        self._observe(caller_of(sys._getframe()).trainer)  # noqa: SLF001 - there is no other way to find the caller
+        caller = caller_of(sys._getframe())  # noqa: SLF001 - there is no other way to find the caller
+        if caller is not None:
+            self._observe(caller.trainer)
 
-    @staticmethod
-    def _observe(trainer: Trainer) -> None:
+    def _observe(self, trainer: Trainer) -> None:
         """Observe what a Trainer has no hook for.
 
         Raises:
             ConfigurationError: It has two such callbacks.
         """
         refuse_second(trainer.callback_handler.callbacks)
-        observe(trainer, _WRAPPERS)
+        known = [known for known in self._trainers if known() is not None]
+        self._trainers = [*known, *([] if any(one() is trainer for one in known) else [ref(trainer)])]
+        unseen = observe(type(trainer), _WRAPPERS)
+        if unseen:
+            self._meter.warn(
+                f"{type(trainer).__name__} does not let its methods {', '.join(unseen)} be observed: their energy is in the "
+                "stage around them, and a failed training is not recognised."
+            )
 
     @guarded
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
@@ -135,9 +164,13 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._write_summary(tqdm.write)
 
     @guarded
-    def _leave_failed_training(self) -> None:
-        """Stop measuring a training that ended by an exception, for which there is no hook."""
-        if self._loop is None or self._loop.running():
+    def _leave_failed_training(self, *, ended: bool = False) -> None:
+        """Stop measuring a training that ended by an exception, for which there is no hook.
+
+        Args:
+            ended: Whether it is known to have ended.
+        """
+        if self._loop is None or (self._loop.running() and not ended):
             return
         # If the meter is stopping itself at this moment, in its own thread, this waits for it.
         self._meter.stop(*self._loop.ending())
@@ -145,28 +178,35 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     # ---------------------------------------------------------------------------------------------------- train
 
-    def _train(self, _: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _train(self, trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Train, and record an exception that ends the training: there is no hook for it."""
+        inside = any(call.trainer() is trainer for call in self._calls)  # an override has called what it overrides
+        self._calls.append(_Call(ref(trainer), sys._getframe()))  # noqa: SLF001 - as above
         try:
             return method(*args, **kwargs)
         except BaseException:
-            self._leave_failed_training()
+            self._leave_failed_training(ended=not inside and self._epoch is not None and self._epoch.trainer is trainer)
             raise
+        finally:
+            self._calls.pop()
+            self._leave_inner(trainer)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start to measure, and enter the stage ``train``."""
         caller = caller_of(sys._getframe())  # noqa: SLF001 - as above
-        self._observe(caller.trainer)
+        trainer = self._trainer_of(state) if caller is None else caller.trainer
+        self._observe(trainer)
         self._leave_failed_training()
-        if self._epoch is not None and self._epoch.trainer is not caller.trainer:
-            return  # another Trainer trains inside a hook of this training
-        if self._loop is not None:  # the Trainer restarts with smaller batches (auto_find_batch_size)
+        if self._epoch is not None and self._epoch.trainer is not trainer and self._loop is not None:
+            self._enter_inner(trainer)
+            return
+        if self._epoch is not None:  # the Trainer restarts with smaller batches (auto_find_batch_size)
             self._meter.end_stage()
-        checkpoint = resumed_checkpoint(caller)
+        checkpoint = None if caller is None else resumed_checkpoint(caller)
         if checkpoint is not None:
             self._resume(load_saved_record(checkpoint, self._folder(args)))
-        self._loop = self._loop or StackLoop(caller.outer)
-        self._start(caller.trainer, self._loop)
+        self._loop = self._loop or self._watch(trainer, caller)
+        self._start(trainer, self._loop)
         self._meter.begin_stage("train", "other", between="other")
         own = state.logging_steps if args.logging_strategy == "steps" else 0
         several = args.world_size > 1
@@ -178,7 +218,38 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._begin_training()
         self._done_before = _share_done(state)
         self._begin_steps()
-        self._epoch = _Pass(ref(caller.trainer), "train", self._meter.point(), _batch_size(args, state))
+        self._epoch = _Pass(ref(trainer), "train", self._meter.point(), _batch_size(args, state))
+
+    def _trainer_of(self, state: TrainerState) -> Trainer:
+        """Return the Trainer of this state, or the only one that was made with this callback.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        known = [trainer for each in self._trainers if (trainer := each()) is not None]
+        own = [trainer for trainer in known if trainer.state is state] or (known if len(known) == 1 else [])
+        if not own:
+            msg = "This EnergyCallback requires the Trainer of transformers: pass it in Trainer(callbacks=[...])."
+            raise ConfigurationError(msg)
+        return own[0]
+
+    def _watch(self, trainer: Trainer, caller: Caller | None) -> StackLoop | None:
+        """Return the loop whose end is watched; None for a loop of the user's, outside ``train``."""
+        frames = [call.frame for call in self._calls if call.trainer() is trainer] or ([] if caller is None else [caller.outer])
+        return StackLoop(frames[0]) if frames else None
+
+    def _enter_inner(self, trainer: Trainer) -> None:
+        """Leave the samples of this training alone while another Trainer trains inside one of its hooks."""
+        if self._inner is None:
+            self._inner = ref(trainer)
+            self._meter.begin_stage("other")
+
+    @guarded
+    def _leave_inner(self, trainer: Trainer) -> None:
+        """End the training of another Trainer."""
+        if self._inner is not None and self._inner() is trainer:
+            self._inner = None
+            self._meter.end_stage("other")
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin an epoch of training."""
@@ -192,13 +263,15 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def _fetch_batches(self, trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of a step, in the phase ``data_wait``, and count their samples."""
         run = self._epoch
-        if run is None or run.trainer is not trainer:
+        if run is None or run.trainer is not trainer or run.fetching:
             return method(*args, **kwargs)
         self._log_step(trainer)
         self._meter.enter("data_wait")
+        run.fetching = True
         try:
             found = method(*args, **kwargs)
         finally:
+            run.fetching = False
             self._meter.enter("other")
         self._size_batches(run, found[0], args, kwargs)
         return found
@@ -249,6 +322,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop measuring and write the record."""
         if self._training_of(state) is None:
+            if self._inner is not None and (trainer := self._inner()) is not None and trainer.state is state:
+                self._leave_inner(trainer)
             return
         self._end_training(finished=state.global_step >= state.max_steps)
         self._meter.end_stage()
@@ -273,7 +348,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             yield
             return
         self._leave_failed_training()
-        inside = self._loop is not None
+        inside = self._epoch is not None
         if not inside:
             self._start(trainer)
         run = _Pass(
@@ -298,10 +373,16 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self, trainer: Trainer, method: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Record the start of a batch of an evaluation or a prediction."""
-        if self._evaluation is not None:
-            self._size_eval_batch(self._evaluation, inputs)
-            self._meter.batch_start()
-        return method(model, inputs, *args, **kwargs)
+        run = self._evaluation
+        if run is None or run.predicting:
+            return method(model, inputs, *args, **kwargs)
+        self._size_eval_batch(run, inputs)
+        self._meter.batch_start()
+        run.predicting = True
+        try:
+            return method(model, inputs, *args, **kwargs)
+        finally:
+            run.predicting = False
 
     @guarded
     def _size_eval_batch(self, run: _Pass, inputs: Any) -> None:
@@ -390,8 +471,9 @@ def _gpu_numbers(trainer: Trainer) -> set[int | None]:
 def _wrapper(name: str) -> Callable[..., Any]:
     """Return the function that passes a call of a Trainer's method on to a method of its EnergyCallback, if it has one."""
 
-    def wrapper(trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        for callback in trainer.callback_handler.callbacks:
+    def wrapper(trainer: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        handler = getattr(trainer, "callback_handler", None)  # it may be another heir of a class that the user mixes in
+        for callback in getattr(handler, "callbacks", ()):
             if isinstance(callback, EnergyCallback):
                 return getattr(callback, name)(trainer, method, *args, **kwargs)
         return method(*args, **kwargs)

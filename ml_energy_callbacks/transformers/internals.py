@@ -1,9 +1,9 @@
 """Everything that is read from private parts of the Trainer, as they are in transformers 5.24.0.
 
 The Trainer does not pass itself to its callbacks, and has no hook for the start of an evaluation, the start of a wait for data,
-and the batch that it runs. The Trainer is read from the stack: one of its methods called the hook. For the others, the Trainer
-is made an object of a subclass, which is how it is meant to be extended; the subclass overrides methods that the Trainer calls
-on itself, and what they do and return stays the same. Nothing is stored in the Trainer: nothing keeps it alive, and its copies
+and the batch that it runs. The Trainer is read from the stack: one of its methods called the hook. For the others, methods that
+the Trainer calls on itself are wrapped in the class that defines them; what they do and return stays the same, also for a
+Trainer without an EnergyCallback. Trainers keep their class and their attributes: nothing keeps them alive, and their copies
 work on themselves.
 
 Files are those of the package transformers; any release may change what is read there.
@@ -13,13 +13,11 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from transformers import Trainer
-
-from ml_energy_callbacks.exceptions import ConfigurationError
 
 
 class Caller(NamedTuple):
@@ -36,15 +34,12 @@ class Caller(NamedTuple):
     outer: FrameType
 
 
-def caller_of(hook: FrameType) -> Caller:
-    """Return the Trainer that called the hook of this frame.
+def caller_of(hook: FrameType) -> Caller | None:
+    """Return the Trainer that called the hook of this frame; None if it was a loop of the user's own.
 
     Reads the local ``self`` of the frames that called the hook (``Trainer.train``, ``Trainer._inner_training_loop`` and others,
     trainer.py). Before Python 3.13, reading a frame's variables keeps them alive for as long as it runs: only frames of
     transformers are read, never those of the user.
-
-    Raises:
-        ConfigurationError: No Trainer called it.
     """
     frame: FrameType | None = hook.f_back
     found: Caller | None = None
@@ -56,9 +51,6 @@ def caller_of(hook: FrameType) -> Caller:
             elif found is not None and owner is found.trainer:
                 found = found._replace(outer=frame)
         frame = frame.f_back
-    if found is None:
-        msg = "This EnergyCallback requires the Trainer of transformers: pass it in Trainer(callbacks=[...])."
-        raise ConfigurationError(msg)
     return found
 
 
@@ -74,51 +66,44 @@ def resumed_checkpoint(caller: Caller) -> Path | None:
 Wrapper = Callable[..., Any]
 """Is called in place of a method, with the Trainer, the method and its arguments."""
 
-
-_observed: "WeakSet[type]" = WeakSet()
-"""The subclasses that :func:`observe` made."""
-
-
-def _remake(kind: type, *args: Any) -> Any:
-    return kind.__new__(kind, *args)
+_wrapped: "WeakSet[Any]" = WeakSet()
+"""The functions that :func:`observe` made."""
 
 
-def observe(trainer: Trainer, wrappers: Mapping[str, Wrapper]) -> None:
-    """Have wrappers called in place of methods that a Trainer calls on itself; once for a Trainer.
+def observe(kind: type[Trainer], wrappers: Mapping[str, Wrapper]) -> list[str]:
+    """Have wrappers called in place of methods that a Trainer of this class calls on itself.
 
-    These are ``train``, ``evaluate``, ``predict``, ``get_batch_samples`` and ``prediction_step`` (trainer.py).
+    These are ``train``, ``evaluate``, ``predict``, ``get_batch_samples`` and ``prediction_step`` (trainer.py). An override that
+    calls the method that it overrides calls the wrapper once more.
 
     Args:
-        trainer: The Trainer.
+        kind: The class, possibly the user's.
         wrappers: The wrapper of each method, by its name.
+
+    Returns:
+        The names of the methods that cannot be wrapped.
     """
-    kind = type(trainer)
-    if _observed.isdisjoint(kind.__mro__):
-        known = (other for other in kind.__subclasses__() if other in _observed)
-        trainer.__class__ = next(known, None) or _make_observed(kind, wrappers)
+    return [name for name, wrapper in wrappers.items() if not _wrap(kind, name, wrapper)]
 
 
-def _make_observed(kind: type[Trainer], wrappers: Mapping[str, Wrapper]) -> type[Trainer]:
-    """Return a subclass of a class of Trainers, of the same name."""
+def _wrap(kind: type[Trainer], name: str, wrapper: Wrapper) -> bool:
+    owner = next(owner for owner in kind.__mro__ if name in vars(owner))
+    function = vars(owner)[name]
+    if not isinstance(function, FunctionType):
+        return False
+    if function in _wrapped:
+        return True
 
-    def override(name: str, wrapper: Wrapper) -> Callable[..., Any]:
-        @functools.wraps(getattr(kind, name))
-        def method(self: Trainer, *args: Any, **kwargs: Any) -> Any:
-            return wrapper(self, getattr(super(observed, self), name), *args, **kwargs)
+    @functools.wraps(function)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return wrapper(self, functools.partial(function, self), *args, **kwargs)
 
-        return method
-
-    def __reduce_ex__(self: Trainer, protocol: Any) -> Any:  # noqa: N807 - it becomes a method
-        found = super(observed, self).__reduce_ex__(protocol)
-        if isinstance(found, str) or found[1][:1] != (observed,):  # the user's class has a way of its own
-            return found
-        return (_remake, (kind, *found[1][1:]), *found[2:])  # of the class that another process can import
-
-    namespace = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    namespace |= {name: override(name, wrapper) for name, wrapper in wrappers.items()}
-    observed: type[Trainer] = type(kind.__name__, (kind,), {**namespace, "__reduce_ex__": __reduce_ex__})
-    _observed.add(observed)
-    return observed
+    try:
+        setattr(owner, name, method)
+    except (AttributeError, TypeError):  # its metaclass refuses
+        return False
+    _wrapped.add(method)
+    return True
 
 
 def ends_data(trainer: Trainer, batches: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

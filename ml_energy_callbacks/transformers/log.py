@@ -1,8 +1,11 @@
 """The Trainer's log: energy goes into the Trainer's own entry of a step, where there is one."""
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import Trainer, TrainerState
+
+from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 
 _Entry = dict[str, Any]
 
@@ -14,7 +17,13 @@ class EnergyLog:
     Trainer's own of that step, written before it or after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        """Log nothing yet.
+
+        Args:
+            warn: Warns the user, once per text.
+        """
+        self._warn = warn
         self._alone: _Entry | None = None
         self._logging = False
 
@@ -33,9 +42,12 @@ class EnergyLog:
         self._logging = True
         try:
             trainer.log(metrics)
+        except Exception as error:  # noqa: BLE001 - any error of a tracker or a callback: training continues
+            pass_users_error(error)
+            self._warn(f"A callback or a tracker of the Trainer failed when EnergyCallback logged to it ({in_words(error)}).")
         finally:
             self._logging = False
-        trainer.control.should_log = due
+            trainer.control.should_log = due
         if not merge or len(history) != before + 1:
             return
         own = history[-1]

@@ -148,17 +148,35 @@ def test_an_unforeseen_error_becomes_one_warning(
     assert caplog.text.count("unexpected error") == 1
 
 
-def test_what_a_users_signal_handler_raises_is_not_ours(tmp_path: Path, moody: Moody) -> None:
+def preempt(*_: object) -> NoReturn:
+    raise Preempted
+
+
+def preempt_once(*_: object) -> NoReturn:
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    raise Preempted
+
+
+class Preempting:
+    """A handler that is an object."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise Preempted
+
+
+@pytest.mark.parametrize("handler", [preempt, preempt_once, Preempting()], ids=["function", "removes itself", "object"])
+def test_what_a_users_signal_handler_raises_is_not_ours(tmp_path: Path, moody: Moody, handler: Any) -> None:
     """A signal may come at any instant, such as while our code runs."""
 
-    def preempt(*_: object) -> NoReturn:
-        raise Preempted
+    def run_out_of_time() -> None:
+        moody.act = lambda: None
+        signal.raise_signal(signal.SIGUSR1)
 
     def become_moody(batch: int) -> None:
         if batch == 5:
-            moody.act = lambda: signal.raise_signal(signal.SIGUSR1)
+            moody.act = run_out_of_time
 
-    before = signal.signal(signal.SIGUSR1, preempt)
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
         with pytest.raises(Preempted):
             framework.Loops(tmp_path).fit(

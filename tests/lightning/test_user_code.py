@@ -1,6 +1,7 @@
 """Training goes on with what users override, import, and run inside their hooks."""
 
 import gc
+import signal
 import subprocess
 import sys
 import weakref
@@ -167,3 +168,38 @@ def test_a_token_is_neither_in_the_hyperparameters_nor_in_a_checkpoint(tmp_path:
     assert any(path.suffix == ".ckpt" and b"EnergyCallback" in data for path, data in written.items())
     assert b"EnergyCallback" in written[Path(t.log_dir) / "hparams.yaml"]
     assert [path for path, data in written.items() if b"s3cret" in data] == []
+
+
+class OutOfTime(Exception):  # noqa: N818 - a user's own
+    """What a user's time limit raises."""
+
+
+def end_in_time(*_: object) -> None:
+    raise OutOfTime
+
+
+class Slow(CSVLogger):
+    """A logger during which the time is over."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if any(name.startswith("energy/train") for name in metrics):
+            signal.raise_signal(signal.SIGUSR1)
+
+
+def count_slowly(_: Any) -> int:
+    signal.raise_signal(signal.SIGUSR1)
+    return 4
+
+
+@pytest.mark.parametrize(
+    ("logger", "options"), [(Slow, {}), (CSVLogger, {"batch_size_fn": count_slowly})], ids=["in a logger", "in batch_size_fn"]
+)
+def test_a_time_limit_ends_the_training_wherever_it_comes(tmp_path: Path, logger: Any, options: Any) -> None:
+    energy = EnergyCallback(backends=[steady(100.0)], verbose=False, **options)
+    before = signal.signal(signal.SIGUSR1, end_in_time)
+    try:
+        with pytest.raises(OutOfTime):
+            trainer(tmp_path, [energy], logger=logger(tmp_path)).fit(module(), loader())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert energy.record.run.status == "failed"

@@ -2,9 +2,10 @@
 
 import copy
 import gc
+import time
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -139,9 +140,128 @@ def test_a_trainer_that_trains_inside_a_hook_ends_no_measurement(tmp_path: Path)
 
     class Inner(TrainerCallback):
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            trainer(tmp_path / "inner", [energy], samples=8, num_train_epochs=1).train()
+            trainer(tmp_path / "inner", [energy], samples=8, num_train_epochs=1, on_wait=lambda _: time.sleep(0.05)).train()
 
     trainer(tmp_path, [energy, Inner()]).train()
     record = energy.record
     assert (record.run.status, record.stages["train"].samples) == ("completed", 80)
     assert not energy.meter.running
+    # The inner trainings' energy is not that of the outer one's samples.
+    assert record.stages["other"].seconds > 2 * 8 * 0.05
+
+
+class OwnLoop(Trainer):
+    """A Trainer whose training is its user's, as of reinforcement learning."""
+
+    def train(self, *_: Any, **__: Any) -> None:
+        handler = self.callback_handler
+        self.control = handler.on_train_begin(self.args, self.state, self.control)
+        for inputs in self.get_train_dataloader():
+            self.control = handler.on_step_begin(self.args, self.state, self.control)
+            self.model(**inputs)
+            self.state.global_step += 1
+            self.control = handler.on_step_end(self.args, self.state, self.control)
+        self.control = handler.on_train_end(self.args, self.state, self.control)
+
+
+class Renamed(OwnLoop):
+    """The same under a name that is no method of the Trainer's."""
+
+    def fit(self) -> None:
+        OwnLoop.train.__wrapped__(self) if hasattr(OwnLoop.train, "__wrapped__") else OwnLoop.train(self)
+
+
+@pytest.mark.parametrize("run", [OwnLoop.train, Renamed.fit], ids=["train", "fit"])
+def test_a_training_loop_of_the_users_own_is_measured(tmp_path: Path, run: Any) -> None:
+    energy = callback()
+    t = trainer(tmp_path, [energy], kind=Renamed)
+    run(t)
+    record = energy.record
+    assert (record.run.status, record.stages["train"].batches) == ("completed", 10)
+    run(t)
+    assert (energy.record.run.status, energy.record.stages["train"].batches) == ("completed", 20)
+
+
+class ByItsClass(Trainer):
+    """Calls what it overrides in a way that an heir would turn into a loop without end."""
+
+    def evaluate(self, *args: Any, **options: Any) -> Any:
+        return super(self.__class__, self).evaluate(*args, **options)
+
+    def get_batch_samples(self, *args: Any, **options: Any) -> Any:
+        return super(type(self), self).get_batch_samples(*args, **options)
+
+    def prediction_step(self, *args: Any, **options: Any) -> Any:
+        return super(type(self), self).prediction_step(*args, **options)
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        return super(type(self), self).train(*args, **options)
+
+
+class Registered(Trainer):
+    """Has a registry of its heirs, which each name a task."""
+
+    heirs: ClassVar[list[type]] = []
+
+    def __init_subclass__(cls, *, task: str, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        Registered.heirs.append(cls)
+
+
+class Tagger(Registered, task="tagging"):
+    """One of them."""
+
+
+class Closed(Trainer):
+    """Lets nobody set what begins with two underscores."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("kind", [ByItsClass, Tagger, Closed])
+def test_a_trainer_keeps_its_class_and_each_batch_counts_once(tmp_path: Path, kind: Any) -> None:
+    energy = callback(carbon_intensity=1)
+    t = trainer(tmp_path, [energy], kind=kind, validation=10)
+    t.train()
+    t.predict(Sentences(10))
+    assert type(t) is kind
+    assert Registered.heirs == [Tagger]
+    stages = energy.record.stages
+    assert energy.record.run.status == "completed"
+    counts = {name: (stage.batches, stage.samples) for name, stage in stages.items() if name != "other"}
+    assert counts == {"train": (20, 80), "validate": (4, 20), "predict": (2, 10)}
+    assert energy.record.warnings == []
+
+
+def test_a_class_that_may_not_be_changed_is_told(tmp_path: Path) -> None:
+    class Sealed(type):
+        def __setattr__(cls, name: str, value: Any) -> None:
+            raise TypeError(name)
+
+    class Own(Trainer, metaclass=Sealed):
+        def evaluate(self, *args: Any, **options: Any) -> Any:
+            return self.evaluation_loop(self.get_eval_dataloader(), "mine").metrics
+
+    energy = callback()
+    trainer(tmp_path, [energy], kind=Own, validation=5).train()
+    assert energy.record.stages["train"].samples == 80
+    assert any(warning.startswith("Own does not let its methods evaluate be observed") for warning in energy.record.warnings)
+
+
+def test_a_callback_that_fails_on_an_entry_of_energy_costs_no_log(tmp_path: Path) -> None:
+    class Reads(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "train_runtime" not in logs:
+                logs["loss"]
+
+    energy = callback()
+    t = trainer(tmp_path, [Reads(), energy], logging_strategy="epoch")
+    t.train()
+    assert ["loss" in entry for entry in t.state.log_history] == [True, True, False]
+    (warning,) = (text for text in energy.record.warnings if "KeyError" in text)
+    assert warning.startswith(
+        "A callback or a tracker of the Trainer failed when EnergyCallback logged to it (KeyError: 'loss'"
+    )
