@@ -273,12 +273,13 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         finally:
             run.fetching = False
             self._meter.enter("other")
-        self._size_batches(run, found[0], args, kwargs)
+        self._size_batches(run, found, args, kwargs)
         return found
 
     @guarded
-    def _size_batches(self, run: _Pass, batches: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Count the samples of the batches of a step, which were fetched with these arguments."""
+    def _size_batches(self, run: _Pass, found: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Count the samples of the batches of a step, the first of what was found, which were fetched with these arguments."""
+        batches = found[0]
         ended = ends_data(run.trainer, batches, args, kwargs)
         run.sizes = [self._count_samples(batch, run.batch_size, last=ended and batch is batches[-1]) for batch in batches]
 
