@@ -1,6 +1,7 @@
 """Calls that may never return, such as those into drivers, with a time limit."""
 
 import errno
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
@@ -38,6 +39,9 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
         except BaseException as error:  # noqa: BLE001 - it is raised when the result is read
             outcome.set_exception(error)
 
+    if sys.is_finalizing():  # before Python 3.12, a thread would then be waited for for ever
+        outcome.set_exception(ThreadError(errno.EAGAIN, "the interpreter ends"))
+        return outcome
     try:
         threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
     except RuntimeError as error:

@@ -1,6 +1,9 @@
 """The devices of a run: those that were found, the ledger of each, and the warnings about them."""
 
+import _thread
+import contextlib
 import os
+import sys
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +14,7 @@ from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
-from ml_energy_callbacks.deadline.calls import ThreadError, close, in_background
+from ml_energy_callbacks.deadline.calls import ThreadError, close
 from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
@@ -273,6 +276,17 @@ def no_threads(devices: str) -> str:
 
 
 def _close_unheard(sources: Sequence[Source]) -> None:
-    """Close devices without waiting for their drivers."""
+    """Close devices without waiting for their drivers.
+
+    The garbage collector calls this at any instant, such as while ``threading`` holds a lock of its own, and while the
+    interpreter ends: no thread of that module may be started then.
+    """
+    if not sys.is_finalizing():
+        with contextlib.suppress(RuntimeError):  # no thread is left: the system closes what a process had open
+            _thread.start_new_thread(_close_all, (sources,))
+
+
+def _close_all(sources: Sequence[Source]) -> None:
     for source in sources:
-        in_background(source.close)
+        with contextlib.suppress(Exception):  # of a driver, or of somebody's backend
+            source.close()

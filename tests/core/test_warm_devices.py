@@ -1,11 +1,13 @@
 """Devices stay open between the loops of one meter, and no longer than somebody has it."""
 
 import gc
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
@@ -83,3 +85,26 @@ def test_a_meter_of_one_loop_closes_its_devices(tmp_path: Path) -> None:
     with EnergyMeter(backends=[backend], output_dir=tmp_path, verbose=False):
         pass
     assert backend.closed == 1
+
+
+AT_EXIT = """
+from ml_energy_callbacks import EnergyMeter, LoopDescription
+from ml_energy_callbacks.clock import monotonic_clock as clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+devices = [ScriptedBackend([ScriptedCounter(PowerCurve(clock, 100), clock)])]
+meter = EnergyMeter(backends=devices, output_dir="run", verbose=False)
+meter.start(LoopDescription(repeats=True))
+meter.begin_stage("train")
+kept = [meter]
+kept.append(kept)
+raise SystemExit(3)
+"""
+
+
+def test_a_run_that_the_interpreters_end_stops_does_not_hold_it_up(tmp_path: Path) -> None:
+    """Its devices rest only then, and the garbage collector finds them when no thread can start any more."""
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], cwd=tmp_path, timeout=30, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (3, "")
+    assert load_record(tmp_path / "run").run.status == "stopped"
