@@ -104,7 +104,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         Raises:
             ConfigurationError: It is not a model of Keras 3.
         """
-        if not isinstance(unwrapped(model), keras.Model):
+        if not isinstance(unwrapped(model), keras.Layer):
             msg = f"{type(model).__module__}.{type(model).__name__} is not a model of Keras 3, which this callback requires."
             raise ConfigurationError(msg)
         super().set_model(model)

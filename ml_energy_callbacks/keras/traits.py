@@ -14,8 +14,11 @@ def name() -> str:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model itself, without torch's DistributedDataParallel around it."""
-    return model if isinstance(model, keras.Model) else getattr(model, "module", model)
+    """Return the model itself, without torch's DistributedDataParallel around it.
+
+    Not every model is a ``keras.Model``: a layer that also derives from Keras's Trainer can be trained, too.
+    """
+    return model if isinstance(model, keras.Layer) else getattr(model, "module", model)
 
 
 def waits_between_batches() -> bool:

@@ -83,3 +83,13 @@ def test_a_loop_of_the_users_own_keeps_its_variables_to_itself() -> None:
         return seen
 
     loop(EnergyCallback(verbose=False))
+
+
+def test_a_layer_that_is_a_trainer_is_measured(tmp_path: Path) -> None:
+    trainer = keras.Model.__bases__[0]  # it has no public name
+    layer = type("Trained", (trainer, keras.layers.Dense), {"__init__": keras.layers.Dense.__init__})(1)
+    trainer.__init__(layer)
+    layer.compile("sgd", "mse")
+    energy = EnergyCallback(output_dir=tmp_path, verbose=False)
+    layer.fit(np.zeros((12, 8), "float32"), np.zeros((12, 1), "float32"), batch_size=4, callbacks=[energy], verbose=0)
+    assert (energy.record.run.status, energy.record.stages["train"].batches) == ("completed", 3)
