@@ -121,6 +121,38 @@ class Processors(msgspec.Struct, array_like=True, frozen=True):
     names: Sequence[str]
 
 
+class Microarchitecture(msgspec.Struct, array_like=True, frozen=True):
+    """Power of a microarchitecture's processors, by published measurements of servers.
+
+    Attributes:
+        name: Its name.
+        vendor: CPUID's vendor, such as ``AuthenticAMD``; empty for servers of any microarchitecture.
+        family: CPUID's family.
+        models: CPUID's models.
+        steppings: First and last of CPUID's steppings.
+        origin: The measurements, in words.
+        results: Number of the measurements.
+        tdp_per_thread: Thermal design power for each hardware thread of the measured parts in W.
+        gb_per_thread: Memory of the measured servers for each hardware thread in GB.
+        idle_uncertainty: Half-width of the interval of an idle server's power, as a share of the power.
+        load_uncertainty: The same under load.
+        watts: Power for each hardware thread of the measured parts at 0, 10 ... 100 % load in W, without memory.
+    """
+
+    name: str
+    vendor: str
+    family: int
+    models: Sequence[int]
+    steppings: tuple[int, int]
+    origin: str
+    results: int
+    tdp_per_thread: float
+    gb_per_thread: float
+    idle_uncertainty: float
+    load_uncertainty: float
+    watts: Sequence[float]
+
+
 class CountryNames(msgspec.Struct, array_like=True, frozen=True):
     """A country's two-letter, three-letter and three-digit codes of ISO 3166-1, and its English names."""
 
@@ -403,11 +435,13 @@ KINDS: Sequence[Kind[Any]] = (
 """All kinds of codecarbon's tables."""
 
 _COUNTRY_NAMES = "country_names"
+_MICROARCHITECTURES = "microarchitectures"
 
 # Made once, and before any thread: msgspec learns a type when it first decodes it, which two threads must not do at once.
 _OWN: Mapping[str, msgspec.json.Decoder[Table[Any]]] = {
     **{kind.name: msgspec.json.Decoder(Table[kind.row]) for kind in KINDS},  # type: ignore[name-defined]
     _COUNTRY_NAMES: msgspec.json.Decoder(Table[CountryNames]),
+    _MICROARCHITECTURES: msgspec.json.Decoder(Table[Microarchitecture]),
 }
 _MIXES, _PROVINCES = msgspec.json.Decoder(dict[str, _Mix]), msgspec.json.Decoder(dict[str, Mix])
 _RAW, _PUBLISHER = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(_Publisher)
@@ -488,3 +522,9 @@ def processor_tdps() -> Mapping[str, float]:
 def country_names() -> Sequence[CountryNames]:
     """Return the codes and names of all countries of ISO 3166-1, including those without a figure."""
     return _read_own(_COUNTRY_NAMES).rows
+
+
+@cache
+def microarchitectures() -> Sequence[Microarchitecture]:
+    """Return the power of processors by microarchitecture; the package's own, which codecarbon does not have."""
+    return _read_own(_MICROARCHITECTURES).rows

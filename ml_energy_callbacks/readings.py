@@ -24,7 +24,8 @@ class Device:
         method: ``energy_counter`` (the device counts joules), ``power_integration`` (it reports watts, which are integrated) or
             ``model`` (it has no sensor; joules are computed from its load).
         provenance: ``measured`` or ``estimated``.
-        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of the energy (0.1 = ±10 %).
+        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of the energy (0.1 = ±10 %). Where it
+            depends on the load, a source's device may change it: it is that of the energy so far.
         wrap_joules: Modulus of the counter in joules; None if it does not wrap.
         update_period_s: Refresh period in seconds if it is known in advance; None if it has to be learned.
         note: One sentence on how the figure is obtained if that is not obvious, else None.
@@ -107,6 +108,26 @@ class SharedSource(Source, Protocol):
 
         Returns:
             None if the device does not report it, or has reported nothing since the last call.
+        """
+
+
+@runtime_checkable
+class InclusiveSource(Source, Protocol):
+    """A source whose figure includes what other devices may report (``device.covers``), and that can leave it out."""
+
+    def exclude(self, kinds: Collection[Kind]) -> None:
+        """Leave out the energy of these kinds from now on, where the device covers them; it then covers none of them."""
+
+
+@runtime_checkable
+class CpuTimeSource(Source, Protocol):
+    """A source that reports the CPU time of all processes whose energy it reports."""
+
+    def busy_seconds(self) -> float:
+        """Return the CPU time in s, from an arbitrary zero.
+
+        Raises:
+            ReadError: It could not be read this time.
         """
 
 

@@ -16,7 +16,7 @@ from ml_energy_callbacks.backends.intel_gpu import IntelGpuBackend
 from ml_energy_callbacks.backends.jetson import JetsonBackend
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.backends.nvml import NvmlBackend
-from ml_energy_callbacks.backends.overlap import counted_twice
+from ml_energy_callbacks.backends.overlap import counted_twice, measured_apart
 from ml_energy_callbacks.backends.plug import PlugBackend
 from ml_energy_callbacks.backends.rapl import RaplBackend
 from ml_energy_callbacks.backends.tpu import TpuBackend
@@ -24,7 +24,7 @@ from ml_energy_callbacks.backends.trust import check_sources
 from ml_energy_callbacks.clock import REAL_TIME, Timing
 from ml_energy_callbacks.deadline.calls import LateError, ThreadError, close, in_background, within
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ConfigurationError
-from ml_energy_callbacks.readings import Backend, Device, Kind, Source
+from ml_energy_callbacks.readings import Backend, Device, InclusiveSource, Kind, Source
 from ml_energy_callbacks.safe_text import describe
 
 ENTRY_POINTS = "ml_energy_callbacks.backends"
@@ -149,8 +149,13 @@ def discover(
     verdict = check_sources([source for source in found if source.device.id not in left_out], timing)
     left_out |= counted_twice([source.device for source in verdict.sources])
     close(source for source in found if source.device.id in left_out)
+    sources = [source for source in verdict.sources if source.device.id not in left_out]
+    counted = [source.device for source in sources]
+    for source in sources:
+        if isinstance(source, InclusiveSource) and (kinds := measured_apart(counted, source.device)):
+            source.exclude(kinds)
     return Discovery(
-        [source for source in verdict.sources if source.device.id not in left_out],
+        sources,
         unavailable,
         verdict.refused,
         {name: reason for name, reason in left_out.items() if reason},

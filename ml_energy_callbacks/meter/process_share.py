@@ -11,7 +11,7 @@ import psutil
 from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
-from ml_energy_callbacks.readings import Device, SharedSource, Source
+from ml_energy_callbacks.readings import CpuTimeSource, Device, SharedSource, Source
 
 BACKEND: Final = "process"
 
@@ -34,21 +34,25 @@ class ProcessTree:
     The kernel adds an ended child's time to its parent's when the parent waits for it, so that the sum stays complete.
     """
 
-    def __init__(self, pids: Collection[int], clock: Clock = monotonic_clock) -> None:
+    def __init__(
+        self, pids: Collection[int], clock: Clock = monotonic_clock, busy_seconds: Callable[[], float] | None = None
+    ) -> None:
         """Read the processes' CPU times for the first time.
 
         Args:
             pids: The job's own processes; one that has already ended is ignored.
             clock: Monotonic clock in ns.
+            busy_seconds: Returns the CPU time in s of which theirs is a share; None for that of the whole machine.
         """
         self._clock = clock
+        self._busy_seconds = _busy_seconds if busy_seconds is None else busy_seconds
         self._roots = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
         self._cpu_seconds = self._sum = 0.0
         self._fell = False
         self.pids: Collection[int] = ()
         self._read_times()
         self._taken_ns = clock()
-        self._before = (self._cpu_seconds, _busy_seconds())
+        self._before = (self._cpu_seconds, self._busy_seconds())
         self._share = 0.0
 
     def _read_times(self) -> None:
@@ -85,7 +89,7 @@ class ProcessTree:
         if now - self._taken_ns >= _FRESH_NS:
             self._taken_ns = now
             self._read_times()
-            own, busy = self._cpu_seconds - self._before[0], _busy_seconds() - self._before[1]
+            own, busy = self._cpu_seconds - self._before[0], self._busy_seconds() - self._before[1]
             self._before = (self._cpu_seconds, self._before[1] + busy)
             self._share = min(1.0, own / busy) if busy > 0 else 0.0
         return self._share
@@ -150,7 +154,9 @@ def open_shares(
     unknown: dict[str, str] = {}
     for source in sources:
         device = source.device
-        if device.kind == "cpu":
+        if isinstance(source, CpuTimeSource):
+            shares.append(_Share(ledgers[device.id], ProcessTree(pids, clock, source.busy_seconds).cpu_share))
+        elif device.kind == "cpu":
             shares.append(_Share(ledgers[device.id], tree.cpu_share))
         elif isinstance(source, SharedSource):
             shares.append(_Share(ledgers[device.id], _use(source, tree)))

@@ -181,6 +181,7 @@ class Poller:
             for polled in self._polled:
                 held, polled.held = polled.held, []
                 if held:
+                    polled.ledger.device = polled.source.device  # its uncertainty may be that of its load so far
                     polled.ledger.add_readings(held, self._reader)
                     polled.held_ns = held[-1][0].started_ns
 

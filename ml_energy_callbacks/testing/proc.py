@@ -34,14 +34,37 @@ class SimulatedProc:
         if isinstance(clock, ManualClock):
             clock.follow(self.update)
 
-    def processor(self, name: str | None, *, vendor: str = "AuthenticAMD", virtual: bool = False, sockets: int = 1) -> None:
-        """Set the processors' name; None for processors without one, such as Arm's."""
+    def processor(
+        self,
+        name: str | None,
+        *,
+        vendor: str = "AuthenticAMD",
+        virtual: bool = False,
+        sockets: int = 1,
+        cpuid: tuple[int, int, int] | None = None,
+    ) -> None:
+        """Set the processors' name, and CPUID's family, model and stepping.
+
+        Args:
+            name: The name; None for processors without one, such as Arm's.
+            vendor: CPUID's vendor.
+            virtual: Whether the machine is a guest.
+            sockets: Number of processors.
+            cpuid: Family, model and stepping; None for processors that state none.
+        """
         lines = [f"processor\t: {thread}\n" for thread in range(self._threads)]
         if name is not None:
             flags = "fpu hypervisor" if virtual else "fpu"
             part = f"vendor_id\t: {vendor}\nmodel name\t: {name}\nflags\t\t: {flags}\n"
+            if cpuid is not None:
+                family, model, stepping = cpuid
+                part += f"cpu family\t: {family}\nmodel\t\t: {model}\nstepping\t: {stepping}\n"
             lines = [f"{line}{part}physical id\t: {thread % sockets}\n" for thread, line in enumerate(lines)]
         (self.root / "cpuinfo").write_text("\n".join(lines), encoding="ascii")
+
+    def memory(self, gigabytes: float) -> None:
+        """Set the size of the memory in GB."""
+        (self.root / "meminfo").write_text(f"MemTotal:       {round(gigabytes * 1e9 / 1024)} kB\n", encoding="ascii")
 
     def update(self) -> None:
         """Write the present load; in real time, the test calls this."""

@@ -105,7 +105,7 @@ def test_two_processes_count_their_host_once_and_their_samples_together(
     record = load_record(tmp_path)
     assert record.run.world_size == 2
     assert record.run.status == "completed"
-    assert [device.id for device in record.devices] == ["cpu-model:0", "memory-model:0"]
+    assert [device.id for device in record.devices] == ["cpu-model:0"]
     assert record.stages["train"].samples == 2 * 200
     assert record.stages["train"].batches == 2 * 2 * 25
     assert [epoch.samples for epoch in record.epochs if epoch.stage == "train"] == [200, 200]
