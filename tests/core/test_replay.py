@@ -338,6 +338,18 @@ def test_counters_and_powers_add_up_to_the_stages() -> None:
         assert None in known or sum(known) == pytest.approx(stage.joules)
 
 
+@pytest.mark.parametrize("began", [0.0, -1e9])
+def test_phases_are_told_apart_with_and_without_frequent_polls_at_first(began: float) -> None:
+    marks, joules = loop(60.0)
+    readings = counter(joules, marks[-1][0], began=max(began, -0.5))
+    if began:
+        readings = [each for i, each in enumerate(readings) if each[0] > 0 or i == 0]
+    record = replay(marks, {"gpu0": readings})
+    assert record.devices[0].refresh == "regular"
+    waited = record.stages["train"].phases["data_wait"]
+    assert waited.joules == pytest.approx(WAIT_WATTS * waited.seconds, rel=0.1)
+
+
 def test_a_replay_does_not_depend_on_the_clocks_zero() -> None:
     found = []
     for zero in (0.0, -1000.0, 1.7e9):
