@@ -6,7 +6,8 @@ there is no refresh between them. Intersected with the refreshes that the period
 the polling interval, and remain valid.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ _SHORTEST_NS = 4 * MILLISECOND
 """Ordinary polls cannot follow a grid with a shorter period: the period is then only a bound on the age of a value."""
 _MOST_DOUBTS = 20
 """Polls with a new value, as many as in a burst, after which the grid is given up if the number of periods is still unknown."""
+_FEW_CHANGES, _MOST_CHANGES = 12, 64
+"""Changes by which a grid is found from ordinary polls alone, without a burst: it is judged from so many on, and given up after
+so many."""
+_NARROW = 0.05
+"""A period that is known within this share of it is accepted then."""
 _WIDE_NS = 2 * MILLISECOND
 _PROBE_POLLS = 12
 _DRIFT = 2e-6
@@ -135,6 +141,9 @@ class RefreshGrid:
         brackets = self._brackets
         if len(brackets) < _BURST_CHANGES:
             return
+        if self._polls > len(brackets) and self._coarse():
+            self._judge_coarse()
+            return
         if len(brackets) * 2 > self._polls:
             width = max(1, min(high - low for low, high in brackets))
             self._period = (0.0, float(width))
@@ -167,6 +176,51 @@ class RefreshGrid:
         self.regularity = "regular"
         self._refresh = self._anchor = (float(last_low), float(last_high))
         self._steps = 0
+
+    def _coarse(self) -> bool:
+        """Return whether the polls were too far apart to count the periods between changes by their times alone."""
+        gaps = sorted(later[1] - earlier[1] for earlier, later in pairwise(self._brackets))
+        typical = gaps[len(gaps) // 2]
+        return typical > 2 * _SHORTEST_NS and sorted(high - low for low, high in self._brackets)[1] > typical / 8
+
+    def _judge_coarse(self) -> None:
+        """Find the period by bounds alone: what lies between two changes holds no refresh, and two neighbours are one apart."""
+        brackets = self._brackets
+        if len(brackets) < _FEW_CHANGES:
+            return
+        least = max(later[0] - earlier[1] for earlier, later in pairwise(brackets))
+        most = min(later[1] - earlier[0] for earlier, later in pairwise(brackets))
+        low, high = float(least), float(most)
+        # Of how many brackets, up to each, it is uncertain whether they hold one refresh or two.
+        doubtful = [0, *accumulate(end - start > least for start, end in brackets)]
+        for distance in range(1, len(brackets)):
+            for i, ((from_low, from_high), (to_low, to_high)) in enumerate(zip(brackets, brackets[distance:], strict=False)):
+                if not 0 < low <= high:
+                    break
+                fewest, count = ceil((to_low - from_high) / high), int((to_high - from_low) / low)
+                if doubtful[i] == doubtful[i + distance + 1]:
+                    fewest = count = distance
+                if fewest == count > 0:
+                    low, high = max(low, (to_low - from_high) / count), min(high, (to_high - from_low) / count)
+        if not 0 < low <= high or (high - low > _NARROW * low and len(brackets) >= _MOST_CHANGES):
+            self.regularity = "irregular"
+        elif high - low <= _NARROW * low:
+            self._period = (low, high)
+            self.regularity = "regular"
+            self._refresh = self._anchor = self._place_last()
+            self._steps = 0
+
+    def _place_last(self) -> tuple[float, float]:
+        """Return the bounds of the last refresh, by all brackets that are a known number of periods before it."""
+        last_low, last_high = self._brackets[-1]
+        low, high = float(last_low), float(last_high)
+        for before_low, before_high in reversed(self._brackets[:-1]):
+            fewest = ceil((last_low - before_high) / self._period[1])
+            count = int((last_high - before_low) / self._period[0])
+            if fewest == count:
+                low = max(low, before_low + count * self._period[0])
+                high = min(high, before_high + count * self._period[1])
+        return (low, high) if low <= high else (float(last_low), float(last_high))
 
     def _ahead(self, count: int) -> tuple[float, float]:
         """Return the bounds of the refresh ``count`` periods after the last known one."""

@@ -74,9 +74,9 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge whose time becomes known later."""
 
-Kind = Literal["switch", "batches", "begin", "end"]
-"""Kind of an event: a switch to another bucket, the end of batches that follow each other, or the begin or the end of a batch
-that may overlap others."""
+Kind = Literal["switch", "batches", "begin", "end", "samples"]
+"""Kind of an event: a switch to another bucket, the end of batches that follow each other, the begin or the end of a batch that
+may overlap others, or samples that were counted late."""
 
 Event = tuple[Kind, Stamp, int, int, int | None, "Event | None"]
 """An event: (kind, stamp, bucket that runs from then on, batches that ended, their samples or None, begin of a batch that may
@@ -123,6 +123,7 @@ class Timeline:
         clock: Monotonic clock in ns.
         stamp: Returns the timestamp of an event that happens now: the clock, or an edge in a device's queue of work.
         groups: Group of each bucket.
+        journal: Called with each event once it has counted, and with the instant (ns) at which it did; None for nobody.
         queue: Events since the last look, oldest first. The training loop appends to it directly, without calling a method,
             and calls :meth:`drain_queue` if it holds more than :data:`LONGEST_QUEUE`.
     """
@@ -132,6 +133,7 @@ class Timeline:
         self.clock = clock
         self.stamp: Callable[[], Stamp] = clock
         self.groups = [0]
+        self.journal: Callable[[int, Event], None] | None = None
         self.queue: deque[Event] = deque()
         # Held while the queue is drained; reentrant, because a signal handler may look during that.
         self._lock = threading.RLock()
@@ -186,6 +188,9 @@ class Timeline:
             counts = self._state.counts[group]
             counts.samples += samples
             counts.unsized += unsized
+            if self.journal is not None:
+                now = self._state.since
+                self.journal(now, ("samples", now, self.groups.index(group), unsized, samples, None))
 
     def forget_edges(self) -> None:
         """Use the host's time for all edges whose time on the device is unknown: they are no longer queried."""
@@ -228,7 +233,10 @@ class Timeline:
                     instant = stamp
                 if instant > now:
                     break
-                self._apply(state, instant, queue.popleft())
+                event = queue.popleft()
+                self._apply(state, instant, event)
+                if self.journal is not None:
+                    self.journal(state.since, event)
             state.advance(now)
         finally:
             self._working = False
@@ -245,7 +253,7 @@ class Timeline:
                 bucket = self._switched(state, bucket)
         elif kind == "begin":
             state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
-        elif begin is not None and _instant(begin[1]) < state.outside:
+        elif begin is not None and event_time(begin) < state.outside:
             bucket = running  # its run has ended
         else:
             during = bucket if begin is None else begin[2]
@@ -289,12 +297,13 @@ class Timeline:
         """Record the durations of batches; in a provisional state they are not recorded until it is settled."""
         if state is self._state and state.running not in self._compiling:
             _, _, _, batches, _, begin = event
-            began = state.switches[-1][0] if begin is None else _instant(begin[1])
+            began = state.switches[-1][0] if begin is None else event_time(begin)
             self._latencies[group].add(max(0, instant - began) // max(1, batches), batches)
 
 
-def _instant(stamp: Stamp) -> int:
-    """Return the time of a stamp in ns; the host's time for an edge whose time on the device is unknown."""
+def event_time(event: Event) -> int:
+    """Return the time of an event in ns; the host's time for an edge whose time on the device is unknown."""
+    stamp = event[1]
     if isinstance(stamp, Edge):
         return stamp.host_ns if stamp.time_ns is None else stamp.time_ns
     return stamp

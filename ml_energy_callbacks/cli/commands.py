@@ -83,6 +83,20 @@ def merge(
 
 
 @app.command()
+def replay(
+    path: Annotated[
+        Path, typer.Argument(callback=_in_home, help="A recording, as EnergyMeter(recording='raw.jsonl') writes it.")
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Compute the record of a run again, from its recording."""
+    from ml_energy_callbacks.cli.replay import replay_and_report
+
+    replay_and_report(path, json=json)
+
+
+@app.command()
 def export(
     path: Annotated[str, typer.Argument(help="An energy.json, a directory that contains one, or a URL of these.")],
     *,

@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ml_energy_callbacks.backends.discovery import Discovery, check_devices, dis
 from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.deadline.calls import ThreadError, close
 from ml_energy_callbacks.meter.process_share import is_share, open_shares
+from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
 
@@ -45,6 +46,7 @@ class Devices:
         interval_s: Mean time between two reads of a device, in s.
         backends: Hardware to look for; None for all that is known.
         timing: Clock, and how long hardware is waited for.
+        find: Finds the devices, as :func:`ml_energy_callbacks.backends.discovery.discover` does.
 
     Raises:
         ConfigurationError: The choice cannot be one.
@@ -56,6 +58,7 @@ class Devices:
         interval_s: float,
         backends: Sequence[Backend] | None,
         timing: Timing,
+        find: Callable[..., Discovery] = discover,
     ) -> None:
         """Touch no hardware yet."""
         check_devices(choice)
@@ -63,6 +66,7 @@ class Devices:
         self._interval_s = interval_s
         self._backends = backends
         self._timing = timing
+        self._find = find
         self.found = Discovery((), {}, {}, {})
         self.sources: Sequence[Source] = ()
         self.counted: dict[str, Ledger] = {}
@@ -98,7 +102,7 @@ class Devices:
         self.found, self.sources = Discovery((), {}, {}, {}), ()
         self._threads = True
         try:
-            self.found = discover(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
+            self.found = self._find(self._choice, backends=self._backends, gpus=gpus, timing=self._timing)
         except ThreadError:
             self._threads = False
         self.sources = self.found.sources
@@ -150,18 +154,21 @@ class Devices:
             ledgers[name] = Ledger(source.device, self._interval_s)
         return ledgers[name]
 
-    def pollers(self, timeline: Timeline, lock: AbstractContextManager[Any]) -> Mapping[str, Poller]:
+    def pollers(
+        self, timeline: Timeline, lock: AbstractContextManager[Any], recorder: Recorder | None = None
+    ) -> Mapping[str, Poller]:
         """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name.
 
         Args:
             timeline: What ran when.
             lock: Held while ledgers change.
+            recorder: Gets the readings, too; None for nobody.
         """
         groups: dict[str, list[tuple[Source, Ledger]]] = {}
         for source, ledger in self._pairs:
             name = f"{source.device.backend}{'-slow' * bool(source.device.min_interval_s)}"
             groups.setdefault(name, []).append((source, ledger))
-        return {name: Poller(group, timeline, self._interval_s, lock) for name, group in groups.items()}
+        return {name: Poller(group, timeline, self._interval_s, lock, recorder) for name, group in groups.items()}
 
     def close(self, hanging: Sequence[Source] = ()) -> None:
         """Close the devices, except those whose driver does not return."""

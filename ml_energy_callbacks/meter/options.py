@@ -51,6 +51,8 @@ class MeterOptions:
         offset_grams: Emissions that were compensated, in g CO2e: recorded beside the grams, never subtracted.
         output_dir: Directory for ``energy.json``, or a URL that fsspec reaches, such as ``s3://bucket/run``; None keeps the
             record in memory alone.
+        recording: File for the raw marks and readings of the run, such as ``"raw.jsonl"``, from which ``ml-energy replay``
+            computes the record again; None for none. In a job of several processes, ``raw.rank<rank>.jsonl`` of each.
         verbose: Whether to log warnings and notes for the user.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
@@ -72,6 +74,7 @@ class MeterOptions:
     lifetime_years: float | None = field(default=None, metadata={FIGURES: True})
     offset_grams: float | None = field(default=None, metadata={FIGURES: True})
     output_dir: str | os.PathLike[str] | None = None
+    recording: str | os.PathLike[str] | None = None
     verbose: bool = True
     scope: Literal["machine", "process"] = field(default="machine", metadata={FIGURES: True})
     idle_seconds: float = field(default=0.0, metadata={FIGURES: True})
@@ -122,6 +125,12 @@ def _is_place(value: object) -> bool:
     return isinstance(path, str) and "\0" not in path
 
 
+def _is_file(value: object) -> bool:
+    """Return whether a value is the path of a file on this machine, or None."""
+    path = os.fspath(value) if value is not None and _is_place(value) else ""  # type: ignore[call-overload]
+    return value is None or (bool(os.path.basename(path)) and "://" not in path)  # noqa: PTH119 - of a/, Path has the name a
+
+
 def _are_tags(value: object) -> bool:
     return value is None or (
         isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair)
@@ -136,6 +145,7 @@ def _are_backends(value: object) -> bool:
 
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "output_dir": (_is_place, "a directory, or a URL such as 's3://bucket/run'"),
+    "recording": (_is_file, "a file on this machine, such as 'raw.jsonl'"),
     "verbose": (is_flag, "True or False"),
     "scope": (_is_scope, "'machine' or 'process'"),
     "tags": (_are_tags, "names with texts, such as {'team': 'vision'}"),

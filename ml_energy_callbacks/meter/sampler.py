@@ -14,6 +14,7 @@ from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
+from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.readings import PowerSource, Reading, Source
 
 _DITHER = 0.4
@@ -69,10 +70,12 @@ class Poller:
         timeline: Timeline,
         interval_s: float,
         lock: AbstractContextManager[Any] = _NO_LOCK,
+        recorder: Recorder | None = None,
     ) -> None:
         """Poll these sources, each into its ledger, every ``interval_s`` seconds on average.
 
-        The lock is held while ledgers change, never while a device is read. Once ``closed``, the ledgers no longer change.
+        The lock is held while ledgers change, never while a device is read. Once ``closed``, the ledgers no longer change. What
+        is added to the ledgers is added to the recorder, too.
         """
         self._timeline = timeline
         self._clock: Clock = timeline.clock
@@ -83,6 +86,7 @@ class Poller:
         now = self._next_round = self._clock()
         self._polled = [_Polled(source, ledger, now) for source, ledger in pairs]
         self._lock = lock
+        self._recorder = recorder
         self._handing_over = threading.Lock()
         self._reading: _Polled | None = None
         self._stuck: tuple[_Polled, int] | None = None  # what was seen to be read, and when first
@@ -128,7 +132,7 @@ class Poller:
             spread = 1 + _DITHER * (2 * self._random.random() - 1)
             self._next_round = now + round(self._interval_ns * spread)
         if wanted:
-            self._feed_ledgers()
+            self.feed_ledgers()
         for polled in due:
             if polled in self._polled:
                 polled.due = self._next(polled.ledger, now)
@@ -152,7 +156,7 @@ class Poller:
             others = [other for other in self._polled if other is not polled]
             if not others or self._reading is not polled:
                 return None
-            relief = Poller((), self._timeline, self._interval_s, self._lock)
+            relief = Poller((), self._timeline, self._interval_s, self._lock, self._recorder)
             relief._polled, self._polled = others, [polled]
         return relief
 
@@ -173,11 +177,26 @@ class Poller:
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
-    def _feed_ledgers(self) -> None:
+    def hold(self, name: str, reading: Reading, power: tuple[int, float] | None) -> None:
+        """Hold a reading of the device with this id, which was not read here, until the ledgers are fed.
+
+        Args:
+            name: The device's id.
+            reading: The reading.
+            power: When its power was read beside it (ns), and that power in W, or None.
+        """
+        for polled in self._polled:
+            if polled.source.device.id == name:
+                polled.held.append((reading, power))
+
+    def feed_ledgers(self) -> None:
+        """Add the readings that are held to their ledgers."""
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was abandoned
-            self._reader.refresh()
+            now = self._reader.refresh()
+            if self._recorder is not None:
+                self._recorder.add_readings(now, {polled.source.device.id: polled.held for polled in self._polled})
             for polled in self._polled:
                 held, polled.held = polled.held, []
                 if held:
@@ -210,9 +229,11 @@ class Poller:
         with self._lock:
             if self.closed:
                 return
-            self._feed_ledgers()
+            self.feed_ledgers()
             self.closed = True
             now = self._reader.refresh()
+            if self._recorder is not None:
+                self._recorder.close_devices(now, [source.device.id for source in self.sources])
             for polled in self._polled:
                 polled.ledger.pause(self._reader, now if end is None else min(now, end))
 

@@ -7,9 +7,9 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks import safe_text
 from ml_energy_callbacks.attribution.ledger import Mark
 from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.backends.discovery import Discovery, discover
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider, price_table
 from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -30,6 +31,7 @@ from ml_energy_callbacks.meter.idle import measure_idle
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
 from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.points import Point, run_figures
+from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
@@ -46,7 +48,7 @@ from ml_energy_callbacks.record.schema import (
     StoppingRecord,
     add_epoch,
 )
-from ml_energy_callbacks.record.storage import Place, as_place, public_text
+from ml_energy_callbacks.record.storage import Place, absolute, as_place, local_path, public_text
 from ml_energy_callbacks.record.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -78,23 +80,34 @@ class Session:
     Args:
         options: The meter's options.
         timing: Clocks, waiting and time limits.
-        sampler_type: Class of the sampler that reads the devices.
+        sampler_type: Makes the sampler that reads the devices, as the class does.
+        find: Finds the devices, as :func:`ml_energy_callbacks.backends.discovery.discover` does.
 
     Raises:
         ConfigurationError: An option cannot work; the message says what to do.
     """
 
-    def __init__(self, options: MeterOptions, timing: Timing = REAL_TIME, sampler_type: type[Sampler] = Sampler) -> None:
+    def __init__(
+        self,
+        options: MeterOptions,
+        timing: Timing = REAL_TIME,
+        sampler_type: Callable[..., Sampler] = Sampler,
+        find: Callable[..., Discovery] = discover,
+    ) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
         self._scope, self._idle_seconds, self._verbose = options.scope, options.idle_seconds, options.verbose
         self._timing = timing
         self._sampler_type = sampler_type
-        self.devices = Devices(options.devices, options.sample_interval, options.backends, timing)
+        self._interval_s = options.sample_interval
+        self.devices = Devices(options.devices, options.sample_interval, options.backends, timing, find)
         site = Site(options.pue, options.wue, options.embodied_kg, options.lifetime_years, options.offset_grams)
         provider = choose_provider(options.location, options.carbon_intensity)
         self.rates = Rates(provider, price_table(options.electricity_price), options.currency, site)
         self._tags = dict(options.tags or {})
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
+        self._recording = None if options.recording is None else local_path(options.recording)
+        self._recorded: tuple[int, Path] | None = None  # process and file of the last recording
+        self._recorder: Recorder | None = None
         self.timeline = Timeline(timing.clock)
         self.stages = Stages(self.timeline)
         self.job: Job | None = None
@@ -193,7 +206,7 @@ class Session:
             output_dir = loop.output_dir
             if output_dir is not None and launch is not None and launch.directory is not None:
                 output_dir = launch.directory  # the framework writes to the disk of the worker
-            self._open_files(None if output_dir is None else as_place(output_dir))
+            self._open_files(None if output_dir is None else as_place(output_dir), launch)
             self._pid, self._owner = os.getpid(), owner
             self._loop = loop.watched
             self._repeats = loop.repeats and loop.gather is None  # a job's processes share the devices out at each start
@@ -202,9 +215,13 @@ class Session:
             self.timeline.stamp = self._edges or self._timing.clock
             watch = None if loop.watched is None else partial(self._watch, loop.watched)
             self._sampler = self._sampler_type(
-                self.devices.pollers(self.timeline, self._lock), self._timing, self._review, watch, self.warn_of_error
+                self.devices.pollers(self.timeline, self._lock, self._recorder),
+                self._timing,
+                self._review,
+                watch,
+                self.warn_of_error,
             )
-            self.stages.open()
+            self._record(self.stages.open(), run)
             self.rates.begin(self.point().joules or [], self._timing.now())
             unread = self._sampler.start()
             if unread:
@@ -221,7 +238,7 @@ class Session:
         """Return the run of the first start, marked as running."""
         run = self._run or Run(
             id=uuid.uuid4().hex,
-            started_at=_now(),
+            started_at=self._now(),
             status="running",
             framework=loop.framework,
             hostnames=[socket.gethostname()],
@@ -273,10 +290,11 @@ class Session:
                 )
         self.devices.open_ledgers(pids)
 
-    def _open_files(self, framework_dir: Place | None) -> None:
-        """Write the first record, in all processes of a job or in none."""
+    def _open_files(self, framework_dir: Place | None, launch: Launch | None) -> None:
+        """Write the first record and open the recording, in all processes of a job or in none."""
         failure = None
         try:
+            self._open_recording(launch)
             self._files.open(
                 framework_dir, self.job, self._own_ids(), build=self.build, build_own=self._build_own, warn=self.warn
             )
@@ -287,7 +305,44 @@ class Session:
         except BaseException:
             self.devices.close()
             self._files.remove_own()
+            self._end_recording()
             raise
+
+    def _open_recording(self, launch: Launch | None) -> None:
+        """Open the file of the recording, if there is to be one; at a further start, a failure is a warning."""
+        if self._recording is None:
+            return
+        path = self._recording = Path(absolute(self._recording))
+        rank = self.job.rank if self.job is not None else launch.rank if launch is not None and launch.world_size > 1 else None
+        if rank is not None:
+            path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
+        recorded, self._recorded = self._recorded, (os.getpid(), path)
+        try:
+            self._recorder = Recorder(path, self.warn, self.stages.place_of, append=recorded == self._recorded)
+        except ConfigurationError as error:
+            if recorded is None:
+                raise
+            self.warn(str(error))
+
+    def _record(self, began: int, run: Run) -> None:
+        """Begin to record the run, which began at this clock in ns."""
+        if self._recorder is not None:
+            self._recorder.start(
+                began,
+                started_at=run.started_at,
+                framework=run.framework,
+                sample_interval=self._interval_s,
+                devices=self.devices.opened,
+                incomplete=self.devices.incomplete,
+            )
+            self.timeline.journal = self._recorder.add_event
+
+    def _end_recording(self) -> None:
+        """Write what waits for the file of the recording."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self.timeline.journal = None
+            recorder.finish()
 
     def _agree(self, failure: ConfigurationError | None) -> None:
         """Start in all processes of a job or in none."""
@@ -300,6 +355,9 @@ class Session:
         """Measure the devices' idle power; that time is not counted."""
         with self.stages.outside():
             self.idle_watts = measure_idle(self.timeline, self.devices.counted, seconds, self._timing.sleep)
+        if self._recorder is not None:
+            with self._lock:  # as readings are added: the lines are in the order of their times
+                self._recorder.add_idle(self._timing.clock(), self.idle_watts)
         for name in self.devices.counted:
             if name not in self.idle_watts:
                 self.warn(f"The idle power of {name} could not be measured: some reads failed.")
@@ -331,7 +389,7 @@ class Session:
                     with self._unharmed():
                         self._exchange_last(status)
             finally:  # a further Ctrl-C ends what comes before: the record is written all the same
-                run.ended_at = run.ended_at or _now()
+                run.ended_at = run.ended_at or self._now()
                 kept = False
                 with self._unharmed():
                     kept = self._files.finish()
@@ -355,6 +413,9 @@ class Session:
                 self.timeline.forget_edges()
         self.stages.close()
         end = self.timeline.look().now
+        if self._recorder is not None:
+            with self._lock:
+                self._recorder.stop(self._timing.clock(), run.status)
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
         self._answering = not self.devices.silent(end)
@@ -364,9 +425,11 @@ class Session:
         finally:  # a further Ctrl-C ends the waiting alone
             with self._unharmed():
                 self._settle_rates(last=True)
+            with self._unharmed():
+                self._end_recording()
         with self._unharmed():
             self._warn_of_devices(end)
-        run.ended_at = _now()
+        run.ended_at = self._now()
 
     def _warn_of_devices(self, end: int) -> None:
         """Warn of devices that could not be read or trusted up to the end (clock in ns)."""
@@ -583,7 +646,6 @@ class Session:
                 self.rates.conclude()
         self._warn_all(self.rates.caveats)
 
-
-def _now() -> str:
-    """Return the time of day for the record."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    def _now(self) -> str:
+        """Return the time of day for the record."""
+        return self._timing.now().astimezone().isoformat(timespec="seconds")

@@ -86,10 +86,15 @@ class Stages:
         running = self._timeline.look().running
         return next((phase for phase, bucket in self.buckets.items() if bucket == running != OUTSIDE), None)
 
-    def open(self) -> None:
-        """Begin the run, outside of all other stages."""
+    def place_of(self, bucket: int) -> tuple[Stage | None, Phase]:
+        """Return the stage and the phase of a bucket; no stage outside the run."""
+        places = [(tally.name, phase) for tally in self.tallies for phase, other in tally.buckets.items() if other == bucket]
+        return (None, "other") if bucket == OUTSIDE else places[0]
+
+    def open(self) -> int:
+        """Begin the run, outside of all other stages; return when it began (clock in ns)."""
         self.over = False
-        self._enter(self._outermost(), "other")
+        return self._enter(self._outermost(), "other")
 
     def close(self) -> None:
         """End the run."""
@@ -118,10 +123,10 @@ class Stages:
     def _outermost(self) -> _Frame:
         return _Frame(self.tally("other"), "other", "other")
 
-    def _enter(self, frame: _Frame, phase: Phase) -> None:
+    def _enter(self, frame: _Frame, phase: Phase) -> int:
         if self.over:
             frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
         self.buckets = buckets = frame.tally.buckets
         self.during, self.between = buckets[frame.during], buckets[frame.between]
-        self._timeline.switch(buckets[phase])
+        return self._timeline.switch(buckets[phase])

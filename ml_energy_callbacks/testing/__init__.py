@@ -9,6 +9,8 @@ The same simulations also run in real time. Each kind of hardware has a module o
 - :mod:`~ml_energy_callbacks.testing.amdsmi`, :mod:`~ml_energy_callbacks.testing.apple`: the vendors' Python packages;
 - :mod:`~ml_energy_callbacks.testing.tpu` (requires the extra ``tpu``), :mod:`~ml_energy_callbacks.testing.plug`: servers.
 
+:func:`replay` computes the record of a run from marks and readings that are given.
+
 The suite that backends have to pass is in :mod:`ml_energy_callbacks.testing.conformance`, which requires pytest.
 """
 
@@ -16,6 +18,7 @@ from ml_energy_callbacks.testing.clocks import ManualClock
 from ml_energy_callbacks.testing.curves import Curve, PowerCurve, SineCurve, SquareCurve, StepCurve
 from ml_energy_callbacks.testing.files import SimulatedFiles
 from ml_energy_callbacks.testing.meters import SteppedMeter
+from ml_energy_callbacks.testing.replaying import replay
 from ml_energy_callbacks.testing.scripted import ScriptedBackend, ScriptedCounter, ScriptedPower
 
 __all__ = [
@@ -30,4 +33,5 @@ __all__ = [
     "SquareCurve",
     "StepCurve",
     "SteppedMeter",
+    "replay",
 ]

@@ -39,6 +39,7 @@ OPTIONS = {
     "batch_size_fn": None,
     "log_every_n_steps": None,
     "output_dir": None,
+    "recording": None,
     "verbose": True,
     "scope": "machine",
     "idle_seconds": 0.0,

@@ -31,6 +31,7 @@ from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
+from ml_energy_callbacks.testing.replaying import replay_file
 
 CPU = Device("scripted:cpu", "Processor", "cpu", "scripted", "energy_counter", "measured", 0.01)
 GPU = Device("scripted:gpu", "GPU", "gpu", "scripted", "energy_counter", "measured", 0.02)
@@ -420,6 +421,37 @@ def test_one_that_cannot_write_lets_none_begin(tmp_path: Path) -> None:
     assert isinstance(second, ConfigurationError)
     assert str(second).startswith("Rank 0 of the job cannot measure: The run file ")
     assert not list((tmp_path / "free").iterdir())
+
+
+def test_each_process_records_what_it_measures(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> RunRecord:
+        path = tmp_path / "raw.jsonl"
+        with meter(rank, recording=path).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
+            epoch(measuring, 0)
+        return measuring.record
+
+    record = group.run(work)[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.rank0.jsonl", "raw.rank1.jsonl"]
+    replays = [replay_file(tmp_path / f"raw.rank{rank}.jsonl") for rank in range(2)]
+    assert sum(each.total.joules or 0.0 for each in replays) == pytest.approx(record.total.joules)
+    assert [each.stages["train"].samples for each in replays] == [20, 20]
+
+
+def test_one_that_cannot_record_lets_none_begin(tmp_path: Path) -> None:
+    group = Group(2)
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    folders = [tmp_path / "taken", tmp_path / "free"]
+
+    def work(rank: int) -> None:
+        meter(rank, recording=folders[rank] / "raw.jsonl").start(LoopDescription(gather=group.gather_of(rank))).stop()
+
+    first, second = group.run(work)
+    assert str(first).startswith("The recording ")
+    assert str(second).startswith("Rank 0 of the job cannot measure: The recording ")
+    with meter(0, recording=tmp_path / "free" / "raw.rank1.jsonl"):
+        pass  # nobody writes it any more
 
 
 class Silent(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types

@@ -1,6 +1,7 @@
 """The core in simulated worlds whose truth is known: a training loop, a counter with a refresh grid, dithered polls."""
 
-from statistics import median, quantiles
+import random
+from statistics import mean, median, quantiles
 
 import pytest
 from simulation import simulate
@@ -52,6 +53,24 @@ def test_a_phase_that_always_fills_the_same_share_of_a_refresh_is_not_told_apart
 def test_the_grid_is_recognised() -> None:
     assert simulate(refresh_s=0.1, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "regular"
     assert simulate(refresh_s=0.001, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "continuous"
+
+
+@pytest.mark.parametrize("refresh_ms", [80, 100, 107, 130, 200])
+def test_the_grid_is_recognised_by_ordinary_polls_alone(refresh_ms: int, *, full: bool) -> None:
+    """As in a replay of readings without the frequent polls of a meter's start, or of a device that answers slowly."""
+    for seed in range(100 if full else 10):
+        rng = random.Random(seed)
+        grid, period, offset = RefreshGrid(), refresh_ms * MILLISECOND, rng.randrange(refresh_ms * MILLISECOND)
+        now, before, errors = NS_PER_S, None, []
+        for _ in range(400):
+            now += rng.randrange(30 * MILLISECOND, 70 * MILLISECOND)
+            number = (now - offset) // period
+            refresh = grid.observe(now, now, changed=before is not None and number != before)
+            before = number
+            if refresh is not None and grid.period_ns is not None:
+                errors.append(refresh.time_ns - offset - number * period)
+        assert grid.period_ns == pytest.approx(period, rel=0.005)
+        assert abs(mean(errors[len(errors) // 2 :])) < 5 * MILLISECOND
 
 
 @pytest.mark.parametrize("refresh_s", [0.0021, 0.0025, 0.003, 0.0035, 0.004, 0.005])

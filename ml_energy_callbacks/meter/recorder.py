@@ -1,0 +1,221 @@
+"""Writes a recording in the background: the marks and readings of a run, from which `ml-energy replay` computes it again."""
+
+import fcntl
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ml_energy_callbacks.attribution.timeline import Event, event_time
+from ml_energy_callbacks.deadline.calls import LateError, in_background, within
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.metrics import Phase, Stage
+from ml_energy_callbacks.readings import Device, Reading
+from ml_energy_callbacks.record.descriptors import with_descriptors
+from ml_energy_callbacks.record.recording import Close, Idle, Line, Mark, Start, Stop, package_version
+from ml_energy_callbacks.record.schema import Status
+from ml_energy_callbacks.record.storage import in_one_line
+from ml_energy_callbacks.record.utf8 import encode_json
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+_PAUSE_S = 0.5
+"""What a process that is killed loses at most."""
+
+_LAST_S = 2.0
+"""Longest wait for the disk at the end of a run."""
+
+_MOST_WAITING = 100_000
+"""Events and groups of readings that may wait for the disk; some 20 MB. They are hours of a usual run."""
+
+Held = Sequence[tuple[Reading, tuple[int, float] | None]]
+"""Readings of one device, each with a power (ns, W) that was read beside it, or None."""
+
+
+class Recorder:
+    """Write the marks and readings of one start of a meter to a file.
+
+    What is added waits in memory, and a thread writes it about twice a second. If that fails, or the disk is too slow, the
+    recording ends with one warning, and the run goes on.
+
+    Args:
+        path: The file.
+        warn: Warns the user.
+        place_of: Returns the stage and the phase of a bucket of the timeline.
+        append: Whether to go on with the file that this meter has begun; else it is replaced.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        warn: Callable[[str], None],
+        place_of: Callable[[int], tuple[Stage | None, Phase]],
+        *,
+        append: bool,
+    ) -> None:
+        """Open the file."""
+        self._path = path
+        self._warn = warn
+        self._place_of = place_of
+        self._names: frozenset[str] = frozenset()
+        self._waiting: deque[Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]] = deque()
+        self._ending = threading.Event()
+        self._over = False
+        self._writing: Future[None] | None = None
+        try:
+            self._file = with_descriptors(lambda: _open(path, append=append))
+        except OSError as error:
+            msg = f"The recording {path} cannot be written ({in_one_line(error)}); choose another file."
+            raise ConfigurationError(msg) from None
+
+    def start(
+        self,
+        ns: int,
+        *,
+        started_at: str,
+        framework: str,
+        sample_interval: float,
+        devices: Sequence[Device],
+        incomplete: bool,
+    ) -> None:
+        """Begin to write, with the start of the run; see :class:`ml_energy_callbacks.record.recording.Start`."""
+        self._names = frozenset(device.id for device in devices)
+        start = Start(
+            package=package_version(),
+            ns=ns,
+            started_at=started_at,
+            framework=framework,
+            sample_interval=sample_interval,
+            devices=list(devices),
+            incomplete=incomplete,
+        )
+        self._waiting.append(start)
+        writing = self._writing = in_background(self._write_all)
+        if writing.done() and (error := writing.exception()) is not None:  # no thread can be started
+            self._give_up(in_one_line(error))
+
+    def add_event(self, ns: int, event: Event) -> None:
+        """Add an event of the timeline that counted at this instant."""
+        self._add((ns, event))
+
+    def add_readings(self, ns: int, held: Mapping[str, Held]) -> None:
+        """Add the readings of devices, by their ids, that were added to the ledgers at this instant."""
+        self._add((ns, held))
+
+    def close_devices(self, ns: int, names: Sequence[str]) -> None:
+        """Add the end of reading these devices, by their ids."""
+        self._add(Close(ns=ns, devices=[name for name in names if name in self._names]))
+
+    def add_idle(self, ns: int, watts: Mapping[str, float]) -> None:
+        """Add the measured idle power of devices in W, by their ids."""
+        self._add(Idle(ns=ns, watts=dict(watts)))
+
+    def stop(self, ns: int, status: Status) -> None:
+        """Add the end of the run, after which some readings follow."""
+        self._add(Stop(ns=ns, status=status))
+
+    def _add(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> None:
+        if self._over:
+            return
+        self._waiting.append(item)
+        if len(self._waiting) > _MOST_WAITING:
+            self._give_up("the disk is too slow")
+
+    def finish(self) -> None:
+        """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds."""
+        self._ending.set()
+        if self._writing is None:  # it was not started
+            self._close()
+            return
+        with suppress(Exception):  # nothing that was unforeseen either stops a run
+            try:
+                within(_LAST_S, self._writing)
+            except LateError:
+                self._give_up("the disk does not answer")
+
+    def _write_all(self) -> None:
+        try:
+            over = False
+            while not over and not self._over:
+                over = self._ending.wait(_PAUSE_S)
+                self._write()
+        except Exception as error:  # noqa: BLE001 - of the file system, or unforeseen; the run goes on
+            self._give_up(in_one_line(error))
+        finally:
+            self._close()
+
+    def _write(self) -> None:
+        """Write what waits: at each call no more than what waits at its start."""
+        data = memoryview(b"".join([self._encode(self._waiting.popleft()) for _ in range(len(self._waiting))]))
+        while data:
+            data = data[self._file.write(data) or 0 :]
+
+    def _encode(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> bytes:
+        if isinstance(item, msgspec.Struct):
+            return encode_json(item) + b"\n"
+        ns, content = item
+        return encode_json(self._mark(ns, content) if isinstance(content, tuple) else self._readings(ns, content)) + b"\n"
+
+    def _mark(self, ns: int, event: Event) -> Mark:
+        kind, _, bucket, batches, samples, begin = event
+        stage, phase = self._place_of(bucket)
+        known = samples if samples.__class__ is int and samples >= 0 else None
+        begun = None if begin is None else (event_time(begin), *self._place_of(begin[2]))
+        return Mark(ns=ns, kind=kind, stage=stage, phase=phase, batches=batches, samples=known, begun=begun)
+
+    def _readings(self, ns: int, held: Mapping[str, Held]) -> object:
+        """Return a line of readings, without those of the job's shares of devices; tuples are written faster."""
+        devices = {
+            name: [reading if power is None else (*reading, *power) for reading, power in readings]
+            for name, readings in held.items()
+            if name in self._names
+        }
+        return {"line": "readings", "ns": ns, "devices": devices}
+
+    def _give_up(self, reason: str) -> None:
+        over, self._over = self._over, True
+        self._waiting.clear()
+        if not over:
+            self._warn(f"The recording {self._path} ends early: {reason}. Figures of the run are not affected.")
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked process may have inherited the descriptor
+        with suppress(OSError):
+            self._file.close()
+
+
+def _open(path: Path, *, append: bool) -> FileIO:
+    """Open a file that no other run writes.
+
+    Raises:
+        OSError: It cannot be opened, or is not a file that can be replayed, such as a pipe.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666), "wb")
+    reason = None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        reason = "it is not a regular file"
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        reason = "another run writes it"
+    except OSError:
+        pass  # a file system without locks
+    if reason is not None:
+        file.close()
+        raise OSError(reason)
+    if not append:
+        file.truncate(0)
+    return file

@@ -1,0 +1,158 @@
+"""Plays the lines of a recording through a session: the code of a live run, under a manual clock and without its threads."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec.structs import replace
+
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event
+from ml_energy_callbacks.backends.discovery import Discovery
+from ml_energy_callbacks.clock import NS_PER_S, Timing
+from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.meter.loop import LoopDescription
+from ml_energy_callbacks.meter.options import MeterOptions
+from ml_energy_callbacks.meter.sampler import REVIEW_NS, Sampler
+from ml_energy_callbacks.meter.session import Session
+from ml_energy_callbacks.metrics import OUTSIDE, Phase, Stage
+from ml_energy_callbacks.readings import Device, Reading, Source
+from ml_energy_callbacks.record.recording import Close, Idle, Line, Mark, Readings, Start
+from ml_energy_callbacks.record.schema import RunRecord, Status
+from ml_energy_callbacks.testing.clocks import ManualClock
+
+CUT_SHORT = "The recording ends before the run does."
+
+
+class _RecordedDevice:
+    """A device of a recording; its readings are there already."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def read(self) -> float:
+        msg = f"{self.device.id} is a device of a recording"
+        raise ReadError(msg)
+
+    def close(self) -> None:
+        pass
+
+
+class _FedSampler(Sampler):
+    """A sampler that is given the readings, instead of threads that read devices."""
+
+    _reviewed_ns = 0
+
+    def start(self) -> Sequence[Source]:
+        self._closed: set[str] = set()
+        self._reviewed_ns = self._clock()
+        return ()
+
+    def feed(self, readings: Readings) -> None:
+        """Add readings to the ledgers as of now, and review the run from time to time, as a live run does."""
+        for poller in self._pollers.values():
+            names = {source.device.id for source in poller.sources} & readings.devices.keys()
+            for name in names:
+                for each in readings.devices[name]:
+                    power = None if each.watts is None else (each.power_ns, each.watts)
+                    poller.hold(name, Reading(each.started_ns, each.ended_ns, each.value), power)
+            if names:
+                poller.feed_ledgers()
+        if self._clock() - self._reviewed_ns >= REVIEW_NS:
+            self._reviewed_ns = self._clock()
+            self._review()
+
+    def close(self, names: Collection[str]) -> None:
+        """End the reading of devices, by their ids; those that share a poller end together, with the last of them."""
+        self._closed.update(names)
+        for poller in self._pollers.values():
+            if self._closed.issuperset(source.device.id for source in poller.sources):
+                poller.close()
+
+    def stop(self, end: int) -> Sequence[Source]:
+        self._end = end
+        for poller in self._pollers.values():
+            poller.close()
+        return ()
+
+
+class Player:
+    """Plays lines, and returns the record of their run.
+
+    Events of the loop go into the queue of the timeline, as from hooks, and readings through the pollers to the ledgers.
+    """
+
+    def __init__(self, first: Start) -> None:
+        """Prepare a session that began as its first line says."""
+        began, clock = datetime.fromisoformat(first.started_at), ManualClock(first.ns)
+        timing = Timing(clock, clock.advance, lambda: began + timedelta(seconds=(clock() - first.ns) / NS_PER_S))
+        options = MeterOptions(sample_interval=first.sample_interval, verbose=False)
+        self._clock = clock
+        self._devices = first.devices
+        self._sampler: _FedSampler | None = None
+        self._ending: Status | None = None
+        self._session = Session(options, timing, self._make_sampler, self._find)
+
+    def _find(self, *_: object, **__: object) -> Discovery:
+        return Discovery([_RecordedDevice(device) for device in self._devices], {}, {}, {})
+
+    def _make_sampler(self, *arguments: Any) -> Sampler:  # noqa: ANN401 - those of a sampler
+        self._sampler = _FedSampler(*arguments)
+        return self._sampler
+
+    def play(self, lines: Iterable[Line]) -> RunRecord:
+        """Play lines that are in the order of their times.
+
+        Raises:
+            RecordError: They come from a file that is damaged further on.
+        """
+        try:
+            for line in lines:
+                self._play(line)
+        finally:
+            self._stop()
+        record = self._session.build()
+        record.run = replace(record.run, hostnames=[], launcher=None, job_id=None)  # this machine is not that of the run
+        return record
+
+    def _play(self, line: Line) -> None:
+        if isinstance(line, Start):
+            self._stop()  # as of the line before
+        self._clock.now_ns = max(self._clock.now_ns, line.ns)
+        if isinstance(line, Mark):
+            self._mark(line)
+        elif isinstance(line, Readings):
+            if self._sampler is not None:
+                self._sampler.feed(line)
+        elif isinstance(line, Close):
+            if self._sampler is not None:
+                self._sampler.close(line.devices)
+        elif isinstance(line, Start):
+            self._devices = line.devices
+            self._session.devices.incomplete |= line.incomplete
+            self._session.start(LoopDescription(framework=line.framework), self)
+        elif isinstance(line, Idle):
+            self._session.idle_watts = line.watts
+        else:
+            self._ending = line.status  # the readings that follow belong to it, too
+
+    def _stop(self) -> None:
+        status, self._ending = self._ending, None
+        if self._session.running:
+            self._session.stop(status or "stopped", None if status else CUT_SHORT)
+            self._sampler = None
+
+    def _mark(self, mark: Mark) -> None:
+        timeline, bucket = self._session.timeline, self._bucket(mark.stage, mark.phase)
+        if mark.kind == "samples":
+            timeline.add_samples(timeline.groups[bucket], mark.samples or 0, mark.batches)
+            return
+        begin: Event | None = None
+        if mark.begun is not None:
+            ns, stage, phase = mark.begun
+            begin = ("begin", ns, self._bucket(stage, phase), 0, None, None)
+        timeline.queue.append((mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin))
+        if len(timeline.queue) > LONGEST_QUEUE:
+            timeline.drain_queue()
+
+    def _bucket(self, stage: Stage | None, phase: Phase) -> int:
+        return OUTSIDE if stage is None else self._session.stages.tally(stage).buckets[phase]
