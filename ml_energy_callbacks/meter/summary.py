@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import hypot
 
 from msgspec.structs import asdict
 
-from ml_energy_callbacks.attribution.ledger import WIDEST, Ledger, Split
+from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.quantiles import Quantiles
+from ml_energy_callbacks.attribution.split import WIDEST, Split
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
@@ -208,10 +210,11 @@ def _stage(
     whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
     energy = stage_energy(whole, seconds, devices, state.idle_watts)
     buckets = list(tally.buckets.values())
-    splits = [
-        dict(zip(seconds, ledger.split(buckets, list(seconds.values()), list(shares[name].values())), strict=True))
-        for name, (ledger, _) in joules.items()
-    ]
+    times = list(seconds.values())
+    splits = []
+    for name, (ledger, _) in joules.items():
+        each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
+        splits.append(dict(zip(seconds, each, strict=True)))
     return stage_record(
         seconds=sum(seconds.values()),
         batches=counts.batches,
@@ -243,13 +246,23 @@ def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     joules = sum(split.joules for split in splits)
-    doubt = sum(split.half_width for split in splits if not split.resolved)
-    half = sum(split.half_width**2 for split in splits if split.resolved) ** 0.5 + doubt
+    # The errors of fits are independent; what could not be separated is between two bounds, which add up.
+    low = (
+        joules
+        - hypot(*(s.joules - s.low for s in splits if s.resolved))
+        - sum(s.joules - s.low for s in splits if not s.resolved)
+    )
+    high = (
+        joules
+        + hypot(*(s.high - s.joules for s in splits if s.resolved))
+        + sum(s.high - s.joules for s in splits if not s.resolved)
+    )
+    half = max(high - joules, joules - low)
     if joules > 0 and half <= WIDEST * joules:
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules)
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
     reason = (
         "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
-        if 2 * doubt > half
+        if any(not split.resolved for split in splits)
         else "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     )
-    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason)
+    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)

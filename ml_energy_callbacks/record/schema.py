@@ -146,12 +146,17 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
             the devices' own uncertainty. None where ``joules`` is None.
         reason: Why ``joules`` is None; else None.
+        low_joules: Lower end of the 95 % interval of the split in J, also where ``joules`` is None: the phase used at least so
+            much. None where no device was read, and in records of earlier releases.
+        high_joules: Its upper end.
     """
 
     joules: Signed | None
     seconds: Amount | None
     relative_uncertainty: Amount | None
     reason: str | None = None
+    low_joules: Signed | None = None
+    high_joules: Signed | None = None
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True):
