@@ -36,6 +36,11 @@ from ml_energy_callbacks.record.schema import (
     TotalRecord,
 )
 
+_NEARLY = 0.005
+"""Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
+
+_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -211,6 +216,8 @@ def _stage(
     energy = stage_energy(whole, seconds, devices, state.idle_watts)
     buckets = list(tally.buckets.values())
     times = list(seconds.values())
+    cycle = sum(times) / counts.batches if counts.batches else 0.0
+    coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
     splits = []
     for name, (ledger, _) in joules.items():
         each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
@@ -224,7 +231,11 @@ def _stage(
         above_idle_joules=energy.above_idle_joules,
         latency=latency_record(state.latencies.get(tally.group)),
         phases=explain_single_step(
-            {phase: _phase([split[phase] for split in splits], time) for phase, time in seconds.items() if time > 0}
+            {
+                phase: _phase([split[phase] for split in splits], time, coincides=coincides)
+                for phase, time in seconds.items()
+                if time > 0
+            }
         ),
         devices=devices,
         uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
@@ -242,26 +253,26 @@ def latency_record(times: Quantiles | None) -> LatencyRecord | None:
     return LatencyRecord(batches=times.count, p50_s=p50, p95_s=p95, p99_s=p99)
 
 
-def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
+def _coincide(period_s: float | None, cycle_s: float) -> bool:
+    """Return whether batches take as long as a refresh or half of one, so that all refreshes see the same mix of phases."""
+    return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
+
+
+def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> PhaseRecord:
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     joules = sum(split.joules for split in splits)
     # The errors of fits are independent; what could not be separated is between two bounds, which add up.
-    low = (
-        joules
-        - hypot(*(s.joules - s.low for s in splits if s.resolved))
-        - sum(s.joules - s.low for s in splits if not s.resolved)
-    )
-    high = (
-        joules
-        + hypot(*(s.high - s.joules for s in splits if s.resolved))
-        + sum(s.high - s.joules for s in splits if not s.resolved)
-    )
+    fitted, bounded = [s for s in splits if s.resolved], [s for s in splits if not s.resolved]
+    low = joules - hypot(*(s.joules - s.low for s in fitted)) - sum(s.joules - s.low for s in bounded)
+    high = joules + hypot(*(s.high - s.joules for s in fitted)) + sum(s.high - s.joules for s in bounded)
     half = max(high - joules, joules - low)
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
     reason = (
-        "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
+        _COINCIDENCE
+        if coincides
+        else "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         if any(not split.resolved for split in splits)
         else "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     )
