@@ -23,6 +23,9 @@ _ROW_NOISE = 0.05
 _NO_TIME_S = 1e-9
 """Less than a clock resolves."""
 
+_RENEWAL_S = 0.0015
+"""Standard deviation of the instants at which a reading of power is renewed: polls find them to some milliseconds."""
+
 _MOST_SEGMENTS = 128
 """An interval with more segments says nothing about phases that short, and costs too much."""
 
@@ -99,6 +102,34 @@ class StageRows:
         self._add_targets(pieces, np.diff(points), owners, features, shares, lengths, energy)
         self._add_edges(these, edges, inside, lengths)
         self._add_rows(features, energy, lengths, sigmas)
+
+    def add_means(self, ends: Floats, window_s: float, watts: Floats, these: Segments) -> None:
+        """Add the rows of readings of power, each the mean over the window that ended when it was renewed.
+
+        Args:
+            ends: Instants in s at which readings were renewed; the row of the first one was added before, or is left out.
+            window_s: Length of the window in s.
+            watts: What each reading showed, in W.
+            these: Segments from at least the longest delay and a window before the first one on.
+        """
+        edges = these.edges[(these.edges > ends[0]) & (these.edges < ends[-1])]
+        points = np.concatenate([ends[:1], edges, ends[-1:]])
+        owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
+        self.basis.add_levels(np.unique(owners).tolist())
+        late = (ends[1:, None] + _RENEWAL_S * _QUARTERS).ravel()
+        integrals = self.basis.integrals(these, np.concatenate([points, late, late - window_s]))
+        pieces = np.diff(integrals[: len(points)], axis=0)
+        smooth = integrals[len(points) :].reshape(2, len(ends) - 1, 4, -1).mean(axis=2)
+        lengths = np.full(len(ends) - 1, window_s)
+        # Nothing counts exactly: readings see a part of the time only, and of the rest the fit alone says what was used.
+        nothing = np.zeros((len(lengths), self._phases + 1))
+        features = smooth[0] - smooth[1]
+        before = self.targets.seconds.copy()
+        self._add_targets(pieces, np.diff(points), owners, features, nothing, lengths, watts[1:] * window_s)
+        unseen = max(0.0, 1 - window_s * len(lengths) / float(ends[-1] - ends[0]))
+        self.targets.mixed += unseen * (self.targets.seconds - before)
+        self._add_edges(these, edges, np.searchsorted(ends, edges, "right") - 1, lengths)
+        self._add_rows(features, watts[1:] * window_s, lengths, np.zeros(len(ends)))
 
     def _add_targets(
         self,

@@ -269,11 +269,12 @@ def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> Phase
     half = max(high - joules, joules - low)
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
-    reason = (
-        _COINCIDENCE
-        if coincides
-        else "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
-        if any(not split.resolved for split in splits)
-        else "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
-    )
+    if coincides:
+        reason = _COINCIDENCE
+    elif bounded:
+        reason = (
+            "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
+        )
+    else:
+        reason = "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)

@@ -110,6 +110,31 @@ def test_memory_does_not_grow_with_the_number_of_batches() -> None:
     assert len(rows.equations.blocks) <= 32
 
 
+@pytest.mark.parametrize("window_s", [0.025, 0.1])
+def test_readings_of_power_are_means_over_their_window(window_s: float) -> None:
+    held = 0
+    for seed in range(4):
+        world = loop(seed, 35.0)
+        marks = [(round(edge * NS_PER_S), 1 + int(phase)) for edge, phase in zip(world.edges[:-1], world.phases, strict=True)]
+        these = segments(marks, round(world.edges[-1] * NS_PER_S), {1: 0, 2: 1}, 0)
+        assert these is not None
+        ends = np.arange(1.0 + 0.01 * seed, world.edges[-1] - 0.5, 0.1)
+        watts = (world.power.joules(ends) - world.power.joules(ends - window_s)) / window_s
+        rows = StageRows(2)
+        rows.shape(these)
+        for begin in range(0, len(ends) - 1, 32):
+            rows.add_means(ends[begin : begin + 33], window_s, watts[begin : begin + 33], these)
+        problem = rows.problem()
+        energies = None if problem is None else problem.solve()
+        assert energies is not None
+        edges = np.unique(np.concatenate([world.edges.clip(ends[0], ends[-1]), ends[[0, -1]]]))
+        waiting = world.phases[np.searchsorted(world.edges, (edges[:-1] + edges[1:]) / 2, "right") - 1] == WAIT
+        true = float(np.diff(world.power.joules(edges))[waiting].sum())
+        held += abs(energies.joules[WAIT] - true) <= energies.half_widths[WAIT]
+        assert energies.half_widths[WAIT] < 0.5 * energies.joules[WAIT]
+    assert held >= 3
+
+
 def test_columns_are_bounded_with_many_phases() -> None:
     switches = [(i * 20_000_000 + (i % 5) * 1_000_000, 1 + i % 5) for i in range(500)]
     these = segments(switches, 11 * NS_PER_S, {b: b - 1 for b in range(1, 6)}, 0)
