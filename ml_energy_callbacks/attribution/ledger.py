@@ -19,7 +19,7 @@ from ml_energy_callbacks.metrics import OUTSIDE
 from ml_energy_callbacks.readings import Device, Reading, Regularity
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.attribution.device_fit import FitTask, Powers
+    from ml_energy_callbacks.attribution.device_fit import DeviceFit, FitTask, Powers
 
 _SIGMAS = 2.0
 """Standard deviations of the half-width of a 95 % interval."""
@@ -108,14 +108,14 @@ class Ledger:
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start an empty ledger of a device that is read about every ``interval_s`` seconds."""
         # Imported here because it imports NumPy, which takes 0.1 s: when a meter starts, not before.
-        from ml_energy_callbacks.attribution.device_fit import DeviceFit  # noqa: PLC0415
+        from ml_energy_callbacks.attribution import device_fit  # noqa: PLC0415
 
         self.device = device
         self.finder = KnotFinder(device, interval_s)
         self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
-        self._fit: DeviceFit = DeviceFit()
+        self._fit = device_fit.DeviceFit()
         # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
         self._early: DeviceFit | None = None
         self._timeline: TimelineReader | None = None
@@ -262,6 +262,11 @@ class Ledger:
             self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
 
     @property
+    def _latest(self) -> "DeviceFit":
+        """The fit with the most knots that has energies."""
+        return self._fit if self._early is None else self._early
+
+    @property
     def _powers(self) -> "Powers | None":
         powers = self._fit.powers()
         if powers is not None and self._early is not None and not powers.watts:
@@ -323,7 +328,7 @@ class Ledger:
         self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
         crossing = None
         if OUTSIDE not in seconds and all(mark.time_ns >= before.time_ns for mark in due):
-            crossing = self._fit.cross(timeline, before, knot, [mark.time_ns for mark in due])
+            crossing = self._latest.cross(timeline, before, knot, [mark.time_ns for mark in due])
         for i, mark in enumerate(due):
             if crossing is not None:
                 half = _SIGMAS * float(crossing.deviations[i]) + self.device.latency_s * crossing.watts
@@ -378,9 +383,8 @@ class Ledger:
             idle_watts: The device's idle power in W, below which no phase is; None if unknown.
         """
         self.fit()
-        fit = self._fit if self._early is None else self._early
         alone = [self._alone.get(bucket, Alone()) for bucket in buckets]
-        return split_stage(seconds, sum(joules), alone, fit.energies(group, buckets), self.device, idle_watts)
+        return split_stage(seconds, sum(joules), alone, self._latest.energies(group, buckets), self.device, idle_watts)
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

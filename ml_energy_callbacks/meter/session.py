@@ -576,6 +576,7 @@ class Session:
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
         with self._unharmed():
+            self._fit()
             self._settle_rates()
             self._warn_all(self.devices.counter_warnings())
         with self._unharmed():

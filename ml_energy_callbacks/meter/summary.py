@@ -194,6 +194,7 @@ def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> Devi
         cross_check=ledger.check.difference,
         shared=device.shared,
         idle_watts=state.idle_watts.get(device.id),
+        latency_s=device.latency_s,
     )
 
 
