@@ -6,8 +6,9 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
-from worlds import KINDS, MORE_KINDS, WAIT, Measured, measure, trace
+from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, measure, trace
 
 UNKNOWABLE = frozenset({"batches below 1 ms", "near resonance", "near resonance, ramp"})
 """Kinds in which refreshes of the counter cannot tell the phases apart; there are ranges only."""
@@ -82,3 +83,12 @@ def test_stated_intervals_hold_on_measured_power(*, full: bool) -> None:
     assert reported >= 0.75 * worlds
     assert held >= 0.9 * reported
     assert ranges >= 0.95 * worlds
+
+
+def test_latency_of_a_device_widens_the_interval() -> None:
+    world = KINDS["ramp 20 ms"](1)
+    prompt, late = measure(world, 1), measure(world, 1, behind_s=0.002)
+    seconds = {phase: float(np.diff(world.edges)[world.phases == phase].sum()) for phase in (WAIT, COMPUTE)}
+    step = prompt.splits[COMPUTE].joules / seconds[COMPUTE] - prompt.splits[WAIT].joules / seconds[WAIT]
+    more = late.splits[WAIT].half_width - prompt.splits[WAIT].half_width
+    assert more == pytest.approx(0.002 * (world.phases == WAIT).sum() * step, rel=0.1)
