@@ -661,7 +661,7 @@ MORE_KINDS: dict[str, Callable[[int], World]] = {
     "validation between": validation,
     "stages in turn": stages_in_turn,
 }
-"""Further kinds, which were not looked at while it was developed."""
+"""Further kinds. Two changed the method: "checkpoints" (delays of rare phases), "stages in turn" (errors of stages)."""
 
 
 @dataclass(frozen=True)
