@@ -43,6 +43,8 @@ class Device:
             devices with a value above 0 are therefore read in a thread of their own.
         max_watts: The most that this very device draws on average over a second, in W, as its driver, its firmware or its data
             sheet states: its power limit, critical power or TDP. What is far above is not believed. None if unknown.
+        latency_s: How far its readings may be behind the host's clock, in s, which widens the intervals of phases. The default
+            is our assumption for devices of which it is unknown; 0 where readings are computed as they are read.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Device:
     whole_machine: bool = False
     min_interval_s: float = 0.0
     max_watts: float | None = None
+    latency_s: float = 0.002
 
 
 @runtime_checkable

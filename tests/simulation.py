@@ -1,7 +1,9 @@
 """A simulated training loop: waits and computations of varying length and power, under a manual clock."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Timeline
@@ -55,7 +57,7 @@ def simulate(
     curve = PowerCurve(clock, WAIT_WATTS)
     counter = ScriptedCounter(curve, clock, period_s=refresh_s, offset_s=rng.random() * refresh_s)
     timeline = Timeline(clock)
-    wait, compute = timeline.add_bucket(), timeline.add_bucket()
+    wait, compute = timeline.add_bucket(1), timeline.add_bucket(1)
     ledger = Ledger(counter.device)
     poller = Poller([(counter, ledger)], timeline, interval_s)
     poller._random.seed(seed)
@@ -66,10 +68,15 @@ def simulate(
     true = {wait: 0.0, compute: 0.0}
     batches: list[tuple[Mark, Mark, float]] = []
     polls = 0
+    reviews = _reviews(clock.now_ns)
+    review = next(reviews)
 
     def run_until(instant: int) -> None:
-        nonlocal polls
+        nonlocal polls, review
         while poller.next_poll < instant:
+            if clock.now_ns >= review:
+                ledger.fit()
+                review = next(reviews)
             clock.now_ns = max(clock.now_ns, poller.next_poll + round(rng.random() * latency_s * NS_PER_S))
             poller.poll()
             polls += 1
@@ -94,7 +101,7 @@ def simulate(
     grid = ledger.finder.grid.regularity
     poller.close()
     seconds = [t / NS_PER_S for t in timeline.look().totals]
-    splits = ledger.split([wait, compute], seconds[1:], ledger.joules[1:])
+    splits = ledger.split(1, [wait, compute], seconds[1:], ledger.joules[1:])
     errors = [abs((b.joules[ledger.device.id] - a.joules[ledger.device.id]) / truth - 1) for a, b, truth in batches[5:]]
     return Outcome(
         splits[0].joules,
@@ -107,6 +114,13 @@ def simulate(
         grid,
         polls,
     )
+
+
+def _reviews(now: int) -> Iterator[int]:
+    """Yield when a meter reviews what it knows: after 1, 2 and 4 s, then every 5 s."""
+    for pause in chain((1, 2, 4), repeat(5)):
+        now += pause * NS_PER_S
+        yield now
 
 
 def _mark(timeline: Timeline, ledger: Ledger) -> Mark:

@@ -1,7 +1,8 @@
 """Knots of a device's energy + time in each bucket -> joules of each bucket; pure.
 
 One :class:`Ledger` serves one device. It divides the energy between two knots among the buckets that ran between them, in
-proportion to fitted power x time, so that every joule is conserved.
+proportion to fitted power x time, so that every joule is conserved. What a stage's phases come to is estimated from all its
+intervals at once (``device_fit``).
 """
 
 from collections import deque
@@ -11,19 +12,23 @@ from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
+from ml_energy_callbacks.attribution.split import Alone, Split, split_stage
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
 from ml_energy_callbacks.readings import Device, Reading, Regularity
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.attribution.regression import Powers
+    from ml_energy_callbacks.attribution.device_fit import DeviceFit, FitTask, Powers
 
-WIDEST = 0.5
-"""A split whose 95 % interval is wider than this share of the value is not reported."""
+_SIGMAS = 2.0
+"""Standard deviations of the half-width of a 95 % interval."""
 
 _LEARNED = 100
 """After this many intervals between refreshes, some seconds, one more reading changes the fit only slightly."""
+
+_EARLY_GROWTH = 1.5
+"""Before the features are chosen, the few knots are fitted again when there are so many times as many."""
 
 _EXCESS_NS = NS_PER_S
 
@@ -42,6 +47,8 @@ class Mark:
         joules: Energy of each device inside the run up to the instant, by id, in J; set once the device has refreshed after
             the instant, and never if its energy at the instant is unknown.
         gaps: Number of gaps in each device's energy up to the instant, by id.
+        half_widths: Half-widths of the 95 % intervals of ``joules``, by id, in J: a counter says only at its refreshes how much
+            energy was used.
     """
 
     time_ns: int
@@ -49,21 +56,7 @@ class Mark:
     expected: frozenset[str] = frozenset()
     joules: dict[str, float] = field(default_factory=dict)
     gaps: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Energy of one bucket of one device.
-
-    Attributes:
-        joules: Best estimate in J.
-        half_width: Half-width of the 95 % interval in J.
-        resolved: False where the bucket could not be separated from the others; the half-width then covers all possible values.
-    """
-
-    joules: float
-    half_width: float
-    resolved: bool
+    half_widths: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +108,25 @@ class Ledger:
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start an empty ledger of a device that is read about every ``interval_s`` seconds."""
         # Imported here because it imports NumPy, which takes 0.1 s: when a meter starts, not before.
-        from ml_energy_callbacks.attribution.regression import PowerFit  # noqa: PLC0415
+        from ml_energy_callbacks.attribution import device_fit  # noqa: PLC0415
 
         self.device = device
         self.finder = KnotFinder(device, interval_s)
         self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
-        self._fit = PowerFit()
+        self._fit = device_fit.DeviceFit()
+        # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
+        self._early: DeviceFit | None = None
+        self._timeline: TimelineReader | None = None
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
-        self._alone: dict[int, tuple[float, float]] = {}
+        self._alone: dict[int, Alone] = {}
         self._marks: list[Mark] = []
         self._gaps = 0
         # Knots after an edge whose time on the device is not known yet.
         self._waiting: deque[Knot] = deque()
         self._knot: Knot | None = None
         self._totals: list[float] = []
-        self._bucket = OUTSIDE
         self._period_s: float | None = None
         self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
@@ -191,6 +186,7 @@ class Ledger:
 
     def add_readings(self, held: Iterable[tuple[Reading, tuple[int, float] | None]], timeline: TimelineReader) -> None:
         """Add readings, oldest first, each with a power reading (ns, W) or None; refresh the timeline's reader before."""
+        self._timeline = timeline
         for reading, power in held:
             if power is not None:
                 self.finder.add_power(*power)
@@ -201,6 +197,7 @@ class Ledger:
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
+        self._fit.work_off(timeline)
         self._publish(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
@@ -212,12 +209,15 @@ class Ledger:
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
+        self._fit.work_off(timeline, all_of_them=True)
+        self._early = None
         self._publish(timeline)
         if self.published is not None and self._knot is not None:
             for mark in self._marks:
                 if mark.time_ns <= end:
-                    joules = self.published.at(mark.time_ns, mark.totals)
-                    self._resolve(mark, sum(joules) - joules[OUTSIDE])
+                    joules, sure = self.published.at(mark.time_ns, mark.totals), self.published.joules
+                    inside = sum(joules) - joules[OUTSIDE]
+                    self._resolve(mark, inside, inside - (sum(sure) - sure[OUTSIDE]))  # extrapolated: any of it may be wrong
             if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
@@ -227,7 +227,7 @@ class Ledger:
         self._knot = None
 
     def _add(self, knot: Knot, timeline: TimelineReader) -> None:
-        totals, bucket = timeline.at(knot.time_ns)
+        totals, _ = timeline.at(knot.time_ns)
         self.joules += [0.0] * (len(totals) - len(self.joules))
         before = self._knot
         if before is not None and knot.time_ns <= before.time_ns:
@@ -238,9 +238,10 @@ class Ledger:
         if before is not None and knot.starts:
             self._gaps += 1
             self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
-        elif before is not None:
-            self._spread(before, knot, totals, bucket, timeline)
-        self._knot, self._totals, self._bucket = knot, totals, bucket
+        self._fit.add_knot(knot)
+        if before is not None and not knot.starts:
+            self._spread(before, knot, totals, timeline)
+        self._knot, self._totals = knot, totals
 
     def _publish(self, timeline: TimelineReader) -> None:
         """Publish the state up to the last knot; before a waiting knot, the time in each bucket is provisional."""
@@ -253,25 +254,36 @@ class Ledger:
                 continue
             seconds = _passed(early, totals)
             if before is not None and not knot.starts and seconds:
-                self._divide(before, knot, early, seconds, joules, resolve=unbroken)
+                self._divide(before, knot, early, seconds, joules, timeline, resolve=unbroken)
             unbroken = unbroken and (before is None or not knot.starts)
             before, early = knot, totals
-        powers = self._fit.powers()
+        powers = self._powers
         if before is not None and powers is not None:  # one knot alone has no energy
             self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
 
-    def _spread(self, before: Knot, knot: Knot, totals: list[float], bucket: int, timeline: TimelineReader) -> None:
+    @property
+    def _latest(self) -> "DeviceFit":
+        """The fit with the most knots that has energies."""
+        return self._fit if self._early is None else self._early
+
+    @property
+    def _powers(self) -> "Powers | None":
+        powers = self._fit.powers()
+        if powers is not None and self._early is not None and not powers.watts:
+            early = self._early.powers()
+            return powers if early is None else powers._replace(watts=early.watts)
+        return powers
+
+    def _spread(self, before: Knot, knot: Knot, totals: list[float], timeline: TimelineReader) -> None:
         energy = knot.joules - before.joules
         seconds = _passed(self._totals, totals)
         if not seconds:
             return
-        variances = [(self._bucket, (before.sigma_ns / NS_PER_S) ** 2), (bucket, (knot.sigma_ns / NS_PER_S) ** 2)]
-        longest = max(seconds, key=seconds.__getitem__)
-        self._fit.add(seconds, energy, variances, timeline.group(longest))
         if len(seconds) == 1:
-            before_s, before_joules = self._alone.get(longest, (0.0, 0.0))
-            self._alone[longest] = before_s + seconds[longest], before_joules + energy
-        self._divide(before, knot, self._totals, seconds, self.joules)
+            only = next(iter(seconds))
+            known = self._alone.get(only, Alone())
+            self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
+        self._divide(before, knot, self._totals, seconds, self.joules, timeline)
 
     def _divide(
         self,
@@ -280,11 +292,12 @@ class Ledger:
         early: list[float],
         seconds: Mapping[int, float],
         joules: list[float],
+        timeline: TimelineReader,
         *,
         resolve: bool = True,
     ) -> None:
         """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
-        powers = self._fit.powers()
+        powers = self._powers
         energy = knot.joules - before.joules
         weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         if OUTSIDE in weights and len(weights) > 1:
@@ -295,58 +308,83 @@ class Ledger:
             weights, whole = dict(seconds), sum(seconds.values())
         shares = {b: energy * weight / whole for b, weight in weights.items()}
         if resolve and self._marks:
-            self._resolve_marks(knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
+            self._resolve_marks(before, knot, early, shares, seconds, sum(joules) - joules[OUTSIDE], timeline)
         for b, share in shares.items():
             joules[b] += share
 
     def _resolve_marks(
-        self, knot: Knot, early: list[float], shares: Mapping[int, float], seconds: Mapping[int, float], base: float
+        self,
+        before: Knot,
+        knot: Knot,
+        early: list[float],
+        shares: Mapping[int, float],
+        seconds: Mapping[int, float],
+        base: float,
+        timeline: TimelineReader,
     ) -> None:
         due = [mark for mark in self._marks if mark.time_ns <= knot.time_ns]
         if not due:
             return
         self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
-        for mark in due:
-            joules = base
+        crossing = None
+        if OUTSIDE not in seconds and all(mark.time_ns >= before.time_ns for mark in due):
+            crossing = self._latest.cross(timeline, before, knot, [mark.time_ns for mark in due])
+        for i, mark in enumerate(due):
+            if crossing is not None:
+                half = _SIGMAS * float(crossing.deviations[i]) + self.device.latency_s * crossing.watts
+                self._resolve(mark, base + float(crossing.joules[i]), half)
+                continue
+            joules = possible = 0.0
             for b, energy in shares.items():
                 if b != OUTSIDE and b < len(mark.totals):
                     began = early[b] if b < len(early) else 0.0
-                    share = (mark.totals[b] - began) / NS_PER_S / seconds[b]
-                    joules += energy * min(1.0, max(0.0, share))
-            self._resolve(mark, joules)
+                    share = min(1.0, max(0.0, (mark.totals[b] - began) / NS_PER_S / seconds[b]))
+                    joules += energy * share
+                    possible += energy
+            # Without a fit, any part of the energy may have been used before the mark.
+            self._resolve(mark, base + joules, max(joules, possible - joules))
 
-    def _resolve(self, mark: Mark, joules: float) -> None:
+    def _resolve(self, mark: Mark, joules: float, half_width: float) -> None:
         mark.joules[self.device.id] = joules
+        mark.half_widths[self.device.id] = half_width
         mark.gaps[self.device.id] = self._gaps
 
-    def split(self, buckets: Sequence[int], seconds: Sequence[float], joules: Sequence[float]) -> list[Split]:
+    def fit_tasks(self) -> "Sequence[FitTask]":
+        """Return the fits that are due. They can be solved without the lock, which is held now and when they are accepted."""
+        if self._timeline is None:
+            return []
+        if self._fit.begun:
+            self._early = None
+            return self._fit.tasks(every_row=self._knot is None)
+        if self._early is None or self._fit.count > _EARLY_GROWTH * self._early.count:
+            self._early = self._fit.early(self._timeline)
+        return self._early.tasks(every_row=False)
+
+    def fit(self) -> None:
+        """Solve and accept the fits that are due."""
+        for task in self.fit_tasks():
+            task.accept(task.problem.solve())
+
+    def split(
+        self,
+        group: int,
+        buckets: Sequence[int],
+        seconds: Sequence[float],
+        joules: Sequence[float],
+        idle_watts: float | None = None,
+    ) -> list[Split]:
         """Divide the energy of a stage among its phases.
 
         Args:
+            group: The stage's group on the timeline.
             buckets: The stage's buckets.
             seconds: Time of each in s.
             joules: Energy of each in J, as divided so far; their sum is preserved.
+            idle_watts: The device's idle power in W, below which no phase is; None if unknown.
         """
-        whole, duration = sum(joules), sum(seconds)
-        fit = self._fit.fit()
-        mean = whole / duration if duration > 0 else 0.0
-        own = [self._alone.get(b, (0.0, 0.0)) for b in buckets]
-        # What remains to be separated: the intervals in which several buckets ran.
-        mixed = [max(0.0, time - alone) for time, (alone, _) in zip(seconds, own, strict=True)]
-        left = whole - sum(energy for _, energy in own)
-        fitted = [fit.watts.get(b, mean) * time for b, time in zip(buckets, mixed, strict=True)]
-        if sum(fitted) <= 0:
-            fitted = mixed
-        scale = left / sum(fitted) if sum(fitted) > 0 else 0.0
-        single = sum(time > 0 for time in mixed) <= 1
-        half_widths = [fit.half_widths.get(b) for b in buckets]
-        # A phase that cannot be separated may have any power from 0 to twice the mean, which makes the others uncertain, too.
-        doubts = [mean * time if half is None and not single else 0.0 for half, time in zip(half_widths, mixed, strict=True)]
-        splits = []
-        for (_, energy), estimate, half, time, doubt in zip(own, fitted, half_widths, mixed, doubts, strict=True):
-            half_width = 0.0 if half is None or single else half * time
-            splits.append(Split(energy + estimate * scale, half_width + sum(doubts), resolved=doubt == 0.0))
-        return splits
+        self.fit()
+        alone = [self._alone.get(bucket, Alone()) for bucket in buckets]
+        return split_stage(seconds, sum(joules), alone, self._latest.energies(group, buckets), self.device, idle_watts)
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

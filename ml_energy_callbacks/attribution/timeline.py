@@ -5,10 +5,12 @@ a queue, which takes well under a microsecond and never waits; readers drain the
 """
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 from typing import Literal
 
 from ml_energy_callbacks.attribution.quantiles import Quantiles
@@ -17,6 +19,11 @@ from ml_energy_callbacks.metrics import OUTSIDE
 
 _REMEMBERED = 1024
 """Number of switches that are stored individually; before them, time is interpolated between two looks."""
+
+_clock_of = itemgetter(0)
+
+_HISTORY = 2048
+"""Number of switches that a reader remembers at least, once there were so many: a minute and a half at ten batches a second."""
 
 _LOOKS = 32
 """Number of earlier looks that are stored."""
@@ -95,6 +102,7 @@ class _State:
         switches: The recent switches.
         overlapping: Number of running batches that may overlap others, by the bucket that runs meanwhile.
         outside: When the time outside the run last began; batches that began before belong to a run that has ended.
+        switched: Number of switches so far.
     """
 
     since: int
@@ -104,11 +112,19 @@ class _State:
     switches: deque[tuple[int, int]]
     overlapping: dict[int, int] = field(default_factory=dict)
     outside: int = 0
+    switched: int = 1
 
     def copy(self) -> "_State":
         counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
         return _State(
-            self.since, self.running, self.totals[:], counts, self.switches.copy(), dict(self.overlapping), self.outside
+            self.since,
+            self.running,
+            self.totals[:],
+            counts,
+            self.switches.copy(),
+            dict(self.overlapping),
+            self.outside,
+            self.switched,
         )
 
     def advance(self, now: int) -> None:
@@ -206,14 +222,17 @@ class Timeline:
             now = self._state.since if self._working else max(self.clock(), self._state.since)
             if not self._working:
                 self._drain(now)
-            settled = self._state.since
+            settled, switched = self._state.since, self._state.switched
             state = self._state.copy()
             if settled < now:  # for edges that the device has not reached, the host's time is used provisionally
                 for event in list(self.queue):
                     stamp = event[1]
                     self._apply(state, stamp.host_ns if isinstance(stamp, Edge) else stamp, event)
                 state.advance(max(now, state.since))
-            return Look(state.since, state.running, state.totals, state.switches, state.counts, settled)
+            final = len(state.switches) - (state.switched - switched)
+            return Look(
+                state.since, state.running, state.totals, state.switches, state.counts, settled, switched, max(0, final)
+            )
 
     def _drain(self, now: int) -> None:
         """Drain the queue up to now, or up to the first edge whose time on the device is not known yet."""
@@ -272,6 +291,7 @@ class Timeline:
                 bucket = self._after(state, during, bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))
+        state.switched += 1
 
     def _switched(self, state: _State, bucket: int) -> int:
         """Return the bucket that runs after a switch."""
@@ -321,6 +341,8 @@ class Look:
             :data:`_REMEMBERED` of them, earlier ones may have been dropped.
         counts: Batches and samples of each group.
         settled: Instant up to which the snapshot is final; after it, times may change until the device has reached its edges.
+        switched: Number of switches up to that instant, since the timeline began.
+        final: How many of ``switches`` are up to that instant.
     """
 
     now: int
@@ -329,6 +351,8 @@ class Look:
     switches: Sequence[tuple[int, int]]
     counts: Sequence[Counts]
     settled: int
+    switched: int
+    final: int
 
     def rewind(self, instant: int) -> tuple[int, list[int], int]:
         """Go back towards an instant as far as individual switches are stored.
@@ -355,13 +379,20 @@ class Look:
 
 
 class TimelineReader:
-    """Returns how long each bucket had run at instants of the recent past."""
+    """Returns how long each bucket had run at instants of the recent past, and which one ran when.
+
+    Attributes:
+        switched: Number of final switches so far.
+    """
 
     def __init__(self, timeline: Timeline) -> None:
         """Read this timeline; one reader serves one thread."""
         self._timeline = timeline
         self._look = timeline.look()
         self._anchors: deque[tuple[int, list[int]]] = deque([(self._look.now, self._look.totals)], maxlen=_LOOKS)
+        self.switched = 0
+        self._history: list[tuple[int, int]] = []
+        self._remember()
 
     def group(self, bucket: int) -> int:
         """Return the group of a bucket."""
@@ -372,7 +403,44 @@ class TimelineReader:
         self._look = self._timeline.look()
         if self._look.settled == self._look.now:
             self._anchors.append((self._look.now, self._look.totals))
+        self._remember()
         return self._look.now
+
+    def _remember(self) -> None:
+        """Append the switches since the last look; if some were dropped meanwhile, forget all before."""
+        look = self._look
+        new, self.switched = look.switched - self.switched, look.switched
+        if new > look.final:
+            self._history.clear()
+            new = look.final
+        if new:
+            self._history += islice(look.switches, look.final - new, look.final)
+        if len(self._history) > 2 * _HISTORY:
+            del self._history[:-_HISTORY]
+
+    def buckets(self, group: int) -> list[int]:
+        """Return the buckets of a group."""
+        return [bucket for bucket, each in enumerate(self._timeline.groups) if each == group]
+
+    @property
+    def first_ns(self) -> int:
+        """Instant of the oldest switch that is remembered, in ns."""
+        return self._history[0][0] if self._history else self._look.now
+
+    @property
+    def closed_ns(self) -> int:
+        """Instant of the latest final switch, in ns: until then it is known how long each phase lasted."""
+        return self._history[-1][0] if self._history else self._look.now
+
+    def stretch(self, begin: int, end: int) -> tuple[list[tuple[int, int]], int | None]:
+        """Return the switches between two instants (ns), with the two before them, and when the last phase of them ended.
+
+        That is None if it has not ended, or if its end is not final yet.
+        """
+        history = self._history
+        first = max(0, bisect_right(history, begin, key=_clock_of) - 2)
+        last = bisect_left(history, end, key=_clock_of)
+        return history[first:last], history[last][0] if last < len(history) else None
 
     @property
     def settled(self) -> int:

@@ -26,6 +26,9 @@ for AMD's and Hygon's counters; we know of no source for their accuracy."""
 _INTEL_PACKAGE_UNCERTAINTY = 0.05
 """Khan et al., "RAPL in Action", ACM TOMPECS 3(2), 2018."""
 
+_LATENCY_S = 0.0005
+"""A counter is refreshed every 1 ms, and a value is half of that old on average."""
+
 _PERIOD_S = 0.001
 """Refresh of the counters: Intel SDM volume 3B, section on RAPL, "updated every ~1 msec"."""
 
@@ -255,6 +258,7 @@ class RaplBackend:
             method="energy_counter",
             provenance="measured",
             relative_uncertainty=_INTEL_PACKAGE_UNCERTAINTY if package and _INTEL in cpuinfo else _UNCERTAINTY[plan.part],
+            latency_s=_LATENCY_S,
             wrap_joules=plan.wrap_joules,
             update_period_s=_PERIOD_S,
             note=plan.note,

@@ -376,7 +376,11 @@ class EnergyMeter:
 
     @contextlib.contextmanager
     def window(self) -> Iterator[Window]:
-        """Measure the body; ``window.joules`` holds its energy about 0.1 s after its end, not at once."""
+        """Measure the body; ``window.joules`` holds its energy about 0.1 s after its end, not at once.
+
+        ``window.low_joules`` and ``window.high_joules`` are its 95 % interval: a counter shows only at its refreshes how much
+        energy was used.
+        """
         window = Window(self._session.mark())
         try:
             yield window

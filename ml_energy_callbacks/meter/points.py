@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot
 from typing import Self
 
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
@@ -103,6 +104,27 @@ class Window:
         if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
             return None
         return sum(joules - start.joules.get(device, 0.0) for device, joules in end.joules.items())
+
+    @property
+    def low_joules(self) -> float | None:
+        """Lower end of the 95 % interval of ``joules`` in J, by when energy was used within refreshes; None as they are.
+
+        It does not hold the devices' own uncertainty.
+        """
+        joules, half = self.joules, self._half_width
+        return None if joules is None else max(min(joules, 0.0), joules - half)
+
+    @property
+    def high_joules(self) -> float | None:
+        """Upper end of the interval, in J."""
+        joules, half = self.joules, self._half_width
+        return None if joules is None else joules + half
+
+    @property
+    def _half_width(self) -> float:
+        """Half-width in J: the errors of both edges and of different devices are independent."""
+        edges = [] if self.end is None else [self.start.half_widths, self.end.half_widths]
+        return hypot(*(half for edge in edges for half in edge.values()))
 
 
 @dataclass(frozen=True, slots=True)

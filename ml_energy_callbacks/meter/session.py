@@ -183,7 +183,7 @@ class Session:
             if self.running:
                 return
             # Its NumPy takes 0.1 s to import; if that fails, nothing has been opened yet.
-            import ml_energy_callbacks.attribution.regression  # noqa: F401, PLC0415
+            import ml_energy_callbacks.attribution.device_fit  # noqa: F401, PLC0415
 
             note_handlers()
             failure = None
@@ -562,6 +562,7 @@ class Session:
                 "with ddp_spawn, call load_record() with its run file."
             )
             raise ConfigurationError(msg)
+        self._fit()
         with self._lock:
             look = self.timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
@@ -587,6 +588,15 @@ class Session:
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self.job is None else self.job.make_part(self._earlier)
         return in_utf8(record)
+
+    def _fit(self) -> None:
+        """Solve the fits that are due without the lock, which the training loop may wait for."""
+        with self._lock:
+            tasks = [task for _, ledger in self.devices.all for task in ledger.fit_tasks()]
+        for task in tasks:
+            energies = task.problem.solve()
+            with self._lock:
+                task.accept(energies)
 
     def resume(self, earlier: RunRecord) -> None:
         """Continue the record of an interrupted run, unless it is this run or was killed before its first read."""
@@ -631,6 +641,7 @@ class Session:
     def _review(self) -> None:
         """Write what is known so far; called in a thread of the sampler."""
         with self._unharmed():
+            self._fit()
             self._settle_rates()
             self._warn_all(self.devices.counter_warnings())
         with self._unharmed():

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import hypot
 
 from msgspec.structs import asdict
 
-from ml_energy_callbacks.attribution.ledger import WIDEST, Ledger, Split
+from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.quantiles import Quantiles
+from ml_energy_callbacks.attribution.split import WIDEST, Split
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
@@ -33,6 +35,11 @@ from ml_energy_callbacks.record.schema import (
     StageRecord,
     TotalRecord,
 )
+
+_NEARLY = 0.005
+"""Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
+
+_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,7 @@ def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> Devi
         cross_check=ledger.check.difference,
         shared=device.shared,
         idle_watts=state.idle_watts.get(device.id),
+        latency_s=device.latency_s,
     )
 
 
@@ -208,10 +216,13 @@ def _stage(
     whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
     energy = stage_energy(whole, seconds, devices, state.idle_watts)
     buckets = list(tally.buckets.values())
-    splits = [
-        dict(zip(seconds, ledger.split(buckets, list(seconds.values()), list(shares[name].values())), strict=True))
-        for name, (ledger, _) in joules.items()
-    ]
+    times = list(seconds.values())
+    cycle = sum(times) / counts.batches if counts.batches else 0.0
+    coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
+    splits = []
+    for name, (ledger, _) in joules.items():
+        each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
+        splits.append(dict(zip(seconds, each, strict=True)))
     return stage_record(
         seconds=sum(seconds.values()),
         batches=counts.batches,
@@ -221,7 +232,11 @@ def _stage(
         above_idle_joules=energy.above_idle_joules,
         latency=latency_record(state.latencies.get(tally.group)),
         phases=explain_single_step(
-            {phase: _phase([split[phase] for split in splits], time) for phase, time in seconds.items() if time > 0}
+            {
+                phase: _phase([split[phase] for split in splits], time, coincides=coincides)
+                for phase, time in seconds.items()
+                if time > 0
+            }
         ),
         devices=devices,
         uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
@@ -239,17 +254,28 @@ def latency_record(times: Quantiles | None) -> LatencyRecord | None:
     return LatencyRecord(batches=times.count, p50_s=p50, p95_s=p95, p99_s=p99)
 
 
-def _phase(splits: Sequence[Split], seconds: float) -> PhaseRecord:
+def _coincide(period_s: float | None, cycle_s: float) -> bool:
+    """Return whether batches take as long as a refresh or half of one, so that all refreshes see the same mix of phases."""
+    return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
+
+
+def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> PhaseRecord:
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     joules = sum(split.joules for split in splits)
-    doubt = sum(split.half_width for split in splits if not split.resolved)
-    half = sum(split.half_width**2 for split in splits if split.resolved) ** 0.5 + doubt
+    # The errors of fits are independent; what could not be separated is between two bounds, which add up.
+    fitted, bounded = [s for s in splits if s.resolved], [s for s in splits if not s.resolved]
+    low = joules - hypot(*(s.joules - s.low for s in fitted)) - sum(s.joules - s.low for s in bounded)
+    high = joules + hypot(*(s.high - s.joules for s in fitted)) + sum(s.high - s.joules for s in bounded)
+    half = max(high - joules, joules - low)
     if joules > 0 and half <= WIDEST * joules:
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules)
-    reason = (
-        "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
-        if 2 * doubt > half
-        else "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
-    )
-    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason)
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
+    if coincides:
+        reason = _COINCIDENCE
+    elif bounded:
+        reason = (
+            "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
+        )
+    else:
+        reason = "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
+    return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)

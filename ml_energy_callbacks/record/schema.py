@@ -92,6 +92,8 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
         cross_check: The counter's energy over the integral of the device's own power, less 1; None without both.
         shared: Whether others may use the device, too.
         idle_watts: Power that was measured before the run began, while nothing of it worked, in W; None where it was not.
+        latency_s: How far its readings may have been behind the host's clock, in s, which widens the intervals of phases; None
+            in records of earlier releases.
     """
 
     id: str
@@ -110,6 +112,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     cross_check: Signed | None = None
     shared: bool = False
     idle_watts: Amount | None = None
+    latency_s: Amount | None = None
 
 
 class BesideRecord(DeviceRecord, kw_only=True):
@@ -146,12 +149,17 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
             the devices' own uncertainty. None where ``joules`` is None.
         reason: Why ``joules`` is None; else None.
+        low_joules: Lower end of the 95 % interval of the split in J, also where ``joules`` is None: the phase used at least so
+            much. None where no device was read, and in records of earlier releases.
+        high_joules: Its upper end.
     """
 
     joules: Signed | None
     seconds: Amount | None
     relative_uncertainty: Amount | None
     reason: str | None = None
+    low_joules: Signed | None = None
+    high_joules: Signed | None = None
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True):

@@ -66,15 +66,21 @@ def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
 
 
 def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) -> tuple[float, float] | None:
-    """Return the joules of a phase and its share of the stage, if the share is certainly above a threshold; else None."""
+    """Return the joules of a phase and its share of the stage, if the share is certainly above a threshold; else None.
+
+    Of a phase that is known as a range only, they are those of its lower end.
+    """
     stage = record.stages.get(stage_name)
     phase = None if stage is None else stage.phases.get(name)
     if stage is None or phase is None or not stage.joules or not _separates_phases(record, stage):
         return None
-    if phase.joules is None or phase.relative_uncertainty is None:
+    low = phase.low_joules
+    if low is None and phase.joules is not None and phase.relative_uncertainty is not None:  # a record of an earlier release
+        low = phase.joules * (1 - phase.relative_uncertainty)
+    if low is None or low <= least * stage.joules:
         return None
-    share = phase.joules / stage.joules
-    return (phase.joules, share) if share * (1 - phase.relative_uncertainty) > least else None
+    joules = low if phase.joules is None else phase.joules
+    return joules, joules / stage.joules
 
 
 def _separates_phases(record: RunRecord, stage: StageRecord) -> bool:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
-from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, PhaseRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.emissions import emission_lines
 from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity, uncertainty
@@ -137,6 +137,13 @@ def _stage_table(record: RunRecord) -> Table:
     return table
 
 
+def _phase_joules(phase: PhaseRecord) -> str:
+    """Return the energy of a phase, or the range that it is in."""
+    if phase.joules is None and phase.low_joules is not None and phase.high_joules is not None:
+        return f"{quantity(phase.low_joules)} to {quantity(phase.high_joules)}"
+    return quantity(phase.joules)
+
+
 def _phase_table(record: RunRecord) -> Table:
     table = _table("Phases", "stage", "phase", "seconds", "joules", "uncertainty\nof the split")
     for name, stage in _stages(record):
@@ -144,7 +151,7 @@ def _phase_table(record: RunRecord) -> Table:
             if phase.seconds is None:
                 continue  # the notes give the reason
             split = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
-            table.add_row(name, phase_name, quantity(phase.seconds), quantity(phase.joules), split)
+            table.add_row(name, phase_name, quantity(phase.seconds), _phase_joules(phase), split)
     return table
 
 

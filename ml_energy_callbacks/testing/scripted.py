@@ -8,7 +8,7 @@ from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.readings import Device, Source
 from ml_energy_callbacks.testing.curves import Curve, refreshed
 
-_DEVICE = Device(
+SCRIPTED_DEVICE = Device(
     id="scripted:0",
     name="Scripted device",
     kind="gpu",
@@ -16,9 +16,10 @@ _DEVICE = Device(
     method="energy_counter",
     provenance="measured",
     relative_uncertainty=0.0,
+    latency_s=0.0,
 )
 
-_POWER_DEVICE = replace(_DEVICE, id="scripted:power", method="power_integration")
+_POWER_DEVICE = replace(SCRIPTED_DEVICE, id="scripted:power", method="power_integration")
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class ScriptedCounter:
     resolution_joules: float = 0.001
     start_joules: float = 1000.0
     failing: bool = False
-    device: Device = _DEVICE
+    device: Device = SCRIPTED_DEVICE
 
     def read(self) -> float:
         """Return the cumulative joules as of the last refresh; raises ReadError while failing."""

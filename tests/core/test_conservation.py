@@ -31,7 +31,7 @@ def conserves(seed: int, period_s: float, interval_s: float, buckets: int) -> No
     curve = PowerCurve(clock, REST_WATTS)
     counter = ScriptedCounter(curve, clock, period_s=period_s, offset_s=rng.random() * period_s, resolution_joules=1e-6)
     timeline = Timeline(clock)
-    indices = [timeline.add_bucket() for _ in range(buckets)]
+    indices = [timeline.add_bucket(1) for _ in range(buckets)]
     ledger = Ledger(counter.device)
     poller = Poller([(counter, ledger)], timeline, interval_s)
     poller._random.seed(seed)
@@ -64,7 +64,7 @@ def conserves(seed: int, period_s: float, interval_s: float, buckets: int) -> No
     seconds = [total / 1e9 for total in timeline.look().totals]
     parts = [seconds[i] for i in indices]
     joules = [ledger.joules[i] for i in indices]
-    splits = ledger.split(indices, parts, joules)
+    splits = ledger.split(1, indices, parts, joules)
     assert sum(split.joules for split in splits) == pytest.approx(sum(joules), rel=1e-9, abs=1e-9)
     assert all(split.joules >= 0 for split in splits)
     assert all(value >= 0 for value in ledger.joules)

@@ -193,15 +193,15 @@ def test_what_a_gpu_does_for_a_batch_is_that_batchs_though_the_host_is_done_with
     with meter.stage("train"):
         for i in range(80):
             with meter.batch(samples=4):
-                device.launch(0.03)
-            clock.advance(0.06 + 0.01 * (i % 3))  # the next batch is loaded
+                device.launch(0.0313)
+            clock.advance(0.06 + 0.0113 * (i % 3))  # the next batch is loaded; refreshes fall at all places of the cycle
     meter.stop()
     train = meter.record.stages["train"]
     assert (train.batches, train.samples) == (80, 320)
     compute, wait = train.phases["compute"], train.phases["data_wait"]
-    assert compute.seconds == pytest.approx(80 * 0.03, rel=0.03)
-    assert compute.joules == pytest.approx(420 * 80 * 0.03, rel=0.05)
-    assert wait.joules == pytest.approx(90 * (train.seconds - 80 * 0.03), rel=0.1)
+    assert compute.seconds == pytest.approx(80 * 0.0313, rel=0.03)
+    assert compute.joules == pytest.approx(420 * 80 * 0.0313, rel=0.05)
+    assert wait.joules == pytest.approx(90 * (train.seconds - 80 * 0.0313), rel=0.1)
 
 
 def test_in_a_pause_after_the_last_batch_no_figure_waits_for_its_edge(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ def test_total_and_phases_are_true(tmp_path: Path) -> None:
     energy = EnergyCallback(
         verbose=False, backends=[ScriptedBackend([ScriptedCounter(curve, monotonic_clock, period_s=0.02)])], log_every_n_steps=0
     )
-    waited = 0.0
+    waited = waited_s = 0.0
 
     def wait(_: int) -> None:
-        nonlocal waited
-        before = curve.joules()
+        nonlocal waited, waited_s
+        before, begun = curve.joules(), time.perf_counter()
         time.sleep(0.04 * (0.6 + 0.8 * rng.random()))
         waited += curve.joules() - before
+        waited_s += time.perf_counter() - begun
 
     def compute(_: int) -> None:
         time.sleep(0.08 * (0.6 + 0.8 * rng.random()))
@@ -45,7 +46,11 @@ def test_total_and_phases_are_true(tmp_path: Path) -> None:
     assert record.total.joules == pytest.approx(joules - WAIT * (seconds - record.total.seconds), rel=0.02)
     assert record.total.provenance == "measured"
     data_wait = train.phases["data_wait"]
-    assert data_wait.joules == pytest.approx(waited, rel=0.15)
+    assert data_wait.joules is not None
+    assert data_wait.seconds is not None
     assert data_wait.relative_uncertainty is not None
+    # The Trainer's own way to the data passes at the same power, and takes longer on a busy machine.
+    waited += WAIT * (data_wait.seconds - waited_s)
+    assert data_wait.joules == pytest.approx(waited, rel=0.02 + 2 * data_wait.relative_uncertainty)
     others = train.phases["other"].joules or 0.0
     assert train.phases["compute"].joules == pytest.approx((train.joules or 0.0) - waited - others, rel=0.05)

@@ -1,0 +1,278 @@
+"""Knots of one device + the timeline -> the energy of each phase of each stage, in constant memory; pure.
+
+Knots are collected and worked off some dozens at a time: NumPy then takes about 30 µs a knot, and no piece of work holds up the
+training loop. Solving is separate (:class:`StageProblem`), so that it can run without the lock that readings need.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ml_energy_callbacks.attribution.features import DELAYS
+from ml_energy_callbacks.attribution.knots import Knot
+from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies, StageProblem
+from ml_energy_callbacks.attribution.segments import Floats, segments
+from ml_energy_callbacks.attribution.stage_rows import StageRows
+from ml_energy_callbacks.attribution.timeline import TimelineReader
+from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.metrics import OUTSIDE
+
+_PIECE = 32
+"""Knots that are worked off at once."""
+
+_FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
+"""The columns are chosen by the phases in so many knots and so long a time; a dozen lengths of each phase show its median."""
+
+_MOST_SWITCHES = 1024
+"""After so many switches of phases, knots are worked off however few they are: the timeline does not keep more for long."""
+
+_BACK_NS = round((DELAYS[-1] + 0.05) * NS_PER_S)
+"""What happened this long before a knot matters for its features."""
+
+_OPEN_NS = 2 * NS_PER_S
+"""Knots in a phase that has run for longer do not wait for its end if there are many of them."""
+
+_NEAR_END_NS = 10_000_000
+"""How near the end of such a phase may be, without showing in its features."""
+
+_GROWTH = 1.5
+"""While a run goes on, a stage is fitted again when it has so many times the rows: some 25 fits in a day."""
+
+
+class Powers(NamedTuple):
+    """Best estimates of the buckets' mean powers; immutable.
+
+    Attributes:
+        watts: Power of each bucket that was told apart, in W.
+        mean: Power of any other bucket, in W.
+    """
+
+    watts: Mapping[int, float]
+    mean: float
+
+    def __call__(self, bucket: int) -> float:
+        """Return a bucket's power in W."""
+        return self.watts.get(bucket, self.mean)
+
+
+@dataclass(slots=True)
+class _Stage:
+    """One stage's rows, and what was last found of them."""
+
+    numbers: Mapping[int, int]
+    rows: StageRows
+    fitted_rows: int = 0
+    energies: PhaseEnergies | None = None
+
+
+@dataclass(slots=True)
+class FitTask:
+    """A fit that is due.
+
+    Attributes:
+        problem: What to solve; that takes some milliseconds, and needs no lock.
+    """
+
+    _fit: "DeviceFit"
+    _stage: _Stage
+    problem: StageProblem
+
+    def accept(self, energies: PhaseEnergies | None) -> None:
+        """Use the solution from now on; None leaves the one before in use."""
+        self._stage.fitted_rows = self.problem.rows
+        if energies is not None:
+            self._fit.accept(self._stage, energies)
+
+
+class Crossing(NamedTuple):
+    """Energy up to instants between two knots, by the fitted curve.
+
+    Attributes:
+        joules: Since the first of the two knots, in J.
+        deviations: Standard deviations, in J.
+        watts: Largest difference between the powers of two phases, in W.
+    """
+
+    joules: Floats
+    deviations: Floats
+    watts: float
+
+
+@dataclass(slots=True)
+class DeviceFit:
+    """The fits of one device.
+
+    Attributes:
+        count: Number of intervals so far.
+        begun: Whether the features were chosen.
+    """
+
+    count: int = 0
+    _joules: float = 0.0
+    _seconds: float = 0.0
+    _origin_ns: int | None = None
+    _pending: list[Knot] = field(default_factory=list)
+    _switches: int = 0
+    _stages: dict[int, _Stage] = field(default_factory=dict)
+    _watts: dict[int, float] = field(default_factory=dict)
+    begun: bool = False
+
+    def add_knot(self, knot: Knot) -> None:
+        """Add a knot, later than the one before."""
+        if self._origin_ns is None:
+            self._origin_ns = knot.time_ns
+        if self._pending and not knot.starts:
+            before = self._pending[-1]
+            self.count += 1
+            self._joules += knot.joules - before.joules
+            self._seconds += (knot.time_ns - before.time_ns) / NS_PER_S
+        self._pending.append(knot)
+
+    def powers(self) -> Powers | None:
+        """Return the best estimate of each bucket's mean power; None before the first interval."""
+        return Powers(self._watts, max(0.0, self._joules / self._seconds)) if self.count else None
+
+    # ---------------------------------------------------------------------------------------------------- rows
+
+    def work_off(self, timeline: TimelineReader, *, all_of_them: bool = False) -> None:
+        """Add rows for the knots that have come, as soon as there are enough of them for a piece of work.
+
+        Args:
+            timeline: Its reader, refreshed.
+            all_of_them: Do not wait for more.
+        """
+        pending = self._pending
+        crowded = timeline.switched - self._switches >= _MOST_SWITCHES
+        if not (all_of_them or crowded or len(pending) > _PIECE):
+            return
+        if not (all_of_them or crowded or self.begun) and (
+            len(pending) < _FIRST_KNOTS or pending[-1].time_ns - pending[0].time_ns < _FIRST_NS
+        ):
+            return
+        until = timeline.closed_ns
+        if all_of_them or (len(pending) > 2 * _PIECE and timeline.settled - until > _OPEN_NS):
+            until = timeline.settled - (0 if all_of_them else _NEAR_END_NS)
+        ready = sum(knot.time_ns <= until for knot in pending)
+        if ready < 2 or not (all_of_them or crowded or ready > _PIECE):  # noqa: PLR2004 - an interval has two ends
+            return
+        self._add_rows(pending[:ready], timeline, until)
+        del pending[: ready - 1]
+        self._switches = timeline.switched
+
+    def _add_rows(self, knots: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
+        origin = self._origin_ns or 0
+        switches, _ = timeline.stretch(timeline.first_ns, until)
+        groups = sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE})
+        for group in groups:
+            if group not in self._stages:
+                numbers = {bucket: i for i, bucket in enumerate(timeline.buckets(group))}
+                self._stages[group] = _Stage(numbers, StageRows(len(numbers)))
+            stage = self._stages[group]
+            seen = segments(switches, until, stage.numbers, origin)
+            if seen is not None:
+                stage.rows.shape(seen)
+        self.begun = True
+        for begin in range(0, len(knots) - 1, _PIECE):
+            for chain in _chains(knots[begin : begin + _PIECE + 1], timeline.first_ns):
+                if chain[0].starts:
+                    for stage in self._stages.values():
+                        stage.rows.break_chain()
+                if len(chain) > 1:
+                    self._add_chain(chain, timeline, until)
+
+    def _add_chain(self, chain: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
+        """Add the rows of knots between which all energy is known."""
+        origin = self._origin_ns or 0
+        instants = np.array([knot.time_ns - origin for knot in chain]) / NS_PER_S
+        sigmas = np.array([knot.sigma_ns for knot in chain]) / NS_PER_S
+        joules = np.array([knot.joules for knot in chain])
+        switches, end = timeline.stretch(chain[0].time_ns - _BACK_NS, chain[-1].time_ns)
+        for group in sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE}):
+            stage = self._stages.get(group)
+            these = None if stage is None else segments(switches, end or until, stage.numbers, origin)
+            if stage is not None and these is not None:
+                stage.rows.add(instants, sigmas, joules, these)
+
+    # ---------------------------------------------------------------------------------------------------- fits
+
+    def tasks(self, *, every_row: bool) -> "list[FitTask]":
+        """Return the fits that are due: of stages whose rows have grown much, or at all where every row counts."""
+        tasks = []
+        for stage in self._stages.values():
+            rows = stage.rows.equations.rows
+            if rows > stage.fitted_rows and (every_row or rows >= _GROWTH * stage.fitted_rows):
+                problem = stage.rows.problem()
+                if problem is not None:
+                    tasks.append(FitTask(self, stage, problem))
+        return tasks
+
+    def accept(self, stage: "_Stage", energies: PhaseEnergies) -> None:
+        """Use a stage's energies from now on."""
+        stage.energies = energies
+        stage.rows.scales = energies.model.scales
+        for bucket, number in stage.numbers.items():
+            if energies.seconds[number] > 0:
+                self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
+
+    def early(self, timeline: TimelineReader) -> "DeviceFit":
+        """Return another fit, of the knots that still wait for the features to be chosen."""
+        fit = DeviceFit(self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
+        fit.work_off(timeline, all_of_them=True)
+        return fit
+
+    def energies(self, group: int, buckets: Sequence[int]) -> tuple[list[int], PhaseEnergies] | None:
+        """Return the number of each of a stage's buckets, and the energies by these numbers; None if none were fitted."""
+        stage = self._stages.get(group)
+        if stage is None or stage.energies is None:
+            return None
+        return [stage.numbers[bucket] for bucket in buckets], stage.energies
+
+    # ---------------------------------------------------------------------------------------------------- instants
+
+    def cross(self, timeline: TimelineReader, before: Knot, after: Knot, instants_ns: Sequence[int]) -> Crossing | None:
+        """Return the energy from a knot to instants before the next one by the fitted curve; None where none was fitted.
+
+        The energy between the knots is the device's own; the curve says when it was used.
+        """
+        origin = self._origin_ns or 0
+        times = np.array([before.time_ns - origin, *(t - origin for t in instants_ns), after.time_ns - origin]) / NS_PER_S
+        switches, end = timeline.stretch(before.time_ns - _BACK_NS, after.time_ns)
+        running = max((clock for clock, _ in switches if clock <= before.time_ns), default=None)
+        groups = {timeline.group(bucket) for clock, bucket in switches if running is not None and clock >= running}
+        if len(groups) != 1:
+            return None
+        stage = self._stages.get(next(iter(groups)))
+        if stage is None or stage.energies is None:
+            return None
+        these = segments(switches, end or max(after.time_ns, timeline.settled), stage.numbers, origin)
+        if these is None:
+            return None
+        model = stage.energies.model
+        features = stage.rows.basis.integrals(these, times)[:, : len(model.coefficients)]
+        features -= features[0]
+        passed = times - times[0]
+        length, energy = passed[-1], after.joules - before.joules
+        share = passed / length
+        fitted = model.mean * passed + features @ model.coefficients
+        joules = (fitted + (energy - fitted[-1]) * share).clip(min(0.0, energy), max(0.0, energy))
+        contrast = features - share[:, None] * features[-1]
+        variance = np.einsum("ij,jk,ik->i", contrast, model.covariance, contrast).clip(0)
+        variance += model.variance * passed * (1 - share)
+        mean_watts = energy / length
+        variance += (mean_watts * before.sigma_ns / NS_PER_S * (1 - share)) ** 2
+        variance += (mean_watts * after.sigma_ns / NS_PER_S * share) ** 2
+        return Crossing(joules[1:-1], variance[1:-1] ** 0.5, stage.energies.largest_step)
+
+
+def _chains(knots: Sequence[Knot], first_ns: int) -> list[list[Knot]]:
+    """Return runs of knots between which all energy is known; those before the clock ``first_ns`` are left out."""
+    chains: list[list[Knot]] = []
+    for knot in knots:
+        if knot.time_ns < first_ns:
+            continue
+        if knot.starts or not chains:
+            chains.append([])
+        chains[-1].append(knot)
+    return chains

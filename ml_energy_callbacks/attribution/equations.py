@@ -1,0 +1,178 @@
+"""Rows of a regression -> the sums of its normal equations, in consecutive blocks of constant number; pure.
+
+The scatter between blocks gives the error of the fit (``jackknife``), and blocks may have a mean power of their own. Each new
+row is added to the last block; when there are too many blocks, neighbours are merged, so that memory does not grow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ml_energy_callbacks.attribution.segments import Floats
+
+MOST_BLOCKS = 32
+"""At this number of blocks, neighbours are merged in pairs."""
+
+_FIRST_SIZE = 4
+"""Rows of a block at first: a stage of few rows then has some blocks, too."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Sums over consecutive rows, each weighted by one over the length of its interval.
+
+    The regression is that of joules on features and on the length itself (times the mean power, known only at the end).
+
+    Attributes:
+        rows: Number of rows.
+        seconds: Sum of their lengths in s.
+        normal: Features x features.
+        joules: Features x joules.
+        lengths: Features x lengths.
+        features: Features, not weighted.
+        squares: Joules x joules, joules x lengths, lengths x lengths.
+        sums: Joules and lengths, not weighted.
+    """
+
+    rows: int
+    seconds: float
+    normal: Floats
+    joules: Floats
+    lengths: Floats
+    features: Floats
+    squares: Floats
+    sums: Floats
+
+    @classmethod
+    def of(cls, features: Floats, joules: Floats, lengths: Floats, seconds: Floats) -> Self:
+        """Return the sums over rows.
+
+        Args:
+            features: Of each row, in s.
+            joules: Of each row.
+            lengths: Of each row in s: like ``seconds``, but filtered as features and joules are.
+            seconds: Length of each row's interval in s.
+        """
+        weighted = features / seconds[:, None]
+        both = np.stack([joules, lengths])
+        return cls(
+            len(joules),
+            float(seconds.sum()),
+            features.T @ weighted,
+            joules @ weighted,
+            lengths @ weighted,
+            features.sum(axis=0),
+            np.array([both[0] @ (both[0] / seconds), both[0] @ (both[1] / seconds), both[1] @ (both[1] / seconds)]),
+            both.sum(axis=1),
+        )
+
+    def merge(self, other: "Block") -> None:
+        """Add the sums of a later block, which may have columns that this one has not."""
+        self.widen(len(other.features))
+        self.rows += other.rows
+        self.seconds += other.seconds
+        self.normal += other.normal
+        self.joules += other.joules
+        self.lengths += other.lengths
+        self.features += other.features
+        self.squares += other.squares
+        self.sums += other.sums
+
+    def widen(self, columns: int) -> None:
+        """Add columns, which were 0 in all rows."""
+        more = columns - len(self.features)
+        if more > 0:
+            self.normal = np.pad(self.normal, (0, more))
+            self.joules, self.lengths, self.features = (
+                np.pad(each, (0, more)) for each in (self.joules, self.lengths, self.features)
+            )
+
+
+class Equations:
+    """The normal equations of a stage of one device, in blocks.
+
+    Attributes:
+        blocks: The blocks, oldest first.
+    """
+
+    def __init__(self) -> None:
+        """Start without rows."""
+        self.blocks: list[Block] = []
+        self._size = _FIRST_SIZE
+
+    @property
+    def rows(self) -> int:
+        """Number of rows so far."""
+        return sum(block.rows for block in self.blocks)
+
+    def add(self, features: Floats, joules: Floats, lengths: Floats, seconds: Floats) -> None:
+        """Add rows, as in :meth:`Block.of`."""
+        done = 0
+        while done < len(joules):
+            last = self.blocks[-1] if self.blocks else None
+            if last is None or last.rows >= self._size:
+                if len(self.blocks) == MOST_BLOCKS:
+                    self._merge_pairs()
+                room, last = self._size, None
+            else:
+                room = self._size - last.rows
+            some = slice(done, done + room)
+            block = Block.of(features[some], joules[some], lengths[some], seconds[some])
+            if last is None:
+                self.blocks.append(block)
+            else:
+                last.merge(block)
+            done += block.rows
+
+    def _merge_pairs(self) -> None:
+        for mine, other in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            mine.merge(other)
+        del self.blocks[1::2]
+        self._size *= 2
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Blocks in groups of about equally many rows, in units of the mean power.
+
+    Attributes:
+        rows: Number of rows in all.
+        seconds: Length of each group in s.
+        normal: Features x features of each group, in s.
+        right: Features x (joules / mean power - length) of each group, in s.
+        features: Features of each group, in s.
+        squares: Squares of (joules / mean power - length) in all, in s.
+        sums: Sum of (joules / mean power - length) of each group, in s.
+    """
+
+    rows: int
+    seconds: Floats
+    normal: Floats
+    right: Floats
+    features: Floats
+    squares: float
+    sums: Floats
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], columns: int, count: int, mean: float) -> Self:
+        """Return at most ``count`` groups of blocks with this many columns; ``mean`` is the mean power in W."""
+        for block in blocks:
+            block.widen(columns)
+        begins = np.unique(np.linspace(0, len(blocks), min(count, len(blocks)), endpoint=False).astype(int))
+        seconds = np.array([block.seconds for block in blocks])
+        normal = np.stack([block.normal for block in blocks])
+        right = np.stack([block.joules / mean - block.lengths for block in blocks])
+        features = np.stack([block.features for block in blocks])
+        sums = np.array([block.sums[0] / mean - block.sums[1] for block in blocks])
+        squares = np.sum([block.squares for block in blocks], axis=0)
+        return cls(
+            sum(block.rows for block in blocks),
+            np.add.reduceat(seconds, begins),
+            np.add.reduceat(normal, begins),
+            np.add.reduceat(right, begins),
+            np.add.reduceat(features, begins),
+            float(squares[0] / mean**2 - 2 * squares[1] / mean + squares[2]),
+            np.add.reduceat(sums, begins),
+        )

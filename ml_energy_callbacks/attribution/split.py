@@ -1,0 +1,164 @@
+"""The energy of a stage, divided among its phases, each with its interval; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from ml_energy_callbacks.readings import Device
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies
+
+WIDEST = 0.5
+"""An estimate whose 95 % interval is wider than this share of it to one side is not reported; the interval is, in any case."""
+
+_UNSEEN = 0.5
+"""Energy of time for which there were no rows is divided by fitted power, which may be off by so much there."""
+
+_NO_TIME_S = 1e-9
+"""Less than a clock resolves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Energy of one bucket of one device.
+
+    Attributes:
+        joules: Best estimate in J.
+        low: Lower end of the 95 % interval in J.
+        high: Its upper end.
+        resolved: False where the bucket could not be separated from the others; the interval then covers all possible values.
+    """
+
+    joules: float
+    low: float
+    high: float
+    resolved: bool
+
+    @property
+    def half_width(self) -> float:
+        """The larger distance of the interval's ends from the estimate, in J."""
+        return max(self.high - self.joules, self.joules - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Intervals between refreshes in which a bucket ran alone: their energy is known without a fit.
+
+    Attributes:
+        seconds: Their length in s.
+        joules: Their energy in J.
+    """
+
+    seconds: float = 0.0
+    joules: float = 0.0
+
+
+def split_stage(
+    seconds: Sequence[float],
+    whole: float,
+    alone: Sequence[Alone],
+    found: "tuple[Sequence[int], PhaseEnergies] | None",
+    device: Device,
+    idle_watts: float | None,
+) -> list[Split]:
+    """Divide the energy of a stage among its phases; the estimates add up to it.
+
+    Args:
+        seconds: Time of each phase in s.
+        whole: Energy of the stage in J.
+        alone: The intervals in which each phase ran alone.
+        found: Number of each phase in the fit, and its energies; None if there are none.
+        device: The device.
+        idle_watts: Its idle power in W, below which no phase is; None if unknown.
+    """
+    mixed = [max(0.0, time - own.seconds) for time, own in zip(seconds, alone, strict=True)]
+    own = [each.joules for each in alone]
+    left = whole - sum(own)
+    if sum(time > _NO_TIME_S for time in mixed) <= 1:
+        most = max(mixed)
+        exact = [energy + (left if most > 0 and time == most else 0.0) for energy, time in zip(own, mixed, strict=True)]
+        if most == 0.0:  # rounding
+            exact[max(range(len(seconds)), key=seconds.__getitem__)] += left
+        return [Split(energy, energy, energy, resolved=True) for energy in exact]
+    bounds = _bounds(mixed, own, left, idle_watts or 0.0, device.max_watts)
+    if found is None:
+        return [
+            Split(min(max(energy + left * time / sum(mixed), low), high), low, high, resolved=time <= _NO_TIME_S)
+            for energy, time, (low, high) in zip(own, mixed, bounds, strict=True)
+        ]
+    joules, halves = _estimates(seconds, mixed, own, whole, found, device.latency_s)
+    joules = _within(joules, bounds, halves, whole)
+    return [
+        Split(
+            energy,
+            min(energy, max(low, energy - half)),
+            max(energy, min(high, energy + half)),
+            resolved=half <= WIDEST * energy or half <= _NO_TIME_S,
+        )
+        for energy, half, (low, high) in zip(joules, halves, bounds, strict=True)
+    ]
+
+
+def _bounds(
+    mixed: Sequence[float], own: Sequence[float], left: float, least: float, most: float | None
+) -> list[tuple[float, float]]:
+    """Return the bounds of each phase's energy that need no model: what ran alone, and idle and highest power otherwise."""
+    left = max(0.0, left)
+    least = min(least, left / sum(mixed))
+    most = inf if most is None else max(most, left / sum(mixed))
+    bounds = []
+    for energy, time in zip(own, mixed, strict=True):
+        others = sum(mixed) - time
+        high = min(left - least * others, most * time) if time > _NO_TIME_S else 0.0
+        low = max(least * time, left - most * others) if others > _NO_TIME_S else left
+        bounds.append((energy + min(low, high), energy + high))
+    return bounds
+
+
+def _estimates(
+    seconds: Sequence[float],
+    mixed: Sequence[float],
+    own: Sequence[float],
+    whole: float,
+    found: "tuple[Sequence[int], PhaseEnergies]",
+    latency_s: float,
+) -> tuple[list[float], list[float]]:
+    """Return each phase's energy and the half-width of its interval, with what no row covers."""
+    numbers, fit = found
+    watts, delays = fit.watts, fit.per_delay
+    covered = [min(time, float(fit.seconds[n])) for n, time in zip(numbers, seconds, strict=True)]
+    joules = [max(0.0, float(fit.joules[n])) if time > 0 else 0.0 for n, time in zip(numbers, seconds, strict=True)]
+    rest = [max(0.0, time - seen) * max(0.0, float(watts[n])) for n, time, seen in zip(numbers, seconds, covered, strict=True)]
+    left = whole - sum(joules)
+    # What no row covers is at the power of the rest; a difference beyond that is the error of the stage's energy itself, which
+    # is estimated where refreshes see several stages at once.
+    unseen = min(max(left, 0.0), 2 * sum(rest))
+    error = left - unseen
+    fitted = sum(joules)
+    halves = []
+    for i, (n, seen, time) in enumerate(zip(numbers, covered, seconds, strict=True)):
+        share = rest[i] / sum(rest) if sum(rest) > 0 else 0.0
+        scaled = error * (joules[i] / fitted if fitted > 0 else time / sum(seconds))
+        joules[i] += unseen * share + scaled
+        late = latency_s * float(delays[n]) * (time / seen if seen > 0 else 0.0)
+        halves.append(float(fit.half_widths[n]) + _UNSEEN * unseen * share * (1 - share) + abs(scaled) + late)
+    return [(energy if time <= _NO_TIME_S else estimate) for energy, time, estimate in zip(own, mixed, joules, strict=True)], [
+        0.0 if time <= _NO_TIME_S else half for time, half in zip(mixed, halves, strict=True)
+    ]
+
+
+def _within(
+    joules: Sequence[float], bounds: Sequence[tuple[float, float]], halves: Sequence[float], whole: float
+) -> list[float]:
+    """Move estimates into their bounds, and what that adds or takes to the others by their half-widths."""
+    moved = [min(max(energy, low), high) for energy, (low, high) in zip(joules, bounds, strict=True)]
+    excess = whole - sum(moved)
+    room = [
+        (high - energy if excess > 0 else energy - low) * (half > 0)
+        for energy, half, (low, high) in zip(moved, halves, bounds, strict=True)
+    ]
+    if sum(room) <= 0:
+        return moved
+    return [energy + excess * each / sum(room) for energy, each in zip(moved, room, strict=True)]

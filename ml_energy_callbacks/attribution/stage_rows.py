@@ -1,0 +1,199 @@
+"""Knots of a device + segments of a stage -> rows of a regression, in constant memory; pure."""
+
+import numpy as np
+
+from ml_energy_callbacks.attribution.equations import Equations
+from ml_energy_callbacks.attribution.features import FEWEST_SEGMENTS, Basis
+from ml_energy_callbacks.attribution.phase_energy import StageProblem, Targets
+from ml_energy_callbacks.attribution.prior import Scales
+from ml_energy_callbacks.attribution.segments import Bools, Floats, Indices, Segments
+
+_SMOOTH_S = 0.0001
+"""Instants that are more certain than this are taken as they are: marks are no better."""
+
+_QUARTERS = 3**0.5 * np.array([-0.75, -0.25, 0.25, 0.75])
+"""Four instants that stand for a uniform error, in standard deviations."""
+
+_RAGGED_S = 0.001
+"""With less certain instants, the errors of neighbouring rows are correlated, and rows are filtered."""
+
+_ROW_NOISE = 0.05
+"""Scatter of a row by power itself against which that of the instants is weighed, as a share of its length."""
+
+_NO_TIME_S = 1e-9
+"""Less than a clock resolves."""
+
+_RENEWAL_S = 0.0015
+"""Standard deviation of the instants at which a reading of power is renewed: polls find them to some milliseconds."""
+
+_MOST_SEGMENTS = 128
+"""An interval with more segments says nothing about phases that short, and costs too much."""
+
+
+class StageRows:
+    """Sums from which the phases of a stage of one device are told apart.
+
+    Features are averaged over the uncertainty of a knot's instant: the instant that is written down is known and the true one
+    scatters about it, so the error is of Berkson's kind, and averaging removes it (R. Carroll et al., Measurement Error in
+    Nonlinear Models, 2006, chapter 1.4).
+
+    Attributes:
+        basis: The columns.
+        equations: The normal equations.
+        targets: The sums that are asked for.
+        scales: Scales of the prior that fitted best last time.
+    """
+
+    def __init__(self, phases: int) -> None:
+        """Start without rows of a stage of this many phases."""
+        self.basis = Basis()
+        self.equations = Equations()
+        self.targets = Targets.none(phases)
+        self._phases = phases
+        self._theta: float | None = None
+        self._before: Floats | None = None
+        self.scales = Scales()
+
+    def shape(self, seen: Segments) -> None:
+        """Choose the columns of phases of which enough was seen; at first of all of them at once."""
+        counts = np.bincount(seen.phases, minlength=self._phases + 1)
+        new = [p for p in range(self._phases + 1) if counts[p] >= FEWEST_SEGMENTS and p not in self.basis.shaped]
+        if new:
+            self.basis.add_shapes(seen, new)
+
+    def add(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments) -> None:
+        """Add the rows between consecutive knots of one chain.
+
+        Rows in which the stage began or ended are left out, unless it does so all the time: a single one, at the power of
+        another stage, would move the fit.
+
+        Args:
+            instants: The knots in s.
+            sigmas: Standard deviations of these instants in s.
+            joules: Cumulative energy at the knots in J.
+            these: Segments around them, from at least the longest delay before the first one on.
+        """
+        outside = np.diff(np.interp(instants, these.edges, these.cumulative(self._phases)))
+        inside = np.diff(instants) - outside
+        usable = (inside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
+        for begin, end in _stretches(usable):
+            some = slice(begin, end + 1)
+            self._add_stretch(instants[some], sigmas[some], joules[some], these)
+
+    def _add_stretch(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments) -> None:
+        """Add the rows between consecutive knots, all of which are in the stage."""
+        edges = these.edges[(these.edges > instants[0]) & (these.edges < instants[-1])]
+        inside = np.searchsorted(instants, edges, "right") - 1
+        if len(edges) and np.bincount(inside).max() > _MOST_SEGMENTS:
+            return
+        points = np.concatenate([instants[:1], edges, instants[-1:]])
+        owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
+        self.basis.add_levels(np.unique(owners).tolist())
+        uncertain = float(sigmas.max()) > _SMOOTH_S
+        spread = (instants[:, None] + sigmas[:, None] * _QUARTERS).ravel() if uncertain else instants
+        every = np.concatenate([points, spread])
+        integrals, times = self.basis.integrals(these, every), these.times(spread)
+        pieces, smooth = np.diff(integrals[: len(points)], axis=0), integrals[len(points) :]
+        if uncertain:
+            smooth, times = smooth.reshape(len(instants), 4, -1).mean(axis=1), times.reshape(len(instants), 4, -1).mean(axis=1)
+        features, seconds = np.diff(smooth, axis=0), np.diff(times, axis=0)
+        lengths, energy = np.diff(instants), np.diff(joules)
+        shares = seconds / seconds.sum(axis=1, keepdims=True)
+        self._add_targets(pieces, np.diff(points), owners, features, shares, lengths, energy)
+        self._add_edges(these, edges, inside, lengths)
+        self._add_rows(features, energy, lengths, sigmas)
+
+    def add_means(self, ends: Floats, window_s: float, watts: Floats, these: Segments) -> None:
+        """Add the rows of readings of power, each the mean over the window that ended when it was renewed.
+
+        Args:
+            ends: Instants in s at which readings were renewed; the row of the first one was added before, or is left out.
+            window_s: Length of the window in s.
+            watts: What each reading showed, in W.
+            these: Segments from at least the longest delay and a window before the first one on.
+        """
+        edges = these.edges[(these.edges > ends[0]) & (these.edges < ends[-1])]
+        points = np.concatenate([ends[:1], edges, ends[-1:]])
+        owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
+        self.basis.add_levels(np.unique(owners).tolist())
+        late = (ends[1:, None] + _RENEWAL_S * _QUARTERS).ravel()
+        integrals = self.basis.integrals(these, np.concatenate([points, late, late - window_s]))
+        pieces = np.diff(integrals[: len(points)], axis=0)
+        smooth = integrals[len(points) :].reshape(2, len(ends) - 1, 4, -1).mean(axis=2)
+        lengths = np.full(len(ends) - 1, window_s)
+        # Nothing counts exactly: readings see a part of the time only, and of the rest the fit alone says what was used.
+        nothing = np.zeros((len(lengths), self._phases + 1))
+        features = smooth[0] - smooth[1]
+        before = self.targets.seconds.copy()
+        self._add_targets(pieces, np.diff(points), owners, features, nothing, lengths, watts[1:] * window_s)
+        unseen = max(0.0, 1 - window_s * len(lengths) / float(ends[-1] - ends[0]))
+        self.targets.mixed += unseen * (self.targets.seconds - before)
+        self._add_edges(these, edges, np.searchsorted(ends, edges, "right") - 1, lengths)
+        self._add_rows(features, watts[1:] * window_s, lengths, np.zeros(len(ends)))
+
+    def _add_targets(
+        self,
+        pieces: Floats,
+        piece_lengths: Floats,
+        owners: Indices,
+        features: Floats,
+        shares: Floats,
+        lengths: Floats,
+        energy: Floats,
+    ) -> None:
+        targets, own = self.targets, shares[:, : self._phases]
+        more = len(self.basis.columns) - targets.features.shape[1]
+        if more:
+            targets.features = np.pad(targets.features, ((0, 0), (0, more)))
+        chosen = (owners == np.arange(self._phases)[:, None]).astype(np.float64)
+        targets.features += chosen @ pieces - own.T @ features
+        targets.seconds += chosen @ piece_lengths
+        targets.joules += energy @ own
+        targets.early += lengths @ own
+        targets.mixed += lengths @ (own * (1 - own))
+
+    def _add_edges(self, these: Segments, edges: Floats, inside: Indices, lengths: Floats) -> None:
+        """Count the edges that a late or early mark may have moved."""
+        after = these.place(edges)
+        before = (after - 1).clip(0)
+        pairs = these.phases[before], these.phases[after]
+        np.add.at(self.targets.edges, pairs, 1.0)
+        np.add.at(self.targets.edge_weights, pairs, 1 / lengths[inside])
+
+    def _add_rows(self, features: Floats, energy: Floats, lengths: Floats, sigmas: Floats) -> None:
+        if self._theta is None and len(lengths):
+            self._theta = _correlation(float(np.median(sigmas)), float(lengths.mean()))
+        if not self._theta:
+            self.equations.add(features, energy, lengths, lengths)
+            return
+        filtered = np.column_stack([features, energy, lengths])
+        last = np.zeros(filtered.shape[1]) if self._before is None else self._before
+        last = np.concatenate([np.pad(last[:-2], (0, features.shape[1] - len(last) + 2)), last[-2:]])
+        for i in range(len(filtered)):
+            filtered[i] += self._theta * last
+            last = filtered[i]
+        self._before = last.copy()
+        self.equations.add(filtered[:, :-2], filtered[:, -2], filtered[:, -1], lengths)
+
+    def break_chain(self) -> None:
+        """Begin a new chain of knots: rows after a gap have no neighbour before it."""
+        self._before = None
+
+    def problem(self) -> StageProblem | None:
+        """Return the problem to be solved for the energy of each phase in the time of the rows so far; None with too few."""
+        return StageProblem.of(self.basis.columns, self.equations.blocks, self.targets, self.scales)
+
+
+def _stretches(usable: Bools) -> list[tuple[int, int]]:
+    """Return where consecutive usable rows begin and end."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
+
+
+def _correlation(sigma: float, length: float) -> float:
+    """Return the filter of rows whose neighbours share an instant that is uncertain by ``sigma`` (s)."""
+    if sigma <= _RAGGED_S:
+        return 0.0
+    shared = sigma**2
+    correlation = shared / ((_ROW_NOISE * length) ** 2 + 2 * shared)
+    return float((1 - (1 - 4 * correlation**2) ** 0.5) / (2 * correlation))
