@@ -172,6 +172,7 @@ class CpuModelBackend:
             update_period_s=0.0,
             note=note,
             covers=("dram",),
+            latency_s=0.0,
         )
         return [_Processor(device, power, cpu_seconds, self.clock)]
 

@@ -60,5 +60,6 @@ class MemoryModelBackend:
             relative_uncertainty=_UNCERTAINTY,
             update_period_s=0.0,
             note=f"{gigabytes:.0f} GB x {WATTS_PER_GB} W/GB.",
+            latency_s=0.0,
         )
         return [_Memory(device, gigabytes * WATTS_PER_GB, self.clock)]

@@ -19,7 +19,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Phase, Stage
 from ml_energy_callbacks.readings import Device, Reading
 from ml_energy_callbacks.record.descriptors import with_descriptors
-from ml_energy_callbacks.record.recording import Close, Idle, Line, Mark, Start, Stop, package_version
+from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Start, Stop, Uncertainty, package_version
 from ml_energy_callbacks.record.schema import Status
 from ml_energy_callbacks.record.storage import in_one_line
 from ml_energy_callbacks.record.utf8 import encode_json
@@ -113,6 +113,15 @@ class Recorder:
         """Add the readings of devices, by their ids, that were added to the ledgers at this instant."""
         self._add((ns, held))
 
+    def add_uncertainty(self, ns: int, device: Device) -> None:
+        """Add the uncertainty of a device's energy, which has changed."""
+        if device.id in self._names:
+            self._add(Uncertainty(ns=ns, device=device.id, relative_uncertainty=device.relative_uncertainty))
+
+    def add_fit(self, ns: int) -> None:
+        """Add that the phases' power was fitted to all readings so far."""
+        self._add(Fit(ns=ns))
+
     def close_devices(self, ns: int, names: Sequence[str]) -> None:
         """Add the end of reading these devices, by their ids."""
         self._add(Close(ns=ns, devices=[name for name in names if name in self._names]))
@@ -126,7 +135,7 @@ class Recorder:
         self._add(Stop(ns=ns, status=status))
 
     def _add(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> None:
-        if self._over:
+        if self._over or self._writing is None:  # it was not started: the file begins with the start
             return
         self._waiting.append(item)
         if len(self._waiting) > _MOST_WAITING:

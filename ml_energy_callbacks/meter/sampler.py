@@ -39,7 +39,7 @@ Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
 _NO_LOCK: AbstractContextManager[Any] = nullcontext()
-_FIRST_REVIEW_NS = NS_PER_S
+FIRST_REVIEW_NS = NS_PER_S
 REVIEW_NS = 5 * NS_PER_S
 _LONGEST_REVIEW_NS = 8 * NS_PER_S
 """Longest pause between two reviews: the record on the disk is at most 10 s old."""
@@ -195,14 +195,23 @@ class Poller:
             if self.closed:
                 return  # this thread hung in a read and was abandoned
             now = self._reader.refresh()
+            for polled in self._polled:
+                self._update(polled, now)
             if self._recorder is not None:
                 self._recorder.add_readings(now, {polled.source.device.id: polled.held for polled in self._polled})
             for polled in self._polled:
                 held, polled.held = polled.held, []
                 if held:
-                    polled.ledger.device = polled.source.device  # its uncertainty may be that of its load so far
                     polled.ledger.add_readings(held, self._reader)
                     polled.held_ns = held[-1][0].started_ns
+
+    def _update(self, polled: _Polled, now: int) -> None:
+        """Take over a device whose uncertainty has changed, as it depends on its load so far."""
+        device = polled.source.device
+        if polled.held and device.relative_uncertainty != polled.ledger.device.relative_uncertainty:
+            polled.ledger.device = device
+            if self._recorder is not None:
+                self._recorder.add_uncertainty(now, device)
 
     def _next(self, ledger: Ledger, now: int) -> int:
         """Return when to read a device again, in ns."""
@@ -407,7 +416,7 @@ class Sampler:
             poller.close()
 
     def _reviewing(self) -> Steps:
-        pause = _FIRST_REVIEW_NS
+        pause = FIRST_REVIEW_NS
         review = self._clock() + pause
         watch = inf if self._watch is None else _WATCH_S
         guard = _GUARD_S if any(len(poller.sources) > 1 for poller in self._pollers.values()) else inf

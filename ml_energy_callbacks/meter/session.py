@@ -424,6 +424,8 @@ class Session:
                 self._hanging = sampler.stop(end)
         finally:  # a further Ctrl-C ends the waiting alone
             with self._unharmed():
+                self._fit()
+            with self._unharmed():
                 self._settle_rates(last=True)
             with self._unharmed():
                 self._end_recording()
@@ -592,6 +594,9 @@ class Session:
     def _fit(self) -> None:
         """Solve the fits that are due without the lock, which the training loop may wait for."""
         with self._lock:
+            recorder = self._recorder  # another thread may end it meanwhile
+            if recorder is not None:
+                recorder.add_fit(self._timing.clock())
             tasks = [task for _, ledger in self.devices.all for task in ledger.fit_tasks()]
         for task in tasks:
             energies = task.problem.solve()

@@ -18,7 +18,7 @@ from ml_energy_callbacks.attribution.timeline import Kind
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.metrics import Phase, Stage
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.record.schema import Count, Status
+from ml_energy_callbacks.record.schema import Amount, Count, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
 
 FORMAT: Final = 1
@@ -112,6 +112,20 @@ class Readings(msgspec.Struct, kw_only=True, tag_field="line", tag="readings"):
     devices: dict[str, list[Polled]]
 
 
+class Uncertainty(msgspec.Struct, kw_only=True, tag_field="line", tag="uncertainty"):
+    """The uncertainty of a device from then on, where it depends on the load."""
+
+    ns: Instant
+    device: str
+    relative_uncertainty: Amount
+
+
+class Fit(msgspec.Struct, kw_only=True, tag_field="line", tag="fit"):
+    """Fits of the phases' power to all readings so far, by which later readings are divided."""
+
+    ns: Instant
+
+
 class Close(msgspec.Struct, kw_only=True, tag_field="line", tag="close"):
     """The end of reading these devices, by their ids."""
 
@@ -133,7 +147,7 @@ class Stop(msgspec.Struct, kw_only=True, tag_field="line", tag="stop"):
     status: Status
 
 
-Line = Start | Mark | Readings | Close | Idle | Stop
+Line = Start | Mark | Readings | Uncertainty | Fit | Close | Idle | Stop
 
 _LINE: Final = msgspec.json.Decoder(Line)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -263,5 +277,6 @@ _LEAST: Final = {
     "update_period_s": -1e-9,
     "min_interval_s": -1e-9,
     "max_watts": 0.0,
+    "latency_s": -1e-9,
 }
 """Numbers of a device, and what each must be above."""

@@ -1,5 +1,6 @@
 """Plays the lines of a recording through a session: the code of a live run, under a manual clock and without its threads."""
 
+import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,11 +13,11 @@ from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions
-from ml_energy_callbacks.meter.sampler import REVIEW_NS, Sampler
+from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, Stage
 from ml_energy_callbacks.readings import Device, Reading, Source
-from ml_energy_callbacks.record.recording import Close, Idle, Line, Mark, Readings, Start
+from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Readings, Start, Uncertainty
 from ml_energy_callbacks.record.schema import RunRecord, Status
 from ml_energy_callbacks.testing.clocks import ManualClock
 
@@ -40,15 +41,22 @@ class _RecordedDevice:
 class _FedSampler(Sampler):
     """A sampler that is given the readings, instead of threads that read devices."""
 
-    _reviewed_ns = 0
-
     def start(self) -> Sequence[Source]:
         self._closed: set[str] = set()
-        self._reviewed_ns = self._clock()
         return ()
 
-    def feed(self, readings: Readings) -> None:
-        """Add readings to the ledgers as of now, and review the run from time to time, as a live run does."""
+    def play(self, line: Readings | Uncertainty | Fit | Close) -> None:
+        """Do what a live run's threads did then."""
+        if isinstance(line, Readings):
+            self._feed(line)
+        elif isinstance(line, Uncertainty):
+            self._change(line)
+        elif isinstance(line, Fit):
+            self._review()
+        else:
+            self._close(line.devices)
+
+    def _feed(self, readings: Readings) -> None:
         for poller in self._pollers.values():
             names = {source.device.id for source in poller.sources} & readings.devices.keys()
             for name in names:
@@ -57,11 +65,15 @@ class _FedSampler(Sampler):
                     poller.hold(name, Reading(each.started_ns, each.ended_ns, each.value), power)
             if names:
                 poller.feed_ledgers()
-        if self._clock() - self._reviewed_ns >= REVIEW_NS:
-            self._reviewed_ns = self._clock()
-            self._review()
 
-    def close(self, names: Collection[str]) -> None:
+    def _change(self, uncertainty: Uncertainty) -> None:
+        """Change a device's uncertainty, from the next readings on."""
+        for poller in self._pollers.values():
+            for source in poller.sources:
+                if isinstance(source, _RecordedDevice) and source.device.id == uncertainty.device:
+                    source.device = dataclasses.replace(source.device, relative_uncertainty=uncertainty.relative_uncertainty)
+
+    def _close(self, names: Collection[str]) -> None:
         """End the reading of devices, by their ids; those that share a poller end together, with the last of them."""
         self._closed.update(names)
         for poller in self._pollers.values():
@@ -120,12 +132,9 @@ class Player:
         self._clock.now_ns = max(self._clock.now_ns, line.ns)
         if isinstance(line, Mark):
             self._mark(line)
-        elif isinstance(line, Readings):
+        elif isinstance(line, Readings | Uncertainty | Fit | Close):
             if self._sampler is not None:
-                self._sampler.feed(line)
-        elif isinstance(line, Close):
-            if self._sampler is not None:
-                self._sampler.close(line.devices)
+                self._sampler.play(line)
         elif isinstance(line, Start):
             self._devices = line.devices
             self._session.devices.incomplete |= line.incomplete

@@ -11,9 +11,10 @@ from typing import Any, Final, TypeVar, get_args
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.clock import NS_PER_S, utc_now
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage
 from ml_energy_callbacks.readings import Device, Kind, Method
-from ml_energy_callbacks.record.recording import Line, Mark, Polled, Readings, Recording, Start, Stop, package_version
+from ml_energy_callbacks.record.recording import Fit, Line, Mark, Polled, Readings, Recording, Start, Stop, package_version
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.testing.player import Player
@@ -95,7 +96,7 @@ def replay(
         ],
         [Mark(ns=ns(time), stage=stage, phase=phase) for time, stage, phase in run],
         [Stop(ns=ns(run[-1][0]), status="completed")],
-        _together(readings),
+        _reviewed(_together(readings)),
     ]
     return Player(start).play(merge(*streams, key=lambda line: line.ns))
 
@@ -206,6 +207,17 @@ def _device(name: str, kind: Kind, method: Method, polls: Sequence[tuple[float, 
         relative_uncertainty=0.0,
         min_interval_s=median(gaps) if gaps else 0.0,  # how long a gap is too long depends on that
     )
+
+
+def _reviewed(groups: Iterable[Readings]) -> Iterator[Readings | Fit]:
+    """Yield groups of readings, and fits as often as a live run has them."""
+    pause, due = FIRST_REVIEW_NS, NS_PER_S + FIRST_REVIEW_NS
+    for group in groups:
+        yield group
+        if group.ns >= due:
+            yield Fit(ns=group.ns)
+            pause = min(2 * pause, REVIEW_NS)
+            due = group.ns + pause
 
 
 def _together(readings: Mapping[str, Sequence[Polled]]) -> Iterator[Readings]:

@@ -198,4 +198,4 @@ def test_an_instant_of_the_run_is_in_one_place(tmp_path: Path) -> None:
     assert found[0]["line"] == "start"
     assert found[0]["package"]
     assert found[0]["devices"][0]["id"] == "scripted:0"
-    assert {line["line"] for line in found} == {"start", "mark", "readings", "close", "stop"}
+    assert {line["line"] for line in found} == {"start", "mark", "readings", "fit", "close", "stop"}

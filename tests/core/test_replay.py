@@ -68,6 +68,18 @@ class CounterWithPower(ScriptedCounter):
         return self.curve.watts(self.clock()) * 1.02
 
 
+MODEL = device("model", kind="dram", method="model", update_period_s=0.0, latency_s=0.0)
+
+
+class Model(ScriptedCounter):
+    """A model whose uncertainty is that of the loads so far."""
+
+    def read(self) -> float:
+        joules = super().read()
+        self.device = replace(self.device, relative_uncertainty=round(0.4 + 20 / joules, 2))
+        return joules
+
+
 class World:
     """A random machine and a random loop on it, under a manual clock."""
 
@@ -130,7 +142,8 @@ MACHINES: tuple[Callable[[World], Any], ...] = (
     lambda world: ScriptedPower(
         world.curve, world.clock, device=device("wall", kind="board", method="power_integration", whole_machine=True)
     ),
-    lambda world: CounterWithPower(world.curve, world.clock, 0.1, 0.05, device=device("gpu2", max_watts=400.0)),
+    lambda world: CounterWithPower(world.curve, world.clock, 0.1, 0.05, device=device("gpu2", max_watts=400.0, latency_s=0.03)),
+    lambda world: Model(world.curve, world.clock, 0.0, start_joules=50.0, device=MODEL),
     lambda world: ScriptedPower(
         world.curve, world.clock, device=device("slow", method="power_integration", min_interval_s=0.4)
     ),
@@ -192,6 +205,7 @@ def nth(lines: list[dict[str, Any]], kind: str, number: int = 3) -> dict[str, An
         (lambda lines: lines[0].update(started_at="today"), "line 1 has the date 'today'"),
         (lambda lines: lines[0]["devices"].append(lines[0]["devices"][0]), "line 1 has the device scripted:gpu0 twice"),
         (lambda lines: lines[0]["devices"][0].update(wrap_joules=0), "a device scripted:gpu0 whose wrap_joules is 0"),
+        (lambda lines: lines[0]["devices"][0].update(latency_s=-1), "a device scripted:gpu0 whose latency_s is -1"),
         (lambda lines: lines[0]["devices"][0].update(kind="fpga"), "its first line is not the start of a run"),
         (lambda lines: nth(lines, "mark").update(stage="trian"), "is damaged: Invalid enum value 'trian'"),
         (lambda lines: nth(lines, "mark").update(phase="sleep"), "is damaged: Invalid enum value 'sleep'"),
