@@ -26,7 +26,6 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "RAY_AUTH_MODE": "disabled",  # or it writes a token into the user's home
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "200",  # beside other work the workers' imports take over a minute
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
