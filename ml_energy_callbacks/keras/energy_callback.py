@@ -338,30 +338,19 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
     @guards_itself
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of training; if due, count samples and write scalars."""
+    def _on_batch_end(self, batch: int, logs: Any = None) -> None:
         try:
             run = self._passes[-1]
             if run.plain:
                 self._meter.batch_end()
             else:
                 run.end_batch(batch)
-            if batch >= run.mark:
+            if batch >= run.mark:  # of a training alone
                 self._on_mark(run, batch)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 
-    @guards_itself
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of an evaluation."""
-        try:
-            run = self._passes[-1]
-            if run.plain:
-                self._meter.batch_end()
-            else:
-                run.end_batch(batch)
-        except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self, error)
+    on_train_batch_end = on_test_batch_end = _on_batch_end
 
     @guards_itself
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
