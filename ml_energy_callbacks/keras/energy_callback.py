@@ -27,6 +27,7 @@ from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
@@ -357,7 +358,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """End a batch of a prediction."""
         try:
             run = self._passes[-1]
-            samples = output_length(logs)
+            try:
+                samples = logs["outputs"].shape[0]  # nearly always, and faster than another call
+            except Exception as error:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
+                pass_users_error(error)
+                samples = output_length(logs)
             if run.plain:
                 self._meter.batch_end(samples)
             else:
