@@ -7,14 +7,14 @@ from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCou
 from ml_energy_callbacks.testing.curves import refreshed
 
 IDLE_WATTS = 0.1  # a counter that does not change counts as frozen
-_PERIOD_S = 0.02
+REFRESH_S = 0.02
 _HELD_S = 0.3
 _LONGEST_S = 60
 
 
 def steady(watts: float) -> ScriptedBackend:
     """Return the backend of a device with constant power."""
-    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=_PERIOD_S)])
+    return ScriptedBackend([ScriptedCounter(PowerCurve(monotonic_clock, watts), monotonic_clock, period_s=REFRESH_S)])
 
 
 class Pulses:
@@ -50,7 +50,7 @@ class PulseCounter(ScriptedCounter):
 
     def __init__(self, pulses: Pulses) -> None:
         """Count the energy of these pulses."""
-        super().__init__(pulses, monotonic_clock, period_s=_PERIOD_S)
+        super().__init__(pulses, monotonic_clock, period_s=REFRESH_S)
         self._read_ns = 0
 
     def read(self) -> float:

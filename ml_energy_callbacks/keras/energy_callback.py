@@ -27,6 +27,7 @@ from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
@@ -338,37 +339,30 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     on_train_batch_begin = on_test_batch_begin = on_predict_batch_begin = _on_batch_begin
 
     @guards_itself
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of training; if due, count samples and write scalars."""
+    def _on_batch_end(self, batch: int, logs: Any = None) -> None:
         try:
             run = self._passes[-1]
             if run.plain:
                 self._meter.batch_end()
             else:
                 run.end_batch(batch)
-            if batch >= run.mark:
+            if batch >= run.mark:  # of a training alone
                 self._on_mark(run, batch)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 
-    @guards_itself
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """End a batch of an evaluation."""
-        try:
-            run = self._passes[-1]
-            if run.plain:
-                self._meter.batch_end()
-            else:
-                run.end_batch(batch)
-        except Exception as error:  # noqa: BLE001 - as in guarded()
-            handle_error(self, error)
+    on_train_batch_end = on_test_batch_end = _on_batch_end
 
     @guards_itself
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a batch of a prediction."""
         try:
             run = self._passes[-1]
-            samples = output_length(logs)
+            try:
+                samples = logs["outputs"].shape[0]  # nearly always, and faster than another call
+            except Exception as error:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
+                pass_users_error(error)
+                samples = output_length(logs)
             if run.plain:
                 self._meter.batch_end(samples)
             else:

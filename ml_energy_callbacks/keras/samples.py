@@ -163,18 +163,10 @@ def _loss_agrees(model: keras.Model, logs: Mapping[str, float] | None) -> bool:
 
 
 def output_length(logs: dict[str, Any] | None) -> int | None:
-    """Return the number of samples of a predicted batch, from its outputs' first dimension; None if there is none.
+    """Return the number of samples of a predicted batch, from the first dimension of its first output; None if it has none.
 
     Keras passes a single number if the outputs contain only one.
     """
-    try:
-        return logs["outputs"].shape[0]  # type: ignore[index, no-any-return] # nearly always
-    except Exception as error:  # noqa: BLE001 - several arrays, none, or whatever an attribute of the user's raises
-        pass_users_error(error)
-        return _length_of_any(logs)
-
-
-def _length_of_any(logs: dict[str, Any] | None) -> int | None:
     if not logs:
         return None
     outputs = logs.get("outputs")

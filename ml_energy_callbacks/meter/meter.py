@@ -49,7 +49,6 @@ class EnergyMeter:
         """Check the options; hardware is not touched before :meth:`start`."""
         self._session = self._new_session(options)
         self._timeline = self._session.timeline
-        self._queue = self._timeline.queue
         self._stages = self._session.stages
 
     def _new_session(self, options: MeterOptions) -> Session:
@@ -204,7 +203,9 @@ class EnergyMeter:
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
-        self._queue.append(("switch", self._timeline.stamp(), self._stages.during, 0, None, None))
+        timeline = self._timeline
+        stamp = timeline.stamp  # in a local variable, as Python looks up what it calls on an object as a method first
+        timeline.queue.append(("switch", stamp(), timeline.during))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch and wait for data.
@@ -213,10 +214,11 @@ class EnergyMeter:
             samples: Number of samples; None where it is unknown.
             batches: Number of batches, where the framework runs several as one.
         """
-        queue = self._queue
-        queue.append(("batches", self._timeline.stamp(), self._stages.between, batches, samples, None))
+        timeline = self._timeline
+        queue, stamp = timeline.queue, timeline.stamp
+        queue.append(("batches", stamp(), timeline.between, batches, samples))
         if len(queue) > LONGEST_QUEUE:
-            self._timeline.drain_queue()
+            timeline.drain_queue()
 
     def batch(self, samples: int | None = None) -> Batch:
         """Return the context manager of a batch with this number of samples.
@@ -226,7 +228,7 @@ class EnergyMeter:
         """
         if samples is not None and (samples.__class__ is not int or samples < 0):
             samples = self._checked_samples(samples)
-        return Batch(self._timeline, samples, self._stages.during, self._stages.between)
+        return Batch(self._timeline, samples, self._timeline.during, self._timeline.between)
 
     def measure(
         self, *, samples: int | Callable[..., int] | None = 1, stage: Stage = "predict"
@@ -252,7 +254,7 @@ class EnergyMeter:
             if self._stages.over or not self.running:
                 return contextlib.nullcontext()
             number = self._count_samples(samples, args, kwargs) if callable(samples) else samples
-            return Batch(self._timeline, number, during, self._stages.between)
+            return Batch(self._timeline, number, during, self._timeline.between)
 
         return each_call(batch)
 

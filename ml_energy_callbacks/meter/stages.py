@@ -28,8 +28,6 @@ class Stages:
 
     Attributes:
         buckets: Bucket of each phase of the running stage.
-        during: The bucket from a batch's start to its end.
-        between: The bucket from a batch's end to the next one's start.
         over: Whether the run has ended: time from then on belongs to no stage.
     """
 
@@ -40,7 +38,6 @@ class Stages:
         self._stack: list[_Frame] = []
         self._current = self._outermost()
         self.buckets = self._current.tally.buckets
-        self.during = self.between = OUTSIDE
         self.over = False
 
     @property
@@ -128,5 +125,6 @@ class Stages:
             frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
         self.buckets = buckets = frame.tally.buckets
-        self.during, self.between = buckets[frame.during], buckets[frame.between]
-        return self._timeline.switch(buckets[phase])
+        timeline = self._timeline
+        timeline.during, timeline.between = buckets[frame.during], buckets[frame.between]
+        return timeline.switch(buckets[phase])

@@ -10,11 +10,10 @@ from datetime import datetime
 from heapq import merge
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import msgspec
 
-from ml_energy_callbacks.attribution.timeline import Kind
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.metrics import Phase, Stage
 from ml_energy_callbacks.readings import Device
@@ -74,7 +73,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
     """
 
     ns: Instant
-    kind: Kind = "switch"
+    kind: Literal["switch", "batches", "begin", "end", "samples"] = "switch"
     stage: Stage | None = None
     phase: Phase = "other"
     batches: Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)] = 0
