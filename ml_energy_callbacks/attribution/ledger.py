@@ -301,8 +301,7 @@ class Ledger:
         energy = knot.joules - before.joules
         weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
         if OUTSIDE in weights and len(weights) > 1:
-            # There are few readings before and after the run: the energy outside is what remains after the run's buckets.
-            weights[OUTSIDE] = max(0.0, energy - (sum(weights.values()) - weights[OUTSIDE]))
+            self._weigh_outside(weights, seconds[OUTSIDE], energy)
         whole = sum(weights.values())
         if whole <= 0.0:
             weights, whole = dict(seconds), sum(seconds.values())
@@ -311,6 +310,22 @@ class Ledger:
             self._resolve_marks(before, knot, early, shares, seconds, sum(joules) - joules[OUTSIDE], timeline)
         for b, share in shares.items():
             joules[b] += share
+
+    def _weigh_outside(self, weights: dict[int, float], seconds: float, energy: float) -> None:
+        """Set the weight of the time outside the run in an interval of this energy (J) at the run's start or end."""
+        inside = sum(weights.values()) - weights[OUTSIDE]
+        powers = self._powers
+        known = powers is not None and all(bucket in powers.watts for bucket in weights if bucket != OUTSIDE)
+        alone = self._alone.get(OUTSIDE)
+        if known or alone is None:
+            # There are few readings before and after the run: the energy outside is what remains after the run's buckets.
+            weights[OUTSIDE] = max(0.0, energy - inside)
+            return
+        # At the start, the power outside is all that is known.
+        weights[OUTSIDE] = min(energy, seconds * alone.joules / alone.seconds)
+        for bucket in weights:
+            if bucket != OUTSIDE and inside > 0:
+                weights[bucket] *= (energy - weights[OUTSIDE]) / inside
 
     def _resolve_marks(
         self,

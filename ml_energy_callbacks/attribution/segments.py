@@ -45,19 +45,21 @@ class Segments:
 
 
 def segments(switches: Sequence[tuple[int, int]], end_ns: int, numbers: Mapping[int, int], origin_ns: int) -> Segments | None:
-    """Return the segments of a timeline; None if there is none.
+    """Return the segments of a timeline since the origin; None if there is none.
+
+    What was before the device's first knot is left out: a meter may have been made long before it is started.
 
     Args:
         switches: Clock in ns and the bucket that began, oldest first.
         end_ns: Where the last segment ends.
         numbers: Number of each of the stage's buckets, from 0 on.
-        origin_ns: Zero of the instants.
+        origin_ns: Zero of the instants, the clock at the device's first knot.
     """
     if not switches:
         return None
     outside = len(numbers)
     clocks: NDArray[Any] = np.array([clock for clock, _ in switches] + [max(end_ns, switches[-1][0])], dtype=np.int64)
-    edges = (clocks - origin_ns) / NS_PER_S
+    edges = (clocks - origin_ns).clip(0) / NS_PER_S
     phases: Indices = np.array([numbers.get(bucket, outside) for _, bucket in switches], dtype=np.intp)
     kept = np.diff(edges) > 0
     if not kept.any():

@@ -442,8 +442,10 @@ class TimelineReader:
         if new > look.final:
             self._history.clear()
             new = look.final
-        if new:
-            self._history += islice(look.switches, look.final - new, look.final)
+        for switch in islice(look.switches, look.final - new, look.final):
+            if self._history and self._history[-1][0] == switch[0]:
+                self._history.pop()  # its phase lasted no time
+            self._history.append(switch)
         if len(self._history) > 2 * _HISTORY:
             del self._history[:-_HISTORY]
 
