@@ -190,7 +190,7 @@ def test_an_older_record_never_replaces_a_newer_one(tmp_path: Path) -> None:
     run.file.finish()
     run.go_on.set()
     older.join()
-    assert until(lambda: run.file._writing is None)  # what was asked for is written
+    assert until(lambda: not run.file._writing)  # what was asked for is written
     assert version(tmp_path) == "2"
 
 
