@@ -263,7 +263,7 @@ class RunFile:
                     self._keep(in_one_line(error))
                 else:
                     self._come_back()
-        except BaseException:
+        except BaseException:  # Ctrl-C, or an error of the local copy: another thread may write from here on
             self._rest()
             raise
 

@@ -208,7 +208,7 @@ def test_an_interrupt_while_it_is_written_loses_no_later_record(tmp_path: Path) 
             with contextlib.suppress(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 100))
                 run.write()
-                time.sleep(0.01)
+                time.sleep(0.01)  # the interrupt ends it, unless it has come before
             run.version += 1
             assert run.file.finish()
             assert version(tmp_path) == str(run.version)
