@@ -74,19 +74,16 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge whose time becomes known later."""
 
-Switch = tuple[Literal["switch"], Stamp, int]
-"""A switch: (kind, stamp, bucket that runs from then on). All events are plain tuples, the fastest to create."""
+Event = tuple[Literal["switch", "batches", "begin", "end"], Stamp, int, int, int | None, "Event | None"]
+"""What happened: (kind, stamp, bucket, number of batches, their samples or None, begin or None), a plain tuple for speed.
 
-Batches = tuple[Literal["batches"], Stamp, int, int, int | None]
-"""The end of batches that follow each other: (kind, stamp, bucket that runs from then on, their number, samples or None)."""
+The bucket is the one that runs from then on:
 
-Begin = tuple[Literal["begin"], Stamp, int]
-"""The begin of a batch that may overlap others: (kind, stamp, bucket that runs meanwhile)."""
-
-End = tuple[Literal["end"], Stamp, int, int | None, Begin]
-"""The end of such a batch: (kind, stamp, bucket that runs once the last one has ended, samples or None, its begin)."""
-
-Event = Switch | Batches | Begin | End
+- "switch": a switch to it; it has no batches.
+- "batches": batches that follow each other have ended.
+- "begin": a batch that may overlap others begins; it runs meanwhile.
+- "end": such a batch has ended, whose begin is the last item; the bucket runs once no other is running.
+"""
 
 
 @dataclass(slots=True)
@@ -180,7 +177,7 @@ class Timeline:
     def switch(self, bucket: int) -> int:
         """End the running bucket and begin this one; return the clock in ns."""
         now = self.clock()
-        self.queue.append(("switch", now, bucket))
+        self.queue.append(("switch", now, bucket, 0, None, None))
         return now
 
     def drain_queue(self) -> None:
@@ -247,20 +244,19 @@ class Timeline:
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
-        bucket, running = event[2], state.running
-        if event[0] == "switch":
+        kind, _, bucket, batches, samples, begin = event
+        if kind == "switch":
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
-        elif event[0] == "begin":
+        elif kind == "begin":
             state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
-        elif event[0] == "batches":
-            _, _, _, batches, samples = event
+        elif begin is None:
             self._count(state, instant - state.switches[-1][0], bucket, batches, samples)
-        elif _instant(event[4][1]) < state.outside:
-            bucket = running  # its run has ended
+        elif _instant(begin[1]) < state.outside:
+            bucket = state.running  # its run has ended
         else:
-            _, _, _, samples, (_, begun, during) = event
-            self._count(state, instant - _instant(begun), during, 1, samples)
+            during = begin[2]
+            self._count(state, instant - _instant(begin[1]), during, batches, samples)
             bucket = self._after(state, during, bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))
