@@ -777,7 +777,7 @@ def measure(world: World, seed: int, *, interval_s: float = 0.05, latency_s: flo
     while clock.now_ns < end or not poller.known_until(end):
         clock.now_ns = max(clock.now_ns, poller.next_poll + round(rng.random() * latency_s * NS_PER_S))
         while done < len(marks) and marks[done][0] <= clock.now_ns:
-            timeline.queue.append(("switch", *marks[done]))
+            timeline.queue.append(("switch", *marks[done], 0, None, None))
             done += 1
         poller.poll()
     poller.close(end)

@@ -81,22 +81,18 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge whose time becomes known later."""
 
-Switch = tuple[Literal["switch"], Stamp, int]
-"""A switch: (kind, stamp, bucket that runs from then on). All events are plain tuples, the fastest to create."""
+Event = tuple[Literal["switch", "batches", "begin", "end", "samples"], Stamp, int, int, int | None, "Event | None"]
+"""What happened: (kind, stamp, bucket, number of batches, their samples or None, begin or None), a plain tuple for speed.
 
-Batches = tuple[Literal["batches"], Stamp, int, int, int | None]
-"""The end of batches that follow each other: (kind, stamp, bucket that runs from then on, their number, samples or None)."""
+The bucket is the one that runs from then on:
 
-Begin = tuple[Literal["begin"], Stamp, int]
-"""The begin of a batch that may overlap others: (kind, stamp, bucket that runs meanwhile)."""
-
-End = tuple[Literal["end"], Stamp, int, int | None, Begin]
-"""The end of such a batch: (kind, stamp, bucket that runs once the last one has ended, samples or None, its begin)."""
-
-Event = Switch | Batches | Begin | End
-
-Samples = tuple[Literal["samples"], int, int, int, int]
-"""Samples that were counted late: (kind, clock in ns, bucket of their group, change of the unsized batches, samples)."""
+- "switch": a switch to it; it has no batches.
+- "batches": batches that follow each other have ended.
+- "begin": a batch that may overlap others begins; it runs meanwhile.
+- "end": such a batch has ended, whose begin is the last item; the bucket runs once no other is running.
+- "samples": samples were counted late, in the group of the bucket, which does not run from then on; the number of batches is
+  the change of those of unknown size. Only the journal gets it.
+"""
 
 
 @dataclass(slots=True)
@@ -155,29 +151,13 @@ class Timeline:
             and calls :meth:`drain_queue` if it holds more than :data:`LONGEST_QUEUE`.
     """
 
-    # With slots, a batch takes a tenth of a microsecond less.
-    __slots__ = (
-        "_compiling",
-        "_latencies",
-        "_lock",
-        "_state",
-        "_working",
-        "between",
-        "clock",
-        "during",
-        "groups",
-        "journal",
-        "queue",
-        "stamp",
-    )
-
     def __init__(self, clock: Clock) -> None:
         """Start in bucket 0, the only bucket."""
         self.clock = clock
         self.stamp: Callable[[], Stamp] = clock
         self.during = self.between = OUTSIDE
         self.groups = [0]
-        self.journal: Callable[[int, Event | Samples], None] | None = None
+        self.journal: Callable[[int, Event], None] | None = None
         self.queue: deque[Event] = deque()
         # Held while the queue is drained; reentrant, because a signal handler may look during that.
         self._lock = threading.RLock()
@@ -217,7 +197,7 @@ class Timeline:
     def switch(self, bucket: int) -> int:
         """End the running bucket and begin this one; return the clock in ns."""
         now = self.clock()
-        self.queue.append(("switch", now, bucket))
+        self.queue.append(("switch", now, bucket, 0, None, None))
         return now
 
     def drain_queue(self) -> None:
@@ -234,7 +214,7 @@ class Timeline:
             counts.unsized += unsized
             if self.journal is not None:
                 now = self._state.since
-                self.journal(now, ("samples", now, self.groups.index(group), unsized, samples))
+                self.journal(now, ("samples", now, self.groups.index(group), unsized, samples, None))
 
     def forget_edges(self) -> None:
         """Use the host's time for all edges whose time on the device is unknown: they are no longer queried."""
@@ -293,21 +273,19 @@ class Timeline:
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
-        bucket, running = event[2], state.running
-        if event[0] == "switch":
+        kind, _, bucket, batches, samples, begin = event
+        if kind == "switch":
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
-        elif event[0] == "begin":
+        elif kind == "begin":
             state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
-        elif event[0] == "batches":
-            _, _, _, batches, samples = event
+        elif begin is None:
             self._count(state, instant - state.switches[-1][0], bucket, batches, samples)
-        elif event_time(event[4]) < state.outside:
-            bucket = running  # its run has ended
+        elif event_time(begin) < state.outside:
+            bucket = state.running  # its run has ended
         else:
-            _, _, _, samples, begin = event
             during = begin[2]
-            self._count(state, instant - event_time(begin), during, 1, samples)
+            self._count(state, instant - event_time(begin), during, batches, samples)
             bucket = self._after(state, during, bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))

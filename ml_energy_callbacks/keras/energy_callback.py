@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
+from math import nan
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -66,7 +67,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._epoch = 0
         self._every = 0
         self._validated: dict[str, float] = {}
-        self._keys: dict[str, frozenset[str]] = {}
+        self._keys: dict[str, tuple[str, ...]] = {}
         self._scalars = Scalars(None, self._meter.warn, {})
         self._folder: Place | None = None
         self._backup: Backup | None = None
@@ -318,10 +319,13 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         return self._passes[-1]
 
     def _add(self, logs: Any, group: str, metrics: Mapping[str, float]) -> None:
-        """Add metrics to an epoch's logs: only those of the first epoch, because all epochs of a history have the same keys."""
+        """Add metrics to an epoch's logs, those of the first epoch, as all epochs of a history have the same keys.
+
+        A value that is unknown in a later epoch is NaN, as in a data frame.
+        """
         if metrics:
-            keys = self._keys.setdefault(group, frozenset(metrics))
-            logs.update({name: value for name, value in metrics.items() if name in keys})
+            keys = self._keys.setdefault(group, tuple(metrics))
+            logs.update({name: metrics.get(name, nan) for name in keys})
 
     # ---------------------------------------------------------------------------------------------------- batches
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
-from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Begin, Timeline
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event, Timeline
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -26,14 +26,14 @@ class Batch:
     def __enter__(self) -> None:
         """Start the batch."""
         timeline = self._timeline
-        self._begin: Begin = ("begin", timeline.stamp(), self._during)
+        self._begin: Event = ("begin", timeline.stamp(), self._during, 0, None, None)
         timeline.queue.append(self._begin)
 
     def __exit__(self, *_: object) -> None:
         """End the batch, after an exception, too."""
         timeline = self._timeline
         queue = timeline.queue
-        queue.append(("end", timeline.stamp(), self._after, self._samples, self._begin))
+        queue.append(("end", timeline.stamp(), self._after, 1, self._samples, self._begin))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

@@ -205,7 +205,7 @@ class EnergyMeter:
         """Begin to compute a batch."""
         timeline = self._timeline
         stamp = timeline.stamp  # in a local variable, as Python looks up what it calls on an object as a method first
-        timeline.queue.append(("switch", stamp(), timeline.during))
+        timeline.queue.append(("switch", stamp(), timeline.during, 0, None, None))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
         """End a batch and wait for data.
@@ -216,7 +216,7 @@ class EnergyMeter:
         """
         timeline = self._timeline
         queue, stamp = timeline.queue, timeline.stamp
-        queue.append(("batches", stamp(), timeline.between, batches, samples))
+        queue.append(("batches", stamp(), timeline.between, batches, samples, None))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

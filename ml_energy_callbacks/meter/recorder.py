@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ml_energy_callbacks.attribution.timeline import Event, Samples, event_time
+from ml_energy_callbacks.attribution.timeline import Event, event_time
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Phase, Stage
@@ -69,7 +69,7 @@ class Recorder:
         self._warn = warn
         self._place_of = place_of
         self._names: frozenset[str] = frozenset()
-        self._waiting: deque[Line | tuple[int, Event | Samples] | tuple[int, Mapping[str, Held]]] = deque()
+        self._waiting: deque[Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]] = deque()
         self._ending = threading.Event()
         self._over = False
         self._writing: Future[None] | None = None
@@ -105,7 +105,7 @@ class Recorder:
         if writing.done() and (error := writing.exception()) is not None:  # no thread can be started
             self._give_up(in_one_line(error))
 
-    def add_event(self, ns: int, event: Event | Samples) -> None:
+    def add_event(self, ns: int, event: Event) -> None:
         """Add an event of the timeline that counted at this instant."""
         self._add((ns, event))
 
@@ -134,7 +134,7 @@ class Recorder:
         """Add the end of the run, after which some readings follow."""
         self._add(Stop(ns=ns, status=status))
 
-    def _add(self, item: Line | tuple[int, Event | Samples] | tuple[int, Mapping[str, Held]]) -> None:
+    def _add(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> None:
         if self._over or self._writing is None:  # it was not started: the file begins with the start
             return
         self._waiting.append(item)
@@ -170,22 +170,18 @@ class Recorder:
         while data:
             data = data[self._file.write(data) or 0 :]
 
-    def _encode(self, item: Line | tuple[int, Event | Samples] | tuple[int, Mapping[str, Held]]) -> bytes:
+    def _encode(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> bytes:
         if isinstance(item, msgspec.Struct):
             return encode_json(item) + b"\n"
         ns, content = item
         return encode_json(self._mark(ns, content) if isinstance(content, tuple) else self._readings(ns, content)) + b"\n"
 
-    def _mark(self, ns: int, event: Event | Samples) -> Mark:
+    def _mark(self, ns: int, event: Event) -> Mark:
         stage, phase = self._place_of(event[2])
-        batches, samples, begun = 0, None, None
-        if event[0] == "end":
-            batches, samples, begin = 1, event[3], event[4]
-            begun = (event_time(begin), *self._place_of(begin[2]))
-        elif event[0] in {"batches", "samples"}:
-            _, _, _, batches, samples = event
+        kind, _, _, batches, samples, begin = event
+        begun = None if begin is None else (event_time(begin), *self._place_of(begin[2]))
         known = samples if samples.__class__ is int and samples >= 0 else None
-        return Mark(ns=ns, kind=event[0], stage=stage, phase=phase, batches=batches, samples=known, begun=begun)
+        return Mark(ns=ns, kind=kind, stage=stage, phase=phase, batches=batches, samples=known, begun=begun)
 
     def _readings(self, ns: int, held: Mapping[str, Held]) -> object:
         """Return a line of readings, without those of the job's shares of devices; tuples are written faster."""

@@ -93,12 +93,13 @@ class RunFile:
         self._away = False  # whether the place does not have the latest record
         self._told: set[Path | None] = set()
         self._turn = threading.RLock()  # held for an instant
+        self._written = threading.Condition(self._turn)  # nothing is due, and nothing is being written
         self._keeping_lock = threading.RLock()  # held while the local copy is written
         self._requests = 0
         self._latest: RunRecord | None = None
         self._latest_request = 0
         self._due = False
-        self._writing: Future[None] | None = None
+        self._writing = False
         self._keeping: Future[None] | None = None
         self._begun_ns = 0
 
@@ -216,15 +217,17 @@ class RunFile:
         with self._turn:
             if request > self._latest_request:  # another thread may have built a later record meanwhile
                 self._latest, self._latest_request, self._due = record, request, True
-            if self._writing is None or self._writing.done():
+            idle = not self._writing
+            if idle:
                 self._begun_ns = monotonic_clock()
-                self._writing = in_background(self._write_all)
-            writing = self._writing
-        if writing.done() and (error := writing.exception()) is not None:  # no thread can start, as at the interpreter's end
+        error = _failure(in_background(self._write_all)) if idle else None
+        if error is not None:  # no thread can start, as at the interpreter's end
             if isinstance(self._place, Path):
                 self._write_all()
             else:
                 self._keep(in_one_line(error))
+                with self._turn:
+                    self._due = False
         elif self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
             self._keep_in_background()
 
@@ -236,34 +239,49 @@ class RunFile:
         """
         waited = 0.0 if began_ns is None else (monotonic_clock() - began_ns) / NS_PER_S
         self.write()
-        writing = self._writing
-        if writing is not None:
-            with contextlib.suppress(Exception):  # no thread could start, or anything unforeseen: what could be done was done
-                try:
-                    within(max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited), writing)
-                except LateError:
-                    self._keep_in_background()
+        with self._written:
+            seconds = max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited)
+            written = self._written.wait_for(lambda: not (self._due or self._writing), seconds)
+        if not written:
+            self._keep_in_background()
         return not self._away
 
     def _write_all(self) -> None:
-        """Write until there is nothing newer."""
-        while (record := self._take()) is not None:
-            try:
-                with_descriptors(partial(self._put, record))
-            except Exception as error:  # noqa: BLE001 - of a file system, or unforeseen; training goes on
-                self._keep(in_one_line(error))
-            else:
-                self._come_back()
+        """Write until there is nothing newer, unless another thread does so already.
+
+        The threads find out among themselves which one it is: Ctrl-C may interrupt the one that starts them at any instant.
+        """
+        with self._turn:
+            if self._writing:
+                return
+            self._writing = True
+        try:
+            while (record := self._take()) is not None:
+                try:
+                    with_descriptors(partial(self._put, record))
+                except Exception as error:  # noqa: BLE001 - of a file system, or unforeseen; training goes on
+                    self._keep(in_one_line(error))
+                else:
+                    self._come_back()
+        except BaseException:  # Ctrl-C, or an error of the local copy: another thread may write from here on
+            self._rest()
+            raise
 
     def _take(self) -> RunRecord | None:
-        """Return the record that is to be written, if there is a newer one."""
+        """Return the record that is to be written, if there is a newer one; else rest."""
         with self._turn:
             due, self._due = self._due, False
             self._begun_ns = monotonic_clock()
             if not due:
-                self._writing = None
+                self._rest()
                 return None
             return self._latest
+
+    def _rest(self) -> None:
+        """Let another thread write what comes next."""
+        with self._written:
+            self._writing = False
+            self._written.notify_all()
 
     # ---------------------------------------------------------------------------------------------------- local copy
 
@@ -277,7 +295,7 @@ class RunFile:
     def _keep(self, reason: str) -> None:
         """Keep the latest record in a local directory, and warn which."""
         with self._keeping_lock:
-            if self._writing is None or self._latest is None:
+            if not (self._writing or self._due) or self._latest is None:
                 return  # it is written by now
             name = kept_name(self._name, self._id)
             kept = self._spare.write(name, encode_record(self._latest))
@@ -296,6 +314,11 @@ class RunFile:
         with self._keeping_lock:
             self._away = False
             self._spare.remove()
+
+
+def _failure(work: "Future[None]") -> BaseException | None:
+    """Return the error of work that has failed already; None if it goes on, or is done."""
+    return work.exception() if work.done() else None
 
 
 def _read(file: File) -> bytes | None:

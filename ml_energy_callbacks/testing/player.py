@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.clock import NS_PER_S, Timing
 from ml_energy_callbacks.exceptions import ReadError
@@ -155,15 +155,11 @@ class Player:
         if mark.kind == "samples":
             timeline.add_samples(timeline.groups[bucket], mark.samples or 0, mark.batches)
             return
-        if mark.kind == "switch":
-            timeline.queue.append(("switch", mark.ns, bucket))
-        elif mark.kind == "begin":
-            timeline.queue.append(("begin", mark.ns, bucket))
-        elif mark.begun is None:
-            timeline.queue.append(("batches", mark.ns, bucket, mark.batches, mark.samples))
-        else:
+        begin: Event | None = None
+        if mark.begun is not None:
             ns, stage, phase = mark.begun
-            timeline.queue.append(("end", mark.ns, bucket, mark.samples, ("begin", ns, self._bucket(stage, phase))))
+            begin = ("begin", ns, self._bucket(stage, phase), 0, None, None)
+        timeline.queue.append((mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin))
         if len(timeline.queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

@@ -52,7 +52,7 @@ def test_a_mark_in_a_gap_is_never_told_and_one_behind_it_knows_of_the_gap(pendin
     world = World()
     world.read(1)
     if pending:  # an edge that its device has yet to pass: what comes after is provisional
-        world.timeline.queue.append(("switch", Edge(world.clock(), world.clock()), world.bucket))
+        world.timeline.queue.append(("switch", Edge(world.clock(), world.clock()), world.bucket, 0, None, None))
     before = world.mark()
     world.read(1)
     world.read(1, fails=True)

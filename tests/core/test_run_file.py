@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -190,8 +191,30 @@ def test_an_older_record_never_replaces_a_newer_one(tmp_path: Path) -> None:
     run.file.finish()
     run.go_on.set()
     older.join()
-    assert until(lambda: run.file._writing is None)  # what was asked for is written
+    assert until(lambda: not run.file._writing)  # what was asked for is written
     assert version(tmp_path) == "2"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # an interrupted Thread.start() of Python's
+def test_an_interrupt_while_it_is_written_loses_no_later_record(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = Run(tmp_path)
+    run.file.claim([])
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(200):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 100))
+                run.write()
+                time.sleep(0.01)  # the interrupt ends it, unless it has come before
+            run.version += 1
+            assert run.file.finish()
+            assert version(tmp_path) == str(run.version)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def mode(path: Path) -> int:

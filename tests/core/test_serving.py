@@ -20,7 +20,7 @@ from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.attribution.quantiles import Quantiles
-from ml_energy_callbacks.attribution.timeline import Begin, End, Switch, Timeline
+from ml_energy_callbacks.attribution.timeline import Event, Timeline
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing, monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import MeterOptions
@@ -192,16 +192,16 @@ def test_samples_that_cannot_be_counted_are_unknown_and_bad_ones_refused(clock: 
         meter.measure(stage="serve")  # type: ignore[arg-type]
 
 
-def switched(now: int, bucket: int) -> Switch:
-    return ("switch", now, bucket)
+def switched(now: int, bucket: int) -> Event:
+    return ("switch", now, bucket, 0, None, None)
 
 
-def begun(now: int, during: int) -> Begin:
-    return ("begin", now, during)
+def begun(now: int, during: int) -> Event:
+    return ("begin", now, during, 0, None, None)
 
 
-def ended(now: int, after: int, samples: int, begin: Begin) -> End:
-    return ("end", now, after, samples, begin)
+def ended(now: int, after: int, samples: int, begin: Event) -> Event:
+    return ("end", now, after, 1, samples, begin)
 
 
 def test_a_request_that_outlives_its_stage_or_the_run_takes_nobodys_time() -> None:

@@ -64,7 +64,7 @@ def test_a_signal_that_looks_in_the_middle_of_a_look_breaks_nothing() -> None:
         while looks <= 100 and monotonic_clock() < begun + 30 * NS_PER_S:
             for _ in range(50):
                 timeline.switch(a)
-                timeline.queue.append(("batches", timeline.clock(), b, 1, 2))
+                timeline.queue.append(("batches", timeline.clock(), b, 1, 2, None))
                 batches += 1
             timeline.look()
     finally:

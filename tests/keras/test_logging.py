@@ -1,6 +1,7 @@
 """Energy where a user of Keras already looks: History, progress bar, CSV, monitors, TensorBoard."""
 
 import csv
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,31 @@ def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None
     fall = max(earlier - later for earlier, later in pairwise(totals))
     assert fall < WATTS * (REFRESH_S / 2 + late.seconds)
     assert history["energy/total/joules"][-1] == pytest.approx(totals[2 * EPOCHS - 1], rel=1e-6)
+
+
+@on_one_backend
+def test_what_is_unknown_in_a_later_epoch_keeps_its_row(tmp_path: Path) -> None:
+    class Rows(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return arrays(10)
+
+    epochs = []
+    energy = EnergyCallback(
+        backends=[steady(WATTS)],
+        batch_size_fn=lambda _: "unknown" if epochs[-1:] > [0] else 10,
+        verbose=False,
+        output_dir=tmp_path,
+    )
+    telling = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: epochs.append(epoch))
+    history = net().fit(energy.watch(Rows()), epochs=EPOCHS, callbacks=[telling, energy], verbose=0).history
+    assert {len(values) for values in history.values()} == {EPOCHS}
+    first, *later = history["energy/train/joules_per_sample"]
+    assert first > 0
+    assert all(math.isnan(each) for each in later)
+    assert all(each > 0 for each in history["energy/train/joules"])
 
 
 @on_one_backend
