@@ -995,13 +995,11 @@ def test_facts_of_a_gpu_are_told(driver: SimulatedDriver) -> None:
     pynvml.nvmlShutdown()
 
 
-@pytest.mark.parametrize("counts", [True, False])
-def test_a_card_that_no_table_has_is_measured_with_ranges(driver: SimulatedDriver, *, counts: bool) -> None:
+def test_a_card_that_no_table_has_is_measured_with_ranges(driver: SimulatedDriver) -> None:
     clock = ManualClock()
     curve = PowerCurve(clock, 90)
     driver.start(curves=[curve], clock=clock)
     driver.set_name("NVIDIA Imaginary 9000")
-    driver.set_counter(present=counts)
     waited = 0.0
     with stepped(clock, 1) as m, m.stage("train"):
         for i in range(60):
