@@ -46,6 +46,8 @@ class StageFigures(msgspec.Struct, kw_only=True):
         samples: Number of samples, excluding those during compilation, or None.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
+        data_wait_joules_low: Lower end of the 95 % interval of that part, also where the part is None, in J, or None.
+        data_wait_joules_high: Its upper end.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
         measures: Whether the process measures devices; a process without devices has no missing energy.
@@ -60,6 +62,8 @@ class StageFigures(msgspec.Struct, kw_only=True):
     data_wait_joules: float | None
     co2e_grams: float | None
     cost: float | None
+    data_wait_joules_low: float | None = None
+    data_wait_joules_high: float | None = None
     measures: bool = True
 
 
@@ -108,6 +112,8 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         samples=known_sum([part.samples for part in parts]),
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
+        data_wait_joules_low=known_sum([part.data_wait_joules_low for part in counted]),
+        data_wait_joules_high=known_sum([part.data_wait_joules_high for part in counted]),
         co2e_grams=known_sum([part.co2e_grams for part in counted]),
         cost=known_sum([part.cost for part in counted]),
         measures=bool(counted),
@@ -149,6 +155,8 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         "joules_per_sample_above_idle": ratio(figures.above_idle_joules, figures.samples),
         "compute_joules": figures.compute_joules,
         "data_wait_joules": figures.data_wait_joules,
+        "data_wait_joules_low": figures.data_wait_joules_low,
+        "data_wait_joules_high": figures.data_wait_joules_high,
         "co2e_grams": figures.co2e_grams,
         f"cost_{currency.lower()}": figures.cost,
     }

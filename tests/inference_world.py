@@ -1,8 +1,7 @@
 """A machine with known power in simulated time: the real bench and the real ledger, with a simulated meter."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Timeline
@@ -48,13 +47,8 @@ class World:
 
         return call
 
-    @contextmanager
-    def window(self) -> Iterator[Window]:
-        window = Window(self._mark())
-        try:
-            yield window
-        finally:
-            window.end = self._mark()
+    def window(self) -> Window:
+        return Window(self._mark)
 
     def _mark(self) -> Mark:
         look = self._timeline.look()

@@ -753,12 +753,20 @@ class Measured:
         return self.splits[phase].half_width / self.splits[phase].joules
 
 
-def measure(world: World, seed: int, *, interval_s: float = 0.05, latency_s: float = 0.0002, behind_s: float = 0.0) -> Measured:
-    """Poll a world's counter as a run would, and return what comes out.
+def measure(
+    world: World,
+    seed: int,
+    *,
+    interval_s: float = 0.05,
+    latency_s: float = 0.0002,
+    behind_s: float = 0.0,
+    moved_ns: int = 0,
+) -> Measured:
+    """Poll a world's counter as a run would, and return what comes out; the clock's zero is moved by ``moved_ns``.
 
     The marks are known beforehand: they are in the timeline's queue up to the present.
     """
-    rng, clock = random.Random(seed), ManualClock()
+    rng, clock = random.Random(seed), ManualClock(NS_PER_S + moved_ns)
     timeline = Timeline(clock)
     origin = clock() + NS_PER_S
     count = int(world.phases.max()) + 1

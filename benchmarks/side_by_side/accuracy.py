@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from .jobs import estimate, quantile, run_jobs
@@ -39,6 +39,8 @@ BAR_BATCH = Spec()
 WORLDS = ((0.1, 0.1, 0.4), (0.1, 0.05, 0.2), (0.1, 0.03, 0.06), (0.1, 0.02, 0.04), (0.1, 0.005, 0.02), (0.02, 0.05, 0.2))
 WORLDS += ((0.001, 0.02, 0.04),)
 """Refresh, wait and compute in s."""
+SHAPED_S = 0.15
+"""Length of a batch where power is not constant in it."""
 SHORTEST_S = 0.06
 """Batches, their wait included, for which the width of the intervals is promised."""
 MINUTE_S = 60
@@ -59,6 +61,8 @@ class Plan:
         fault_s: Length of a run with a fault: at 7 to 11 s, the end of an epoch falls into an outage.
         places: GPUs and refresh periods of the runs whose total and epochs are asked for.
         batches: Length of batches, refresh period and number of GPUs.
+        shapes: Time constant of the power's changes and lag behind the loop, in s, of runs in which it is not constant.
+        shaped_s: Length of such a run.
         faults: What goes wrong.
         seeded: Worlds under the manual clock, and their length in s.
     """
@@ -70,14 +74,17 @@ class Plan:
     fault_s: float
     places: Sequence[tuple[int, float]]
     batches: Sequence[tuple[float, float, int]]
+    shapes: Sequence[tuple[float, float]]
+    shaped_s: float
     faults: Sequence[str]
     seeded: tuple[int, float]
 
 
 _LENGTHS, _PERIODS = (0.01, 0.05, 0.06, 0.25), (0.1, 0.02, 0.001)
 _FAULTS = ("wrap", "outage", "reload")
+_SHAPES = ((0.005, 0.0), (0.02, 0.0), (0.0, 0.02))
 PLANS: dict[Scale, Plan] = {
-    "smoke": Plan(1, 1, 1, 2, 0, [(1, 0.1)], [(0.06, 0.1, 1)], [], (7, 5)),
+    "smoke": Plan(1, 1, 1, 2, 0, [(1, 0.1)], [(0.06, 0.1, 1)], [(0.02, 0.0)], 2, [], (7, 5)),
     "quick": Plan(
         1,
         20,
@@ -86,6 +93,8 @@ PLANS: dict[Scale, Plan] = {
         7,
         [(1, 0.1), (8, 0.1)],
         [(0.01, 0.1, 1), (0.06, 0.1, 1), (0.25, 0.1, 1), (0.06, 0.001, 1), (0.06, 0.1, 8)],
+        _SHAPES,
+        30,
         _FAULTS,
         (70, 60),
     ),
@@ -97,6 +106,8 @@ PLANS: dict[Scale, Plan] = {
         9,
         [(gpus, period) for gpus in (1, 8) for period in _PERIODS],
         [*((length, period, 1) for period in _PERIODS for length in _LENGTHS), (0.06, 0.1, 8)],
+        _SHAPES,
+        60,
         _FAULTS,
         (350, 60),
     ),
@@ -124,6 +135,7 @@ def planned(plan: Plan) -> list[Run]:
         specs.append(("epoch", Spec(gpus, refresh_s, seconds=plan.epoch_s)))
     for batch_s, refresh_s, gpus in plan.batches:
         specs.append(("split", Spec(gpus, refresh_s, batch_s, plan.batch_s)))
+    specs += [("split", Spec(batch_s=SHAPED_S, seconds=plan.shaped_s, ramp_s=ramp, lag_s=lag)) for ramp, lag in plan.shapes]
     for fault in plan.faults:
         specs += [(question, Spec(seconds=plan.fault_s, fault=fault)) for question in ("total", "epoch")]
     return [Run(name, spec, q) for q, spec in specs for name in NAMES if q not in TOOLS[name].cannot]
@@ -199,10 +211,11 @@ def batch_name(spec: Spec) -> str:
     return f"{spec.batch_s * 1000:g} ms, {place_name(spec)}"
 
 
-def specs_of(found: Found, question: Question, *, faulty: bool = False) -> list[Spec]:
+def specs_of(found: Found, question: Question, *, faulty: bool = False, shaped: bool = False) -> list[Spec]:
     """Return the worlds in which a question was asked, in a fixed order."""
-    specs = {spec for _, spec, asked in found if asked == question and bool(spec.fault) == faulty}
-    return sorted(specs, key=lambda spec: (spec.fault, spec.gpus, -spec.refresh_s, spec.batch_s))
+    asked = {spec for _, spec, about in found if about == question}
+    specs = [spec for spec in asked if bool(spec.fault) == faulty and spec.shaped == shaped]
+    return sorted(specs, key=lambda spec: (spec.fault, spec.gpus, -spec.refresh_s, spec.batch_s, spec.lag_s, spec.ramp_s))
 
 
 def whole_table(found: Found, question: Question, title: str, of_runs, about: str) -> Table:
@@ -219,6 +232,34 @@ def whole_table(found: Found, question: Question, title: str, of_runs, about: st
             cells.append(cell(results, of_runs(results), note=note))
         rows[batch_name(spec) if question == "split" else place_name(spec)] = cells
     return Table(title, NAMES, rows, COMMAND, about)
+
+
+def shaped_table(found: Found) -> Table:
+    """Return the table of the energy of data waits where power is not constant, with the intervals that ours states."""
+    rows = {}
+    for spec in specs_of(found, "split", shaped=True):
+        shape = f"{spec.lag_s * 1000:g} ms behind the loop" if spec.lag_s else f"time constant {spec.ramp_s * 1000:g} ms"
+        cells = []
+        for name in NAMES:
+            results = found.get((name, spec, "split"))
+            note = "" if results is None else next((result["note"] for result in results if result.get("note")), "")
+            cells.append(refusal(name, "split") if results is None else cell(results, waits(results), note=note))
+        ours = found["ours", spec, "split"]
+        stated = [run["wait"][1:] for run in ours if "wait" in run and None not in run["wait"][1:]]
+        note = "" if stated else "No interval was stated."
+        cells += [
+            cell(ours, [50 * (high - low) / true for true, low, high in stated], note=note),
+            cell(ours, [100.0 * (low <= true <= high) for true, low, high in stated], fmean, note),
+        ]
+        rows[shape] = cells
+    about = (
+        f"Batches of {SHAPED_S * 1000:g} ms and waits of half of that on one GPU, whose power rises and falls with a time "
+        "constant, or follows the loop later, as that of real GPUs does; counter every 100 ms. The tools are used as in the "
+        "table above. `ours, stated` is the half-width of our 95 % interval, and `ours, held` the share of runs in which it "
+        "contains the true value, whether a value is stated or an interval only."
+    )
+    columns = [*NAMES, "ours, stated", "ours, held"]
+    return Table("Error of the energy of data waits if power is not constant", columns, rows, COMMAND, about)
 
 
 def batch_cells(found: Found, spec: Spec, part: slice) -> list[Cell]:
@@ -436,8 +477,9 @@ def measure(scale: Scale, progress: Progress) -> Section:
             "Ours: the phase in the record. Zeus: the window around the run minus the windows of the batches. CodeCarbon: the "
             "sum of the tasks around the waits, because its tasks cannot be nested in a run.",
         ),
+        shaped_table(found),
         intervals,
     ]
     if plan.faults:
-        tables.insert(4, fault_table(found))
+        tables.insert(5, fault_table(found))
     return Section(tables, [*real_time_bars(found, plan), *interval_bars], [batch_plot(found)])

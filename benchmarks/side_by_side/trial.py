@@ -87,17 +87,16 @@ class Loop:
         self._wait_began = ended
 
 
-def wait_joules(tool: Tool, windows: dict[str, float | None]) -> tuple[float | None, float | None, str]:
-    """Return the energy of the waits that a tool reports, the half-width that it states, and the reason if there is none."""
+def wait_joules(tool: Tool, windows: dict[str, float | None]) -> tuple[float | None, list[float | None], str]:
+    """Return the energy of the waits that a tool reports, the interval that it states, and the reason if there is none."""
     if isinstance(tool, Ours):
         phase = tool.meter.record.stages["train"].phases["data_wait"]
-        half = None if phase.joules is None else phase.joules * (phase.relative_uncertainty or 0.0)
-        return phase.joules, half, phase.reason or ""
+        return phase.joules, [phase.low_joules, phase.high_joules], phase.reason or ""
     waits = [joules or 0.0 for key, joules in windows.items() if key.startswith("wait")]
     if waits:
-        return sum(waits), None, ""
+        return sum(waits), [], ""
     total = tool.total_joules()
-    return None if total is None else total - sum(joules or 0.0 for joules in windows.values()), None, ""
+    return None if total is None else total - sum(joules or 0.0 for joules in windows.values()), [], ""
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -118,8 +117,8 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "note": "",
     }
     if question == "split":
-        said, half, found["note"] = wait_joules(tool, windows)
-        found["wait"] = [said, loop.wait, half]
+        said, interval, found["note"] = wait_joules(tool, windows)
+        found["wait"] = [said, loop.wait, *interval]
     if isinstance(tool, Ours):
         if not tool.meter.record.devices:
             msg = f"No device was found: {tool.meter.discovery.unavailable} {tool.meter.record.warnings}"

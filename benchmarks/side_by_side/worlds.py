@@ -5,8 +5,10 @@ than requested is not an error of a tool.
 """
 
 import ctypes
+import math
 import random
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,8 @@ class Spec:
         epochs: Number of equally long epochs.
         seed: Seed of all random variation.
         fault: The fault, after a third of the run. The wrap is that of a processor's counter, which replaces the GPUs.
+        ramp_s: Time constant in s with which the power of the GPUs changes; 0: at once.
+        lag_s: The GPUs are so many s behind the loop.
     """
 
     gpus: int = 1
@@ -55,11 +59,57 @@ class Spec:
     epochs: int = 4
     seed: int = 0
     fault: Fault = ""
+    ramp_s: float = 0.0
+    lag_s: float = 0.0
+
+    @property
+    def shaped(self) -> bool:
+        """Whether power varies within a phase."""
+        return self.ramp_s > 0 or self.lag_s > 0
 
     @property
     def wait_s(self) -> float:
         """Mean wait for data in s."""
         return self.batch_s / 2
+
+
+class Relaxing:
+    """Power that follows what is set, some time later and with a time constant, with its exact integral.
+
+    Args:
+        watts: Power before anything is set.
+        ramp_s: The time constant in s; 0: at once.
+        lag_s: The time in s after which it begins to follow.
+    """
+
+    def __init__(self, watts: float, ramp_s: float, lag_s: float) -> None:
+        """Draw this power from now on."""
+        self._ramp_s, self._lag_ns = ramp_s, round(lag_s * NS_PER_S)
+        self._times = [monotonic_clock()]
+        self._stretches = [(watts, watts, 0.0)]  # power at the begin, power to which it relaxes, energy up to the begin
+
+    def set(self, watts: float) -> None:
+        """Follow another power from now on."""
+        begins = monotonic_clock() + self._lag_ns
+        self._stretches.append((self.watts(begins), watts, self.joules(begins)))
+        self._times.append(begins)  # last, because another thread searches it
+
+    def watts(self, time_ns: int) -> float:
+        """Return the power in W at an instant."""
+        (begin, target, _), passed = self._stretch(time_ns)
+        return target + (begin - target) * self._decay(passed)
+
+    def joules(self, time_ns: int) -> float:
+        """Return the energy in J up to an instant."""
+        (begin, target, before), passed = self._stretch(time_ns)
+        return before + target * passed + (begin - target) * self._ramp_s * (1 - self._decay(passed))
+
+    def _stretch(self, time_ns: int) -> tuple[tuple[float, float, float], float]:
+        place = max(0, bisect_right(self._times, time_ns) - 1)
+        return self._stretches[place], (time_ns - self._times[place]) / NS_PER_S
+
+    def _decay(self, passed: float) -> float:
+        return math.exp(-passed / self._ramp_s) if self._ramp_s and passed > 0 else float(passed <= 0)
 
 
 class World:
@@ -70,6 +120,7 @@ class World:
         self.random = random.Random(spec.seed)  # noqa: S311 - no secret
         self._spec = spec
         self._tree: SimulatedPowercap | None = None
+        self._relaxing = [Relaxing(ASLEEP_WATTS, spec.ramp_s, spec.lag_s) for _ in range(spec.gpus)] if spec.shaped else []
         if spec.fault == "wrap":
             self._curve = PowerCurve(monotonic_clock, ASLEEP_WATTS)
             self._tree = SimulatedPowercap(folder / "powercap", monotonic_clock, wrap_joules=WRAP_JOULES)
@@ -77,7 +128,7 @@ class World:
             self.place = Place(gpus=0, powercap=self._tree.files.root)
         else:
             self.driver = SimulatedDriver(folder)
-            self.driver.start(spec.gpus, watts=ASLEEP_WATTS)
+            self.driver.start(spec.gpus, watts=ASLEEP_WATTS, curves=self._relaxing)
             for gpu in range(spec.gpus):
                 offset_s = monotonic_clock() / NS_PER_S - self.random.random() * spec.refresh_s
                 self.driver.set_refresh(spec.refresh_s, offset_s, gpu=gpu)
@@ -94,6 +145,10 @@ class World:
         if self._tree:
             self._curve.set(powers[0])
             return self._curve.joules()
+        if self._relaxing:
+            for curve, power in zip(self._relaxing, powers, strict=True):
+                curve.set(power)
+            return sum(curve.joules(monotonic_clock()) for curve in self._relaxing)
         for gpu, power in enumerate(powers):
             self._library.sim_set_power(gpu, power)
         return sum(self._library.sim_true_joules(gpu) for gpu in range(len(powers)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
-from ml_energy_callbacks.attribution.split import Alone, Split, split_stage
+from ml_energy_callbacks.attribution.split import Alone, Ends, Split, split_stage
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
@@ -121,6 +121,8 @@ class Ledger:
         self._timeline: TimelineReader | None = None
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
         self._alone: dict[int, Alone] = {}
+        # The intervals in which a group of buckets began or ended to run.
+        self._ends: dict[int, Ends] = {}
         self._marks: list[Mark] = []
         self._gaps = 0
         # Knots after an edge whose time on the device is not known yet.
@@ -217,7 +219,9 @@ class Ledger:
                 if mark.time_ns <= end:
                     joules, sure = self.published.at(mark.time_ns, mark.totals), self.published.joules
                     inside = sum(joules) - joules[OUTSIDE]
-                    self._resolve(mark, inside, inside - (sum(sure) - sure[OUTSIDE]))  # extrapolated: any of it may be wrong
+                    guessed = inside - (sum(sure) - sure[OUTSIDE])
+                    most = self.finder.most_watts * (mark.time_ns - self.published.time_ns) / NS_PER_S
+                    self._resolve(mark, inside, max(guessed, most - guessed))  # extrapolated: any of it may be wrong
             if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
@@ -225,6 +229,7 @@ class Ledger:
             self.published = Published(now, timeline.totals, self.joules[:], None, 0)
         self._marks.clear()
         self._knot = None
+        self._gaps += 1
 
     def _add(self, knot: Knot, timeline: TimelineReader) -> None:
         totals, _ = timeline.at(knot.time_ns)
@@ -283,7 +288,13 @@ class Ledger:
             only = next(iter(seconds))
             known = self._alone.get(only, Alone())
             self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
-        self._divide(before, knot, self._totals, seconds, self.joules, timeline)
+        shares = self._divide(before, knot, self._totals, seconds, self.joules, timeline)
+        groups = {timeline.group(bucket) for bucket in shares} if len(shares) > 1 else ()
+        if len(groups) > 1:
+            for group in groups:
+                inside = sum(share for bucket, share in shares.items() if timeline.group(bucket) == group)
+                ends = self._ends.get(group, Ends())
+                self._ends[group] = Ends(ends.inside + inside, ends.outside + energy - inside)
 
     def _divide(
         self,
@@ -295,8 +306,8 @@ class Ledger:
         timeline: TimelineReader,
         *,
         resolve: bool = True,
-    ) -> None:
-        """Add the energy between two knots to the buckets that ran between them, by fitted power x time."""
+    ) -> dict[int, float]:
+        """Add the energy between two knots to the buckets that ran between them, by fitted power x time; return it."""
         powers = self._powers
         energy = knot.joules - before.joules
         weights = {b: 0.0 if powers is None else powers(b) * time for b, time in seconds.items()}
@@ -310,6 +321,7 @@ class Ledger:
             self._resolve_marks(before, knot, early, shares, seconds, sum(joules) - joules[OUTSIDE], timeline)
         for b, share in shares.items():
             joules[b] += share
+        return shares
 
     def _weigh_outside(self, weights: dict[int, float], seconds: float, energy: float) -> None:
         """Set the weight of the time outside the run in an interval of this energy (J) at the run's start or end."""
@@ -349,15 +361,13 @@ class Ledger:
                 half = _SIGMAS * float(crossing.deviations[i]) + self.device.latency_s * crossing.watts
                 self._resolve(mark, base + float(crossing.joules[i]), half)
                 continue
-            joules = possible = 0.0
+            joules = 0.0
             for b, energy in shares.items():
                 if b != OUTSIDE and b < len(mark.totals):
                     began = early[b] if b < len(early) else 0.0
-                    share = min(1.0, max(0.0, (mark.totals[b] - began) / NS_PER_S / seconds[b]))
-                    joules += energy * share
-                    possible += energy
+                    joules += energy * min(1.0, max(0.0, (mark.totals[b] - began) / NS_PER_S / seconds[b]))
             # Without a fit, any part of the energy may have been used before the mark.
-            self._resolve(mark, base + joules, max(joules, possible - joules))
+            self._resolve(mark, base + joules, max(joules, sum(shares.values()) - joules))
 
     def _resolve(self, mark: Mark, joules: float, half_width: float) -> None:
         mark.joules[self.device.id] = joules
@@ -399,7 +409,8 @@ class Ledger:
         """
         self.fit()
         alone = [self._alone.get(bucket, Alone()) for bucket in buckets]
-        return split_stage(seconds, sum(joules), alone, self._latest.energies(group, buckets), self.device, idle_watts)
+        found = self._latest.energies(group, buckets)
+        return split_stage(seconds, sum(joules), alone, found, self.device, idle_watts, self._ends.get(group, Ends()))
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

@@ -55,6 +55,19 @@ class Alone:
     joules: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Intervals between refreshes in which a stage began or ended, so that a part of their energy is not the stage's.
+
+    Attributes:
+        inside: Energy in J that was given to the stage.
+        outside: The rest in J.
+    """
+
+    inside: float = 0.0
+    outside: float = 0.0
+
+
 def split_stage(
     seconds: Sequence[float],
     whole: float,
@@ -62,6 +75,7 @@ def split_stage(
     found: "tuple[Sequence[int], PhaseEnergies] | None",
     device: Device,
     idle_watts: float | None,
+    ends: Ends,
 ) -> list[Split]:
     """Divide the energy of a stage among its phases; the estimates add up to it.
 
@@ -72,17 +86,21 @@ def split_stage(
         found: Number of each phase in the fit, and its energies; None if there are none.
         device: The device.
         idle_watts: Its idle power in W, below which no phase is; None if unknown.
+        ends: The intervals in which the stage began or ended.
     """
     mixed = [max(0.0, time - own.seconds) for time, own in zip(seconds, alone, strict=True)]
     own = [each.joules for each in alone]
     left = whole - sum(own)
+    bounds = _bounds(mixed, own, left, ends, idle_watts or 0.0, device.max_watts)
     if sum(time > _NO_TIME_S for time in mixed) <= 1:
         most = max(mixed)
         exact = [energy + (left if most > 0 and time == most else 0.0) for energy, time in zip(own, mixed, strict=True)]
         if most == 0.0:  # rounding
             exact[max(range(len(seconds)), key=seconds.__getitem__)] += left
-        return [Split(energy, energy, energy, resolved=True) for energy in exact]
-    bounds = _bounds(mixed, own, left, idle_watts or 0.0, device.max_watts)
+        return [
+            Split(energy, min(energy, low), max(energy, high), resolved=True)
+            for energy, (low, high) in zip(exact, bounds, strict=True)
+        ]
     if found is None:
         return [
             Split(min(max(energy + left * time / sum(mixed), low), high), low, high, resolved=time <= _NO_TIME_S)
@@ -102,17 +120,19 @@ def split_stage(
 
 
 def _bounds(
-    mixed: Sequence[float], own: Sequence[float], left: float, least: float, most: float | None
+    mixed: Sequence[float], own: Sequence[float], left: float, ends: Ends, least: float, most: float | None
 ) -> list[tuple[float, float]]:
     """Return the bounds of each phase's energy that need no model: what ran alone, and idle and highest power otherwise."""
     left = max(0.0, left)
-    least = min(least, left / sum(mixed))
-    most = inf if most is None else max(most, left / sum(mixed))
+    fewest, largest = max(0.0, left - ends.inside), left + ends.outside
+    mean = left / (sum(mixed) or 1.0)
+    least = min(least, mean)
+    most = inf if most is None else max(most, mean)
     bounds = []
     for energy, time in zip(own, mixed, strict=True):
         others = sum(mixed) - time
-        high = min(left - least * others, most * time) if time > _NO_TIME_S else 0.0
-        low = max(least * time, left - most * others) if others > _NO_TIME_S else left
+        high = min(largest - least * others, most * time) if time > _NO_TIME_S else 0.0
+        low = max(least * time, fewest - most * others) if others > _NO_TIME_S else fewest
         bounds.append((energy + min(low, high), energy + high))
     return bounds
 
@@ -143,7 +163,9 @@ def _estimates(
         scaled = error * (joules[i] / fitted if fitted > 0 else time / sum(seconds))
         joules[i] += unseen * share + scaled
         late = latency_s * float(delays[n]) * (time / seen if seen > 0 else 0.0)
-        halves.append(float(fit.half_widths[n]) + _UNSEEN * unseen * share * (1 - share) + abs(scaled) + late)
+        # That the energy which no row covers is not what the fit expects is the error of some of it.
+        rough = _UNSEEN * unseen * share * (1 - share) + abs(unseen - sum(rest)) * share
+        halves.append(float(fit.half_widths[n]) + rough + abs(scaled) + late)
     return [(energy if time <= _NO_TIME_S else estimate) for energy, time, estimate in zip(own, mixed, joules, strict=True)], [
         0.0 if time <= _NO_TIME_S else half for time, half in zip(mixed, halves, strict=True)
     ]

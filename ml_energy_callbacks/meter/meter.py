@@ -297,7 +297,7 @@ class EnergyMeter:
     def metrics(
         self, stage: Stage, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
     ) -> dict[str, float]:
-        """Return the metrics of a stage between two points, by their full names, of this process alone.
+        """Return the metrics of a stage between two points, by their full names, of this process alone; none if reversed.
 
         Args:
             stage: The stage.
@@ -305,13 +305,21 @@ class EnergyMeter:
             until: Where it ends; None for now.
             suffix: Appended to each name.
         """
-        return self._stage_metrics(stage, self._figures(stage, since, until or self.point()), suffix)
+        until = until or self.point()
+        return self._stage_metrics(stage, self._figures(stage, since, until), suffix) if self._ordered(since, until) else {}
+
+    def _ordered(self, since: Point | None, until: Point) -> bool:
+        """Return whether a point is not before another one, and warn if it is."""
+        if since is None or since.time_ns <= until.time_ns:
+            return True
+        self.warn("A window ends before it begins, and its figures are left out: give the earlier point first.")
+        return False
 
     def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
         """Return a stage's figures between two points, of this process alone."""
         session = self._session
         span = Span(self._stages.tally(stage), since, until)
-        return span.figures(session.idle_watts, session.resolved, measures=session.measures)
+        return span.figures(session.idle_watts, session.phases, measures=session.measures)
 
     def _stage_metrics(self, stage: Stage, figures: StageFigures, suffix: str = "") -> dict[str, float]:
         return stage_metrics(stage, figures, self._session.rates.currency, suffix)
@@ -357,6 +365,8 @@ class EnergyMeter:
     def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage between two points; None for the start or for now."""
         tally = self._stages.tally(stage)
+        if until is not None and not self._ordered(since, until):
+            return Counts()
         return count(tally, since, (self._timeline.look() if until is None else until).counts)
 
     def sums(self, until: Point | None = None) -> TotalFigures:
@@ -374,20 +384,16 @@ class EnergyMeter:
 
     def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
         """Add an epoch of a stage to the record."""
-        self._session.add_epoch(Span(self._stages.tally(stage), since, until).epoch(index))
+        if self._ordered(since, until):
+            self._session.add_epoch(Span(self._stages.tally(stage), since, until).epoch(index))
 
-    @contextlib.contextmanager
-    def window(self) -> Iterator[Window]:
-        """Measure the body; ``window.joules`` holds its energy about 0.1 s after its end, not at once.
+    def window(self) -> Window:
+        """Measure the body of a ``with``; ``window.joules`` holds its energy about 0.1 s after its end, not at once.
 
         ``window.low_joules`` and ``window.high_joules`` are its 95 % interval: a counter shows only at its refreshes how much
         energy was used.
         """
-        window = Window(self._session.mark())
-        try:
-            yield window
-        finally:
-            window.end = self._session.mark()
+        return Window(self._session.mark)
 
     # ---------------------------------------------------------------------------------------------------- record
 

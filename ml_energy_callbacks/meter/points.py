@@ -1,6 +1,6 @@
 """Instants of a run, and the figures between two of them; pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 from typing import Self
@@ -13,7 +13,7 @@ from ml_energy_callbacks.meter.process_share import is_share
 from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
 from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
-from ml_energy_callbacks.record.schema import EpochRecord, RunRecord
+from ml_energy_callbacks.record.schema import EpochRecord, PhaseRecord, RunRecord
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
 
@@ -79,31 +79,43 @@ class Point:
 
 
 class Window:
-    """A part of the run whose energy is known once the counters have refreshed after its end.
+    """A part of the run whose energy is known once the counters have refreshed after its end: the body of a ``with``.
+
+    Of a window that is used again, the figures are those of the last time.
 
     Attributes:
-        start: Where it begins.
+        start: Where it begins; None until it is entered.
         end: Where it ends; None while it is open.
     """
 
-    def __init__(self, start: Mark) -> None:
-        """Open a window."""
-        self.start = start
+    def __init__(self, mark: Callable[[], Mark]) -> None:
+        """Make a window whose edges ``mark`` returns."""
+        self._mark = mark
+        self.start: Mark | None = None
         self.end: Mark | None = None
+
+    def __enter__(self) -> Self:
+        """Begin it."""
+        self.start, self.end = self._mark(), None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, after an exception, too."""
+        self.end = self._mark()
 
     @property
     def joules(self) -> float | None:
         """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
 
-        It stays None if a device's energy is unknown at one of the window's edges or has a gap between them, and if there is
-        no device.
+        It stays None if a device's energy is unknown at one of the window's edges or has a gap between them, if there is no
+        device, and if the meter does not measure at one of the edges.
         """
         end, start = self.end, self.start
-        if end is None or not end.expected or end.joules.keys() != end.expected or start.joules.keys() != start.expected:
+        if end is None or start is None or not end.expected or end.expected != start.expected or end.time_ns < start.time_ns:
             return None
-        if any(start.gaps.get(device, 0) != gaps for device, gaps in end.gaps.items()):
+        if end.joules.keys() != end.expected or start.joules.keys() != start.expected or start.gaps != end.gaps:
             return None
-        return sum(joules - start.joules.get(device, 0.0) for device, joules in end.joules.items())
+        return sum(joules - start.joules[device] for device, joules in end.joules.items())
 
     @property
     def low_joules(self) -> float | None:
@@ -123,8 +135,7 @@ class Window:
     @property
     def _half_width(self) -> float:
         """Half-width in J: the errors of both edges and of different devices are independent."""
-        edges = [] if self.end is None else [self.start.half_widths, self.end.half_widths]
-        return hypot(*(half for edge in edges for half in edge.values()))
+        return hypot(*(half for edge in (self.start, self.end) if edge is not None for half in edge.half_widths.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +152,34 @@ class Span:
     since: Point | None
     until: Point
 
-    def figures(self, idle_watts: Mapping[str, float], resolved: Collection[int], *, measures: bool) -> StageFigures:
+    def figures(self, idle_watts: Mapping[str, float], recorded: Mapping[int, PhaseRecord], *, measures: bool) -> StageFigures:
         """Return its figures.
 
         Args:
             idle_watts: Idle power of each device in W by its id, if it was measured.
-            resolved: Buckets whose energy is known separately.
+            recorded: The phases in the last record, by their buckets.
             measures: Whether this process measures devices.
         """
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
-        apart = {self.tally.buckets["compute"], self.tally.buckets["data_wait"]}.issubset(resolved)
-        split = phases if phases is not None and apart else {}
+        compute, wait = (recorded.get(self.tally.buckets[phase]) for phase in ("compute", "data_wait"))
+        interval = computed = waited = None
+        if phases is not None and wait is not None:
+            interval = _interval(wait, self._seconds["data_wait"], sum(phases.values()))
+            if interval is not None and wait.joules is not None and compute is not None and compute.joules is not None:
+                # The energy of the first seconds was divided before there was a fit.
+                waited = min(max(phases["data_wait"], interval[0]), interval[1])
+                computed = phases["compute"] + phases["data_wait"] - waited
         return StageFigures(
             joules=energy.joules,
             seconds=sum(self._seconds.values()),
             sampled_joules=energy.sampled_joules,
             above_idle_joules=energy.above_idle_joules,
             samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
-            compute_joules=split.get("compute"),
-            data_wait_joules=split.get("data_wait"),
+            compute_joules=computed,
+            data_wait_joules=waited,
+            data_wait_joules_low=None if interval is None else interval[0],
+            data_wait_joules_high=None if interval is None else interval[1],
             co2e_grams=self._grams,
             cost=self._cost,
             measures=measures,
@@ -205,6 +224,27 @@ class Span:
         """Emissions and cost of the energy up to the end, and up to the beginning."""
         before = None if self.since is None else self.since.amounts
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
+
+
+def _interval(recorded: PhaseRecord, seconds: float, whole: float) -> tuple[float, float] | None:
+    """Return the 95 % interval in J of a phase in a part of the run, from that in the run so far; None if that is unknown.
+
+    Errors that the whole run has in common grow with time, and those that are independent with its root, which is more for a
+    part of it.
+
+    Args:
+        recorded: The phase in the last record.
+        seconds: Its time in the part.
+        whole: Energy of all phases in the part, in J.
+    """
+    low, high = recorded.low_joules, recorded.high_joules
+    if low is None or high is None or not recorded.seconds:
+        return None
+    middle = (low + high) / 2 if recorded.joules is None else recorded.joules
+    share = seconds / recorded.seconds
+    growth = max(share, share**0.5)
+    top = max(0.0, min(whole, share * middle + growth * (high - middle)))
+    return min(max(0.0, share * middle - growth * (middle - low)), top), top
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:

@@ -35,13 +35,14 @@ from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
-from ml_energy_callbacks.meter.summary import State, build_record, known_buckets
+from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
     EpochRecord,
     ForecastRecord,
+    PhaseRecord,
     Run,
     RunRecord,
     Status,
@@ -73,7 +74,7 @@ class Session:
         rates: Emissions and cost.
         job: The processes of the job; None if this process was never one of several.
         idle_watts: Idle power of each device in W by its id, if it was measured.
-        resolved: The timeline's buckets whose energy was known separately in the last record.
+        phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
 
@@ -112,7 +113,7 @@ class Session:
         self.stages = Stages(self.timeline)
         self.job: Job | None = None
         self.idle_watts: Mapping[str, float] = {}
-        self.resolved: frozenset[int] = frozenset()
+        self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
         self.early_stopping: StoppingRecord | None = None
         self._sampler: Sampler | None = None
@@ -586,7 +587,7 @@ class Session:
             )
             run = replace(self._run, record_path=public_text(self._files.place))
             record = build_record(run, state, self.rates)
-        self.resolved = known_buckets(record, tallies)
+        self.phases = phases_by_bucket(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self.job is None else self.job.make_part(self._earlier)
         return in_utf8(record)

@@ -12,7 +12,7 @@ from ml_energy_callbacks.attribution.split import WIDEST, Split
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage, add_up
 from ml_energy_callbacks.record.build import (
     explain_single_step,
     mixture,
@@ -122,14 +122,14 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     )
 
 
-def known_buckets(record: RunRecord, tallies: Sequence[Tally]) -> frozenset[int]:
-    """Return the buckets of the phases whose energy is known in a record."""
-    return frozenset(
-        tally.buckets[phase]
+def phases_by_bucket(record: RunRecord, tallies: Sequence[Tally]) -> dict[int, PhaseRecord]:
+    """Return the phases of a record by their buckets."""
+    return {
+        tally.buckets[phase]: phases[phase]
         for tally in tallies
         for phase in PHASES
-        if phase in (phases := record.stages[tally.name].phases) and phases[phase].joules is not None
-    )
+        if phase in (phases := record.stages[tally.name].phases)
+    }
 
 
 def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> CarbonRecord:
@@ -219,10 +219,11 @@ def _stage(
     times = list(seconds.values())
     cycle = sum(times) / counts.batches if counts.batches else 0.0
     coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
-    splits = []
+    splits: dict[str, dict[Phase, Split]] = {}
     for name, (ledger, _) in joules.items():
         each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
-        splits.append(dict(zip(seconds, each, strict=True)))
+        splits[name] = dict(zip(seconds, each, strict=True))
+    whole_stage = sum(time > 0 for time in times) == 1
     return stage_record(
         seconds=sum(seconds.values()),
         batches=counts.batches,
@@ -233,7 +234,9 @@ def _stage(
         latency=latency_record(state.latencies.get(tally.group)),
         phases=explain_single_step(
             {
-                phase: _phase([split[phase] for split in splits], time, coincides=coincides)
+                phase: _phase(
+                    {name: split[phase] for name, split in splits.items()}, time, whole_stage=whole_stage, coincides=coincides
+                )
                 for phase, time in seconds.items()
                 if time > 0
             }
@@ -259,23 +262,34 @@ def _coincide(period_s: float | None, cycle_s: float) -> bool:
     return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
 
 
-def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> PhaseRecord:
+def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, coincides: bool) -> PhaseRecord:
+    """Return the energy of a phase from that on each device, by its id."""
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
-    joules = sum(split.joules for split in splits)
-    # The errors of fits are independent; what could not be separated is between two bounds, which add up.
-    fitted, bounded = [s for s in splits if s.resolved], [s for s in splits if not s.resolved]
-    low = joules - hypot(*(s.joules - s.low for s in fitted)) - sum(s.joules - s.low for s in bounded)
-    high = joules + hypot(*(s.high - s.joules for s in fitted)) + sum(s.high - s.joules for s in bounded)
+    joules = sum(split.joules for split in splits.values())
+    low = joules - _error({name: split.joules - split.low for name, split in splits.items()}, splits)
+    high = joules + _error({name: split.high - split.joules for name, split in splits.items()}, splits)
     half = max(high - joules, joules - low)
+    if whole_stage:  # nothing was divided
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=0.0, low_joules=low, high_joules=high)
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
     if coincides:
         reason = _COINCIDENCE
-    elif bounded:
+    elif not all(split.resolved for split in splits.values()):
         reason = (
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         )
     else:
         reason = "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)
+
+
+def _error(errors: Mapping[str, float], splits: Mapping[str, Split]) -> float:
+    """Return the error of a sum over devices, from their errors in J, by their ids.
+
+    Devices of one backend are late by the same time and have the same marks, so their errors add up; those of different
+    backends are independent. What could not be separated is between two bounds, which add up.
+    """
+    fitted = add_up([{name.partition(":")[0]: error} for name, error in errors.items() if splits[name].resolved])
+    return hypot(*fitted.values()) + sum(error for name, error in errors.items() if not splits[name].resolved)

@@ -205,10 +205,27 @@ def _idle_joules(devices: Collection[str], idle_watts: Mapping[str, float], seco
 
 
 def explain_single_step(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord]:
-    """Give the reason for unknown computing and waiting where the framework showed both as one for some of the time."""
-    if "step" in phases:
-        for name in ("compute", "data_wait"):
-            phases[name] = PhaseRecord(joules=None, seconds=None, relative_uncertainty=None, reason=_ONE_STEP)
+    """Give the reason for unknown computing and waiting where the framework showed both as one for some of the time.
+
+    Any of that time's energy may belong to either of them.
+    """
+    step = phases.get("step")
+    if step is None:
+        return phases
+    for name in ("compute", "data_wait"):
+        own = phases.get(name) or PhaseRecord(
+            joules=0.0, seconds=0.0, relative_uncertainty=None, low_joules=0.0, high_joules=0.0
+        )
+        included = own.seconds is None  # in the sum of several records
+        high = own.high_joules if included else known_sum([own.high_joules, step.high_joules])
+        phases[name] = PhaseRecord(
+            joules=None,
+            seconds=None,
+            relative_uncertainty=None,
+            reason=_ONE_STEP,
+            low_joules=None if high is None else own.low_joules,
+            high_joules=high,
+        )
     return phases
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from math import hypot
 from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -186,40 +185,20 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
 
 
 def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
-    seconds = sum(phase.seconds or 0.0 for phase in phases)
-    low, high = _add_intervals(phases)
-    for phase in phases:
-        if phase.joules is None:
-            return PhaseRecord(
-                joules=None, seconds=seconds, relative_uncertainty=None, reason=phase.reason, low_joules=low, high_joules=high
-            )
-    joules = sum(phase.joules or 0.0 for phase in phases)
-    half = sum(((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0)) ** 2 for phase in phases) ** 0.5
+    """Return the sum of parts of a phase; what is unknown of one part is unknown of all.
+
+    Their intervals add up: it is the same device or the same kind of device, whose latency is off to the same side.
+    """
+    joules = known_sum([phase.joules for phase in phases])
+    half = sum((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0) for phase in phases)
     return PhaseRecord(
         joules=joules,
-        seconds=seconds,
+        seconds=known_sum([phase.seconds for phase in phases]),
         relative_uncertainty=half / joules if joules else None,
-        low_joules=low,
-        high_joules=high,
+        reason=next((phase.reason for phase in phases if phase.joules is None), None),
+        low_joules=known_sum([phase.low_joules for phase in phases]),
+        high_joules=known_sum([phase.high_joules for phase in phases]),
     )
-
-
-def _add_intervals(phases: Sequence[PhaseRecord]) -> tuple[float | None, float | None]:
-    """Return the interval of a sum: errors of estimates are independent, and ranges without an estimate add up."""
-    middle = spare = 0.0
-    below, above = [0.0], [0.0]
-    for phase in phases:
-        low, high = phase.low_joules, phase.high_joules
-        if low is None or high is None:
-            return None, None
-        if phase.joules is None:
-            middle += (low + high) / 2
-            spare += (high - low) / 2
-        else:
-            middle += phase.joules
-            below.append(phase.joules - low)
-            above.append(high - phase.joules)
-    return middle - hypot(*below) - spare, middle + hypot(*above) + spare
 
 
 class _Member(NamedTuple):

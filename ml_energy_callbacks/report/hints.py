@@ -24,8 +24,8 @@ class Hint:
     """How a run could have saved energy.
 
     Attributes:
-        text: One sentence: what used the energy, what to do, and how much that saves at most.
-        joules: Energy at stake in J.
+        text: One sentence: what used the energy, what to do, and how much that may save.
+        joules: Energy at stake in J; of a phase, the lower end of its interval.
         share: The share that the sentence states: of the energy of the stage, of training for a hint on validation, of the
             run for a hint on devices.
     """
@@ -53,22 +53,22 @@ def _waiting_hints(record: RunRecord) -> Iterator[Hint]:
             continue
         if (found := _phase_above(record, name, "data_wait", _LEAST_WAITING)) is not None:
             joules, share = found
-            used = f"Waiting for data used {_percent(share, record)} of the energy of {name}"
-            yield Hint(f"{used}: more workers or caching would save up to {quantity(joules, 'J')}.", joules, share)
+            used = f"Waiting for data used at least {_percent(share, record)} of the energy of {name}"
+            yield Hint(f"{used}: more workers or caching could save {quantity(joules, 'J')}.", joules, share)
 
 
 def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
     if (found := _phase_above(record, "train", "compile", _LEAST_COMPILING)) is not None:
         joules, share = found
-        used = f"Compilation used {_percent(share, record)} of the energy of train"
+        used = f"Compilation used at least {_percent(share, record)} of the energy of train"
         advice = "continuing in the same process, or a cache of compiled programs (such as jax_compilation_cache_dir),"
-        yield Hint(f"{used}: {advice} would save up to {quantity(joules, 'J')}.", joules, share)
+        yield Hint(f"{used}: {advice} could save {quantity(joules, 'J')}.", joules, share)
 
 
 def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) -> tuple[float, float] | None:
-    """Return the joules of a phase and its share of the stage, if the share is certainly above a threshold; else None.
+    """Return the least that a phase used in J and as a share of the stage, if that is above a threshold; else None.
 
-    Of a phase that is known as a range only, they are those of its lower end.
+    It is the lower end of the 95 % interval.
     """
     stage = record.stages.get(stage_name)
     phase = None if stage is None else stage.phases.get(name)
@@ -79,8 +79,7 @@ def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) ->
         low = phase.joules * (1 - phase.relative_uncertainty)
     if low is None or low <= least * stage.joules:
         return None
-    joules = low if phase.joules is None else phase.joules
-    return joules, joules / stage.joules
+    return low, low / stage.joules
 
 
 def _separates_phases(record: RunRecord, stage: StageRecord) -> bool:

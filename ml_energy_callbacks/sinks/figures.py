@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from ml_energy_callbacks.record.schema import BesideRecord, DeviceRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import BesideRecord, DeviceRecord, PhaseRecord, RunRecord, StageRecord
 
 Labels = tuple[str | None, ...]
 """Values of a figure's labels, in their order; None if a value is unknown."""
@@ -69,16 +69,13 @@ def _process_joules(record: RunRecord) -> _Values:
     return _stage_joules([] if record.process is None else record.process.devices)
 
 
-def _phase_joules(record: RunRecord) -> _Values:
-    for stage, figures in record.stages.items():
-        for phase, split in figures.phases.items():
-            yield (stage, phase), split.joules
+def _of_phase(quantity: Callable[[PhaseRecord], float | None]) -> Callable[[RunRecord], _Values]:
+    def values(record: RunRecord) -> _Values:
+        for stage, figures in record.stages.items():
+            for phase, split in figures.phases.items():
+                yield (stage, phase), quantity(split)
 
-
-def _seconds(record: RunRecord) -> _Values:
-    for stage, figures in record.stages.items():
-        for phase, split in figures.phases.items():
-            yield (stage, phase), split.seconds
+    return values
 
 
 def _of_stage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunRecord], _Values]:
@@ -135,9 +132,34 @@ FIGURES: Final = (
         "J",
         "Energy of the devices by phase; absent while phases cannot be separated.",
         ("stage", "phase"),
-        _phase_joules,
+        _of_phase(lambda phase: phase.joules),
     ),
-    Figure("ml.energy.time", "ml_energy_time_seconds", "s", "Time spent.", ("stage", "phase"), _seconds),
+    Figure(
+        "ml.energy.phase.low",
+        "ml_energy_phase_low_joules",
+        "J",
+        "Energy of the devices by phase: lower end of the 95 % interval, also while phases cannot be separated.",
+        ("stage", "phase"),
+        _of_phase(lambda phase: phase.low_joules),
+        counter=False,
+    ),
+    Figure(
+        "ml.energy.phase.high",
+        "ml_energy_phase_high_joules",
+        "J",
+        "Energy of the devices by phase: upper end of the 95 % interval, also while phases cannot be separated.",
+        ("stage", "phase"),
+        _of_phase(lambda phase: phase.high_joules),
+        counter=False,
+    ),
+    Figure(
+        "ml.energy.time",
+        "ml_energy_time_seconds",
+        "s",
+        "Time spent.",
+        ("stage", "phase"),
+        _of_phase(lambda phase: phase.seconds),
+    ),
     Figure(
         "ml.energy.batches",
         "ml_energy_batches",

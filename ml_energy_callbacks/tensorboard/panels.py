@@ -20,6 +20,7 @@ _CHARTS = {
     "Power (W)": ["energy/[a-z_]+/watts$", "energy/[a-z_]+/watts_step$"],
     "Energy per sample, by stage (J)": ["energy/[a-z_]+/joules_per_sample$", "energy/[a-z_]+/joules_per_sample_step$"],
     "Compute against data wait (J)": ["energy/[a-z_]+/compute_joules$", "energy/[a-z_]+/data_wait_joules$"],
+    "Waiting for data, with its 95 % interval (J)": [f"energy/[a-z_]+/data_wait_joules{end}$" for end in ("", "_low", "_high")],
     "Cumulative energy (J)": ["energy/total/joules$"],
     "Expected energy of the training (kWh)": [f"energy/forecast/{name}$" for name in ("kwh", "kwh_low", "kwh_high")],
     "Cumulative CO2e (g)": ["energy/total/co2e_grams$"],

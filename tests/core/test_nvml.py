@@ -993,3 +993,25 @@ def test_facts_of_a_gpu_are_told(driver: SimulatedDriver) -> None:
     (energy,) = pynvml.nvmlDeviceGetFieldValues(gpu, [pynvml.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION])
     assert energy.value.ullVal == pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)
     pynvml.nvmlShutdown()
+
+
+def test_a_card_that_no_table_has_is_measured_with_ranges(driver: SimulatedDriver) -> None:
+    clock = ManualClock()
+    curve = PowerCurve(clock, 90)
+    driver.start(curves=[curve], clock=clock)
+    driver.set_name("NVIDIA Imaginary 9000")
+    waited = 0.0
+    with stepped(clock, 1) as m, m.stage("train"):
+        for i in range(60):
+            before = curve.joules()
+            clock.advance(0.04 + 0.001 * (i % 20))
+            waited += curve.joules() - before
+            with m.batch(samples=1):
+                curve.set(300)
+                clock.advance(0.15 + 0.001 * (i % 30))
+            curve.set(90)
+    (device,) = m.record.devices
+    wait = m.record.stages["train"].phases["data_wait"]
+    assert device.name == "NVIDIA Imaginary 9000"
+    assert m.record.total.joules is not None
+    assert (wait.low_joules or 0.0) <= waited <= (wait.high_joules or 0.0) <= 1.05 * m.record.total.joules

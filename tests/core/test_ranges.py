@@ -1,38 +1,66 @@
-"""Ranges of energy: of phases in the record, whether they can be told or not, and of windows."""
+"""Ranges of energy: of phases in the record and in live metrics, whether they can be told or not."""
 
 import io
 import random
-from pathlib import Path
+from dataclasses import replace
 
 import msgspec
 import pytest
 from rich.console import Console
 
 from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks.metrics import StageFigures, add_stage_figures
 from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.report.quantities import quantity
 from ml_energy_callbacks.report.table import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
+from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
+
+
+class Training:
+    """A training on some GPUs of the same power under a manual clock: waits of 30 ms and batches of 70 ms.
+
+    Attributes:
+        meter: The meter.
+        waited: True energy of waiting so far, in J.
+    """
+
+    def __init__(self, *, spread: float, gpus: int = 1, late_s: float = 0.0) -> None:
+        """Let lengths vary by a share, and counters be late."""
+        self.clock, self._rng, self._spread = ManualClock(), random.Random(1), spread
+        self._curve, self._gpus = PowerCurve(self.clock, 90.0), gpus
+        self.waited = 0.0
+        sources = [
+            ScriptedCounter(
+                self._curve,
+                lambda: self.clock() - round(late_s * 1e9),
+                period_s=0.1,
+                offset_s=0.03 + 0.01 * gpu,
+                device=replace(SCRIPTED_DEVICE, id=f"scripted:{gpu}", latency_s=late_s),
+            )
+            for gpu in range(gpus)
+        ]
+        self.meter = SteppedMeter(self.clock, backends=[ScriptedBackend(sources)], carbon_intensity=1, verbose=False)
+
+    def batches(self, count: int) -> None:
+        """Train for some batches, with the meter started and in the stage."""
+        for _ in range(count):
+            before = self._curve.joules()
+            self.clock.advance(0.03 * (1 + self._spread * self._rng.uniform(-1, 1)))
+            self.waited += self._gpus * (self._curve.joules() - before)
+            with self.meter.batch(samples=1):
+                self._curve.set(300.0)
+                self.clock.advance(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
+            self._curve.set(90.0)
 
 
 def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
     """Train with a cycle that takes as long as a refresh, more or less; return the record and the true energy of waiting."""
-    clock, rng = ManualClock(), random.Random(1)
-    curve = PowerCurve(clock, 90.0)
-    counter = ScriptedCounter(curve, clock, period_s=0.1, offset_s=0.03)
-    true = 0.0
-    meter = SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False)
-    with meter, meter.stage("train"):
-        for _ in range(batches):
-            before = curve.joules()
-            clock.advance(0.03 * (1 + spread * rng.uniform(-1, 1)))
-            true += curve.joules() - before
-            with meter.batch(samples=1):
-                curve.set(300.0)
-                clock.advance(0.07 * (1 + spread * rng.uniform(-1, 1)))
-            curve.set(90.0)
-    return meter.record, true
+    training = Training(spread=spread)
+    with training.meter, training.meter.stage("train"):
+        training.batches(batches)
+    return training.meter.record, training.waited
 
 
 def test_a_phase_that_cannot_be_told_is_a_range() -> None:
@@ -43,7 +71,7 @@ def test_a_phase_that_cannot_be_told_is_a_range() -> None:
     assert "coincide" in wait.reason
     assert wait.low_joules is not None
     assert wait.high_joules is not None
-    assert 0 <= wait.low_joules <= true <= wait.high_joules <= (record.total.joules or 0.0)
+    assert 0 <= wait.low_joules <= true <= wait.high_joules <= 1.02 * (record.total.joules or 0.0)
 
 
 def test_a_phase_that_is_told_is_in_its_range() -> None:
@@ -60,10 +88,45 @@ def test_a_phase_that_is_told_is_in_its_range() -> None:
 def test_ranges_of_a_resumed_run_add_up() -> None:
     record, true = train(spread=0.0)
     both = add_records(record, record).stages["train"].phases["data_wait"]
+    once = record.stages["train"].phases["data_wait"]
     assert both.joules is None
-    assert both.low_joules is not None
-    assert both.high_joules is not None
-    assert both.low_joules <= 2 * true <= both.high_joules
+    assert (both.low_joules, both.high_joules) == (2 * (once.low_joules or 0.0), 2 * (once.high_joules or 0.0))
+    assert 0 < 2 * true <= (both.high_joules or 0.0)
+
+
+def test_the_interval_of_a_resumed_run_is_as_wide_as_its_parts() -> None:
+    record, _ = train(spread=0.3)
+    once = record.stages["train"].phases["data_wait"]
+    both = add_records(record, record).stages["train"].phases["data_wait"]
+    assert both.joules == pytest.approx(2 * (once.joules or 0.0))
+    assert both.relative_uncertainty == pytest.approx(once.relative_uncertainty)
+
+
+def test_devices_that_are_all_late_are_late_together() -> None:
+    training = Training(spread=0.3, gpus=4, late_s=0.003)
+    with training.meter, training.meter.stage("train"):
+        training.batches(300)
+    wait = training.meter.record.stages["train"].phases["data_wait"]
+    assert (wait.low_joules or 0.0) <= training.waited <= (wait.high_joules or 0.0)
+    spread = ((wait.high_joules or 0.0) - (wait.low_joules or 0.0)) / 2
+    assert spread >= 0.9 * 4 * 300 * 0.003 * 210  # J: each of them is late at each of the waits
+
+
+def test_a_step_that_holds_both_bounds_computing_and_waiting() -> None:
+    training = Training(spread=0.3)
+    with training.meter:
+        training.meter.begin_stage("train", "step", during="step", between="step")
+        training.batches(30)
+        training.meter.end_stage()
+    record = training.meter.record
+    step = record.stages["train"].phases["step"]
+    for phase in ("compute", "data_wait"):
+        found = record.stages["train"].phases[phase]
+        assert (found.joules, found.seconds, found.low_joules, found.high_joules) == (None, None, 0.0, step.high_joules)
+        twice = add_records(record, record).stages["train"].phases[phase]
+        assert (twice.joules, twice.seconds, twice.low_joules) == (None, None, 0.0)
+        assert twice.high_joules == pytest.approx(2 * (step.high_joules or 0.0))
+        assert twice.reason == found.reason
 
 
 def test_tables_show_the_range() -> None:
@@ -87,32 +150,41 @@ def test_records_of_earlier_releases_have_no_ranges() -> None:
     assert older.devices[0].latency_s is None
 
 
-def test_windows_hold_what_was_used_in_them() -> None:
-    clock, rng = ManualClock(), random.Random(2)
-    curve = PowerCurve(clock, 90.0)
-    counter = ScriptedCounter(curve, clock, period_s=0.1)
-    windows = []
-    with SteppedMeter(clock, backends=[ScriptedBackend([counter])], carbon_intensity=1, verbose=False) as meter:
-        with meter.stage("train"):
-            for _ in range(200):
-                clock.advance(0.04 * rng.uniform(0.7, 1.3))
-                before = curve.joules()
-                with meter.window() as window, meter.batch(samples=1):
-                    curve.set(300.0)
-                    clock.advance(0.15 * rng.uniform(0.7, 1.3))
-                curve.set(90.0)
-                windows.append((window, curve.joules() - before))
-        clock.advance(0.5)
-    known = [(window, true) for window, true in windows[30:] if window.joules is not None]
-    assert len(known) >= 150
-    held = [(window.low_joules or 0.0) <= true <= (window.high_joules or 0.0) for window, true in known]
-    assert sum(held) >= 0.9 * len(held)
-    assert sorted(abs((window.joules or 0.0) / true - 1) for window, true in known)[len(known) // 2] < 0.03
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_live_metrics_bound_the_waiting_of_each_epoch(spread: float) -> None:
+    training = Training(spread=spread)
+    meter = training.meter
+    with meter, meter.stage("train"):
+        for index in range(4):
+            since, before = meter.point(), training.waited
+            training.batches(100)
+            assert meter.record.stages  # as a review would
+            metrics, _ = meter.close_epoch("train", index, since)
+            low, high = metrics["energy/train/data_wait_joules_low"], metrics["energy/train/data_wait_joules_high"]
+            assert 0 <= low <= training.waited - before <= high <= metrics["energy/train/joules"]
+            assert ("energy/train/data_wait_joules" in metrics) == (spread > 0)
+            if spread:
+                assert low <= metrics["energy/train/data_wait_joules"] <= high
+    wait = meter.record.stages["train"].phases["data_wait"]
+    whole = meter.metrics("train")
+    assert whole["energy/train/data_wait_joules_low"] == pytest.approx(wait.low_joules, rel=0.02, abs=1.0)
+    assert whole["energy/train/data_wait_joules_high"] == pytest.approx(wait.high_joules, rel=0.02, abs=1.0)
 
 
-def test_a_window_without_a_device_has_no_range(tmp_path: Path) -> None:
-    clock = ManualClock()
-    meter = SteppedMeter(clock, backends=[], output_dir=tmp_path, carbon_intensity=1, verbose=False)
-    with meter, meter.window() as window:
-        clock.advance(1.0)
-    assert (window.joules, window.low_joules, window.high_joules) == (None, None, None)
+def test_bounds_of_a_jobs_processes_add_up_or_are_unknown() -> None:
+    one = StageFigures(
+        joules=9.0,
+        seconds=1.0,
+        sampled_joules=9.0,
+        above_idle_joules=None,
+        samples=1,
+        compute_joules=None,
+        data_wait_joules=None,
+        co2e_grams=None,
+        cost=None,
+        data_wait_joules_low=1.0,
+        data_wait_joules_high=4.0,
+    )
+    both = add_stage_figures([one, one])
+    assert (both.data_wait_joules, both.data_wait_joules_low, both.data_wait_joules_high) == (None, 2.0, 8.0)
+    assert add_stage_figures([one, msgspec.structs.replace(one, data_wait_joules_low=None)]).data_wait_joules_low is None

@@ -97,7 +97,9 @@ def expected(record: RunRecord) -> Samples:
     for stage, told in record.stages.items():
         values += [("joules_total", {**devices[name], "stage": stage}, joules) for name, joules in told.devices.items()]
         for phase, part in told.phases.items():
-            values.append(("phase_joules_total", {"stage": stage, "phase": phase}, part.joules))
+            labels = {"stage": stage, "phase": phase}
+            values.append(("phase_joules_total", labels, part.joules))
+            values += [("phase_low_joules", labels, part.low_joules), ("phase_high_joules", labels, part.high_joules)]
             values.append(("time_seconds_total", {"stage": stage, "phase": phase}, part.seconds))
         values += [
             ("batches_total", {"stage": stage}, told.batches),

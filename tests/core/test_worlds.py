@@ -52,7 +52,7 @@ def test_stated_intervals_hold_over_all_kinds(*, full: bool) -> None:
 def test_what_refreshes_cannot_show_is_a_range(kind: str) -> None:
     for run in runs(kind, 1):
         assert not run.reported()
-        assert 0 <= run.splits[WAIT].low <= run.true[WAIT] <= run.splits[WAIT].high <= run.joules
+        assert 0 <= run.splits[WAIT].low <= run.true[WAIT] <= run.splits[WAIT].high <= 1.02 * run.joules
 
 
 def test_every_phase_holds_in_several_stages_and_phases(*, full: bool) -> None:

@@ -126,6 +126,7 @@ def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(prog
             "Power (W)",
             "Energy per sample, by stage (J)",
             "Compute against data wait (J)",
+            "Waiting for data, with its 95 % interval (J)",
             "Cumulative energy (J)",
             "Expected energy of the training (kWh)",
             "Cumulative CO2e (g)",
