@@ -27,6 +27,10 @@ _SIGMAS = 2.0
 _LEARNED = 100
 """After this many intervals between refreshes, some seconds, one more reading changes the fit only slightly."""
 
+_SEASONED = 1200
+"""After so many intervals, a minute of reads, a continuous counter is read half as often: more rows narrow a split only as the
+root of their number."""
+
 _EARLY_GROWTH = 1.5
 """Before the features are chosen, the few knots are fitted again when there are so many times as many."""
 
@@ -179,6 +183,12 @@ class Ledger:
     def urgent(self) -> bool:
         """Whether the next reading must be added at once: a mark waits for it, reads fail, or the fit has too little data."""
         return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent or self._knot is None
+
+    @property
+    def seasoned(self) -> bool:
+        """Whether a counter that is up to date at each read was read so often that it may be read half as often."""
+        continuous = self.finder.grid.regularity == "continuous" and self.device.method != "power_integration"
+        return continuous and self._fit.count >= _SEASONED
 
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""

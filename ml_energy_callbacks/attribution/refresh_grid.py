@@ -29,8 +29,13 @@ _FEW_CHANGES, _MOST_CHANGES = 12, 64
 so many."""
 _NARROW = 0.05
 """A period that is known within this share of it is accepted then."""
-_WIDE_NS = 2 * MILLISECOND
+_WIDE_NS = 300_000
+"""With wider bounds of the next refresh, a poll halves them; marks are good to 0.2 ms."""
 _PROBE_POLLS = 12
+_MARGIN_NS = MILLISECOND
+"""How long before the next refresh the grid is checked: a thread wakes up some tenths of a millisecond late."""
+_CHECK = 16
+"""After so many polls, it is checked that there is none before the next one, as if the grid had moved."""
 _DRIFT = 2e-6
 """The rates of two clocks vary relative to each other by about this share."""
 
@@ -82,6 +87,7 @@ class RefreshGrid:
         self._period = (0.0, float(known_period_ns or 0))
         self._anchor = (0.0, 0.0)
         self._steps = self._doubts = 0
+        self._unchecked = 0
         self._refresh = (0.0, 0.0)
 
     @property
@@ -131,10 +137,32 @@ class RefreshGrid:
         if self.regularity != "regular":
             return None
         low, high = self._predict_after(now)
-        if not _WIDE_NS + 2 * self._jitter < high - low:
+        width = high - low
+        if width > sum(self._period) / 16 + 2 * self._jitter:
+            step = max(_BURST_STEP_NS, int(width / _PROBE_POLLS))
+            return max(now, int(low) - 2 * step) + step
+        if self._unchecked >= _CHECK:
+            wish = int(low) - _MARGIN_NS
+        elif width > _WIDE_NS + 2 * self._jitter:
+            wish = int(low + high) // 2
+        else:
             return None
-        step = max(_BURST_STEP_NS, int((high - low) / _PROBE_POLLS))
-        return max(now, int(low) - 2 * step) + step
+        return wish if wish > now else None
+
+    def span(self, now: int, wish: int) -> tuple[int, int] | None:
+        """Return between which times (ns) a poll shows a refresh, the last one before the wish if possible; None without a grid.
+
+        Any poll up to the next refresh shows it, and the grid says when it was. Polls later than half a period after it, which
+        may be too late on a busy machine, are left out.
+        """
+        if self.regularity != "regular":
+            return None
+        period = sum(self._period) / 2
+        low, high = self._predict_after(now)
+        if high - low > period / 4:
+            return None
+        first = high + max(0, int((wish - high) / period)) * period
+        return int(first) + 1, int(first + period / 2)
 
     def _judge(self) -> None:
         """Classify the counter by its first refreshes."""
@@ -244,6 +272,7 @@ class RefreshGrid:
         if latest and self._ahead(latest)[1] - self._ahead(latest)[0] > sum(self._period) / 4:
             return self._find_again(previous_start, end) if changed else None
         if not changed:
+            self._unchecked = 0
             self._no_refresh(latest, previous_end, start)
             return None
         candidates = [
@@ -285,6 +314,7 @@ class RefreshGrid:
             self._jitter += (low - high) / 2
             low, high = high, low
         self._steps += count
+        self._unchecked += 1
         self._refresh = (low, high)
         slack = 2 * self._jitter
         bounds = (

@@ -55,7 +55,8 @@ class _Polled:
         self.ledger = ledger
         # Asked once: what a protocol checks takes longer than a read.
         self.power = source if isinstance(source, PowerSource) else None
-        self.due = self.held_ns = now
+        self.soonest = self.due = self.held_ns = now  # from when a read is worth it, and by when it is to be read
+        self.probing = False  # whether the next read is to find a refresh
         self.read_ns = 0
         self.value: float | None = None
         self.held: list[tuple[Reading, tuple[int, float] | None]] = []
@@ -108,20 +109,22 @@ class Poller:
         return min((polled.due for polled in self._polled), default=self._next_round)
 
     def poll(self, end: int | None = None) -> None:
-        """Read every device that is due; after the ``end`` (ns), read all, but those with a minimum interval only once."""
+        """Read every device that a read is worth it of; after the ``end`` (ns), read all, but slow ones only once.
+
+        A device is due only some time later, so that those that are read quickly share one wake-up.
+        """
         now = self._clock()
         due = [
             polled
             for polled in self._polled
-            if polled.due <= now or (end is not None and (not polled.source.device.min_interval_s or polled.read_ns < end))
+            if polled.soonest <= now or (end is not None and (not polled.source.device.min_interval_s or polled.read_ns < end))
         ]
-        regular = now >= self._next_round
         wanted = end is not None
         for polled in due:
             if not self._begin(polled):
                 continue
             reading = read(polled.source, self._clock)
-            power = _power(polled.power, self._clock) if regular and reading.value is not None else None
+            power = None if polled.probing or reading.value is None else _power(polled.power, self._clock)
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns
@@ -135,7 +138,7 @@ class Poller:
             self.feed_ledgers()
         for polled in due:
             if polled in self._polled:
-                polled.due = self._next(polled.ledger, now)
+                self._plan(polled, now)
 
     def _begin(self, polled: _Polled) -> bool:
         """Begin to read a device, unless it was handed over meanwhile."""
@@ -213,13 +216,33 @@ class Poller:
             if self._recorder is not None:
                 self._recorder.add_uncertainty(now, device)
 
-    def _next(self, ledger: Ledger, now: int) -> int:
-        """Return when to read a device again, in ns."""
-        least = ledger.device.min_interval_s
+    def _plan(self, polled: _Polled, now: int) -> None:
+        """Set when to read a device again, in ns."""
+        ledger, least = polled.ledger, polled.source.device.min_interval_s
+        polled.probing = False
         if least:
-            return now + round(max(self._interval_ns, least * NS_PER_S) * (1 + _DITHER * self._random.random()))
-        wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
-        return self._next_round if wish is None else min(self._next_round, max(wish, now))
+            polled.soonest = polled.due = now + round(max(self._interval_ns, least * NS_PER_S) * (1 + self._dither()))
+            return
+        polled.soonest = polled.due = self._next_round
+        if ledger.finder.silent:
+            return
+        grid = ledger.finder.grid
+        wish, span = grid.next_poll(now), grid.span(now, self._next_round)
+        latest = now + ledger.finder.longest_gap_ns // 2
+        if wish is not None:
+            polled.probing = wish < latest
+            polled.soonest = polled.due = min(max(wish, now), latest)
+        elif span is not None:
+            first, last = span
+            polled.soonest = min(first, latest)
+            polled.due = polled.soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
+        elif ledger.seasoned:
+            polled.soonest = now + round(self._interval_ns)
+            polled.due = now + round(2 * self._interval_ns * (1 + self._dither()))
+
+    def _dither(self) -> float:
+        """Return a share of a wait by which to make it longer."""
+        return _DITHER * self._random.random()
 
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
