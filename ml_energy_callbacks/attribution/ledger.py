@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
 from ml_energy_callbacks.attribution.split import Alone, Split, split_stage
+from ml_energy_callbacks.attribution.steps import at_once
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
@@ -207,8 +208,15 @@ class Ledger:
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        self._fit.work_off(timeline)
         self._publish(timeline)
+
+    def backlog(self, timeline: TimelineReader) -> float:
+        """Return the number of knots that wait for :meth:`work_off`."""
+        return self._fit.backlog(timeline)
+
+    def work_off(self, timeline: TimelineReader) -> None:
+        """Add a piece of what has come to the sums that the phases are told apart by: a millisecond or two of work."""
+        self._fit.work_off(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: the energy until the next reading is not attributed."""
@@ -219,7 +227,8 @@ class Ledger:
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
-        self._fit.work_off(timeline, all_of_them=True)
+        while self._fit.work_off(timeline, all_of_them=True):
+            pass
         self._early = None
         self._publish(timeline)
         if self.published is not None and self._knot is not None:
@@ -359,21 +368,29 @@ class Ledger:
         mark.half_widths[self.device.id] = half_width
         mark.gaps[self.device.id] = self._gaps
 
-    def fit_tasks(self) -> "Sequence[FitTask]":
-        """Return the fits that are due. They can be solved without the lock, which is held now and when they are accepted."""
+    def fit_task(self) -> "FitTask | None":
+        """Return the fits that are due. Their steps need no lock, which is held now and when they are accepted."""
         if self._timeline is None:
-            return []
+            return None
         if self._fit.begun:
             self._early = None
-            return self._fit.tasks(every_row=self._knot is None)
+            return self._fit.task(every_row=self._knot is None)
         if self._early is None or self._fit.count > _EARLY_GROWTH * self._early.count:
-            self._early = self._fit.early(self._timeline)
-        return self._early.tasks(every_row=False)
+            return self._fit.early_task(self._timeline)
+        return None
+
+    def accept(self, task: "FitTask") -> None:
+        """Use what was solved from now on."""
+        task.accept()
+        if task.fit is not self._fit and not self._fit.begun:
+            self._early = task.fit
 
     def fit(self) -> None:
         """Solve and accept the fits that are due."""
-        for task in self.fit_tasks():
-            task.accept(task.problem.solve())
+        task = self.fit_task()
+        if task is not None:
+            at_once(task.steps())
+            self.accept(task)
 
     def split(
         self,

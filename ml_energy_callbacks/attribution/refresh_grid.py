@@ -134,23 +134,24 @@ class RefreshGrid:
                 return None
             last = self._brackets[-1][1] if self._brackets else self._began
             return now + max(_BURST_STEP_NS, (now - last) // _BURST_SHARE)
-        if self.regularity != "regular":
-            return None
+        return self._next_probe(now) if self.regularity == "regular" else None
+
+    def _next_probe(self, now: int) -> int | None:
+        """Return when a poll narrows the bounds of the next refresh, or checks that none comes before it; None for neither."""
         low, high = self._predict_after(now)
         width = high - low
         if width > sum(self._period) / 16 + 2 * self._jitter:
             step = max(_BURST_STEP_NS, int(width / _PROBE_POLLS))
             return max(now, int(low) - 2 * step) + step
+        wish = now
         if self._unchecked >= _CHECK:
             wish = int(low) - _MARGIN_NS
         elif width > _WIDE_NS + 2 * self._jitter:
             wish = int(low + high) // 2
-        else:
-            return None
         return wish if wish > now else None
 
     def span(self, now: int, wish: int) -> tuple[int, int] | None:
-        """Return between which times (ns) a poll shows a refresh, the last one before the wish if possible; None without a grid.
+        """Return between which times (ns) a poll shows one refresh, the last before the wish if possible; None without a grid.
 
         Any poll up to the next refresh shows it, and the grid says when it was. Polls later than half a period after it, which
         may be too late on a busy machine, are left out.

@@ -26,8 +26,9 @@ _FIRST_WAIT_NS = 500_000_000
 """Longest wait for the first refreshes at the start."""
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
-_WATCH_S = 0.05
-_GUARD_S = 0.1
+_JOIN_STEP_S = 0.05
+_WATCH_S = 0.1
+_GUARD_S = 0.25
 _STUCK_NS = 150_000_000
 """A read that is seen to go on for so long holds up the other devices of its thread, which then get one of their own."""
 _THREAD = "ml-energy-sampler"
@@ -35,6 +36,8 @@ _LONGEST_READ_NS = NS_PER_S
 """If a read takes longer than this, the instant at which its value was true is unknown."""
 _LONGEST_HOLD_NS = 200_000_000
 """Longest time for which readings are held back, if no mark waits for them and the device's refreshes are known."""
+_LONG_BACKLOG = 256
+"""A device with so many knots that wait, 13 s of them or more, does not wait for its turn: there are very many devices."""
 Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
@@ -123,12 +126,12 @@ class Poller:
         for polled in due:
             if not self._begin(polled):
                 continue
-            reading = read(polled.source, self._clock)
+            reading, before = read(polled.source, self._clock), polled.read_ns
             power = None if polled.probing or reading.value is None else _power(polled.power, self._clock)
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns
-            wanted = wanted or self._wanted(polled, reading)
+            wanted = wanted or self._wanted(polled, reading, reading.ended_ns - before)
             polled.value = reading.value
         now = self._clock()
         if now >= self._next_round:
@@ -168,15 +171,21 @@ class Poller:
         with self._handing_over:
             self._polled = [*self._polled, *relief._polled]  # noqa: SLF001 - as above
 
-    def _wanted(self, polled: _Polled, reading: Reading) -> bool:
-        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one."""
+    def _wanted(self, polled: _Polled, reading: Reading, pause: int) -> bool:
+        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one.
+
+        Args:
+            polled: The device.
+            reading: Its last reading.
+            pause: Time in ns since the one before.
+        """
         device, ledger = polled.source.device, polled.ledger
         fresh = device.method == "power_integration" or device.update_period_s is not None
         news = fresh or reading.value != polled.value
         return (
             reading.value is None
             or device.min_interval_s > 0
-            or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
+            or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + max(pause, self._interval_ns)
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
@@ -207,6 +216,15 @@ class Poller:
                 if held:
                     polled.ledger.add_readings(held, self._reader)
                     polled.held_ns = held[-1][0].started_ns
+            self._work_off()
+
+    def _work_off(self) -> None:
+        """Work off what has come for one device: the training loop waits for the interpreter meanwhile."""
+        backlogs = [(polled.ledger.backlog(self._reader), polled.ledger) for polled in self._polled]
+        longest = max(backlogs, key=lambda pair: pair[0], default=None)
+        for pair in backlogs:
+            if pair is longest or pair[0] > _LONG_BACKLOG:
+                pair[1].work_off(self._reader)
 
     def _update(self, polled: _Polled, now: int) -> None:
         """Take over a device whose uncertainty has changed, as it depends on its load so far."""
@@ -230,13 +248,14 @@ class Poller:
         wish, span = grid.next_poll(now), grid.span(now, self._next_round)
         latest = now + ledger.finder.longest_gap_ns // 2
         if wish is not None:
+            latest = self._next_round if grid.regularity == "unknown" else latest
             polled.probing = wish < latest
             polled.soonest = polled.due = min(max(wish, now), latest)
         elif span is not None:
             first, last = span
             polled.soonest = min(first, latest)
             polled.due = polled.soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
-        elif ledger.seasoned:
+        elif ledger.seasoned and not ledger.urgent:
             polled.soonest = now + round(self._interval_ns)
             polled.due = now + round(2 * self._interval_ns * (1 + self._dither()))
 
@@ -347,7 +366,7 @@ class Sampler:
         """Set the pollers, by the names of their threads.
 
         The thread that reads no device calls ``review`` periodically (after 1, 2 and 4 s, then every 5 s), and ``watch`` every
-        50 ms. A thread that an error ends calls ``fail`` with it.
+        100 ms. A thread that an error ends calls ``fail`` with it.
         """
         self._clock = timing.clock
         self._sleep = timing.sleep
@@ -401,7 +420,7 @@ class Sampler:
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
         try:
             while (alive := [thread for thread, _ in self._readers if thread.is_alive()]) and self._clock() < deadline:
-                alive[0].join(_WATCH_S)
+                alive[0].join(_JOIN_STEP_S)
                 self._relieve_pollers()
             hanging = [source for thread, poller in self._readers if thread.is_alive() for source in poller.sources]
         finally:  # also where a further Ctrl-C ends the waiting
