@@ -1,4 +1,4 @@
-"""What the measurement itself costs: processor time, the longest time that it holds Python's interpreter lock, and memory.
+"""What the measurement itself takes: processor time, and the longest pieces of its work, in which no other Python thread runs.
 
 Usage: python benchmarks/cost.py [--seconds 30] [--rounds 5]
 """
@@ -16,24 +16,38 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from rich.console import Console
+from rich.table import Table
+
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.timeline import Timeline
+from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.meter.sampler import Poller
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
-SETTLE_S = 8.0
-"""The columns of the fit are chosen after 6 s."""
+MACHINES = {"1 GPU, 2 processors": (1, 2, 0.5), "8 GPUs": (8, 0, 1.0)}
+"""GPUs and processors of a machine, and the share of a core in percent that measuring it may take."""
 
-BATCH_S, WAIT_S, SPREAD = 0.07, 0.03, 0.2
+SETTLE_S = 75.0
+"""After a minute, processors are read half as often, and few fits are left to be made."""
+
+WAIT_S, COMPUTE_S, SPREAD = 0.03, 0.07, 0.2
+WATTS = 90.0, 400.0
+SIMULATED_S = 120.0
+THREADS = "ml-energy"
 
 
 class Package:
-    """A processor's counter, which refreshes every millisecond and is read from a file, as RAPL's are."""
+    """A processor's counter that refreshes every millisecond and is read from a file, as RAPL's are."""
 
-    def __init__(self, number, file):
-        """Open the file."""
-        self.device = replace(SCRIPTED_DEVICE, id=f"rapl:package-{number}", kind="cpu", backend="rapl", latency_s=0.0005)
-        self._file = os.open(file, os.O_RDONLY)
+    def __init__(self, number):
+        """Open a file."""
+        self.device = replace(SCRIPTED_DEVICE, id=f"scripted:package-{number}", kind="cpu")
+        self._file = os.open(__file__, os.O_RDONLY)
 
     def read(self):
         """Return the energy in J up to the last refresh."""
@@ -41,13 +55,14 @@ class Package:
         return time.perf_counter_ns() // 1_000_000 * 0.06
 
     def close(self):
-        """Do nothing."""
+        """Close the file."""
+        os.close(self._file)
 
 
 class Packages:
     """The processors of a machine."""
 
-    name = "rapl"
+    name = "scripted"
 
     def __init__(self, count):
         """Choose their number."""
@@ -55,75 +70,143 @@ class Packages:
 
     def open(self):
         """Return them."""
-        return [Package(number, __file__) for number in range(self._count)]
+        return [Package(number) for number in range(self._count)]
 
 
-def spent():
-    """Return the processor time of each thread of this process in s, by its name."""
-    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
+def threads() -> dict[str, tuple[float, int]]:
+    """Return the processor time of each of our threads in s, and how often it has waited, by its name."""
     found = {}
-    for task in Path("/proc/self/task").iterdir():
-        name = names.get(task.name, "others")
-        found[name] = found.get(name, 0.0) + int((task / "schedstat").read_text().split()[0]) / NS_PER_S
+    for thread in threading.enumerate():
+        task = Path(f"/proc/self/task/{thread.native_id}")
+        if thread.name.startswith(THREADS):
+            waits = next(line for line in (task / "status").read_text().splitlines() if line.startswith("voluntary"))
+            found[thread.name] = int((task / "schedstat").read_text().split()[0]) / NS_PER_S, int(waits.split()[1])
     return found
 
 
-def wakeups():
-    """Return how often each thread of this process has waited, by its name."""
-    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
-    found = {}
-    for task in Path("/proc/self/task").iterdir():
-        line = next(x for x in (task / "status").read_text().splitlines() if x.startswith("voluntary"))
-        found[names.get(task.name, "others")] = int(line.split()[1])
-    return found
+def vary(rng, seconds) -> float:
+    """Return a length about a median."""
+    return seconds * (1 + SPREAD * rng.uniform(-1, 1))
 
 
-def child(gpus, packages, seconds):
-    """Print the processor time of a meter's threads in a loop of ten batches a second, as a share of a core."""
-    from ml_energy_callbacks.backends.nvml import NvmlBackend
-
-    rng = random.Random(1)
+def live(gpus, packages, seconds) -> None:
+    """Print what our threads take beside a loop of ten batches a second that sleeps."""
+    rng = random.Random(1)  # noqa: S311 - lengths of batches, not secrets
     backends = [*([NvmlBackend()] if gpus else []), *([Packages(packages)] if packages else [])]
     with EnergyMeter(backends=backends, carbon_intensity=400, verbose=False) as meter, meter.stage("train"):
-        begun = end = time.perf_counter()
-        before = None
-        while end < begun + SETTLE_S + seconds:
-            if before is None and end > begun + SETTLE_S:
-                before, woken, since = spent(), wakeups(), end
-            time.sleep(WAIT_S * (1 + SPREAD * rng.uniform(-1, 1)))
+        begun = now = time.perf_counter()
+        since, before = begun, {}
+        while now < begun + SETTLE_S + seconds:
+            if not before and now > begun + SETTLE_S:
+                since, before = now, threads()
+            time.sleep(vary(rng, WAIT_S))
             meter.batch_start()
-            time.sleep(BATCH_S * (1 + SPREAD * rng.uniform(-1, 1)))
+            time.sleep(vary(rng, COMPUTE_S))
             meter.batch_end(4)
-            end = time.perf_counter()
-        passed = end - since
-        shares = {name: (cpu - before.get(name, 0.0)) / passed for name, cpu in spent().items()}
-        woken = {name: round((n - woken.get(name, 0)) / passed, 1) for name, n in wakeups().items()}
-    print(json.dumps({"shares": shares, "wakeups": woken}))
+            now = time.perf_counter()
+        after = threads()
+        _ = meter.record  # solves what is due
+        reporting = time.thread_time()
+        _ = meter.record
+        reporting = time.thread_time() - reporting
+    passed = now - since
+    share = sum(cpu - before[name][0] for name, (cpu, _) in after.items()) / passed
+    waits = sum(count - before[name][1] for name, (_, count) in after.items()) / passed
+    print(json.dumps({"share": share, "waits": waits, "record": reporting}))
 
 
-def shares(gpus, packages, seconds, rounds):
+def live_runs(gpus, packages, seconds, rounds) -> list[dict[str, float]]:
+    """Return what runs in processes of their own print."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | SimulatedDriver(Path(folder)).environment(gpus=max(gpus, 1))
-        command = [sys.executable, __file__, "--child", str(gpus), str(packages), "--seconds", str(seconds)]
-        for _ in range(rounds):
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            yield json.loads(done.stdout)
+        command = [sys.executable, __file__, "--live", str(gpus), str(packages), "--seconds", str(seconds)]
+        runs = [subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True) for _ in range(rounds)]
+    return [json.loads(run.stdout) for run in runs]
 
 
-def main():
-    """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--child", nargs=2, type=int)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    if options.child:
-        child(*options.child, options.seconds)
+def timed(work) -> float:
+    """Return the processor time that a function takes in this thread, in s."""
+    begun = time.thread_time()
+    work()
+    return time.thread_time() - begun
+
+
+def simulated(gpus, packages) -> dict[str, float]:
+    """Return the longest pieces of work of a simulated run in s: of a poll, of a step of a fit, and of all steps of one fit."""
+    rng, clock = random.Random(1), ManualClock()  # noqa: S311 - as above
+    timeline, curve = Timeline(clock), PowerCurve(clock, WATTS[0])
+    buckets = [timeline.add_bucket(1) for _ in WATTS]
+    periods = [0.1] * gpus + [0.001] * packages
+    devices = [replace(SCRIPTED_DEVICE, id=f"scripted:{number}") for number in range(len(periods))]
+    counters = [
+        ScriptedCounter(curve, clock, period_s=period, offset_s=rng.random() * period, device=device)
+        for period, device in zip(periods, devices, strict=True)
+    ]
+    ledgers = [Ledger(device, 0.05) for device in devices]
+    poller = Poller(list(zip(counters, ledgers, strict=True)), timeline, 0.05)
+    found = {"poll": 0.0, "step": 0.0, "fit": 0.0, "polls": 0.0}
+    end, review = clock.now_ns + round(SIMULATED_S * NS_PER_S), clock.now_ns
+    while clock.now_ns < end:
+        for bucket, watts, seconds in zip(buckets, WATTS, (WAIT_S, COMPUTE_S), strict=True):
+            timeline.switch(bucket)
+            curve.set(watts)
+            until = clock.now_ns + round(vary(rng, seconds) * NS_PER_S)
+            while poller.next_poll < until:
+                clock.now_ns = max(clock.now_ns, poller.next_poll)
+                found["poll"] = max(found["poll"], timed(poller.poll))
+                found["polls"] += 1
+            clock.now_ns = until
+        if clock.now_ns > review:
+            review = clock.now_ns + 5 * NS_PER_S
+            for ledger in ledgers:
+                solve(ledger, found)
+    return found
+
+
+def solve(ledger, found) -> None:
+    """Solve the fits of a device that are due, and keep the longest times."""
+    begun = time.thread_time()
+    task = ledger.fit_task()
+    pieces = [time.thread_time() - begun]
+    if task is None:
         return
-    for gpus, packages in ((1, 2), (8, 2)):
-        runs = list(shares(gpus, packages, options.seconds, options.rounds))
-        ours = [sum(v for n, v in run["shares"].items() if n.startswith("ml-energy")) for run in runs]
-        print(gpus, packages, [f"{100 * s:.2f}%" for s in ours], runs[0]["wakeups"], {n: f"{100*v:.2f}%" for n, v in runs[0]["shares"].items()})
+    steps, going = task.steps(), True
+    while going:
+        begun = time.thread_time()
+        going = next(steps, True) is None
+        pieces.append(time.thread_time() - begun)
+    ledger.accept(task)
+    found["step"] = max(found["step"], *pieces)
+    found["fit"] = max(found["fit"], sum(pieces))
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the live runs, once they have settled")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each machine")
+    parser.add_argument("--live", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.live:
+        live(*options.live, options.seconds)
+        return
+    table = Table("machine", "what", "median", "range", "target")
+
+    def add(machine, what, unit, values, target) -> None:
+        table.add_row(machine, what, f"{median(values):.2f} {unit}", f"{min(values):.2f} to {max(values):.2f}", target)
+
+    for machine, (gpus, packages, most) in MACHINES.items():
+        pieces = [simulated(gpus, packages) for _ in range(options.rounds)]
+        for name, what in (("poll", "longest poll"), ("step", "longest step of a fit")):
+            add(machine, what, "ms", [each[name] * 1000 for each in pieces], "2 ms")
+        add(machine, "longest fit, all its steps", "ms", [each["fit"] * 1000 for each in pieces], "20 ms")
+        runs = live_runs(gpus, packages, options.seconds, options.rounds)
+        add(machine, "record without fits", "ms", [run["record"] * 1000 for run in runs], "")
+        add(machine, "share of a core", "%", [run["share"] * 100 for run in runs], f"{most} %")
+        add(machine, "wake-ups of our threads", "/s", [run["waits"] for run in runs], "")
+    console = Console()
+    console.print(table)
+    console.print(f"Processor time of the threads; live runs of {options.seconds:g} s, {SETTLE_S:g} s after their start.")
 
 
 if __name__ == "__main__":

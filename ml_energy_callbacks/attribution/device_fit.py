@@ -1,6 +1,6 @@
 """Knots of one device + the timeline -> the energy of each phase of each stage, in constant memory; pure.
 
-Knots are collected and worked off some dozens at a time: NumPy then takes about 30 µs a knot, and no piece of work holds up the
+Knots are collected and worked off two dozen at a time: NumPy then takes about 50 µs a knot, and no piece of work holds up the
 training loop. Solving is separate (:class:`FitTask`), so that it can run in steps, without the lock that readings need.
 """
 
@@ -21,8 +21,8 @@ from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
 
-_PIECE = 32
-"""Intervals that are worked off at once."""
+_PIECE = 24
+"""Intervals that are worked off at once: a millisecond or two of work."""
 
 _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
 """The columns are chosen by the phases in so many knots and so long a time; a dozen lengths of each phase show its median."""

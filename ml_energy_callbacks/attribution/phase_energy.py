@@ -185,8 +185,8 @@ class StageProblem:
         energies = np.stack([fixed + wanted @ fit.coefficients for _, fit in fits])
         spreads = []
         for _, fit in fits:
-            spreads.append(_spread(groups, fit, wanted) + fit.variance * targets.mixed)
-            yield
+            spread = yield from _spread(groups, fit, wanted)
+            spreads.append(spread + fit.variance * targets.mixed)
         blurs = np.stack([np.abs(wanted @ fit.inverse @ (blur @ fit.coefficients)) / fit.variance for _, fit in fits])
         found = weights @ energies
         variance = weights @ (np.stack(spreads) + (energies - found) ** 2)
@@ -201,12 +201,13 @@ class StageProblem:
         )
 
 
-def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Floats:
+def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Steps[Floats]:
     """Return the variance of functions of the coefficients: by the posterior or by the jackknife, whichever is more."""
     pulled = wanted @ fit.inverse
     posterior = np.einsum("ij,ij->i", pulled, wanted)
     prior = np.einsum("ij,ij->i", pulled @ fit.precision, pulled)
-    result: Floats = np.maximum(posterior, jackknife(groups, fit, wanted) + prior / 2)
+    scatter = yield from jackknife(groups, fit, wanted)
+    result: Floats = np.maximum(posterior, scatter + prior / 2)
     return result
 
 
