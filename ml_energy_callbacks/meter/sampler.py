@@ -166,6 +166,11 @@ class Poller:
             relief._polled, self._polled = others, [polled]
         return relief
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a read was going on when it was last asked for relief."""
+        return self._stuck is not None
+
     def take_back(self, relief: "Poller") -> None:
         """Read the devices of a poller that no thread could be started for."""
         with self._handing_over:
@@ -461,8 +466,10 @@ class Sampler:
         pause = FIRST_REVIEW_NS
         review = self._clock() + pause
         watch = inf if self._watch is None else _WATCH_S
-        guard = _GUARD_S if any(len(poller.sources) > 1 for poller in self._pollers.values()) else inf
+        guards = any(len(poller.sources) > 1 for poller in self._pollers.values())
         while True:
+            suspected = any(poller.suspected for _, poller in self._readers)
+            guard = inf if not guards else _STUCK_NS / NS_PER_S if suspected else _GUARD_S
             yield min((review - self._clock()) / NS_PER_S, watch, guard)
             if self._stopping.is_set():
                 return
