@@ -216,7 +216,7 @@ def main() -> None:
     console.print(table)
     console.print(
         f"Processor time (user and system) at ten batches a second, {SETTLE_S:g} s after the start. Polls and fits are those "
-        f"of a simulated run of {SIMULATED_S:g} s; our threads, with their wake-ups, those of live runs of {options.seconds:g} s."
+        f"of a simulated run of {SIMULATED_S:g} s; our threads are those of live runs of {options.seconds:g} s."
     )
 
 
