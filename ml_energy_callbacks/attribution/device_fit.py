@@ -6,7 +6,6 @@ training loop. Solving is separate (:class:`FitTask`), so that it can run in ste
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +25,9 @@ _PIECE = 24
 
 _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
 """The columns are chosen by the phases in so many knots and so long a time; a dozen lengths of each phase show its median."""
+
+_TURN_NS = 100_000_000
+"""So long after the columns of one device, those of the next one are chosen."""
 
 _MOST_SWITCHES = 1024
 """After so many switches of phases, knots are worked off however few they are: the timeline does not keep more for long."""
@@ -114,10 +116,12 @@ class DeviceFit:
     """The fits of one device.
 
     Attributes:
+        number: A number of the device; those with different ones are not worked off all at once.
         count: Number of intervals so far.
         begun: Whether the features were chosen.
     """
 
+    number: int = 0
     count: int = 0
     _joules: float = 0.0
     _seconds: float = 0.0
@@ -145,13 +149,6 @@ class DeviceFit:
 
     # ---------------------------------------------------------------------------------------------------- rows
 
-    def backlog(self, timeline: TimelineReader) -> float:
-        """Return the number of knots that wait to be worked off; infinity where the timeline will soon forget their time."""
-        return inf if self._is_crowded(timeline) else len(self._pending)
-
-    def _is_crowded(self, timeline: TimelineReader) -> bool:
-        return timeline.switched - self._switches >= _MOST_SWITCHES
-
     def work_off(self, timeline: TimelineReader, *, all_of_them: bool = False) -> bool:
         """Add rows for the knots that have come, as soon as there are enough of them for a piece of work.
 
@@ -163,11 +160,12 @@ class DeviceFit:
             Whether there is another piece.
         """
         pending = self._pending
-        crowded = self._is_crowded(timeline)
-        if not (all_of_them or crowded or len(pending) > _PIECE):
+        crowded = timeline.switched - self._switches >= _MOST_SWITCHES
+        turn = self.number % _PIECE
+        if not (all_of_them or crowded or len(pending) > _PIECE + turn):
             return False
         if not (all_of_them or crowded or self.begun) and (
-            len(pending) < _FIRST_KNOTS or pending[-1].time_ns - pending[0].time_ns < _FIRST_NS
+            len(pending) < _FIRST_KNOTS or pending[-1].time_ns - pending[0].time_ns < _FIRST_NS + turn * _TURN_NS
         ):
             return False
         until = timeline.closed_ns
@@ -241,7 +239,7 @@ class DeviceFit:
 
     def early_task(self, timeline: TimelineReader) -> FitTask:
         """Return another fit, of the knots that still wait for the features to be chosen."""
-        fit = DeviceFit(self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
+        fit = DeviceFit(0, self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
         return FitTask(fit, timeline.copy())
 
     def accept(self, stage: "_Stage", energies: PhaseEnergies) -> None:

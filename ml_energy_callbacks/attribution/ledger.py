@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
@@ -120,7 +121,8 @@ class Ledger:
         self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
-        self._fit = device_fit.DeviceFit()
+        # Devices take turns, also where a recording of some of them is replayed.
+        self._fit = device_fit.DeviceFit(crc32(device.id.encode()))
         # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
         self._early: DeviceFit | None = None
         self._timeline: TimelineReader | None = None
@@ -208,15 +210,8 @@ class Ledger:
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        self._publish(timeline)
-
-    def backlog(self, timeline: TimelineReader) -> float:
-        """Return the number of knots that wait for :meth:`work_off`."""
-        return self._fit.backlog(timeline)
-
-    def work_off(self, timeline: TimelineReader) -> None:
-        """Add a piece of what has come to the sums that the phases are told apart by: a millisecond or two of work."""
         self._fit.work_off(timeline)
+        self._publish(timeline)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: the energy until the next reading is not attributed."""

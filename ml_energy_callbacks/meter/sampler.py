@@ -36,8 +36,6 @@ _LONGEST_READ_NS = NS_PER_S
 """If a read takes longer than this, the instant at which its value was true is unknown."""
 _LONGEST_HOLD_NS = 200_000_000
 """Longest time for which readings are held back, if no mark waits for them and the device's refreshes are known."""
-_LONG_BACKLOG = 256
-"""A device with so many knots that wait, 13 s of them or more, does not wait for its turn: there are very many devices."""
 Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
@@ -221,15 +219,6 @@ class Poller:
                 if held:
                     polled.ledger.add_readings(held, self._reader)
                     polled.held_ns = held[-1][0].started_ns
-            self._work_off()
-
-    def _work_off(self) -> None:
-        """Work off what has come for one device: the training loop waits for the interpreter meanwhile."""
-        backlogs = [(polled.ledger.backlog(self._reader), polled.ledger) for polled in self._polled]
-        longest = max(backlogs, key=lambda pair: pair[0], default=None)
-        for pair in backlogs:
-            if pair is longest or pair[0] > _LONG_BACKLOG:
-                pair[1].work_off(self._reader)
 
     def _update(self, polled: _Polled, now: int) -> None:
         """Take over a device whose uncertainty has changed, as it depends on its load so far."""
