@@ -10,6 +10,7 @@ Regularity = Literal["unknown", "continuous", "regular", "irregular"]
 Kind = Literal["gpu", "cpu", "dram", "tpu", "soc", "board"]
 Method = Literal["energy_counter", "power_integration", "model"]
 Provenance = Literal["measured", "estimated"]
+LatencySource = Literal["assumed", "known"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Device:
             sheet states: its power limit, critical power or TDP. What is far above is not believed. None if unknown.
         latency_s: How far its readings may be behind the host's clock, in s, which widens the intervals of phases. The default
             is our assumption for devices of which it is unknown; 0 where readings are computed as they are read.
+        latency_source: Whether that is ``assumed`` or ``known``. Marks and readings cannot show it: a counter that is late and
+            a device that starts to work late show the same.
     """
 
     id: str
@@ -67,6 +70,7 @@ class Device:
     min_interval_s: float = 0.0
     max_watts: float | None = None
     latency_s: float = 0.002
+    latency_source: LatencySource = "assumed"
 
 
 @runtime_checkable

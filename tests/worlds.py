@@ -90,13 +90,13 @@ class World:
         each = np.diff(self.power.joules(self.edges))
         return {int(phase): float(each[self.phases == phase].sum()) for phase in np.unique(self.phases)}
 
-    def counter(self, rng: np.random.Generator) -> Callable[[float], float]:
-        """Return what a read at an instant (s) shows, in J."""
+    def counter(self, rng: np.random.Generator, late_s: float = 0.0) -> Callable[[float], float]:
+        """Return what a read at an instant (s) shows, in J; the counter is ``late_s`` behind."""
         end = float(self.edges[-1]) + 5
         offset = rng.random() * self.refresh_s
         instants = np.arange(-2.0 + offset, end, self.refresh_s)
         instants = np.sort(instants + self.jitter * self.refresh_s * rng.uniform(-0.5, 0.5, len(instants)))
-        shown = self.power.joules(instants) + 1000.0
+        shown = self.power.joules(instants - late_s) + 1000.0
 
         def read(now: float) -> float:
             value = float(shown[max(0, int(instants.searchsorted(now, "right")) - 1)])
@@ -176,8 +176,8 @@ def _loop(seed: int, **changes: object) -> Loop:
     return Loop(np.random.default_rng(seed), **changes)  # type: ignore[arg-type] - each kind names fields of Loop
 
 
-def constant(seed: int) -> World:
-    return _loop(seed).build()
+def constant(seed: int, **changes: object) -> World:
+    return _loop(seed, **changes).build()
 
 
 def regular(seed: int, **changes: object) -> World:
@@ -707,9 +707,10 @@ class Counter:
     origin_ns: int
     seed: int
     device: Device = SCRIPTED_DEVICE
+    late_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._read = self.world.counter(np.random.default_rng(self.seed + 1000))
+        self._read = self.world.counter(np.random.default_rng(self.seed + 1000), self.late_s)
 
     def read(self) -> float:
         """Return what the counter shows now, in J."""
@@ -760,11 +761,13 @@ def measure(
     interval_s: float = 0.05,
     latency_s: float = 0.0002,
     behind_s: float = 0.0,
+    late_s: float = 0.0,
     moved_ns: int = 0,
 ) -> Measured:
     """Poll a world's counter as a run would, and return what comes out; the clock's zero is moved by ``moved_ns``.
 
-    The marks are known beforehand: they are in the timeline's queue up to the present.
+    The marks are known beforehand: they are in the timeline's queue up to the present. The counter is ``late_s`` behind, and
+    ``behind_s`` is what is assumed of it.
     """
     rng, clock = random.Random(seed), ManualClock(NS_PER_S + moved_ns)
     timeline = Timeline(clock)
@@ -777,7 +780,7 @@ def measure(
     ]
     end = origin + round(world.edges[-1] * NS_PER_S)
     marks.append((end, 0))
-    counter = Counter(world, clock, origin, seed, replace(SCRIPTED_DEVICE, latency_s=behind_s))
+    counter = Counter(world, clock, origin, seed, replace(SCRIPTED_DEVICE, latency_s=behind_s), late_s)
     ledger = Ledger(counter.device, interval_s)
     poller = Poller([(counter, ledger)], timeline, interval_s)
     poller._random.seed(seed)

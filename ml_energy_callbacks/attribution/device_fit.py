@@ -1,7 +1,7 @@
 """Knots of one device + the timeline -> the energy of each phase of each stage, in constant memory; pure.
 
-Knots are collected and worked off some dozens at a time: NumPy then takes about 30 µs a knot, and no piece of work holds up the
-training loop. Solving is separate (:class:`StageProblem`), so that it can run without the lock that readings need.
+Knots are collected and worked off two dozen at a time: NumPy then takes about 50 µs a knot, and no piece of work holds up the
+training loop. Solving is separate (:class:`FitTask`), so that it can run in steps, without the lock that readings need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,19 @@ from ml_energy_callbacks.attribution.knots import Knot
 from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies, StageProblem
 from ml_energy_callbacks.attribution.segments import Floats, segments
 from ml_energy_callbacks.attribution.stage_rows import StageRows
+from ml_energy_callbacks.attribution.steps import Steps
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
 
-_PIECE = 32
-"""Knots that are worked off at once."""
+_PIECE = 24
+"""Intervals that are worked off at once: a millisecond or two of work."""
 
 _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
 """The columns are chosen by the phases in so many knots and so long a time; a dozen lengths of each phase show its median."""
+
+_TURN_NS = 100_000_000
+"""So long after the columns of one device, those of the next one are chosen."""
 
 _MOST_SWITCHES = 1024
 """After so many switches of phases, knots are worked off however few they are: the timeline does not keep more for long."""
@@ -69,21 +73,28 @@ class _Stage:
 
 @dataclass(slots=True)
 class FitTask:
-    """A fit that is due.
+    """Fits of one device that are due. The steps that solve them need no lock; to begin and to accept them, one is held."""
 
-    Attributes:
-        problem: What to solve; that takes some milliseconds, and needs no lock.
-    """
+    fit: "DeviceFit"
+    _timeline: TimelineReader | None = None  # where rows have to be added first
+    _solved: "list[tuple[_Stage, int, PhaseEnergies | None]]" = field(default_factory=list)
+    _problems: "list[tuple[_Stage, StageProblem]]" = field(default_factory=list)
 
-    _fit: "DeviceFit"
-    _stage: _Stage
-    problem: StageProblem
+    def steps(self) -> Steps[None]:
+        """Solve them."""
+        while self._timeline is not None and self.fit.work_off(self._timeline, all_of_them=True):
+            yield
+        for stage, problem in self._problems or self.fit.problems(every_row=True):
+            energies = yield from problem.steps()
+            self._solved.append((stage, problem.rows, energies))
+            yield
 
-    def accept(self, energies: PhaseEnergies | None) -> None:
-        """Use the solution from now on; None leaves the one before in use."""
-        self._stage.fitted_rows = self.problem.rows
-        if energies is not None:
-            self._fit.accept(self._stage, energies)
+    def accept(self) -> None:
+        """Use the solutions from now on; where there is none, the one before stays in use."""
+        for stage, rows, energies in self._solved:
+            stage.fitted_rows = rows
+            if energies is not None:
+                self.fit.accept(stage, energies)
 
 
 class Crossing(NamedTuple):
@@ -105,10 +116,12 @@ class DeviceFit:
     """The fits of one device.
 
     Attributes:
+        number: A number of the device; those with different ones are not worked off all at once.
         count: Number of intervals so far.
         begun: Whether the features were chosen.
     """
 
+    number: int = 0
     count: int = 0
     _joules: float = 0.0
     _seconds: float = 0.0
@@ -136,51 +149,62 @@ class DeviceFit:
 
     # ---------------------------------------------------------------------------------------------------- rows
 
-    def work_off(self, timeline: TimelineReader, *, all_of_them: bool = False) -> None:
+    def work_off(self, timeline: TimelineReader, *, all_of_them: bool = False) -> bool:
         """Add rows for the knots that have come, as soon as there are enough of them for a piece of work.
 
         Args:
             timeline: Its reader, refreshed.
             all_of_them: Do not wait for more.
+
+        Returns:
+            Whether there is another piece.
         """
         pending = self._pending
         crowded = timeline.switched - self._switches >= _MOST_SWITCHES
-        if not (all_of_them or crowded or len(pending) > _PIECE):
-            return
+        turn = self.number % _PIECE
+        if not (all_of_them or crowded or len(pending) > _PIECE + turn):
+            return False
         if not (all_of_them or crowded or self.begun) and (
-            len(pending) < _FIRST_KNOTS or pending[-1].time_ns - pending[0].time_ns < _FIRST_NS
+            len(pending) < _FIRST_KNOTS or pending[-1].time_ns - pending[0].time_ns < _FIRST_NS + turn * _TURN_NS
         ):
-            return
+            return False
         until = timeline.closed_ns
         if all_of_them or (len(pending) > 2 * _PIECE and timeline.settled - until > _OPEN_NS):
             until = timeline.settled - (0 if all_of_them else _NEAR_END_NS)
         ready = sum(knot.time_ns <= until for knot in pending)
         if ready < 2 or not (all_of_them or crowded or ready > _PIECE):  # noqa: PLR2004 - an interval has two ends
-            return
-        self._add_rows(pending[:ready], timeline, until)
-        del pending[: ready - 1]
+            return False
+        self.begun = True
+        if self._shape_stages(pending[0].time_ns, timeline, until):
+            return True
+        piece = pending[: min(ready, _PIECE + 1)]
+        for chain in _chains(piece, timeline.first_ns):
+            if chain[0].starts:
+                for stage in self._stages.values():
+                    stage.rows.break_chain()
+            if len(chain) > 1:
+                self._add_chain(chain, timeline, until)
+        del pending[: len(piece) - 1]
         self._switches = timeline.switched
+        return ready > len(piece)
 
-    def _add_rows(self, knots: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
-        origin = self._origin_ns or 0
-        switches, _ = timeline.stretch(timeline.first_ns, until)
-        groups = sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE})
-        for group in groups:
+    def _shape_stages(self, since: int, timeline: TimelineReader, until: int) -> bool:
+        """Choose the columns of phases that have run since an instant and have none yet; return whether any were chosen."""
+        ran = {bucket for _, bucket in timeline.stretch(since, until)[0]}
+        switches: Sequence[tuple[int, int]] = ()
+        chosen = False
+        for group in sorted({timeline.group(bucket) for bucket in ran} - {OUTSIDE}):
             if group not in self._stages:
                 numbers = {bucket: i for i, bucket in enumerate(timeline.buckets(group))}
                 self._stages[group] = _Stage(numbers, StageRows(len(numbers)))
             stage = self._stages[group]
-            seen = segments(switches, until, stage.numbers, origin)
+            if stage.rows.has_shapes({stage.numbers.get(bucket, len(stage.numbers)) for bucket in ran}):
+                continue
+            switches = switches or timeline.stretch(timeline.first_ns, until)[0]
+            seen = segments(switches, until, stage.numbers, self._origin_ns or 0)
             if seen is not None:
-                stage.rows.shape(seen)
-        self.begun = True
-        for begin in range(0, len(knots) - 1, _PIECE):
-            for chain in _chains(knots[begin : begin + _PIECE + 1], timeline.first_ns):
-                if chain[0].starts:
-                    for stage in self._stages.values():
-                        stage.rows.break_chain()
-                if len(chain) > 1:
-                    self._add_chain(chain, timeline, until)
+                chosen = stage.rows.shape(seen) or chosen
+        return chosen
 
     def _add_chain(self, chain: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
         """Add the rows of knots between which all energy is known."""
@@ -197,16 +221,26 @@ class DeviceFit:
 
     # ---------------------------------------------------------------------------------------------------- fits
 
-    def tasks(self, *, every_row: bool) -> "list[FitTask]":
-        """Return the fits that are due: of stages whose rows have grown much, or at all where every row counts."""
-        tasks = []
+    def problems(self, *, every_row: bool) -> "list[tuple[_Stage, StageProblem]]":
+        """Return the problems of stages whose rows have grown much since they were solved, or at all where every row counts."""
+        found = []
         for stage in self._stages.values():
             rows = stage.rows.equations.rows
             if rows > stage.fitted_rows and (every_row or rows >= _GROWTH * stage.fitted_rows):
                 problem = stage.rows.problem()
                 if problem is not None:
-                    tasks.append(FitTask(self, stage, problem))
-        return tasks
+                    found.append((stage, problem))
+        return found
+
+    def task(self, *, every_row: bool) -> FitTask | None:
+        """Return the fits that are due, as in :meth:`problems`; None if there are none."""
+        problems = self.problems(every_row=every_row)
+        return FitTask(self, _problems=problems) if problems else None
+
+    def early_task(self, timeline: TimelineReader) -> FitTask:
+        """Return another fit, of the knots that still wait for the features to be chosen."""
+        fit = DeviceFit(0, self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
+        return FitTask(fit, timeline.copy())
 
     def accept(self, stage: "_Stage", energies: PhaseEnergies) -> None:
         """Use a stage's energies from now on."""
@@ -215,12 +249,6 @@ class DeviceFit:
         for bucket, number in stage.numbers.items():
             if energies.seconds[number] > 0:
                 self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
-
-    def early(self, timeline: TimelineReader) -> "DeviceFit":
-        """Return another fit, of the knots that still wait for the features to be chosen."""
-        fit = DeviceFit(self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
-        fit.work_off(timeline, all_of_them=True)
-        return fit
 
     def energies(self, group: int, buckets: Sequence[int]) -> tuple[list[int], PhaseEnergies] | None:
         """Return the number of each of a stage's buckets, and the energies by these numbers; None if none were fitted."""

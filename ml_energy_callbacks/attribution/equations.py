@@ -5,7 +5,7 @@ row is added to the last block; when there are too many blocks, neighbours are m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -19,9 +19,9 @@ _FIRST_SIZE = 4
 """Rows of a block at first: a stage of few rows then has some blocks, too."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Block:
-    """Sums over consecutive rows, each weighted by one over the length of its interval.
+    """Sums over consecutive rows, each weighted by one over the length of its interval; immutable, as a fit goes on with them.
 
     The regression is that of joules on features and on the length itself (times the mean power, known only at the end).
 
@@ -68,26 +68,27 @@ class Block:
             both.sum(axis=1),
         )
 
-    def merge(self, other: "Block") -> None:
-        """Add the sums of a later block, which may have columns that this one has not."""
-        self.widen(len(other.features))
-        self.rows += other.rows
-        self.seconds += other.seconds
-        self.normal += other.normal
-        self.joules += other.joules
-        self.lengths += other.lengths
-        self.features += other.features
-        self.squares += other.squares
-        self.sums += other.sums
+    def merged(self, other: "Block") -> "Block":
+        """Return the sums over the rows of this block and a later one, which may have columns that this one has not."""
+        mine = self.widened(len(other.features))
+        return Block(
+            mine.rows + other.rows,
+            mine.seconds + other.seconds,
+            mine.normal + other.normal,
+            mine.joules + other.joules,
+            mine.lengths + other.lengths,
+            mine.features + other.features,
+            mine.squares + other.squares,
+            mine.sums + other.sums,
+        )
 
-    def widen(self, columns: int) -> None:
-        """Add columns, which were 0 in all rows."""
+    def widened(self, columns: int) -> "Block":
+        """Return the block with so many columns; those that it has not were 0 in all rows."""
         more = columns - len(self.features)
-        if more > 0:
-            self.normal = np.pad(self.normal, (0, more))
-            self.joules, self.lengths, self.features = (
-                np.pad(each, (0, more)) for each in (self.joules, self.lengths, self.features)
-            )
+        if more <= 0:
+            return self
+        joules, lengths, features = (np.pad(each, (0, more)) for each in (self.joules, self.lengths, self.features))
+        return replace(self, normal=np.pad(self.normal, (0, more)), joules=joules, lengths=lengths, features=features)
 
 
 class Equations:
@@ -111,25 +112,20 @@ class Equations:
         """Add rows, as in :meth:`Block.of`."""
         done = 0
         while done < len(joules):
-            last = self.blocks[-1] if self.blocks else None
-            if last is None or last.rows >= self._size:
-                if len(self.blocks) == MOST_BLOCKS:
-                    self._merge_pairs()
-                room, last = self._size, None
-            else:
-                room = self._size - last.rows
+            full = not self.blocks or self.blocks[-1].rows >= self._size
+            if full and len(self.blocks) == MOST_BLOCKS:
+                self._merge_pairs()
+            room = self._size - (0 if full else self.blocks[-1].rows)
             some = slice(done, done + room)
             block = Block.of(features[some], joules[some], lengths[some], seconds[some])
-            if last is None:
+            if full:
                 self.blocks.append(block)
             else:
-                last.merge(block)
+                self.blocks[-1] = self.blocks[-1].merged(block)
             done += block.rows
 
     def _merge_pairs(self) -> None:
-        for mine, other in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            mine.merge(other)
-        del self.blocks[1::2]
+        self.blocks = [mine.merged(other) for mine, other in zip(self.blocks[::2], self.blocks[1::2], strict=True)]
         self._size *= 2
 
 
@@ -158,8 +154,7 @@ class Groups:
     @classmethod
     def of(cls, blocks: Sequence[Block], columns: int, count: int, mean: float) -> Self:
         """Return at most ``count`` groups of blocks with this many columns; ``mean`` is the mean power in W."""
-        for block in blocks:
-            block.widen(columns)
+        blocks = [block.widened(columns) for block in blocks]
         begins = np.unique(np.linspace(0, len(blocks), min(count, len(blocks)), endpoint=False).astype(int))
         seconds = np.array([block.seconds for block in blocks])
         normal = np.stack([block.normal for block in blocks])

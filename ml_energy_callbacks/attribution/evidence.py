@@ -13,6 +13,7 @@ import numpy as np
 from ml_energy_callbacks.attribution.equations import Groups
 from ml_energy_callbacks.attribution.prior import DRIFT, EARLY, LATE, LENGTH, Prior, Scales
 from ml_energy_callbacks.attribution.segments import Floats
+from ml_energy_callbacks.attribution.steps import Steps
 
 _CHOICES = {"early": EARLY, "late": LATE, "length": LENGTH, "drift": DRIFT}
 _SWEEPS = 2
@@ -71,8 +72,8 @@ class Evidence:
         self._precisions: dict[Scales, tuple[Floats, float]] = {}
         self._fits: dict[Scales, Fit] = {}
 
-    def best(self, start: Scales) -> list[tuple[float, Fit]]:
-        """Return the best fits and their weights, which sum to 1, the best one first.
+    def best(self, start: Scales) -> Steps[list[tuple[float, Fit]]]:
+        """Return the best fits and their weights, which sum to 1, the best one first; each fit is a step.
 
         Args:
             start: Where the search for the scales begins.
@@ -80,8 +81,12 @@ class Evidence:
         scales = start
         for _ in range(_SWEEPS):
             for name, values in _CHOICES.items():
-                trials = [self._fit(replace(scales, **{name: value})) for value in values]
-                scales = max(trials, key=lambda fit: fit.evidence).scales
+                trials = [replace(scales, **{name: value}) for value in values]
+                for trial in trials:
+                    if trial not in self._fits:
+                        self._fits[trial] = self._solve(trial)
+                        yield
+                scales = max(trials, key=lambda each: self._fits[each].evidence)
         fits = sorted(self._fits.values(), key=lambda fit: -fit.evidence)
         weights = np.exp([fit.evidence - fits[0].evidence for fit in fits])
         kept = [(float(weight), fit) for weight, fit in zip(weights / weights.sum(), fits, strict=True)]
@@ -89,13 +94,8 @@ class Evidence:
         whole = sum(weight for weight, _ in kept)
         return [(weight / whole, fit) for weight, fit in kept]
 
-    def _fit(self, scales: Scales) -> Fit:
-        """Return the fit with these scales."""
-        if scales not in self._fits:
-            self._fits[scales] = self._solve(scales)
-        return self._fits[scales]
-
     def _solve(self, scales: Scales) -> Fit:
+        """Return the fit with these scales."""
         groups = self._groups
         precision, log_prior = self._precision(scales)
         # The scatter is nearly that of the fits with similar scales.

@@ -15,6 +15,7 @@ from math import inf
 from typing import Literal
 
 import numpy as np
+import numpy.ma  # the first median would import it, which holds up the training for 10 ms
 
 from ml_energy_callbacks.attribution.segments import Floats, Indices, Segments
 

@@ -9,13 +9,14 @@ import numpy as np
 from ml_energy_callbacks.attribution.equations import Groups
 from ml_energy_callbacks.attribution.evidence import Fit
 from ml_energy_callbacks.attribution.segments import Floats
+from ml_energy_callbacks.attribution.steps import Steps
 
 _WIDTHS = (1, 2, 4)
 """Numbers of neighbouring blocks that are left out at once, as correlations may be long; the widest scatter counts."""
 
 
-def jackknife(groups: Groups, fit: Fit, targets: Floats) -> Floats:
-    """Return the variance of linear functions of the coefficients, by leaving blocks out.
+def jackknife(groups: Groups, fit: Fit, targets: Floats) -> Steps[Floats]:
+    """Return the variance of linear functions of the coefficients, by leaving blocks out, in steps.
 
     Args:
         groups: The blocks.
@@ -40,5 +41,6 @@ def jackknife(groups: Groups, fit: Fit, targets: Floats) -> Floats:
         without = np.linalg.solve(rest, sides[:, :, None])[:, :, 0]
         moved = (without - fit.coefficients) @ targets.T
         variances.append((len(begins) - 1) / len(begins) * (moved**2).sum(axis=0))
+        yield
     result: Floats = np.max(variances, axis=0)
     return result

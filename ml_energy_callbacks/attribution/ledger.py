@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
 from ml_energy_callbacks.attribution.split import Alone, Ends, Split, split_stage
+from ml_energy_callbacks.attribution.steps import at_once
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
@@ -26,6 +28,10 @@ _SIGMAS = 2.0
 
 _LEARNED = 100
 """After this many intervals between refreshes, some seconds, one more reading changes the fit only slightly."""
+
+_SEASONED = 1200
+"""After so many intervals, a minute of reads, a continuous counter is read half as often: more rows narrow a split only as the
+root of their number."""
 
 _EARLY_GROWTH = 1.5
 """Before the features are chosen, the few knots are fitted again when there are so many times as many."""
@@ -115,7 +121,8 @@ class Ledger:
         self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
-        self._fit = device_fit.DeviceFit()
+        # Devices take turns, also where a recording of some of them is replayed.
+        self._fit = device_fit.DeviceFit(crc32(device.id.encode()))
         # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
         self._early: DeviceFit | None = None
         self._timeline: TimelineReader | None = None
@@ -182,6 +189,12 @@ class Ledger:
         """Whether the next reading must be added at once: a mark waits for it, reads fail, or the fit has too little data."""
         return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent or self._knot is None
 
+    @property
+    def seasoned(self) -> bool:
+        """Whether a counter that is up to date at each read was read so often that it may be read half as often."""
+        continuous = self.finder.grid.regularity == "continuous" and self.device.method != "power_integration"
+        return continuous and self._fit.count >= _SEASONED
+
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""
         self._marks.append(mark)
@@ -211,7 +224,8 @@ class Ledger:
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
-        self._fit.work_off(timeline, all_of_them=True)
+        while self._fit.work_off(timeline, all_of_them=True):
+            pass
         self._early = None
         self._publish(timeline)
         if self.published is not None and self._knot is not None:
@@ -374,21 +388,29 @@ class Ledger:
         mark.half_widths[self.device.id] = half_width
         mark.gaps[self.device.id] = self._gaps
 
-    def fit_tasks(self) -> "Sequence[FitTask]":
-        """Return the fits that are due. They can be solved without the lock, which is held now and when they are accepted."""
+    def fit_task(self) -> "FitTask | None":
+        """Return the fits that are due. Their steps need no lock, which is held now and when they are accepted."""
         if self._timeline is None:
-            return []
+            return None
         if self._fit.begun:
             self._early = None
-            return self._fit.tasks(every_row=self._knot is None)
+            return self._fit.task(every_row=self._knot is None)
         if self._early is None or self._fit.count > _EARLY_GROWTH * self._early.count:
-            self._early = self._fit.early(self._timeline)
-        return self._early.tasks(every_row=False)
+            return self._fit.early_task(self._timeline)
+        return None
+
+    def accept(self, task: "FitTask") -> None:
+        """Use what was solved from now on."""
+        task.accept()
+        if task.fit is not self._fit and not self._fit.begun:
+            self._early = task.fit
 
     def fit(self) -> None:
         """Solve and accept the fits that are due."""
-        for task in self.fit_tasks():
-            task.accept(task.problem.solve())
+        task = self.fit_task()
+        if task is not None:
+            at_once(task.steps())
+            self.accept(task)
 
     def split(
         self,

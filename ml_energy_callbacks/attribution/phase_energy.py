@@ -12,6 +12,7 @@ from ml_energy_callbacks.attribution.features import Column
 from ml_energy_callbacks.attribution.jackknife import jackknife
 from ml_energy_callbacks.attribution.prior import Prior, Scales
 from ml_energy_callbacks.attribution.segments import Floats
+from ml_energy_callbacks.attribution.steps import Steps, at_once
 
 FEWEST_ROWS = 16
 """Intervals between refreshes from which phases are told apart; fewer say nothing about their own scatter."""
@@ -138,7 +139,7 @@ class StageProblem:
     Attributes:
         rows: Number of rows.
         mean: Mean power in W.
-        groups: The rows.
+        blocks: The rows.
         columns: Their columns.
         targets: What is asked for.
         start: Scales from which the search begins.
@@ -146,7 +147,7 @@ class StageProblem:
 
     rows: int
     mean: float
-    groups: Groups
+    blocks: Sequence[Block]
     columns: Sequence[Column]
     targets: Targets
     start: Scales
@@ -158,29 +159,37 @@ class StageProblem:
         joules, lengths = (float(sum(block.sums[i] for block in blocks)) for i in (0, 1))
         if rows < FEWEST_ROWS or joules <= 0 or lengths <= 0:
             return None
-        mean = joules / lengths
-        groups = Groups.of(blocks, len(columns), min(_BLOCKS, max(_FEWEST_BLOCKS, rows // _BLOCK_ROWS)), mean)
-        return cls(rows, mean, groups, tuple(columns), targets.copy(len(columns)), start)
+        return cls(rows, joules / lengths, tuple(blocks), tuple(columns), targets.copy(len(columns)), start)
 
     def solve(self) -> PhaseEnergies | None:
         """Return the energy of each phase; None where rounding leaves no solution."""
+        return at_once(self.steps())
+
+    def steps(self) -> Steps[PhaseEnergies | None]:
+        """Solve it in steps of some milliseconds together, each of one or two."""
         try:
-            return self._solve()
+            return (yield from self._solve())
         except np.linalg.LinAlgError:
             return None
 
-    def _solve(self) -> PhaseEnergies:
-        groups, targets, mean = self.groups, self.targets, self.mean
-        fits = Evidence(groups, Prior(self.columns)).best(self.start)
+    def _solve(self) -> Steps[PhaseEnergies]:
+        targets, mean = self.targets, self.mean
+        count = min(_BLOCKS, max(_FEWEST_BLOCKS, self.rows // _BLOCK_ROWS))
+        groups = Groups.of(self.blocks, len(self.columns), count, mean)
+        yield
+        fits = yield from Evidence(groups, Prior(self.columns)).best(self.start)
         wanted = targets.features
         blur = _blur(self.columns, targets.edge_weights)
         fixed = targets.joules / mean + targets.seconds - targets.early
         weights = np.array([weight for weight, _ in fits])
         energies = np.stack([fixed + wanted @ fit.coefficients for _, fit in fits])
-        spreads = np.stack([_spread(groups, fit, wanted) + fit.variance * targets.mixed for _, fit in fits])
+        spreads = []
+        for _, fit in fits:
+            spread = yield from _spread(groups, fit, wanted)
+            spreads.append(spread + fit.variance * targets.mixed)
         blurs = np.stack([np.abs(wanted @ fit.inverse @ (blur @ fit.coefficients)) / fit.variance for _, fit in fits])
         found = weights @ energies
-        variance = weights @ (spreads + (energies - found) ** 2)
+        variance = weights @ (np.stack(spreads) + (energies - found) ** 2)
         best = fits[0][1]
         coefficients = weights @ np.stack([fit.coefficients for _, fit in fits])
         return PhaseEnergies(
@@ -192,12 +201,13 @@ class StageProblem:
         )
 
 
-def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Floats:
+def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Steps[Floats]:
     """Return the variance of functions of the coefficients: by the posterior or by the jackknife, whichever is more."""
     pulled = wanted @ fit.inverse
     posterior = np.einsum("ij,ij->i", pulled, wanted)
     prior = np.einsum("ij,ij->i", pulled @ fit.precision, pulled)
-    result: Floats = np.maximum(posterior, jackknife(groups, fit, wanted) + prior / 2)
+    scatter = yield from jackknife(groups, fit, wanted)
+    result: Floats = np.maximum(posterior, scatter + prior / 2)
     return result
 
 

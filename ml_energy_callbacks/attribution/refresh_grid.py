@@ -30,7 +30,17 @@ so many."""
 _NARROW = 0.05
 """A period that is known within this share of it is accepted then."""
 _WIDE_NS = 2 * MILLISECOND
+_STEADY_NS = 200_000
+"""With less jitter than marks have, each refresh comes when it is expected, and polls between two of them say nothing more."""
+_BLURRED_NS = 300_000
+"""With wider bounds of the next refresh of a steady grid, a poll halves them."""
 _PROBE_POLLS = 12
+_MARGIN_NS = 300_000
+"""How long before the next refresh the grid is checked: a thread wakes up some tenths of a millisecond late."""
+_CHECK = 8
+"""After so many refreshes, one is looked at from both sides: it must come neither before its bounds nor after them."""
+_BOTH_SIDES = 16
+"""Two polls less than the double of this share of a period apart look at a refresh from both sides."""
 _DRIFT = 2e-6
 """The rates of two clocks vary relative to each other by about this share."""
 
@@ -82,6 +92,7 @@ class RefreshGrid:
         self._period = (0.0, float(known_period_ns or 0))
         self._anchor = (0.0, 0.0)
         self._steps = self._doubts = 0
+        self._unchecked = 0
         self._refresh = (0.0, 0.0)
 
     @property
@@ -128,13 +139,43 @@ class RefreshGrid:
                 return None
             last = self._brackets[-1][1] if self._brackets else self._began
             return now + max(_BURST_STEP_NS, (now - last) // _BURST_SHARE)
-        if self.regularity != "regular":
-            return None
+        return self._next_probe(now) if self.regularity == "regular" else None
+
+    def _next_probe(self, now: int) -> int | None:
+        """Return when a poll narrows the bounds of the next refresh, or checks that none comes before it; None for neither."""
         low, high = self._predict_after(now)
-        if not _WIDE_NS + 2 * self._jitter < high - low:
+        width = high - low
+        if width > (sum(self._period) / 16 if self._is_steady else _WIDE_NS + 2 * self._jitter):
+            step = max(_BURST_STEP_NS, int(width / _PROBE_POLLS))
+            return max(now, int(low) - 2 * step) + step
+        wish = now
+        if self._is_steady and self._unchecked >= _CHECK:
+            wish = int(low) - _MARGIN_NS
+        elif self._is_steady and width > _BLURRED_NS + 2 * self._jitter:
+            wish = int(low + high) // 2
+        return wish if wish > now else None
+
+    @property
+    def _is_steady(self) -> bool:
+        return self._jitter <= _STEADY_NS
+
+    def span(self, now: int, wish: int) -> tuple[int, int] | None:
+        """Return between which times (ns) a poll shows one refresh: the next, or one near the wish; None without a steady grid.
+
+        Any poll up to the next refresh shows it, and the grid says when it was. Polls later than half a period after it, which
+        may be too late on a busy machine, are left out.
+        """
+        if self.regularity != "regular" or not self._is_steady:
             return None
-        step = max(_BURST_STEP_NS, int((high - low) / _PROBE_POLLS))
-        return max(now, int(low) - 2 * step) + step
+        period = sum(self._period) / 2
+        low, high = self._predict_after(now)
+        if high - low > period / 4:
+            return None
+        if self._unchecked >= _CHECK:
+            return int(high) + 1, int(high) + 1
+        skipped = max(0, round((wish - high) / period)) if period < wish - now else 0
+        first = high + skipped * period
+        return int(first) + 1, int(first + period / 2)
 
     def _judge(self) -> None:
         """Classify the counter by its first refreshes."""
@@ -254,6 +295,8 @@ class RefreshGrid:
         low, high = self._ahead(candidates[-1])
         if len(candidates) > 1 and high > start:
             return None  # the value may be of this refresh or of the one before
+        if end - previous_start < sum(self._period) / _BOTH_SIDES:
+            self._unchecked = -1
         self._accept(candidates[-1], max(low, previous_start) if len(candidates) == 1 else low, min(high, end))
         return Refresh(int(sum(self._refresh) / 2), int((self._refresh[1] - self._refresh[0]) / 2))
 
@@ -285,6 +328,7 @@ class RefreshGrid:
             self._jitter += (low - high) / 2
             low, high = high, low
         self._steps += count
+        self._unchecked += 1
         self._refresh = (low, high)
         slack = 2 * self._jitter
         bounds = (

@@ -1,5 +1,7 @@
 """Knots of a device + segments of a stage -> rows of a regression, in constant memory; pure."""
 
+from collections.abc import Set as AbstractSet
+
 import numpy as np
 
 from ml_energy_callbacks.attribution.equations import Equations
@@ -54,12 +56,17 @@ class StageRows:
         self._before: Floats | None = None
         self.scales = Scales()
 
-    def shape(self, seen: Segments) -> None:
-        """Choose the columns of phases of which enough was seen; at first of all of them at once."""
+    def has_shapes(self, phases: AbstractSet[int]) -> bool:
+        """Return whether these phases need no columns any more."""
+        return phases <= self.basis.shaped
+
+    def shape(self, seen: Segments) -> bool:
+        """Choose the columns of phases of which enough was seen, at first of all of them at once; return whether any were."""
         counts = np.bincount(seen.phases, minlength=self._phases + 1)
         new = [p for p in range(self._phases + 1) if counts[p] >= FEWEST_SEGMENTS and p not in self.basis.shaped]
         if new:
             self.basis.add_shapes(seen, new)
+        return bool(new)
 
     def add(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments) -> None:
         """Add the rows between consecutive knots of one chain.

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -400,6 +401,12 @@ class TimelineReader:
         self.switched = 0
         self._history: list[tuple[int, int]] = []
         self._remember()
+
+    def copy(self) -> "TimelineReader":
+        """Return a reader that stays at this look, for another thread."""
+        other = copy(self)
+        other._anchors, other._history = self._anchors.copy(), self._history[:]  # noqa: SLF001 - its own
+        return other
 
     def group(self, bucket: int) -> int:
         """Return the group of a bucket."""

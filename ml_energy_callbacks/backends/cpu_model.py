@@ -173,6 +173,7 @@ class CpuModelBackend:
             note=note,
             covers=("dram",),
             latency_s=0.0,
+            latency_source="known",
         )
         return [_Processor(device, power, cpu_seconds, self.clock)]
 

@@ -61,5 +61,6 @@ class MemoryModelBackend:
             update_period_s=0.0,
             note=f"{gigabytes:.0f} GB x {WATTS_PER_GB} W/GB.",
             latency_s=0.0,
+            latency_source="known",
         )
         return [_Memory(device, gigabytes * WATTS_PER_GB, self.clock)]

@@ -157,7 +157,7 @@ class Devices:
     def pollers(
         self, timeline: Timeline, lock: AbstractContextManager[Any], recorder: Recorder | None = None
     ) -> Mapping[str, Poller]:
-        """Return a poller for each backend's quick devices, and one for those that must not be asked often, by a name.
+        """Return a poller for the quick devices, which share its wake-ups, and one for those of each backend that are not.
 
         Args:
             timeline: What ran when.
@@ -166,7 +166,7 @@ class Devices:
         """
         groups: dict[str, list[tuple[Source, Ledger]]] = {}
         for source, ledger in self._pairs:
-            name = f"{source.device.backend}{'-slow' * bool(source.device.min_interval_s)}"
+            name = f"{source.device.backend}-slow" if source.device.min_interval_s else "quick"
             groups.setdefault(name, []).append((source, ledger))
         return {name: Poller(group, timeline, self._interval_s, lock, recorder) for name, group in groups.items()}
 

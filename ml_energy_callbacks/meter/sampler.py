@@ -26,8 +26,9 @@ _FIRST_WAIT_NS = 500_000_000
 """Longest wait for the first refreshes at the start."""
 _FIRST_STEP_S = 0.001
 _JOIN_S = 1.0
-_WATCH_S = 0.05
-_GUARD_S = 0.1
+_JOIN_STEP_S = 0.05
+_WATCH_S = 0.1
+_GUARD_S = 0.25
 _STUCK_NS = 150_000_000
 """A read that is seen to go on for so long holds up the other devices of its thread, which then get one of their own."""
 _THREAD = "ml-energy-sampler"
@@ -55,7 +56,8 @@ class _Polled:
         self.ledger = ledger
         # Asked once: what a protocol checks takes longer than a read.
         self.power = source if isinstance(source, PowerSource) else None
-        self.due = self.held_ns = now
+        self.soonest = self.due = self.held_ns = now  # from when a read is worth it, and by when it is to be read
+        self.probing = False  # whether the next read is to find a refresh
         self.read_ns = 0
         self.value: float | None = None
         self.held: list[tuple[Reading, tuple[int, float] | None]] = []
@@ -108,24 +110,26 @@ class Poller:
         return min((polled.due for polled in self._polled), default=self._next_round)
 
     def poll(self, end: int | None = None) -> None:
-        """Read every device that is due; after the ``end`` (ns), read all, but those with a minimum interval only once."""
+        """Read every device that a read is worth it of; after the ``end`` (ns), read all, but slow ones only once.
+
+        A device is due only some time later, so that those that are read quickly share one wake-up.
+        """
         now = self._clock()
         due = [
             polled
             for polled in self._polled
-            if polled.due <= now or (end is not None and (not polled.source.device.min_interval_s or polled.read_ns < end))
+            if polled.soonest <= now or (end is not None and (not polled.source.device.min_interval_s or polled.read_ns < end))
         ]
-        regular = now >= self._next_round
         wanted = end is not None
         for polled in due:
             if not self._begin(polled):
                 continue
-            reading = read(polled.source, self._clock)
-            power = _power(polled.power, self._clock) if regular and reading.value is not None else None
+            reading, before = read(polled.source, self._clock), polled.read_ns
+            power = None if polled.probing or reading.value is None else _power(polled.power, self._clock)
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns
-            wanted = wanted or self._wanted(polled, reading)
+            wanted = wanted or self._wanted(polled, reading, reading.ended_ns - before)
             polled.value = reading.value
         now = self._clock()
         if now >= self._next_round:
@@ -135,7 +139,7 @@ class Poller:
             self.feed_ledgers()
         for polled in due:
             if polled in self._polled:
-                polled.due = self._next(polled.ledger, now)
+                self._plan(polled, now)
 
     def _begin(self, polled: _Polled) -> bool:
         """Begin to read a device, unless it was handed over meanwhile."""
@@ -160,20 +164,31 @@ class Poller:
             relief._polled, self._polled = others, [polled]
         return relief
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a read was going on when it was last asked for relief."""
+        return self._stuck is not None
+
     def take_back(self, relief: "Poller") -> None:
         """Read the devices of a poller that no thread could be started for."""
         with self._handing_over:
             self._polled = [*self._polled, *relief._polled]  # noqa: SLF001 - as above
 
-    def _wanted(self, polled: _Polled, reading: Reading) -> bool:
-        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one."""
+    def _wanted(self, polled: _Polled, reading: Reading, pause: int) -> bool:
+        """Return whether to add a device's readings to its ledger now; many at once take far less time than one by one.
+
+        Args:
+            polled: The device.
+            reading: Its last reading.
+            pause: Time in ns since the one before.
+        """
         device, ledger = polled.source.device, polled.ledger
         fresh = device.method == "power_integration" or device.update_period_s is not None
         news = fresh or reading.value != polled.value
         return (
             reading.value is None
             or device.min_interval_s > 0
-            or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + self._interval_ns
+            or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + max(pause, self._interval_ns)
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
         )
 
@@ -213,13 +228,34 @@ class Poller:
             if self._recorder is not None:
                 self._recorder.add_uncertainty(now, device)
 
-    def _next(self, ledger: Ledger, now: int) -> int:
-        """Return when to read a device again, in ns."""
-        least = ledger.device.min_interval_s
+    def _plan(self, polled: _Polled, now: int) -> None:
+        """Set when to read a device again, in ns."""
+        ledger, least = polled.ledger, polled.source.device.min_interval_s
+        polled.probing = False
         if least:
-            return now + round(max(self._interval_ns, least * NS_PER_S) * (1 + _DITHER * self._random.random()))
-        wish = None if ledger.finder.silent else ledger.finder.grid.next_poll(now)
-        return self._next_round if wish is None else min(self._next_round, max(wish, now))
+            polled.soonest = polled.due = now + round(max(self._interval_ns, least * NS_PER_S) * (1 + self._dither()))
+            return
+        polled.soonest = polled.due = self._next_round
+        if ledger.finder.silent:
+            return
+        grid = ledger.finder.grid
+        wish, span = grid.next_poll(now), grid.span(now, self._next_round)
+        latest = now + ledger.finder.longest_gap_ns // 2
+        if wish is not None:
+            latest = self._next_round if grid.regularity == "unknown" else latest
+            polled.probing = wish < latest
+            polled.soonest = polled.due = min(max(wish, now), latest)
+        elif span is not None:
+            first, last = span
+            polled.soonest = min(first, latest)
+            polled.due = polled.soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
+        elif ledger.seasoned and not ledger.urgent:
+            polled.soonest = now + round(self._interval_ns)
+            polled.due = now + round(2 * self._interval_ns * (1 + self._dither()))
+
+    def _dither(self) -> float:
+        """Return a share of a wait by which to make it longer."""
+        return _DITHER * self._random.random()
 
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
@@ -324,7 +360,7 @@ class Sampler:
         """Set the pollers, by the names of their threads.
 
         The thread that reads no device calls ``review`` periodically (after 1, 2 and 4 s, then every 5 s), and ``watch`` every
-        50 ms. A thread that an error ends calls ``fail`` with it.
+        100 ms. A thread that an error ends calls ``fail`` with it.
         """
         self._clock = timing.clock
         self._sleep = timing.sleep
@@ -378,7 +414,7 @@ class Sampler:
         deadline = self._clock() + round(_JOIN_S * NS_PER_S)
         try:
             while (alive := [thread for thread, _ in self._readers if thread.is_alive()]) and self._clock() < deadline:
-                alive[0].join(_WATCH_S)
+                alive[0].join(_JOIN_STEP_S)
                 self._relieve_pollers()
             hanging = [source for thread, poller in self._readers if thread.is_alive() for source in poller.sources]
         finally:  # also where a further Ctrl-C ends the waiting
@@ -419,8 +455,10 @@ class Sampler:
         pause = FIRST_REVIEW_NS
         review = self._clock() + pause
         watch = inf if self._watch is None else _WATCH_S
-        guard = _GUARD_S if any(len(poller.sources) > 1 for poller in self._pollers.values()) else inf
+        guards = any(len(poller.sources) > 1 for poller in self._pollers.values())
         while True:
+            suspected = any(poller.suspected for _, poller in self._readers)
+            guard = inf if not guards else _STUCK_NS / NS_PER_S if suspected else _GUARD_S
             yield min((review - self._clock()) / NS_PER_S, watch, guard)
             if self._stopping.is_set():
                 return

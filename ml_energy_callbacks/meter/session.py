@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -59,6 +60,9 @@ _log = logging.getLogger("ml_energy_callbacks")
 
 _FIRST_READ_S = 1.0
 """Every device that can be read has been read by then."""
+
+_BREATH_S = 1e-4
+"""A real sleep of this length, whatever the session's clock, lets another thread have the interpreter."""
 
 
 class Session:
@@ -593,16 +597,17 @@ class Session:
         return in_utf8(record)
 
     def _fit(self) -> None:
-        """Solve the fits that are due without the lock, which the training loop may wait for."""
+        """Solve the fits that are due without the lock and in steps: the loop may wait for the lock, or for the interpreter."""
         with self._lock:
             recorder = self._recorder  # another thread may end it meanwhile
             if recorder is not None:
                 recorder.add_fit(self._timing.clock())
-            tasks = [task for _, ledger in self.devices.all for task in ledger.fit_tasks()]
-        for task in tasks:
-            energies = task.problem.solve()
+            tasks = [(ledger, task) for _, ledger in self.devices.all if (task := ledger.fit_task()) is not None]
+        for ledger, task in tasks:
+            for _ in task.steps():
+                time.sleep(_BREATH_S)
             with self._lock:
-                task.accept(energies)
+                ledger.accept(task)
 
     def resume(self, earlier: RunRecord) -> None:
         """Continue the record of an interrupted run, unless it is this run or was killed before its first read."""

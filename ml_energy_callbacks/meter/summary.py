@@ -195,6 +195,7 @@ def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> Devi
         shared=device.shared,
         idle_watts=state.idle_watts.get(device.id),
         latency_s=device.latency_s,
+        latency_source=device.latency_source,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ml_energy_callbacks.metrics import Basis, known_sum
-from ml_energy_callbacks.readings import Kind, Method, Provenance, Regularity
+from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
 
 Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
@@ -94,6 +94,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
         idle_watts: Power that was measured before the run began, while nothing of it worked, in W; None where it was not.
         latency_s: How far its readings may have been behind the host's clock, in s, which widens the intervals of phases; None
             in records of earlier releases.
+        latency_source: Whether that is assumed or known.
     """
 
     id: str
@@ -113,6 +114,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     shared: bool = False
     idle_watts: Amount | None = None
     latency_s: Amount | None = None
+    latency_source: LatencySource | None = None
 
 
 class BesideRecord(DeviceRecord, kw_only=True):

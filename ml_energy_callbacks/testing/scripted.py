@@ -17,6 +17,7 @@ SCRIPTED_DEVICE = Device(
     provenance="measured",
     relative_uncertainty=0.0,
     latency_s=0.0,
+    latency_source="known",
 )
 
 _POWER_DEVICE = replace(SCRIPTED_DEVICE, id="scripted:power", method="power_integration")

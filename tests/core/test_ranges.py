@@ -144,10 +144,11 @@ def test_records_of_earlier_releases_have_no_ranges() -> None:
     for phase in fields["stages"]["train"]["phases"].values():
         del phase["low_joules"], phase["high_joules"]
     for device in fields["devices"]:
-        del device["latency_s"]
+        del device["latency_s"], device["latency_source"]
     older = decode_record(msgspec.json.encode(fields), "energy.json")
     assert older.stages["train"].phases["data_wait"].low_joules is None
     assert older.devices[0].latency_s is None
+    assert older.devices[0].latency_source is None
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])

@@ -1,6 +1,8 @@
 """The core in simulated worlds whose truth is known: a training loop, a counter with a refresh grid, dithered polls."""
 
 import random
+from bisect import bisect_right
+from collections.abc import Sequence
 from statistics import mean, median, quantiles
 
 import pytest
@@ -54,6 +56,50 @@ def test_a_phase_that_always_fills_the_same_share_of_a_refresh_is_not_told_apart
 def test_the_grid_is_recognised() -> None:
     assert simulate(refresh_s=0.1, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "regular"
     assert simulate(refresh_s=0.001, wait_s=0.02, compute_s=0.04, seed=1, duration_s=5).grid == "continuous"
+
+
+def follow(refreshes: Sequence[int], seed: int) -> tuple[RefreshGrid, int, list[tuple[int, bool]]]:
+    """Poll a counter with these refreshes (ns) as a meter does.
+
+    Returns:
+        What was learned, the number of polls, and each refresh that was dated: when, and whether its bounds hold.
+    """
+    rng, grid, dated = random.Random(seed), RefreshGrid(), []
+    now, before, polls = NS_PER_S, None, 0
+    while now < refreshes[-1]:
+        number = bisect_right(refreshes, now) - 1
+        refresh = grid.observe(now, now, changed=before is not None and number != before)
+        before, polls = number, polls + 1
+        if refresh is not None:
+            holds = abs(refresh.time_ns - refreshes[number]) <= refresh.half_width_ns + 1
+            dated.append((now, holds))
+        ordinary = now + rng.randrange(30 * MILLISECOND, 70 * MILLISECOND)
+        wish, span = grid.next_poll(now), grid.span(now, ordinary)
+        if wish is None:
+            wish = ordinary if span is None else rng.randint(*span)
+        now = max(now + 1, wish) + rng.randrange(MILLISECOND // 3)
+    return grid, polls, dated
+
+
+def test_one_poll_follows_each_refresh_of_a_known_grid() -> None:
+    period = 100 * MILLISECOND
+    for seed in range(5):
+        grid, polls, dated = follow(range(seed * 7 * MILLISECOND, 60 * NS_PER_S, period), seed)
+        assert grid.regularity == "regular"
+        assert all(holds for _, holds in dated)
+        assert len(dated) >= 0.98 * 590
+        assert polls <= 1.3 * 590 + 200  # some find the period at first, and some look before a refresh
+
+
+@pytest.mark.parametrize("moved_ms", [-30, -5, 30])
+def test_a_grid_that_moves_is_noticed(moved_ms: int) -> None:
+    period, moves = 100 * MILLISECOND, 20 * NS_PER_S
+    refreshes = [*range(0, moves, period), *range(moves + moved_ms * MILLISECOND + period, 60 * NS_PER_S, period)]
+    for seed in range(5):
+        _, _, dated = follow(refreshes, seed)
+        wrong = [when for when, holds in dated if not holds]
+        assert len(wrong) <= 30
+        assert all(moves - period <= when <= moves + 5 * NS_PER_S for when in wrong)
 
 
 @pytest.mark.parametrize("refresh_ms", [80, 100, 107, 130, 200])

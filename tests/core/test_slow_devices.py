@@ -32,7 +32,7 @@ def gpus(driver: SimulatedDriver) -> Iterator[None]:
 
 
 def readers() -> int:
-    return sum(thread.name == "ml-energy-sampler-nvml" for thread in threading.enumerate())
+    return sum(thread.name == "ml-energy-sampler-quick" for thread in threading.enumerate())
 
 
 def meter() -> EnergyMeter:

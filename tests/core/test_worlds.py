@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, measure, trace
+from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, constant, measure, trace
 
 UNKNOWABLE = frozenset({"batches below 1 ms", "near resonance", "near resonance, ramp"})
 """Kinds in which refreshes of the counter cannot tell the phases apart; there are ranges only."""
@@ -92,3 +92,21 @@ def test_latency_of_a_device_widens_the_interval() -> None:
     step = prompt.splits[COMPUTE].joules / seconds[COMPUTE] - prompt.splits[WAIT].joules / seconds[WAIT]
     more = late.splits[WAIT].half_width - prompt.splits[WAIT].half_width
     assert more == pytest.approx(0.002 * (world.phases == WAIT).sum() * step, rel=0.1)
+
+
+def test_readings_of_a_late_counter_are_those_of_a_late_device() -> None:
+    """Therefore a latency is assumed: no step of power tells the two apart, be it a run's first or one at a GPU's event."""
+    device, counter = measure(constant(1, lag_s=0.005), 1), measure(constant(1), 1, late_s=0.005)
+    assert counter.splits[WAIT].joules == pytest.approx(device.splits[WAIT].joules, rel=1e-3)
+    assert counter.splits[WAIT].half_width == pytest.approx(device.splits[WAIT].half_width, rel=1e-2)
+    assert counter.true[WAIT] < 0.95 * device.true[WAIT]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.001, 0.002])
+def test_stated_intervals_hold_up_to_the_assumed_latency(late_s: float, *, full: bool) -> None:
+    kinds = ("constant power", "ramp 5 ms", "ramp 20 ms")
+    seeds = range(20 if full else 1)
+    measured = [measure(KINDS[kind](seed), seed, behind_s=0.002, late_s=late_s) for kind in kinds for seed in seeds]
+    reported = [run for run in measured if run.reported()]
+    assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
+    assert sum(run.holds() for run in measured) >= 0.9 * len(measured)
