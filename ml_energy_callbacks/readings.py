@@ -45,6 +45,8 @@ class Device:
             sheet states: its power limit, critical power or TDP. What is far above is not believed. None if unknown.
         latency_s: How far its readings may be behind the host's clock, in s, which widens the intervals of phases. The default
             is our assumption for devices of which it is unknown; 0 where readings are computed as they are read.
+        power_window_s: A reading of its power is the mean over so many seconds up to the instant at which it was renewed. None
+            if that is unknown: its power then tells no phases apart.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Device:
     min_interval_s: float = 0.0
     max_watts: float | None = None
     latency_s: float = 0.002
+    power_window_s: float | None = None
 
 
 @runtime_checkable

@@ -39,6 +39,7 @@ from ml_energy_callbacks.record.schema import (
 _NEARLY = 0.005
 """Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
 
+_NO_WINDOW = "The phases cannot be separated: the device reports only its power, as a mean over a time that is unknown."
 _COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 
@@ -219,6 +220,9 @@ def _stage(
     times = list(seconds.values())
     cycle = sum(times) / counts.batches if counts.batches else 0.0
     coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
+    unknown = any(
+        ledger.device.method == "power_integration" and ledger.device.power_window_s is None for ledger, _ in joules.values()
+    )
     splits = []
     for name, (ledger, _) in joules.items():
         each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
@@ -233,7 +237,7 @@ def _stage(
         latency=latency_record(state.latencies.get(tally.group)),
         phases=explain_single_step(
             {
-                phase: _phase([split[phase] for split in splits], time, coincides=coincides)
+                phase: _phase([split[phase] for split in splits], time, coincides=coincides, unknown=unknown)
                 for phase, time in seconds.items()
                 if time > 0
             }
@@ -259,7 +263,7 @@ def _coincide(period_s: float | None, cycle_s: float) -> bool:
     return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
 
 
-def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> PhaseRecord:
+def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool, unknown: bool) -> PhaseRecord:
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     joules = sum(split.joules for split in splits)
@@ -270,7 +274,9 @@ def _phase(splits: Sequence[Split], seconds: float, *, coincides: bool) -> Phase
     half = max(high - joules, joules - low)
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
-    if coincides:
+    if unknown and bounded:
+        reason = _NO_WINDOW
+    elif coincides:
         reason = _COINCIDENCE
     elif bounded:
         reason = (
