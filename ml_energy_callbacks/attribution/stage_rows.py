@@ -85,7 +85,7 @@ class StageRows:
         apart = these.cumulative(self._phases)
         outside = np.interp(ends, these.edges, apart) - np.interp(begins, these.edges, apart)
         usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
-        usable &= begins >= these.edges[0]
+        usable &= (begins >= these.edges[0]) | (window_s is None)
         for begin, end in _stretches(usable):
             some = slice(begin, end + 1)
             self._add_stretch(instants[some], sigmas[some], joules[some], these, window_s)
