@@ -172,16 +172,15 @@ def simulated(gpus, packages) -> dict[str, float]:
 def solve(ledger, found) -> None:
     """Solve the fits of a device that are due, and keep the longest times."""
     begun = time.thread_time()
-    task = ledger.fit_task()
+    tasks = ledger.fit_tasks()
     pieces = [time.thread_time() - begun]
-    if task is None:
-        return
-    steps, going = task.steps(), True
-    while going:
-        begun = time.thread_time()
-        going = next(steps, True) is None
-        pieces.append(time.thread_time() - begun)
-    ledger.accept(task)
+    for task in tasks:
+        steps, going = task.steps(), True
+        while going:
+            begun = time.thread_time()
+            going = next(steps, True) is None
+            pieces.append(time.thread_time() - begun)
+        ledger.accept(task)
     found["step"] = max(found["step"], *pieces)
     found["fit"] = max(found["fit"], sum(pieces))
     found["all"] += sum(pieces)

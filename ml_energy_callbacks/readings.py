@@ -48,6 +48,8 @@ class Device:
             is our assumption for devices of which it is unknown; 0 where readings are computed as they are read.
         latency_source: Whether that is ``assumed`` or ``known``. Marks and readings cannot show it: a counter that is late and
             a device that starts to work late show the same.
+        power_window_s: A reading of its power is the mean over so many seconds up to the instant at which it was renewed. None
+            if that is unknown: its power then tells no phases apart.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Device:
     max_watts: float | None = None
     latency_s: float = 0.002
     latency_source: LatencySource = "assumed"
+    power_window_s: float | None = None
 
 
 @runtime_checkable

@@ -5,15 +5,16 @@ the run. The phases are ``WAIT``, ``COMPUTE`` and others of the world's own.
 """
 
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.split import Split
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
@@ -74,6 +75,8 @@ class World:
         jitter: Their jitter, as a share of the period (uniform, to both sides).
         resolution: The counter's resolution in J.
         stages: The stage of each phase, numbered from 1; empty where there is one stage.
+        counts: Whether the device counts joules.
+        window_s: The device shows its power, too: the mean over so long a time up to each refresh. None if it does not.
     """
 
     edges: Floats
@@ -83,6 +86,8 @@ class World:
     jitter: float = 0.0
     resolution: float = 0.001
     stages: tuple[int, ...] = ()
+    counts: bool = True
+    window_s: float | None = None
 
     @property
     def joules(self) -> dict[int, float]:
@@ -90,13 +95,19 @@ class World:
         each = np.diff(self.power.joules(self.edges))
         return {int(phase): float(each[self.phases == phase].sum()) for phase in np.unique(self.phases)}
 
-    def counter(self, rng: np.random.Generator, late_s: float = 0.0) -> Callable[[float], float]:
-        """Return what a read at an instant (s) shows, in J; the counter is ``late_s`` behind."""
+    def shown(self, rng: np.random.Generator, window_s: float | None = None, late_s: float = 0.0) -> Callable[[float], float]:
+        """Return what a read at an instant (s) shows: energy in J, or the mean power in W over a window up to the refresh.
+
+        What it shows is ``late_s`` behind.
+        """
         end = float(self.edges[-1]) + 5
         offset = rng.random() * self.refresh_s
         instants = np.arange(-2.0 + offset, end, self.refresh_s)
         instants = np.sort(instants + self.jitter * self.refresh_s * rng.uniform(-0.5, 0.5, len(instants)))
-        shown = self.power.joules(instants - late_s) + 1000.0
+        seen = instants - late_s
+        shown = self.power.joules(seen) + 1000.0
+        if window_s is not None:
+            shown = (self.power.joules(seen) - self.power.joules(seen - window_s)) / window_s
 
         def read(now: float) -> float:
             value = float(shown[max(0, int(instants.searchsorted(now, "right")) - 1)])
@@ -604,6 +615,14 @@ def stages_in_turn(seed: int) -> World:
     return replace(world, stages=(1, 1, 2, 2))
 
 
+_LOOPS = (ramp_5, ramp_20, lag_20, batch_size, bimodal, thermal)
+
+
+def readings(window_s: float, *, counts: bool = False, refresh_s: float = 0.1) -> Callable[[int], World]:
+    """Return a kind of worlds in which the device shows its power as means over a window, in loops of several kinds."""
+    return lambda seed: replace(_LOOPS[seed % len(_LOOPS)](seed), window_s=window_s, counts=counts, refresh_s=refresh_s)
+
+
 KINDS: dict[str, Callable[[int], World]] = {
     "constant power": constant,
     "regular": regular,
@@ -660,6 +679,12 @@ MORE_KINDS: dict[str, Callable[[int], World]] = {
     "device of 15 W": small_gpu,
     "validation between": validation,
     "stages in turn": stages_in_turn,
+    "readings of 25 ms": readings(0.025),
+    "readings of 100 ms": readings(0.1),
+    "readings of 1 s": readings(1.0),
+    "counter, and readings of 25 ms": readings(0.025, counts=True),
+    "counter, and readings of 100 ms": readings(0.1, counts=True),
+    "counter, and readings of 1 s": readings(1.0, counts=True),
 }
 """Further kinds. Two changed the method: "checkpoints" (delays of rare phases), "stages in turn" (errors of stages)."""
 
@@ -693,8 +718,8 @@ def trace(path: Path, refresh_s: float, shift_s: float) -> World:
 
 
 @dataclass
-class Counter:
-    """The counter of a world's device, as a source.
+class Shown:
+    """The device of a world, as a source.
 
     Attributes:
         world: The world.
@@ -706,18 +731,32 @@ class Counter:
     clock: ManualClock
     origin_ns: int
     seed: int
-    device: Device = SCRIPTED_DEVICE
+    device: Device
     late_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._read = self.world.counter(np.random.default_rng(self.seed + 1000), self.late_s)
+        chance = np.random.default_rng(self.seed + 1000)
+        self._read = self.world.shown(chance, None if self.world.counts else self.world.window_s, self.late_s)
 
     def read(self) -> float:
-        """Return what the counter shows now, in J."""
+        """Return what the device shows now, in J or W."""
         return self._read((self.clock() - self.origin_ns) / NS_PER_S)
 
     def close(self) -> None:
         """Do nothing."""
+
+
+@dataclass
+class ShownTwice(Shown):
+    """A device that counts joules and shows its power, too, which is renewed at other instants."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._watts = self.world.shown(np.random.default_rng(self.seed + 2000), self.world.window_s)
+
+    def watts(self) -> float:
+        """Return the power that it shows now, in W."""
+        return self._watts((self.clock() - self.origin_ns) / NS_PER_S)
 
 
 @dataclass(frozen=True)
@@ -729,12 +768,14 @@ class Measured:
         true: Each phase's true energy, in J.
         joules: Energy of the run by the ledger, in J.
         ledger: The ledger.
+        asked: The marks for which the energy was asked.
     """
 
     splits: list[Split]
     true: dict[int, float]
     joules: float
     ledger: Ledger
+    asked: Sequence[Mark] = ()
 
     def reported(self, phase: int = WAIT) -> bool:
         """Return whether a phase's energy is told."""
@@ -763,11 +804,23 @@ def measure(
     behind_s: float = 0.0,
     late_s: float = 0.0,
     moved_ns: int = 0,
+    asked_s: Sequence[float] = (),
+    **known: Any,
 ) -> Measured:
-    """Poll a world's counter as a run would, and return what comes out; the clock's zero is moved by ``moved_ns``.
+    """Poll a world's device as a run would, and return what comes out.
 
-    The marks are known beforehand: they are in the timeline's queue up to the present. The counter is ``late_s`` behind, and
-    ``behind_s`` is what is assumed of it.
+    The marks are known beforehand: they are in the timeline's queue up to the present.
+
+    Args:
+        world: The world.
+        seed: Source of the polls' and refreshes' chance.
+        interval_s: Mean time between polls.
+        latency_s: A poll is late by up to so much.
+        behind_s: What is assumed of the device's latency.
+        late_s: By how much it is behind.
+        moved_ns: By how much the clock's zero is moved.
+        asked_s: Instants (s) up to which the energy is asked for during the run.
+        known: What else is thought to be known of the device, if it is not so.
     """
     rng, clock = random.Random(seed), ManualClock(NS_PER_S + moved_ns)
     timeline = Timeline(clock)
@@ -780,16 +833,29 @@ def measure(
     ]
     end = origin + round(world.edges[-1] * NS_PER_S)
     marks.append((end, 0))
-    counter = Counter(world, clock, origin, seed, replace(SCRIPTED_DEVICE, latency_s=behind_s), late_s)
-    ledger = Ledger(counter.device, interval_s)
-    poller = Poller([(counter, ledger)], timeline, interval_s)
+    method = "energy_counter" if world.counts else "power_integration"
+    device = replace(SCRIPTED_DEVICE, **{"latency_s": behind_s, "power_window_s": world.window_s, "method": method, **known})
+    shown = ShownTwice if world.counts and world.window_s is not None else Shown
+    source = shown(world, clock, origin, seed, device, late_s)
+    ledger = Ledger(device, interval_s)
+    poller = Poller([(source, ledger)], timeline, interval_s)
     poller._random.seed(seed)
-    done = 0
+    asked = [Mark(origin + round(time * NS_PER_S), (), frozenset({device.id})) for time in asked_s]
+    pending, waiting = deque(marks), deque(asked)
+
+    def advance(now: int) -> None:
+        clock.now_ns = now
+        while pending and pending[0][0] <= now:
+            timeline.queue.append(("switch", *pending.popleft(), 0, None, None))
+
     while clock.now_ns < end or not poller.known_until(end):
-        clock.now_ns = max(clock.now_ns, poller.next_poll + round(rng.random() * latency_s * NS_PER_S))
-        while done < len(marks) and marks[done][0] <= clock.now_ns:
-            timeline.queue.append(("switch", *marks[done], 0, None, None))
-            done += 1
+        now = max(clock.now_ns, poller.next_poll + round(rng.random() * latency_s * NS_PER_S))
+        while waiting and waiting[0].time_ns <= now:
+            mark = waiting.popleft()
+            advance(mark.time_ns)
+            mark.totals = timeline.look().totals
+            ledger.add_mark(mark)
+        advance(now)
         poller.poll()
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
@@ -798,4 +864,4 @@ def measure(
     for stage in dict.fromkeys(stages):
         own = [i for i, each in enumerate(stages) if each == stage]
         splits += ledger.split(stage, [buckets[i] for i in own], [seconds[1:][i] for i in own], [joules[i] for i in own])
-    return Measured(splits, world.joules, sum(joules), ledger)
+    return Measured(splits, world.joules, sum(joules), ledger, asked)

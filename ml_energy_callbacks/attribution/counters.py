@@ -150,7 +150,7 @@ class EnergyCounter:
 
 @dataclass(slots=True)
 class PowerIntegral:
-    """Integrate readings of power by the trapezoidal rule.
+    """Integrate readings of power; each holds until the next one.
 
     Attributes:
         max_gap_ns: Readings further apart than this are not joined: the time between them is a gap.
@@ -162,19 +162,21 @@ class PowerIntegral:
     _watts: float | None = None
     _time_ns: int = 0
 
-    def advance(self, time_ns: int, watts: float) -> Step:
+    def advance(self, time_ns: int, watts: float, renewed_ns: int | None = None) -> Step:
         """Add the next power, and return how it relates to the previous one; at ``reset``, the time between them is a gap.
 
         Args:
             time_ns: Monotonic clock at the read.
             watts: Power as read, in W.
+            renewed_ns: When it was renewed; None where that is unknown: midway between the two reads.
         """
         before, self._watts = self._watts, watts
         elapsed = time_ns - self._time_ns
+        fresh = elapsed / 2 if renewed_ns is None else min(max(0, time_ns - renewed_ns), elapsed)
         self._time_ns = time_ns
         if before is None:
             return "first"
         if elapsed > self.max_gap_ns:
             return "reset"
-        self.joules += (before + watts) / 2 * elapsed / NS_PER_S
+        self.joules += (before * (elapsed - fresh) + watts * fresh) / NS_PER_S
         return "normal"

@@ -5,7 +5,8 @@ training loop. Solving is separate (:class:`FitTask`), so that it can run in ste
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ml_energy_callbacks.attribution.features import DELAYS
 from ml_energy_callbacks.attribution.knots import Knot
 from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies, StageProblem
+from ml_energy_callbacks.attribution.renewals import Renewal
 from ml_energy_callbacks.attribution.segments import Floats, segments
 from ml_energy_callbacks.attribution.stage_rows import StageRows
 from ml_energy_callbacks.attribution.steps import Steps
@@ -80,6 +82,11 @@ class FitTask:
     _solved: "list[tuple[_Stage, int, PhaseEnergies | None]]" = field(default_factory=list)
     _problems: "list[tuple[_Stage, StageProblem]]" = field(default_factory=list)
 
+    @property
+    def early(self) -> bool:
+        """Whether it is a fit of knots that still wait for the features to be chosen."""
+        return self._timeline is not None
+
     def steps(self) -> Steps[None]:
         """Solve them."""
         while self._timeline is not None and self.fit.work_off(self._timeline, all_of_them=True):
@@ -117,15 +124,21 @@ class DeviceFit:
 
     Attributes:
         number: A number of the device; those with different ones are not worked off all at once.
-        count: Number of intervals so far.
+        window_s: Where its rows are readings of power, each is the mean over a window of this length (s). None where rows are
+            what a counter shows between two knots.
+        count: Number of intervals between knots so far.
         begun: Whether the features were chosen.
     """
 
     number: int = 0
+    window_s: float | None = None
     count: int = 0
     _joules: float = 0.0
     _seconds: float = 0.0
+    _moments: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Sums over the intervals of rows: of s, J and J x W."""
     _origin_ns: int | None = None
+    _last: Knot | None = None
     _pending: list[Knot] = field(default_factory=list)
     _switches: int = 0
     _stages: dict[int, _Stage] = field(default_factory=dict)
@@ -133,19 +146,42 @@ class DeviceFit:
     begun: bool = False
 
     def add_knot(self, knot: Knot) -> None:
-        """Add a knot, later than the one before."""
-        if self._origin_ns is None:
-            self._origin_ns = knot.time_ns
-        if self._pending and not knot.starts:
-            before = self._pending[-1]
+        """Add a knot of the energy, later than the one before."""
+        before, self._last = self._last, knot
+        if before is not None and not knot.starts:
             self.count += 1
             self._joules += knot.joules - before.joules
             self._seconds += (knot.time_ns - before.time_ns) / NS_PER_S
+        if self.window_s is None:
+            self._pend(knot)
+
+    def add_renewal(self, renewal: Renewal) -> None:
+        """Add a reading of power that was renewed: it stands for the time since the renewal before."""
+        joules = 0.0
+        if self._pending:
+            before = self._pending[-1]
+            joules = before.joules + renewal.watts * (renewal.time_ns - before.time_ns) / NS_PER_S
+        self._pend(Knot(renewal.time_ns, renewal.sigma_ns, joules, renewal.starts))
+
+    def _pend(self, knot: Knot) -> None:
+        if self._origin_ns is None:
+            self._origin_ns = knot.time_ns
+        if self._pending and not knot.starts and knot.time_ns > self._pending[-1].time_ns:
+            before = self._pending[-1]
+            seconds, joules = (knot.time_ns - before.time_ns) / NS_PER_S, knot.joules - before.joules
+            s, j, jw = self._moments
+            self._moments = s + seconds, j + joules, jw + joules**2 / seconds
         self._pending.append(knot)
 
     def powers(self) -> Powers | None:
         """Return the best estimate of each bucket's mean power; None before the first interval."""
         return Powers(self._watts, max(0.0, self._joules / self._seconds)) if self.count else None
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the power that refreshes or readings have shown so far, in W."""
+        seconds, joules, squares = self._moments
+        return sqrt(max(0.0, squares / seconds - (joules / seconds) ** 2)) if seconds else 0.0
 
     # ---------------------------------------------------------------------------------------------------- rows
 
@@ -212,12 +248,13 @@ class DeviceFit:
         instants = np.array([knot.time_ns - origin for knot in chain]) / NS_PER_S
         sigmas = np.array([knot.sigma_ns for knot in chain]) / NS_PER_S
         joules = np.array([knot.joules for knot in chain])
-        switches, end = timeline.stretch(chain[0].time_ns - _BACK_NS, chain[-1].time_ns)
+        back = _BACK_NS + round((self.window_s or 0.0) * NS_PER_S)
+        switches, end = timeline.stretch(chain[0].time_ns - back, chain[-1].time_ns)
         for group in sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE}):
             stage = self._stages.get(group)
             these = None if stage is None else segments(switches, end or until, stage.numbers, origin)
             if stage is not None and these is not None:
-                stage.rows.add(instants, sigmas, joules, these)
+                stage.rows.add(instants, sigmas, joules, these, self.window_s)
 
     # ---------------------------------------------------------------------------------------------------- fits
 
@@ -239,7 +276,7 @@ class DeviceFit:
 
     def early_task(self, timeline: TimelineReader) -> FitTask:
         """Return another fit, of the knots that still wait for the features to be chosen."""
-        fit = DeviceFit(0, self.count, self._joules, self._seconds, self._origin_ns, self._pending[:])
+        fit = replace(self, number=0, _pending=self._pending[:], _stages={}, _watts={})
         return FitTask(fit, timeline.copy())
 
     def accept(self, stage: "_Stage", energies: PhaseEnergies) -> None:
@@ -250,12 +287,20 @@ class DeviceFit:
             if energies.seconds[number] > 0:
                 self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
 
+    @property
+    def groups(self) -> Sequence[int]:
+        """The stages that were seen, by their groups on the timeline."""
+        return list(self._stages)
+
+    def stage(self, group: int) -> PhaseEnergies | None:
+        """Return the energies of a stage's phases, by their numbers in this fit; None if none were fitted."""
+        stage = self._stages.get(group)
+        return None if stage is None else stage.energies
+
     def energies(self, group: int, buckets: Sequence[int]) -> tuple[list[int], PhaseEnergies] | None:
         """Return the number of each of a stage's buckets, and the energies by these numbers; None if none were fitted."""
-        stage = self._stages.get(group)
-        if stage is None or stage.energies is None:
-            return None
-        return [stage.numbers[bucket] for bucket in buckets], stage.energies
+        energies = self.stage(group)
+        return None if energies is None else ([self._stages[group].numbers[bucket] for bucket in buckets], energies)
 
     # ---------------------------------------------------------------------------------------------------- instants
 

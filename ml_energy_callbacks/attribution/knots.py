@@ -1,11 +1,12 @@
 """Readings of one device -> knots of its cumulative energy; pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import NamedTuple
 
 from ml_energy_callbacks.attribution.counters import EnergyCounter, PowerIntegral, Step, most_watts
 from ml_energy_callbacks.attribution.refresh_grid import Refresh, RefreshGrid
+from ml_energy_callbacks.attribution.renewals import Renewal, Renewals
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.readings import Device, Reading
 
@@ -31,6 +32,62 @@ _FROZEN_NS = 5 * NS_PER_S
 
 
 @dataclass(slots=True)
+class _MeansChain:
+    """Readings of power that are means over a window, between which all energy is known.
+
+    A reading is shown from its renewal to the next one: on average half a window and half a period after the middle of the time
+    of which it is the mean. The curve of energy is dated back by as much.
+
+    Attributes:
+        window_ns: Length of the window.
+        renewals: Their renewals.
+        behind_ns: By how much knots are dated back; 0 until it is known whether there is a period.
+    """
+
+    window_ns: float
+    renewals: Renewals = field(default_factory=Renewals)
+    behind_ns: int = 0
+    _early: list[Knot] | None = field(default_factory=list)
+    """Knots that wait for the period; None from then on."""
+
+    @property
+    def grid(self) -> RefreshGrid:
+        """The instants of the renewals."""
+        return self.renewals.grid
+
+    def begin(self, reading: Reading, _: Refresh | None, joules: float) -> list[Knot]:
+        """Add the first reading; return its knot if that is certain."""
+        return self._add(_present(reading, joules, starts=True), reading.ended_ns)
+
+    def go_on(self, reading: Reading, _: Refresh | None, joules: float) -> list[Knot]:
+        """Add a reading; return the knots that are certain with it."""
+        return self._add(_present(reading, joules, starts=False), reading.ended_ns)
+
+    def _add(self, knot: Knot, now: int) -> list[Knot]:
+        if self._early is not None:
+            self._early.append(knot)
+            return [] if self.grid.learning(now) else self.release()
+        return [self._dated(knot)]
+
+    def release(self) -> list[Knot]:
+        """Return the knots that waited for the period."""
+        if self._early is None:
+            return []
+        self.behind_ns = round((self.window_ns + (self.grid.period_ns or 0)) / 2)
+        early, self._early = self._early, None
+        return [self._dated(knot) for knot in early]
+
+    def _dated(self, knot: Knot) -> Knot:
+        return knot._replace(time_ns=knot.time_ns - self.behind_ns)
+
+
+def _present(reading: Reading, joules: float, *, starts: bool) -> Knot:
+    """Return the knot of a value that was true when it was read."""
+    took = reading.ended_ns - reading.started_ns
+    return Knot((reading.started_ns + reading.ended_ns) // 2, took / 12**0.5, joules, starts)
+
+
+@dataclass(slots=True)
 class _Chain:
     """Readings between which all energy is known.
 
@@ -51,15 +108,14 @@ class _Chain:
     def begin(self, reading: Reading, refresh: Refresh | None, joules: float) -> list[Knot]:
         """Add the first reading, at which the device was seen to refresh or not; return its knot if that is certain."""
         self.start_joules = joules
-        middle = (reading.started_ns + reading.ended_ns) // 2
         if self.always_fresh:
-            return [Knot(middle, (reading.ended_ns - reading.started_ns) / 12**0.5, joules, starts=True)]
+            return [_present(reading, joules, starts=True)]
         if refresh is None:
-            self.first_ns = middle
+            self.first_ns = (reading.started_ns + reading.ended_ns) // 2
             return []
         return [Knot(refresh.time_ns, refresh.sigma_ns, joules, starts=True)]
 
-    def go_on(self, refresh: Refresh | None, joules: float) -> list[Knot]:
+    def go_on(self, _: Reading, refresh: Refresh | None, joules: float) -> list[Knot]:
         """Add a reading; return the knots that are certain with it."""
         if refresh is None:
             return []
@@ -97,6 +153,7 @@ class KnotFinder:
         bridged: Whether its own power ever stood in for its counter.
         excess_ns: Time in which it showed more power than it can draw.
         frozen: Whether its counter ever stood still for longer than a device that is on can be without a change.
+        renewal: The renewal of its power that the last reading showed, where that is a mean over a known window.
     """
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
@@ -125,7 +182,7 @@ class KnotFinder:
         )
         self._sum = (self._earlier_joules, self._counter)
         self._chain = self._new_chain()
-        self._suspended: _Chain | None = None  # after a jump, from which the counter may return at once
+        self._suspended: _Chain | _MeansChain | None = None  # after a jump, from which the counter may return at once
         self._suspended_start: list[Knot] = []
         self._standing = 0  # jumps from which the counter may still return
         self._excess_since_ns: int | None = None
@@ -133,15 +190,23 @@ class KnotFinder:
         self._changed_ns: int | None = None
         self._read_ns: int | None = None
         self.silent = False
+        self.renewal: Renewal | None = None
 
-    def _new_chain(self) -> _Chain:
-        period = 0.0 if self._integrates else self._device.update_period_s
+    def _new_chain(self) -> _Chain | _MeansChain:
+        period, window = self._device.update_period_s, self._device.power_window_s
+        if self._integrates:
+            return _Chain(RefreshGrid(0), always_fresh=True) if window is None else _MeansChain(window * NS_PER_S)
         return _Chain(RefreshGrid(None if period is None else round(period * NS_PER_S)), period is not None)
 
     @property
     def grid(self) -> RefreshGrid:
         """Its refresh instants."""
         return self._chain.grid
+
+    @property
+    def behind_ns(self) -> int:
+        """By how much its knots are dated back, in ns: by half of the time that each reading of power is about."""
+        return self._chain.behind_ns if isinstance(self._chain, _MeansChain) else 0
 
     @property
     def joules(self) -> float:
@@ -174,6 +239,7 @@ class KnotFinder:
 
     def add_reading(self, reading: Reading) -> list[Knot]:
         """Add a reading and return the knots that are certain with it, oldest first."""
+        self.renewal = None
         value = self._believed(reading)
         if value is None:
             return []
@@ -185,7 +251,7 @@ class KnotFinder:
             self._begin()  # its energy in the meantime is unknown
             self._changed_ns = reading.started_ns
         before = self._value
-        step = self._counter.advance((reading.started_ns + reading.ended_ns) // 2, value)
+        step = self._advance(reading, value)
         if before is not None and value != before and not self._integrates:
             self._note_step(step, reading, rises=value > before)
             if step != "reset":
@@ -197,24 +263,34 @@ class KnotFinder:
         if self._suspended is None or value != before:
             self._read_ns = reading.ended_ns  # else it shows the same since a jump
         # Where each read is known to be fresh, an unchanged value means that no energy was used.
-        changed = self._chain.always_fresh or value != before
+        changed = value != before or (isinstance(self._chain, _Chain) and self._chain.always_fresh)
         self._value = value
-        refresh = self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
+        means = isinstance(self._chain, _MeansChain)
+        refresh = None if means else self.grid.observe(reading.started_ns, reading.ended_ns, changed=changed)
         if step not in {"first", "reset"}:
             if self._suspended is not None:
                 return knots
-            return [*knots, *self._chain.go_on(refresh, self._counter.joules)]
+            return [*knots, *self._chain.go_on(reading, refresh, self._counter.joules)]
         start = self._chain.begin(reading, refresh, self._counter.joules)
         if self._suspended is None:
             return [*knots, *start]
         self._suspended_start = start
         return knots
 
+    def _advance(self, reading: Reading, value: float) -> Step:
+        """Add a value to the energy; note the renewal that it shows."""
+        middle = (reading.started_ns + reading.ended_ns) // 2
+        if isinstance(self._counter, EnergyCounter) or isinstance(self._chain, _Chain):
+            return self._counter.advance(middle, value)
+        renewal = self.renewal = self._chain.renewals.add(reading.started_ns, reading.ended_ns, value)
+        return self._counter.advance(middle, value, None if renewal is None else renewal.time_ns)
+
     def _break_chain(self, reading: Reading) -> list[Knot]:
         """Begin a chain at a reading: the energy since the last good one is unknown, and the refreshes may have moved."""
         self._add_missing(reading)
         broken, self._chain = self._chain, self._new_chain()
         if self._integrates:
+            self.renewal = None  # it may have been renewed at any instant since
             return broken.release()
         if self._suspended is None:
             self._suspended = broken

@@ -8,12 +8,14 @@ intervals at once (``device_fit``).
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
-from ml_energy_callbacks.attribution.split import Alone, Ends, Split, split_stage
+from ml_energy_callbacks.attribution.renewals import Renewals
+from ml_energy_callbacks.attribution.split import Alone, Ends, Split, choose, split_stage
 from ml_energy_callbacks.attribution.steps import at_once
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
@@ -36,6 +38,13 @@ root of their number."""
 _EARLY_GROWTH = 1.5
 """Before the features are chosen, the few knots are fitted again when there are so many times as many."""
 
+_BLUR = 4.0
+"""A mean over a time hides when energy was used in it: at a step of power, by an eighth of that time x the step, which is a
+fourth of what knots are dated back by."""
+
+_ALL = 0.9
+"""A device that sees its power for this share of each period sees all of it: periods and windows are only that well known."""
+
 _EXCESS_NS = NS_PER_S
 
 _MOST_WAITING = 64
@@ -55,6 +64,8 @@ class Mark:
         gaps: Number of gaps in each device's energy up to the instant, by id.
         half_widths: Half-widths of the 95 % intervals of ``joules``, by id, in J: a counter says only at its refreshes how much
             energy was used.
+        sampling: Half-width in J of the energy of 1 s, by id, of devices that see their power for a part of the time only; that
+            of other times grows with their square root.
     """
 
     time_ns: int
@@ -63,6 +74,7 @@ class Mark:
     joules: dict[str, float] = field(default_factory=dict)
     gaps: dict[str, int] = field(default_factory=dict)
     half_widths: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +125,12 @@ class Ledger:
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start an empty ledger of a device that is read about every ``interval_s`` seconds."""
-        # Imported here because it imports NumPy, which takes 0.1 s: when a meter starts, not before.
-        from ml_energy_callbacks.attribution import device_fit  # noqa: PLC0415
-
         self.device = device
         self.finder = KnotFinder(device, interval_s)
         self.check = CrossCheck()
         self.joules: list[float] = []
         self.published: Published | None = None
-        # Devices take turns, also where a recording of some of them is replayed.
-        self._fit = device_fit.DeviceFit(crc32(device.id.encode()))
-        # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
-        self._early: DeviceFit | None = None
+        self._begin_fits()
         self._timeline: TimelineReader | None = None
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
         self._alone: dict[int, Alone] = {}
@@ -140,9 +146,25 @@ class Ledger:
         self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
 
+    def _begin_fits(self) -> None:
+        # Imported here because it imports NumPy, which takes 0.1 s: when a meter starts, not before.
+        from ml_energy_callbacks.attribution.device_fit import DeviceFit  # noqa: PLC0415
+
+        window_s, integrates = self.device.power_window_s, self.device.method == "power_integration"
+        # Devices take turns, also where a recording of some of them is replayed.
+        number = crc32(self.device.id.encode())
+        self._fit = DeviceFit(number, window_s or 0.0 if integrates else None)
+        # Fits the readings of power beside a counter; their renewals are learned apart from the counter's.
+        self._power_fit = None if integrates or window_s is None else DeviceFit(number + 1, window_s)
+        self._renewals = Renewals()
+        # Fits the knots of the run's first seconds, until there are enough of them to choose the features.
+        self._early: DeviceFit | None = None
+
     def reopen(self, device: Device, interval_s: float) -> None:
         """Continue after a pause, with the device as it was found this time."""
-        self.device = device
+        before, self.device = self.device, device
+        if (before.method, before.power_window_s) != (device.method, device.power_window_s):
+            self._begin_fits()  # rows of another kind
         self.finder.start_chain(device, interval_s)
 
     @property
@@ -195,6 +217,10 @@ class Ledger:
         continuous = self.finder.grid.regularity == "continuous" and self.device.method != "power_integration"
         return continuous and self._fit.count >= _SEASONED
 
+    def seeks_power(self, now: int) -> bool:
+        """Return whether its power should be read at each poll now (ns), not only now and then: to learn its renewals."""
+        return self._power_fit is not None and self._renewals.grid.learning(now)
+
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""
         self._marks.append(mark)
@@ -206,26 +232,44 @@ class Ledger:
             if power is not None:
                 self.finder.add_power(*power)
             self._waiting += self.finder.add_reading(reading)
+            if self.finder.renewal is not None:
+                self._fit.add_renewal(self.finder.renewal)
             if self.finder.silent:
                 self.check.pause()
+                self._renewals.pause()
             elif power is not None:
+                self._add_renewal(reading, power)
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        self._fit.work_off(timeline)
+        for fit in self._fits:
+            fit.work_off(timeline)
         self._publish(timeline)
+
+    @property
+    def _fits(self) -> "list[DeviceFit]":
+        return [self._fit] if self._power_fit is None else [self._fit, self._power_fit]
+
+    def _add_renewal(self, reading: Reading, power: tuple[int, float]) -> None:
+        """Add a power that was read after its counter to their fit."""
+        if self._power_fit is not None:
+            renewal = self._renewals.add(reading.ended_ns, *power)
+            if renewal is not None:
+                self._power_fit.add_renewal(renewal)
 
     def pause(self, timeline: TimelineReader, now: int) -> None:
         """End the chain of readings: the energy until the next reading is not attributed."""
         self.check.pause()
+        self._renewals = Renewals()
         # The energy after the last good reading is unknown.
         end = self.finder.silent_since(now) or now
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
-        while self._fit.work_off(timeline, all_of_them=True):
-            pass
+        for fit in self._fits:
+            while fit.work_off(timeline, all_of_them=True):
+                pass
         self._early = None
         self._publish(timeline)
         if self.published is not None and self._knot is not None:
@@ -298,7 +342,7 @@ class Ledger:
         seconds = _passed(self._totals, totals)
         if not seconds:
             return
-        if len(seconds) == 1:
+        if len(seconds) == 1 and self.device.method != "power_integration":
             only = next(iter(seconds))
             known = self._alone.get(only, Alone())
             self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
@@ -367,12 +411,12 @@ class Ledger:
         if not due:
             return
         self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
-        crossing = None
+        crossing, blurred = None, self.finder.behind_ns / NS_PER_S / _BLUR
         if OUTSIDE not in seconds and all(mark.time_ns >= before.time_ns for mark in due):
             crossing = self._latest.cross(timeline, before, knot, [mark.time_ns for mark in due])
         for i, mark in enumerate(due):
             if crossing is not None:
-                half = _SIGMAS * float(crossing.deviations[i]) + self.device.latency_s * crossing.watts
+                half = _SIGMAS * float(crossing.deviations[i]) + (self.device.latency_s + blurred) * crossing.watts
                 self._resolve(mark, base + float(crossing.joules[i]), half)
                 continue
             joules = 0.0
@@ -381,34 +425,47 @@ class Ledger:
                     began = early[b] if b < len(early) else 0.0
                     joules += energy * min(1.0, max(0.0, (mark.totals[b] - began) / NS_PER_S / seconds[b]))
             # Without a fit, any part of the energy may have been used before the mark.
-            self._resolve(mark, base + joules, max(joules, sum(shares.values()) - joules))
+            possible = sum(shares.values())
+            watts = possible / sum(seconds.values())
+            self._resolve(mark, base + joules, max(joules, possible - joules) + blurred * watts)
 
     def _resolve(self, mark: Mark, joules: float, half_width: float) -> None:
         mark.joules[self.device.id] = joules
         mark.half_widths[self.device.id] = half_width
+        mark.sampling[self.device.id] = self._sampling
         mark.gaps[self.device.id] = self._gaps
 
-    def fit_task(self) -> "FitTask | None":
+    @property
+    def _sampling(self) -> float:
+        """Half-width in J of the energy of 1 s, as the device sees its power for a part of each period only.
+
+        The mean of n readings that scatter is as uncertain as that of any sample (Yang, Adamek and Armour, arXiv:2312.02741).
+        """
+        window, period = self.device.power_window_s, self.period_s
+        if window is None or period is None or window >= _ALL * period:
+            return 0.0
+        return _SIGMAS * self._fit.deviation * sqrt(period)
+
+    def fit_tasks(self) -> "list[FitTask]":
         """Return the fits that are due. Their steps need no lock, which is held now and when they are accepted."""
         if self._timeline is None:
-            return None
+            return []
+        tasks = [task for fit in self._fits if (task := fit.task(every_row=self._knot is None)) is not None]
         if self._fit.begun:
             self._early = None
-            return self._fit.task(every_row=self._knot is None)
-        if self._early is None or self._fit.count > _EARLY_GROWTH * self._early.count:
-            return self._fit.early_task(self._timeline)
-        return None
+        elif self._early is None or self._fit.count > _EARLY_GROWTH * self._early.count:
+            tasks.append(self._fit.early_task(self._timeline))
+        return tasks
 
     def accept(self, task: "FitTask") -> None:
         """Use what was solved from now on."""
         task.accept()
-        if task.fit is not self._fit and not self._fit.begun:
+        if task.early and not self._fit.begun:
             self._early = task.fit
 
     def fit(self) -> None:
         """Solve and accept the fits that are due."""
-        task = self.fit_task()
-        if task is not None:
+        for task in self.fit_tasks():
             at_once(task.steps())
             self.accept(task)
 
@@ -430,9 +487,24 @@ class Ledger:
             idle_watts: The device's idle power in W, below which no phase is; None if unknown.
         """
         self.fit()
-        alone = [self._alone.get(bucket, Alone()) for bucket in buckets]
-        found = self._latest.energies(group, buckets)
-        return split_stage(seconds, sum(joules), alone, found, self.device, idle_watts, self._ends.get(group, Ends()))
+        alone, ends = [self._alone.get(bucket, Alone()) for bucket in buckets], self._ends.get(group, Ends())
+
+        def divide(fit: "DeviceFit") -> list[Split]:
+            return split_stage(seconds, sum(joules), alone, fit.energies(group, buckets), self.device, idle_watts, ends)
+
+        split = divide(self._latest)
+        if self._power_fit is None:
+            return split
+        return choose(split, divide(self._power_fit), contradictory=self._contradictory(group))
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether its counter and its power contradict each other on the phases of a stage."""
+        return self._power_fit is not None and any(self._contradictory(group) for group in self._power_fit.groups)
+
+    def _contradictory(self, group: int) -> bool:
+        both = [energies for fit in (self._latest, self._power_fit) if fit and (energies := fit.stage(group)) is not None]
+        return len(both) > 1 and both[0].contradicts(both[1], self.device.latency_s)
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

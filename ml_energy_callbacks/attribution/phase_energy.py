@@ -24,6 +24,9 @@ _COVER = 2.6
 """Standard errors of the half-width. Student's t of 15 degrees of freedom has 2.1; more, because the scales and columns were
 chosen by the same data. With it, 99 % of the intervals of the simulated worlds in the tests hold."""
 
+_LEAST_S = 1e-9
+"""Less than a clock resolves."""
+
 _MARK_S = 0.0002
 """Marks are good to this: the host stamps them before or after its calls, and a GPU's own edges are as far off."""
 
@@ -87,6 +90,24 @@ class PhaseEnergies:
         steps = np.abs(watts[:, None] - watts)
         result: Floats = (self.edges * steps)[:, :count].sum(axis=0)
         return result
+
+    def contradicts(self, other: "PhaseEnergies", latency_s: float) -> bool:
+        """Return whether another fit of the same stage gives a phase another share of the energy, beyond both intervals.
+
+        Args:
+            other: The fit of other readings of the same device, which may show a few percent more or less power in all phases.
+            latency_s: How far either's readings may be behind the host's clock, in s.
+        """
+        known = min(len(self.seconds), len(other.seconds))  # a phase may have begun after one of the fits
+        both = np.flatnonzero((self.seconds[:known] > 0) & (other.seconds[:known] > 0))
+        scale = self.model.mean / other.model.mean
+        mine, yours = self.watts[both], other.watts[both] * scale
+        halves = self._half_watts(latency_s)[both] + scale * other._half_watts(latency_s)[both]  # noqa: SLF001 - its own class
+        return bool((np.abs(mine - yours) > halves + abs(scale - 1) * yours).any())
+
+    def _half_watts(self, latency_s: float) -> Floats:
+        halves: Floats = (self.half_widths + latency_s * self.per_delay) / np.maximum(self.seconds, _LEAST_S)
+        return halves
 
 
 @dataclass(slots=True)

@@ -75,15 +75,18 @@ class RefreshGrid:
             ``irregular`` (refreshes without a grid: only their brackets are known).
     """
 
-    def __init__(self, known_period_ns: int | None = None) -> None:
+    def __init__(self, known_period_ns: int | None = None, *, repeats: bool = False) -> None:
         """Start without polls.
 
         Args:
             known_period_ns: Bound on the age of a value if it is known for this kind of device (0: computed at each read);
                 None if it has to be learned.
+            repeats: Whether a refresh may show the same value again, as it may where a value is a power.
         """
+        self._repeats = repeats
         self.regularity: Regularity = "unknown" if known_period_ns is None else "continuous"
         self._began: int | None = None
+        self._burst = 0
         self._last_start = 0
         self._last_end = 0
         self._polls = 0
@@ -116,11 +119,13 @@ class RefreshGrid:
         previous_start, previous_end = self._last_start, self._last_end
         self._last_start, self._last_end = start, end
         if first:
-            self._began = start
+            self._began = self._burst = start
             return None
         self._polls += 1
         if self.regularity == "unknown":
             if changed:
+                if self._repeats and not self._brackets:
+                    self._burst = start  # before the first change there was nothing to learn from
                 self._brackets.append((previous_start, end))
                 self._judge()
             return _between(previous_start, end) if changed else None
@@ -130,12 +135,16 @@ class RefreshGrid:
             return _between(previous_start, end) if changed else None
         return self._track(previous_start, previous_end, start, end, changed=changed)
 
+    def learning(self, now: int) -> bool:
+        """Return whether, at an instant (ns), a grid may still be found by the first polls."""
+        return self.regularity == "unknown" and (self._began is None or now - self._began < _BURST_NS)
+
     def next_poll(self, now: int) -> int | None:
         """Return the time of the most informative next poll (ns), or None if the ordinary polls are sufficient."""
         if self._began is None:
             return now
         if self.regularity == "unknown":
-            if now - self._began >= _BURST_NS:
+            if now - self._burst >= _BURST_NS:
                 return None
             last = self._brackets[-1][1] if self._brackets else self._began
             return now + max(_BURST_STEP_NS, (now - last) // _BURST_SHARE)
@@ -192,7 +201,7 @@ class RefreshGrid:
             return
         middles = [(low + high) / 2 for low, high in brackets]
         gaps = sorted(b - a for a, b in pairwise(middles))
-        typical = gaps[len(gaps) // 2]
+        typical = gaps[0 if self._repeats else len(gaps) // 2]
         if typical < _SHORTEST_NS:
             self._period = (0.0, float(max(high - low for (low, _), (_, high) in pairwise(brackets))))
             self.regularity = "continuous"
@@ -229,8 +238,10 @@ class RefreshGrid:
         brackets = self._brackets
         if len(brackets) < _FEW_CHANGES:
             return
-        least = max(later[0] - earlier[1] for earlier, later in pairwise(brackets))
         most = min(later[1] - earlier[0] for earlier, later in pairwise(brackets))
+        gaps = [later[0] - earlier[1] for earlier, later in pairwise(brackets)]
+        # Where a refresh may show the same again, what is longer than the shortest holds such refreshes.
+        least = max(gap for gap in gaps if gap < most or not self._repeats)
         low, high = float(least), float(most)
         # Of how many brackets, up to each, it is uncertain whether they hold one refresh or two.
         doubtful = [0, *accumulate(end - start > least for start, end in brackets)]
@@ -239,7 +250,7 @@ class RefreshGrid:
                 if not 0 < low <= high:
                     break
                 fewest, count = ceil((to_low - from_high) / high), int((to_high - from_low) / low)
-                if doubtful[i] == doubtful[i + distance + 1]:
+                if doubtful[i] == doubtful[i + distance + 1] and not self._repeats:
                     fewest = count = distance
                 if fewest == count > 0:
                     low, high = max(low, (to_low - from_high) / count), min(high, (to_high - from_low) / count)
@@ -317,7 +328,8 @@ class RefreshGrid:
             return
         low, high = self._ahead(latest)
         if high < start and low > previous_end:
-            self._miss(start, start)
+            if not self._repeats:
+                self._miss(start, start)
         elif latest == 1 and low < start <= high:
             bound = start - self._period[1] - self._jitter
             self._refresh = (min(max(self._refresh[0], bound), self._refresh[1]), self._refresh[1])

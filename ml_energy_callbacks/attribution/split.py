@@ -1,7 +1,7 @@
 """The energy of a stage, divided among its phases, each with its interval; pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,17 @@ def split_stage(
         )
         for energy, half, (low, high) in zip(joules, halves, bounds, strict=True)
     ]
+
+
+def choose(by_counter: list[Split], by_power: list[Split], *, contradictory: bool) -> list[Split]:
+    """Return the narrower of two divisions of one energy or, where they contradict each other, intervals that contain both."""
+    if not contradictory:
+        return min((by_counter, by_power), key=lambda splits: sum(split.half_width for split in splits))
+    hulls = [
+        replace(one, low=min(one.low, other.low), high=max(one.high, other.high))
+        for one, other in zip(by_counter, by_power, strict=True)
+    ]
+    return [replace(hull, resolved=hull.resolved and hull.half_width <= WIDEST * hull.joules) for hull in hulls]
 
 
 def _bounds(

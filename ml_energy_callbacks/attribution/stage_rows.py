@@ -28,6 +28,9 @@ _NO_TIME_S = 1e-9
 _RENEWAL_S = 0.0015
 """Standard deviation of the instants at which a reading of power is renewed: polls find them to some milliseconds."""
 
+_INSTANT_S = 0.001
+"""Window of a power that is true at an instant: shorter ones differ less than the instants are known."""
+
 _MOST_SEGMENTS = 128
 """An interval with more segments says nothing about phases that short, and costs too much."""
 
@@ -68,7 +71,7 @@ class StageRows:
             self.basis.add_shapes(seen, new)
         return bool(new)
 
-    def add(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments) -> None:
+    def add(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments, window_s: float | None = None) -> None:
         """Add the rows between consecutive knots of one chain.
 
         Rows in which the stage began or ended are left out, unless it does so all the time: a single one, at the power of
@@ -78,16 +81,23 @@ class StageRows:
             instants: The knots in s.
             sigmas: Standard deviations of these instants in s.
             joules: Cumulative energy at the knots in J.
-            these: Segments around them, from at least the longest delay before the first one on.
+            these: Segments around them, from at least the longest delay (and a window) before the first one on.
+            window_s: Where what is between two knots is a reading of power that was renewed at the second of them: it is the
+                mean over a window of this length (s) up to there. None where it is the energy between them.
         """
-        outside = np.diff(np.interp(instants, these.edges, these.cumulative(self._phases)))
-        inside = np.diff(instants) - outside
-        usable = (inside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
+        begins, ends = instants[:-1], instants[1:]
+        if window_s is not None:
+            window_s = max(window_s, _INSTANT_S)
+            begins = np.minimum(begins, ends - window_s)
+        apart = these.cumulative(self._phases)
+        outside = np.interp(ends, these.edges, apart) - np.interp(begins, these.edges, apart)
+        usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
+        usable &= (begins >= these.edges[0]) | (window_s is None)
         for begin, end in _stretches(usable):
             some = slice(begin, end + 1)
-            self._add_stretch(instants[some], sigmas[some], joules[some], these)
+            self._add_stretch(instants[some], sigmas[some], joules[some], these, window_s)
 
-    def _add_stretch(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments) -> None:
+    def _add_stretch(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments, window_s: float | None) -> None:
         """Add the rows between consecutive knots, all of which are in the stage."""
         edges = these.edges[(these.edges > instants[0]) & (these.edges < instants[-1])]
         inside = np.searchsorted(instants, edges, "right") - 1
@@ -96,47 +106,31 @@ class StageRows:
         points = np.concatenate([instants[:1], edges, instants[-1:]])
         owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
         self.basis.add_levels(np.unique(owners).tolist())
+        bounds = instants
+        if window_s is not None:
+            bounds, sigmas = np.stack([instants[1:] - window_s, instants[1:]]), np.maximum(sigmas[1:], _RENEWAL_S)
         uncertain = float(sigmas.max()) > _SMOOTH_S
-        spread = (instants[:, None] + sigmas[:, None] * _QUARTERS).ravel() if uncertain else instants
-        every = np.concatenate([points, spread])
-        integrals, times = self.basis.integrals(these, every), these.times(spread)
-        pieces, smooth = np.diff(integrals[: len(points)], axis=0), integrals[len(points) :]
-        if uncertain:
-            smooth, times = smooth.reshape(len(instants), 4, -1).mean(axis=1), times.reshape(len(instants), 4, -1).mean(axis=1)
-        features, seconds = np.diff(smooth, axis=0), np.diff(times, axis=0)
-        lengths, energy = np.diff(instants), np.diff(joules)
-        shares = seconds / seconds.sum(axis=1, keepdims=True)
-        self._add_targets(pieces, np.diff(points), owners, features, shares, lengths, energy)
-        self._add_edges(these, edges, inside, lengths)
-        self._add_rows(features, energy, lengths, sigmas)
-
-    def add_means(self, ends: Floats, window_s: float, watts: Floats, these: Segments) -> None:
-        """Add the rows of readings of power, each the mean over the window that ended when it was renewed.
-
-        Args:
-            ends: Instants in s at which readings were renewed; the row of the first one was added before, or is left out.
-            window_s: Length of the window in s.
-            watts: What each reading showed, in W.
-            these: Segments from at least the longest delay and a window before the first one on.
-        """
-        edges = these.edges[(these.edges > ends[0]) & (these.edges < ends[-1])]
-        points = np.concatenate([ends[:1], edges, ends[-1:]])
-        owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
-        self.basis.add_levels(np.unique(owners).tolist())
-        late = (ends[1:, None] + _RENEWAL_S * _QUARTERS).ravel()
-        integrals = self.basis.integrals(these, np.concatenate([points, late, late - window_s]))
+        spread = bounds[..., None] + sigmas[:, None] * _QUARTERS if uncertain else bounds[..., None]
+        every = spread.ravel()
+        integrals, times = self.basis.integrals(these, np.concatenate([points, every])), these.times(every)
         pieces = np.diff(integrals[: len(points)], axis=0)
-        smooth = integrals[len(points) :].reshape(2, len(ends) - 1, 4, -1).mean(axis=2)
-        lengths = np.full(len(ends) - 1, window_s)
+        smooth, times = (each.reshape(*spread.shape, -1).mean(axis=-2) for each in (integrals[len(points) :], times))
+        lengths, energy = np.diff(instants), np.diff(joules)
+        self._add_edges(these, edges, inside, lengths)
+        if window_s is None:
+            features, seconds = np.diff(smooth, axis=0), np.diff(times, axis=0)
+            shares = seconds / seconds.sum(axis=1, keepdims=True)
+            self._add_targets(pieces, np.diff(points), owners, features, shares, lengths, energy)
+            self._add_rows(features, energy, lengths, sigmas)
+            return
         # Nothing counts exactly: readings see a part of the time only, and of the rest the fit alone says what was used.
-        nothing = np.zeros((len(lengths), self._phases + 1))
-        features = smooth[0] - smooth[1]
+        features, nothing = smooth[1] - smooth[0], np.zeros((len(lengths), self._phases + 1))
+        seen = np.full(len(lengths), window_s)
+        energy *= seen / lengths
         before = self.targets.seconds.copy()
-        self._add_targets(pieces, np.diff(points), owners, features, nothing, lengths, watts[1:] * window_s)
-        unseen = max(0.0, 1 - window_s * len(lengths) / float(ends[-1] - ends[0]))
-        self.targets.mixed += unseen * (self.targets.seconds - before)
-        self._add_edges(these, edges, np.searchsorted(ends, edges, "right") - 1, lengths)
-        self._add_rows(features, watts[1:] * window_s, lengths, np.zeros(len(ends)))
+        self._add_targets(pieces, np.diff(points), owners, features, nothing, seen, energy)
+        self.targets.mixed += max(0.0, 1 - window_s / float(lengths.mean())) * (self.targets.seconds - before)
+        self._add_rows(features, energy, seen, np.zeros(len(seen)))
 
     def _add_targets(
         self,

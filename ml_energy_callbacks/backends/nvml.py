@@ -3,13 +3,14 @@
 import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pynvml
 
+from ml_energy_callbacks.backends.drivers import power_windows
 from ml_energy_callbacks.backends.drivers.cuda_visible import hides_all, is_in_bus_order, select_visible, selects_by_number
 from ml_energy_callbacks.backends.drivers.environment import Environment
 from ml_energy_callbacks.backends.drivers.nvml import (
@@ -99,10 +100,12 @@ class _Way:
     Attributes:
         query: Returns joules or watts for a handle.
         note: How the figure is obtained, or None.
+        windows: Windows over which watts are means, by cards.
     """
 
     query: _Query
     note: str | None = None
+    windows: Mapping[str, power_windows.Window] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +304,7 @@ class NvmlBackend:
         sentences = (ways[0].note, _MODULE_NOTE if module else None, _MIG_NOTE if gpu.mig else None, note)
         # The limit is the GPU's, whatever else of a module the figure includes.
         max_watts = None if module else read_limit_watts(gpu.handle)
+        power = next((way for way in ways if way.query is not read_joules), None)
         device = Device(
             id=f"nvml:{gpu.uuid}",
             name=gpu.name,
@@ -317,11 +321,16 @@ class NvmlBackend:
             shared=gpu.mig,
             max_watts=max_watts,
         )
+        window = None if power is None or module else power_windows.window_of(gpu.name, power.windows)
+        if window is not None and not counts:
+            device = replace(device, power_window_s=window.seconds, latency_s=window.latency_s)
+        elif window is not None and window.latency_s <= device.latency_s:  # else the counter's own refreshes show more
+            device = replace(device, power_window_s=window.seconds)
         knows_pids = _in_initial_pid_namespace(self.proc)
         if not counts:
             return _Gpu(device, driver, gpu.uuid, ways[0].query, knows_pids=knows_pids)
-        power = ways[1].query if len(ways) > 1 else None
-        return _CountingGpu(device, driver, gpu.uuid, ways[0].query, power, knows_pids=knows_pids)
+        query = None if power is None else power.query
+        return _CountingGpu(device, driver, gpu.uuid, ways[0].query, query, knows_pids=knows_pids)
 
     def _select_visible_gpus(self, found: Sequence[_Found]) -> tuple[Sequence[_Found], str | None]:
         """Return the GPUs that CUDA shows, in its order, and a note if that is not certain.
@@ -428,7 +437,12 @@ def _find_working_ways(handle: Any, scope: int, *, counter: bool) -> Sequence[_W
     average = read_average_watts if scope == SCOPE_GPU else partial(read_field_watts, pynvml.NVML_FI_DEV_POWER_AVERAGE, scope)
     working: list[_Way] = []
     refusal: pynvml.NVMLError | None = None
-    for way in (_Way(read_joules), _Way(instant, _INSTANT_NOTE), _Way(average, _AVERAGE_NOTE))[not counter :]:
+    ways = (
+        _Way(read_joules),
+        _Way(instant, _INSTANT_NOTE, power_windows.INSTANT),
+        _Way(average, _AVERAGE_NOTE, power_windows.AVERAGE),
+    )
+    for way in ways[not counter :]:
         try:
             way.query(handle)
         except pynvml.NVMLError as error:

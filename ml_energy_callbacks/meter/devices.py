@@ -252,6 +252,11 @@ class Devices:
                 yield f"The energy counter of {name} jumped; its power was integrated in that moment instead."
             if finder.returned:
                 yield f"The energy counter of {name} jumped and returned; what it showed in between was not counted."
+            if ledger.contradictory:
+                yield (
+                    f"The energy counter of {name} and its readings of power contradict each other on the energy of phases; "
+                    "the intervals that are reported contain both."
+                )
             if ledger.check.suspicious:
                 yield (
                     f"The energy counter of {name} differs from the device's integrated power by more than {LIMIT:.0%} "

@@ -134,8 +134,13 @@ class Window:
 
     @property
     def _half_width(self) -> float:
-        """Half-width in J: the errors of both edges and of different devices are independent."""
-        return hypot(*(half for edge in (self.start, self.end) if edge is not None for half in edge.half_widths.values()))
+        """Half-width in J: the errors of both edges, of what was sampled in between, and of devices are independent."""
+        if self.start is None or self.end is None:
+            return 0.0
+        edges = self.start.half_widths, self.end.half_widths
+        seconds = max(0, self.end.time_ns - self.start.time_ns) / NS_PER_S
+        sampled = (half * seconds**0.5 for half in self.end.sampling.values())
+        return hypot(*(half for edge in edges for half in edge.values()), *sampled)
 
 
 @dataclass(frozen=True, slots=True)

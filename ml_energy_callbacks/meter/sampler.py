@@ -20,7 +20,7 @@ from ml_energy_callbacks.readings import PowerSource, Reading, Source
 _DITHER = 0.4
 """Each wait is drawn from the interval x (1 +- this): fixed waits may synchronise with a counter's refreshes and hide them."""
 _LAST_WAIT_NS = 250_000_000
-"""Longest wait for the refresh after the end of the run."""
+"""Longest wait for the refresh after the end of the run; as much longer as readings of power are dated back."""
 _LAST_STEP_S = 0.005
 _FIRST_WAIT_NS = 500_000_000
 """Longest wait for the first refreshes at the start."""
@@ -125,7 +125,8 @@ class Poller:
             if not self._begin(polled):
                 continue
             reading, before = read(polled.source, self._clock), polled.read_ns
-            power = None if polled.probing or reading.value is None else _power(polled.power, self._clock)
+            asks = reading.value is not None and (not polled.probing or polled.ledger.seeks_power(now))
+            power = _power(polled.power, self._clock) if asks else None
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns
@@ -260,6 +261,11 @@ class Poller:
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""
         return all(polled.ledger.finder.silent or (polled.ledger.known_until or 0) >= instant for polled in self._polled)
+
+    @property
+    def behind_ns(self) -> int:
+        """By how much the readings of a device are dated back at most, in ns."""
+        return max((polled.ledger.finder.behind_ns for polled in self._polled), default=0)
 
     @property
     def ready(self) -> bool:
@@ -480,7 +486,8 @@ class Sampler:
     def _ending(self, poller: Poller) -> Steps:
         """Poll until every device has refreshed after the end, and close the poller."""
         end = self._clock() if self._end is None else self._end
-        while not poller.closed and not poller.known_until(end) and self._clock() < end + _LAST_WAIT_NS:
+        latest = end + _LAST_WAIT_NS + poller.behind_ns
+        while not poller.closed and not poller.known_until(end) and self._clock() < latest:
             poller.poll(end)
             yield min(_LAST_STEP_S, max(0.0, (poller.next_poll - self._clock()) / NS_PER_S))
         poller.close()  # at once, because other pollers may take longer

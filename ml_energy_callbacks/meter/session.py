@@ -602,7 +602,7 @@ class Session:
             recorder = self._recorder  # another thread may end it meanwhile
             if recorder is not None:
                 recorder.add_fit(self._timing.clock())
-            tasks = [(ledger, task) for _, ledger in self.devices.all if (task := ledger.fit_task()) is not None]
+            tasks = [(ledger, task) for _, ledger in self.devices.all for task in ledger.fit_tasks()]
         for ledger, task in tasks:
             for _ in task.steps():
                 time.sleep(_BREATH_S)

@@ -39,6 +39,7 @@ from ml_energy_callbacks.record.schema import (
 _NEARLY = 0.005
 """Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
 
+_NO_WINDOW = "The phases cannot be separated: the device reports only its power, as a mean over a time that is unknown."
 _COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 
@@ -220,6 +221,9 @@ def _stage(
     times = list(seconds.values())
     cycle = sum(times) / counts.batches if counts.batches else 0.0
     coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
+    unknown = any(
+        ledger.device.method == "power_integration" and ledger.device.power_window_s is None for ledger, _ in joules.values()
+    )
     splits: dict[str, dict[Phase, Split]] = {}
     for name, (ledger, _) in joules.items():
         each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
@@ -236,7 +240,11 @@ def _stage(
         phases=explain_single_step(
             {
                 phase: _phase(
-                    {name: split[phase] for name, split in splits.items()}, time, whole_stage=whole_stage, coincides=coincides
+                    {name: split[phase] for name, split in splits.items()},
+                    time,
+                    whole_stage=whole_stage,
+                    coincides=coincides,
+                    unknown=unknown,
                 )
                 for phase, time in seconds.items()
                 if time > 0
@@ -263,7 +271,7 @@ def _coincide(period_s: float | None, cycle_s: float) -> bool:
     return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
 
 
-def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, coincides: bool) -> PhaseRecord:
+def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, coincides: bool, unknown: bool) -> PhaseRecord:
     """Return the energy of a phase from that on each device, by its id."""
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
@@ -275,9 +283,12 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=0.0, low_joules=low, high_joules=high)
     if joules > 0 and half <= WIDEST * joules:
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
-    if coincides:
+    bounded = not all(split.resolved for split in splits.values())
+    if unknown and bounded:
+        reason = _NO_WINDOW
+    elif coincides:
         reason = _COINCIDENCE
-    elif not all(split.resolved for split in splits.values()):
+    elif bounded:
         reason = (
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         )

@@ -277,5 +277,6 @@ _LEAST: Final = {
     "min_interval_s": -1e-9,
     "max_watts": 0.0,
     "latency_s": -1e-9,
+    "power_window_s": -1e-9,
 }
 """Numbers of a device, and what each must be above."""

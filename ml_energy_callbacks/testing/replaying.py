@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import pairwise
-from math import isfinite
+from math import inf, isfinite
 from statistics import median
 from typing import Any, Final, TypeVar, get_args
 
@@ -42,6 +42,7 @@ def replay(
     powers: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     kind: Kind = "gpu",
     samples: Iterable[tuple[float, int | None]] | None = None,
+    windows: Mapping[str, float] | None = None,
 ) -> RunRecord:
     """Return the record of a run from its marks and readings, as the code of a live run computes it.
 
@@ -57,6 +58,8 @@ def replay(
         kind: Kind of the devices.
         samples: When a batch ended, in s, and its number of samples, None where that is unknown. If not given, a batch of
             unknown size ends with each phase ``compute``, ``step`` or ``compile``.
+        windows: Length in s of the window of which each of ``powers`` shows the mean, by the device's name. Without it, the
+            phases' energy is a range.
 
     Raises:
         ConfigurationError: These cannot be the marks, readings and samples of a run.
@@ -72,6 +75,7 @@ def replay(
             msg = f"The device {describe(name)} is in counters and in powers; give it in one of them."
             raise ConfigurationError(msg)
         polls[name] = ("power_integration", _polls(each, f"powers[{name!r}]"))
+    lengths = _windows(windows or {}, powers or {})
     times = [run[0][0], run[-1][0], *(time for _, values in polls.values() for time, _ in values)]
     zero = min(times)
     if max(times) - zero > _LONGEST_S:
@@ -85,7 +89,7 @@ def replay(
         package=package_version(),
         ns=NS_PER_S,
         started_at=utc_now().isoformat(),
-        devices=[_device(str(name), kind, method, values) for name, (method, values) in polls.items()],
+        devices=[_device(str(name), kind, method, values, lengths.get(name)) for name, (method, values) in polls.items()],
     )
     readings = {str(name): [Polled(ns(time), ns(time), value) for time, value in values] for name, (_, values) in polls.items()}
     streams: list[Iterable[Line]] = [  # at the same instant, in this order
@@ -137,6 +141,17 @@ def _polls(readings: Iterable[object], name: str) -> list[tuple[float, float | N
             raise ConfigurationError(msg)
         polls.append((time, number if isfinite(number) else None))
     return polls
+
+
+def _windows(windows: Mapping[str, float], powers: Mapping[str, object]) -> dict[str, float]:
+    lengths: dict[str, float] = {}
+    for name, length in windows.items():
+        seconds = plain_number(length)
+        if name not in powers or not 0 <= seconds < inf:
+            msg = f"windows[{name!r}] is {describe(length)}; give the length of a window in s for a name of powers."
+            raise ConfigurationError(msg)
+        lengths[name] = seconds
+    return lengths
 
 
 def _samples(samples: Iterable[object], run: Sequence[_Place]) -> list[_End]:
@@ -195,7 +210,9 @@ def _one_of(words: Sequence[_Word], word: object, name: str) -> _Word:
     return words[words.index(word)]
 
 
-def _device(name: str, kind: Kind, method: Method, polls: Sequence[tuple[float, float | None]]) -> Device:
+def _device(
+    name: str, kind: Kind, method: Method, polls: Sequence[tuple[float, float | None]], window_s: float | None
+) -> Device:
     gaps = [after[0] - before[0] for before, after in pairwise(polls)]
     return Device(
         id=name,
@@ -206,6 +223,7 @@ def _device(name: str, kind: Kind, method: Method, polls: Sequence[tuple[float, 
         provenance="measured",
         relative_uncertainty=0.0,
         min_interval_s=median(gaps) if gaps else 0.0,  # how long a gap is too long depends on that
+        power_window_s=window_s,
     )
 
 

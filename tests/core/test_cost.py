@@ -81,15 +81,14 @@ def pieces(devices: int, length_s: float) -> tuple[list[float], list[list[float]
 
 def steps(ledger: Ledger) -> list[float]:
     """Solve the fits of a device that are due; return the processor time of each step in s."""
-    task = ledger.fit_task()
-    if task is None:
-        return []
-    work, taken, ended = task.steps(), [], False
-    while not ended:
-        begun = time.thread_time()
-        ended = next(work, True) is True
-        taken.append(time.thread_time() - begun)
-    ledger.accept(task)
+    taken = []
+    for task in ledger.fit_tasks():
+        work, ended = task.steps(), False
+        while not ended:
+            begun = time.thread_time()
+            ended = next(work, True) is True
+            taken.append(time.thread_time() - begun)
+        ledger.accept(task)
     return taken
 
 

@@ -477,6 +477,9 @@ GOOD: Marks = [(0.0, "train", "compute"), (1.0, None, None)]
         ({"counters": {"a": [(1e12, 5.0)]}}, "up to 1e+12 s apart; give all of them in s of the same clock"),
         ({"counters": {"a": []}, "powers": {"a": []}}, "The device 'a' is in counters and in powers; give it in one of them."),
         ({"kind": "fpga"}, "kind is 'fpga'; use one of gpu, cpu"),
+        ({"windows": {"a": 0.1}}, "windows['a'] is 0.1; give the length of a window in s for a name of powers."),
+        ({"powers": {"a": []}, "windows": {"a": -1}}, "windows['a'] is -1; give the length of a window in s"),
+        ({"powers": {"a": []}, "windows": {"a": math.nan}}, "windows['a'] is nan; give the length of a window in s"),
         ({"samples": [(2.0, 5)]}, "samples[0] is at 2 s, outside the run"),
         ({"samples": [(-1.0, 5)]}, "samples[0] is at -1 s, outside the run"),
         ({"samples": [(0.5, -5)]}, "samples[0] has -5 samples; give a whole number"),
@@ -516,3 +519,13 @@ def test_replayed_power_readings_sum_to_their_integral(name: str) -> None:
         expected = np.interp(end, times, joules) - np.interp(begin, times, joules)
         record = replay(trace.marks(), powers={"gpu0": polls})
         assert record.total.joules == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["rtx3090-square", "rtx3090-step", "a5000-step"])
+def test_a_known_window_brings_readings_nearer_to_the_meter(name: str) -> None:
+    trace = load_trace(name)
+    polls = {"gpu0": trace.power("power_draw_average")}
+    true = trace.true_joules()
+    joules = [replay(trace.marks(), powers=polls, windows=windows).total.joules or 0.0 for windows in ({"gpu0": 1.0}, None)]
+    assert abs(joules[0] - true) < abs(joules[1] - true)
+    assert joules[0] == pytest.approx(true, rel=0.1)

@@ -120,10 +120,12 @@ def test_readings_of_power_are_means_over_their_window(window_s: float) -> None:
         assert these is not None
         ends = np.arange(1.0 + 0.01 * seed, world.edges[-1] - 0.5, 0.1)
         watts = (world.power.joules(ends) - world.power.joules(ends - window_s)) / window_s
+        shown = np.concatenate([[0.0], np.cumsum(watts[1:] * np.diff(ends))])
         rows = StageRows(2)
         rows.shape(these)
         for begin in range(0, len(ends) - 1, 32):
-            rows.add_means(ends[begin : begin + 33], window_s, watts[begin : begin + 33], these)
+            some = slice(begin, begin + 33)
+            rows.add(ends[some], np.zeros(len(ends[some])), shown[some], these, window_s)
         problem = rows.problem()
         energies = None if problem is None else problem.solve()
         assert energies is not None

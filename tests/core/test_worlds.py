@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -66,23 +67,37 @@ def test_phases_add_up_to_the_counter(*, full: bool) -> None:
     for kind in (*KINDS, *MORE_KINDS):
         for run in runs(kind, 20 if full else 1):
             assert sum(split.joules for split in run.splits) == pytest.approx(run.joules, rel=1e-9)
-            assert run.joules == pytest.approx(sum(run.true.values()), rel=0.005)
+            # What a device sees for a fourth of the time only is a sample of a run's energy.
+            assert run.joules == pytest.approx(sum(run.true.values()), rel=0.05 if kind == "readings of 25 ms" else 0.005)
             assert all(0 <= split.low <= split.joules <= split.high for split in run.splits)
+
+
+def on_traces(count: int, window_s: float | None) -> list[Measured]:
+    """Return what is measured of real power by a counter or, with a window, by readings; refreshes and marks vary."""
+    found = []
+    for i in range(count):
+        world = trace(TRACE, 0.02 + 0.01 * (i % 12), random.Random(i).uniform(0, 0.004))
+        found.append(measure(replace(world, window_s=window_s, counts=window_s is None), i, behind_s=0.002))
+    return found
 
 
 @pytest.mark.skipif(not TRACE.exists(), reason="the measured traces are not here")
 def test_stated_intervals_hold_on_measured_power(*, full: bool) -> None:
-    reported = held = ranges = worlds = 0
-    for i in range(110 if full else 11):
-        rng = random.Random(i)
-        run = measure(trace(TRACE, 0.02 + 0.01 * (i % 12), rng.uniform(0, 0.004)), i, behind_s=0.002)
-        worlds += 1
-        reported += run.reported()
-        held += run.reported() and run.holds()
-        ranges += run.holds()
-    assert reported >= 0.75 * worlds
-    assert held >= 0.9 * reported
-    assert ranges >= 0.95 * worlds
+    runs = on_traces(110 if full else 11, None)
+    reported = [run for run in runs if run.reported()]
+    assert len(reported) >= 0.75 * len(runs)
+    assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
+    assert sum(run.holds() for run in runs) >= 0.95 * len(runs)
+
+
+@pytest.mark.skipif(not TRACE.exists(), reason="the measured traces are not here")
+def test_stated_intervals_hold_on_readings_of_measured_power(*, full: bool) -> None:
+    # A window of 100 ms is a whole period of this load: it shows no difference between the phases.
+    runs = [run for window_s in (0.025, 0.1, 1.0) for run in on_traces(44 if full else 6, window_s)]
+    reported = [run for run in runs if run.reported()]
+    assert len(reported) >= 0.4 * len(runs)
+    assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
+    assert sum(run.holds() for run in runs) >= 0.95 * len(runs)
 
 
 def test_latency_of_a_device_widens_the_interval() -> None:
