@@ -14,6 +14,7 @@ from zlib import crc32
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
+from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
 from ml_energy_callbacks.attribution.renewals import Renewals
 from ml_energy_callbacks.attribution.split import Alone, Ends, Split, choose, split_stage
 from ml_energy_callbacks.attribution.steps import at_once
@@ -217,9 +218,10 @@ class Ledger:
         continuous = self.finder.grid.regularity == "continuous" and self.device.method != "power_integration"
         return continuous and self._fit.count >= _SEASONED
 
-    def seeks_power(self, now: int) -> bool:
-        """Return whether its power should be read at each poll now (ns), not only now and then: to learn its renewals."""
-        return self._power_fit is not None and self._renewals.grid.learning(now)
+    @property
+    def power_grid(self) -> RefreshGrid | None:
+        """The grid of the readings of power beside its counter; None where they are not fitted."""
+        return None if self._power_fit is None else self._renewals.grid
 
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
 from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
 from ml_energy_callbacks.meter.recorder import Recorder
@@ -57,7 +58,8 @@ class _Polled:
         # Asked once: what a protocol checks takes longer than a read.
         self.power = source if isinstance(source, PowerSource) else None
         self.soonest = self.due = self.held_ns = now  # from when a read is worth it, and by when it is to be read
-        self.probing = False  # whether the next read is to find a refresh
+        self.skips_power = False  # whether the next read is only to find a refresh of the counter
+        self.shows_power = False  # whether its power could be read when it was last
         self.read_ns = 0
         self.value: float | None = None
         self.held: list[tuple[Reading, tuple[int, float] | None]] = []
@@ -125,8 +127,10 @@ class Poller:
             if not self._begin(polled):
                 continue
             reading, before = read(polled.source, self._clock), polled.read_ns
-            asks = reading.value is not None and (not polled.probing or polled.ledger.seeks_power(now))
-            power = _power(polled.power, self._clock) if asks else None
+            power = None
+            if reading.value is not None and not polled.skips_power:
+                power = _power(polled.power, self._clock)
+                polled.shows_power = power is not None
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns
@@ -183,7 +187,7 @@ class Poller:
             reading: Its last reading.
             pause: Time in ns since the one before.
         """
-        device, ledger = polled.source.device, polled.ledger
+        device, ledger, power = polled.source.device, polled.ledger, polled.ledger.power_grid
         fresh = device.method == "power_integration" or device.update_period_s is not None
         news = fresh or reading.value != polled.value
         return (
@@ -191,6 +195,7 @@ class Poller:
             or device.min_interval_s > 0
             or polled.held_ns + _LONGEST_HOLD_NS <= reading.started_ns + max(pause, self._interval_ns)
             or (news and (ledger.urgent or ledger.finder.grid.next_poll(reading.ended_ns) is not None))
+            or (power is not None and polled.shows_power and power.next_poll(reading.ended_ns) is not None)
         )
 
     def hold(self, name: str, reading: Reading, power: tuple[int, float] | None) -> None:
@@ -232,27 +237,37 @@ class Poller:
     def _plan(self, polled: _Polled, now: int) -> None:
         """Set when to read a device again, in ns."""
         ledger, least = polled.ledger, polled.source.device.min_interval_s
-        polled.probing = False
+        polled.skips_power = False
         if least:
             polled.soonest = polled.due = now + round(max(self._interval_ns, least * NS_PER_S) * (1 + self._dither()))
             return
         polled.soonest = polled.due = self._next_round
         if ledger.finder.silent:
             return
-        grid = ledger.finder.grid
+        counter, power = ledger.finder.grid, ledger.power_grid
+        polled.soonest, polled.due, polled.skips_power = self._due(ledger, counter, now)
+        if power is not None and polled.shows_power:
+            soonest, due, _ = self._due(ledger, power, now)
+            polled.soonest = min(soonest, polled.soonest)
+            if due <= polled.due:
+                polled.due, polled.skips_power = due, False
+
+    def _due(self, ledger: Ledger, grid: RefreshGrid, now: int) -> tuple[int, int, bool]:
+        """Return from when and by when (ns) to read a device for one of its grids, and whether only to find a refresh."""
         wish, span = grid.next_poll(now), grid.span(now, self._next_round)
         latest = now + ledger.finder.longest_gap_ns // 2
         if wish is not None:
             latest = self._next_round if grid.regularity == "unknown" else latest
-            polled.probing = wish < latest
-            polled.soonest = polled.due = min(max(wish, now), latest)
-        elif span is not None:
+            due = min(max(wish, now), latest)
+            return due, due, wish < latest
+        if span is not None:
             first, last = span
-            polled.soonest = min(first, latest)
-            polled.due = polled.soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
-        elif ledger.seasoned and not ledger.urgent:
-            polled.soonest = now + round(self._interval_ns)
-            polled.due = now + round(2 * self._interval_ns * (1 + self._dither()))
+            soonest = min(first, latest)
+            due = soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
+            return soonest, due, False
+        if ledger.seasoned and not ledger.urgent:
+            return now + round(self._interval_ns), now + round(2 * self._interval_ns * (1 + self._dither())), False
+        return self._next_round, self._next_round, False
 
     def _dither(self) -> float:
         """Return a share of a wait by which to make it longer."""

@@ -27,9 +27,12 @@ def renewals_of(values: list[float]) -> list[Renewal]:
     while now < PERIOD_NS * len(values):
         renewal = found.add(now, now + 1000, values[now // PERIOD_NS])
         seen += [] if renewal is None else [renewal]
-        wish = found.grid.next_poll(now + 1000)
-        now += round(rng.uniform(0.03, 0.07) * NS_PER_S)
-        now = now if wish is None else min(now, wish)
+        usual = now + round(rng.uniform(0.03, 0.07) * NS_PER_S)
+        wish, span = found.grid.next_poll(now + 1000), found.grid.span(now + 1000, usual)
+        if wish is not None:
+            now = min(usual, wish)
+        else:
+            now = usual if span is None else rng.randint(*span)
     return seen
 
 
@@ -39,7 +42,7 @@ def test_renewals_of_power_are_found_within_milliseconds() -> None:
     assert len(late) > 200
     for seen in late:
         off = (seen.time_ns + PERIOD_NS // 2) % PERIOD_NS - PERIOD_NS // 2
-        assert abs(off) <= 2_500_000
+        assert abs(off) <= min(2_500_000, seen.sigma_ns * 3**0.5 + 1)
 
 
 def test_a_power_that_is_renewed_unchanged_does_not_end_the_grid() -> None:
@@ -93,8 +96,9 @@ def windows(world: World, seed: int, seconds: float) -> list[tuple[float, Window
     true = np.diff(world.power.joules(instants))
     found = []
     for joules, (start, end) in zip(true.tolist(), pairwise(run.asked), strict=True):
-        window = Window(start)
-        window.end = end
+        edges = iter((start, end))
+        with Window(lambda edges=edges: next(edges)) as window:
+            pass
         found.append((joules, window))
     return found
 
@@ -143,7 +147,8 @@ def test_of_counter_and_power_the_narrower_interval_is_told(window_s: float) -> 
         alone, both = measure(replace(world, window_s=None), seed), measure(world, seed)
         assert both.holds()
         assert not both.ledger.contradictory
-        assert both.splits[WAIT].half_width <= 1.001 * alone.splits[WAIT].half_width
+        # With its power, too, the counter is polled at other instants.
+        assert both.splits[WAIT].half_width <= 1.05 * alone.splits[WAIT].half_width
         narrower += both.splits[WAIT].half_width < 0.999 * alone.splits[WAIT].half_width
     assert narrower == 0 or window_s < 1
 
