@@ -85,12 +85,12 @@ Stamp = int | Edge
 Event = tuple[Literal["switch", "batches", "begin", "end", "samples"], Stamp, int, int, int | None, "Event | None"]
 """What happened: (kind, stamp, bucket, number of batches, their samples or None, begin or None), a plain tuple for speed.
 
-The bucket is the one that runs from then on:
+The bucket is, by kind:
 
-- "switch": a switch to it; it has no batches.
-- "batches": batches that follow each other have ended.
-- "begin": a batch that may overlap others begins; it runs meanwhile.
-- "end": such a batch has ended, whose begin is the last item; the bucket runs once no other is running.
+- "switch": the bucket that runs from then on, unless batches of its group overlap; it has no batches.
+- "batches": batches that follow each other have ended; the same. They are counted in its group.
+- "begin": a batch that may overlap others begins; it runs meanwhile. Outside the run, no batch begins.
+- "end": such a batch has ended, whose begin is the last item; it runs once no other is running.
 - "samples": samples were counted late, in the group of the bucket, which does not run from then on; the number of batches is
   the change of those of unknown size. Only the journal gets it.
 """
@@ -217,6 +217,12 @@ class Timeline:
                 now = self._state.since
                 self.journal(now, ("samples", now, self.groups.index(group), unsized, samples, None))
 
+    def discard(self) -> None:
+        """Record nothing more: this process is a fork of the one that measures, and has no thread that would free the lock."""
+        self._lock = threading.RLock()
+        self._working = False
+        self.queue = deque(maxlen=0)
+
     def forget_edges(self) -> None:
         """Use the host's time for all edges whose time on the device is unknown: they are no longer queried."""
         for event in list(self.queue):
@@ -279,11 +285,16 @@ class Timeline:
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
         elif kind == "begin":
-            state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
+            if state.running == OUTSIDE:
+                bucket = OUTSIDE  # no run has begun, or it has ended
+            else:
+                state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
         elif begin is None:
             self._count(state, instant - state.switches[-1][0], bucket, batches, samples)
-        elif event_time(begin) < state.outside:
-            bucket = state.running  # its run has ended
+            if state.overlapping:
+                bucket = self._switched(state, bucket)
+        elif event_time(begin) < state.outside or begin[2] not in state.overlapping:
+            bucket = state.running  # its run has ended, or had not begun
         else:
             during = begin[2]
             self._count(state, instant - event_time(begin), during, batches, samples)
@@ -320,7 +331,7 @@ class Timeline:
     def _after(self, state: _State, during: int, bucket: int) -> int:
         """Return the bucket that runs after a batch that may have overlapped others: ``bucket`` only if it was the last."""
         others = state.overlapping
-        left = others.pop(during, 1) - 1
+        left = others.pop(during) - 1
         if left > 0:
             others[during] = left
         # Other batches are still running, or another stage has begun, to which the time belongs.

@@ -45,6 +45,8 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
     try:
         threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
     except RuntimeError as error:
+        if error.__context__ is not None:  # Ctrl-C in start(), which waits for the thread
+            raise error.__context__ from None
         outcome.set_exception(ThreadError(errno.EAGAIN, str(error)))
     return outcome
 

@@ -1,6 +1,7 @@
 """The files of a run: its record and, in a job, one file for the measurements of each process."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ml_energy_callbacks.clock import monotonic_clock
@@ -96,8 +97,11 @@ class JobFiles:
     def finish(self) -> bool:
         """Write all files for the last time, and return whether this process has written the record."""
         began = monotonic_clock()
-        written = [file for file in self._opened if file.finish(began)]
-        return self._record in written
+        written: dict[RunFile | None, bool] = {}
+        with ExitStack() as files:  # each of them, whatever another one raises
+            for file in reversed(self._opened):
+                files.callback(lambda each: written.update({each: each.finish(began)}), file)
+        return written.get(self._record, False)
 
     def remove_own(self) -> None:
         """Remove the file with the measurements of this process."""

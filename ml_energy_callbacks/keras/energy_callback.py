@@ -203,7 +203,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         metrics = self._end_epoch(self._training(), logs)
         if logs is not None:
             self._add(logs, "train", metrics)
-            self._add(logs, "validate", self._validated)
+            if self._validated:  # Keras, too, has fewer values of it with validation_freq
+                self._add(logs, "validate", self._validated)
         self._validated = {}
         self.keep()
 
@@ -323,9 +324,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
         A value that is unknown in a later epoch is NaN, as in a data frame.
         """
-        if metrics:
-            keys = self._keys.setdefault(group, tuple(metrics))
-            logs.update({name: metrics.get(name, nan) for name in keys})
+        keys = self._keys.setdefault(group, tuple(metrics)) if metrics else self._keys.get(group, ())
+        logs.update({name: metrics.get(name, nan) for name in keys})
 
     # ---------------------------------------------------------------------------------------------------- batches
 

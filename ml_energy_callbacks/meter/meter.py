@@ -190,7 +190,7 @@ class EnergyMeter:
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
-        self._timeline.switch(self._stages.buckets[phase])
+        self._stages.enter(phase)
 
     @contextlib.contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
@@ -204,7 +204,7 @@ class EnergyMeter:
     def batch_start(self) -> None:
         """Begin to compute a batch."""
         timeline = self._timeline
-        stamp = timeline.stamp  # in a local variable, as Python looks up what it calls on an object as a method first
+        stamp = timeline.stamp  # to call it as an attribute takes 0.1 µs more
         timeline.queue.append(("switch", stamp(), timeline.during, 0, None, None))
 
     def batch_end(self, samples: int | None = None, batches: int = 1) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,7 @@ class Session:
         self._run: Run | None = None
         self._pid = 0  # the process that started it
         self._early_end: str | None = None
-        self._unwritten = False  # whether a stop has begun and the last record is not written yet
+        self._unwritten = False  # whether a start has begun and the last record is not written yet
         self._hanging: Sequence[Source] = ()
         self._answering = True
         # Both are reentrant: a signal handler may stop the meter during one of the meter's own methods.
@@ -211,33 +212,39 @@ class Session:
             output_dir = loop.output_dir
             if output_dir is not None and launch is not None and launch.directory is not None:
                 output_dir = launch.directory  # the framework writes to the disk of the worker
-            self._open_files(None if output_dir is None else as_place(output_dir), launch)
             self._pid, self._owner = os.getpid(), owner
-            self._loop = loop.watched
-            self._repeats = loop.repeats and loop.gather is None  # a job's processes share the devices out at each start
-            self.timeline.forget_edges()
-            self._edges = None if loop.record_event is None else DeviceEdges(loop.record_event, self._timing)
-            self.timeline.stamp = self._edges or self._timing.clock
-            watch = None if loop.watched is None else partial(self._watch, loop.watched)
-            self._sampler = self._sampler_type(
-                self.devices.pollers(self.timeline, self._lock, self._recorder),
-                self._timing,
-                self._review,
-                watch,
-                self.warn_of_error,
-            )
-            self._record(self.stages.open(), run)
-            self.rates.begin(self.point().joules or [], self._timing.now())
-            unread = self._sampler.start()
-            if unread:
-                self.warn(no_threads(", ".join(source.device.id for source in unread)))
             atexit.register(self._stop_at_exit)
-            if self._idle_seconds and not self.idle_watts:
-                try:
-                    self._measure_idle(self._idle_seconds)
-                except BaseException as error:  # such as Ctrl-C while it waits: what has started has to be stopped
-                    self.stop(*ending(error))
-                    raise
+            self._unwritten = True
+            try:
+                self._open_files(None if output_dir is None else as_place(output_dir), launch)
+                self._start_measuring(loop, run)
+            except BaseException as error:  # such as Ctrl-C while it waits: what has started has to be stopped
+                self.stop(*ending(error))
+                raise
+
+    def _start_measuring(self, loop: LoopDescription, run: Run) -> None:
+        """Begin the run and its readings, and measure the idle power where that was asked for."""
+        self._loop = loop.watched
+        self._repeats = loop.repeats and loop.gather is None  # a job's processes share the devices out at each start
+        self.timeline.forget_edges()
+        self._edges = None if loop.record_event is None else DeviceEdges(loop.record_event, self._timing)
+        self.timeline.stamp = self._edges or self._timing.clock
+        watch = None if loop.watched is None else partial(self._watch, loop.watched)
+        sampler = self._sampler = self._sampler_type(
+            self.devices.pollers(self.timeline, self._lock, self._recorder),
+            self._timing,
+            self._review,
+            watch,
+            self.warn_of_error,
+        )
+        _MEASURING.add(self)
+        self._record(self.stages.open(), run)
+        self.rates.begin(self.point().joules or [], self._timing.now())
+        unread = sampler.start()
+        if unread:
+            self.warn(no_threads(", ".join(source.device.id for source in unread)))
+        if self._idle_seconds and not self.idle_watts:
+            self._measure_idle(self._idle_seconds)
 
     def _begin_run(self, loop: LoopDescription, launch: Launch | None) -> Run:
         """Return the run of the first start, marked as running."""
@@ -384,15 +391,17 @@ class Session:
                 return
             # Each step on its own: whatever goes wrong in one, the record is written and the devices are closed.
             try:
-                if sampler is not None:
+                if run.status == "running":
                     early = status == "completed" and self._early_end is not None
                     run.status, run.reason = (
                         ("stopped", self._early_end) if early else (status, reason and safe_text.message(reason))
                     )
-                    self._unwritten = True
+                if sampler is not None:
                     self._stop_measuring(sampler, run)
                     with self._unharmed():
                         self._exchange_last(status)
+                with self._unharmed():
+                    self._end_recording()  # also where it was interrupted before anything was read
             finally:  # a further Ctrl-C ends what comes before: the record is written all the same
                 run.ended_at = run.ended_at or self._now()
                 kept = False
@@ -421,6 +430,7 @@ class Session:
         if self._recorder is not None:
             with self._lock:
                 self._recorder.stop(self._timing.clock(), run.status)
+        _MEASURING.discard(self)
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
         self._answering = not self.devices.silent(end)
@@ -671,3 +681,15 @@ class Session:
     def _now(self) -> str:
         """Return the time of day for the record."""
         return self._timing.now().astimezone().isoformat(timespec="seconds")
+
+
+_MEASURING: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _discard_events() -> None:
+    for session in list(_MEASURING):
+        session.timeline.discard()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_discard_events)

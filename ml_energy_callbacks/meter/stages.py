@@ -28,7 +28,7 @@ class Stages:
 
     Attributes:
         buckets: Bucket of each phase of the running stage.
-        over: Whether the run has ended: time from then on belongs to no stage.
+        over: Whether the run has ended, or has not begun: that time belongs to no stage.
     """
 
     def __init__(self, timeline: Timeline) -> None:
@@ -36,9 +36,8 @@ class Stages:
         self._timeline = timeline
         self._tallies: dict[str, Tally] = {}
         self._stack: list[_Frame] = []
-        self._current = self._outermost()
-        self.buckets = self._current.tally.buckets
-        self.over = False
+        self.over = True
+        self._enter(self._outermost(), "other")
 
     @property
     def tallies(self) -> Sequence[Tally]:
@@ -91,6 +90,7 @@ class Stages:
     def open(self) -> int:
         """Begin the run, outside of all other stages; return when it began (clock in ns)."""
         self.over = False
+        self._stack.clear()
         return self._enter(self._outermost(), "other")
 
     def close(self) -> None:
@@ -110,6 +110,12 @@ class Stages:
         outer = self._stack.pop() if self._stack else self._outermost()
         self._enter(outer, phase if self._stack else "other")
 
+    def enter(self, phase: Phase) -> None:
+        """Switch to another phase of the stage."""
+        self._timeline.switch(self.buckets[phase])
+        if self.over:  # a signal handler may have ended the run just before
+            self._timeline.switch(OUTSIDE)
+
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:
         """Leave the time of the body out of the run; if it fails, the run ends."""
@@ -127,4 +133,7 @@ class Stages:
         self.buckets = buckets = frame.tally.buckets
         timeline = self._timeline
         timeline.during, timeline.between = buckets[frame.during], buckets[frame.between]
-        return timeline.switch(buckets[phase])
+        begun = timeline.switch(buckets[phase])
+        if self.over and buckets[phase] != OUTSIDE:  # a signal handler has ended the run meanwhile
+            return self._enter(frame, phase)
+        return begun

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
-from ml_energy_callbacks.deadline.calls import LateError, in_background, within
+from ml_energy_callbacks.deadline.calls import LateError, ThreadError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.record.descriptors import with_descriptors
 from ml_energy_callbacks.record.load import encode_record, run_id
@@ -29,6 +30,9 @@ _LAST_ANSWER_S = 5.0
 
 _SPARE_S = 2.0
 """Longest wait for the local copy."""
+
+_STEP_S = 0.002
+"""Pause between two looks at whether a record is written."""
 
 _LATE = "it does not answer"
 
@@ -93,12 +97,11 @@ class RunFile:
         self._away = False  # whether the place does not have the latest record
         self._told: set[Path | None] = set()
         self._turn = threading.RLock()  # held for an instant
-        self._written = threading.Condition(self._turn)  # nothing is due, and nothing is being written
         self._keeping_lock = threading.RLock()  # held while the local copy is written
-        self._requests = 0
+        # Numbers of requests to write: the last one, that of the latest record, and of the records that were last tried to be
+        # written, that the place has, and that the local directory has.
+        self._requests = self._latest_request = self._tried = self._placed = self._kept = 0
         self._latest: RunRecord | None = None
-        self._latest_request = 0
-        self._due = False
         self._writing = False
         self._keeping: Future[None] | None = None
         self._begun_ns = 0
@@ -208,28 +211,32 @@ class RunFile:
 
     # ---------------------------------------------------------------------------------------------------- writing
 
-    def write(self) -> None:
-        """Write the record as of now in the background; a failure is a warning and does not stop the run."""
+    def write(self) -> int:
+        """Write the record as of now in the background, and return the number of this request.
+
+        A failure is a warning and does not stop the run.
+        """
         with self._turn:
             self._requests += 1
             request = self._requests
         record = self._build()  # in this thread, which may hold the locks that this takes
         with self._turn:
             if request > self._latest_request:  # another thread may have built a later record meanwhile
-                self._latest, self._latest_request, self._due = record, request, True
+                self._latest, self._latest_request = record, request
             idle = not self._writing
             if idle:
                 self._begun_ns = monotonic_clock()
-        error = _failure(in_background(self._write_all)) if idle else None
-        if error is not None:  # no thread can start, as at the interpreter's end
+        error = _not_started(in_background(self._write_all)) if idle else None
+        if error is not None:
             if isinstance(self._place, Path):
                 self._write_all()
             else:
                 self._keep(in_one_line(error))
                 with self._turn:
-                    self._due = False
+                    self._tried = max(self._tried, request)
         elif self._away or monotonic_clock() - self._begun_ns > self._answer_s * NS_PER_S:
             self._keep_in_background()
+        return request
 
     def finish(self, began_ns: int | None = None) -> bool:
         """Write the last record, wait for some seconds at most, and return whether it was written to the place.
@@ -237,51 +244,52 @@ class RunFile:
         Args:
             began_ns: When the wait began, possibly for another file of the run, monotonic clock in ns; None for now.
         """
-        waited = 0.0 if began_ns is None else (monotonic_clock() - began_ns) / NS_PER_S
-        self.write()
-        with self._written:
-            seconds = max(0.0, min(_LAST_ANSWER_S, self._answer_s) - waited)
-            written = self._written.wait_for(lambda: not (self._due or self._writing), seconds)
-        if not written:
-            self._keep_in_background()
-        return not self._away
+        began_ns = monotonic_clock() if began_ns is None else began_ns
+        request = self.write()
+        end = max(monotonic_clock(), began_ns + round(min(_LAST_ANSWER_S, self._answer_s) * NS_PER_S))
+        # Polled: Ctrl-C within a threading.Condition, which is Python code, may leave its lock held for ever. In this order, as
+        # who writes sets the second before the first.
+        while self._tried < self._latest_request or self._writing:
+            if monotonic_clock() >= end:
+                self._keep_in_background()
+                break
+            time.sleep(_STEP_S)
+        return self._placed >= request
 
     def _write_all(self) -> None:
         """Write until there is nothing newer, unless another thread does so already.
 
         The threads find out among themselves which one it is: Ctrl-C may interrupt the one that starts them at any instant.
         """
-        with self._turn:
-            if self._writing:
-                return
-            self._writing = True
+        mine = False
         try:
+            with self._turn:
+                if self._writing:
+                    return
+                self._writing = mine = True
             while (record := self._take()) is not None:
+                request = self._tried
                 try:
                     with_descriptors(partial(self._put, record))
                 except Exception as error:  # noqa: BLE001 - of a file system, or unforeseen; training goes on
                     self._keep(in_one_line(error))
                 else:
+                    self._placed = max(self._placed, request)
                     self._come_back()
         except BaseException:  # Ctrl-C, or an error of the local copy: another thread may write from here on
-            self._rest()
+            if mine:
+                self._writing = False
             raise
 
     def _take(self) -> RunRecord | None:
-        """Return the record that is to be written, if there is a newer one; else rest."""
+        """Return the record that is to be written, if there is a newer one; else let another thread write what comes next."""
         with self._turn:
-            due, self._due = self._due, False
             self._begun_ns = monotonic_clock()
-            if not due:
-                self._rest()
+            if self._tried >= self._latest_request:
+                self._writing = False
                 return None
+            self._tried = self._latest_request
             return self._latest
-
-    def _rest(self) -> None:
-        """Let another thread write what comes next."""
-        with self._written:
-            self._writing = False
-            self._written.notify_all()
 
     # ---------------------------------------------------------------------------------------------------- local copy
 
@@ -289,16 +297,22 @@ class RunFile:
         """Keep the latest record in a local directory, too, as the place does not answer; that directory may not either."""
         if self._keeping is None or self._keeping.done():
             self._keeping = in_background(partial(self._keep, _LATE))
-        with contextlib.suppress(LateError, RuntimeError):
-            within(_SPARE_S, self._keeping)
+        with contextlib.suppress(Exception):
+            if _not_started(self._keeping) is None:
+                within(_SPARE_S, self._keeping)
+            else:
+                self._keep(_LATE)
 
     def _keep(self, reason: str) -> None:
         """Keep the latest record in a local directory, and warn which."""
         with self._keeping_lock:
-            if not (self._writing or self._due) or self._latest is None:
-                return  # it is written by now
+            with self._turn:
+                record, request = self._latest, self._latest_request
+            if record is None or max(self._placed, self._kept) >= request:
+                return
+            self._kept = request
             name = kept_name(self._name, self._id)
-            kept = self._spare.write(name, encode_record(self._latest))
+            kept = self._spare.write(name, encode_record(record))
             self._away = True
             place = self._spare.place if kept else None
             if place in self._told:
@@ -316,9 +330,10 @@ class RunFile:
             self._spare.remove()
 
 
-def _failure(work: "Future[None]") -> BaseException | None:
-    """Return the error of work that has failed already; None if it goes on, or is done."""
-    return work.exception() if work.done() else None
+def _not_started(work: "Future[None]") -> ThreadError | None:
+    """Return the error of work for which no thread could be started, as at the interpreter's end."""
+    error = work.exception() if work.done() else None
+    return error if isinstance(error, ThreadError) else None
 
 
 def _read(file: File) -> bytes | None:

@@ -264,6 +264,32 @@ with EnergyMeter(backends=[ScriptedBackend([device])], output_dir=sys.argv[1], c
     assert record.total.joules == pytest.approx(100 * record.total.seconds, rel=0.4)
 
 
+def test_an_interrupt_while_it_starts_leaves_no_running_record(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, threading
+from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+class Counter(ScriptedCounter):
+    reads = 0
+    def read(self):
+        self.reads += "sampler" in threading.current_thread().name
+        if self.reads == 5:  # its first refresh is waited for
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().read()
+device = Counter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=1.0)
+try:
+    with EnergyMeter(backends=[ScriptedBackend([device])], output_dir=sys.argv[1], carbon_intensity=1, verbose=False):
+        raise SystemExit("The meter has started.")
+except KeyboardInterrupt:
+    print([thread.name for thread in threading.enumerate() if "sampler" in thread.name])
+"""
+    assert run_program(code, tmp_path) == ["[]"]
+    record = load_record(tmp_path)
+    assert (record.run.status, record.run.reason) == ("stopped", "KeyboardInterrupt")
+    assert record.run.ended_at is not None
+
+
 # ------------------------------------------------------------------------------------------------------------ carbon
 
 

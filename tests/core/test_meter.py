@@ -2,12 +2,14 @@
 
 import contextlib
 import math
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,112 @@ def test_what_passes_after_the_end_counts_nowhere(clock: ManualClock) -> None:
         clock.advance(0.05)
     assert meter.record.stages.keys() == before.stages.keys()
     assert meter.record.total == before.total
+
+
+def test_a_batch_that_was_made_before_the_end_counts_nowhere_after_it(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
+        clock.advance(0.1)
+        meter.begin_stage("predict")
+        batch = meter.batch(5)
+    with batch:
+        clock.advance(0.5)
+    clock.advance(0.5)
+    record = meter.record
+    assert record.total.seconds == pytest.approx(0.1, abs=0.05)
+    assert record.stages.keys() == {"other"}
+
+
+def test_a_stage_that_begins_before_the_start_counts_from_the_start_on(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    meter = SteppedMeter(clock, backends=[backend], verbose=False)
+    for _ in range(2):  # in the first run, and between two runs
+        meter.begin_stage("train")
+        clock.advance(0.5)
+        with meter:
+            meter.end_stage()
+            clock.advance(0.2)
+        clock.advance(0.5)
+    record = meter.record
+    assert record.total.seconds == pytest.approx(0.4, abs=0.1)
+    assert record.total.joules == pytest.approx(40, abs=10)
+    assert record.stages.keys() == {"other"}
+
+
+class Handler(ManualClock):
+    """A clock that runs a signal handler once, as it is read."""
+
+    handle: Callable[[], None] | None = None
+
+    def __call__(self) -> int:
+        handle, self.handle, now = self.handle, None, super().__call__()
+        if handle is not None:
+            handle()
+        return now
+
+
+@pytest.mark.parametrize("call", [lambda meter: meter.enter("compute"), lambda meter: meter.begin_stage("validate")])
+def test_a_handler_that_stops_the_meter_in_the_middle_of_a_call_ends_its_time(call: Callable[[EnergyMeter], None]) -> None:
+    clock = Handler()
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("train"):
+        clock.advance(0.2)
+        clock.handle = lambda: meter.stop("stopped", "signal")
+        call(meter)
+        clock.advance(0.5)
+        with meter.batch(5):
+            clock.advance(0.5)
+    assert meter.record.total.seconds == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_batch_of_the_loops_own_does_not_end_one_that_overlaps_it(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("predict"), meter.batch(1):
+        meter.batch_start()
+        meter.batch_end(1)
+        clock.advance(0.3)
+    stage = meter.record.stages["predict"]
+    assert (stage.batches, stage.samples) == (2, 2)
+    assert stage.phases["compute"].seconds == pytest.approx(0.3, abs=0.03)
+
+
+class Looking(ManualClock):
+    """A clock that another thread reads for ever, as soon as that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds, self.go_on, self.held = False, threading.Event(), threading.Event()
+
+    def __call__(self) -> int:
+        if self.holds and threading.current_thread() is not threading.main_thread():
+            self.held.set()
+            self.go_on.wait()
+        return super().__call__()
+
+
+def test_calls_in_a_fork_wait_for_no_thread_of_its_parent() -> None:
+    clock = Looking()
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter:
+        serve = meter.measure()(lambda: None)
+        clock.holds = True
+        looking = threading.Thread(target=meter.point)
+        looking.start()
+        assert clock.held.wait(60)
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(LONGEST_QUEUE):
+                serve()
+            os._exit(0)
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(os.waitpid, pid, 0)
+            try:
+                assert ended.result(timeout=60) == (pid, 0)
+            finally:
+                clock.go_on.set()
+                if not ended.done():
+                    os.kill(pid, signal.SIGKILL)
+        looking.join()
 
 
 def test_a_batch_of_unknown_size_makes_the_cost_per_sample_unknown_not_zero(clock: ManualClock) -> None:

@@ -208,6 +208,7 @@ def test_a_request_that_outlives_its_stage_or_the_run_takes_nobodys_time() -> No
     now = 0
     timeline = Timeline(lambda: now)
     outside, during, between, other = 0, timeline.add_bucket(1), timeline.add_bucket(1), timeline.add_bucket(2)
+    timeline.queue.append(switched(10, between))
     timeline.queue.append(begun(10, during))
     timeline.queue.append(switched(20, other))  # another stage begins while it runs
     timeline.queue.append(ended(30, between, 4, begun(10, during)))
@@ -225,6 +226,7 @@ def test_a_request_that_hangs_is_forgotten_with_its_run() -> None:
     timeline = Timeline(lambda: now)
     outside, during, between = 0, timeline.add_bucket(1), timeline.add_bucket(1)
     timeline.queue += [
+        switched(10, between),
         begun(10, during),
         switched(20, outside),
         switched(30, between),

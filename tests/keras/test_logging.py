@@ -97,6 +97,22 @@ def test_what_is_unknown_in_a_later_epoch_keeps_its_row(tmp_path: Path) -> None:
 
 
 @on_one_backend
+def test_an_epoch_without_a_measurement_keeps_its_row(tmp_path: Path) -> None:
+    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=tmp_path)
+
+    def stop(epoch: int, _: object) -> None:
+        if epoch == 1:
+            energy._meter.stop()
+
+    stopping = keras.callbacks.LambdaCallback(on_epoch_begin=stop)
+    model, _ = fit(tmp_path, stopping, energy=energy, epochs=3)
+    history = model.history.history
+    train = {name: values for name, values in history.items() if not name.startswith(("energy/validate/", "val_"))}
+    assert {len(values) for values in train.values()} == {3}
+    assert [math.isnan(each) for each in train["energy/train/joules"]] == [False, True, True]
+
+
+@on_one_backend
 def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
     energy = EnergyCallback(backends=[steady(100)], verbose=False, output_dir=tmp_path, log_every_n_steps=15)
     _, energy = fit(tmp_path, energy=energy)
