@@ -1,7 +1,7 @@
 """The stages of a run: which one is running, in which phase, and where the time of each is kept."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_energy_callbacks.attribution.timeline import Timeline
@@ -37,7 +37,7 @@ class Stages:
         self._tallies: dict[str, Tally] = {}
         self._stack: list[_Frame] = []
         self.over = True
-        self._enter(self._outermost(), "other")
+        self._set(self._outermost())
 
     @property
     def tallies(self) -> Sequence[Tally]:
@@ -127,13 +127,18 @@ class Stages:
         return _Frame(self.tally("other"), "other", "other")
 
     def _enter(self, frame: _Frame, phase: Phase) -> int:
+        bucket = self._set(frame)[phase]
+        begun = self._timeline.switch(bucket)
+        if self.over and bucket != OUTSIDE:  # a signal handler has ended the run meanwhile
+            return self._enter(frame, phase)
+        return begun
+
+    def _set(self, frame: _Frame) -> Mapping[Phase, int]:
+        """Make a stage the current one, and return its buckets: outside the run, none of its own."""
         if self.over:
             frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
         self.buckets = buckets = frame.tally.buckets
         timeline = self._timeline
         timeline.during, timeline.between = buckets[frame.during], buckets[frame.between]
-        begun = timeline.switch(buckets[phase])
-        if self.over and buckets[phase] != OUTSIDE:  # a signal handler has ended the run meanwhile
-            return self._enter(frame, phase)
-        return begun
+        return buckets

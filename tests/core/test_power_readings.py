@@ -29,10 +29,7 @@ def renewals_of(values: list[float]) -> list[Renewal]:
         seen += [] if renewal is None else [renewal]
         usual = now + round(rng.uniform(0.03, 0.07) * NS_PER_S)
         wish, span = found.grid.next_poll(now + 1000), found.grid.span(now + 1000, usual)
-        if wish is None and span is not None:
-            now = rng.randint(*span)
-        else:
-            now = min(usual, wish or usual)
+        now = min(usual, wish or usual) if wish is not None or span is None else rng.randint(*span)
     return seen
 
 
