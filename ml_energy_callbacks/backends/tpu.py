@@ -1,7 +1,9 @@
 """Google TPUs: an estimate from their duty cycle, because no TPU reports its power."""
 
 import math
+import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -71,15 +73,42 @@ _SHARED_NS = NS_PER_S // 2
 """One answer covers all chips: reads within this time share it, and likewise a failure."""
 _INTERVAL_S = 1.0
 """Our choice: the update period of the figure is not documented. A call takes about 1.5 ms of a core, mostly to connect."""
+_LONGEST_WAIT_S = 0.1
+"""Longest time for which a fork of the process waits for the end of a query, which takes some milliseconds."""
 _ROUNDING = 0.5
 """Values up to this many percent above 100 are treated as 100."""
+
+
+class _Queries:
+    """Keep queries and forks of this process, as of workers that load data, apart.
+
+    gRPC does not survive a fork: one during a query may end either process. A fork therefore waits for the end of a query.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+        self._forking = threading.local()  # several threads may fork at once
+
+    def hold(self) -> None:
+        self._forking.holds = self.lock.acquire(timeout=_LONGEST_WAIT_S)
+
+    def go_on(self) -> None:
+        if self._forking.holds:
+            self.lock.release()
+
+
+_QUERIES = _Queries()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_QUERIES.hold, after_in_parent=_QUERIES.go_on, after_in_child=_QUERIES.renew)
 
 
 class _Metrics:
     """The metrics servers of libtpu, one for each process, which run while a program uses the chips.
 
-    gRPC does not survive a fork, and may print a line at each fork while a channel is open, for example for data-loading
-    workers: a channel is therefore opened for one query, some milliseconds of each second.
+    A channel is opened for one query, some milliseconds of each second: while one is open, gRPC prints a line at each fork.
     """
 
     def __init__(
@@ -119,7 +148,9 @@ class _Metrics:
     def _query_servers(self) -> Mapping[int, float]:
         answers: list[Mapping[int, float]] = []
         failures: list[ReadError] = []
-        for answer in self._server_answers():
+        with _QUERIES.lock:
+            replies = list(self._server_answers())
+        for answer in replies:
             try:
                 if isinstance(answer, ReadError):
                     raise answer

@@ -435,6 +435,37 @@ def test_a_run_in_real_time_has_the_chips_energy_and_says_that_it_is_estimated(t
     assert device.joules / 150 == pytest.approx(2.7, abs=1.5), "it is read about once a second"
 
 
+FORKS_WITHIN_QUERIES = """
+import os, sys, threading
+from pathlib import Path
+from time import sleep
+from ml_energy_callbacks.backends.tpu import TpuBackend
+
+source = TpuBackend(sys.argv[1], Path("nowhere"), {"TPU_ACCELERATOR_TYPE": "v4-8"}).open()[0]
+over = threading.Event()
+def read():
+    while not over.wait(0.005):
+        source.read()
+reader = threading.Thread(target=read)
+reader.start()
+for i in range(200):
+    sleep(0.003 + 0.0007 * (i % 13))
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+over.set()
+reader.join()
+"""
+
+
+def test_a_fork_within_a_query_harms_neither_process(tpu: SimulatedTpu, tmp_path: Path) -> None:
+    """Without care, gRPC ended one of about 300 forks, which may be workers that load data, or the process itself."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS_WITHIN_QUERIES, tpu.address]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 FORKS = """
 import os, sys, threading
 from pathlib import Path
