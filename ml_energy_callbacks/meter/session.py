@@ -115,6 +115,7 @@ class Session:
         self._run: Run | None = None
         self._pid = 0  # the process that started it
         self._early_end: str | None = None
+        self._opening = False  # whether a start opens its files
         self._unwritten = False  # whether a start has begun and the last record is not written yet
         self._hanging: Sequence[Source] = ()
         self._answering = True
@@ -195,10 +196,17 @@ class Session:
             if output_dir is not None and launch is not None and launch.directory is not None:
                 output_dir = launch.directory  # the framework writes to the disk of the worker
             self._pid, self._owner = os.getpid(), owner
-            atexit.register(self._stop_at_exit)
-            self._unwritten = True
+            self._unwritten, self._repeats = True, False
             try:
-                self._open_files(None if output_dir is None else as_place(output_dir))
+                self._opening = True
+                try:
+                    self._open_files(None if output_dir is None else as_place(output_dir))
+                finally:
+                    self._opening = False
+                if run.status != "running":  # a signal handler has stopped it
+                    self.stop(run.status, run.reason)
+                    return
+                atexit.register(self._stop_at_exit)  # which then runs before what the package of a store has registered
                 self._start_measuring(loop)
             except BaseException as error:  # such as Ctrl-C while it waits: what has started has to be stopped
                 self.stop(*ending(error))
@@ -217,6 +225,9 @@ class Session:
         )
         _MEASURING.add(self)
         self.stages.open()
+        if self._sampler is not sampler:  # a signal handler has stopped it
+            self.stages.close()
+            return
         self.rates.begin(self.point().joules or [], self._timing.now())
         unread = sampler.start()
         if unread:
@@ -326,6 +337,9 @@ class Session:
             sampler, run = self._sampler, self._run
             if run is None or not (sampler is not None or self._unwritten):
                 return
+            if self._opening:  # a signal handler, in the middle of start(), which then does the rest
+                run.status, run.reason = status, reason and safe_text.message(reason)
+                return
             # Each step on its own: whatever goes wrong in one, the record is written and the devices are closed.
             try:
                 if run.status == "running":
@@ -362,7 +376,6 @@ class Session:
                 self.timeline.forget_edges()
         self.stages.close()
         end = self.timeline.look().now
-        _MEASURING.discard(self)
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
         self._answering = not self.devices.silent(end)
@@ -370,6 +383,7 @@ class Session:
             with self._unharmed():
                 self._hanging = sampler.stop(end)
         finally:  # a further Ctrl-C ends the waiting alone
+            _MEASURING.discard(self)  # its threads have ended
             with self._unharmed():
                 self._settle_rates(last=True)
         with self._unharmed():
@@ -431,6 +445,11 @@ class Session:
         except KeyboardInterrupt:  # a further Ctrl-C, while the interpreter ends already
             end()
             raise
+
+    def stay_behind(self) -> None:
+        """Measure nothing: this process is a fork of the one that does, and has no thread that would free a lock."""
+        self._lock = threading.RLock()
+        self.timeline.discard()
 
     # ---------------------------------------------------------------------------------------------------- what was measured
 
@@ -600,10 +619,10 @@ def _now() -> str:
 _MEASURING: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-def _discard_events() -> None:
+def _stay_behind() -> None:
     for session in list(_MEASURING):
-        session.timeline.discard()
+        session.stay_behind()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_discard_events)
+    os.register_at_fork(after_in_child=_stay_behind)
