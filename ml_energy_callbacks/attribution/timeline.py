@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import itemgetter
 from typing import Literal
@@ -109,6 +109,7 @@ class _State:
         overlapping: Number of running batches that may overlap others, by the bucket that runs meanwhile.
         outside: When the time outside the run last began; batches that began before belong to a run that has ended.
         switched: Number of switches so far.
+        refused: Ids of the events with which batches began outside the run, which are not counted.
     """
 
     since: int
@@ -119,18 +120,17 @@ class _State:
     overlapping: dict[int, int] = field(default_factory=dict)
     outside: int = 0
     switched: int = 1
+    refused: set[int] = field(default_factory=set)
 
     def copy(self) -> "_State":
         counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
-        return _State(
-            self.since,
-            self.running,
-            self.totals[:],
-            counts,
-            self.switches.copy(),
-            dict(self.overlapping),
-            self.outside,
-            self.switched,
+        return replace(
+            self,
+            totals=self.totals[:],
+            counts=counts,
+            switches=self.switches.copy(),
+            overlapping=dict(self.overlapping),
+            refused=set(self.refused),
         )
 
     def advance(self, now: int) -> None:
@@ -218,7 +218,7 @@ class Timeline:
                 self.journal(now, ("samples", now, self.groups.index(group), unsized, samples, None))
 
     def discard(self) -> None:
-        """Record nothing more: this process is a fork of the one that measures, and has no thread that would free the lock."""
+        """Record nothing more, as in a fork: it has no thread that would free the lock."""
         self._lock = threading.RLock()
         self._working = False
         self.queue = deque(maxlen=0)
@@ -285,15 +285,17 @@ class Timeline:
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
         elif kind == "begin":
-            if state.running == OUTSIDE:
-                bucket = OUTSIDE  # no run has begun, or it has ended
+            if OUTSIDE in {state.running, bucket}:
+                state.refused.add(id(event))  # no run has begun, or it has ended; or the batch was made then
+                bucket = state.running
             else:
                 state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
         elif begin is None:
             self._count(state, instant - state.switches[-1][0], bucket, batches, samples)
             if state.overlapping:
                 bucket = self._switched(state, bucket)
-        elif event_time(begin) < state.outside or begin[2] not in state.overlapping:
+        elif id(begin) in state.refused or event_time(begin) < state.outside:
+            state.refused.discard(id(begin))
             bucket = state.running  # its run has ended, or had not begun
         else:
             during = begin[2]
@@ -331,7 +333,7 @@ class Timeline:
     def _after(self, state: _State, during: int, bucket: int) -> int:
         """Return the bucket that runs after a batch that may have overlapped others: ``bucket`` only if it was the last."""
         others = state.overlapping
-        left = others.pop(during) - 1
+        left = others.pop(during, 1) - 1
         if left > 0:
             others[during] = left
         # Other batches are still running, or another stage has begun, to which the time belongs.

@@ -73,8 +73,8 @@ _SHARED_NS = NS_PER_S // 2
 """One answer covers all chips: reads within this time share it, and likewise a failure."""
 _INTERVAL_S = 1.0
 """Our choice: the update period of the figure is not documented. A call takes about 1.5 ms of a core, mostly to connect."""
-_LONGEST_WAIT_S = 0.1
-"""Longest time for which a fork of the process waits for the end of a query, which takes some milliseconds."""
+_LONGEST_WAIT_S = 1.5
+"""Longest time for which a fork of the process waits for the end of a query: some milliseconds, or until its deadline."""
 _ROUNDING = 0.5
 """Values up to this many percent above 100 are treated as 100."""
 
@@ -93,6 +93,7 @@ class _Queries:
         self._forking = threading.local()  # several threads may fork at once
 
     def hold(self) -> None:
+        self._forking.holds = False
         self._forking.holds = self.lock.acquire(timeout=_LONGEST_WAIT_S)
 
     def go_on(self) -> None:

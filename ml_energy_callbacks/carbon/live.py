@@ -125,6 +125,9 @@ class LiveIntensity(ABC):
         return Quote(self._fallback, soon, f"{self.source} has not answered yet.", provisional=True)
 
     def _start_query(self, when: datetime) -> None:
+        # Imported here, not in the threads of several queries at once, where it may fail; 50 ms, needed only for queries.
+        import ml_energy_callbacks.deadline.bounded_http  # noqa: F401, PLC0415
+
         self._pending: Future[Quote] | None = in_background(partial(self.query_service, when))
         self._queried_at = monotonic_clock()
 
@@ -344,7 +347,7 @@ def _get_json(
     Raises:
         ServiceError: There is none; the message contains neither the query nor a header.
     """
-    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - 50 ms, needed only for queries
+    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - as above
 
     try:
         status, body = Site(url, seconds=answer_s, size=_LARGEST_ANSWER).get("", query, headers)

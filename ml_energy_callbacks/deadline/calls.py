@@ -42,10 +42,11 @@ def in_background(work: Callable[[], _Result]) -> Future[_Result]:
     if sys.is_finalizing():  # before Python 3.12, a thread would then be waited for for ever
         outcome.set_exception(ThreadError(errno.EAGAIN, "the interpreter ends"))
         return outcome
+    around = sys.exception()  # one that the caller handles becomes the context of whatever is raised here
     try:
         threading.Thread(target=run, name="ml-energy-driver", daemon=True).start()
     except RuntimeError as error:
-        if error.__context__ is not None:  # Ctrl-C in start(), which waits for the thread
+        if error.__context__ is not around and error.__context__ is not None:  # Ctrl-C in start(), which waits for the thread
             raise error.__context__ from None
         outcome.set_exception(ThreadError(errno.EAGAIN, str(error)))
     return outcome

@@ -72,6 +72,8 @@ class JobFiles:
             try:
                 file.claim(own_ids)
             except ConfigurationError as error:
+                if file is self._record:
+                    self._record = None
                 if self._folder is not None and leads:
                     raise
                 warn(str(error))
@@ -80,9 +82,11 @@ class JobFiles:
 
         if job is not None and not (job.apart and leads):
             # If this job resumes another one, the files of all processes are kept, including this one's.
-            self._own = try_claim(RunFile(folder, build_own, warn, name=job.file_name, spare=spare), ())
+            self._own = RunFile(folder, build_own, warn, name=job.file_name, spare=spare)  # before: Ctrl-C may interrupt it
+            self._own = try_claim(self._own, ())
         if leads:
-            self._record = try_claim(RunFile(folder, build, warn, spare=spare), ids)
+            self._record = RunFile(folder, build, warn, spare=spare)
+            self._record = try_claim(self._record, ids)
 
     def write(self) -> None:
         """Write the current record and measurements."""

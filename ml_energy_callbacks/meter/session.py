@@ -133,6 +133,7 @@ class Session:
         self._run: Run | None = None
         self._pid = 0  # the process that started it
         self._early_end: str | None = None
+        self._opening = False  # whether a start opens its files
         self._unwritten = False  # whether a start has begun and the last record is not written yet
         self._hanging: Sequence[Source] = ()
         self._answering = True
@@ -213,10 +214,17 @@ class Session:
             if output_dir is not None and launch is not None and launch.directory is not None:
                 output_dir = launch.directory  # the framework writes to the disk of the worker
             self._pid, self._owner = os.getpid(), owner
-            atexit.register(self._stop_at_exit)
-            self._unwritten = True
+            self._unwritten, self._repeats = True, False
             try:
-                self._open_files(None if output_dir is None else as_place(output_dir), launch)
+                self._opening = True
+                try:
+                    self._open_files(None if output_dir is None else as_place(output_dir), launch)
+                finally:
+                    self._opening = False
+                if run.status != "running":  # a signal handler has stopped it
+                    self.stop(run.status, run.reason)
+                    return
+                atexit.register(self._stop_at_exit)  # which then runs before what the package of a store has registered
                 self._start_measuring(loop, run)
             except BaseException as error:  # such as Ctrl-C while it waits: what has started has to be stopped
                 self.stop(*ending(error))
@@ -238,7 +246,11 @@ class Session:
             self.warn_of_error,
         )
         _MEASURING.add(self)
-        self._record(self.stages.open(), run)
+        began = self.stages.open()
+        if self._sampler is not sampler:  # a signal handler has stopped it
+            self.stages.close()
+            return
+        self._record(began, run)
         self.rates.begin(self.point().joules or [], self._timing.now())
         unread = sampler.start()
         if unread:
@@ -389,6 +401,9 @@ class Session:
             sampler, run = self._sampler, self._run
             if run is None or not (sampler is not None or self._unwritten):
                 return
+            if self._opening:  # a signal handler, in the middle of start(), which then does the rest
+                run.status, run.reason = status, reason and safe_text.message(reason)
+                return
             # Each step on its own: whatever goes wrong in one, the record is written and the devices are closed.
             try:
                 if run.status == "running":
@@ -430,7 +445,6 @@ class Session:
         if self._recorder is not None:
             with self._lock:
                 self._recorder.stop(self._timing.clock(), run.status)
-        _MEASURING.discard(self)
         self._sampler = self._loop = self._edges = None
         self.timeline.stamp = self._timing.clock
         self._answering = not self.devices.silent(end)
@@ -438,6 +452,7 @@ class Session:
             with self._unharmed():
                 self._hanging = sampler.stop(end)
         finally:  # a further Ctrl-C ends the waiting alone
+            _MEASURING.discard(self)  # its threads have ended
             with self._unharmed():
                 self._fit()
             with self._unharmed():
@@ -503,6 +518,11 @@ class Session:
         except KeyboardInterrupt:  # a further Ctrl-C, while the interpreter ends already
             end()
             raise
+
+    def stay_behind(self) -> None:
+        """Measure nothing: this process is a fork of the one that does, and has no thread that would free a lock."""
+        self._lock = threading.RLock()
+        self.timeline.discard()
 
     # ---------------------------------------------------------------------------------------------------- what was measured
 
@@ -686,10 +706,10 @@ class Session:
 _MEASURING: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-def _discard_events() -> None:
+def _stay_behind() -> None:
     for session in list(_MEASURING):
-        session.timeline.discard()
+        session.stay_behind()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_discard_events)
+    os.register_at_fork(after_in_child=_stay_behind)

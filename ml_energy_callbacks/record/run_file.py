@@ -158,8 +158,8 @@ class RunFile:
             older = None if self._spot.owner is None else self._spot.owner()
             if older is not None:
                 older.give_way(self._ids)
+            self._file, self._id = file, record.run.id  # before: whatever interrupts this, the last record replaces it
             file.write(encode_record(record))
-            self._file, self._id = file, record.run.id
             self._spot.owner = weakref.ref(self)
 
     def give_way(self, ids: Collection[str]) -> None:
@@ -199,6 +199,7 @@ class RunFile:
         """Remove the file if it still belongs to this run, and stop writing; a file that cannot be removed remains."""
         with contextlib.suppress(Exception):  # a store may raise anything
             within(self._answer_s, in_background(self._remove))
+        self._placed = self._requests
         self._come_back()
 
     def _remove(self) -> None:
@@ -297,7 +298,7 @@ class RunFile:
         """Keep the latest record in a local directory, too, as the place does not answer; that directory may not either."""
         if self._keeping is None or self._keeping.done():
             self._keeping = in_background(partial(self._keep, _LATE))
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(LateError, RuntimeError):
             if _not_started(self._keeping) is None:
                 within(_SPARE_S, self._keeping)
             else:
@@ -326,6 +327,8 @@ class RunFile:
     def _come_back(self) -> None:
         """Take away what was kept in a local directory: it is not needed any more."""
         with self._keeping_lock:
+            if self._kept > self._placed:
+                return  # a later record is there alone
             self._away = False
             self._spare.remove()
 

@@ -102,6 +102,7 @@ class Player:
         self._devices = first.devices
         self._sampler: _FedSampler | None = None
         self._ending: Status | None = None
+        self._begun: dict[Event, Event] = {}
         self._session = Session(options, timing, self._make_sampler, self._find)
 
     def _find(self, *_: object, **__: object) -> Discovery:
@@ -159,7 +160,11 @@ class Player:
         if mark.begun is not None:
             ns, stage, phase = mark.begun
             begin = ("begin", ns, self._bucket(stage, phase), 0, None, None)
-        timeline.queue.append((mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin))
+            begin = self._begun.pop(begin, begin)  # the timeline tells events apart
+        event: Event = (mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin)
+        if mark.kind == "begin":
+            self._begun[event] = event
+        timeline.queue.append(event)
         if len(timeline.queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

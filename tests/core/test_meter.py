@@ -149,6 +149,31 @@ def test_a_stage_that_begins_before_the_start_counts_from_the_start_on(clock: Ma
     assert record.stages.keys() == {"other"}
 
 
+def test_a_batch_that_begins_outside_the_run_takes_no_others_place(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    meter = SteppedMeter(clock, backends=[backend], verbose=False)
+    early = meter.batch(10)
+    with meter:
+        meter.begin_stage("predict")
+        outside = meter.batch(10)
+    with outside:
+        meter.start()
+        meter.begin_stage("predict")
+        with meter.batch(1):
+            clock.advance(0.1)
+            outside.__exit__(None, None, None)
+            clock.advance(0.5)
+        with early:
+            clock.advance(0.2)
+        with meter.batch(1):
+            clock.advance(0.3)
+        meter.stop()
+    stage = meter.record.stages["predict"]
+    assert (stage.batches, stage.samples) == (2, 2)
+    assert stage.seconds == pytest.approx(1.1, abs=0.1)
+    assert stage.phases["compute"].seconds == pytest.approx(0.9, abs=0.05)
+
+
 class Handler(ManualClock):
     """A clock that runs a signal handler once, as it is read."""
 

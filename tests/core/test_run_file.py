@@ -39,6 +39,7 @@ class Flaky(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     error: ClassVar[Exception | None] = None
+    then: ClassVar[Exception | None] = None  # the error after the next write
     answers: ClassVar[threading.Event] = threading.Event()
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
@@ -46,6 +47,8 @@ class Flaky(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types
         if self.error is not None:
             raise self.error
         super().pipe_file(path, value, mode, **options)
+        if self.then is not None:
+            type(self).error = self.then
 
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
         if self.error is not None:
@@ -73,7 +76,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Flak
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Flaky.store.clear()
-    Flaky.error = None
+    Flaky.error = Flaky.then = None
     Flaky.answers.set()
     before = set(threading.enumerate())
     yield Flaky
@@ -193,6 +196,22 @@ def test_an_older_record_never_replaces_a_newer_one(tmp_path: Path) -> None:
     older.join()
     assert until(lambda: run.file._tried == run.file._latest_request and not run.file._writing)  # what was asked for is written
     assert version(tmp_path) == "2"
+
+
+def test_a_later_record_that_the_place_does_not_take_stays_in_the_local_copy(flaky: type[Flaky], tmp_path: Path) -> None:
+    run = Run("flaky://x", answer_s=0.2)
+    run.file.claim([])
+    flaky.answers.clear()
+    run.write()
+    run.version += 1
+    assert not run.file.finish()  # while the place hangs, this record is kept
+    kept = run.file.path
+    assert version(kept) == "2"
+    flaky.then = OSError("full")  # what hangs is written, and what comes next is not
+    flaky.answers.set()
+    assert until(lambda: not run.file._writing)
+    assert run.file.path == kept
+    assert version(kept) == "2"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # an interrupted Thread.start() of Python's

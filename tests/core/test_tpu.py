@@ -421,14 +421,20 @@ with EnergyMeter(backends=backends, carbon_intensity=1, verbose=False, output_di
 """
 
 
-def test_a_run_in_real_time_has_the_chips_energy_and_says_that_it_is_estimated(tmp_path: Path) -> None:
-    """Forks on the way, as of workers that load data, harm nobody; but a gRPC *server* does not survive one."""
+def run_with_server(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a program beside a simulated server of a process of its own: a gRPC server does not survive a fork of its process."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        command = [sys.executable, "-W", "ignore", "-c", RUN, server.stdout.readline().strip(), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        command = [sys.executable, "-W", "ignore", "-c", code, server.stdout.readline().strip(), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=folder)
         server.stdin.close()
+    return done
+
+
+def test_a_run_in_real_time_has_the_chips_energy_and_says_that_it_is_estimated(tmp_path: Path) -> None:
+    """Forks on the way, as of workers that load data, harm nobody."""
+    done = run_with_server(RUN, tmp_path)
     assert done.returncode == 0, done.stderr
     (device,) = load_record(tmp_path).devices
     assert (device.id, device.method, device.provenance) == ("tpu:0", "model", "estimated")
@@ -437,15 +443,18 @@ def test_a_run_in_real_time_has_the_chips_energy_and_says_that_it_is_estimated(t
 
 FORKS_WITHIN_QUERIES = """
 import os, sys, threading
+from contextlib import suppress
 from pathlib import Path
 from time import sleep
+from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.backends.tpu import TpuBackend
 
-source = TpuBackend(sys.argv[1], Path("nowhere"), {"TPU_ACCELERATOR_TYPE": "v4-8"}).open()[0]
-over = threading.Event()
+source = TpuBackend(sys.argv[1], Path("nowhere"), {"TPU_ACCELERATOR_TYPE": "v4-2"}).open()[0]
+over, answers = threading.Event(), []
 def read():
     while not over.wait(0.005):
-        source.read()
+        with suppress(ReadError):  # a busy server
+            answers.append(source.read())
 reader = threading.Thread(target=read)
 reader.start()
 for i in range(200):
@@ -456,13 +465,13 @@ for i in range(200):
     assert os.waitpid(child, 0)[1] == 0
 over.set()
 reader.join()
+assert len(answers) > 20
 """
 
 
-def test_a_fork_within_a_query_harms_neither_process(tpu: SimulatedTpu, tmp_path: Path) -> None:
+def test_a_fork_within_a_query_harms_neither_process(tmp_path: Path) -> None:
     """Without care, gRPC ended one of about 300 forks, which may be workers that load data, or the process itself."""
-    command = [sys.executable, "-W", "ignore", "-c", FORKS_WITHIN_QUERIES, tpu.address]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = run_with_server(FORKS_WITHIN_QUERIES, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ml_energy_callbacks import EnergyMeter, LoopDescription, load_record
 from ml_energy_callbacks.clock import monotonic_clock
-from ml_energy_callbacks.exceptions import ReadError
+from ml_energy_callbacks.exceptions import ConfigurationError, ReadError
 from ml_energy_callbacks.testing import PowerCurve, ScriptedCounter
 
 
@@ -27,13 +29,16 @@ class Counting:
         backend = self
 
         class Noting(ScriptedCounter):
+            over = False
+
             def read(self) -> float:
-                if backend.silent:
+                if backend.silent or self.over:
                     raise ReadError
                 return super().read()
 
             def close(self) -> None:
                 backend.closed += 1
+                self.over = True
                 super().close()
 
         return [Noting(PowerCurve(monotonic_clock, 100.0), monotonic_clock, 0.0)]
@@ -61,6 +66,21 @@ def test_a_meter_that_starts_again_opens_no_device_anew(tmp_path: Path) -> None:
     while not backend.closed and time.monotonic() < end:
         time.sleep(0.01)
     assert backend.closed == 1
+
+
+def test_after_a_start_that_failed_the_devices_are_opened_anew(tmp_path: Path) -> None:
+    backend, folder = Counting(), tmp_path / "run"
+    meter = EnergyMeter(backends=[backend], output_dir=folder, verbose=False)
+    run(meter, 0.05)
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_text("a file in its way", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        meter.start(LoopDescription(repeats=True))
+    folder.unlink()
+    before = meter.record.total.joules or 0.0
+    seconds = run(meter, 0.2)
+    assert (meter.record.total.joules or 0.0) - before > 0.9 * 100.0 * seconds
+    assert load_record(folder).run.status == "completed"
 
 
 def test_other_gpus_and_devices_that_do_not_answer_are_looked_for_anew(tmp_path: Path) -> None:

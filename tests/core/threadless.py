@@ -2,11 +2,12 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from privilege import start_no_more_threads
 
-from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks import EnergyMeter, load_record
 
 
 def main(folder: Path, devices: str, framework: str) -> None:
@@ -19,6 +20,9 @@ def main(folder: Path, devices: str, framework: str) -> None:
         with EnergyMeter(output_dir=folder, **options) as meter, meter.stage("train"), meter.batch(samples=4):
             pass
         print(json.dumps(meter.record.warnings))  # noqa: T201
+        with suppress(ValueError), EnergyMeter(output_dir=folder / "failed", **options):
+            raise ValueError
+        assert load_record(folder / "failed").run.status == "failed"
         return
     from frameworks.lightning_loops import EnergyCallback, Loops  # noqa: PLC0415 - not needed above
 
