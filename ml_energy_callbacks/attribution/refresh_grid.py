@@ -183,8 +183,9 @@ class RefreshGrid:
         if self._unchecked >= _CHECK:
             return int(high) + 1, int(high) + 1
         skipped = max(0, round((wish - high) / period)) if period < wish - now else 0
-        first = high + skipped * period
-        return int(first) + 1, int(first + period / 2)
+        if skipped:  # the longer until then, the less is known of when it comes
+            _, high = self._predict_after(now + round(skipped * period))
+        return int(high) + 1, int(high + period / 2)
 
     def _judge(self) -> None:
         """Classify the counter by its first refreshes."""
