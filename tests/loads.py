@@ -8,6 +8,8 @@ from ml_energy_callbacks.testing.curves import refreshed
 
 IDLE_WATTS = 0.1  # a counter that does not change counts as frozen
 REFRESH_S = 0.02
+EXTRAPOLATED_S = 0.25
+"""A reading is added to the ledger within 0.2 s, and the next one is read 0.05 s later: energy since then is extrapolated."""
 _HELD_S = 0.3
 _LONGEST_S = 60
 

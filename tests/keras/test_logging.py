@@ -11,7 +11,7 @@ import pytest
 from forked import Warm
 from frameworks.keras_loops import arrays, net, on_one_backend
 from lateness import Lateness
-from loads import REFRESH_S, steady
+from loads import EXTRAPOLATED_S, steady
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
@@ -65,9 +65,9 @@ def test_history_csv_tensorboard_and_record_say_the_same(tmp_path: Path) -> None
         assert [event.step for event in events] == [epoch.index for epoch in record.epochs if epoch.stage == stage]
         assert f"energy/{stage}/joules_per_sample" in found
     totals = [event.value for event in found["energy/total/joules"]]
-    # What was extrapolated since the last refresh may be corrected by the next, by as much as the readings were late.
+    # What was extrapolated, by powers of which little is known at first, may be corrected by the next readings.
     fall = max(earlier - later for earlier, later in pairwise(totals))
-    assert fall < WATTS * (REFRESH_S / 2 + late.seconds)
+    assert fall < WATTS * (EXTRAPOLATED_S + late.seconds)
     assert history["energy/total/joules"][-1] == pytest.approx(totals[2 * EPOCHS - 1], rel=1e-6)
 
 

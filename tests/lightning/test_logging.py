@@ -15,7 +15,7 @@ import pytest
 from forked import Forked, Warm
 from lateness import Lateness
 from lightning_models import loader, module, trainer
-from loads import REFRESH_S, steady
+from loads import EXTRAPOLATED_S, steady
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -76,9 +76,9 @@ def test_tensorboard_and_csv_hold_the_records_numbers(tmp_path: Path) -> None:
         assert values == pytest.approx(epochs, rel=1e-5)
     totals = [event.value for event in events.Scalars("energy/total/joules")]
     assert totals[0] > 0
-    # What was extrapolated since the last refresh may be corrected by the next, by as much as the readings were late.
+    # What was extrapolated, by powers of which little is known at first, may be corrected by the next readings.
     fall = max(earlier - later for earlier, later in itertools.pairwise(totals))
-    assert fall < WATTS * (REFRESH_S / 2 + late.seconds)
+    assert fall < WATTS * (EXTRAPOLATED_S + late.seconds)
     assert energy.record_path == folder / "energy.json"
 
     with (Path(loggers[1].log_dir) / "metrics.csv").open(encoding="utf-8") as file:
