@@ -347,7 +347,7 @@ def _get_json(
     Raises:
         ServiceError: There is none; the message contains neither the query nor a header.
     """
-    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - as above
+    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - _start_query has imported it
 
     try:
         status, body = Site(url, seconds=answer_s, size=_LARGEST_ANSWER).get("", query, headers)
