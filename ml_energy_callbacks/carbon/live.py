@@ -148,7 +148,9 @@ class LiveIntensity(ABC):
             self._last_quote = answer.result()
             self._retry, self._next = _FIRST_RETRY, self._last_quote.until or _NEVER
         else:
-            self._reason = str(error) if isinstance(error, ServiceError) else f"{self.source} returned no intensity."
+            # Only the type of an unforeseen error: its message may contain a secret.
+            unforeseen = f"{self.source} returned no intensity ({type(error).__name__})."
+            self._reason = str(error) if isinstance(error, ServiceError) else unforeseen
             self._next = when + self._retry
             self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
