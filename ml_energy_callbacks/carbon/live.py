@@ -148,7 +148,9 @@ class LiveIntensity(ABC):
             self._last_quote = answer.result()
             self._retry, self._next = _FIRST_RETRY, self._last_quote.until or _NEVER
         else:
-            self._reason = str(error) if isinstance(error, ServiceError) else f"{self.source} returned no intensity."
+            # Only the type of an unforeseen error: its message may contain a secret.
+            unforeseen = f"{self.source} returned no intensity ({type(error).__name__})."
+            self._reason = str(error) if isinstance(error, ServiceError) else unforeseen
             self._next = when + self._retry
             self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
@@ -347,7 +349,7 @@ def _get_json(
     Raises:
         ServiceError: There is none; the message contains neither the query nor a header.
     """
-    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - as above
+    from ml_energy_callbacks.deadline.bounded_http import Site, TooLargeError  # noqa: PLC0415 - _start_query has imported it
 
     try:
         status, body = Site(url, seconds=answer_s, size=_LARGEST_ANSWER).get("", query, headers)

@@ -68,7 +68,8 @@ class GainRule:
     def _is_worth(self, value: float, kwh: float) -> bool:
         state = self.state
         gain = (state.best or 0.0) - value if state.mode == "min" else value - (state.best or 0.0)
-        return gain > 0 and gain >= state.min_gain_per_kwh * (kwh - (state.best_kwh or 0.0))
+        spent = kwh - (state.best_kwh or 0.0)  # below 0 where too much was extrapolated at the best value: then it is unknown
+        return spent >= 0 and gain > 0 and gain >= state.min_gain_per_kwh * spent
 
 
 def _is_count(value: object) -> bool:

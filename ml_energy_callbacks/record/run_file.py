@@ -268,8 +268,8 @@ class RunFile:
                 if self._writing:
                     return
                 self._writing = mine = True
-            while (record := self._take()) is not None:
-                request = self._tried
+            while (taken := self._take()) is not None:
+                request, record = taken
                 try:
                     with_descriptors(partial(self._put, record))
                 except Exception as error:  # noqa: BLE001 - of a file system, or unforeseen; training goes on
@@ -282,15 +282,15 @@ class RunFile:
                 self._writing = False
             raise
 
-    def _take(self) -> RunRecord | None:
-        """Return the record that is to be written, if there is a newer one; else let another thread write what comes next."""
+    def _take(self) -> tuple[int, RunRecord] | None:
+        """Return the latest request and its record, if it is newer; else let another thread write what comes next."""
         with self._turn:
             self._begun_ns = monotonic_clock()
-            if self._tried >= self._latest_request:
+            if self._latest is None or self._tried >= self._latest_request:
                 self._writing = False
                 return None
             self._tried = self._latest_request
-            return self._latest
+            return self._tried, self._latest
 
     # ---------------------------------------------------------------------------------------------------- local copy
 

@@ -28,6 +28,13 @@ def test_a_gain_has_to_pay_for_the_energy_since_the_best() -> None:
     assert stop.check_value(0.57, 6.0) == "val_loss gained less than 0.1 per kWh since its best, 0.59, 2 times in a row."
 
 
+def test_energy_that_falls_makes_no_gain_worth_it() -> None:
+    stop = rule(min_gain_per_kwh=1e12)
+    assert stop.check_value(1.0, 2.0) is None
+    assert stop.check_value(0.9, 1.9) is None  # what was extrapolated at first was too much
+    assert stop.check_value(0.8, 3.0) is not None
+
+
 def test_more_may_be_better_and_what_is_no_number_is_no_gain() -> None:
     stop = rule(mode="max", patience=3, min_gain_per_kwh=1.0)
     for value, kwh in ((0.2, 0.1), (0.5, 0.2), (float("nan"), 0.3), (float("inf"), 0.4)):

@@ -273,9 +273,10 @@ from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCou
 class Counter(ScriptedCounter):
     reads = 0
     def read(self):
-        self.reads += "sampler" in threading.current_thread().name
-        if self.reads == 5:  # its first refresh is waited for
-            os.kill(os.getpid(), signal.SIGINT)
+        if "sampler" in threading.current_thread().name:
+            self.reads += 1
+            if self.reads == 5:  # its first refresh is waited for
+                os.kill(os.getpid(), signal.SIGINT)
         return super().read()
 device = Counter(PowerCurve(monotonic_clock, 100.0), monotonic_clock, period_s=1.0)
 try:

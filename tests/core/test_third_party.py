@@ -80,11 +80,11 @@ def _hang(when: datetime) -> Quote:
 @pytest.mark.parametrize(
     ("tell", "says"),
     [
-        (_raise, "Panels returned no intensity."),
+        (_raise, "Panels returned no intensity (ValueError)."),
         (_hang, "Panels has not answered yet."),
         (lambda when: Quote(CLEAN, when - timedelta(hours=1)), "Panels returned an intensity that had expired."),
-        (lambda when: Quote(CLEAN, when.replace(tzinfo=None)), "Panels returned no intensity."),
-        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels returned no intensity."),
+        (lambda when: Quote(CLEAN, when.replace(tzinfo=None)), "Panels returned no intensity (TypeError)."),
+        (lambda _: Quote(CarbonIntensity(float("nan"), None, "x", None)), "Panels returned no intensity (ConfigurationError)."),
         (lambda _: None, "Panels returned no intensity."),
         (lambda _: Quote(50.0), "Panels returned no intensity."),
     ],
