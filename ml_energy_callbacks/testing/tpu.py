@@ -1,4 +1,4 @@
-"""A simulated metrics server of Google TPU chips: gRPC on a loopback port, like libtpu's; it requires the extra ``tpu``."""
+"""A simulated metrics server of Google TPU chips: gRPC on a loopback port, like libtpu's; it requires grpcio."""
 
 import contextlib
 import struct

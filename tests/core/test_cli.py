@@ -17,6 +17,7 @@ HEAVY = (
     "duckdb",
     "fsspec",
     "grpc",
+    "h2",
     "matplotlib",
     "numpy",
     "pandas",
