@@ -2,9 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from threads import samplers
 
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
 
@@ -64,6 +65,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether to use all seeds instead of the few of a quick run."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def no_thread_lives() -> Callable[[], bool]:
+    """Return whether no meter's thread lives that the test started; one of an exception's run may outlive its own test."""
+    before = samplers()
+    return lambda: samplers() <= before
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterable
 _LONGEST_S = 10
 
 
+def samplers() -> set[threading.Thread]:
+    """Return the threads of all meters."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")}
+
+
 def wait_for_the_end_of(threads: Iterable[threading.Thread]) -> None:
     """Wait for each thread to end."""
     for thread in threads:

@@ -73,10 +73,6 @@ def messages() -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
-def no_thread_lives() -> bool:
-    return not any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
-
-
 def test_nested_json_in_the_records_place_ends_nothing(tmp_path: Path) -> None:
     place = tmp_path / "energy.json"
 
@@ -92,7 +88,7 @@ def test_nested_json_in_the_records_place_ends_nothing(tmp_path: Path) -> None:
     assert (record.run.status, record.stages["train"].batches) == ("completed", BATCHES)
 
 
-def test_a_pipe_in_the_records_place_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_pipe_in_the_records_place_is_refused_at_once(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     os.mkfifo(tmp_path / "energy.json")
     seen: list[int] = []
     with pytest.raises(ConfigurationError, match=r"energy\.json cannot be written \(it is not a regular file\)"):
@@ -126,7 +122,7 @@ def test_a_log_handler_that_raises_ends_nothing(tmp_path: Path, messages: list[s
 
 @pytest.mark.parametrize("error", [RecursionError("too deep"), MemoryError(), TypeError("mine")], ids=repr)
 def test_an_unforeseen_error_becomes_one_warning(
-    tmp_path: Path, moody: Moody, caplog: pytest.LogCaptureFixture, error: Exception
+    tmp_path: Path, moody: Moody, caplog: pytest.LogCaptureFixture, error: Exception, no_thread_lives: Callable[[], bool]
 ) -> None:
     def fail() -> NoReturn:
         raise error

@@ -6,8 +6,8 @@ import json
 import math
 import pickle
 import re
-import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,6 @@ OPTIONS = {
 }
 
 
-def no_thread_lives() -> bool:
-    return not any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
-
-
 def energy_callback(folder: Path, **options: Any) -> Any:
     return EnergyCallback(**{"verbose": False, **framework.record_folder(folder), **options})
 
@@ -64,7 +60,7 @@ def test_the_options_are_the_same_in_the_same_words_by_keyword_alone() -> None:
         assert re.search(rf"^    {name}: ", inspect.getdoc(EnergyCallback) or "", re.MULTILINE)
 
 
-def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path) -> None:
+def test_every_stage_is_in_the_record_and_the_record_adds_up(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     energy = energy_callback(tmp_path, location="FRA", electricity_price=0.3, currency="EUR")
     loops = framework.Loops(tmp_path)
     loops.fit([energy], samples=42, batch_size=4, validation=12, epochs=2)
@@ -198,7 +194,7 @@ def test_bad_options_are_refused_in_one_sentence_when_the_callback_is_made(optio
         EnergyCallback(**options)
 
 
-def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused_before_training(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     seen: list[int] = []
     with pytest.raises(ConfigurationError, match="No device matches 'nvml:7'"):
         framework.Loops(tmp_path).fit([energy_callback(tmp_path, devices=["nvml:7"])], after_batch=seen.append)
@@ -206,7 +202,7 @@ def test_an_unknown_device_is_refused_before_training(tmp_path: Path) -> None:
     assert no_thread_lives()
 
 
-def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path) -> None:
+def test_an_output_directory_of_the_users_has_to_be_writable(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         framework.Loops(tmp_path).fit([energy_callback(tmp_path, output_dir=tmp_path / "file" / "x")])
@@ -226,7 +222,7 @@ def test_the_record_goes_to_a_url(tmp_path: Path) -> None:
     system.rm("/bucket/run", recursive=True)
 
 
-def test_a_url_that_cannot_be_reached_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_url_that_cannot_be_reached_is_refused_before_training(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     seen: list[int] = []
     with pytest.raises(ConfigurationError, match=r"nosuch://run/energy\.json cannot be reached: .*nosuch"):
         framework.Loops(tmp_path).fit([energy_callback(tmp_path, output_dir="nosuch://run")], after_batch=seen.append)
@@ -234,7 +230,7 @@ def test_a_url_that_cannot_be_reached_is_refused_before_training(tmp_path: Path)
     assert no_thread_lives()
 
 
-def test_two_callbacks_are_refused_before_training(tmp_path: Path) -> None:
+def test_two_callbacks_are_refused_before_training(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     class Mine(EnergyCallback):  # type: ignore[misc, valid-type] - the class of the framework under test
         pass
 
@@ -252,7 +248,7 @@ def test_two_callbacks_are_refused_before_training(tmp_path: Path) -> None:
     ids=["error", "interrupt"],
 )
 def test_an_exception_in_training_leaves_a_complete_record(
-    tmp_path: Path, error: BaseException, status: str, reason: str
+    tmp_path: Path, error: BaseException, status: str, reason: str, no_thread_lives: Callable[[], bool]
 ) -> None:
     def break_at_5(batch: int) -> None:
         if batch == 5:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threads import samplers
 
 from ml_energy_callbacks import EnergyMeter, load_record
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE
@@ -31,10 +32,6 @@ def scripted(watts: float = 100.0, clock: Clock = monotonic_clock) -> tuple[Powe
     curve = PowerCurve(clock, watts)
     counter = ScriptedCounter(curve, clock, period_s=0.02)
     return curve, counter, ScriptedBackend([counter])
-
-
-def samplers() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")}
 
 
 def test_a_stop_leaves_no_thread_behind() -> None:

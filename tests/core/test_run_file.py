@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -484,11 +484,13 @@ def test_a_url_that_needs_more_is_refused_before_the_run(
         assert str(caught.value) == f"{place} {message}."
 
 
-def test_a_url_that_cannot_be_written_is_refused_before_the_run(flaky: type[Flaky]) -> None:
+def test_a_url_that_cannot_be_written_is_refused_before_the_run(
+    flaky: type[Flaky], no_thread_lives: Callable[[], bool]
+) -> None:
     flaky.error = RuntimeError("Access\ndenied.")
     with pytest.raises(ConfigurationError, match=r"file flaky://x/energy.json cannot be written \(Access denied\); choose"):
         meter("flaky://x").start()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ml-energy-sampler")]
+    assert no_thread_lives()
 
 
 def test_a_url_that_does_not_answer_is_refused_before_the_run(flaky: type[Flaky]) -> None:

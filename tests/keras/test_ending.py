@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,6 @@ from ml_energy_callbacks.keras import EnergyCallback
 SCRIPT = Path(__file__).with_name("train.py")
 
 programs = pytest.mark.xdist_group("programs")
-
-
-def thread_lives() -> bool:
-    return any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
 
 
 def wait_for_record(folder: Path, seconds: float, batches: int) -> None:
@@ -78,28 +75,32 @@ def fit(energy: EnergyCallback, *others: Any) -> None:
     net().fit(x, y, batch_size=4, callbacks=[energy, *others], verbose=0)
 
 
-def test_an_exception_that_somebody_handles_is_seen_while_it_is_handled(tmp_path: Path) -> None:
+def test_an_exception_that_somebody_handles_is_seen_while_it_is_handled(
+    tmp_path: Path, no_thread_lives: Callable[[], bool]
+) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     try:
         fit(energy, break_at(5, ValueError("too bad")))
     except ValueError:
         end = time.monotonic() + 60
-        while thread_lives() and time.monotonic() < end:
+        while not no_thread_lives() and time.monotonic() < end:
             time.sleep(0.01)
-        assert not thread_lives()
+        assert no_thread_lives()
     record = load_record(tmp_path)
     assert (record.run.status, record.run.reason) == ("failed", "ValueError: too bad")
     assert record.stages["train"].batches == 6
 
 
-def test_an_exception_that_is_handled_and_gone_is_a_failure_all_the_same(tmp_path: Path) -> None:
+def test_an_exception_that_is_handled_and_gone_is_a_failure_all_the_same(
+    tmp_path: Path, no_thread_lives: Callable[[], bool]
+) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     with pytest.raises(ValueError, match="too bad"):
         fit(energy, break_at(5, ValueError("too bad")))
     record = energy.record
     assert record.run.status == "failed"
     assert "exception" in (record.run.reason or "")
-    assert not thread_lives()
+    assert no_thread_lives()
     assert load_record(tmp_path) == record
 
 
@@ -115,7 +116,7 @@ def test_an_older_exception_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert energy.record.run.status == "failed"
 
 
-def test_after_a_failure_the_same_callback_goes_on(tmp_path: Path) -> None:
+def test_after_a_failure_the_same_callback_goes_on(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     energy = EnergyCallback(verbose=False, output_dir=tmp_path)
     with pytest.raises(ValueError, match="too bad"):
         fit(energy, break_at(5, ValueError("too bad")))
@@ -123,11 +124,11 @@ def test_after_a_failure_the_same_callback_goes_on(tmp_path: Path) -> None:
     record = energy.record
     assert (record.run.status, record.run.reason) == ("completed", None)
     assert record.stages["train"].batches == 6 + 15
-    assert not thread_lives()
+    assert no_thread_lives()
 
 
 @on_one_backend
-def test_a_failure_in_validation_and_in_prediction_is_seen(tmp_path: Path) -> None:
+def test_a_failure_in_validation_and_in_prediction_is_seen(tmp_path: Path, no_thread_lives: Callable[[], bool]) -> None:
     class Breaking(keras.callbacks.Callback):
         def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
             raise test
@@ -147,7 +148,7 @@ def test_a_failure_in_validation_and_in_prediction_is_seen(tmp_path: Path) -> No
             loop(net(), [energy, Breaking()])
         assert energy.record.run.status == "failed"
         assert name in energy.record.stages
-        assert not thread_lives()
+        assert no_thread_lives()
 
 
 @on_one_backend

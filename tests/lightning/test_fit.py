@@ -4,8 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,8 @@ from ml_energy_callbacks.lightning import EnergyCallback
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
 
 
-def no_thread_lives() -> bool:
-    return not any(thread.name.startswith("ml-energy-sampler") for thread in threading.enumerate())
-
-
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_stage_is_measured(tmp_path: Path, package: str) -> None:
+def test_every_stage_is_measured(tmp_path: Path, package: str, no_thread_lives: Callable[[], bool]) -> None:
     energy = EnergyCallback(location="FRA", electricity_price=0.3, currency="EUR", verbose=False)
     t, m = trainer(tmp_path, [energy], package), module(package)
     t.fit(m, loader(), loader(10, 5))
@@ -78,7 +73,9 @@ def test_every_stage_is_measured(tmp_path: Path, package: str) -> None:
     ],
     ids="-".join,
 )
-def test_the_trainers_options_are_followed(tmp_path: Path, options: dict[str, Any], batches: dict[str, int]) -> None:
+def test_the_trainers_options_are_followed(
+    tmp_path: Path, options: dict[str, Any], batches: dict[str, int], no_thread_lives: Callable[[], bool]
+) -> None:
     energy = EnergyCallback(verbose=False)
     trainer(tmp_path, [energy], **options).fit(module(), loader(), loader(10, 5))
     stages = energy.record.stages
@@ -185,7 +182,9 @@ def test_a_collation_that_leaves_samples_out_is_not_taken_for_whole_batches(tmp_
     assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (2, 9)
 
 
-def test_limit_0_in_test_and_predict_measures_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+def test_limit_0_in_test_and_predict_measures_nothing_and_breaks_nothing(
+    tmp_path: Path, no_thread_lives: Callable[[], bool]
+) -> None:
     energy = EnergyCallback(verbose=False)
     t = trainer(tmp_path, [energy], limit_test_batches=0, limit_predict_batches=0)
     t.test(module(), loader(), verbose=False)
