@@ -460,16 +460,15 @@ class Session:
             with self._unharmed():
                 self._end_recording()
         with self._unharmed():
-            self._warn_of_devices(end)
+            self._warn_of_devices()
         run.ended_at = self._now()
 
-    def _warn_of_devices(self, end: int) -> None:
-        """Warn of devices that could not be read or trusted up to the end (clock in ns)."""
+    def _warn_of_devices(self) -> None:
+        """Warn of devices that could not be read or trusted up to the end."""
         if self._hanging:
             self.warn("A device's driver did not respond at the end of the run; the last energy of the device is not included.")
         self._warn_all(self.devices.counter_warnings(ended=True))
-        silent = self.devices.silent(self.timeline.clock())
-        self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
+        self._warn_all(self.devices.gap_warnings(sum(self.timeline.look().totals[1:])))
 
     def _exchange_last(self, status: Status) -> None:
         """Exchange the last figures with the job's other processes where they get here, too."""

@@ -159,8 +159,8 @@ class Player:
         begin: Event | None = None
         if mark.begun is not None:
             ns, stage, phase = mark.begun
-            begin = ("begin", ns, self._bucket(stage, phase), 0, None, None)
-            begin = self._begun.pop(begin, begin)  # the timeline tells events apart
+            like: Event = ("begin", ns, self._bucket(stage, phase), 0, None, None)
+            begin = self._begun.pop(like, like)  # the timeline tells events apart
         event: Event = (mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin)
         if mark.kind == "begin":
             self._begun[event] = event

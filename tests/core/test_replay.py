@@ -426,6 +426,91 @@ def test_energy_without_readings_is_unknown(readings: Readings) -> None:
         assert record.total.seconds == pytest.approx(marks[-1][0])
 
 
+FOUR_SECONDS: Marks = [(0.0, "train", "data_wait"), (1.0, "train", "compute"), (3.0, "train", "data_wait"), (4.0, None, None)]
+THREE_HUNDRED_WATTS = [(t / 20, 1000.0 + 15 * t) for t in range(-20, 120)]
+
+
+def both_kinds(times: Callable[[float], bool]) -> list[dict[str, Any]]:
+    """Return readings of a counter and of power at these times of a run that draws 300 W."""
+    counted: Readings = [(time, joules) for time, joules in THREE_HUNDRED_WATTS if times(time)]
+    return [{"counters": {"gpu0": counted}}, {"powers": {"gpu0": [(time, 300.0) for time, _ in counted]}}]
+
+
+@pytest.mark.parametrize("times", [lambda t: t > 4.5, lambda t: t < -0.1, lambda t: t == 2.0])
+def test_energy_of_a_run_that_readings_do_not_cover_is_unknown(times: Callable[[float], bool]) -> None:
+    for readings in both_kinds(times):
+        record = replay(FOUR_SECONDS, **readings)
+        assert record.total.joules is record.devices[0].joules is record.stages["train"].joules is None
+        assert record.total.lower_bound
+        assert record.devices[0].missing_s == pytest.approx(4.0, abs=0.1)
+        assert "gpu0 could not be read for 4.0 of 4.0 s; its energy then is not included." in record.warnings
+
+
+def test_readings_of_another_time_say_nothing() -> None:
+    far = [(time + 1e8, joules) for time, joules in THREE_HUNDRED_WATTS]
+    record = replay(FOUR_SECONDS, {"gpu0": far})
+    assert record.total.joules is None
+    assert record.devices[0].missing_s == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "known_s"),
+    [(lambda t: t > 2, 2.0), (lambda t: t < 2, 2.0), (lambda t: t >= 0.9, 3.1), (lambda t: -0.5 < t < 1 or t > 3, 2.0)],
+)
+def test_energy_of_a_run_that_readings_cover_in_part_is_a_lower_bound(times: Callable[[float], bool], known_s: float) -> None:
+    counted, power = (replay(FOUR_SECONDS, **readings) for readings in both_kinds(times))
+    assert power.total.joules == pytest.approx(300 * known_s, abs=40)
+    assert power.total.lower_bound
+    (warning,) = [text for text in power.warnings if "could not be read" in text]
+    assert warning.endswith("of 4.0 s; its energy then is not included.")
+    assert power.devices[0].missing_s == pytest.approx(4.0 - known_s, abs=0.15)
+    assert counted.devices[0].missing_s == pytest.approx(4.0 - known_s, abs=0.15)
+    bridged = times(3.5) and times(0.5)
+    assert counted.total.lower_bound is not bridged  # a counter counts in a gap between two readings, too
+    assert counted.total.joules == pytest.approx(300 * (4.0 if bridged else known_s), abs=40)
+
+
+def test_time_outside_the_run_is_not_missing() -> None:
+    early = [(time, joules) for time, joules in THREE_HUNDRED_WATTS if time < 4.5]
+    marks: Marks = [(0.0, "train", "compute"), (1.0, None, None), (3.0, "train", "compute"), (4.0, None, None)]
+    late = [(t / 20, 300.0) for t in range(-400, 2000) if not 22 < t < 58]  # is read for longer than the other, but for a pause
+    record = replay(marks, {"a": early}, {"b": late})
+    assert [device.missing_s for device in record.devices] == [0.0, 0.0]
+    assert not record.total.lower_bound
+    assert record.total.joules == pytest.approx(2 * 600, rel=0.1)
+
+
+def test_a_device_that_is_read_late_makes_a_live_run_a_lower_bound() -> None:
+    clock = ManualClock()
+    counter = ScriptedCounter(PowerCurve(clock, 100.0), clock, 0.1)
+    counter.failing = True
+    with SteppedMeter(clock, backends=[ScriptedBackend([counter])], verbose=False) as meter:
+        clock.advance(2.0)
+        assert meter.record.total.joules is None
+        counter.failing = False
+        clock.advance(2.0)
+        assert meter.record.total.lower_bound
+    (device,) = meter.record.devices
+    assert meter.record.total.lower_bound
+    assert device.joules == pytest.approx(100 * (meter.record.total.seconds - device.missing_s), rel=0.1)
+
+
+@pytest.mark.parametrize("step_s", [0.01, 0.1, 1.0])
+def test_readings_of_one_instant_correct_each_other(step_s: float) -> None:
+    """Logs round their times, so that several values have one."""
+    marks, joules = loop(30.0)
+    counted = [(math.floor(t / step_s) * step_s, value) for t, value in counter(joules, marks[-1][0], refresh_s=0.01)]
+    drawn = [(math.floor(t / step_s) * step_s, value) for t, value in power(joules, marks[-1][0], 0.004)]
+    for readings in ({"counters": {"a": counted}}, {"powers": {"a": drawn}}, {"powers": {"a": drawn}, "windows": {"a": 0.1}}):
+        assert replay(marks, **readings).total.joules == pytest.approx(joules(marks[-1][0]), rel=0.05 + step_s / 10)
+
+
+def test_names_that_no_text_can_have_are_escaped() -> None:
+    record = replay(FOUR_SECONDS, {"caf\udce9": THREE_HUNDRED_WATTS})
+    assert record.devices[0].id == r"caf\udce9"
+    assert record.total.joules == pytest.approx(1200, rel=0.05)
+
+
 def test_one_batch_has_its_energy_and_phases_that_are_unknown_or_sum_up() -> None:
     marks: Marks = [(0.0, "train", "data_wait"), (1.02, "train", "compute"), (2.5, None, None)]
     joules = lambda time: float(np.interp(time, [-1, 0, 1.02, 2.5, 9], [-90, 0, 91.8, 713.4, 1298.4]))  # noqa: E731
