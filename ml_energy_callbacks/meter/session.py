@@ -112,7 +112,7 @@ class Session:
         self._tags = dict(options.tags or {})
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self._recording = None if options.recording is None else local_path(options.recording)
-        self._recorded: tuple[int, Path] | None = None  # process and file of the last recording
+        self._recorded: tuple[int, Recorder] | None = None  # process and recorder of the last recording
         self._recorder: Recorder | None = None
         self.timeline = Timeline(timing.clock)
         self.stages = Stages(self.timeline)
@@ -298,7 +298,7 @@ class Session:
     def _warn_of_missing_devices(self) -> None:
         """Warn of devices that are missing, and of what is assumed."""
         if not self.devices.sources and (self.job is None or not self.job.host_measured):
-            self.warn("No device can be read on this machine: energy is unknown.")
+            self.warn(f"No device can be read {self.devices.found.place}: energy is unknown.")
         self._warn_all(self.rates.caveats)
         self._warn_all(self.devices.missing_warnings())
 
@@ -340,19 +340,23 @@ class Session:
         rank = self.job.rank if self.job is not None else launch.rank if launch is not None and launch.world_size > 1 else None
         if rank is not None:
             path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
-        recorded, self._recorded = self._recorded, (os.getpid(), path)
+        before = None
+        if self._recorded is not None and self._recorded[0] == os.getpid() and self._recorded[1].path == path:
+            before = self._recorded[1]
         try:
-            self._recorder = Recorder(path, self.warn, self.stages.place_of, append=recorded == self._recorded)
+            self._recorder = Recorder(path, self.warn, self.stages.place_of, before)
         except ConfigurationError as error:
-            if recorded is None:
+            if self._recorded is None:
                 raise
             self.warn(str(error))
 
     def _record(self, began: int, run: Run) -> None:
         """Begin to record the run, which began at this clock in ns."""
         if self._recorder is not None:
+            self._recorded = os.getpid(), self._recorder
             self._recorder.start(
                 began,
+                run_id=run.id,
                 started_at=run.started_at,
                 framework=run.framework,
                 sample_interval=self._interval_s,

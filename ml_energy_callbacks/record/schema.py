@@ -20,19 +20,21 @@ _MOST_EPOCHS = 4096
 """The record is rewritten all the time, and stays below a megabyte."""
 
 
-_MOST = 1e20
+MOST = 1e20
 """In J, about what the world uses as electricity in a year; and more seconds, grams or samples than any run has."""
 
 _ROUNDING = 1e-6
 """Sums of floats may be below zero by so little."""
 
-Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=_MOST)]
+Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=MOST)]
 """A quantity that is never negative; a record with another is refused when it is read, as it would spoil every sum."""
 
-Signed = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Signed = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 """A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+MOST_COUNT = 10**18
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 """A number of things."""
 
 
