@@ -13,11 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from command import ml_energy
-from msgspec import structs
+from recorded import figures_of
 from traces import load_trace
 
 from ml_energy_callbacks import LoopDescription, RunRecord
@@ -47,9 +46,7 @@ Readings = list[tuple[float, float | None]]
 
 def figures(record: RunRecord) -> dict[str, Any]:
     """Return what a replay has of a record: each number and text, by where it is."""
-    run = [record.run.id, record.run.status, record.run.framework, record.run.started_at]
-    meters = [structs.replace(meter, id="", name="") for meter in record.whole_machine]  # no addresses are recorded
-    parts: list[tuple[str, Any]] = [("", msgspec.to_builtins([record.devices, record.stages, record.total, meters, run]))]
+    parts: list[tuple[str, Any]] = [("", figures_of(record))]
     found: dict[str, Any] = {}
     for path, part in parts:
         if isinstance(part, dict | list):
