@@ -595,6 +595,15 @@ def test_names_that_no_text_can_have_are_escaped() -> None:
     assert record.total.joules == pytest.approx(1200, rel=0.05)
 
 
+def test_a_device_whose_name_no_text_can_have_is_measured_and_replayed(tmp_path: Path) -> None:
+    clock, path = ManualClock(), tmp_path / "raw.jsonl"
+    source = ScriptedCounter(PowerCurve(clock, 100.0), clock, 0.1, device=device("caf\udce9"))
+    with SteppedMeter(clock, backends=[ScriptedBackend([source])], recording=path, verbose=False) as meter:
+        clock.advance(3.0)
+    assert figures_of(replay_file(path)) == figures_of(meter.record)
+    assert replay_file(path).devices[0].id == r"scripted:caf\udce9"
+
+
 def test_one_batch_has_its_energy_and_phases_that_are_unknown_or_sum_up() -> None:
     marks: Marks = [(0.0, "train", "data_wait"), (1.02, "train", "compute"), (2.5, None, None)]
     joules = lambda time: float(np.interp(time, [-1, 0, 1.02, 2.5, 9], [-90, 0, 91.8, 713.4, 1298.4]))  # noqa: E731
