@@ -1,4 +1,4 @@
-"""Real disks that are full, have no inodes or are read-only, and an `fsync` that is slow or never returns."""
+"""Real disks that are full, have no inodes or are read-only, and an `fsync` or a `write` that is slow or never returns."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,11 +22,39 @@ int fsync(int file) {
 """Takes `fsync_ms` more than the disk itself; if that is negative, it never returns."""
 
 
+HELD_WRITE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int held;
+ssize_t write(int file, const void *data, size_t size) {
+    static ssize_t (*real)(int, const void *, size_t);
+    char link[64], name[4096] = "";
+    if (!real) real = dlsym(RTLD_NEXT, "write");
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    if (held && readlink(link, name, sizeof name - 1) > 0 && strstr(name, ".jsonl"))
+        while (held) usleep(10000);
+    return real(file, data, size);
+}
+"""
+"""Holds what is written to recordings as long as `held` is not 0."""
+
+
 def slow_fsync(folder: Path) -> Path:
     """Return a library for ``LD_PRELOAD`` whose `fsync_ms` a program sets."""
-    library = folder / "fsync.so"
+    return _library(folder / "fsync.so", FSYNC)
+
+
+def held_write(folder: Path) -> Path:
+    """Return a library for ``LD_PRELOAD`` whose `held` a program sets."""
+    return _library(folder / "write.so", HELD_WRITE)
+
+
+def _library(library: Path, source: str) -> Path:
     compiler = ["cc", "-x", "c", "-shared", "-fPIC", "-o", str(library), "-", "-ldl"]
-    subprocess.run(compiler, input=FSYNC, text=True, check=True)
+    subprocess.run(compiler, input=source, text=True, check=True)
     return library
 
 

@@ -113,7 +113,8 @@ class EnergyCounter:
                 return "returned"
         if goes_on:
             self._add(fresh)
-            self._recent_watts += (fresh * NS_PER_S / passed - self._recent_watts) * min(1.0, passed / _LATEST_NS)
+            if passed:  # else it corrects what was read at the same instant, by a clock that is rounded
+                self._recent_watts += (fresh * NS_PER_S / passed - self._recent_watts) * min(1.0, passed / _LATEST_NS)
             return "normal" if difference >= 0 else "wrapped"
         if difference < 0 and earlier is not None and 0 <= value - earlier[0] <= self._most(time_ns - earlier[2]):
             self._debt += self.joules - earlier[1] - (value - earlier[0])

@@ -1,5 +1,6 @@
 """Readings of one device -> knots of its cumulative energy; pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import NamedTuple
@@ -26,6 +27,9 @@ class Knot(NamedTuple):
     joules: float
     starts: bool
 
+
+_LATE_NS = 250_000_000
+"""A device's first reading begins so soon after the start, also on a busy machine; until a later one its energy is unknown."""
 
 _FROZEN_NS = 5 * NS_PER_S
 """A working counter of a device that is on changes far more often; one that does not change for this long is frozen."""
@@ -145,7 +149,8 @@ class KnotFinder:
         most_watts: More power than this is not believed, in W.
         longest_gap_ns: What lies between two readings further apart than this is not known.
         silent: True while reads fail, or show a counter that does not change.
-        missing_ns: Time in which it could not be read, up to the last good reading.
+        unread_ns: Time in which it could not be read, up to the last good reading.
+        missing_ns: Part of that which belongs to the run.
         jumps: How often its counter jumped or began anew.
         resets: How often it did so, and energy is missing as the counter did not return.
         reset_ns: Clock at the last of these.
@@ -158,7 +163,8 @@ class KnotFinder:
 
     def __init__(self, device: Device, interval_s: float = 0.0) -> None:
         """Start without readings; the device is read about every ``interval_s`` seconds."""
-        self.missing_ns = 0
+        self.unread_ns, self.missing_ns = 0, 0.0
+        self._outside: Callable[[int], float] = lambda _: 0.0
         self.jumps = self.resets = 0
         self.reset_ns = 0
         self.returned = self.bridged = self.frozen = False
@@ -192,6 +198,15 @@ class KnotFinder:
         self.silent = False
         self.renewal: Renewal | None = None
 
+    def begin(self, now: int, outside: Callable[[int], float]) -> None:
+        """Begin to read the device: until the first reading, its energy is unknown.
+
+        Args:
+            now: Clock in ns.
+            outside: Returns the time outside the run up to an instant; both in ns.
+        """
+        self._read_ns, self._outside = now, outside
+
     def _new_chain(self) -> _Chain | _MeansChain:
         period, window = self._device.update_period_s, self._device.power_window_s
         if self._integrates:
@@ -216,21 +231,34 @@ class KnotFinder:
 
     def pause(self, now: int) -> list[Knot]:
         """End the chain; return the knots that were waiting for another refresh."""
-        self.missing_ns = self.missing_at(now)
+        self._add_unread(self.silent_since(now), now)
         knots = [*self._give_up(), *self._chain.release()]
         self._earlier_joules = self.joules
         self._begin()
         return knots
 
     def silent_since(self, now: int) -> int | None:
-        """Return the end of the last good reading (ns) if reads have failed since, or none has ended for long; else None."""
-        overdue = self._read_ns is not None and now - self._read_ns > self.longest_gap_ns
+        """Return the end of the last good reading (ns) if reads have failed since, or none has ended for long; else None.
+
+        Before the first good reading, that is the begin of reading.
+        """
+        longest = _LATE_NS if self._value is None else self.longest_gap_ns
+        overdue = self._read_ns is not None and now - self._read_ns > longest
         return self._read_ns if self.silent or overdue else None
 
-    def missing_at(self, now: int) -> int:
+    def unread_at(self, now: int) -> int:
         """Return the time without readings up to now (ns), including a gap that has not ended yet."""
         since = self.silent_since(now)
-        return self.missing_ns + (0 if since is None else now - since)
+        return self.unread_ns + (0 if since is None else now - since)
+
+    def missing_at(self, now: int) -> float:
+        """Return the part of that time which belongs to the run (ns)."""
+        since = self.silent_since(now)
+        return self.missing_ns + (0.0 if since is None else self._inside(since, now))
+
+    def _inside(self, since: int, until: int) -> float:
+        """Return the time of the run between two instants; all in ns."""
+        return max(0.0, until - since - (self._outside(until) - self._outside(since)))
 
     def add_power(self, time_ns: int, watts: float) -> None:
         """Note the power in W that the device itself reported beside its counter, before the counter's reading is added."""
@@ -258,7 +286,7 @@ class KnotFinder:
                 knots = self._resume(reading) if step == "returned" else self._give_up()
         if step == "reset":
             knots = self._break_chain(reading)
-        self.missing_ns = self.missing_at(reading.started_ns)
+        self._add_unread(self.silent_since(reading.started_ns), reading.started_ns)
         self.silent = False
         if self._suspended is None or value != before:
             self._read_ns = reading.ended_ns  # else it shows the same since a jump
@@ -313,9 +341,14 @@ class KnotFinder:
 
     def _add_missing(self, reading: Reading) -> None:
         """Add the time since the last good reading, as there was none up to this one."""
-        if self._read_ns is not None:
-            self.missing_ns += reading.started_ns - self._read_ns
+        self._add_unread(self._read_ns, reading.started_ns)
         self._read_ns, self.silent = None, False
+
+    def _add_unread(self, since: int | None, until: int) -> None:
+        """Add the time between two instants (ns) to that without readings; nothing if the first is None."""
+        if since is not None:
+            self.unread_ns += until - since
+            self.missing_ns += self._inside(since, until)
 
     def _believed(self, reading: Reading) -> float | None:
         """Return the value if it is plausible; else record the start of a gap and return None."""

@@ -48,6 +48,9 @@ _ALL = 0.9
 
 _EXCESS_NS = NS_PER_S
 
+_LONG_GAPS = ((1.0, 0.01), (0.25, 0.1))
+"""The energy of a device is incomplete if that of more time is not known, in s and as a share of the run, than one of these."""
+
 _MOST_WAITING = 64
 """Largest number of knots that wait until the device has reached its edges; some seconds of readings."""
 
@@ -88,6 +91,8 @@ class Published:
         joules: Energy of each bucket there, in J.
         powers: Power of each bucket after that instant; None once the device is no longer read.
         stale_ns: Longest time after the last knot for which the energy is extrapolated.
+        expected_ns: Time of the run up to the last knot in which the device was to be read.
+        covered_ns: Part of that whose energy is known.
     """
 
     time_ns: int
@@ -95,6 +100,26 @@ class Published:
     joules: Sequence[float]
     powers: "Powers | None"
     stale_ns: int
+    expected_ns: float
+    covered_ns: float
+
+    def known_at(self, now: int, totals: Sequence[float]) -> list[float] | None:
+        """Return each bucket's joules at an instant after the last knot; None if nothing of the run's energy is known."""
+        expected, covered = self.coverage_at(now, totals)
+        return self.at(now, totals) if covered or not expected else None
+
+    def unknown_at(self, now: int, totals: Sequence[float]) -> float:
+        """Return the time of the run, in ns, whose energy is not known at an instant after the last knot."""
+        expected, covered = self.coverage_at(now, totals)
+        return expected - covered
+
+    def coverage_at(self, now: int, totals: Sequence[float]) -> tuple[float, float]:
+        """Return the time of the run in which the device was to be read, and the part whose energy is known, in ns."""
+        if self.powers is None:
+            return self.expected_ns, self.covered_ns
+        passed, elapsed = max(0.0, _inside(totals) - _inside(self.totals)), now - self.time_ns
+        extrapolated = passed * min(1.0, self.stale_ns / elapsed) if elapsed > 0 else 0.0
+        return self.expected_ns + passed, self.covered_ns + extrapolated
 
     def at(self, now: int, totals: Sequence[float]) -> list[float]:
         """Return each bucket's joules at an instant after the last knot.
@@ -143,6 +168,9 @@ class Ledger:
         self._waiting: deque[Knot] = deque()
         self._knot: Knot | None = None
         self._totals: list[float] = []
+        # Time of the run in which it was to be read, up to the present opening, and the part whose energy is known, in ns.
+        self._expected_ns = self._covered_ns = 0.0
+        self._opened_ns: float | None = None  # time of the run at the present opening
         self._period_s: float | None = None
         self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
@@ -153,7 +181,7 @@ class Ledger:
 
         window_s, integrates = self.device.power_window_s, self.device.method == "power_integration"
         # Devices take turns, also where a recording of some of them is replayed.
-        number = crc32(self.device.id.encode())
+        number = crc32(self.device.id.encode(errors="backslashreplace"))
         self._fit = DeviceFit(number, window_s or 0.0 if integrates else None)
         # Fits the readings of power beside a counter; their renewals are learned apart from the counter's.
         self._power_fit = None if integrates or window_s is None else DeviceFit(number + 1, window_s)
@@ -167,6 +195,12 @@ class Ledger:
         if (before.method, before.power_window_s) != (device.method, device.power_window_s):
             self._begin_fits()  # rows of another kind
         self.finder.start_chain(device, interval_s)
+
+    def begin(self, timeline: TimelineReader, now: int) -> None:
+        """Begin to read the device: from this clock (ns) on, its energy is that of the run."""
+        self._timeline = timeline
+        self._opened_ns = _inside(timeline.totals)
+        self.finder.begin(now, lambda instant: timeline.at(instant)[0][OUTSIDE])
 
     @property
     def period_s(self) -> float | None:
@@ -223,6 +257,11 @@ class Ledger:
         """The grid of the readings of power beside its counter; None where they are not fitted."""
         return None if self._power_fit is None else self._renewals.grid
 
+    def incomplete_at(self, now: int, totals: Sequence[float]) -> bool:
+        """Return whether the energy of much of the run is not known, at an instant after the last knot."""
+        state = self.published
+        return state is not None and is_long_gap(state.unknown_at(now, totals), _inside(totals))
+
     def add_mark(self, mark: Mark) -> None:
         """Request the energy at an instant that is not before the last knot."""
         self._marks.append(mark)
@@ -264,7 +303,8 @@ class Ledger:
         self.check.pause()
         self._renewals = Renewals()
         # The energy after the last good reading is unknown.
-        end = self.finder.silent_since(now) or now
+        since = self.finder.silent_since(now)
+        end = now if since is None else since
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
         self._waiting += self.finder.pause(now)
         while self._waiting:
@@ -285,8 +325,11 @@ class Ledger:
             if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
+                _, self._covered_ns = self.published.coverage_at(end, totals)
+        self._expected_ns = self._expected_at(timeline.totals)
+        self._opened_ns = None
         if self.published is not None:
-            self.published = Published(now, timeline.totals, self.joules[:], None, 0)
+            self.published = Published(now, timeline.totals, self.joules[:], None, 0, self._expected_ns, self._covered_ns)
         self._marks.clear()
         self._knot = None
         self._gaps += 1
@@ -300,6 +343,8 @@ class Ledger:
                 return  # two estimates of one refresh: the next knot includes its energy
             # By its bounds, the first refresh after a reset may lie before the last refresh before it.
             knot = knot._replace(time_ns=before.time_ns)
+        if self._opened_ns is None:
+            self._opened_ns = _inside(totals)
         if before is not None and knot.starts:
             self._gaps += 1
             self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
@@ -310,7 +355,7 @@ class Ledger:
 
     def _publish(self, timeline: TimelineReader) -> None:
         """Publish the state up to the last knot; before a waiting knot, the time in each bucket is provisional."""
-        before, early, joules = self._knot, self._totals, self.joules[:]
+        before, early, joules, covered = self._knot, self._totals, self.joules[:], self._covered_ns
         unbroken = True  # after a gap, marks wait until it is known which of them lie in it
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
@@ -320,11 +365,23 @@ class Ledger:
             seconds = _passed(early, totals)
             if before is not None and not knot.starts and seconds:
                 self._divide(before, knot, early, seconds, joules, timeline, resolve=unbroken)
+                covered += _inside(totals) - _inside(early)
             unbroken = unbroken and (before is None or not knot.starts)
             before, early = knot, totals
         powers = self._powers
         if before is not None and powers is not None:  # one knot alone has no energy
-            self.published = Published(before.time_ns, early, joules, powers, self.finder.longest_gap_ns)
+            stale_ns, expected = self.finder.longest_gap_ns, self._expected_at(early)
+            self.published = Published(before.time_ns, early, joules, powers, stale_ns, expected, covered)
+
+    def _expected_at(self, totals: Sequence[float]) -> float:
+        """Return the time of the run in which it was to be read up to an instant, from the totals at it; in ns."""
+        now = 0.0 if self._opened_ns is None else max(0.0, _inside(totals) - self._opened_ns)
+        return self._expected_ns + now
+
+    @property
+    def unknown_ns(self) -> float:
+        """Time of the run, up to the end of reading, in which it was to be read and whose energy is not known, in ns."""
+        return self._expected_ns - self._covered_ns
 
     @property
     def _latest(self) -> "DeviceFit":
@@ -344,6 +401,7 @@ class Ledger:
         seconds = _passed(self._totals, totals)
         if not seconds:
             return
+        self._covered_ns += _inside(totals) - _inside(self._totals)
         if len(seconds) == 1 and self.device.method != "power_integration":
             only = next(iter(seconds))
             known = self._alone.get(only, Alone())
@@ -507,6 +565,16 @@ class Ledger:
     def _contradictory(self, group: int) -> bool:
         both = [energies for fit in (self._latest, self._power_fit) if fit and (energies := fit.stage(group)) is not None]
         return len(both) > 1 and both[0].contradicts(both[1], self.device.latency_s)
+
+
+def is_long_gap(unknown_ns: float, run_ns: float) -> bool:
+    """Return whether a device's energy is unknown for so much of the run that it is incomplete."""
+    return any(unknown_ns > max(seconds * NS_PER_S, share * run_ns) for seconds, share in _LONG_GAPS)
+
+
+def _inside(totals: Sequence[float]) -> float:
+    """Return the time of the run, from the time in each bucket."""
+    return sum(totals) - totals[OUTSIDE]
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

@@ -41,12 +41,14 @@ class Discovery:
         refused: Why a device that was found is rejected by the checks, by its id, in a sentence.
         left_out: Why a working device is not counted, by its id: another device's figure includes it, or the job does not use
             it.
+        place: Where they were looked for.
     """
 
     sources: Sequence[Source]
     unavailable: Mapping[str, BackendUnavailableError]
     refused: Mapping[str, str]
     left_out: Mapping[str, str]
+    place: str = "on this machine"
 
 
 def default_backends() -> Sequence[Backend]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from ml_energy_callbacks.attribution.cross_check import LIMIT
-from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark, is_long_gap
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
@@ -19,9 +19,6 @@ from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
-
-_LONG_GAP_S, _LONG_GAP_SHARE = 1.0, 0.01
-"""A device that could not be read for longer, in s and as a share of the run, gets a warning."""
 
 _RETURN_NS = 5 * NS_PER_S
 """A counter that has jumped may return: for so long it is not said that energy is missing."""
@@ -263,20 +260,13 @@ class Devices:
                     "(cross_check in the record); its uncertainty was increased."
                 )
 
-    def gap_warnings(self, end: int, seconds: float, silent: Collection[str]) -> Iterator[str]:
-        """Yield warnings of devices whose energy is missing for much of the run.
-
-        Args:
-            end: Clock at the end of the run, in ns.
-            seconds: Its length in s.
-            silent: Ids of the devices that cannot be read now.
-        """
+    def gap_warnings(self, run_ns: float) -> Iterator[str]:
+        """Yield warnings of devices whose energy is missing for much of the run, which has ended and took so many ns."""
         for name, ledger in self.all:
-            missing = ledger.finder.missing_at(end) / NS_PER_S
-            went_on = ledger.device.method == "energy_counter" and not ledger.finder.resets and name not in silent
             # Of a share, that is normal.
-            if missing > max(_LONG_GAP_S, _LONG_GAP_SHARE * seconds) and not went_on and not is_share(name):
-                yield f"{name} could not be read for {missing:,.1f} of {seconds:,.1f} s; its energy then is not included."
+            if is_long_gap(ledger.unknown_ns, run_ns) and not is_share(name):
+                unknown, seconds = ledger.unknown_ns / NS_PER_S, run_ns / NS_PER_S
+                yield f"{name} could not be read for {unknown:,.1f} of {seconds:,.1f} s; its energy then is not included."
 
 
 def no_threads(devices: str) -> str:

@@ -46,7 +46,7 @@ def _outside(timeline: Timeline, ledgers: Mapping[str, Ledger]) -> tuple[int, di
     look = timeline.look()
     known = [(name, ledger, ledger.published) for name, ledger in ledgers.items()]
     return look.now, {
-        name: (published.at(look.now, look.totals)[OUTSIDE], ledger.finder.missing_at(look.now))
+        name: (published.at(look.now, look.totals)[OUTSIDE], ledger.finder.unread_at(look.now))
         for name, ledger, published in known
         if published is not None
     }

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from ml_energy_callbacks.carbon import Intensity, check_currency
@@ -126,9 +127,15 @@ def _is_place(value: object) -> bool:
 
 
 def _is_file(value: object) -> bool:
-    """Return whether a value is the path of a file on this machine, or None."""
+    """Return whether a value is the path of a file on this machine that is no run's record, or None."""
     path = os.fspath(value) if value is not None and _is_place(value) else ""  # type: ignore[call-overload]
-    return value is None or (bool(os.path.basename(path)) and "://" not in path)  # noqa: PTH119 - of a/, Path has the name a
+    name = os.path.basename(path)  # noqa: PTH119 - of a/, Path has the name a
+    return value is None or (bool(name) and "://" not in path and not _is_record(name))
+
+
+def _is_record(name: str) -> bool:
+    """Return whether a record of a run, or of one of its processes, has this name."""
+    return any(fnmatchcase(name, pattern) for pattern in ("energy.json", "energy.rank*.json"))
 
 
 def _are_tags(value: object) -> bool:
@@ -145,7 +152,7 @@ def _are_backends(value: object) -> bool:
 
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "output_dir": (_is_place, "a directory, or a URL such as 's3://bucket/run'"),
-    "recording": (_is_file, "a file on this machine, such as 'raw.jsonl'"),
+    "recording": (_is_file, "a file on this machine, such as 'raw.jsonl', but not energy.json, which is the run's record"),
     "verbose": (is_flag, "True or False"),
     "scope": (_is_scope, "'machine' or 'process'"),
     "tags": (_are_tags, "names with texts, such as {'team': 'vision'}"),

@@ -279,7 +279,10 @@ def run_figures(
         measures: Whether this process measures devices.
         incomplete: Whether the energy of a device that belongs to the run could not be read.
     """
-    incomplete = incomplete or any(ledger.published is None and ledger.finder.silent for ledger in ledgers.values())
+    incomplete = incomplete or any(
+        ledger.incomplete_at(until.time_ns, until.totals) or (ledger.published is None and ledger.finder.silent)
+        for ledger in ledgers.values()
+    )
     joules, amounts = _inside(until.joules), until.amounts
     grams = None if amounts is None else _inside(amounts.grams)
     cost = None if amounts is None else _inside(amounts.cost)
@@ -311,7 +314,8 @@ def run_figures(
 def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
     """Return the energy by bucket in J of each device that was read, by its id."""
     published = [(name, ledger.published) for name, ledger in ledgers.items()]
-    return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
+    known = [(name, state.known_at(look.now, look.totals)) for name, state in published if state is not None]
+    return {name: joules for name, joules in known if joules is not None}
 
 
 def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:

@@ -1,7 +1,10 @@
 """Writes a recording in the background: the marks and readings of a run, from which `ml-energy replay` computes it again."""
 
+import dataclasses
+import errno
 import fcntl
 import os
+import re
 import stat
 import threading
 from collections import deque
@@ -33,8 +36,15 @@ _PAUSE_S = 0.5
 _LAST_S = 2.0
 """Longest wait for the disk at the end of a run."""
 
-_MOST_WAITING = 100_000
-"""Events and groups of readings that may wait for the disk; some 20 MB. They are hours of a usual run."""
+_MOST_WAITING = 50_000
+"""Events and readings that may wait for the disk; each takes up to 420 bytes, so that they are 21 MB at most. They are ten
+minutes of a usual run."""
+
+_BLOCK = 65_536
+"""So much of the file is read at once to find where its last complete line ends."""
+
+_BEGIN = re.compile(rb'\s*{\s*"line"\s*:\s*"')
+"""The begin of a recording, or of what is left of one."""
 
 Held = Sequence[tuple[Reading, tuple[int, float] | None]]
 """Readings of one device, each with a power (ns, W) that was read beside it, or None."""
@@ -44,13 +54,16 @@ class Recorder:
     """Write the marks and readings of one start of a meter to a file.
 
     What is added waits in memory, and a thread writes it about twice a second. If that fails, or the disk is too slow, the
-    recording ends with one warning, and the run goes on.
+    recording ends with one warning, and the run goes on. What the file holds stays as it is until :meth:`start`.
+
+    Attributes:
+        path: The file.
 
     Args:
         path: The file.
         warn: Warns the user.
         place_of: Returns the stage and the phase of a bucket of the timeline.
-        append: Whether to go on with the file that this meter has begun; else it is replaced.
+        before: The recorder of this meter's start before, if the same file is to be continued; else it is replaced.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -61,28 +74,36 @@ class Recorder:
         path: Path,
         warn: Callable[[str], None],
         place_of: Callable[[int], tuple[Stage | None, Phase]],
-        *,
-        append: bool,
+        before: "Recorder | None" = None,
     ) -> None:
         """Open the file."""
-        self._path = path
+        self.path = path
         self._warn = warn
         self._place_of = place_of
-        self._names: frozenset[str] = frozenset()
+        self._appends = before is not None
+        self._names: dict[str, str] = {}  # ids of the devices in the file, by their own
         self._waiting: deque[Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]] = deque()
+        self._held = self._freed = 0  # readings that were added, and those that no longer wait
+        self._size = 0
         self._ending = threading.Event()
         self._over = False
         self._writing: Future[None] | None = None
         try:
-            self._file = with_descriptors(lambda: _open(path, append=append))
+            self._file = with_descriptors(lambda: _open(path, before))
         except OSError as error:
             msg = f"The recording {path} cannot be written ({in_one_line(error)}); choose another file."
             raise ConfigurationError(msg) from None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has been finished, and its last write has not."""
+        return self._ending.is_set() and self._writing is not None and not self._writing.done()
 
     def start(
         self,
         ns: int,
         *,
+        run_id: str,
         started_at: str,
         framework: str,
         sample_interval: float,
@@ -90,14 +111,16 @@ class Recorder:
         incomplete: bool,
     ) -> None:
         """Begin to write, with the start of the run; see :class:`ml_energy_callbacks.record.recording.Start`."""
-        self._names = frozenset(device.id for device in devices)
+        described = [_without_what_is_private(device, number) for number, device in enumerate(devices, start=1)]
+        self._names = {device.id: each.id for device, each in zip(devices, described, strict=True)}
         start = Start(
             package=package_version(),
             ns=ns,
+            id=run_id,
             started_at=started_at,
             framework=framework,
             sample_interval=sample_interval,
-            devices=list(devices),
+            devices=described,
             incomplete=incomplete,
         )
         self._waiting.append(start)
@@ -111,12 +134,13 @@ class Recorder:
 
     def add_readings(self, ns: int, held: Mapping[str, Held]) -> None:
         """Add the readings of devices, by their ids, that were added to the ledgers at this instant."""
+        self._held += sum(map(len, held.values()))
         self._add((ns, held))
 
     def add_uncertainty(self, ns: int, device: Device) -> None:
         """Add the uncertainty of a device's energy, which has changed."""
         if device.id in self._names:
-            self._add(Uncertainty(ns=ns, device=device.id, relative_uncertainty=device.relative_uncertainty))
+            self._add(Uncertainty(ns=ns, device=self._names[device.id], relative_uncertainty=device.relative_uncertainty))
 
     def add_fit(self, ns: int) -> None:
         """Add that the phases' power was fitted to all readings so far."""
@@ -124,11 +148,11 @@ class Recorder:
 
     def close_devices(self, ns: int, names: Sequence[str]) -> None:
         """Add the end of reading these devices, by their ids."""
-        self._add(Close(ns=ns, devices=[name for name in names if name in self._names]))
+        self._add(Close(ns=ns, devices=[self._names[name] for name in names if name in self._names]))
 
     def add_idle(self, ns: int, watts: Mapping[str, float]) -> None:
         """Add the measured idle power of devices in W, by their ids."""
-        self._add(Idle(ns=ns, watts=dict(watts)))
+        self._add(Idle(ns=ns, watts={self._names[name]: power for name, power in watts.items() if name in self._names}))
 
     def stop(self, ns: int, status: Status) -> None:
         """Add the end of the run, after which some readings follow."""
@@ -138,7 +162,7 @@ class Recorder:
         if self._over or self._writing is None:  # it was not started: the file begins with the start
             return
         self._waiting.append(item)
-        if len(self._waiting) > _MOST_WAITING:
+        if len(self._waiting) + self._held - self._freed > _MOST_WAITING:
             self._give_up("the disk is too slow")
 
     def finish(self) -> None:
@@ -155,11 +179,17 @@ class Recorder:
 
     def _write_all(self) -> None:
         try:
+            self._file.truncate(_whole_lines(self._file) if self._appends else 0)
+            self._size = os.fstat(self._file.fileno()).st_size
             over = False
             while not over and not self._over:
                 over = self._ending.wait(_PAUSE_S)
                 self._write()
+            if not self._over and not self._unharmed:
+                self._give_up("it was deleted, moved or cut during the run")
         except Exception as error:  # noqa: BLE001 - of the file system, or unforeseen; the run goes on
+            with suppress(OSError):
+                self._file.truncate(_whole_lines(self._file))
             self._give_up(in_one_line(error))
         finally:
             self._close()
@@ -167,8 +197,18 @@ class Recorder:
     def _write(self) -> None:
         """Write what waits: at each call no more than what waits at its start."""
         data = memoryview(b"".join([self._encode(self._waiting.popleft()) for _ in range(len(self._waiting))]))
+        self._size += len(data)
         while data:
             data = data[self._file.write(data) or 0 :]
+
+    @property
+    def _unharmed(self) -> bool:
+        """Whether the file is still there, with all that was written."""
+        mine = os.fstat(self._file.fileno())
+        try:
+            return mine.st_size == self._size and os.path.samestat(mine, self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _encode(self, item: Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]) -> bytes:
         if isinstance(item, msgspec.Struct):
@@ -186,17 +226,18 @@ class Recorder:
     def _readings(self, ns: int, held: Mapping[str, Held]) -> object:
         """Return a line of readings, without those of the job's shares of devices; tuples are written faster."""
         devices = {
-            name: [reading if power is None else (*reading, *power) for reading, power in readings]
+            self._names[name]: [reading if power is None else (*reading, *power) for reading, power in readings]
             for name, readings in held.items()
             if name in self._names
         }
+        self._freed += sum(map(len, held.values()))
         return {"line": "readings", "ns": ns, "devices": devices}
 
     def _give_up(self, reason: str) -> None:
         over, self._over = self._over, True
         self._waiting.clear()
         if not over:
-            self._warn(f"The recording {self._path} ends early: {reason}. Figures of the run are not affected.")
+            self._warn(f"The recording {self.path} ends early: {reason}. Figures of the run are not affected.")
 
     def _close(self) -> None:
         with suppress(OSError):
@@ -205,18 +246,22 @@ class Recorder:
             self._file.close()
 
 
-def _open(path: Path, *, append: bool) -> FileIO:
-    """Open a file that no other run writes.
+def _open(path: Path, before: Recorder | None) -> FileIO:
+    """Open a file that no other run writes, and that is empty or a recording; ``before`` is what wrote it last in this one.
 
     Raises:
-        OSError: It cannot be opened, or is not a file that can be replayed, such as a pipe.
+        OSError: It cannot be opened, or is not a file that can be replaced, such as a pipe or a text.
     """
+    if before is not None and before.hangs:
+        raise OSError(errno.EBUSY, "the disk does not answer since the run before")
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666), "wb")
+    file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666), "r+b")
     reason = None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        reason = "it is not a regular file"
     try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            reason = "it is not a regular file"
+        elif (begin := os.pread(file.fileno(), _BLOCK, 0)) and not _BEGIN.match(begin):
+            reason = "it is not a recording, and would be lost"
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         reason = "another run writes it"
@@ -225,6 +270,26 @@ def _open(path: Path, *, append: bool) -> FileIO:
     if reason is not None:
         file.close()
         raise OSError(reason)
-    if not append:
-        file.truncate(0)
     return file
+
+
+def _whole_lines(file: FileIO) -> int:
+    """Return where the last complete line of a file ends."""
+    end = os.fstat(file.fileno()).st_size
+    while end:
+        begin = max(0, end - _BLOCK)
+        newline = os.pread(file.fileno(), end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
+
+
+def _without_what_is_private(device: Device, number: int) -> Device:
+    """Return a device as it is recorded: a meter of the whole machine may have the address of a plug in its id and name."""
+    device = dataclasses.replace(device, note=None, missing=None, unread=None)
+    if not device.whole_machine:
+        return device
+    return dataclasses.replace(
+        device, id=f"{device.backend}:machine-{number}", name=f"Meter of the whole machine ({device.backend})"
+    )

@@ -89,6 +89,8 @@ class Poller:
         self._random = random.Random()  # noqa: S311 - dither, not a secret
         now = self._next_round = self._clock()
         self._polled = [_Polled(source, ledger, now) for source, ledger in pairs]
+        for _, ledger in pairs:
+            ledger.begin(self._reader, now)
         self._lock = lock
         self._recorder = recorder
         self._handing_over = threading.Lock()

@@ -112,7 +112,7 @@ class Session:
         self._tags = dict(options.tags or {})
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self._recording = None if options.recording is None else local_path(options.recording)
-        self._recorded: tuple[int, Path] | None = None  # process and file of the last recording
+        self._recorded: tuple[int, Recorder] | None = None  # process and recorder of the last recording
         self._recorder: Recorder | None = None
         self.timeline = Timeline(timing.clock)
         self.stages = Stages(self.timeline)
@@ -298,7 +298,7 @@ class Session:
     def _warn_of_missing_devices(self) -> None:
         """Warn of devices that are missing, and of what is assumed."""
         if not self.devices.sources and (self.job is None or not self.job.host_measured):
-            self.warn("No device can be read on this machine: energy is unknown.")
+            self.warn(f"No device can be read {self.devices.found.place}: energy is unknown.")
         self._warn_all(self.rates.caveats)
         self._warn_all(self.devices.missing_warnings())
 
@@ -340,19 +340,23 @@ class Session:
         rank = self.job.rank if self.job is not None else launch.rank if launch is not None and launch.world_size > 1 else None
         if rank is not None:
             path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
-        recorded, self._recorded = self._recorded, (os.getpid(), path)
+        before = None
+        if self._recorded is not None and self._recorded[0] == os.getpid() and self._recorded[1].path == path:
+            before = self._recorded[1]
         try:
-            self._recorder = Recorder(path, self.warn, self.stages.place_of, append=recorded == self._recorded)
+            self._recorder = Recorder(path, self.warn, self.stages.place_of, before)
         except ConfigurationError as error:
-            if recorded is None:
+            if self._recorded is None:
                 raise
             self.warn(str(error))
 
     def _record(self, began: int, run: Run) -> None:
         """Begin to record the run, which began at this clock in ns."""
         if self._recorder is not None:
+            self._recorded = os.getpid(), self._recorder
             self._recorder.start(
                 began,
+                run_id=run.id,
                 started_at=run.started_at,
                 framework=run.framework,
                 sample_interval=self._interval_s,
@@ -460,16 +464,15 @@ class Session:
             with self._unharmed():
                 self._end_recording()
         with self._unharmed():
-            self._warn_of_devices(end)
+            self._warn_of_devices()
         run.ended_at = self._now()
 
-    def _warn_of_devices(self, end: int) -> None:
-        """Warn of devices that could not be read or trusted up to the end (clock in ns)."""
+    def _warn_of_devices(self) -> None:
+        """Warn of devices that could not be read or trusted up to the end."""
         if self._hanging:
             self.warn("A device's driver did not respond at the end of the run; the last energy of the device is not included.")
         self._warn_all(self.devices.counter_warnings(ended=True))
-        silent = self.devices.silent(self.timeline.clock())
-        self._warn_all(self.devices.gap_warnings(end, sum(self.timeline.look().totals[1:]) / NS_PER_S, silent))
+        self._warn_all(self.devices.gap_warnings(sum(self.timeline.look().totals[1:])))
 
     def _exchange_last(self, status: Status) -> None:
         """Exchange the last figures with the job's other processes where they get here, too."""

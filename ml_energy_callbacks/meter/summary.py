@@ -107,7 +107,8 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     amounts = rates.amounts(whole) if joules else None
     stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
-    total = total_record(stages, devices, rates.currency, incomplete=state.incomplete)
+    incomplete = state.incomplete or any(ledger.incomplete_at(state.now, state.totals) for ledger in state.ledgers)
+    total = total_record(stages, devices, rates.currency, incomplete=incomplete)
     return RunRecord(
         run=run,
         devices=devices,
@@ -171,8 +172,8 @@ def _carbon(rates: Rates, joules: Sequence[float], total: TotalRecord) -> Carbon
 
 
 def _known(ledger: Ledger, state: State) -> Sequence[float] | None:
-    """Return a device's joules by bucket, or None if it was never read."""
-    return None if ledger.published is None else ledger.published.at(state.now, state.totals)
+    """Return a device's joules by bucket, or None if none of the run's are known."""
+    return None if ledger.published is None else ledger.published.known_at(state.now, state.totals)
 
 
 def _device(ledger: Ledger, state: State, known: Sequence[float] | None) -> DeviceRecord:

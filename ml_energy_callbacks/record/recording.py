@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from heapq import merge
 from importlib.metadata import PackageNotFoundError, version
-from math import inf
-from typing import Annotated, Final, Literal, NoReturn
+from typing import Annotated, BinaryIO, Final, Literal, NoReturn
 
 import msgspec
 
+from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.metrics import Phase, Stage
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.record.schema import Amount, Count, Status
+from ml_energy_callbacks.record.schema import MOST, MOST_COUNT, Amount, Count, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
 
 FORMAT: Final = 1
@@ -42,6 +42,7 @@ class Start(msgspec.Struct, kw_only=True, tag_field="line", tag="start", omit_de
         format: Version of the lines.
         package: Version of the package that wrote them.
         ns: When the run began.
+        id: Identifier of the run, by which its record is found; None if it is unknown.
         started_at: Time of day then, ISO 8601 with offset.
         framework: As in the record.
         sample_interval: Mean time between two reads of a device, in s.
@@ -52,6 +53,7 @@ class Start(msgspec.Struct, kw_only=True, tag_field="line", tag="start", omit_de
     format: int = FORMAT
     package: str
     ns: Instant
+    id: str | None = None
     started_at: str
     framework: str = "none"
     sample_interval: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
@@ -76,7 +78,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
     kind: Literal["switch", "batches", "begin", "end", "samples"] = "switch"
     stage: Stage | None = None
     phase: Phase = "other"
-    batches: Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)] = 0
+    batches: Annotated[int, msgspec.Meta(ge=-MOST_COUNT, le=MOST_COUNT)] = 0
     samples: Count | None = None
     begun: tuple[Instant, Stage | None, Phase] | None = None
 
@@ -87,7 +89,7 @@ class Polled(msgspec.Struct, array_like=True):
     Attributes:
         started_ns: Clock just before the read.
         ended_ns: Clock just after it.
-        value: Joules or watts, by the device's method; None where the read failed.
+        value: J or W, by the device's method; None where the read failed.
         power_ns: When the power beside a counter was read.
         watts: That power; None where it was not read.
     """
@@ -96,7 +98,7 @@ class Polled(msgspec.Struct, array_like=True):
     ended_ns: Instant
     value: float | None
     power_ns: Instant = 0
-    watts: float | None = None
+    watts: Amount | None = None
 
 
 class Readings(msgspec.Struct, kw_only=True, tag_field="line", tag="readings"):
@@ -136,7 +138,7 @@ class Idle(msgspec.Struct, kw_only=True, tag_field="line", tag="idle"):
     """The idle power of devices in W, by their ids, as it was measured before the run."""
 
     ns: Instant
-    watts: dict[str, float]
+    watts: dict[str, Amount]
 
 
 class Stop(msgspec.Struct, kw_only=True, tag_field="line", tag="stop"):
@@ -148,10 +150,29 @@ class Stop(msgspec.Struct, kw_only=True, tag_field="line", tag="stop"):
 
 Line = Start | Mark | Readings | Uncertainty | Fit | Close | Idle | Stop
 
+
+class _Head(msgspec.Struct):
+    """What a first line has in each format."""
+
+    line: Literal["start"]
+    format: int = FORMAT
+    package: str = "unknown"
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
 _LINE: Final = msgspec.json.Decoder(Line)
+LONGEST_S: Final = 3.2e8
+"""No run takes ten years."""
+
+_LONGEST_LINE = 2**24
+"""In bytes; a line of a hundred devices that could not be written for a minute has less."""
+
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FIRST_YEAR, _LAST_YEAR = 1970, 3000
 _NOT_FIRST = "its first line is not the start of a run; make one with EnergyMeter(recording='raw.jsonl')"
+_BLOCK = 2**16
+_BLANK = b"\0\r\n"
+"""What a file may end with after a power failure."""
 
 
 class Recording:
@@ -159,7 +180,8 @@ class Recording:
 
     Attributes:
         first: Its first line.
-        cut: Whether its last line was not complete, as after the end of a process that was killed; it is left out.
+        left_out: A sentence on its last part where that is damaged or not complete, as after the end of a process that was
+            killed, or a power failure; None until all was read.
 
     Args:
         path: The file.
@@ -172,13 +194,13 @@ class Recording:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Read the first line."""
         self._path = local_path(path)
-        self.cut = False
+        self.left_out: str | None = None
         try:
             if not stat.S_ISREG(self._path.stat().st_mode):
                 self._refuse("it is not a regular file")
         except OSError as error:
             self._refuse(in_one_line(error))
-        first = next(self._read(), None)
+        _, first = next(self._read(), (0, None))
         if not isinstance(first, Start):
             self._refuse(_NOT_FIRST)
         self.first: Start = first
@@ -189,59 +211,79 @@ class Recording:
         Raises:
             RecordError: A line is damaged or contradicts those before it.
         """
-        marks = (line for line in self._read() if isinstance(line, Mark))
-        others = (line for line in self._read() if not isinstance(line, Mark))
+        marks = ((number, line) for number, line in self._read() if isinstance(line, Mark))
+        others = ((number, line) for number, line in self._read() if not isinstance(line, Mark))
         return merge(self._checked(marks), self._checked(others), key=_turn)
 
-    def _checked(self, lines: Iterable[Line]) -> Iterator[Line]:
-        now = 0
+    def _checked(self, lines: Iterable[tuple[int, Line]]) -> Iterator[Line]:
+        now = batches = samples = 0
         read: dict[str, int] = {}  # until when the devices of the last start were read
-        for line in lines:
+        for number, line in lines:
             if line.ns < now:
-                self._refuse(f"the times of its lines run backwards, from {now} to {line.ns} ns")
+                self._refuse_line(number, f"the times of lines run backwards, from {now} to {line.ns} ns")
             now = line.ns
+            if now - self.first.ns > LONGEST_S * NS_PER_S:
+                self._refuse_line(number, f"{(now - self.first.ns) / NS_PER_S:g} s after the start, which no run takes")
             if isinstance(line, Start):
                 read = {device.id: 0 for device in line.devices}
             elif isinstance(line, Readings):
                 for name, readings in line.devices.items():
-                    read[name] = self._check_readings(name, readings, read.get(name))
+                    fault = _fault_of_readings(name, readings, read.get(name), now)
+                    if fault is not None:
+                        self._refuse_line(number, fault)
+                    read[name] = readings[-1].ended_ns if readings else read[name]
+            elif isinstance(line, Mark):
+                batches, samples = batches + line.batches, samples + (line.samples or 0)
+                if (line.kind != "samples" and line.batches < 0) or max(abs(batches), samples) > MOST_COUNT:
+                    self._refuse_line(number, f"{batches} batches and {samples} samples so far, which no run has")
             yield line
 
-    def _check_readings(self, name: str, readings: Sequence[Polled], until: int | None) -> int:
-        """Check readings of a device that was read until this instant (ns); return until when it is now."""
-        if until is None:
-            self._refuse(f"it has readings of {name}, which is none of the devices of its start")
-        for reading in readings:
-            if not until <= reading.started_ns <= reading.ended_ns:
-                self._refuse(f"the times of {name}'s readings run backwards, from {until} to {reading.started_ns} ns")
-            until = reading.ended_ns
-        return until
-
-    def _read(self) -> Iterator[Line]:
+    def _read(self) -> Iterator[tuple[int, Line]]:
+        """Yield each line with its number."""
         try:
             with self._path.open("rb") as file:
-                for number, source in enumerate(file, start=1):
-                    if number > 1 and not source.endswith(b"\n"):
-                        self.cut = True
-                        return
-                    yield self._decode(source, number)
+                yield from self._read_lines(file)
         except OSError as error:
             self._refuse(in_one_line(error))
 
-    def _decode(self, source: bytes, number: int) -> Line:
-        try:
-            line: Line = _LINE.decode(source)
-        except _UNREADABLE as error:
-            reason = _NOT_FIRST if number == 1 else f"line {number} is damaged: {in_one_line(error)}"
-            self._refuse(reason)
-        if isinstance(line, Start):
-            if line.format != FORMAT:
-                msg = f"{self._path} has format {line.format}, and this release reads {FORMAT}; replay it with {line.package}."
-                raise VersionError(msg)
-            fault = next(_faults(line), None)
+    def _read_lines(self, file: BinaryIO) -> Iterator[tuple[int, Line]]:
+        number = 0
+        while source := file.readline(_LONGEST_LINE):
+            number += 1
+            if number == 1:
+                self._check_head(source)
+            complete = number == 1 or source.endswith(b"\n")
+            try:
+                line: Line = _LINE.decode(source if complete else b"")
+                fault = next(_faults(line), None) if isinstance(line, Start) else None
+            except _UNREADABLE as error:
+                fault = in_one_line(error)
+                if number > 1 and _is_rest_blank(file):
+                    what = f"The recording is damaged from line {number} on ({fault}), which"
+                    self.left_out = (
+                        f"{what if complete else 'The last line of the recording is not complete and'} was left out."
+                    )
+                    return
             if fault is not None:
-                self._refuse(f"line {number} {fault}")
-        return line
+                self._refuse_line(number, fault)
+            yield number, line
+
+    def _check_head(self, source: bytes) -> None:
+        """Check that the first line is the start of a run, of the format of this release."""
+        try:
+            head = _HEAD.decode(source)
+        except _UNREADABLE:
+            self._refuse(_NOT_FIRST)
+        if head.format != FORMAT:
+            msg = (
+                f"{self._path} has format {head.format}, and this release reads {FORMAT}; replay it with ml-energy-callbacks "
+                f"{head.package}."
+            )
+            raise VersionError(msg)
+
+    def _refuse_line(self, number: int, fault: str) -> NoReturn:
+        advice = f"; to replay what comes before it, keep the first {number - 1} lines" if number > 1 else ""
+        self._refuse(f"line {number} is damaged ({fault}){advice}")
 
     def _refuse(self, reason: str) -> NoReturn:
         msg = f"{self._path} cannot be replayed: {reason}."
@@ -253,30 +295,51 @@ def _turn(line: Line) -> tuple[int, int]:
     return line.ns, 0 if isinstance(line, Start) else 1 if isinstance(line, Mark) else 2
 
 
+def _is_rest_blank(file: BinaryIO) -> bool:
+    """Return whether nothing follows in a file, or nothing but what it may end with after a power failure."""
+    while block := file.read(_BLOCK):
+        if block.strip(_BLANK):
+            return False
+    return True
+
+
+def _fault_of_readings(name: str, readings: Sequence[Polled], until: int | None, now: int) -> str | None:
+    """Return what is wrong with readings, up to now, of a device that was read until then (both in ns); None if nothing is."""
+    if until is None:
+        return f"readings of {name}, which is none of the devices of its start"
+    for reading in readings:
+        if not until <= reading.started_ns <= reading.ended_ns:
+            return f"the times of {name}'s readings run backwards, from {until} to {reading.started_ns} ns"
+        until = reading.ended_ns
+    return f"a reading of {name} at {until} ns, after the time of the line" if until > now else None
+
+
 def _faults(start: Start) -> Iterator[str]:
-    """Yield what is wrong with a start, as the end of a sentence."""
+    """Yield what is wrong with a start."""
     try:
         began = datetime.fromisoformat(start.started_at)
     except ValueError:
         began = None
     if began is None or began.tzinfo is None or not _FIRST_YEAR < began.year < _LAST_YEAR:
-        yield f"has the date {start.started_at!r}"
+        yield f"the date {start.started_at!r}"
     names = [device.id for device in start.devices]
-    yield from (f"has the device {name} twice" for name in names if names.count(name) > 1)
+    yield from (f"the device {name} twice" for name in names if names.count(name) > 1)
     for device in start.devices:
-        for name, least in _LEAST.items():
+        for name, (least, most) in _BOUNDS.items():
             value = getattr(device, name)
-            if value is not None and not least < value < inf:
-                yield f"has a device {device.id} whose {name} is {value:g}"
+            if value is not None and not least <= value <= most:
+                yield f"a device {device.id} whose {name} is {value:g}"
 
 
-_LEAST: Final = {
-    "relative_uncertainty": -1e-9,
-    "wrap_joules": 0.0,
-    "update_period_s": -1e-9,
-    "min_interval_s": -1e-9,
-    "max_watts": 0.0,
-    "latency_s": -1e-9,
-    "power_window_s": -1e-9,
+_TINY: Final = 1e-9
+
+_BOUNDS: Final = {
+    "relative_uncertainty": (0.0, MOST),
+    "wrap_joules": (_TINY, MOST),
+    "update_period_s": (0.0, LONGEST_S),
+    "min_interval_s": (0.0, LONGEST_S),
+    "max_watts": (_TINY, 1e10),
+    "latency_s": (0.0, LONGEST_S),
+    "power_window_s": (0.0, LONGEST_S),
 }
-"""Numbers of a device, and what each must be above."""
+"""Numbers of a device, and what each is between."""

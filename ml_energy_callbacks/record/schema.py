@@ -20,19 +20,21 @@ _MOST_EPOCHS = 4096
 """The record is rewritten all the time, and stays below a megabyte."""
 
 
-_MOST = 1e20
+MOST = 1e20
 """In J, about what the world uses as electricity in a year; and more seconds, grams or samples than any run has."""
 
 _ROUNDING = 1e-6
 """Sums of floats may be below zero by so little."""
 
-Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=_MOST)]
+Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=MOST)]
 """A quantity that is never negative; a record with another is refused when it is read, as it would spoil every sum."""
 
-Signed = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Signed = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 """A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+MOST_COUNT = 10**18
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 """A number of things."""
 
 
@@ -84,8 +86,9 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
         relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it.
         update_period_s: Learned period of the counter's refreshes in s; None where it is unknown.
         joules: Energy in J, None where it was never read.
-        missing_s: For how many seconds of the run it could not be read: a counter that went on counting has the joules of that
-            time in ``joules`` all the same, a model or a power reading has not.
+        missing_s: For how many seconds of the run it could not be read, also before its first reading and after its last one: a
+            counter that went on counting has the joules between two readings in ``joules`` all the same, a model or a power
+            reading has not.
         note: How the figure comes about, where that is not plain.
         refresh: What sort of refresh it has.
         refresh_jitter_s: How far a regular refresh strays from its grid, in s.
@@ -240,8 +243,8 @@ class EpochRecord(msgspec.Struct, kw_only=True):
 class TotalRecord(msgspec.Struct, kw_only=True):
     """The sum of the stages; ``cost`` is in ``currency``, and ``scope`` says whose energy it is.
 
-    ``lower_bound`` is true where energy of the run is missing from the sums: that of a device that was never read, or of a
-    process that reported no data.
+    ``lower_bound`` is true where energy of the run is missing from the sums: that of a device that was never read or not for
+    much of the run, or of a process that reported no data.
     """
 
     joules: Amount | None

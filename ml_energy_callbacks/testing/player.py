@@ -45,18 +45,18 @@ class _FedSampler(Sampler):
         self._closed: set[str] = set()
         return ()
 
-    def play(self, line: Readings | Uncertainty | Fit | Close) -> None:
+    def play_line(self, line: Readings | Uncertainty | Fit | Close) -> None:
         """Do what a live run's threads did then."""
         if isinstance(line, Readings):
-            self._feed(line)
+            self._feed_readings(line)
         elif isinstance(line, Uncertainty):
-            self._change(line)
+            self._change_uncertainty(line)
         elif isinstance(line, Fit):
             self._review()
         else:
-            self._close(line.devices)
+            self._close_devices(line.devices)
 
-    def _feed(self, readings: Readings) -> None:
+    def _feed_readings(self, readings: Readings) -> None:
         for poller in self._pollers.values():
             names = {source.device.id for source in poller.sources} & readings.devices.keys()
             for name in names:
@@ -66,14 +66,14 @@ class _FedSampler(Sampler):
             if names:
                 poller.feed_ledgers()
 
-    def _change(self, uncertainty: Uncertainty) -> None:
+    def _change_uncertainty(self, uncertainty: Uncertainty) -> None:
         """Change a device's uncertainty, from the next readings on."""
         for poller in self._pollers.values():
             for source in poller.sources:
                 if isinstance(source, _RecordedDevice) and source.device.id == uncertainty.device:
                     source.device = dataclasses.replace(source.device, relative_uncertainty=uncertainty.relative_uncertainty)
 
-    def _close(self, names: Collection[str]) -> None:
+    def _close_devices(self, names: Collection[str]) -> None:
         """End the reading of devices, by their ids; those that share a poller end together, with the last of them."""
         self._closed.update(names)
         for poller in self._pollers.values():
@@ -103,16 +103,17 @@ class Player:
         self._sampler: _FedSampler | None = None
         self._ending: Status | None = None
         self._begun: dict[Event, Event] = {}
+        self._run_id = first.id
         self._session = Session(options, timing, self._make_sampler, self._find)
 
     def _find(self, *_: object, **__: object) -> Discovery:
-        return Discovery([_RecordedDevice(device) for device in self._devices], {}, {}, {})
+        return Discovery([_RecordedDevice(device) for device in self._devices], {}, {}, {}, place="from this recording")
 
     def _make_sampler(self, *arguments: Any) -> Sampler:  # noqa: ANN401 - those of a sampler
         self._sampler = _FedSampler(*arguments)
         return self._sampler
 
-    def play(self, lines: Iterable[Line]) -> RunRecord:
+    def play_lines(self, lines: Iterable[Line]) -> RunRecord:
         """Play lines that are in the order of their times.
 
         Raises:
@@ -120,22 +121,23 @@ class Player:
         """
         try:
             for line in lines:
-                self._play(line)
+                self._play_line(line)
         finally:
             self._stop()
         record = self._session.build()
-        record.run = replace(record.run, hostnames=[], launcher=None, job_id=None)  # this machine is not that of the run
+        run = replace(record.run, hostnames=[], launcher=None, job_id=None)  # this machine is not that of the run
+        record.run = run if self._run_id is None else replace(run, id=self._run_id)
         return record
 
-    def _play(self, line: Line) -> None:
+    def _play_line(self, line: Line) -> None:
         if isinstance(line, Start):
             self._stop()  # as of the line before
         self._clock.now_ns = max(self._clock.now_ns, line.ns)
         if isinstance(line, Mark):
-            self._mark(line)
+            self._add_mark(line)
         elif isinstance(line, Readings | Uncertainty | Fit | Close):
             if self._sampler is not None:
-                self._sampler.play(line)
+                self._sampler.play_line(line)
         elif isinstance(line, Start):
             self._devices = line.devices
             self._session.devices.incomplete |= line.incomplete
@@ -151,7 +153,7 @@ class Player:
             self._session.stop(status or "stopped", None if status else CUT_SHORT)
             self._sampler = None
 
-    def _mark(self, mark: Mark) -> None:
+    def _add_mark(self, mark: Mark) -> None:
         timeline, bucket = self._session.timeline, self._bucket(mark.stage, mark.phase)
         if mark.kind == "samples":
             timeline.add_samples(timeline.groups[bucket], mark.samples or 0, mark.batches)
@@ -159,8 +161,8 @@ class Player:
         begin: Event | None = None
         if mark.begun is not None:
             ns, stage, phase = mark.begun
-            begin = ("begin", ns, self._bucket(stage, phase), 0, None, None)
-            begin = self._begun.pop(begin, begin)  # the timeline tells events apart
+            like: Event = ("begin", ns, self._bucket(stage, phase), 0, None, None)
+            begin = self._begun.pop(like, like)  # the timeline tells events apart
         event: Event = (mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin)
         if mark.kind == "begin":
             self._begun[event] = event

@@ -4,31 +4,42 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import pairwise
-from math import inf, isfinite
+from math import isfinite
+from operator import index
 from statistics import median
 from typing import Any, Final, TypeVar, get_args
 
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.clock import NS_PER_S, utc_now
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
 from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage
 from ml_energy_callbacks.readings import Device, Kind, Method
-from ml_energy_callbacks.record.recording import Fit, Line, Mark, Polled, Readings, Recording, Start, Stop, package_version
-from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.recording import (
+    LONGEST_S,
+    Fit,
+    Line,
+    Mark,
+    Polled,
+    Readings,
+    Recording,
+    Start,
+    Stop,
+    package_version,
+)
+from ml_energy_callbacks.record.schema import MOST_COUNT, RunRecord
 from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.testing.player import Player
 
 _TOGETHER_NS: Final = 100_000_000
 """Readings within this time are added to the ledgers together, about as in a live run."""
 
-_LONGEST_S: Final = 3.2e8
-"""Ten years."""
-
 _BATCH: Final[frozenset[Phase]] = frozenset({"compute", "step", "compile"})
 """Phases from a batch's start to its end."""
 
 _Word = TypeVar("_Word", bound=str)
+_Value = TypeVar("_Value")
 _Place = tuple[float, Stage | None, Phase]
 """A mark: when the phase began, in s, and the stage and the phase."""
 
@@ -68,17 +79,17 @@ def replay(
     run = _run(marks)
     ends = _batch_ends(run) if samples is None else _samples(samples, run)
     polls: dict[str, tuple[Method, list[tuple[float, float | None]]]] = {}
-    for name, each in (counters or {}).items():
-        polls[name] = ("energy_counter", _polls(each, f"counters[{name!r}]"))
-    for name, each in (powers or {}).items():
-        if name in polls:
-            msg = f"The device {describe(name)} is in counters and in powers; give it in one of them."
-            raise ConfigurationError(msg)
-        polls[name] = ("power_integration", _polls(each, f"powers[{name!r}]"))
-    lengths = _windows(windows or {}, powers or {})
+    methods: dict[str, Method] = {"counters": "energy_counter", "powers": "power_integration"}
+    for given, devices in (("counters", counters), ("powers", powers)):
+        for name, each in _by_name(devices, given).items():
+            if name in polls:
+                msg = f"The device {describe(name)} is in counters and in powers; give it in one of them."
+                raise ConfigurationError(msg)
+            polls[name] = (methods[given], _polls(each, f"{given}[{name!r}]"))
+    lengths = _windows(windows, {name: each for name, (method, each) in polls.items() if method == "power_integration"})
     times = [run[0][0], run[-1][0], *(time for _, values in polls.values() for time, _ in values)]
     zero = min(times)
-    if max(times) - zero > _LONGEST_S:
+    if max(times) - zero > LONGEST_S:
         msg = f"Marks and readings are up to {max(times) - zero:g} s apart; give all of them in s of the same clock."
         raise ConfigurationError(msg)
 
@@ -89,9 +100,9 @@ def replay(
         package=package_version(),
         ns=NS_PER_S,
         started_at=utc_now().isoformat(),
-        devices=[_device(str(name), kind, method, values, lengths.get(name)) for name, (method, values) in polls.items()],
+        devices=[_device(name, kind, method, values, lengths.get(name)) for name, (method, values) in polls.items()],
     )
-    readings = {str(name): [Polled(ns(time), ns(time), value) for time, value in values] for name, (_, values) in polls.items()}
+    readings = {name: [Polled(ns(time), ns(time), value) for time, value in values] for name, (_, values) in polls.items()}
     streams: list[Iterable[Line]] = [  # at the same instant, in this order
         [start, Mark(ns=NS_PER_S)],  # a session begins inside the run
         [
@@ -102,7 +113,7 @@ def replay(
         [Stop(ns=ns(run[-1][0]), status="completed")],
         _reviewed(_together(readings)),
     ]
-    return Player(start).play(merge(*streams, key=lambda line: line.ns))
+    return Player(start).play_lines(merge(*streams, key=lambda line: line.ns))
 
 
 def replay_file(path: str | os.PathLike[str]) -> RunRecord:
@@ -112,9 +123,9 @@ def replay_file(path: str | os.PathLike[str]) -> RunRecord:
         RecordError: The file cannot be read, or is no recording.
     """
     recording = Recording(path)
-    record = Player(recording.first).play(recording.lines())
-    if recording.cut:
-        record.warnings.append("The last line of the recording is not complete and was left out.")
+    record = Player(recording.first).play_lines(recording.lines())
+    if recording.left_out is not None:
+        record.warnings.append(recording.left_out)
     return record
 
 
@@ -143,12 +154,38 @@ def _polls(readings: Iterable[object], name: str) -> list[tuple[float, float | N
     return polls
 
 
-def _windows(windows: Mapping[str, float], powers: Mapping[str, object]) -> dict[str, float]:
+def _by_name(given: Mapping[str, _Value] | None, called: str) -> dict[str, _Value]:
+    """Return what is given for each device, by its name as a text.
+
+    Raises:
+        ConfigurationError: It is no mapping, or two names are the same text.
+    """
+    try:
+        pairs = [] if given is None else list(given.items())
+    except AttributeError:
+        msg = f"{called} is {describe(given)}; give a dict by the names of devices."
+        raise ConfigurationError(msg) from None
+    named = {str(name): value for name, value in pairs}
+    if len(named) < len(pairs):
+        msg = f"{called} has two names that are the same text, of {', '.join(named)}; give each device a name of its own."
+        raise ConfigurationError(msg)
+    return named
+
+
+def _windows(
+    windows: Mapping[str, float] | None, powers: Mapping[str, Sequence[tuple[float, float | None]]]
+) -> dict[str, float]:
     lengths: dict[str, float] = {}
-    for name, length in windows.items():
-        seconds = plain_number(length)
-        if name not in powers or not 0 <= seconds < inf:
+    for name, length in _by_name(windows, "windows").items():
+        seconds, polls = plain_number(length), powers.get(name)
+        if polls is None or not 0 <= seconds <= LONGEST_S:
             msg = f"windows[{name!r}] is {describe(length)}; give the length of a window in s for a name of powers."
+            raise ConfigurationError(msg)
+        if polls and seconds > polls[-1][0] - polls[0][0]:
+            msg = (
+                f"windows[{name!r}] is {describe(length)} s, and its readings take {polls[-1][0] - polls[0][0]:g} s; give the "
+                "length of the window of which each reading is the mean."
+            )
             raise ConfigurationError(msg)
         lengths[name] = seconds
     return lengths
@@ -164,11 +201,22 @@ def _samples(samples: Iterable[object], run: Sequence[_Place]) -> list[_End]:
         if stage is None or time < run[0][0]:
             msg = f"{row} is at {time:g} s, outside the run: no mark has begun a phase there."
             raise ConfigurationError(msg)
-        if number is not None and (not isinstance(number, int) or number < 0):
-            msg = f"{row} has {describe(number)} samples; give a whole number, or None where it is unknown."
-            raise ConfigurationError(msg)
-        found.append((time, stage, phase, number))
+        found.append((time, stage, phase, None if number is None else _count(number, row)))
+    if sum(number or 0 for *_, number in found) > MOST_COUNT:
+        msg = f"samples has more than {MOST_COUNT:g} samples in all; give the number of samples of each batch."
+        raise ConfigurationError(msg)
     return found
+
+
+def _count(number: object, row: str) -> int:
+    try:
+        count = -1 if is_flag(number) else index(number)  # type: ignore[arg-type]
+    except TypeError:
+        count = -1
+    if not 0 <= count <= MOST_COUNT:
+        msg = f"{row} has {describe(number)} samples; give a whole number, or None where it is unknown."
+        raise ConfigurationError(msg)
+    return count
 
 
 def _batch_ends(run: Sequence[_Place]) -> list[_End]:

@@ -7,16 +7,21 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import INTERRUPTIBLE
-from disks import fill, small_disk
+from disks import fill, held_write, small_disk
 from loads import steady
 
 from ml_energy_callbacks import EnergyMeter, RunRecord
+from ml_energy_callbacks.backends.plug import PlugBackend
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedCounter
+from ml_energy_callbacks.testing.plug import SimulatedPlug
 from ml_energy_callbacks.testing.replaying import replay_file
 
 WATTS = 100.0
@@ -48,6 +53,7 @@ def test_the_recording_of_a_live_run_is_replayed_to_its_record(tmp_path: Path) -
     assert again.stages["train"].phases == pytest.approx(live.stages["train"].phases)
     assert again.stages["train"].samples == live.stages["train"].samples
     assert again.devices == live.devices
+    assert again.run.id == live.run.id
 
 
 def test_a_second_start_continues_the_recording_of_the_first(tmp_path: Path) -> None:
@@ -76,6 +82,64 @@ def test_a_recording_has_nothing_of_the_user_or_the_host(tmp_path: Path) -> None
     text = path.read_text(encoding="utf-8")
     for private in ("secret", str(tmp_path), socket.gethostname()):
         assert private not in text
+
+
+class Explained(ScriptedCounter):
+    """A counter with sentences about this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(PowerCurve(monotonic_clock, WATTS), monotonic_clock)
+        reason = "/secret/path cannot be read on secret-host."
+        self.device = replace(self.device, note=reason, missing=reason, unread=reason)
+
+
+def test_a_recording_has_no_address_of_a_plug_and_no_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "raw.jsonl"
+    plug = SimulatedPlug([PowerCurve(monotonic_clock, WATTS)], monotonic_clock)
+    backends = [PlugBackend([plug.address.replace("127.0.0.1", "localhost")]), ScriptedBackend([Explained()])]
+    with EnergyMeter(recording=path, backends=backends, verbose=False) as measured, measured.stage("train"):
+        time.sleep(1.3)
+    text = path.read_text(encoding="utf-8")
+    assert "localhost" not in text
+    assert "secret" not in text
+    (live,), (again,) = measured.record.whole_machine, replay_file(path).whole_machine
+    assert live.id.startswith("plug:localhost:")
+    assert (again.id, again.joules) == ("plug:machine-1", pytest.approx(live.joules, rel=1e-6))
+
+
+@pytest.mark.parametrize("value", ["energy.json", "runs/energy.json", "energy.rank3.json"])
+def test_the_name_of_a_record_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"but not energy\.json, which is the run's record"):
+        meter(value)
+
+
+def test_a_file_that_is_no_recording_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("precious\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="it is not a recording, and would be lost"):
+        meter(path).start()
+    assert path.read_text(encoding="utf-8") == "precious\n"
+
+
+def test_a_refused_start_leaves_the_recording_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "raw.jsonl"
+    measure(path, 0.1)
+    before = path.read_bytes()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="The run file"):
+        meter(path, output_dir=tmp_path / "file" / "runs").start()
+    assert path.read_bytes() == before
+
+
+def test_a_start_after_a_refused_one_begins_the_recording_anew(tmp_path: Path) -> None:
+    path = tmp_path / "raw.jsonl"
+    mine = meter(path)
+    with meter(path) as other, other.stage("train"), pytest.raises(ConfigurationError, match="another run writes it"):
+        mine.start()
+    with mine, mine.stage("test"), mine.batch(samples=1):
+        time.sleep(0.05)
+    assert replay_file(path).stages.keys() == mine.record.stages.keys() == {"other", "test"}
+    assert replay_file(path).run.id == mine.record.run.id
 
 
 @pytest.mark.parametrize("value", ["s3://bucket/raw.jsonl", "", "raw/", 5, "a\0b", b"raw"])
@@ -140,6 +204,90 @@ def test_a_disk_that_fills_up_leaves_a_recording_of_what_came_before(tmp_path: P
         assert measured.record.run.status == "completed"
 
 
+def test_a_start_after_a_full_disk_continues_the_recording(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        path = disk / "raw.jsonl"
+        measured = meter(path)
+        with measured, measured.stage("train"):
+            deadline = time.monotonic() + 30
+            while not any("ends early" in warning for warning in measured.record.warnings) and time.monotonic() < deadline:
+                for _ in range(500):
+                    with measured.batch(samples=1):
+                        pass
+                time.sleep(0.01)
+        assert path.read_bytes().endswith(b"}\n")
+        subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
+        with path.open("ab") as file:
+            file.write(b'{"line":"mark","n')  # as where the process before was killed
+        with measured, measured.stage("test"), measured.batch(samples=1):
+            time.sleep(0.05)
+        again = replay_file(path)
+        assert again.stages.keys() == {"other", "train", "test"}
+        assert again.stages["test"].seconds == measured.record.stages["test"].seconds
+
+
+def test_a_recording_that_is_deleted_or_cut_during_the_run_is_told(tmp_path: Path) -> None:
+    for harm in (Path.unlink, lambda path: os.truncate(path, 0), lambda path: path.rename(path.with_suffix(".moved"))):
+        path = tmp_path / "raw.jsonl"
+        with meter(path) as measured, measured.stage("train"):
+            deadline = time.monotonic() + 30
+            while not path.stat().st_size and time.monotonic() < deadline:
+                time.sleep(0.01)
+            harm(path)
+        (warning,) = [warning for warning in measured.record.warnings if "recording" in warning]
+        assert warning.startswith(f"The recording {path} ends early: it was deleted, moved or cut during the run.")
+        path.unlink(missing_ok=True)
+
+
+HELD = """
+import ctypes, json, os, sys, time
+from loads import steady
+from ml_energy_callbacks import EnergyMeter
+held = ctypes.c_int.in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), "held")
+measured = EnergyMeter(recording=sys.argv[1], backends=[steady(100.0)], verbose=False)
+held.value = 1
+begin = time.monotonic()
+with measured, measured.stage("train"):
+    time.sleep(2)  # a first write has begun
+    for _ in range(int(sys.argv[2])):
+        with measured.batch(samples=1):
+            pass
+    ended = time.monotonic()
+print(json.dumps([time.monotonic() - ended, measured.record.total.joules, measured.record.warnings]))
+with measured, measured.stage("test"):
+    pass
+print(json.dumps(measured.record.warnings))
+held.value = 0
+deadline = time.monotonic() + 60
+while not os.path.getsize(sys.argv[1]) and time.monotonic() < deadline:
+    time.sleep(0.01)
+with measured, measured.stage("test"):
+    pass
+print(json.dumps(measured.record.warnings))
+"""
+
+
+@pytest.mark.parametrize(
+    ("batches", "reason"), [(10, "the disk does not answer"), (60_000, "the disk is too slow")], ids=["few", "many"]
+)
+def test_a_disk_that_does_not_answer_ends_the_recording(tmp_path: Path, batches: int, reason: str) -> None:
+    path = tmp_path / "raw.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "LD_PRELOAD": str(held_write(tmp_path))}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, "-c", HELD, str(path), str(batches)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (waited, joules, warnings), second, third = map(json.loads, done.stdout.splitlines())
+    assert waited < 15  # 2 s for the disk, beside the end of the run itself
+    assert joules > 0
+    early = f"The recording {path} ends early: {reason}. Figures of the run are not affected."
+    refused = f"The recording {path} cannot be written (the disk does not answer since the run before); choose another file."
+    assert [warning for warning in warnings if "recording" in warning] == [early]
+    assert [warning for warning in second if "recording" in warning] == [early, refused]
+    assert third == second  # once the disk answers, the recording goes on
+    assert [line["line"] for line in lines(path)].count("start") == 2
+
+
 KILLED = """
 import os, signal, sys, time
 from loads import steady
@@ -189,8 +337,8 @@ def test_a_process_without_threads_goes_on_without_a_recording(tmp_path: Path) -
     assert sum("raw.jsonl ends early" in warning for warning in json.loads(done.stdout)) == 1
 
 
-def test_an_instant_of_the_run_is_in_one_place(tmp_path: Path) -> None:
-    """Each line has a kind and an instant, and the first one says what was read and by which version."""
+def test_each_line_has_its_kind_and_its_instant(tmp_path: Path) -> None:
+    """The first one says what was read and by which version."""
     path = tmp_path / "raw.jsonl"
     measure(path)
     found = lines(path)

@@ -1,9 +1,11 @@
 """A replay is the record of a live run: from a recording exactly, from marks and readings without any other code."""
 
 import contextlib
+import copy
 import json
 import math
 import random
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -11,16 +13,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from command import ml_energy
+from recorded import figures_of
 from traces import load_trace
 
 from ml_energy_callbacks import LoopDescription, RunRecord
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import STAGES
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.testing import (
     ManualClock,
     PowerCurve,
@@ -43,10 +46,7 @@ Readings = list[tuple[float, float | None]]
 
 def figures(record: RunRecord) -> dict[str, Any]:
     """Return what a replay has of a record: each number and text, by where it is."""
-    run = [record.run.status, record.run.framework, record.run.started_at]
-    parts: list[tuple[str, Any]] = [
-        ("", msgspec.to_builtins([record.devices, record.stages, record.total, record.whole_machine, run]))
-    ]
+    parts: list[tuple[str, Any]] = [("", figures_of(record))]
     found: dict[str, Any] = {}
     for path, part in parts:
         if isinstance(part, dict | list):
@@ -174,7 +174,7 @@ def test_a_recording_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Pa
     record = replay_file(path)
     assert record.run.status == "stopped"
     assert record.run.reason == "The recording ends before the run does."
-    assert record.warnings[-1] == "The last line of the recording is not complete and was left out."
+    assert record.warnings[-1] == NOT_COMPLETE
     assert 0 < record.total.seconds < live.total.seconds
     shown = ml_energy("replay", path)
     assert shown.returncode == 0
@@ -200,22 +200,44 @@ def nth(lines: list[dict[str, Any]], kind: str, number: int = 3) -> dict[str, An
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda lines: lines[0].update(format=9, package="7.1"), "has format 9, and this release reads 1; replay it with 7.1."),
+        (
+            lambda lines: lines[0].update(format=9, package="7.1", devices={"kind": "npu"}, ns="later"),
+            "has format 9, and this release reads 1; replay it with ml-energy-callbacks 7.1.",
+        ),
         (lambda lines: lines.pop(0), "its first line is not the start of a run"),
-        (lambda lines: lines[0].update(started_at="today"), "line 1 has the date 'today'"),
-        (lambda lines: lines[0]["devices"].append(lines[0]["devices"][0]), "line 1 has the device scripted:gpu0 twice"),
+        (lambda lines: lines[0].update(started_at="today"), "line 1 is damaged (the date 'today')"),
+        (
+            lambda lines: lines[0]["devices"].append(lines[0]["devices"][0]),
+            "line 1 is damaged (the device scripted:gpu0 twice)",
+        ),
         (lambda lines: lines[0]["devices"][0].update(wrap_joules=0), "a device scripted:gpu0 whose wrap_joules is 0"),
         (lambda lines: lines[0]["devices"][0].update(latency_s=-1), "a device scripted:gpu0 whose latency_s is -1"),
-        (lambda lines: lines[0]["devices"][0].update(kind="fpga"), "its first line is not the start of a run"),
-        (lambda lines: nth(lines, "mark").update(stage="trian"), "is damaged: Invalid enum value 'trian'"),
-        (lambda lines: nth(lines, "mark").update(phase="sleep"), "is damaged: Invalid enum value 'sleep'"),
-        (lambda lines: nth(lines, "mark").update(ns=5), "the times of its lines run backwards"),
+        (lambda lines: lines[0]["devices"][0].update(kind="fpga"), "line 1 is damaged (Invalid enum value 'fpga'"),
+        (lambda lines: nth(lines, "mark").update(stage="trian"), "is damaged (Invalid enum value 'trian'"),
+        (lambda lines: nth(lines, "mark").update(phase="sleep"), "is damaged (Invalid enum value 'sleep'"),
+        (lambda lines: nth(lines, "mark").update(ns=5), "the times of lines run backwards"),
         (lambda lines: nth(lines, "mark").update(ns=-5), "is damaged"),
-        (lambda lines: nth(lines, "mark").update(line="spark"), "is damaged: Invalid value 'spark'"),
+        (lambda lines: lines.__setitem__(8, lines[8] | {"ns": -5}), "line 9 is damaged (Expected `int` >= 0"),
+        (lambda lines: lines.__setitem__(8, {}), "; to replay what comes before it, keep the first 8 lines."),
+        (lambda lines: lines[-1].update(ns=2**62), "s after the start, which no run takes"),
+        (lambda lines: nth(lines, "mark").update(kind="batches", batches=-1), "batches and "),
+        (lambda lines: [nth(lines, "mark", i).update(samples=10**18) for i in (2, 3)], "samples so far, which no run has"),
+        (lambda lines: nth(lines, "mark").update(samples=10**30), "is damaged"),
+        (lambda lines: lines.insert(5, {"line": "idle", "ns": lines[4]["ns"], "watts": {"scripted:gpu0": -5}}), "is damaged"),
+        (lambda lines: lines.insert(5, {"line": "idle", "ns": lines[4]["ns"], "watts": {"scripted:gpu0": 1e99}}), "is damaged"),
+        (lambda lines: lines[0]["devices"][0].update(min_interval_s=1e300), "whose min_interval_s is 1e+300"),
+        (lambda lines: lines[0]["devices"][0].update(update_period_s=1e300), "whose update_period_s is 1e+300"),
+        (lambda lines: lines[0]["devices"][0].update(power_window_s=1e300), "whose power_window_s is 1e+300"),
+        (lambda lines: lines[0]["devices"][0].update(latency_s=1e300), "whose latency_s is 1e+300"),
+        (lambda lines: nth(lines, "mark").update(line="spark"), "is damaged (Invalid value 'spark'"),
         (lambda lines: nth(lines, "readings").update(devices={"x": [[1, 1, 1.0]]}), "readings of x, which is none of"),
         (lambda lines: nth(lines, "readings").update(devices={"scripted:gpu0": [[5, 5, 1.0]]}), "readings run backwards"),
         (lambda lines: nth(lines, "readings").update(devices={"scripted:gpu0": [[2, 1, 1.0]]}), "readings run backwards"),
         (lambda lines: nth(lines, "readings").update(devices={"scripted:gpu0": [[2, 1]]}), "is damaged"),
+        (
+            lambda lines: nth(lines, "readings").update(devices={"scripted:gpu0": [[2**61, 2**62, 1.0]]}),
+            "a reading of scripted:gpu0 at 4611686018427387904 ns, after the time of the line",
+        ),
     ],
 )
 def test_a_damaged_recording_is_refused_in_one_sentence(
@@ -263,6 +285,68 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         done = ml_energy("replay", path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "cannot be replayed" in done.stderr
+
+
+NOT_COMPLETE = "The last line of the recording is not complete and was left out."
+
+
+@pytest.mark.parametrize(
+    ("end", "warning"),
+    [
+        (b"\0" * 9000, NOT_COMPLETE),
+        (b'{"line":"mark","ns\0\0\0', NOT_COMPLETE),
+        (b"\0" * 5000 + b"\n", "The recording is damaged from line {number} on ("),
+        (b'{"line":"mar\0\0\0\n' + b"\0" * 200_000, "The recording is damaged from line {number} on ("),
+    ],
+    ids=["zeros", "a part of a line and zeros", "a line of zeros", "lines of zeros"],
+)
+def test_a_recording_that_ends_in_damage_is_replayed_up_to_it(tmp_path: Path, end: bytes, warning: str) -> None:
+    path = record_simple(tmp_path)
+    whole, number = replay_file(path), path.read_bytes().count(b"\n") + 1
+    with path.open("ab") as file:
+        file.write(end)
+    again = replay_file(path)
+    assert again.total == whole.total
+    assert again.warnings[-1].startswith(warning.format(number=number))
+
+
+def test_a_huge_file_of_another_kind_is_refused_with_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    for begin, size in ((b"", 3 * 2**30), (record_simple(tmp_path).read_bytes(), 2**28)):
+        path.write_bytes(begin)
+        with path.open("ab") as file:
+            file.truncate(size)
+            file.write(b"}\n")
+        tracemalloc.start()
+        try:
+            with pytest.raises(RecordError, match="cannot be replayed"):
+                replay_file(path)
+            assert tracemalloc.get_traced_memory()[1] < 2**27
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_is_replayed_is_a_record_that_can_be_read(tmp_path: Path, *, full: bool) -> None:
+    source = [json.loads(line) for line in record_simple(tmp_path).read_text().splitlines()]
+    rng = random.Random(11)
+    numbers = [0, -1, 1e-300, 1e300, -1e300, 5, 10**18, 10**30, 2**62, 0.5]
+    path = tmp_path / "changed.jsonl"
+    read = 0
+    for _ in range(3000 if full else 100):
+        lines = copy.deepcopy(source)
+        place: Any = rng.choice([lines[0], lines[0]["devices"][0], *lines])
+        key = rng.choice([key for key, value in place.items() if not isinstance(value, str)])
+        if isinstance(place[key], dict):
+            place, key = next(iter(place[key].values())), 0
+        if isinstance(place[key], list) and place[key]:
+            place, key = place[key], rng.randrange(len(place[key]))
+        place[key] = rng.choice(numbers)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        with contextlib.suppress(RecordError):
+            record = replay_file(path)
+            assert decode_record(encode_record(record), str(path)).total == record.total
+            read += 1
+    assert read
 
 
 def test_any_damage_is_refused_or_replayed(tmp_path: Path, *, full: bool) -> None:
@@ -376,7 +460,7 @@ def test_a_replay_does_not_depend_on_the_clocks_zero() -> None:
         assert record.total.seconds == pytest.approx(found[0].total.seconds, abs=1e-5)
 
 
-def test_a_minute_is_replayed_in_well_under_a_second() -> None:
+def test_a_minute_is_replayed_within_five_seconds() -> None:
     marks, joules = loop(60.0, wait_s=0.03, compute_s=0.07)
     readings = counter(joules, marks[-1][0])
     replay(marks, {"gpu0": readings})  # NumPy is imported
@@ -424,6 +508,100 @@ def test_energy_without_readings_is_unknown(readings: Readings) -> None:
         assert record.total.joules is None
         assert record.stages["train"].joules is None
         assert record.total.seconds == pytest.approx(marks[-1][0])
+
+
+FOUR_SECONDS: Marks = [(0.0, "train", "data_wait"), (1.0, "train", "compute"), (3.0, "train", "data_wait"), (4.0, None, None)]
+THREE_HUNDRED_WATTS = [(t / 20, 1000.0 + 15 * t) for t in range(-20, 120)]
+
+
+def both_kinds(times: Callable[[float], bool]) -> list[dict[str, Any]]:
+    """Return readings of a counter and of power at these times of a run that draws 300 W."""
+    counted: Readings = [(time, joules) for time, joules in THREE_HUNDRED_WATTS if times(time)]
+    return [{"counters": {"gpu0": counted}}, {"powers": {"gpu0": [(time, 300.0) for time, _ in counted]}}]
+
+
+@pytest.mark.parametrize("times", [lambda t: t > 4.5, lambda t: t < -0.1, lambda t: t == 2.0])
+def test_energy_of_a_run_that_readings_do_not_cover_is_unknown(times: Callable[[float], bool]) -> None:
+    for readings in both_kinds(times):
+        record = replay(FOUR_SECONDS, **readings)
+        assert record.total.joules is record.devices[0].joules is record.stages["train"].joules is None
+        assert record.total.lower_bound
+        assert record.devices[0].missing_s == pytest.approx(4.0, abs=0.1)
+        assert "gpu0 could not be read for 4.0 of 4.0 s; its energy then is not included." in record.warnings
+
+
+def test_readings_of_another_time_say_nothing() -> None:
+    far = [(time + 1e8, joules) for time, joules in THREE_HUNDRED_WATTS]
+    record = replay(FOUR_SECONDS, {"gpu0": far})
+    assert record.total.joules is None
+    assert record.devices[0].missing_s == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "known_s"),
+    [(lambda t: t > 2, 2.0), (lambda t: t < 2, 2.0), (lambda t: t >= 0.9, 3.1), (lambda t: -0.5 < t < 1 or t > 3, 2.0)],
+)
+def test_energy_of_a_run_that_readings_cover_in_part_is_a_lower_bound(times: Callable[[float], bool], known_s: float) -> None:
+    counted, power = (replay(FOUR_SECONDS, **readings) for readings in both_kinds(times))
+    assert power.total.joules == pytest.approx(300 * known_s, abs=40)
+    assert power.total.lower_bound
+    (warning,) = [text for text in power.warnings if "could not be read" in text]
+    assert warning.endswith("of 4.0 s; its energy then is not included.")
+    assert power.devices[0].missing_s == pytest.approx(4.0 - known_s, abs=0.15)
+    assert counted.devices[0].missing_s == pytest.approx(4.0 - known_s, abs=0.15)
+    bridged = times(3.5) and times(0.5)
+    assert counted.total.lower_bound is not bridged  # a counter counts in a gap between two readings, too
+    assert counted.total.joules == pytest.approx(300 * (4.0 if bridged else known_s), abs=40)
+
+
+def test_time_outside_the_run_is_not_missing() -> None:
+    early = [(time, joules) for time, joules in THREE_HUNDRED_WATTS if time < 4.5]
+    marks: Marks = [(0.0, "train", "compute"), (1.0, None, None), (3.0, "train", "compute"), (4.0, None, None)]
+    late = [(t / 20, 300.0) for t in range(-400, 2000) if not 22 < t < 58]  # is read for longer than the other, but for a pause
+    record = replay(marks, {"a": early}, {"b": late})
+    assert [device.missing_s for device in record.devices] == [0.0, 0.0]
+    assert not record.total.lower_bound
+    assert record.total.joules == pytest.approx(2 * 600, rel=0.1)
+
+
+def test_a_device_that_is_read_late_makes_a_live_run_a_lower_bound() -> None:
+    clock = ManualClock()
+    counter = ScriptedCounter(PowerCurve(clock, 100.0), clock, 0.1)
+    counter.failing = True
+    with SteppedMeter(clock, backends=[ScriptedBackend([counter])], verbose=False) as meter:
+        clock.advance(2.0)
+        assert meter.record.total.joules is None
+        counter.failing = False
+        clock.advance(2.0)
+        assert meter.record.total.lower_bound
+    (device,) = meter.record.devices
+    assert meter.record.total.lower_bound
+    assert device.joules == pytest.approx(100 * (meter.record.total.seconds - device.missing_s), rel=0.1)
+
+
+@pytest.mark.parametrize("step_s", [0.01, 0.1, 1.0])
+def test_readings_of_one_instant_correct_each_other(step_s: float) -> None:
+    """Logs round their times, so that several values have one."""
+    marks, joules = loop(30.0)
+    counted = [(math.floor(t / step_s) * step_s, value) for t, value in counter(joules, marks[-1][0], refresh_s=0.01)]
+    drawn = [(math.floor(t / step_s) * step_s, value) for t, value in power(joules, marks[-1][0], 0.004)]
+    for readings in ({"counters": {"a": counted}}, {"powers": {"a": drawn}}, {"powers": {"a": drawn}, "windows": {"a": 0.1}}):
+        assert replay(marks, **readings).total.joules == pytest.approx(joules(marks[-1][0]), rel=0.05 + step_s / 10)
+
+
+def test_names_that_no_text_can_have_are_escaped() -> None:
+    record = replay(FOUR_SECONDS, {"caf\udce9": THREE_HUNDRED_WATTS})
+    assert record.devices[0].id == r"caf\udce9"
+    assert record.total.joules == pytest.approx(1200, rel=0.05)
+
+
+def test_a_device_whose_name_no_text_can_have_is_measured_and_replayed(tmp_path: Path) -> None:
+    clock, path = ManualClock(), tmp_path / "raw.jsonl"
+    source = ScriptedCounter(PowerCurve(clock, 100.0), clock, 0.1, device=device("caf\udce9"))
+    with SteppedMeter(clock, backends=[ScriptedBackend([source])], recording=path, verbose=False) as meter:
+        clock.advance(3.0)
+    assert figures_of(replay_file(path)) == figures_of(meter.record)
+    assert replay_file(path).devices[0].id == r"scripted:caf\udce9"
 
 
 def test_one_batch_has_its_energy_and_phases_that_are_unknown_or_sum_up() -> None:
@@ -477,12 +655,25 @@ GOOD: Marks = [(0.0, "train", "compute"), (1.0, None, None)]
         ({"counters": {"a": [(1e12, 5.0)]}}, "up to 1e+12 s apart; give all of them in s of the same clock"),
         ({"counters": {"a": []}, "powers": {"a": []}}, "The device 'a' is in counters and in powers; give it in one of them."),
         ({"kind": "fpga"}, "kind is 'fpga'; use one of gpu, cpu"),
+        ({"counters": [5]}, "counters is [5]; give a dict by the names of devices."),
+        ({"powers": "a"}, "powers is 'a'; give a dict by the names of devices."),
+        ({"windows": 0.1}, "windows is 0.1; give a dict by the names of devices."),
+        ({"counters": {5: [], "5": []}}, "counters has two names that are the same text, of 5; give each device a name"),
+        ({"powers": {"a": []}, "windows": {"a": 1e300}}, "windows['a'] is 1e+300; give the length of a window in s"),
+        (
+            {"powers": {"a": [(0.0, 5), (4.0, 5)]}, "windows": {"a": 100}},
+            "windows['a'] is 100 s, and its readings take 4 s; give the length of the window",
+        ),
         ({"windows": {"a": 0.1}}, "windows['a'] is 0.1; give the length of a window in s for a name of powers."),
         ({"powers": {"a": []}, "windows": {"a": -1}}, "windows['a'] is -1; give the length of a window in s"),
         ({"powers": {"a": []}, "windows": {"a": math.nan}}, "windows['a'] is nan; give the length of a window in s"),
         ({"samples": [(2.0, 5)]}, "samples[0] is at 2 s, outside the run"),
         ({"samples": [(-1.0, 5)]}, "samples[0] is at -1 s, outside the run"),
         ({"samples": [(0.5, -5)]}, "samples[0] has -5 samples; give a whole number"),
+        ({"samples": [(0.5, True)]}, "samples[0] has True samples; give a whole number"),
+        ({"samples": [(0.5, 4.5)]}, "samples[0] has 4.5 samples; give a whole number"),
+        ({"samples": [(0.5, 10**30)]}, "samples; give a whole number"),
+        ({"samples": [(0.4, 10**18), (0.5, 1)]}, "samples has more than 1e+18 samples in all"),
         ({"samples": [(0.5, 1), (0.4, 1)]}, "samples run backwards"),
     ],
 )
@@ -491,6 +682,20 @@ def test_what_cannot_be_a_run_is_refused_in_one_sentence(given: dict[str, Any], 
         replay(**{"marks": GOOD, **given})
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    samples = [(np.float64(1.0), np.int64(4)), (3.0, np.uint8(3))]
+    record = replay(np.array(FOUR_SECONDS, dtype=object), {"a": np.array(THREE_HUNDRED_WATTS)}, samples=samples)
+    assert record.stages["train"].samples == 7
+
+
+def test_a_replay_without_devices_says_so_of_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "raw.jsonl"
+    with SteppedMeter(ManualClock(), backends=[], recording=path, verbose=False) as meter, meter.stage("train"):
+        pass
+    for record in (replay_file(path), replay(FOUR_SECONDS)):
+        assert "No device can be read from this recording: energy is unknown." in record.warnings
 
 
 # ------------------------------------------------------------------------------------------------------ measured traces
