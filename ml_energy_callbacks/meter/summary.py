@@ -277,10 +277,14 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     found = combine(splits)
     joules, low, high, half = found.joules, found.low, found.high, found.half_width
-    if whole_stage:  # nothing was divided
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=0.0, low_joules=low, high_joules=high)
-    if joules > 0 and half <= WIDEST * joules:
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
+    if whole_stage or (joules > 0 and half <= WIDEST * joules):  # of a whole stage, nothing was divided
+        return PhaseRecord(
+            joules=joules,
+            seconds=seconds,
+            relative_uncertainty=half / joules if joules > 0 else None,
+            low_joules=low,
+            high_joules=high,
+        )
     if unknown and not found.resolved:
         reason = _NO_WINDOW
     elif coincides:

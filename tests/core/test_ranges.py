@@ -129,13 +129,47 @@ def test_a_step_that_holds_both_bounds_computing_and_waiting() -> None:
         assert twice.reason == found.reason
 
 
-def test_tables_show_the_range() -> None:
+def shown(record: RunRecord, width: int) -> str:
+    """Return the tables at a width of the terminal."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(render(record))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_tables_show_the_range(width: int) -> None:
     record, _ = train(spread=0.0)
     wait = record.stages["train"].phases["data_wait"]
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(render(record))
     assert wait.low_joules is not None
-    assert f"{quantity(wait.low_joules)} to " in console.export_text()
+    assert wait.high_joules is not None
+    assert f" {quantity(wait.low_joules)} to {quantity(wait.high_joules)} " in shown(record, width)
+
+
+def test_the_only_phase_of_a_stage_has_the_uncertainty_of_its_ends() -> None:
+    training = Training(spread=0.3)
+    with training.meter, training.meter.stage("predict"), training.meter.batch(samples=1):
+        training.clock.advance(0.33)
+    phase = training.meter.record.stages["predict"].phases["compute"]
+    assert phase.joules is not None
+    assert phase.low_joules is not None
+    assert phase.high_joules is not None
+    half = max(phase.high_joules - phase.joules, phase.joules - phase.low_joules)
+    assert half > 0
+    assert phase.relative_uncertainty == pytest.approx(half / phase.joules)
+    (row,) = (line for line in shown(training.meter.record, 120).splitlines() if line.split()[:2] == ["predict", "compute"])
+    assert f"±{100 * half / phase.joules:.2g} %" in row
+
+
+def test_the_table_explains_a_range_above_its_stage() -> None:
+    training = Training(spread=0.0)
+    with training.meter, training.meter.stage("train"):
+        training.batches(1)
+    record = training.meter.record
+    stage = record.stages["train"]
+    assert (stage.phases["data_wait"].high_joules or 0.0) > (stage.joules or 0.0)
+    assert "A range may exceed its stage" in shown(record, 200)
+    longer, _ = train(spread=0.3)
+    assert "A range may exceed its stage" not in shown(longer, 200)
 
 
 def test_records_of_earlier_releases_have_no_ranges() -> None:
