@@ -1,4 +1,4 @@
-"""Ranges of energy: of phases in the record and in live metrics, whether they can be told or not."""
+"""Ranges of energy: of phases in the record and in live metrics, whether they can be separated or not."""
 
 import io
 import random
@@ -66,7 +66,7 @@ def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
     return training.meter.record, training.waited
 
 
-def test_a_phase_that_cannot_be_told_is_a_range() -> None:
+def test_a_phase_that_cannot_be_separated_is_a_range() -> None:
     record, true = train(spread=0.0)
     wait = record.stages["train"].phases["data_wait"]
     assert wait.joules is None
@@ -77,7 +77,7 @@ def test_a_phase_that_cannot_be_told_is_a_range() -> None:
     assert 0 <= wait.low_joules <= true <= wait.high_joules <= 1.02 * (record.total.joules or 0.0)
 
 
-def test_a_phase_that_is_told_is_in_its_range() -> None:
+def test_a_separated_phase_is_within_its_range() -> None:
     record, true = train(spread=0.3)
     wait = record.stages["train"].phases["data_wait"]
     assert wait.joules is not None
