@@ -1,4 +1,6 @@
-"""What the measurement itself takes: processor time, and the longest pieces of its work, in which no other Python thread runs.
+"""What the measurement itself takes: processor time, memory, and the longest pieces of its work.
+
+During a piece of work, no other Python thread runs.
 
 Usage: python benchmarks/cost.py [--seconds 30] [--rounds 5]
 """
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -134,7 +137,8 @@ def timed(work) -> float:
 def simulated(gpus, packages) -> dict[str, float]:
     """Return what the work of a simulated run takes, in s.
 
-    These are the longest poll, step of a fit, and fit with all its steps, and all work after the first minute.
+    These are the longest poll, step of a fit, and fit with all its steps, all work after the first minute, and in bytes the
+    memory that is held for each device at the end, if it is traced.
     """
     rng, clock = random.Random(1), ManualClock()  # noqa: S311 - as above
     timeline, curve = Timeline(clock), PowerCurve(clock, WATTS[0])
@@ -166,7 +170,20 @@ def simulated(gpus, packages) -> dict[str, float]:
             review = clock.now_ns + 5 * NS_PER_S
             for ledger in ledgers:
                 solve(ledger, found)
+    if tracemalloc.is_tracing():
+        ours = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(inclusive=True, filename_pattern="*/attribution/*")]
+        )
+        found["bytes"] = sum(each.size for each in ours.statistics("filename")) / len(devices)
     return found
+
+
+def traced(gpus, packages) -> float:
+    """Return the memory that is held for each device at the end of a simulated run of one stage, in bytes."""
+    tracemalloc.start()
+    held = simulated(gpus, packages)["bytes"]
+    tracemalloc.stop()
+    return held
 
 
 def solve(ledger, found) -> None:
@@ -207,6 +224,7 @@ def main() -> None:
             add(machine, what, "ms", [each[name] * 1000 for each in pieces], "2 ms")
         add(machine, "longest fit, all its steps", "ms", [each["fit"] * 1000 for each in pieces], "20 ms")
         add(machine, "polls and fits, share of a core", "%", [each["all"] / SIMULATED_S * 100 for each in pieces], "")
+        add(machine, "memory for a stage and device", "MB", [traced(gpus, packages) / 1e6], "1 MB")
         runs = live_runs(gpus, packages, options.seconds, options.rounds)
         add(machine, "record without fits", "ms", [run["record"] * 1000 for run in runs], "")
         add(machine, "all our threads, share of a core", "%", [run["share"] * 100 for run in runs], f"{most} %")

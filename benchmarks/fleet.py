@@ -85,7 +85,7 @@ def measure(runs: int):
 
 
 def main():
-    """Measure, and tell it."""
+    """Measure, and print the result."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--runs", type=int, default=10_000)
     options.add_argument("--json", action="store_true")

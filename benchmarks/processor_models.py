@@ -286,12 +286,12 @@ def judge(results: Sequence[Result], row_for: Callable[[Result], Microarchitectu
     judged = []
     for result in results:
         power = estimate(row_for(result), result, part_known=part_known)
-        told = [power.at(i / 10) for i in range(len(LOADS))]
+        predicted = [power.at(i / 10) for i in range(len(LOADS))]
         held = [
             abs(true / watts - 1) <= power.uncertainty(i / 10)
-            for i, (watts, true) in enumerate(zip(told, result.watts, strict=True))
+            for i, (watts, true) in enumerate(zip(predicted, result.watts, strict=True))
         ]
-        judged.append(Judged(result, [watts / true - 1 for watts, true in zip(told, result.watts, strict=True)], held))
+        judged.append(Judged(result, [watts / true - 1 for watts, true in zip(predicted, result.watts, strict=True)], held))
     return judged
 
 
@@ -386,7 +386,7 @@ def show(found):
 
 
 def main():
-    """Compare, and tell it."""
+    """Compare, and print the tables."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("file", type=Path, help="the results, such as ../shared/data/specpower.csv")
     options.add_argument("--write", action="store_true", help="generate the package's table")

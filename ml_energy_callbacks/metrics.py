@@ -46,7 +46,9 @@ class StageFigures(msgspec.Struct, kw_only=True):
         samples: Number of samples, excluding those during compilation, or None.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
-        data_wait_joules_low: Lower end of the 95 % interval of that part, also where the part is None, in J, or None.
+        compute_joules_low: Lower end of the 95 % interval of ``compute_joules``, also where that is None, in J, or None.
+        compute_joules_high: Its upper end.
+        data_wait_joules_low: Lower end of the 95 % interval of ``data_wait_joules``, also where that is None, in J, or None.
         data_wait_joules_high: Its upper end.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
@@ -62,6 +64,8 @@ class StageFigures(msgspec.Struct, kw_only=True):
     data_wait_joules: float | None
     co2e_grams: float | None
     cost: float | None
+    compute_joules_low: float | None = None
+    compute_joules_high: float | None = None
     data_wait_joules_low: float | None = None
     data_wait_joules_high: float | None = None
     measures: bool = True
@@ -112,6 +116,8 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         samples=known_sum([part.samples for part in parts]),
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
+        compute_joules_low=known_sum([part.compute_joules_low for part in counted]),
+        compute_joules_high=known_sum([part.compute_joules_high for part in counted]),
         data_wait_joules_low=known_sum([part.data_wait_joules_low for part in counted]),
         data_wait_joules_high=known_sum([part.data_wait_joules_high for part in counted]),
         co2e_grams=known_sum([part.co2e_grams for part in counted]),
@@ -154,6 +160,8 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         "wh_per_1000_samples": None if per_sample is None else per_sample / JOULES_PER_WH * 1000,
         "joules_per_sample_above_idle": ratio(figures.above_idle_joules, figures.samples),
         "compute_joules": figures.compute_joules,
+        "compute_joules_low": figures.compute_joules_low,
+        "compute_joules_high": figures.compute_joules_high,
         "data_wait_joules": figures.data_wait_joules,
         "data_wait_joules_low": figures.data_wait_joules_low,
         "data_wait_joules_high": figures.data_wait_joules_high,

@@ -49,7 +49,7 @@ class Device:
         latency_source: Whether that is ``assumed`` or ``known``. Marks and readings cannot show it: a counter that is late and
             a device that starts to work late show the same.
         power_window_s: A reading of its power is the mean over so many seconds up to the instant at which it was renewed. None
-            if that is unknown: its power then tells no phases apart.
+            if that is unknown: phases then cannot be separated by its power.
     """
 
     id: str

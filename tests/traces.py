@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
-import pytest
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "gpu-traces"
+NAMES = ("rtx3090-square", "rtx3090-step", "rtx4090-step", "a5000-step")
 
 _POLL_S, _DITHER = 0.05, 0.4
 _BURST_S, _BURST_STEP_S = 0.5, 0.001
@@ -73,7 +74,13 @@ def load_trace(name: str) -> Trace:
     """Return a measured trace; the test is skipped where it is not at hand."""
     path = FOLDER / f"{name}.npz"
     if not path.is_file():
-        pytest.skip(f"The measured traces are not at hand: {path} does not exist.")
+        msg = f"The measured traces are not at hand: {path} does not exist."
+        raise SkipTest(msg)
+    return read_trace(path)
+
+
+def read_trace(path: Path) -> Trace:
+    """Return the measured trace in a file."""
     with np.load(path) as data:
         steps = np.diff(data["meter_s"]) * (data["meter_w"][1:] + data["meter_w"][:-1]).astype(float) / 2
         return Trace(

@@ -8,17 +8,18 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from traces import Trace
 
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
-from ml_energy_callbacks.attribution.split import Split
+from ml_energy_callbacks.attribution.split import WIDEST, Split
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.sampler import Poller
+from ml_energy_callbacks.meter.summary import combine
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.testing import ManualClock
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
@@ -74,6 +75,7 @@ class World:
         refresh_s: Period of its counter's refreshes.
         jitter: Their jitter, as a share of the period (uniform, to both sides).
         resolution: The counter's resolution in J.
+        others: Powers of further devices of this kind.
         stages: The stage of each phase, numbered from 1; empty where there is one stage.
         counts: Whether the device counts joules.
         window_s: The device shows its power, too: the mean over so long a time up to each refresh. None if it does not.
@@ -85,14 +87,20 @@ class World:
     refresh_s: float = 0.1
     jitter: float = 0.0
     resolution: float = 0.001
+    others: Sequence[Curve] = ()
     stages: tuple[int, ...] = ()
     counts: bool = True
     window_s: float | None = None
 
     @property
+    def devices(self) -> "list[World]":
+        """The same run with each of the devices alone."""
+        return [replace(self, power=power, others=()) for power in (self.power, *self.others)]
+
+    @property
     def joules(self) -> dict[int, float]:
-        """True energy of each phase in J."""
-        each = np.diff(self.power.joules(self.edges))
+        """True energy of each phase in J, of all devices."""
+        each = np.diff(np.sum([power.joules(self.edges) for power in (self.power, *self.others)], axis=0))
         return {int(phase): float(each[self.phases == phase].sum()) for phase in np.unique(self.phases)}
 
     def shown(self, rng: np.random.Generator, window_s: float | None = None, late_s: float = 0.0) -> Callable[[float], float]:
@@ -615,6 +623,29 @@ def stages_in_turn(seed: int) -> World:
     return replace(world, stages=(1, 1, 2, 2))
 
 
+def out_of_phase(seed: int) -> World:
+    """Compute on two GPUs in turn: the second begins when the first is half-way, and goes on into the next wait."""
+    loop = _loop(seed, ramp_s=0.01)
+    world = loop.build()
+    half = np.where(world.phases == COMPUTE, np.diff(world.edges) / 2, 0.0)
+    starts = world.edges[:-1] + np.where(world.phases == COMPUTE, half, np.roll(half, 1) * loop.wait_s / loop.compute_s)
+    watts = np.where(world.phases == WAIT, *loop.watts) * (1 + loop.noise * loop.rng.standard_normal(len(starts)))
+    return replace(world, others=[Power(starts, watts, loop.ramp_s)])
+
+
+def eight_devices(seed: int) -> World:
+    """Compute on eight GPUs at once, each with its own power, delay and edges."""
+    loop = _loop(seed)
+    world = loop.build()
+    powers = []
+    for _ in range(8):
+        low, high = (watts * loop.rng.uniform(0.85, 1.15) for watts in loop.watts)
+        watts = np.where(world.phases == WAIT, low, high) * (1 + loop.noise * loop.rng.standard_normal(len(world.phases)))
+        starts = world.edges + loop.rng.uniform(0, 0.01)
+        powers.append(Power(starts, np.append(watts, low), loop.rng.uniform(0.003, 0.03)))
+    return replace(world, power=powers[0], others=powers[1:])
+
+
 _LOOPS = (ramp_5, ramp_20, lag_20, batch_size, bimodal, thermal)
 
 
@@ -679,6 +710,8 @@ MORE_KINDS: dict[str, Callable[[int], World]] = {
     "device of 15 W": small_gpu,
     "validation between": validation,
     "stages in turn": stages_in_turn,
+    "two GPUs out of phase": out_of_phase,
+    "eight devices": eight_devices,
     "readings of 25 ms": readings(0.025),
     "readings of 100 ms": readings(0.1),
     "readings of 1 s": readings(1.0),
@@ -690,31 +723,33 @@ MORE_KINDS: dict[str, Callable[[int], World]] = {
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Power that a meter in a device's supply lines measured."""
+class Moved:
+    """A curve whose zero of time is another one.
 
-    times: Floats
-    energy: Floats
+    Attributes:
+        curve: The curve.
+        by_s: Its time at the new zero.
+    """
+
+    curve: Curve
+    by_s: float
 
     def joules(self, times: Floats) -> Floats:
-        """Return the energy in J up to each instant, from the trace's beginning."""
-        return np.interp(times, self.times, self.energy)
+        """Return the energy in J up to each instant."""
+        return self.curve.joules(times + self.by_s)
 
 
-def trace(path: Path, refresh_s: float, shift_s: float) -> World:
-    """Return the world of a measured trace under a square load, as a counter would show it.
+def on_trace(trace: Trace, refresh_s: float, shift_s: float) -> World:
+    """Return the world of a measured trace, as a counter would show it.
 
     Args:
-        path: The file.
+        trace: The trace.
         refresh_s: Period of the counter.
         shift_s: By how much the host's marks are late.
     """
-    with np.load(path) as data:
-        times, watts, marks = data["meter_s"].astype(float), data["meter_w"].astype(float), np.unique(data["mark_s"])
-    energy = np.concatenate([[0.0], np.cumsum((watts[1:] + watts[:-1]) / 2 * np.diff(times))])
-    marks = marks[1:] + shift_s  # the first load warms the device up
-    phases = np.where(np.arange(len(marks) - 1) % 2 == 0, WAIT, COMPUTE)
-    return World(marks - marks[0], phases, Trace(times - marks[0], energy), refresh_s)
+    edges = trace.edges_s + shift_s
+    phases = np.where(np.arange(len(edges) - 1) % 2 == 0, COMPUTE, WAIT)
+    return World(edges - edges[0], phases, Moved(trace, edges[0]), refresh_s)
 
 
 @dataclass
@@ -764,10 +799,10 @@ class Measured:
     """What the package makes of a world.
 
     Attributes:
-        splits: Each phase's energy.
+        splits: Each phase's energy on all devices, combined as in a record.
         true: Each phase's true energy, in J.
-        joules: Energy of the run by the ledger, in J.
-        ledger: The ledger.
+        joules: Energy of the run by the ledgers, in J.
+        ledger: That of the first device.
         asked: The marks for which the energy was asked.
     """
 
@@ -778,8 +813,8 @@ class Measured:
     asked: Sequence[Mark] = ()
 
     def reported(self, phase: int = WAIT) -> bool:
-        """Return whether a phase's energy is told."""
-        return self.splits[phase].resolved
+        """Return whether a phase's energy is in the record, and not only its range."""
+        return self.splits[phase].half_width <= WIDEST * self.splits[phase].joules
 
     def holds(self, phase: int = WAIT) -> bool:
         """Return whether the true energy of a phase is in its interval."""
@@ -836,11 +871,14 @@ def measure(
     method = "energy_counter" if world.counts else "power_integration"
     device = replace(SCRIPTED_DEVICE, **{"latency_s": behind_s, "power_window_s": world.window_s, "method": method, **known})
     shown = ShownTwice if world.counts and world.window_s is not None else Shown
-    source = shown(world, clock, origin, seed, device, late_s)
-    ledger = Ledger(device, interval_s)
-    poller = Poller([(source, ledger)], timeline, interval_s)
+    sources: list[tuple[Shown, Ledger]] = []
+    for number, alone in enumerate(world.devices):
+        own = replace(device, id=f"scripted:{number}")
+        sources.append((shown(alone, clock, origin, seed + 10_000 * number, own, late_s), Ledger(own, interval_s)))
+    ledgers = [ledger for _, ledger in sources]
+    poller = Poller(sources, timeline, interval_s)
     poller._random.seed(seed)
-    asked = [Mark(origin + round(time * NS_PER_S), (), frozenset({device.id})) for time in asked_s]
+    asked = [Mark(origin + round(time * NS_PER_S), (), frozenset(each.device.id for each in ledgers)) for time in asked_s]
     pending, waiting = deque(marks), deque(asked)
 
     def advance(now: int) -> None:
@@ -854,14 +892,24 @@ def measure(
             mark = waiting.popleft()
             advance(mark.time_ns)
             mark.totals = timeline.look().totals
-            ledger.add_mark(mark)
+            for ledger in ledgers:
+                ledger.add_mark(mark)
         advance(now)
         poller.poll()
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
-    joules = ledger.joules[1:] + [0.0] * (count + 1 - len(ledger.joules))
+    joules = {each.device.id: each.joules[1:] + [0.0] * (count + 1 - len(each.joules)) for each in ledgers}
     splits: list[Split] = []
     for stage in dict.fromkeys(stages):
-        own = [i for i, each in enumerate(stages) if each == stage]
-        splits += ledger.split(stage, [buckets[i] for i in own], [seconds[1:][i] for i in own], [joules[i] for i in own])
-    return Measured(splits, world.joules, sum(joules), ledger, asked)
+        own_buckets = [i for i, each in enumerate(stages) if each == stage]
+        by_device = {
+            each.device.id: each.split(
+                stage,
+                [buckets[i] for i in own_buckets],
+                [seconds[1:][i] for i in own_buckets],
+                [joules[each.device.id][i] for i in own_buckets],
+            )
+            for each in ledgers
+        }
+        splits += [combine({name: split[i] for name, split in by_device.items()}) for i in range(len(own_buckets))]
+    return Measured(splits, world.joules, sum(map(sum, joules.values())), ledgers[0], asked)

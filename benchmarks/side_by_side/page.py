@@ -53,25 +53,27 @@ The command below each table is run in `benchmarks/`, in the tox environment (`.
 ## What earlier figures claimed, and what holds
 
 The tables on accuracy below, except one, are of GPUs whose power is constant while they compute and while they wait. The first
-version of ours assumed just that, and in its own simulations 95.7 % of its intervals for the energy of data waits held. On real
-GPUs power rises, runs behind the loop and depends on the batch. In 51 kinds of simulated worlds, in most of which it does,
-least squares with constant power state 977 intervals, of which 302 hold, even if they are told the exact instants of the
-refreshes. With a ramp of 20 ms the error is 21 %, stated as ±5 %:
+version of ours assumed just that, and in its own simulations 95.7 % of its intervals for the energy of data waits held. That
+figure says nothing about real GPUs, whose power rises, runs behind the loop and depends on the batch. In 56 kinds of simulated
+worlds, in most of which it does, least squares with constant power state 1077 values, of which 331 are within their interval,
+even if they are given the exact instants of the refreshes. With a ramp of 20 ms the error is 21 %, stated as ±5 %:
 
 ```sh
-python benchmarks/attribution.py --only-constant-power
+python benchmarks/attribution.py --method constant-power
 ```
 
-The present [method](attribution.md) does not assume it. In the same worlds it states 926 intervals, of which 922 hold:
+The present [method](attribution.md) does not assume it. In 59 kinds of worlds, which include the 56, it states 1093 values, of
+which 1089 are within their interval:
 
 ```sh
 python benchmarks/attribution.py
 ```
 
-On the measured power of an RTX 3090 under a square load, whose trace the two commands use if it is at hand, 18 of its 18 stated
-intervals hold, and 11 of 20 with constant power.
+On the power that a meter measured in the supply lines of an RTX 3090 under a square load, 18 of its 18 stated values are within
+their interval, and 9 of 19 with constant power. `--traces FOLDER` adds such traces to both commands;
+[attribution](attribution.md#what-it-reaches) has the rows of four traces, and says where intervals do not hold.
 
-What that costs: the interval is wider where power is constant (7.7 instead of 2.7 %), and there is only a range where refreshes
+What that costs: the interval is wider where power is constant (7.5 instead of 2.7 %), and there is only a range where refreshes
 cannot show more, such as in batches below 1 ms. Totals were not affected. The table *Error of the energy of data waits if power
 is not constant* compares the tools in real time.
 """

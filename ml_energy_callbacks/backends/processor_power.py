@@ -11,8 +11,8 @@ from ml_energy_callbacks.backends.drivers.cpuinfo import Processors
 from ml_energy_callbacks.codecarbon_data import Microarchitecture
 
 WATTS_PER_GB = 0.15
-"""Power of memory. Published servers with the same processor and other memory differ by 0.19 +- 0.15 W/GB when idle and 0.14 +-
-0.14 under load; RAPL counts 0.04 W/GB for idle DDR4, and up to 0.4 while all of its bandwidth is used."""
+"""Power of memory: RAPL counts 0.04 W/GB for idle DDR4, and up to 0.4 while all of its bandwidth is used; this is near their
+geometric mean."""
 
 PROCESSOR_SHARE = 0.85
 """Our assumption: the processors' share of a server's power without its memory. Supplies lose about 8 % of it, and the rest is

@@ -168,13 +168,14 @@ class Span:
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
         compute, wait = (recorded.get(self.tally.buckets[phase]) for phase in ("compute", "data_wait"))
-        interval = computed = waited = None
-        if phases is not None and wait is not None:
-            interval = _interval(wait, self._seconds["data_wait"], sum(phases.values()))
-            if interval is not None and wait.joules is not None and compute is not None and compute.joules is not None:
-                # The energy of the first seconds was divided before there was a fit.
-                waited = min(max(phases["data_wait"], interval[0]), interval[1])
-                computed = phases["compute"] + phases["data_wait"] - waited
+        computing, waiting = self._interval("compute", compute), self._interval("data_wait", wait)
+        computed = waited = None
+        known = compute is not None and wait is not None and compute.joules is not None and wait.joules is not None
+        if phases is not None and computing is not None and waiting is not None and known:
+            # The energy of the first seconds was divided before there was a fit.
+            waited = min(max(phases["data_wait"], waiting[0]), waiting[1])
+            computed = phases["compute"] + phases["data_wait"] - waited
+            computing = min(computing[0], computed), max(computing[1], computed)
         return StageFigures(
             joules=energy.joules,
             seconds=sum(self._seconds.values()),
@@ -183,8 +184,10 @@ class Span:
             samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
             compute_joules=computed,
             data_wait_joules=waited,
-            data_wait_joules_low=None if interval is None else interval[0],
-            data_wait_joules_high=None if interval is None else interval[1],
+            compute_joules_low=None if computing is None else computing[0],
+            compute_joules_high=None if computing is None else computing[1],
+            data_wait_joules_low=None if waiting is None else waiting[0],
+            data_wait_joules_high=None if waiting is None else waiting[1],
             co2e_grams=self._grams,
             cost=self._cost,
             measures=measures,
@@ -200,6 +203,24 @@ class Span:
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
         )
+
+    def _interval(self, phase: Phase, recorded: PhaseRecord | None) -> tuple[float, float] | None:
+        """Return the 95 % interval of a phase in J, from that in the run so far (``recorded``); None if it is unknown.
+
+        Errors that the whole run has in common grow with time, and those that are independent with its root, which is more for
+        a part of it.
+        """
+        phases = self._phases
+        if phases is None or recorded is None or not recorded.seconds:
+            return None
+        low, high = recorded.low_joules, recorded.high_joules
+        if low is None or high is None:
+            return None
+        middle = (low + high) / 2 if recorded.joules is None else recorded.joules
+        share = self._seconds[phase] / recorded.seconds
+        growth = max(share, share**0.5)
+        top = max(0.0, min(sum(phases.values()), share * middle + growth * (high - middle)))
+        return min(max(0.0, share * middle - growth * (middle - low)), top), top
 
     @property
     def _phases(self) -> dict[Phase, float] | None:
@@ -229,27 +250,6 @@ class Span:
         """Emissions and cost of the energy up to the end, and up to the beginning."""
         before = None if self.since is None else self.since.amounts
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
-
-
-def _interval(recorded: PhaseRecord, seconds: float, whole: float) -> tuple[float, float] | None:
-    """Return the 95 % interval in J of a phase in a part of the run, from that in the run so far; None if that is unknown.
-
-    Errors that the whole run has in common grow with time, and those that are independent with its root, which is more for a
-    part of it.
-
-    Args:
-        recorded: The phase in the last record.
-        seconds: Its time in the part.
-        whole: Energy of all phases in the part, in J.
-    """
-    low, high = recorded.low_joules, recorded.high_joules
-    if low is None or high is None or not recorded.seconds:
-        return None
-    middle = (low + high) / 2 if recorded.joules is None else recorded.joules
-    share = seconds / recorded.seconds
-    growth = max(share, share**0.5)
-    top = max(0.0, min(whole, share * middle + growth * (high - middle)))
-    return min(max(0.0, share * middle - growth * (middle - low)), top), top
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:

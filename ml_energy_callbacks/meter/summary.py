@@ -276,26 +276,35 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
     """Return the energy of a phase from that on each device, by its id."""
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
-    joules = sum(split.joules for split in splits.values())
-    low = joules - _error({name: split.joules - split.low for name, split in splits.items()}, splits)
-    high = joules + _error({name: split.high - split.joules for name, split in splits.items()}, splits)
-    half = max(high - joules, joules - low)
-    if whole_stage:  # nothing was divided
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=0.0, low_joules=low, high_joules=high)
-    if joules > 0 and half <= WIDEST * joules:
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
-    bounded = not all(split.resolved for split in splits.values())
-    if unknown and bounded:
+    found = combine(splits)
+    joules, low, high, half = found.joules, found.low, found.high, found.half_width
+    if whole_stage or (joules > 0 and half <= WIDEST * joules):  # of a whole stage, nothing was divided
+        return PhaseRecord(
+            joules=joules,
+            seconds=seconds,
+            relative_uncertainty=half / joules if joules > 0 else None,
+            low_joules=low,
+            high_joules=high,
+        )
+    if unknown and not found.resolved:
         reason = _NO_WINDOW
     elif coincides:
         reason = _COINCIDENCE
-    elif bounded:
+    elif not found.resolved:
         reason = (
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         )
     else:
         reason = "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)
+
+
+def combine(splits: Mapping[str, Split]) -> Split:
+    """Return the energy of a phase on all devices from that on each, by its id."""
+    joules = sum(split.joules for split in splits.values())
+    low = joules - _error({name: split.joules - split.low for name, split in splits.items()}, splits)
+    high = joules + _error({name: split.high - split.joules for name, split in splits.items()}, splits)
+    return Split(joules, low, high, resolved=all(split.resolved for split in splits.values()))
 
 
 def _error(errors: Mapping[str, float], splits: Mapping[str, Split]) -> float:

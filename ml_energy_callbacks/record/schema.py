@@ -152,7 +152,8 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         joules: Energy in J, or None where the phases cannot be separated.
         seconds: Time spent in the phase, or None where the framework does not show it.
         relative_uncertainty: Half-width of the 95 % interval of the *split*, as a share of ``joules``; it does not hold
-            the devices' own uncertainty. None where ``joules`` is None.
+            the devices' own uncertainty. For the only phase of a stage, it is what is not known about the stage's begin and
+            end. None where ``joules`` is None or 0.
         reason: Why ``joules`` is None; else None.
         low_joules: Lower end of the 95 % interval of the split in J, also where ``joules`` is None: the phase used at least so
             much. None where no device was read, and in records of earlier releases.

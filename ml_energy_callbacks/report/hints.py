@@ -25,7 +25,7 @@ class Hint:
 
     Attributes:
         text: One sentence: what used the energy, what to do, and how much that may save.
-        joules: Energy at stake in J; of a phase, the lower end of its interval.
+        joules: Energy at stake in J; of a phase, the least that it used, with the uncertainty of the devices.
         share: The share that the sentence states: of the energy of the stage, of training for a hint on validation, of the
             run for a hint on devices.
     """
@@ -38,10 +38,10 @@ class Hint:
 def find_hints(record: RunRecord) -> list[Hint]:
     """Return hints on how to save energy, the largest saving first; only those that the measurements support.
 
-    A phase gives a hint if the lower end of the 95 % interval of its share is above the threshold: 10 % for waiting and
-    compiling. Validation gives one above 25 % of the energy of training, and a GPU if the upper end of its power's interval is
-    below 40 % of the lower end of that of the busiest GPU of the same name. In a plain loop, ``test`` and ``predict`` may be
-    waiting for requests instead of data, and give no hint.
+    A phase gives a hint if the lower bound of its share is above the threshold: 10 % for waiting and compiling. Validation
+    gives one above 25 % of the energy of training, and a GPU if the upper end of its power's interval is below 40 % of the
+    lower end of that of the busiest GPU of the same name. In a plain loop, ``test`` and ``predict`` may be waiting for requests
+    instead of data, and give no hint.
     """
     found = [*_waiting_hints(record), *_compiling_hints(record), *_validation_hints(record), *_gpu_hints(record)]
     return sorted(found, key=lambda hint: -hint.joules)
@@ -68,7 +68,8 @@ def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
 def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) -> tuple[float, float] | None:
     """Return the least that a phase used in J and as a share of the stage, if that is above a threshold; else None.
 
-    It is the lower end of the 95 % interval.
+    Both are the lower end of the 95 % interval of the split. The joules also include the uncertainty of the devices. In the
+    share, the error of a sensor cancels, which is the same in all phases; that of a power model depends on the load.
     """
     stage = record.stages.get(stage_name)
     phase = None if stage is None else stage.phases.get(name)
@@ -77,9 +78,13 @@ def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) ->
     low = phase.low_joules
     if low is None and phase.joules is not None and phase.relative_uncertainty is not None:  # a record of an earlier release
         low = phase.joules * (1 - phase.relative_uncertainty)
-    if low is None or low <= least * stage.joules:
+    if low is None or low <= 0:
         return None
-    return low, low / stage.joules
+    doubt = min(1.0, stage.relative_uncertainty or 0.0)
+    joules, share = low * (1 - doubt), low / stage.joules
+    if stage.provenance == "estimated":
+        share = joules / (joules + max(0.0, stage.joules - low) * (1 + doubt))
+    return (joules, share) if share > least else None
 
 
 def _separates_phases(record: RunRecord, stage: StageRecord) -> bool:

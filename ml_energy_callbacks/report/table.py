@@ -155,6 +155,14 @@ def _phase_table(record: RunRecord) -> Table:
     return table
 
 
+def _exceeds(phase: PhaseRecord, stage: StageRecord) -> bool:
+    """Return whether the range of a phase that is shown reaches above the energy of its stage."""
+    most, whole = phase.high_joules, stage.joules
+    if phase.joules is not None or most is None or whole is None:
+        return False
+    return most > whole and quantity(most) != quantity(whole)
+
+
 def _device_table(title: str, devices: Sequence[DeviceRecord]) -> Table:
     table = _table(title, "id", "device", "joules", "missing s", "provenance")
     for device in devices:
@@ -274,6 +282,11 @@ def _notes(record: RunRecord) -> Iterator[str]:
                 reasons.setdefault(phase.reason, []).append(f"{name} {phase_name}")
     for reason, names in reasons.items():
         yield f"{', '.join(names)}: {reason}"
+    if any(_exceeds(phase, stage) for _, stage in _stages(record) for phase in stage.phases.values()):
+        yield (
+            "A range may exceed its stage: stages begin and end between two refreshes, whose energy is not known to belong to "
+            "one of them alone."
+        )
     compiled = sum(stage.compile_samples for stage in record.stages.values())
     if compiled:
         yield f"J/sample excludes compilation ({compiled:,} samples)."

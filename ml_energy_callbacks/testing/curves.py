@@ -20,34 +20,54 @@ class Curve(Protocol):
 
 
 class PowerCurve:
-    """Power that a test sets step by step, with an exact integral; it is constant in between."""
+    """Power that a test sets step by step, with an exact integral; it is constant in between, or rises and falls linearly."""
 
-    def __init__(self, clock: Clock, watts: float = 0.0) -> None:
-        """Draw ``watts`` from now on and at all times before."""
+    def __init__(self, clock: Clock, watts: float = 0.0, ramp_s: float = 0.0) -> None:
+        """Draw ``watts`` from now on and at all times before.
+
+        Args:
+            clock: Monotonic clock in ns.
+            watts: Power in W.
+            ramp_s: Time in s in which power changes linearly to what is set; 0 for at once.
+        """
         self._clock = clock
+        self._ramp_s = ramp_s
         self._times = [clock()]
-        self._watts = [watts]
+        self._watts = [(watts, watts)]  # at this instant, and at the end of the ramp
         self._joules = [0.0]
 
     def set(self, watts: float) -> None:
-        """Draw ``watts`` from now on."""
+        """Draw ``watts`` from now on, or from the end of the ramp that begins now."""
         now = self._clock()
         self._joules.append(self.joules(now))
-        self._watts.append(watts)
+        self._watts.append((self.watts(now) if self._ramp_s else watts, watts))
         self._times.append(now)  # last, because another thread searches it
 
     def _place(self, time_ns: int) -> int:
         return max(0, bisect_right(self._times, time_ns) - 1)
 
+    def _passed(self, place: int, time_ns: int) -> tuple[float, float]:
+        """Return the time in s since a change of power, and that within its ramp."""
+        seconds = (time_ns - self._times[place]) / NS_PER_S
+        return seconds, max(0.0, min(seconds, self._ramp_s))
+
     def watts(self, time_ns: int | None = None) -> float:
         """Return the power in W at an instant (default: now)."""
-        return self._watts[self._place(self._clock() if time_ns is None else time_ns)]
+        time_ns = self._clock() if time_ns is None else time_ns
+        place = self._place(time_ns)
+        begin, end = self._watts[place]
+        _, ramp = self._passed(place, time_ns)
+        return begin + (end - begin) * ramp / self._ramp_s if self._ramp_s else end
 
     def joules(self, time_ns: int | None = None) -> float:
         """Return the energy in J from the start of the curve to an instant (default: now); below zero before it."""
         time_ns = self._clock() if time_ns is None else time_ns
         place = self._place(time_ns)
-        return self._joules[place] + self._watts[place] * (time_ns - self._times[place]) / NS_PER_S
+        begin, end = self._watts[place]
+        seconds, ramp = self._passed(place, time_ns)
+        # Of a ramp, the power that is missing at first (begin - end) falls linearly to nothing.
+        edge = (begin - end) * (ramp - ramp * ramp / (2 * self._ramp_s)) if self._ramp_s else 0.0
+        return self._joules[place] + end * seconds + edge
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ranges of energy: of phases in the record and in live metrics, whether they can be told or not."""
+"""Ranges of energy: of phases in the record and in live metrics, whether they can be separated or not."""
 
 import io
 import random
@@ -24,13 +24,14 @@ class Training:
     Attributes:
         meter: The meter.
         waited: True energy of waiting so far, in J.
+        computed: True energy of computing so far, in J.
     """
 
     def __init__(self, *, spread: float, gpus: int = 1, late_s: float = 0.0) -> None:
         """Let lengths vary by a share, and counters be late."""
         self.clock, self._rng, self._spread = ManualClock(), random.Random(1), spread
         self._curve, self._gpus = PowerCurve(self.clock, 90.0), gpus
-        self.waited = 0.0
+        self.waited = self.computed = 0.0
         sources = [
             ScriptedCounter(
                 self._curve,
@@ -49,10 +50,12 @@ class Training:
             before = self._curve.joules()
             self.clock.advance(0.03 * (1 + self._spread * self._rng.uniform(-1, 1)))
             self.waited += self._gpus * (self._curve.joules() - before)
+            before = self._curve.joules()
             with self.meter.batch(samples=1):
                 self._curve.set(300.0)
                 self.clock.advance(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
             self._curve.set(90.0)
+            self.computed += self._gpus * (self._curve.joules() - before)
 
 
 def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
@@ -63,7 +66,7 @@ def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
     return training.meter.record, training.waited
 
 
-def test_a_phase_that_cannot_be_told_is_a_range() -> None:
+def test_a_phase_that_cannot_be_separated_is_a_range() -> None:
     record, true = train(spread=0.0)
     wait = record.stages["train"].phases["data_wait"]
     assert wait.joules is None
@@ -74,7 +77,7 @@ def test_a_phase_that_cannot_be_told_is_a_range() -> None:
     assert 0 <= wait.low_joules <= true <= wait.high_joules <= 1.02 * (record.total.joules or 0.0)
 
 
-def test_a_phase_that_is_told_is_in_its_range() -> None:
+def test_a_separated_phase_is_within_its_range() -> None:
     record, true = train(spread=0.3)
     wait = record.stages["train"].phases["data_wait"]
     assert wait.joules is not None
@@ -129,13 +132,47 @@ def test_a_step_that_holds_both_bounds_computing_and_waiting() -> None:
         assert twice.reason == found.reason
 
 
-def test_tables_show_the_range() -> None:
+def shown(record: RunRecord, width: int) -> str:
+    """Return the tables at a width of the terminal."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(render(record))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_tables_show_the_range(width: int) -> None:
     record, _ = train(spread=0.0)
     wait = record.stages["train"].phases["data_wait"]
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(render(record))
     assert wait.low_joules is not None
-    assert f"{quantity(wait.low_joules)} to " in console.export_text()
+    assert wait.high_joules is not None
+    assert f" {quantity(wait.low_joules)} to {quantity(wait.high_joules)} " in shown(record, width)
+
+
+def test_the_only_phase_of_a_stage_has_the_uncertainty_of_its_ends() -> None:
+    training = Training(spread=0.3)
+    with training.meter, training.meter.stage("predict"), training.meter.batch(samples=1):
+        training.clock.advance(0.33)
+    phase = training.meter.record.stages["predict"].phases["compute"]
+    assert phase.joules is not None
+    assert phase.low_joules is not None
+    assert phase.high_joules is not None
+    half = max(phase.high_joules - phase.joules, phase.joules - phase.low_joules)
+    assert half > 0
+    assert phase.relative_uncertainty == pytest.approx(half / phase.joules)
+    (row,) = (line for line in shown(training.meter.record, 120).splitlines() if line.split()[:2] == ["predict", "compute"])
+    assert f"±{100 * half / phase.joules:.2g} %" in row
+
+
+def test_the_table_explains_a_range_above_its_stage() -> None:
+    training = Training(spread=0.0)
+    with training.meter, training.meter.stage("train"):
+        training.batches(1)
+    record = training.meter.record
+    stage = record.stages["train"]
+    assert (stage.phases["data_wait"].high_joules or 0.0) > (stage.joules or 0.0)
+    assert "A range may exceed its stage" in shown(record, 200)
+    longer, _ = train(spread=0.3)
+    assert "A range may exceed its stage" not in shown(longer, 200)
 
 
 def test_records_of_earlier_releases_have_no_ranges() -> None:
@@ -152,24 +189,27 @@ def test_records_of_earlier_releases_have_no_ranges() -> None:
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])
-def test_live_metrics_bound_the_waiting_of_each_epoch(spread: float) -> None:
+def test_live_metrics_bound_the_phases_of_each_epoch(spread: float) -> None:
     training = Training(spread=spread)
     meter = training.meter
     with meter, meter.stage("train"):
         for index in range(4):
-            since, before = meter.point(), training.waited
+            since, before = meter.point(), {"data_wait": training.waited, "compute": training.computed}
             training.batches(100)
             assert meter.record.stages  # as a review would
             metrics, _ = meter.close_epoch("train", index, since)
-            low, high = metrics["energy/train/data_wait_joules_low"], metrics["energy/train/data_wait_joules_high"]
-            assert 0 <= low <= training.waited - before <= high <= metrics["energy/train/joules"]
-            assert ("energy/train/data_wait_joules" in metrics) == (spread > 0)
-            if spread:
-                assert low <= metrics["energy/train/data_wait_joules"] <= high
-    wait = meter.record.stages["train"].phases["data_wait"]
-    whole = meter.metrics("train")
-    assert whole["energy/train/data_wait_joules_low"] == pytest.approx(wait.low_joules, rel=0.02, abs=1.0)
-    assert whole["energy/train/data_wait_joules_high"] == pytest.approx(wait.high_joules, rel=0.02, abs=1.0)
+            for phase, true in (("data_wait", training.waited), ("compute", training.computed)):
+                name = f"energy/train/{phase}_joules"
+                low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+                assert 0 <= low <= true - before[phase] <= high <= metrics["energy/train/joules"]
+                assert (name in metrics) == (spread > 0)
+                if spread:
+                    assert low <= metrics[name] <= high
+    phases, whole = meter.record.stages["train"].phases, meter.metrics("train")
+    for phase in ("data_wait", "compute"):
+        name = f"energy/train/{phase}_joules"
+        assert whole[f"{name}_low"] == pytest.approx(phases[phase].low_joules, rel=0.02, abs=1.0)
+        assert whole[f"{name}_high"] == pytest.approx(phases[phase].high_joules, rel=0.02, abs=1.0)
 
 
 def test_bounds_of_a_jobs_processes_add_up_or_are_unknown() -> None:
@@ -183,9 +223,12 @@ def test_bounds_of_a_jobs_processes_add_up_or_are_unknown() -> None:
         data_wait_joules=None,
         co2e_grams=None,
         cost=None,
+        compute_joules_low=5.0,
+        compute_joules_high=8.0,
         data_wait_joules_low=1.0,
         data_wait_joules_high=4.0,
     )
     both = add_stage_figures([one, one])
+    assert (both.compute_joules, both.compute_joules_low, both.compute_joules_high) == (None, 10.0, 16.0)
     assert (both.data_wait_joules, both.data_wait_joules_low, both.data_wait_joules_high) == (None, 2.0, 8.0)
     assert add_stage_figures([one, msgspec.structs.replace(one, data_wait_joules_low=None)]).data_wait_joules_low is None

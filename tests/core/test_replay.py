@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command import ml_energy
 from recorded import figures_of
-from traces import load_trace
+from traces import NAMES, load_trace
 
 from ml_energy_callbacks import LoopDescription, RunRecord
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
@@ -701,7 +701,7 @@ def test_a_replay_without_devices_says_so_of_the_recording(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------------ measured traces
 
 
-@pytest.mark.parametrize("name", ["rtx3090-square", "rtx3090-step", "rtx4090-step", "a5000-step"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("refresh_s", [0.02, 0.05, 0.1, 0.13])
 def test_totals_of_measured_power_are_the_meters(name: str, refresh_s: float) -> None:
     trace = load_trace(name)
@@ -713,7 +713,7 @@ def test_totals_of_measured_power_are_the_meters(name: str, refresh_s: float) ->
         assert record.total.joules == pytest.approx(sum(stage.joules or 0 for stage in record.stages.values()))
 
 
-@pytest.mark.parametrize("name", ["rtx3090-square", "rtx3090-step", "rtx4090-step", "a5000-step"])
+@pytest.mark.parametrize("name", NAMES)
 def test_replayed_power_readings_sum_to_their_integral(name: str) -> None:
     trace = load_trace(name)
     for reading in trace.readings:

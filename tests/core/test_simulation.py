@@ -48,7 +48,7 @@ def test_stated_intervals_hold_in_nine_worlds_of_ten(*, full: bool) -> None:
     assert held >= 0.9 * worlds
 
 
-def test_a_phase_that_always_fills_the_same_share_of_a_refresh_is_not_told_apart() -> None:
+def test_a_phase_with_the_same_share_of_each_refresh_is_not_separated() -> None:
     run = simulate(refresh_s=0.1, wait_s=0.05, compute_s=0.05, seed=1, spread=0.0, latency_s=0.0)
     assert not run.wait_resolved or run.wait_half_width > 0.5 * run.wait_joules
 
