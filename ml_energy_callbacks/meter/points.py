@@ -88,9 +88,10 @@ class Window:
         end: Where it ends; None while it is open.
     """
 
-    def __init__(self, mark: Callable[[], Mark]) -> None:
-        """Make a window whose edges ``mark`` returns."""
+    def __init__(self, mark: Callable[[], Mark], backend_of: Callable[[str], str] = str) -> None:
+        """Make a window whose edges ``mark`` returns; ``backend_of`` returns the backend of a device, by its id."""
         self._mark = mark
+        self._backend_of = backend_of
         self.start: Mark | None = None
         self.end: Mark | None = None
 
@@ -134,10 +135,16 @@ class Window:
 
     @property
     def _half_width(self) -> float:
-        """Half-width in J: the errors of both edges, of what was sampled in between, and of devices are independent."""
+        """Half-width in J: the errors of both edges and of what was sampled in between are independent.
+
+        At an edge, devices of one backend are late together. What each of them samples is its own.
+        """
         if self.start is None or self.end is None:
             return 0.0
-        edges = self.start.half_widths, self.end.half_widths
+        edges = [
+            errors_by_backend((self._backend_of(name), half) for name, half in mark.half_widths.items())
+            for mark in (self.start, self.end)
+        ]
         seconds = max(0, self.end.time_ns - self.start.time_ns) / NS_PER_S
         sampled = (half * seconds**0.5 for half in self.end.sampling.values())
         return hypot(*(half for edge in edges for half in edge.values()), *sampled)
@@ -283,7 +290,7 @@ def run_figures(
     joules, amounts = _inside(until.joules), until.amounts
     grams = None if amounts is None else _inside(amounts.grams)
     cost = None if amounts is None else _inside(amounts.cost)
-    errors = errors_by_backend(until.devices, {name: ledger.relative_uncertainty for name, ledger in ledgers.items()})
+    errors = [(ledgers[name].device.backend, used * ledgers[name].relative_uncertainty) for name, used in until.devices.items()]
     measured = [value for name, value in until.devices.items() if ledgers[name].device.provenance == "measured"]
     if earlier is not None:
         incomplete = incomplete or earlier.lower_bound
@@ -291,15 +298,14 @@ def run_figures(
         grams = known_sum([earlier.total.co2e_grams, grams])
         cost = known_sum([earlier.total.cost, cost]) if earlier.total.currency == rates.currency else None
         known = {device.id: device.joules for device in earlier.devices if device.joules is not None}
-        uncertainties = {device.id: device.relative_uncertainty for device in earlier.devices}
-        errors = add_up([errors, errors_by_backend(known, uncertainties)])
+        errors += [(device.backend, (device.joules or 0.0) * device.relative_uncertainty) for device in earlier.devices]
         measured += [known[device.id] for device in earlier.devices if device.provenance == "measured" and device.id in known]
     return TotalFigures(
         joules=joules,
         co2e_grams=grams,
         cost=cost,
         measured_joules=sum(measured),
-        errors=errors,
+        errors=errors_by_backend(errors),
         whole_machine_joules=_whole_machine_joules(until, beside, earlier),
         process_joules=_process(until, earlier),
         intensity_assumed=rates.intensity.assumed,

@@ -177,8 +177,7 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
             }
         ),
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
-        uncertainties={device.id: device.relative_uncertainty for device in devices},
-        estimated={device.id for device in devices if device.provenance == "estimated"},
+        records=devices,
         co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
         cost=known_sum([a.cost, b.cost]),
     )
@@ -353,8 +352,7 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
             }
         ),
         devices=add_up([stage.devices for stage in counted]),
-        uncertainties={device.id: device.relative_uncertainty for device in devices},
-        estimated={device.id for device in devices if device.provenance == "estimated"},
+        records=devices,
         co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
         cost=known_sum([stage.cost for stage in counted]),
     )

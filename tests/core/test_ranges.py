@@ -43,16 +43,24 @@ class Training:
         ]
         self.meter = SteppedMeter(self.clock, backends=[ScriptedBackend(sources)], carbon_intensity=1, verbose=False)
 
+    def joules(self) -> float:
+        """Return the true energy so far, in J."""
+        return self._gpus * self._curve.joules()
+
+    def compute(self, seconds: float) -> None:
+        """Compute for some time."""
+        self._curve.set(300.0)
+        self.clock.advance(seconds)
+        self._curve.set(90.0)
+
     def batches(self, count: int) -> None:
         """Train for some batches, with the meter started and in the stage."""
         for _ in range(count):
-            before = self._curve.joules()
+            before = self.joules()
             self.clock.advance(0.03 * (1 + self._spread * self._rng.uniform(-1, 1)))
-            self.waited += self._gpus * (self._curve.joules() - before)
+            self.waited += self.joules() - before
             with self.meter.batch(samples=1):
-                self._curve.set(300.0)
-                self.clock.advance(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
-            self._curve.set(90.0)
+                self.compute(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
 
 
 def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
@@ -110,6 +118,29 @@ def test_devices_that_are_all_late_are_late_together() -> None:
     assert (wait.low_joules or 0.0) <= training.waited <= (wait.high_joules or 0.0)
     spread = ((wait.high_joules or 0.0) - (wait.low_joules or 0.0)) / 2
     assert spread >= 0.9 * 4 * 300 * 0.003 * 210  # J: each of them is late at each of the waits
+
+
+def test_windows_of_devices_that_are_all_late_hold() -> None:
+    training = Training(spread=0.3, gpus=8, late_s=0.002)
+    windows = []
+    with training.meter as meter, meter.stage("train"):
+        training.batches(60)
+        for _ in range(40):
+            training.clock.advance(0.02)
+            before = training.joules()
+            window = meter.window()
+            with window:
+                training.clock.advance(0.01)
+                batch = meter.batch(samples=1)
+                batch.__enter__()
+                training.compute(0.03)
+            windows.append((window, training.joules() - before))
+            training.compute(0.03)
+            batch.__exit__(None, None, None)
+            training.batches(1)
+    held = [(window.low_joules or 0.0) <= true <= (window.high_joules or 0.0) for window, true in windows if window.joules]
+    assert len(held) >= 38
+    assert sum(held) >= 0.95 * len(held)
 
 
 def test_a_step_that_holds_both_bounds_computing_and_waiting() -> None:
