@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from ml_energy_callbacks.attribution.split import WIDEST
 from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.record.build import (
     explain_single_step,
@@ -171,7 +172,7 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
         phases=explain_single_step(
             {
-                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+                phase: _add_phases([(stage.phases[phase], stage.joules) for stage in (a, b) if phase in stage.phases])
                 for phase in PHASES
                 if phase in a.phases or phase in b.phases
             }
@@ -183,21 +184,42 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
     )
 
 
-def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
-    """Return the sum of parts of a phase; what is unknown of one part is unknown of all.
+def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecord:
+    """Return the sum of parts of a phase; it is an estimate where all parts have one, or the interval is narrow enough for one.
 
-    Their intervals add up: it is the same device or the same kind of device, whose latency is off to the same side.
+    Their intervals add up: it is the same device or the same kind of device, whose latency is off to the same side. A part
+    that is known as an interval counts with the middle of it.
+
+    Args:
+        parts: The parts, each with the energy of its stage in J, or None.
     """
-    joules = known_sum([phase.joules for phase in phases])
-    half = sum((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0) for phase in phases)
+    phases, ranges = [phase for phase, _ in parts], [_range(phase, whole) for phase, whole in parts]
+    low, high = (known_sum([None if each is None else each[end] for each in ranges]) for end in (0, 1))
+    middles = [sum(each) / 2 if each is not None else None for each in ranges]
+    joules = known_sum(
+        [middle if phase.joules is None else phase.joules for phase, middle in zip(phases, middles, strict=True)]
+    )
+    half = 0.0 if joules is None or low is None or high is None else max(high - joules, joules - low)
+    if any(phase.joules is None for phase in phases) and not (joules is not None and joules > 0 and half <= WIDEST * joules):
+        joules = None
     return PhaseRecord(
         joules=joules,
         seconds=known_sum([phase.seconds for phase in phases]),
         relative_uncertainty=half / joules if joules else None,
-        reason=next((phase.reason for phase in phases if phase.joules is None), None),
-        low_joules=known_sum([phase.low_joules for phase in phases]),
-        high_joules=known_sum([phase.high_joules for phase in phases]),
+        reason=None if joules is not None else next((phase.reason for phase in phases if phase.joules is None), None),
+        low_joules=low,
+        high_joules=high,
     )
+
+
+def _range(phase: PhaseRecord, whole: float | None) -> tuple[float, float] | None:
+    """Return the interval of a phase; of a record of an earlier release, by its uncertainty or by its stage's energy in J."""
+    if phase.low_joules is not None and phase.high_joules is not None:
+        return phase.low_joules, phase.high_joules
+    if phase.joules is None:
+        return None if whole is None else (0.0, whole)
+    half = phase.joules * (phase.relative_uncertainty or 0.0)
+    return phase.joules - half, phase.joules + half
 
 
 class _Member(NamedTuple):
@@ -346,7 +368,9 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
         latency=latencies[0] if len(latencies) == 1 else None,
         phases=explain_single_step(
             {
-                phase: _merge_phase([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
+                phase: _merge_phase(
+                    [(stage.phases[phase], stage.joules) for stage in counted if phase in stage.phases], timed.phases.get(phase)
+                )
                 for phase in PHASES
                 if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
             }
@@ -358,10 +382,10 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
     )
 
 
-def _merge_phase(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
+def _merge_phase(parts: Sequence[tuple[PhaseRecord, float | None]], timed: PhaseRecord | None) -> PhaseRecord:
     """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
-    found = [phase for phase in phases if phase is not None]
-    summed = _add_phases(found or [PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)])
+    unmeasured = PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)
+    summed = _add_phases(parts or [(unmeasured, None)])
     return replace(summed, seconds=0.0 if timed is None else timed.seconds)
 
 

@@ -102,6 +102,54 @@ def test_ranges_of_a_resumed_run_add_up() -> None:
     assert 0 < 2 * true <= (both.high_joules or 0.0)
 
 
+def test_a_resumed_run_is_told_if_its_summed_interval_allows() -> None:
+    short, true = train(spread=0.3, batches=8)
+    long, true_later = train(spread=0.3)
+    first, later = (record.stages["train"].phases["data_wait"] for record in (short, long))
+    assert first.joules is None
+    assert first.low_joules is not None
+    assert first.high_joules is not None
+    both = add_records(short, long).stages["train"].phases["data_wait"]
+    assert both.joules == pytest.approx((later.joules or 0.0) + (first.low_joules + first.high_joules) / 2)
+    assert both.reason is None
+    assert both.low_joules == pytest.approx(first.low_joules + (later.low_joules or 0.0))
+    assert both.high_joules == pytest.approx(first.high_joules + (later.high_joules or 0.0))
+    assert both.low_joules is not None
+    assert both.low_joules <= true + true_later <= (both.high_joules or 0.0)
+
+
+def without_ranges(record: RunRecord) -> RunRecord:
+    """Return a record as an earlier release has written it."""
+    older = msgspec.convert(msgspec.to_builtins(record), RunRecord)
+    for phase in older.stages["train"].phases.values():
+        phase.low_joules = phase.high_joules = None
+    return older
+
+
+def test_a_resumed_run_of_an_earlier_release_has_ranges() -> None:
+    record, true = train(spread=0.3)
+    both = add_records(without_ranges(record), record).stages["train"].phases["data_wait"]
+    assert both.joules is not None
+    assert both.relative_uncertainty is not None
+    half = both.joules * both.relative_uncertainty
+    assert both.low_joules == pytest.approx(both.joules - half)
+    assert both.high_joules == pytest.approx(both.joules + half)
+    assert both.low_joules is not None
+    assert both.low_joules <= 2 * true <= (both.high_joules or 0.0)
+
+
+def test_an_unknown_phase_of_an_earlier_release_is_within_its_stage() -> None:
+    older = without_ranges(train(spread=0.0)[0])
+    record, _ = train(spread=0.3)
+    before, later = older.stages["train"], record.stages["train"].phases["data_wait"]
+    assert before.phases["data_wait"].joules is None
+    both = add_records(older, record).stages["train"].phases["data_wait"]
+    assert both.low_joules == later.low_joules
+    assert both.high_joules == pytest.approx((later.high_joules or 0.0) + (before.joules or 0.0))
+    assert both.joules is None
+    assert both.reason == before.phases["data_wait"].reason
+
+
 def test_the_interval_of_a_resumed_run_is_as_wide_as_its_parts() -> None:
     record, _ = train(spread=0.3)
     once = record.stages["train"].phases["data_wait"]
