@@ -860,6 +860,7 @@ def measure(
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
     joules = ledger.joules[1:] + [0.0] * (count + 1 - len(ledger.joules))
+    ledger.fit()
     splits: list[Split] = []
     for stage in dict.fromkeys(stages):
         own = [i for i, each in enumerate(stages) if each == stage]
