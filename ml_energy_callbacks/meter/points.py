@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Self
 
-from ml_energy_callbacks.attribution.ledger import Ledger, Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark, Published
 from ml_energy_callbacks.attribution.timeline import Counts, Look
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
@@ -31,6 +31,9 @@ class Point:
         counts: Batches and samples so far, by the timeline's groups.
         amounts: Emissions and cost of the energy of each bucket; None before the first reading.
         others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
+        extrapolated: The part of ``joules`` inside the run since the last refreshes, in J: any of it may be wrong.
+        sampling: Half-width in J of the energy of 1 s, as some devices see their power for a part of the time only; that of
+            other times grows with their square root.
     """
 
     time_ns: int
@@ -41,6 +44,8 @@ class Point:
     counts: Sequence[Counts]
     amounts: Amounts | None
     others: TotalFigures | None
+    extrapolated: float = 0.0
+    sampling: float = 0.0
 
     @classmethod
     def at(
@@ -60,17 +65,26 @@ class Point:
             rates: Converts energy to emissions and cost.
             others: Figures of the job's other processes, or None.
         """
-        known, apart = _known(ledgers, look), _known(beside, look)
+        states = _published(ledgers)
+        known, apart = (
+            {name: state.at(look.now, look.totals) for name, state in each.items()} for each in (states, _published(beside))
+        )
         whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
         return cls(
             time_ns=look.now,
             totals=look.totals,
             joules=whole,
-            devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
-            beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
+            devices={name: _used(joules) for name, joules in known.items()},
+            beside={name: _used(joules) for name, joules in apart.items()},
             counts=look.counts,
             amounts=None if whole is None else rates.amounts(whole),
             others=others,
+            extrapolated=hypot(
+                *errors_by_backend(
+                    (ledgers[name].device.backend, _used(known[name]) - _used(state.joules)) for name, state in states.items()
+                ).values()
+            ),
+            sampling=hypot(*(ledger.sampling for ledger in ledgers.values())),
         )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
@@ -174,14 +188,14 @@ class Span:
         """
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
-        compute, wait = (recorded.get(self.tally.buckets[phase]) for phase in ("compute", "data_wait"))
+        last = {phase: recorded[bucket] for phase, bucket in self.tally.buckets.items() if bucket in recorded}
         interval = computed = waited = None
-        if phases is not None and wait is not None:
-            interval = _interval(wait, self._seconds["data_wait"], sum(phases.values()))
-            if interval is not None and wait.joules is not None and compute is not None and compute.joules is not None:
-                # The energy of the first seconds was divided before there was a fit.
-                waited = min(max(phases["data_wait"], interval[0]), interval[1])
-                computed = phases["compute"] + phases["data_wait"] - waited
+        if phases is not None and "data_wait" in last:
+            divided, unexplained = _divide(phases, self._seconds, last)
+            whole = sum(phases.values())
+            interval = _interval(last["data_wait"], self._seconds["data_wait"], whole, unexplained, self._half_width)
+            if all(phase in last and last[phase].joules is not None for phase in ("compute", "data_wait")):
+                computed, waited = divided["compute"], divided["data_wait"]
         return StageFigures(
             joules=energy.joules,
             seconds=sum(self._seconds.values()),
@@ -206,7 +220,14 @@ class Span:
             seconds=sum(self._seconds.values()),
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
+            half_width_joules=None if self._phases is None else float(f"{self._half_width:.3g}"),
         )
+
+    @property
+    def _half_width(self) -> float:
+        """Half-width of the 95 % interval of its energy in J, by the ends that are extrapolated and by what was sampled."""
+        sampled = self.until.sampling * sum(self._seconds.values()) ** 0.5
+        return hypot(0.0 if self.since is None else self.since.extrapolated, self.until.extrapolated, sampled)
 
     @property
     def _phases(self) -> dict[Phase, float] | None:
@@ -238,25 +259,60 @@ class Span:
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
 
 
-def _interval(recorded: PhaseRecord, seconds: float, whole: float) -> tuple[float, float] | None:
+def _divide(
+    joules: Mapping[Phase, float], seconds: Mapping[Phase, float], recorded: Mapping[Phase, PhaseRecord]
+) -> tuple[dict[Phase, float], float]:
+    """Divide the energy of a part of the run among its phases, by mean powers in the last record x times in the part.
+
+    The powers of the last record are those of the last fit. As it was used, the energy was divided by the fit of that time; in
+    the first seconds there was none.
+
+    Args:
+        joules: Energy of each phase in the part as it was divided then, in J. Phases without one in the record keep it, and the
+            others keep their sum.
+        seconds: Their times in the part, in s.
+        recorded: The phases in the last record.
+
+    Returns:
+        The energy of each phase in J, and by how much these phases used more than that power x time, in J.
+    """
+    fitted = {
+        phase: max(0.0, each.joules) / each.seconds * seconds[phase]
+        for phase, each in recorded.items()
+        if each.joules is not None and each.seconds
+    }
+    whole, used = sum(fitted.values()), sum(joules[phase] for phase in fitted)
+    if whole <= 0:
+        return dict(joules), 0.0
+    return {**joules, **{phase: used * energy / whole for phase, energy in fitted.items()}}, used - whole
+
+
+def _interval(
+    recorded: PhaseRecord, seconds: float, whole: float, unexplained: float, error: float
+) -> tuple[float, float] | None:
     """Return the 95 % interval in J of a phase in a part of the run, from that in the run so far; None if that is unknown.
 
-    Errors that the whole run has in common grow with time, and those that are independent with its root, which is more for a
-    part of it.
+    The part has its share of the error of the run. Beside that, parts of a run differ: where their scatter is the error of the
+    run, that of a part about the run is larger than its share. What power x time does not explain may be all this phase's, or
+    none of it.
 
     Args:
         recorded: The phase in the last record.
         seconds: Its time in the part.
         whole: Energy of all phases in the part, in J.
+        unexplained: By how much they used more than the powers of the last record x their times, in J.
+        error: Half-width of the interval of ``whole``, in J.
     """
     low, high = recorded.low_joules, recorded.high_joules
     if low is None or high is None or not recorded.seconds:
         return None
     middle = (low + high) / 2 if recorded.joules is None else recorded.joules
     share = seconds / recorded.seconds
-    growth = max(share, share**0.5)
-    top = max(0.0, min(whole, share * middle + growth * (high - middle)))
-    return min(max(0.0, share * middle - growth * (middle - low)), top), top
+    growth = share + max(0.0, share * (1 - share)) ** 0.5
+    here = share * middle
+    own = error * here / whole if whole > 0 else 0.0
+    top = max(0.0, min(whole, here + max(0.0, unexplained) + growth * (high - middle) + own))
+    return min(max(0.0, here + min(0.0, unexplained) - growth * (middle - low) - own), top), top
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
@@ -314,10 +370,10 @@ def run_figures(
     )
 
 
-def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
-    """Return the energy by bucket in J of each device that was read, by its id."""
+def _published(ledgers: Mapping[str, Ledger]) -> dict[str, Published]:
+    """Return the state of each device that was read, by its id."""
     published = [(name, ledger.published) for name, ledger in ledgers.items()]
-    return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
+    return {name: state for name, state in published if state is not None}
 
 
 def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:
@@ -338,8 +394,13 @@ def _process(until: Point, earlier: RunRecord | None) -> float | None:
 
 
 def _inside(values: Sequence[float] | None) -> float | None:
+    """Return the sum over the buckets inside the run, if they are known."""
+    return None if values is None else _used(values)
+
+
+def _used(values: Sequence[float]) -> float:
     """Return the sum over the buckets inside the run."""
-    return None if values is None else sum(values) - values[OUTSIDE]
+    return sum(values) - values[OUTSIDE]
 
 
 def _at(values: Sequence[float] | None, bucket: int) -> float:

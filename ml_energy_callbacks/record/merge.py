@@ -405,6 +405,7 @@ def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
             replace(
                 epoch,
                 joules=known_sum([one and one.joules for one in counted]),
+                half_width_joules=known_sum([one and one.half_width_joules for one in counted]),
                 seconds=max(seconds),
                 samples=known_sum([one and one.samples for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),

@@ -14,7 +14,8 @@ from ml_energy_callbacks.backends.drivers import power_windows
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.points import Window
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, SteppedMeter
+from ml_energy_callbacks.record.schema import EpochRecord
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedPower, SteppedMeter
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
 PERIOD_NS = 100_000_000
@@ -124,6 +125,44 @@ def test_a_card_that_samples_its_power_has_wider_windows(*, counts: bool) -> Non
     for half, seconds in zip(halves, (0.5, 2.0), strict=True):
         assert half > 1.6 * deviation / mean * (0.1 / seconds) ** 0.5
     assert halves[0] > 1.5 * halves[1]
+
+
+class Renewed(ScriptedPower):
+    """A power that is renewed every 100 ms."""
+
+    def read(self) -> float:
+        """Return the power in W at the last renewal."""
+        return self.curve.watts(self.clock() // 100_000_000 * 100_000_000)
+
+
+def an_epoch(window_s: float, seconds: float) -> EpochRecord:
+    """Return an epoch of a training whose GPU reports means over a window."""
+    clock, rng = ManualClock(), random.Random(5)
+    curve = PowerCurve(clock, 90.0)
+    device = replace(SCRIPTED_DEVICE, method="power_integration", power_window_s=window_s)
+    backends = [ScriptedBackend([Renewed(curve, clock, device=device)])]
+    meter = SteppedMeter(clock, backends=backends, carbon_intensity=1, verbose=False)
+    with meter, meter.stage("train"):
+        for index in range(4):
+            since, end = meter.point(), clock() + round(seconds * NS_PER_S)
+            while clock() < end:
+                clock.advance(0.05 * rng.uniform(0.6, 1.4))
+                with meter.batch(samples=1):
+                    curve.set(350.0)
+                    clock.advance(0.1 * rng.uniform(0.6, 1.4))
+                curve.set(90.0)
+            assert meter.record.stages
+            meter.close_epoch("train", index, since)
+    return meter.record.epochs[-1]
+
+
+def test_a_card_that_samples_its_power_has_wider_epochs() -> None:
+    sampled, whole = an_epoch(0.025, 3.0), an_epoch(0.1, 3.0)
+    assert sampled.half_width_joules is not None
+    assert whole.half_width_joules is not None
+    deviation = 260 * (1 / 3 * 2 / 3) ** 0.5  # of power, in W
+    cost = 2 * deviation * 0.1**0.5 * sampled.seconds**0.5
+    assert sampled.half_width_joules == pytest.approx((whole.half_width_joules**2 + cost**2) ** 0.5, rel=0.3)
 
 
 def _spread(world: World) -> tuple[float, float]:

@@ -9,9 +9,13 @@ import pytest
 from rich.console import Console
 
 from ml_energy_callbacks import RunRecord
-from ml_energy_callbacks.metrics import StageFigures, add_stage_figures
+from ml_energy_callbacks.attribution.timeline import Counts
+from ml_energy_callbacks.meter.points import Point, Span
+from ml_energy_callbacks.meter.summary import Tally
+from ml_energy_callbacks.metrics import PHASES, StageFigures, add_stage_figures
 from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import add_records
+from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report.quantities import quantity
 from ml_energy_callbacks.report.table import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
@@ -29,7 +33,8 @@ class Training:
     def __init__(self, *, spread: float, gpus: int = 1, late_s: float = 0.0) -> None:
         """Let lengths vary by a share, and counters be late."""
         self.clock, self._rng, self._spread = ManualClock(), random.Random(1), spread
-        self._curve, self._gpus = PowerCurve(self.clock, 90.0), gpus
+        self.wait_watts = 90.0
+        self._curve, self._gpus = PowerCurve(self.clock, self.wait_watts), gpus
         self.waited = 0.0
         sources = [
             ScriptedCounter(
@@ -51,7 +56,7 @@ class Training:
         """Compute for some time."""
         self._curve.set(300.0)
         self.clock.advance(seconds)
-        self._curve.set(90.0)
+        self._curve.set(self.wait_watts)
 
     def batches(self, count: int) -> None:
         """Train for some batches, with the meter started and in the stage."""
@@ -249,6 +254,72 @@ def test_live_metrics_bound_the_waiting_of_each_epoch(spread: float) -> None:
     whole = meter.metrics("train")
     assert whole["energy/train/data_wait_joules_low"] == pytest.approx(wait.low_joules, rel=0.02, abs=1.0)
     assert whole["energy/train/data_wait_joules_high"] == pytest.approx(wait.high_joules, rel=0.02, abs=1.0)
+
+
+def epochs(training: Training, waits: list[float], batches: int, reviews: int) -> list[tuple[dict[str, float], float]]:
+    """Return the metrics of epochs that wait at these powers in W, reviewed after so many batches, and the true waiting."""
+    found, meter = [], training.meter
+    with meter, meter.stage("train"):
+        for index, watts in enumerate(waits):
+            since, before = meter.point(), training.waited
+            training.wait_watts = watts
+            training.compute(0.0)
+            for _ in range(batches // reviews):
+                training.batches(reviews)
+                assert meter.record.stages
+            found.append((meter.close_epoch("train", index, since)[0], training.waited - before))
+    return found
+
+
+def test_an_epoch_before_the_first_fit_is_divided_by_the_last() -> None:
+    (first, true), *_ = epochs(Training(spread=0.3), [90.0], 100, 50)
+    told, high = first["energy/train/data_wait_joules"], first["energy/train/data_wait_joules_high"]
+    assert told == pytest.approx(true, rel=0.08)
+    assert told < high
+
+
+@pytest.mark.parametrize("waits", [[90.0, 90.0, 90.0, 180.0], [90.0, 120.0, 150.0, 180.0], [180.0, 90.0, 90.0, 90.0]])
+def test_an_epoch_that_waits_at_another_power_is_in_its_interval(waits: list[float]) -> None:
+    for metrics, true in epochs(Training(spread=0.3), waits, 250, 50):
+        assert metrics["energy/train/data_wait_joules_low"] <= true <= metrics["energy/train/data_wait_joules_high"]
+
+
+def test_the_energy_of_an_epoch_is_in_its_interval() -> None:
+    training, true = Training(spread=0.3), []
+    with training.meter as meter, meter.stage("train"):
+        for index in range(8):
+            since, before = meter.point(), training.joules()
+            training.batches(20)
+            meter.close_epoch("train", index, since)
+            true.append(training.joules() - before)
+    for epoch, joules in zip(training.meter.record.epochs, true, strict=True):
+        assert epoch.joules is not None
+        assert epoch.half_width_joules is not None
+        assert abs(epoch.joules - joules) <= epoch.half_width_joules <= 0.2 * epoch.joules
+
+
+def test_no_phase_of_an_epoch_is_negative() -> None:
+    tally = Tally("train", 1, {phase: number for number, phase in enumerate(PHASES, 1)})
+    bucket = tally.buckets
+    joules, times = [0.0] * 6, [0] * 6
+    for phase, energy, seconds in (("compute", 50.0, 1), ("data_wait", 150.0, 10), ("other", 4000.0, 80)):
+        joules[bucket[phase]], times[bucket[phase]] = energy, seconds * 10**9
+    until = Point(91 * 10**9, times, joules, {"gpu": 4200.0}, {}, [Counts(), Counts(10, 10)], None, None)
+    recorded = {
+        bucket["compute"]: PhaseRecord(
+            joules=1000.0, seconds=30.0, relative_uncertainty=0.05, low_joules=950.0, high_joules=1e3
+        ),
+        bucket["data_wait"]: PhaseRecord(
+            joules=3e3, seconds=1e2, relative_uncertainty=0.1, low_joules=2.7e3, high_joules=3.3e3
+        ),
+    }
+    found = Span(tally, None, until).figures({}, recorded, measures=True)
+    assert found.compute_joules is not None
+    assert found.data_wait_joules is not None
+    assert found.compute_joules > 0
+    assert found.compute_joules + found.data_wait_joules == pytest.approx(200)
+    assert found.data_wait_joules_low is not None
+    assert 0 <= found.data_wait_joules_low <= found.data_wait_joules <= (found.data_wait_joules_high or 0.0) <= 4200
 
 
 def test_bounds_of_a_jobs_processes_add_up_or_are_unknown() -> None:
