@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Self
 
-from ml_energy_callbacks.attribution.ledger import Ledger, Mark, Published
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Counts, Look
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
@@ -31,7 +31,6 @@ class Point:
         counts: Batches and samples so far, by the timeline's groups.
         amounts: Emissions and cost of the energy of each bucket; None before the first reading.
         others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
-        extrapolated: The part of ``joules`` inside the run since the last refreshes, in J: any of it may be wrong.
         sampling: Half-width in J of the energy of 1 s, as some devices see their power for a part of the time only; that of
             other times grows with their square root.
     """
@@ -44,7 +43,6 @@ class Point:
     counts: Sequence[Counts]
     amounts: Amounts | None
     others: TotalFigures | None
-    extrapolated: float = 0.0
     sampling: float = 0.0
 
     @classmethod
@@ -65,25 +63,17 @@ class Point:
             rates: Converts energy to emissions and cost.
             others: Figures of the job's other processes, or None.
         """
-        states = _published(ledgers)
-        known, apart = (
-            {name: state.at(look.now, look.totals) for name, state in each.items()} for each in (states, _published(beside))
-        )
+        known, apart = _known(ledgers, look), _known(beside, look)
         whole = [sum(column) for column in zip(*known.values(), strict=True)] if known else None
         return cls(
             time_ns=look.now,
             totals=look.totals,
             joules=whole,
-            devices={name: _used(joules) for name, joules in known.items()},
-            beside={name: _used(joules) for name, joules in apart.items()},
+            devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
+            beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
             counts=look.counts,
             amounts=None if whole is None else rates.amounts(whole),
             others=others,
-            extrapolated=hypot(
-                *errors_by_backend(
-                    (ledgers[name].device.backend, _used(known[name]) - _used(state.joules)) for name, state in states.items()
-                ).values()
-            ),
             sampling=hypot(*(ledger.sampling for ledger in ledgers.values())),
         )
 
@@ -193,7 +183,7 @@ class Span:
         if phases is not None and "data_wait" in last:
             divided, unexplained = _divide(phases, self._seconds, last)
             whole = sum(phases.values())
-            interval = _interval(last["data_wait"], self._seconds["data_wait"], whole, unexplained, self._half_width)
+            interval = _interval(last["data_wait"], self._seconds["data_wait"], whole, unexplained, self._sampling)
             if all(phase in last and last[phase].joules is not None for phase in ("compute", "data_wait")):
                 computed, waited = divided["compute"], divided["data_wait"]
         return StageFigures(
@@ -220,14 +210,13 @@ class Span:
             seconds=sum(self._seconds.values()),
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
-            half_width_joules=None if self._phases is None else float(f"{self._half_width:.3g}"),
+            sampling_joules=None if self._phases is None else float(f"{self._sampling:.3g}"),
         )
 
     @property
-    def _half_width(self) -> float:
-        """Half-width of the 95 % interval of its energy in J, by the ends that are extrapolated and by what was sampled."""
-        sampled = self.until.sampling * sum(self._seconds.values()) ** 0.5
-        return hypot(0.0 if self.since is None else self.since.extrapolated, self.until.extrapolated, sampled)
+    def _sampling(self) -> float:
+        """Half-width in J of the energy that devices have not seen, as they see their power for a part of the time only."""
+        return float(self.until.sampling * sum(self._seconds.values()) ** 0.5)
 
     @property
     def _phases(self) -> dict[Phase, float] | None:
@@ -301,7 +290,7 @@ def _interval(
         seconds: Its time in the part.
         whole: Energy of all phases in the part, in J.
         unexplained: By how much they used more than the powers of the last record x their times, in J.
-        error: Half-width of the interval of ``whole``, in J.
+        error: Half-width of the interval of ``whole`` in J, as devices see a part of the time only.
     """
     low, high = recorded.low_joules, recorded.high_joules
     if low is None or high is None or not recorded.seconds:
@@ -370,10 +359,10 @@ def run_figures(
     )
 
 
-def _published(ledgers: Mapping[str, Ledger]) -> dict[str, Published]:
-    """Return the state of each device that was read, by its id."""
+def _known(ledgers: Mapping[str, Ledger], look: Look) -> dict[str, Sequence[float]]:
+    """Return the energy by bucket in J of each device that was read, by its id."""
     published = [(name, ledger.published) for name, ledger in ledgers.items()]
-    return {name: state for name, state in published if state is not None}
+    return {name: state.at(look.now, look.totals) for name, state in published if state is not None}
 
 
 def _whole_machine_joules(until: Point, beside: Mapping[str, Ledger], earlier: RunRecord | None) -> float | None:
@@ -394,13 +383,8 @@ def _process(until: Point, earlier: RunRecord | None) -> float | None:
 
 
 def _inside(values: Sequence[float] | None) -> float | None:
-    """Return the sum over the buckets inside the run, if they are known."""
-    return None if values is None else _used(values)
-
-
-def _used(values: Sequence[float]) -> float:
     """Return the sum over the buckets inside the run."""
-    return sum(values) - values[OUTSIDE]
+    return None if values is None else sum(values) - values[OUTSIDE]
 
 
 def _at(values: Sequence[float] | None, bucket: int) -> float:

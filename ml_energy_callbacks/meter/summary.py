@@ -14,6 +14,7 @@ from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
 from ml_energy_callbacks.record.build import (
+    coincidence,
     errors_by_backend,
     explain_single_step,
     mixture,
@@ -41,10 +42,9 @@ _NEARLY = 0.005
 """Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
 
 _NO_WINDOW = "The phases cannot be separated: the device reports only its power, as a mean over a time that is unknown."
+
 _Name = tuple[str, str]
 """A device's backend and id."""
-
-_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, 
     if unknown and bounded:
         reason = _NO_WINDOW
     elif coincides:
-        reason = _COINCIDENCE
+        reason = coincidence(low, high)
     elif bounded:
         reason = (
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."

@@ -21,6 +21,7 @@ _ONE_STEP = (
     "(data that come batch by batch can be passed through the callback's watch())."
 )
 
+_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 _Value = TypeVar("_Value")
 
@@ -226,6 +227,17 @@ def explain_single_step(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord
             high_joules=high,
         )
     return phases
+
+
+def coincidence(low: float | None, high: float | None) -> str:
+    """Return the reason of a phase that is unknown as refreshes and batches coincide, with its interval in J if it is known."""
+    between = "" if low is None or high is None else f" The phase used between {low:,.1f} and {high:,.1f} J."
+    return f"{_COINCIDENCE}{between}"
+
+
+def sum_reason(reason: str | None, low: float | None, high: float | None) -> str | None:
+    """Return the reason of a sum from that of one of its parts, with the interval of the sum in J."""
+    return coincidence(low, high) if reason is not None and reason.startswith(_COINCIDENCE) else reason
 
 
 def relative_uncertainty(joules: Mapping[str, float], devices: Iterable[DeviceRecord]) -> float | None:

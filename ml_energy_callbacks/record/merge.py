@@ -14,6 +14,7 @@ from ml_energy_callbacks.record.build import (
     process_record,
     recorded_energy,
     stage_record,
+    sum_reason,
     total_record,
     weighted_mean,
 )
@@ -206,7 +207,7 @@ def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecor
         joules=joules,
         seconds=known_sum([phase.seconds for phase in phases]),
         relative_uncertainty=half / joules if joules else None,
-        reason=None if joules is not None else next((phase.reason for phase in phases if phase.joules is None), None),
+        reason=None if joules is not None else sum_reason(next(p.reason for p in phases if p.joules is None), low, high),
         low_joules=low,
         high_joules=high,
     )
@@ -405,7 +406,7 @@ def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
             replace(
                 epoch,
                 joules=known_sum([one and one.joules for one in counted]),
-                half_width_joules=known_sum([one and one.half_width_joules for one in counted]),
+                sampling_joules=known_sum([one and one.sampling_joules for one in counted]),
                 seconds=max(seconds),
                 samples=known_sum([one and one.samples for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
