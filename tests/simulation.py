@@ -101,6 +101,7 @@ def simulate(
     grid = ledger.finder.grid.regularity
     poller.close()
     seconds = [t / NS_PER_S for t in timeline.look().totals]
+    ledger.fit()
     splits = ledger.split(1, [wait, compute], seconds[1:], ledger.joules[1:])
     errors = [abs((b.joules[ledger.device.id] - a.joules[ledger.device.id]) / truth - 1) for a, b, truth in batches[5:]]
     return Outcome(

@@ -899,11 +899,13 @@ def measure(
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
     joules = {each.device.id: each.joules[1:] + [0.0] * (count + 1 - len(each.joules)) for each in ledgers}
+    for each in ledgers:
+        each.fit()
     splits: list[Split] = []
     for stage in dict.fromkeys(stages):
         own_buckets = [i for i, each in enumerate(stages) if each == stage]
         by_device = {
-            each.device.id: each.split(
+            (each.device.backend, each.device.id): each.split(
                 stage,
                 [buckets[i] for i in own_buckets],
                 [seconds[1:][i] for i in own_buckets],

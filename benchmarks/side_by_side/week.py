@@ -97,6 +97,7 @@ class _Run:
 
     def record(self) -> RunRecord:
         """Return the current record."""
+        self.ledger.fit()
         look = self.timeline.look()
         state = State(look.now, look.totals, look.counts, [self.ledger], [self.tally], self.epochs)
         run = Run(id="week", started_at="2026-01-01T00:00:00+00:00", status="completed", framework="none", hostnames=["host"])

@@ -492,11 +492,11 @@ class Ledger:
     def _resolve(self, mark: Mark, joules: float, half_width: float) -> None:
         mark.joules[self.device.id] = joules
         mark.half_widths[self.device.id] = half_width
-        mark.sampling[self.device.id] = self._sampling
+        mark.sampling[self.device.id] = self.sampling
         mark.gaps[self.device.id] = self._gaps
 
     @property
-    def _sampling(self) -> float:
+    def sampling(self) -> float:
         """Half-width in J of the energy of 1 s, as the device sees its power for a part of each period only.
 
         The mean of n readings that scatter is as uncertain as that of any sample (Yang, Adamek and Armour, arXiv:2312.02741).
@@ -537,7 +537,7 @@ class Ledger:
         joules: Sequence[float],
         idle_watts: float | None = None,
     ) -> list[Split]:
-        """Divide the energy of a stage among its phases.
+        """Divide the energy of a stage among its phases, by the last fits.
 
         Args:
             group: The stage's group on the timeline.
@@ -546,7 +546,6 @@ class Ledger:
             joules: Energy of each in J, as divided so far; their sum is preserved.
             idle_watts: The device's idle power in W, below which no phase is; None if unknown.
         """
-        self.fit()
         alone, ends = [self._alone.get(bucket, Alone()) for bucket in buckets], self._ends.get(group, Ends())
 
         def divide(fit: "DeviceFit") -> list[Split]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import psutil
 
-from ml_energy_callbacks.backends.processor_power import WATTS_PER_GB
 from ml_energy_callbacks.clock import NS_PER_S, Clock, monotonic_clock
 from ml_energy_callbacks.exceptions import ReadError
 from ml_energy_callbacks.readings import Device
 
-_UNCERTAINTY = 1.0
-"""From 0.04 W/GB of idle DDR4 to more than twice the assumed power while all of its bandwidth is used."""
+_WATTS_PER_GB, _UNCERTAINTY = 0.2, 1.0
+"""0.04 W/GB of idle DDR4, often about 0.15, and up to 0.4 while all of the bandwidth is used. A record has one share for both
+sides, not above 1: the smallest power from which such an interval reaches 0.4 is half of that."""
 
 
 class _Memory:
@@ -59,8 +59,8 @@ class MemoryModelBackend:
             provenance="estimated",
             relative_uncertainty=_UNCERTAINTY,
             update_period_s=0.0,
-            note=f"{gigabytes:.0f} GB x {WATTS_PER_GB} W/GB.",
+            note=f"{gigabytes:.0f} GB x {_WATTS_PER_GB} W/GB.",
             latency_s=0.0,
             latency_source="known",
         )
-        return [_Memory(device, gigabytes * WATTS_PER_GB, self.clock)]
+        return [_Memory(device, gigabytes * _WATTS_PER_GB, self.clock)]

@@ -10,7 +10,6 @@ from typing import Any
 
 import pynvml
 
-from ml_energy_callbacks.backends.drivers import power_windows
 from ml_energy_callbacks.backends.drivers.cuda_visible import hides_all, is_in_bus_order, select_visible, selects_by_number
 from ml_energy_callbacks.backends.drivers.environment import Environment
 from ml_energy_callbacks.backends.drivers.nvml import (
@@ -23,6 +22,7 @@ from ml_energy_callbacks.backends.drivers.nvml import (
     read_joules,
     read_limit_watts,
 )
+from ml_energy_callbacks.backends.drivers.power_windows import window_of
 from ml_energy_callbacks.backends.drivers.superchip import find_module_figures
 from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.exceptions import BackendUnavailableError, ReadError
@@ -100,12 +100,12 @@ class _Way:
     Attributes:
         query: Returns joules or watts for a handle.
         note: How the figure is obtained, or None.
-        windows: Windows over which watts are means, by cards.
+        instant: Whether the watts are its instant power, whose window is known of some cards.
     """
 
     query: _Query
     note: str | None = None
-    windows: Mapping[str, power_windows.Window] = field(default_factory=dict)
+    instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +321,7 @@ class NvmlBackend:
             shared=gpu.mig,
             max_watts=max_watts,
         )
-        window = None if power is None or module else power_windows.window_of(gpu.name, power.windows)
+        window = None if power is None or module or not power.instant else window_of(gpu.name)
         if window is not None and not counts:
             device = replace(device, power_window_s=window.seconds, latency_s=window.latency_s)
         elif window is not None and window.latency_s <= device.latency_s:  # else the counter's own refreshes show more
@@ -439,8 +439,8 @@ def _find_working_ways(handle: Any, scope: int, *, counter: bool) -> Sequence[_W
     refusal: pynvml.NVMLError | None = None
     ways = (
         _Way(read_joules),
-        _Way(instant, _INSTANT_NOTE, power_windows.INSTANT),
-        _Way(average, _AVERAGE_NOTE, power_windows.AVERAGE),
+        _Way(instant, _INSTANT_NOTE, instant=True),
+        _Way(average, _AVERAGE_NOTE),
     )
     for way in ways[not counter :]:
         try:

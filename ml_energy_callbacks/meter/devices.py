@@ -183,6 +183,10 @@ class Devices:
         """Each ledger with its device's id."""
         return [*self.counted.items(), *self.beside.items()]
 
+    def backend_of(self, name: str) -> str:
+        """Return the backend of a device that is counted, by its id."""
+        return self.counted[name].device.backend
+
     @property
     def whole_machine(self) -> Sequence[Ledger]:
         """Ledgers of the meters of the whole machine."""

@@ -393,7 +393,7 @@ class EnergyMeter:
         ``window.low_joules`` and ``window.high_joules`` are its 95 % interval: a counter shows only at its refreshes how much
         energy was used.
         """
-        return Window(self._session.mark)
+        return Window(self._session.mark, self._session.devices.backend_of)
 
     # ---------------------------------------------------------------------------------------------------- record
 

@@ -17,6 +17,9 @@ from ml_energy_callbacks.record.schema import EpochRecord, PhaseRecord, RunRecor
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
 
+_SHOWN: tuple[Phase, Phase] = ("compute", "data_wait")
+"""The phases whose energy and interval are shown during a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -31,6 +34,8 @@ class Point:
         counts: Batches and samples so far, by the timeline's groups.
         amounts: Emissions and cost of the energy of each bucket; None before the first reading.
         others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
+        sampling: Half-width in J of the energy of 1 s, as some devices see their power for a part of the time only; that of
+            other times grows with their square root.
     """
 
     time_ns: int
@@ -41,6 +46,7 @@ class Point:
     counts: Sequence[Counts]
     amounts: Amounts | None
     others: TotalFigures | None
+    sampling: float = 0.0
 
     @classmethod
     def at(
@@ -71,6 +77,7 @@ class Point:
             counts=look.counts,
             amounts=None if whole is None else rates.amounts(whole),
             others=others,
+            sampling=hypot(*(ledger.sampling for ledger in ledgers.values())),
         )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
@@ -88,9 +95,10 @@ class Window:
         end: Where it ends; None while it is open.
     """
 
-    def __init__(self, mark: Callable[[], Mark]) -> None:
-        """Make a window whose edges ``mark`` returns."""
+    def __init__(self, mark: Callable[[], Mark], backend_of: Callable[[str], str] = str) -> None:
+        """Make a window whose edges ``mark`` returns; ``backend_of`` returns the backend of a device, by its id."""
         self._mark = mark
+        self._backend_of = backend_of
         self.start: Mark | None = None
         self.end: Mark | None = None
 
@@ -134,10 +142,16 @@ class Window:
 
     @property
     def _half_width(self) -> float:
-        """Half-width in J: the errors of both edges, of what was sampled in between, and of devices are independent."""
+        """Half-width in J: the errors of both edges and of what was sampled in between are independent.
+
+        At an edge, devices of one backend are late together. What each of them samples is its own.
+        """
         if self.start is None or self.end is None:
             return 0.0
-        edges = self.start.half_widths, self.end.half_widths
+        edges = [
+            errors_by_backend((self._backend_of(name), half) for name, half in mark.half_widths.items())
+            for mark in (self.start, self.end)
+        ]
         seconds = max(0, self.end.time_ns - self.start.time_ns) / NS_PER_S
         sampled = (half * seconds**0.5 for half in self.end.sampling.values())
         return hypot(*(half for edge in edges for half in edge.values()), *sampled)
@@ -167,15 +181,17 @@ class Span:
         """
         phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
-        compute, wait = (recorded.get(self.tally.buckets[phase]) for phase in ("compute", "data_wait"))
-        computing, waiting = self._interval("compute", compute), self._interval("data_wait", wait)
-        computed = waited = None
-        known = compute is not None and wait is not None and compute.joules is not None and wait.joules is not None
-        if phases is not None and computing is not None and waiting is not None and known:
-            # The energy of the first seconds was divided before there was a fit.
-            waited = min(max(phases["data_wait"], waiting[0]), waiting[1])
-            computed = phases["compute"] + phases["data_wait"] - waited
-            computing = min(computing[0], computed), max(computing[1], computed)
+        last = {phase: recorded[bucket] for phase, bucket in self.tally.buckets.items() if bucket in recorded}
+        computing = waiting = computed = waited = None
+        if phases is not None:
+            divided, unexplained = _divide(phases, self._seconds, last)
+            whole = sum(phases.values())
+            computing, waiting = (
+                _interval(last[phase], self._seconds[phase], whole, unexplained, self._sampling) if phase in last else None
+                for phase in _SHOWN
+            )
+            if all(phase in last and last[phase].joules is not None for phase in _SHOWN):
+                computed, waited = (divided[phase] for phase in _SHOWN)
         return StageFigures(
             joules=energy.joules,
             seconds=sum(self._seconds.values()),
@@ -202,25 +218,13 @@ class Span:
             seconds=sum(self._seconds.values()),
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
+            sampling_joules=None if self._phases is None else float(f"{self._sampling:.3g}"),
         )
 
-    def _interval(self, phase: Phase, recorded: PhaseRecord | None) -> tuple[float, float] | None:
-        """Return the 95 % interval of a phase in J, from that in the run so far (``recorded``); None if it is unknown.
-
-        Errors that the whole run has in common grow with time, and those that are independent with its root, which is more for
-        a part of it.
-        """
-        phases = self._phases
-        if phases is None or recorded is None or not recorded.seconds:
-            return None
-        low, high = recorded.low_joules, recorded.high_joules
-        if low is None or high is None:
-            return None
-        middle = (low + high) / 2 if recorded.joules is None else recorded.joules
-        share = self._seconds[phase] / recorded.seconds
-        growth = max(share, share**0.5)
-        top = max(0.0, min(sum(phases.values()), share * middle + growth * (high - middle)))
-        return min(max(0.0, share * middle - growth * (middle - low)), top), top
+    @property
+    def _sampling(self) -> float:
+        """Half-width in J of the energy that devices have not seen, as they see their power for a part of the time only."""
+        return float(self.until.sampling * sum(self._seconds.values()) ** 0.5)
 
     @property
     def _phases(self) -> dict[Phase, float] | None:
@@ -250,6 +254,62 @@ class Span:
         """Emissions and cost of the energy up to the end, and up to the beginning."""
         before = None if self.since is None else self.since.amounts
         return self.until.amounts or _UNKNOWN, before or _NONE_YET
+
+
+def _divide(
+    joules: Mapping[Phase, float], seconds: Mapping[Phase, float], recorded: Mapping[Phase, PhaseRecord]
+) -> tuple[dict[Phase, float], float]:
+    """Divide the energy of a part of the run among its phases, by mean powers in the last record x times in the part.
+
+    The powers of the last record are those of the last fit. As it was used, the energy was divided by the fit of that time; in
+    the first seconds there was none.
+
+    Args:
+        joules: Energy of each phase in the part as it was divided then, in J. Phases without one in the record keep it, and the
+            others keep their sum.
+        seconds: Their times in the part, in s.
+        recorded: The phases in the last record.
+
+    Returns:
+        The energy of each phase in J, and by how much these phases used more than that power x time, in J.
+    """
+    fitted = {
+        phase: max(0.0, each.joules) / each.seconds * seconds[phase]
+        for phase, each in recorded.items()
+        if each.joules is not None and each.seconds
+    }
+    whole, used = sum(fitted.values()), sum(joules[phase] for phase in fitted)
+    if whole <= 0:
+        return dict(joules), 0.0
+    return {**joules, **{phase: used * energy / whole for phase, energy in fitted.items()}}, used - whole
+
+
+def _interval(
+    recorded: PhaseRecord, seconds: float, whole: float, unexplained: float, error: float
+) -> tuple[float, float] | None:
+    """Return the 95 % interval in J of a phase in a part of the run, from that in the run so far; None if that is unknown.
+
+    The part has its share of the error of the run. Beside that, parts of a run differ: where their scatter is the error of the
+    run, that of a part about the run is larger than its share. What power x time does not explain may be all this phase's, or
+    none of it.
+
+    Args:
+        recorded: The phase in the last record.
+        seconds: Its time in the part.
+        whole: Energy of all phases in the part, in J.
+        unexplained: By how much they used more than the powers of the last record x their times, in J.
+        error: Half-width of the interval of ``whole`` in J, as devices see a part of the time only.
+    """
+    low, high = recorded.low_joules, recorded.high_joules
+    if low is None or high is None or not recorded.seconds:
+        return None
+    middle = (low + high) / 2 if recorded.joules is None else recorded.joules
+    share = seconds / recorded.seconds
+    growth = share + max(0.0, share * (1 - share)) ** 0.5
+    here = share * middle
+    own = error * here / whole if whole > 0 else 0.0
+    top = max(0.0, min(whole, here + max(0.0, unexplained) + growth * (high - middle) + own))
+    return min(max(0.0, here + min(0.0, unexplained) - growth * (middle - low) - own), top), top
 
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
@@ -286,7 +346,7 @@ def run_figures(
     joules, amounts = _inside(until.joules), until.amounts
     grams = None if amounts is None else _inside(amounts.grams)
     cost = None if amounts is None else _inside(amounts.cost)
-    errors = errors_by_backend(until.devices, {name: ledger.relative_uncertainty for name, ledger in ledgers.items()})
+    errors = [(ledgers[name].device.backend, used * ledgers[name].relative_uncertainty) for name, used in until.devices.items()]
     measured = [value for name, value in until.devices.items() if ledgers[name].device.provenance == "measured"]
     if earlier is not None:
         incomplete = incomplete or earlier.lower_bound
@@ -294,15 +354,14 @@ def run_figures(
         grams = known_sum([earlier.total.co2e_grams, grams])
         cost = known_sum([earlier.total.cost, cost]) if earlier.total.currency == rates.currency else None
         known = {device.id: device.joules for device in earlier.devices if device.joules is not None}
-        uncertainties = {device.id: device.relative_uncertainty for device in earlier.devices}
-        errors = add_up([errors, errors_by_backend(known, uncertainties)])
+        errors += [(device.backend, (device.joules or 0.0) * device.relative_uncertainty) for device in earlier.devices]
         measured += [known[device.id] for device in earlier.devices if device.provenance == "measured" and device.id in known]
     return TotalFigures(
         joules=joules,
         co2e_grams=grams,
         cost=cost,
         measured_joules=sum(measured),
-        errors=errors,
+        errors=errors_by_backend(errors),
         whole_machine_joules=_whole_machine_joules(until, beside, earlier),
         process_joules=_process(until, earlier),
         intensity_assumed=rates.intensity.assumed,

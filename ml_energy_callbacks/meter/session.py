@@ -589,20 +589,23 @@ class Session:
         Raises:
             ConfigurationError: The meter was never started.
         """
+        self._fit()
         own = self._build_own()
         if self.job is not None:
             return self.job.merge_record(own)
         return own if self._earlier is None else add_records(self._earlier, own)
 
     def _build_own(self) -> RunRecord:
-        """Return the record of this process alone, without the run that it resumes."""
+        """Return the record of this process alone, without the run that it resumes, by the last fits.
+
+        In a job, the loop's thread waits for it at the end of each epoch.
+        """
         if self._run is None:
             msg = (
                 "There is no record yet in this process: start the meter first. To read what another process measured, as "
                 "with ddp_spawn, call load_record() with its run file."
             )
             raise ConfigurationError(msg)
-        self._fit()
         with self._lock:
             look = self.timeline.look()
             totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]

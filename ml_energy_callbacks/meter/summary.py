@@ -12,8 +12,10 @@ from ml_energy_callbacks.attribution.split import WIDEST, Split
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage, add_up
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
 from ml_energy_callbacks.record.build import (
+    coincidence,
+    errors_by_backend,
     explain_single_step,
     mixture,
     process_record,
@@ -40,7 +42,9 @@ _NEARLY = 0.005
 """Cycles that differ by less from a refresh show all their mixes only in the time of some hundred batches."""
 
 _NO_WINDOW = "The phases cannot be separated: the device reports only its power, as a mean over a time that is unknown."
-_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
+
+_Name = tuple[str, str]
+"""A device's backend and id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,8 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
     joules = {ledger.device.id: (ledger, known) for ledger in state.ledgers if (known := _known(ledger, state)) is not None}
     whole = [sum(column) for column in zip(*(known for _, known in joules.values()), strict=True)]
     amounts = rates.amounts(whole) if joules else None
-    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, amounts) for tally in state.tallies}
     devices = [_device(ledger, state, _known(ledger, state)) for ledger in state.ledgers]
+    stages: dict[str, StageRecord] = {tally.name: _stage(tally, state, joules, devices, amounts) for tally in state.tallies}
     incomplete = state.incomplete or any(ledger.incomplete_at(state.now, state.totals) for ledger in state.ledgers)
     total = total_record(stages, devices, rates.currency, incomplete=incomplete)
     return RunRecord(
@@ -210,14 +214,18 @@ def _beside(ledger: Ledger, state: State) -> BesideRecord:
 
 
 def _stage(
-    tally: Tally, state: State, joules: Mapping[str, tuple[Ledger, Sequence[float]]], amounts: Amounts | None
+    tally: Tally,
+    state: State,
+    joules: Mapping[str, tuple[Ledger, Sequence[float]]],
+    devices: Sequence[DeviceRecord],
+    amounts: Amounts | None,
 ) -> StageRecord:
     counts = state.counts[tally.group]
     seconds = {phase: time / NS_PER_S for phase, time in tally.by_phase(state.totals).items()}
     shares = {name: tally.by_phase(known) for name, (_, known) in joules.items()}
-    devices = {name: sum(share.values()) for name, share in shares.items()}
+    used = {name: sum(share.values()) for name, share in shares.items()}
     whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
-    energy = stage_energy(whole, seconds, devices, state.idle_watts)
+    energy = stage_energy(whole, seconds, used, state.idle_watts)
     buckets = list(tally.buckets.values())
     times = list(seconds.values())
     cycle = sum(times) / counts.batches if counts.batches else 0.0
@@ -225,10 +233,10 @@ def _stage(
     unknown = any(
         ledger.device.method == "power_integration" and ledger.device.power_window_s is None for ledger, _ in joules.values()
     )
-    splits: dict[str, dict[Phase, Split]] = {}
+    splits: dict[_Name, dict[Phase, Split]] = {}
     for name, (ledger, _) in joules.items():
         each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
-        splits[name] = dict(zip(seconds, each, strict=True))
+        splits[ledger.device.backend, name] = dict(zip(seconds, each, strict=True))
     whole_stage = sum(time > 0 for time in times) == 1
     return stage_record(
         seconds=sum(seconds.values()),
@@ -251,9 +259,8 @@ def _stage(
                 if time > 0
             }
         ),
-        devices=devices,
-        uncertainties={name: ledger.relative_uncertainty for name, (ledger, _) in joules.items()},
-        estimated={name for name, (ledger, _) in joules.items() if ledger.device.provenance == "estimated"},
+        devices=used,
+        records=devices,
         co2e_grams=None if amounts is None or amounts.grams is None else sum(tally.by_phase(amounts.grams).values()),
         cost=None if amounts is None or amounts.cost is None else sum(tally.by_phase(amounts.cost).values()),
     )
@@ -272,8 +279,8 @@ def _coincide(period_s: float | None, cycle_s: float) -> bool:
     return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
 
 
-def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, coincides: bool, unknown: bool) -> PhaseRecord:
-    """Return the energy of a phase from that on each device, by its id."""
+def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, coincides: bool, unknown: bool) -> PhaseRecord:
+    """Return the energy of a phase from that on each device."""
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     found = combine(splits)
@@ -289,7 +296,7 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
     if unknown and not found.resolved:
         reason = _NO_WINDOW
     elif coincides:
-        reason = _COINCIDENCE
+        reason = coincidence(low, high)
     elif not found.resolved:
         reason = (
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
@@ -299,19 +306,19 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)
 
 
-def combine(splits: Mapping[str, Split]) -> Split:
-    """Return the energy of a phase on all devices from that on each, by its id."""
+def combine(splits: Mapping[_Name, Split]) -> Split:
+    """Return the energy of a phase on all devices from that on each."""
     joules = sum(split.joules for split in splits.values())
     low = joules - _error({name: split.joules - split.low for name, split in splits.items()}, splits)
     high = joules + _error({name: split.high - split.joules for name, split in splits.items()}, splits)
     return Split(joules, low, high, resolved=all(split.resolved for split in splits.values()))
 
 
-def _error(errors: Mapping[str, float], splits: Mapping[str, Split]) -> float:
-    """Return the error of a sum over devices, from their errors in J, by their ids.
+def _error(errors: Mapping[_Name, float], splits: Mapping[_Name, Split]) -> float:
+    """Return the error of a sum over devices, from their errors in J.
 
     Devices of one backend are late by the same time and have the same marks, so their errors add up; those of different
     backends are independent. What could not be separated is between two bounds, which add up.
     """
-    fitted = add_up([{name.partition(":")[0]: error} for name, error in errors.items() if splits[name].resolved])
+    fitted = errors_by_backend((name[0], error) for name, error in errors.items() if splits[name].resolved)
     return hypot(*fitted.values()) + sum(error for name, error in errors.items() if not splits[name].resolved)

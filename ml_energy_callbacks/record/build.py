@@ -1,7 +1,7 @@
 """Build the parts of a run record from plain values; pure."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis, Phase, add_up, all_named, known_sum, ratio
@@ -21,6 +21,7 @@ _ONE_STEP = (
     "(data that come batch by batch can be passed through the callback's watch())."
 )
 
+_COINCIDENCE = "Refreshes of the counter and batches coincide: all refreshes see the same mix of phases."
 
 _Value = TypeVar("_Value")
 
@@ -80,7 +81,7 @@ def process_record(devices: Sequence[BesideRecord], unknown: Mapping[str, str]) 
     read = {device.id: device.joules for device in devices if device.joules is not None}
     return ProcessRecord(
         joules=sum(read.values()) if read else None,
-        relative_uncertainty=relative_uncertainty(read, {d.id: d.relative_uncertainty for d in devices}),
+        relative_uncertainty=relative_uncertainty(read, devices),
         stages=add_up([device.stages for device in devices]),
         devices=list(devices),
         unknown=dict(unknown),
@@ -98,8 +99,7 @@ def stage_record(
     latency: LatencyRecord | None,
     phases: dict[str, PhaseRecord],
     devices: dict[str, float],
-    uncertainties: Mapping[str, float],
-    estimated: set[str],
+    records: Iterable[DeviceRecord],
     co2e_grams: float | None,
     cost: float | None,
 ) -> StageRecord:
@@ -115,12 +115,12 @@ def stage_record(
         latency: Durations of batches, or None.
         phases: By name.
         devices: Joules by device id.
-        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
-        estimated: Ids of the devices that are not measured.
+        records: The records of these devices.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
     """
     total = sum(devices.values()) if devices else None
+    known = [device for device in records if device.id in devices]
     sampled = None if samples is None else samples - compiled
     if total is None:
         sampled_joules = above_idle_joules = None
@@ -133,8 +133,8 @@ def stage_record(
         joules_per_sample_above_idle=ratio(above_idle_joules, sampled),
         latency=latency,
         mean_watts=ratio(total, seconds),
-        relative_uncertainty=relative_uncertainty(devices, uncertainties),
-        provenance=_provenance(devices, estimated),
+        relative_uncertainty=relative_uncertainty(devices, known),
+        provenance=_provenance(known),
         phases=phases,
         devices=devices,
         co2e_grams=co2e_grams,
@@ -229,33 +229,44 @@ def explain_single_step(phases: dict[str, PhaseRecord]) -> dict[str, PhaseRecord
     return phases
 
 
-def relative_uncertainty(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> float | None:
+def coincidence(low: float | None, high: float | None) -> str:
+    """Return the reason of a phase that is unknown as refreshes and batches coincide, with its interval in J if it is known."""
+    between = "" if low is None or high is None else f" The phase used between {low:,.1f} and {high:,.1f} J."
+    return f"{_COINCIDENCE}{between}"
+
+
+def sum_reason(reason: str | None, low: float | None, high: float | None) -> str | None:
+    """Return the reason of a sum from that of one of its parts, with the interval of the sum in J."""
+    return coincidence(low, high) if reason is not None and reason.startswith(_COINCIDENCE) else reason
+
+
+def relative_uncertainty(joules: Mapping[str, float], devices: Iterable[DeviceRecord]) -> float | None:
     """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy.
 
     Args:
-        devices: Joules by device id.
-        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+        joules: Energy of each device in J, by its id.
+        devices: The devices; those without energy add nothing.
     """
-    total = sum(devices.values())
-    return math.hypot(*errors_by_backend(devices, uncertainties).values()) / total if total > 0 else None
+    total = sum(joules.values())
+    errors = errors_by_backend((each.backend, joules.get(each.id, 0.0) * each.relative_uncertainty) for each in devices)
+    return math.hypot(*errors.values()) / total if total > 0 else None
 
 
-def errors_by_backend(devices: Mapping[str, float], uncertainties: Mapping[str, float]) -> dict[str, float]:
+def errors_by_backend(errors: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Return the half-widths of the 95 % intervals of the backends' energies, in J.
 
     Devices of one backend err together, so their errors add up; those of different backends are independent.
 
     Args:
-        devices: Joules by device id.
-        uncertainties: Half-width of each device's 95 % interval, as a share of its energy.
+        errors: Backend of each device, and half-width of the interval of the device's energy in J.
     """
-    return add_up([{name.partition(":")[0]: joules * uncertainties[name]} for name, joules in devices.items()])
+    return add_up([{backend: error} for backend, error in errors])
 
 
-def _provenance(devices: Mapping[str, float], estimated: set[str]) -> Provenance | None:
+def _provenance(devices: Collection[DeviceRecord]) -> Provenance | None:
     if not devices:
         return None
-    return "estimated" if any(name in estimated for name in devices) else "measured"
+    return "estimated" if any(device.provenance == "estimated" for device in devices) else "measured"
 
 
 def total_record(
@@ -275,10 +286,8 @@ def total_record(
         joules=joules,
         kwh=None if joules is None else joules / JOULES_PER_KWH,
         seconds=sum(stage.seconds for stage in stages.values()),
-        relative_uncertainty=None
-        if joules is None
-        else relative_uncertainty(known, {d.id: d.relative_uncertainty for d in devices}),
-        provenance=None if joules is None else _provenance(known, {d.id for d in devices if d.provenance == "estimated"}),
+        relative_uncertainty=None if joules is None else relative_uncertainty(known, devices),
+        provenance=None if joules is None else _provenance([device for device in devices if device.id in known]),
         co2e_grams=known_sum([stage.co2e_grams for stage in stages.values()]) if known else None,
         cost=known_sum([stage.cost for stage in stages.values()]) if known else None,
         currency=currency,

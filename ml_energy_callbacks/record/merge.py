@@ -6,6 +6,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from ml_energy_callbacks.attribution.split import WIDEST
 from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.record.build import (
     explain_single_step,
@@ -13,6 +14,7 @@ from ml_energy_callbacks.record.build import (
     process_record,
     recorded_energy,
     stage_record,
+    sum_reason,
     total_record,
     weighted_mean,
 )
@@ -171,34 +173,54 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
         phases=explain_single_step(
             {
-                phase: _add_phases([stage.phases[phase] for stage in (a, b) if phase in stage.phases])
+                phase: _add_phases([(stage.phases[phase], stage.joules) for stage in (a, b) if phase in stage.phases])
                 for phase in PHASES
                 if phase in a.phases or phase in b.phases
             }
         ),
         devices={name: a.devices.get(name, 0.0) + b.devices.get(name, 0.0) for name in names},
-        uncertainties={device.id: device.relative_uncertainty for device in devices},
-        estimated={device.id for device in devices if device.provenance == "estimated"},
+        records=devices,
         co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
         cost=known_sum([a.cost, b.cost]),
     )
 
 
-def _add_phases(phases: Sequence[PhaseRecord]) -> PhaseRecord:
-    """Return the sum of parts of a phase; what is unknown of one part is unknown of all.
+def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecord:
+    """Return the sum of parts of a phase; it is an estimate where all parts have one, or the interval is narrow enough for one.
 
-    Their intervals add up: it is the same device or the same kind of device, whose latency is off to the same side.
+    Their intervals add up: it is the same device or the same kind of device, whose latency is off to the same side. A part
+    that is known as an interval counts with the middle of it.
+
+    Args:
+        parts: The parts, each with the energy of its stage in J, or None.
     """
-    joules = known_sum([phase.joules for phase in phases])
-    half = sum((phase.joules or 0.0) * (phase.relative_uncertainty or 0.0) for phase in phases)
+    phases, ranges = [phase for phase, _ in parts], [_range(phase, whole) for phase, whole in parts]
+    low, high = (known_sum([None if each is None else each[end] for each in ranges]) for end in (0, 1))
+    middles = [sum(each) / 2 if each is not None else None for each in ranges]
+    joules = known_sum(
+        [middle if phase.joules is None else phase.joules for phase, middle in zip(phases, middles, strict=True)]
+    )
+    half = 0.0 if joules is None or low is None or high is None else max(high - joules, joules - low)
+    if any(phase.joules is None for phase in phases) and not (joules is not None and joules > 0 and half <= WIDEST * joules):
+        joules = None
     return PhaseRecord(
         joules=joules,
         seconds=known_sum([phase.seconds for phase in phases]),
         relative_uncertainty=half / joules if joules else None,
-        reason=next((phase.reason for phase in phases if phase.joules is None), None),
-        low_joules=known_sum([phase.low_joules for phase in phases]),
-        high_joules=known_sum([phase.high_joules for phase in phases]),
+        reason=None if joules is not None else sum_reason(next(p.reason for p in phases if p.joules is None), low, high),
+        low_joules=low,
+        high_joules=high,
     )
+
+
+def _range(phase: PhaseRecord, whole: float | None) -> tuple[float, float] | None:
+    """Return the interval of a phase; of a record of an earlier release, by its uncertainty or by its stage's energy in J."""
+    if phase.low_joules is not None and phase.high_joules is not None:
+        return phase.low_joules, phase.high_joules
+    if phase.joules is None:
+        return None if whole is None else (0.0, whole)
+    half = phase.joules * (phase.relative_uncertainty or 0.0)
+    return phase.joules - half, phase.joules + half
 
 
 class _Member(NamedTuple):
@@ -347,23 +369,24 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
         latency=latencies[0] if len(latencies) == 1 else None,
         phases=explain_single_step(
             {
-                phase: _merge_phase([stage.phases.get(phase) for stage in counted], timed.phases.get(phase))
+                phase: _merge_phase(
+                    [(stage.phases[phase], stage.joules) for stage in counted if phase in stage.phases], timed.phases.get(phase)
+                )
                 for phase in PHASES
                 if any(phase in stage.phases and stage.phases[phase].seconds is not None for stage in stages)
             }
         ),
         devices=add_up([stage.devices for stage in counted]),
-        uncertainties={device.id: device.relative_uncertainty for device in devices},
-        estimated={device.id for device in devices if device.provenance == "estimated"},
+        records=devices,
         co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
         cost=known_sum([stage.cost for stage in counted]),
     )
 
 
-def _merge_phase(phases: Sequence[PhaseRecord | None], timed: PhaseRecord | None) -> PhaseRecord:
+def _merge_phase(parts: Sequence[tuple[PhaseRecord, float | None]], timed: PhaseRecord | None) -> PhaseRecord:
     """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
-    found = [phase for phase in phases if phase is not None]
-    summed = _add_phases(found or [PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)])
+    unmeasured = PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)
+    summed = _add_phases(parts or [(unmeasured, None)])
     return replace(summed, seconds=0.0 if timed is None else timed.seconds)
 
 
@@ -383,6 +406,7 @@ def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
             replace(
                 epoch,
                 joules=known_sum([one and one.joules for one in counted]),
+                sampling_joules=known_sum([one and one.sampling_joules for one in counted]),
                 seconds=max(seconds),
                 samples=known_sum([one and one.samples for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),

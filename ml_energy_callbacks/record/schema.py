@@ -230,7 +230,12 @@ class StageRecord(msgspec.Struct, kw_only=True):
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):
-    """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`."""
+    """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`.
+
+    ``sampling_joules`` is the half-width of the 95 % interval of ``joules`` in J by what devices did not see, as some see their
+    power for a part of the time only: 0 where all see all of it. It is None where ``joules`` is None, and in records of
+    releases before this field.
+    """
 
     stage: str
     index: Count
@@ -239,6 +244,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     samples: Count | None
     co2e_grams: Signed | None
     epochs: Count = 1
+    sampling_joules: Amount | None = None
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
@@ -497,6 +503,7 @@ def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
             merged.append(first)
             continue
         first.joules = known_sum([first.joules, epoch.joules])
+        first.sampling_joules = known_sum([first.sampling_joules, epoch.sampling_joules])
         first.seconds += epoch.seconds
         first.samples = known_sum([first.samples, epoch.samples])
         first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])

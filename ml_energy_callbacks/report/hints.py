@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord, StageRecord
-from ml_energy_callbacks.report.quantities import quantity
+from ml_energy_callbacks.report.quantities import quantity, rounded_down
 
 _LEAST_WAITING = 0.1
 _LEAST_COMPILING = 0.1
@@ -53,16 +53,16 @@ def _waiting_hints(record: RunRecord) -> Iterator[Hint]:
             continue
         if (found := _phase_above(record, name, "data_wait", _LEAST_WAITING)) is not None:
             joules, share = found
-            used = f"Waiting for data used at least {_percent(share, record)} of the energy of {name}"
-            yield Hint(f"{used}: more workers or caching could save {quantity(joules, 'J')}.", joules, share)
+            used = f"Waiting for data used at least {_percent(rounded_down(share, 0.01), record)} of the energy of {name}"
+            yield Hint(f"{used}: more workers or caching could save {quantity(rounded_down(joules), 'J')}.", joules, share)
 
 
 def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
     if (found := _phase_above(record, "train", "compile", _LEAST_COMPILING)) is not None:
         joules, share = found
-        used = f"Compilation used at least {_percent(share, record)} of the energy of train"
+        used = f"Compilation used at least {_percent(rounded_down(share, 0.01), record)} of the energy of train"
         advice = "continuing in the same process, or a cache of compiled programs (such as jax_compilation_cache_dir),"
-        yield Hint(f"{used}: {advice} could save {quantity(joules, 'J')}.", joules, share)
+        yield Hint(f"{used}: {advice} could save {quantity(rounded_down(joules), 'J')}.", joules, share)
 
 
 def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) -> tuple[float, float] | None:

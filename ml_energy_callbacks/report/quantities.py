@@ -1,10 +1,14 @@
 """Numbers as text: few significant digits, and ``-`` for unknown values."""
 
+from math import floor, log10
+
 from ml_energy_callbacks.readings import Provenance
 
 UNKNOWN = "-"
 _GROUPED = 999.5  # with three digits, larger values would be written as 1e+03
 _SMALL = 0.01
+_ROUNDING = 1e-9
+"""Relative error of a computed value, by which it may be below a round one that is meant."""
 
 
 def quantity(value: float | None, unit: str = "") -> str:
@@ -18,6 +22,13 @@ def quantity(value: float | None, unit: str = "") -> str:
     else:
         digits = f"{value:.3g}"
     return f"{digits} {unit}".rstrip()
+
+
+def rounded_down(value: float, unit: float | None = None) -> float:
+    """Return a positive value rounded down, as a lower bound has to be: to multiples of a unit or the digits of a quantity."""
+    if unit is None:
+        unit = min(1.0, 10.0 ** (floor(log10(value)) - (1 if value < _SMALL else 2)))
+    return floor(value / unit * (1 + _ROUNDING)) * unit
 
 
 def at_least(text: str, *, lower_bound: bool) -> str:

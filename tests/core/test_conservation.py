@@ -64,6 +64,7 @@ def conserves(seed: int, period_s: float, interval_s: float, buckets: int) -> No
     seconds = [total / 1e9 for total in timeline.look().totals]
     parts = [seconds[i] for i in indices]
     joules = [ledger.joules[i] for i in indices]
+    ledger.fit()
     splits = ledger.split(1, indices, parts, joules)
     assert sum(split.joules for split in splits) == pytest.approx(sum(joules), rel=1e-9, abs=1e-9)
     assert all(split.joules >= 0 for split in splits)

@@ -1,5 +1,6 @@
 """What a run could have saved."""
 
+import math
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def a_run(*devices: DeviceRecord, provenance: str = "measured", **stages: StageR
 def test_waiting_for_data() -> None:
     (hint,) = find_hints(a_run(train=a_stage(1000.0, data_wait=(310.0, 0.05), compute=(690.0, 0.05))))
     assert (hint.joules, hint.share) == pytest.approx((279.775, 0.2945))  # 5 % less for the devices
-    assert hint.text == "Waiting for data used at least 29 % of the energy of train: more workers or caching could save 280 J."
+    assert hint.text == "Waiting for data used at least 29 % of the energy of train: more workers or caching could save 279 J."
 
 
 @pytest.mark.parametrize("joules", [None, 200.0])
@@ -93,6 +94,14 @@ def test_a_hint_names_the_lower_bound_of_a_phase(joules: float | None) -> None:
     assert hint.text == "Waiting for data used at least 12 % of the energy of train: more workers or caching could save 114 J."
     stage.phases["data_wait"].low_joules = 90.0
     assert find_hints(a_run(train=stage)) == []
+
+
+@pytest.mark.parametrize("phase", ["data_wait", "compile"])
+@pytest.mark.parametrize(("low", "share"), [(1051.6, "10 %"), (1159.9, "11 %"), (2900.0, "29 %"), (9876.5, "98 %")])
+def test_a_lower_bound_is_rounded_down(phase: str, low: float, share: str) -> None:
+    (hint,) = find_hints(a_run(train=a_stage(10_000.0, **{phase: (low, 0.0)})))
+    assert f"at least {share} of the energy of train" in hint.text
+    assert hint.text.endswith(f"could save {math.floor(hint.joules):,} J.")
 
 
 @pytest.mark.parametrize("stage", ["train", "validate", "test", "predict"])

@@ -439,6 +439,19 @@ def test_each_process_records_what_it_measures(tmp_path: Path) -> None:
     assert [each.stages["train"].samples for each in replays] == [20, 20]
 
 
+def test_the_end_of_an_epoch_waits_for_no_fit(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> int:
+        path = tmp_path / "raw.jsonl"
+        with meter(rank, recording=path).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
+            for index in range(40):
+                measuring.close_epoch("train", index, measuring.point())
+        return (tmp_path / f"raw.rank{rank}.jsonl").read_text(encoding="utf-8").count('"fit"')
+
+    assert all(fits < 20 for fits in group.run(work))  # those of reviews and of the end
+
+
 def test_one_that_cannot_record_lets_none_begin(tmp_path: Path) -> None:
     group = Group(2)
     (tmp_path / "taken").write_text("", encoding="utf-8")

@@ -10,11 +10,12 @@ from worlds import COMPUTE, WAIT, Floats, Shown, ShownTwice, World, measure, rea
 
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.attribution.renewals import Renewal, Renewals
-from ml_energy_callbacks.backends.drivers import power_windows
+from ml_energy_callbacks.backends.drivers.power_windows import window_of
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.points import Window
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.testing import ManualClock, ScriptedBackend, SteppedMeter
+from ml_energy_callbacks.record.schema import EpochRecord
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedPower, SteppedMeter
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
 PERIOD_NS = 100_000_000
@@ -126,6 +127,43 @@ def test_a_card_that_samples_its_power_has_wider_windows(*, counts: bool) -> Non
     assert halves[0] > 1.5 * halves[1]
 
 
+class Renewed(ScriptedPower):
+    """A power that is renewed every 100 ms."""
+
+    def read(self) -> float:
+        """Return the power in W at the last renewal."""
+        return self.curve.watts(self.clock() // 100_000_000 * 100_000_000)
+
+
+def an_epoch(window_s: float, seconds: float) -> EpochRecord:
+    """Return an epoch of a training whose GPU reports means over a window."""
+    clock, rng = ManualClock(), random.Random(5)
+    curve = PowerCurve(clock, 90.0)
+    device = replace(SCRIPTED_DEVICE, method="power_integration", power_window_s=window_s)
+    backends = [ScriptedBackend([Renewed(curve, clock, device=device)])]
+    meter = SteppedMeter(clock, backends=backends, carbon_intensity=1, verbose=False)
+    with meter, meter.stage("train"):
+        for index in range(4):
+            since, end = meter.point(), clock() + round(seconds * NS_PER_S)
+            while clock() < end:
+                clock.advance(0.05 * rng.uniform(0.6, 1.4))
+                with meter.batch(samples=1):
+                    curve.set(350.0)
+                    clock.advance(0.1 * rng.uniform(0.6, 1.4))
+                curve.set(90.0)
+            assert meter.record.stages
+            meter.close_epoch("train", index, since)
+    return meter.record.epochs[-1]
+
+
+def test_a_card_that_samples_its_power_has_wider_epochs() -> None:
+    sampled, whole = an_epoch(0.025, 3.0), an_epoch(0.1, 3.0)
+    deviation = 260 * (1 / 3 * 2 / 3) ** 0.5  # of power, in W
+    cost = 2 * deviation * 0.1**0.5 * sampled.seconds**0.5
+    assert sampled.sampling_joules == pytest.approx(cost, rel=0.3)
+    assert whole.sampling_joules == 0
+
+
 def _spread(world: World) -> tuple[float, float]:
     """Return the mean and the standard deviation of the power in windows of 25 ms, in W."""
     ends = np.arange(1.0, 50.0, 0.1)
@@ -194,19 +232,19 @@ def test_the_reason_of_a_range_is_the_unknown_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "instant", "average"),
+    ("name", "seconds"),
     [
-        ("NVIDIA A100-SXM4-80GB", 0.025, 0.025),
-        ("NVIDIA A100 80GB PCIe", 0.025, 0.025),
-        ("NVIDIA H100 80GB HBM3", 0.025, 1.0),
-        ("NVIDIA GeForce RTX 3090", 0.1, 1.0),
-        ("NVIDIA RTX A5000", 0.1, 1.0),
-        ("NVIDIA GeForce RTX 3090 Ti", None, None),
-        ("NVIDIA GeForce RTX 4090", None, None),
-        ("NVIDIA A1000", None, None),
-        ("Simulated GPU", None, None),
+        ("NVIDIA A100-SXM4-80GB", 0.025),
+        ("NVIDIA A100 80GB PCIe", 0.025),
+        ("NVIDIA H100 80GB HBM3", 0.025),
+        ("NVIDIA GeForce RTX 3090", 0.1),
+        ("NVIDIA RTX A5000", 0.1),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA GeForce RTX 4090", None),
+        ("NVIDIA A1000", None),
+        ("Simulated GPU", None),
     ],
 )
-def test_only_measured_cards_have_a_known_window(name: str, instant: float | None, average: float | None) -> None:
-    windows = [power_windows.window_of(name, each) for each in (power_windows.INSTANT, power_windows.AVERAGE)]
-    assert [None if window is None else window.seconds for window in windows] == [instant, average]
+def test_only_measured_cards_have_a_known_window(name: str, seconds: float | None) -> None:
+    window = window_of(name)
+    assert (window and window.seconds) == seconds

@@ -9,9 +9,13 @@ import pytest
 from rich.console import Console
 
 from ml_energy_callbacks import RunRecord
-from ml_energy_callbacks.metrics import StageFigures, add_stage_figures
+from ml_energy_callbacks.attribution.timeline import Counts
+from ml_energy_callbacks.meter.points import Point, Span
+from ml_energy_callbacks.meter.summary import Tally
+from ml_energy_callbacks.metrics import PHASES, StageFigures, add_stage_figures
 from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import add_records
+from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report.quantities import quantity
 from ml_energy_callbacks.report.table import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
@@ -30,7 +34,8 @@ class Training:
     def __init__(self, *, spread: float, gpus: int = 1, late_s: float = 0.0) -> None:
         """Let lengths vary by a share, and counters be late."""
         self.clock, self._rng, self._spread = ManualClock(), random.Random(1), spread
-        self._curve, self._gpus = PowerCurve(self.clock, 90.0), gpus
+        self.wait_watts = 90.0
+        self._curve, self._gpus = PowerCurve(self.clock, self.wait_watts), gpus
         self.waited = self.computed = 0.0
         sources = [
             ScriptedCounter(
@@ -44,18 +49,26 @@ class Training:
         ]
         self.meter = SteppedMeter(self.clock, backends=[ScriptedBackend(sources)], carbon_intensity=1, verbose=False)
 
+    def joules(self) -> float:
+        """Return the true energy so far, in J."""
+        return self._gpus * self._curve.joules()
+
+    def compute(self, seconds: float) -> None:
+        """Compute for some time."""
+        self._curve.set(300.0)
+        self.clock.advance(seconds)
+        self._curve.set(self.wait_watts)
+
     def batches(self, count: int) -> None:
         """Train for some batches, with the meter started and in the stage."""
         for _ in range(count):
-            before = self._curve.joules()
+            before = self.joules()
             self.clock.advance(0.03 * (1 + self._spread * self._rng.uniform(-1, 1)))
-            self.waited += self._gpus * (self._curve.joules() - before)
-            before = self._curve.joules()
+            self.waited += self.joules() - before
+            before = self.joules()
             with self.meter.batch(samples=1):
-                self._curve.set(300.0)
-                self.clock.advance(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
-            self._curve.set(90.0)
-            self.computed += self._gpus * (self._curve.joules() - before)
+                self.compute(0.07 * (1 + self._spread * self._rng.uniform(-1, 1)))
+            self.computed += self.joules() - before
 
 
 def train(*, spread: float, batches: int = 300) -> tuple[RunRecord, float]:
@@ -74,6 +87,7 @@ def test_a_phase_that_cannot_be_separated_is_a_range() -> None:
     assert "coincide" in wait.reason
     assert wait.low_joules is not None
     assert wait.high_joules is not None
+    assert wait.reason.endswith(f"The phase used between {wait.low_joules:,.1f} and {wait.high_joules:,.1f} J.")
     assert 0 <= wait.low_joules <= true <= wait.high_joules <= 1.02 * (record.total.joules or 0.0)
 
 
@@ -95,6 +109,56 @@ def test_ranges_of_a_resumed_run_add_up() -> None:
     assert both.joules is None
     assert (both.low_joules, both.high_joules) == (2 * (once.low_joules or 0.0), 2 * (once.high_joules or 0.0))
     assert 0 < 2 * true <= (both.high_joules or 0.0)
+    assert (both.reason or "").endswith(f"The phase used between {both.low_joules:,.1f} and {both.high_joules:,.1f} J.")
+    assert (both.reason or "").count("between") == 1
+
+
+def test_a_resumed_run_is_told_if_its_summed_interval_allows() -> None:
+    short, true = train(spread=0.3, batches=8)
+    long, true_later = train(spread=0.3)
+    first, later = (record.stages["train"].phases["data_wait"] for record in (short, long))
+    assert first.joules is None
+    assert first.low_joules is not None
+    assert first.high_joules is not None
+    both = add_records(short, long).stages["train"].phases["data_wait"]
+    assert both.joules == pytest.approx((later.joules or 0.0) + (first.low_joules + first.high_joules) / 2)
+    assert both.reason is None
+    assert both.low_joules == pytest.approx(first.low_joules + (later.low_joules or 0.0))
+    assert both.high_joules == pytest.approx(first.high_joules + (later.high_joules or 0.0))
+    assert both.low_joules is not None
+    assert both.low_joules <= true + true_later <= (both.high_joules or 0.0)
+
+
+def without_ranges(record: RunRecord) -> RunRecord:
+    """Return a record as an earlier release has written it."""
+    older = msgspec.convert(msgspec.to_builtins(record), RunRecord)
+    for phase in older.stages["train"].phases.values():
+        phase.low_joules = phase.high_joules = None
+    return older
+
+
+def test_a_resumed_run_of_an_earlier_release_has_ranges() -> None:
+    record, true = train(spread=0.3)
+    both = add_records(without_ranges(record), record).stages["train"].phases["data_wait"]
+    assert both.joules is not None
+    assert both.relative_uncertainty is not None
+    half = both.joules * both.relative_uncertainty
+    assert both.low_joules == pytest.approx(both.joules - half)
+    assert both.high_joules == pytest.approx(both.joules + half)
+    assert both.low_joules is not None
+    assert both.low_joules <= 2 * true <= (both.high_joules or 0.0)
+
+
+def test_an_unknown_phase_of_an_earlier_release_is_within_its_stage() -> None:
+    older = without_ranges(train(spread=0.0)[0])
+    record, _ = train(spread=0.3)
+    before, later = older.stages["train"], record.stages["train"].phases["data_wait"]
+    assert before.phases["data_wait"].joules is None
+    both = add_records(older, record).stages["train"].phases["data_wait"]
+    assert both.low_joules == later.low_joules
+    assert both.high_joules == pytest.approx((later.high_joules or 0.0) + (before.joules or 0.0))
+    assert both.joules is None
+    assert (both.reason or "").startswith("Refreshes of the counter and batches coincide")
 
 
 def test_the_interval_of_a_resumed_run_is_as_wide_as_its_parts() -> None:
@@ -113,6 +177,29 @@ def test_devices_that_are_all_late_are_late_together() -> None:
     assert (wait.low_joules or 0.0) <= training.waited <= (wait.high_joules or 0.0)
     spread = ((wait.high_joules or 0.0) - (wait.low_joules or 0.0)) / 2
     assert spread >= 0.9 * 4 * 300 * 0.003 * 210  # J: each of them is late at each of the waits
+
+
+def test_windows_of_devices_that_are_all_late_hold() -> None:
+    training = Training(spread=0.3, gpus=8, late_s=0.002)
+    windows = []
+    with training.meter as meter, meter.stage("train"):
+        training.batches(60)
+        for _ in range(40):
+            training.clock.advance(0.02)
+            before = training.joules()
+            window = meter.window()
+            with window:
+                training.clock.advance(0.01)
+                batch = meter.batch(samples=1)
+                batch.__enter__()
+                training.compute(0.03)
+            windows.append((window, training.joules() - before))
+            training.compute(0.03)
+            batch.__exit__(None, None, None)
+            training.batches(1)
+    held = [(window.low_joules or 0.0) <= true <= (window.high_joules or 0.0) for window, true in windows if window.joules]
+    assert len(held) >= 38
+    assert sum(held) >= 0.95 * len(held)
 
 
 def test_a_step_that_holds_both_bounds_computing_and_waiting() -> None:
@@ -210,6 +297,58 @@ def test_live_metrics_bound_the_phases_of_each_epoch(spread: float) -> None:
         name = f"energy/train/{phase}_joules"
         assert whole[f"{name}_low"] == pytest.approx(phases[phase].low_joules, rel=0.02, abs=1.0)
         assert whole[f"{name}_high"] == pytest.approx(phases[phase].high_joules, rel=0.02, abs=1.0)
+
+
+def epochs(training: Training, waits: list[float], batches: int, reviews: int) -> list[tuple[dict[str, float], float]]:
+    """Return the metrics of epochs that wait at these powers in W, reviewed after so many batches, and the true waiting."""
+    found, meter = [], training.meter
+    with meter, meter.stage("train"):
+        for index, watts in enumerate(waits):
+            since, before = meter.point(), training.waited
+            training.wait_watts = watts
+            training.compute(0.0)
+            for _ in range(batches // reviews):
+                training.batches(reviews)
+                assert meter.record.stages
+            found.append((meter.close_epoch("train", index, since)[0], training.waited - before))
+    return found
+
+
+def test_an_epoch_before_the_first_fit_is_divided_by_the_last() -> None:
+    (first, true), *_ = epochs(Training(spread=0.3), [90.0], 100, 50)
+    told, high = first["energy/train/data_wait_joules"], first["energy/train/data_wait_joules_high"]
+    assert told == pytest.approx(true, rel=0.08)
+    assert told < high
+
+
+@pytest.mark.parametrize("waits", [[90.0, 90.0, 90.0, 180.0], [90.0, 120.0, 150.0, 180.0], [180.0, 90.0, 90.0, 90.0]])
+def test_an_epoch_that_waits_at_another_power_is_in_its_interval(waits: list[float]) -> None:
+    for metrics, true in epochs(Training(spread=0.3), waits, 250, 50):
+        assert metrics["energy/train/data_wait_joules_low"] <= true <= metrics["energy/train/data_wait_joules_high"]
+
+
+def test_no_phase_of_an_epoch_is_negative() -> None:
+    tally = Tally("train", 1, {phase: number for number, phase in enumerate(PHASES, 1)})
+    bucket = tally.buckets
+    joules, times = [0.0] * 6, [0] * 6
+    for phase, energy, seconds in (("compute", 50.0, 1), ("data_wait", 150.0, 10), ("other", 4000.0, 80)):
+        joules[bucket[phase]], times[bucket[phase]] = energy, seconds * 10**9
+    until = Point(91 * 10**9, times, joules, {"gpu": 4200.0}, {}, [Counts(), Counts(10, 10)], None, None)
+    recorded = {
+        bucket["compute"]: PhaseRecord(
+            joules=1000.0, seconds=30.0, relative_uncertainty=0.05, low_joules=950.0, high_joules=1e3
+        ),
+        bucket["data_wait"]: PhaseRecord(
+            joules=3e3, seconds=1e2, relative_uncertainty=0.1, low_joules=2.7e3, high_joules=3.3e3
+        ),
+    }
+    found = Span(tally, None, until).figures({}, recorded, measures=True)
+    assert found.compute_joules is not None
+    assert found.data_wait_joules is not None
+    assert found.compute_joules > 0
+    assert found.compute_joules + found.data_wait_joules == pytest.approx(200)
+    assert found.data_wait_joules_low is not None
+    assert 0 <= found.data_wait_joules_low <= found.data_wait_joules <= (found.data_wait_joules_high or 0.0) <= 4200
 
 
 def test_bounds_of_a_jobs_processes_add_up_or_are_unknown() -> None:

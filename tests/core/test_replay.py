@@ -737,3 +737,26 @@ def test_readings_of_a_known_window_are_dated_back(name: str) -> None:
     record = replay(trace.marks(), powers={"gpu0": polls}, windows={"gpu0": 1.0})
     assert record.total.joules == pytest.approx(end - begin, rel=0.005)
     assert record.total.joules == pytest.approx(trace.true_joules(), rel=0.1)  # what the sensor is wrong by
+
+
+@pytest.mark.parametrize("names", [["gpu0", "gpu1", "gpu2", "gpu3"], ["nvml:0", "nvml:1", "nvml:2", "nvml:3"]])
+def test_an_interval_does_not_depend_on_the_names_of_devices(names: list[str]) -> None:
+    rng, marks, knots = random.Random(4), [], [(-1.0, 0.0)]
+    time = joules = 0.0
+    for _ in range(300):
+        for phase, watts, mean in (("data_wait", 90.0, 0.04), ("compute", 350.0, 0.13)):
+            marks.append((time, "train", phase))
+            knots.append((time, joules))
+            length = mean * rng.uniform(0.6, 1.4)
+            time, joules = time + length, joules + watts * length
+    marks.append((time, None, None))
+    knots.append((time, joules))
+
+    polls = np.arange(-0.5, time + 0.5, 0.03)
+    shown = np.interp(np.floor((polls - 0.01) / 0.1) * 0.1 + 0.01, *np.array(knots).T)
+    counter = list(zip(polls.tolist(), shown.tolist(), strict=True))
+
+    one = replay(marks, {"gpu0": counter}).stages["train"].phases["data_wait"]
+    four = replay(marks, dict.fromkeys(names, counter)).stages["train"].phases["data_wait"]
+    assert one.relative_uncertainty is not None
+    assert four.relative_uncertainty == pytest.approx(one.relative_uncertainty, rel=0.1)  # all of them err alike
