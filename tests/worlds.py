@@ -805,6 +805,7 @@ def measure(
     late_s: float = 0.0,
     moved_ns: int = 0,
     asked_s: Sequence[float] = (),
+    idle_watts: float | None = None,
     **known: Any,
 ) -> Measured:
     """Poll a world's device as a run would, and return what comes out.
@@ -820,6 +821,7 @@ def measure(
         late_s: By how much it is behind.
         moved_ns: By how much the clock's zero is moved.
         asked_s: Instants (s) up to which the energy is asked for during the run.
+        idle_watts: What was measured of the device's idle power.
         known: What else is thought to be known of the device, if it is not so.
     """
     rng, clock = random.Random(seed), ManualClock(NS_PER_S + moved_ns)
@@ -863,5 +865,6 @@ def measure(
     splits: list[Split] = []
     for stage in dict.fromkeys(stages):
         own = [i for i, each in enumerate(stages) if each == stage]
-        splits += ledger.split(stage, [buckets[i] for i in own], [seconds[1:][i] for i in own], [joules[i] for i in own])
+        own_s, own_joules = [seconds[1:][i] for i in own], [joules[i] for i in own]
+        splits += ledger.split(stage, [buckets[i] for i in own], own_s, own_joules, idle_watts)
     return Measured(splits, world.joules, sum(joules), ledger, asked)

@@ -281,8 +281,9 @@ def _phase(splits: Mapping[str, Split], seconds: float, *, whole_stage: bool, co
     half = max(high - joules, joules - low)
     if whole_stage:  # nothing was divided
         return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=0.0, low_joules=low, high_joules=high)
-    if joules > 0 and half <= WIDEST * joules:
-        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=half / joules, low_joules=low, high_joules=high)
+    if half <= WIDEST * joules:  # 0 J, too, where the whole stage is known to have used none
+        share = half / joules if joules > 0 else 0.0
+        return PhaseRecord(joules=joules, seconds=seconds, relative_uncertainty=share, low_joules=low, high_joules=high)
     bounded = not all(split.resolved for split in splits.values())
     if unknown and bounded:
         reason = _NO_WINDOW
