@@ -820,7 +820,7 @@ def measure(
         behind_s: What is assumed of the device's latency.
         late_s: By how much it is behind.
         moved_ns: By how much the clock's zero is moved.
-        asked_s: Instants (s) up to which the energy is asked for during the run.
+        asked_s: Instants (s) up to which the energy is asked for during the run, which is then reviewed, too.
         idle_watts: What was measured of the device's idle power.
         known: What else is thought to be known of the device, if it is not so.
     """
@@ -844,6 +844,7 @@ def measure(
     poller._random.seed(seed)
     asked = [Mark(origin + round(time * NS_PER_S), (), frozenset({device.id})) for time in asked_s]
     pending, waiting = deque(marks), deque(asked)
+    reviews = deque(origin + second * NS_PER_S for second in (1, 3, *range(7, round(world.edges[-1]), 5)) if asked)
 
     def advance(now: int) -> None:
         clock.now_ns = now
@@ -859,6 +860,9 @@ def measure(
             ledger.add_mark(mark)
         advance(now)
         poller.poll()
+        if reviews and reviews[0] <= now:
+            reviews.popleft()
+            ledger.fit()
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
     joules = ledger.joules[1:] + [0.0] * (count + 1 - len(ledger.joules))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ml_energy_callbacks.attribution.features import DELAYS
 from ml_energy_callbacks.attribution.knots import Knot
-from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies, StageProblem
+from ml_energy_callbacks.attribution.phase_energy import COVER, PhaseEnergies, StageProblem
 from ml_energy_callbacks.attribution.renewals import Renewal
 from ml_energy_callbacks.attribution.segments import Floats, segments
 from ml_energy_callbacks.attribution.stage_rows import StageRows
@@ -109,12 +109,12 @@ class Crossing(NamedTuple):
 
     Attributes:
         joules: Since the first of the two knots, in J.
-        deviations: Standard deviations, in J.
+        half_widths: Half-widths of their 95 % intervals, without the latency of the device, in J.
         watts: Largest difference between the powers of two phases, in W.
     """
 
     joules: Floats
-    deviations: Floats
+    half_widths: Floats
     watts: float
 
 
@@ -322,21 +322,29 @@ class DeviceFit:
         these = segments(switches, end or max(after.time_ns, timeline.settled), stage.numbers, origin)
         if these is None:
             return None
-        model = stage.energies.model
-        features = stage.rows.basis.integrals(these, times)[:, : len(model.coefficients)]
+        model, basis = stage.energies.model, stage.rows.basis
+        features = basis.integrals(these, times)[:, : len(model.coefficients)]
         features -= features[0]
         passed = times - times[0]
         length, energy = passed[-1], after.joules - before.joules
         share = passed / length
         fitted = model.mean * passed + features @ model.coefficients
-        joules = (fitted + (energy - fitted[-1]) * share).clip(min(0.0, energy), max(0.0, energy))
+        residual = energy - fitted[-1]
+        joules = (fitted + residual * share).clip(min(0.0, energy), max(0.0, energy))
         contrast = features - share[:, None] * features[-1]
         variance = np.einsum("ij,jk,ik->i", contrast, model.covariance, contrast).clip(0)
-        variance += model.variance * passed * (1 - share)
+        # What no feature explains may be spread over the interval, or have come at one instant of it.
+        variance += max(model.variance * length, residual**2) * share * (1 - share)
         mean_watts = energy / length
         variance += (mean_watts * before.sigma_ns / NS_PER_S * (1 - share)) ** 2
         variance += (mean_watts * after.sigma_ns / NS_PER_S * share) ** 2
-        return Crossing(joules[1:-1], variance[1:-1] ** 0.5, stage.energies.largest_step)
+        halves = COVER * variance**0.5
+        if end is None:  # the last phase goes on, so that its power by its length is not known
+            last = int(these.phases[-1])
+            open_s = np.clip(times - these.edges[-2], 0.0, None)
+            changes = basis.length_watts(last, float(these.lengths[-1]), model.coefficients)
+            halves += np.abs(open_s - share * open_s[-1]) * changes
+        return Crossing(joules[1:-1], halves[1:-1], stage.energies.largest_step)
 
 
 def _chains(knots: Sequence[Knot], first_ns: int) -> list[list[Knot]]:

@@ -171,6 +171,25 @@ class Basis:
             result[:, columns] = early - np.interp(instants, these.edges, so_far)[:, None]
         return result
 
+    def length_watts(self, phase: int, length: float, coefficients: Floats) -> float:
+        """Return by how much the power of a phase may change with its length, which is at least ``length`` (s) so far.
+
+        Args:
+            phase: The phase.
+            length: How long it has lasted.
+            coefficients: Of the first columns, in W.
+        """
+        median = self._medians.get(phase)
+        if median is None:
+            return 0.0
+        least = float(np.log2(length / median).clip(NODES[0], NODES[-1]))
+        sizes = np.array([least, *(node for node in NODES if node > least)])
+        watts = np.zeros(len(sizes))
+        for column, coefficient in zip(self.columns, coefficients, strict=False):
+            if column.phase == phase and column.kind in {"length", "hat"}:
+                watts += coefficient * _weight(column, sizes) / column.scale
+        return float(np.abs(watts - watts[0]).max())
+
     def _factors(self, these: Segments, arrays: "_Arrays") -> Floats:
         """Return the weight of each segment (rows) in each column that is no delay."""
         factors: Floats = (these.phases[:, None] == arrays.phase).astype(np.float64)

@@ -472,6 +472,11 @@ class TimelineReader:
         return history[first:last], history[last][0] if last < len(history) else None
 
     @property
+    def now(self) -> int:
+        """Instant of the last look, in ns."""
+        return self._look.now
+
+    @property
     def settled(self) -> int:
         """Instant up to which the last look is final, in ns."""
         return self._look.settled

@@ -105,7 +105,7 @@ class Window:
 
     @property
     def joules(self) -> float | None:
-        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
+        """Energy of the window in J; None until every device has refreshed after its end, and what ran then has ended.
 
         It stays None if a device's energy is unknown at one of the window's edges or has a gap between them, if there is no
         device, and if the meter does not measure at one of the edges.
@@ -134,13 +134,18 @@ class Window:
 
     @property
     def _half_width(self) -> float:
-        """Half-width in J: the errors of both edges, of what was sampled in between, and of devices are independent."""
+        """Half-width in J.
+
+        The errors of both edges and of what was sampled in between are independent, from device to device, too. What devices
+        of one backend have in common adds up.
+        """
         if self.start is None or self.end is None:
             return 0.0
-        edges = self.start.half_widths, self.end.half_widths
         seconds = max(0, self.end.time_ns - self.start.time_ns) / NS_PER_S
         sampled = (half * seconds**0.5 for half in self.end.sampling.values())
-        return hypot(*(half for edge in edges for half in edge.values()), *sampled)
+        edges = self.start, self.end
+        common = add_up([{name.partition(":")[0]: half} for edge in edges for name, half in edge.common.items()])
+        return hypot(*(half for edge in edges for half in edge.half_widths.values()), *sampled) + hypot(*common.values())
 
 
 @dataclass(frozen=True, slots=True)
