@@ -587,6 +587,18 @@ def short_run(seed: int) -> World:
     return _loop(seed, seconds=12.0, ramp_s=0.005).build()
 
 
+def bursts(seed: int) -> World:
+    """Have 300 batches of 0.1 ms after every fifth usual one: some intervals between refreshes have too many segments."""
+    loop = _loop(seed, ramp_s=0.002)
+    low, high = loop.watts
+
+    def batches(i: int) -> list[tuple[int, float, float]]:
+        burst = [(WAIT, 3e-5, low), (COMPUTE, 7e-5, high)] * 300 if i % 5 == 4 else []
+        return [*burst, (WAIT, _uniform(loop, loop.wait_s), low), (COMPUTE, _uniform(loop, loop.compute_s), high)]
+
+    return build(loop, batches)
+
+
 def small_gpu(seed: int) -> World:
     loop = _loop(seed, ramp_s=0.01, lag_s=0.004)
     loop.watts = (4.0, 15.0)

@@ -281,10 +281,12 @@ class Ledger:
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        for fit in self._fits:
-            fit.work_off(timeline)
         self._publish(timeline)
         self._resolve_marked(timeline)
+
+    def work_off(self, timeline: TimelineReader) -> bool:
+        """Add rows to a fit if there are enough for a piece of work; return whether there were."""
+        return any(fit.work_off(timeline) for fit in self._fits)
 
     @property
     def _fits(self) -> "list[DeviceFit]":

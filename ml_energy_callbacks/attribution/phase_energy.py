@@ -27,6 +27,9 @@ chosen by the same data. With it, 99 % of the intervals of the simulated worlds 
 _LEAST_S = 1e-9
 """Less than a clock resolves."""
 
+_LEAST_WATTS, _MOST_WATTS = 1e-9, 1e9
+"""Less and more than any device draws; the squares of other powers may be beyond the range of numbers."""
+
 _MARK_S = 0.0002
 """Marks are good to this: the host stamps them before or after its calls, and a GPU's own edges are as far off."""
 
@@ -38,8 +41,8 @@ class Model:
     Attributes:
         mean: Mean power in W.
         coefficients: Of the features, in W beside the mean.
-        covariance: Of the coefficients, in W²: with what the scales of the prior leave open, and as much more than the posterior
-            as for the phases.
+        covariance: Of the coefficients, in W²: with what the scales of the prior leave open, and as much more than the
+            posterior as for the phases.
         variance: Of an interval's energy about the fit, in J² per s.
         scales: Scales of the prior that fitted best.
     """
@@ -176,10 +179,10 @@ class StageProblem:
 
     @classmethod
     def of(cls, columns: Sequence[Column], blocks: Sequence[Block], targets: Targets, start: Scales) -> Self | None:
-        """Return the problem as it stands; None with too few rows, or without energy."""
+        """Return the problem as it stands; None with too few rows, or with a power that no device has, such as 0."""
         rows = sum(block.rows for block in blocks)
         joules, lengths = (float(sum(block.sums[i] for block in blocks)) for i in (0, 1))
-        if rows < FEWEST_ROWS or joules <= 0 or lengths <= 0:
+        if rows < FEWEST_ROWS or lengths <= 0 or not _LEAST_WATTS < joules / lengths < _MOST_WATTS:
             return None
         return cls(rows, joules / lengths, tuple(blocks), tuple(columns), targets.copy(len(columns)), start)
 
@@ -190,9 +193,10 @@ class StageProblem:
     def steps(self) -> Steps[PhaseEnergies | None]:
         """Solve it in steps of some milliseconds together, each of one or two."""
         try:
-            return (yield from self._solve())
+            energies = yield from self._solve()
         except np.linalg.LinAlgError:
             return None
+        return energies if np.isfinite(energies.half_widths).all() else None
 
     def _solve(self) -> Steps[PhaseEnergies]:
         targets, mean = self.targets, self.mean

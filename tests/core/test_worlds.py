@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, World, constant, measure, trace
+from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, World, bursts, constant, measure, trace
 
 UNKNOWABLE = frozenset({"batches below 1 ms", "near resonance", "near resonance, ramp"})
 """Kinds in which refreshes of the counter cannot tell the phases apart; there are ranges only."""
@@ -157,3 +157,10 @@ def test_a_measured_idle_power_narrows_a_range() -> None:
     seconds = float(np.diff(world.edges)[world.phases == WAIT].sum())
     assert idle.splits[WAIT].low >= 0.99 * 40.0 * seconds > free.splits[WAIT].low
     assert idle.holds()
+
+
+def test_intervals_with_too_many_batches_spoil_no_others(*, full: bool) -> None:
+    for seed in range(20 if full else 2):
+        run = measure(bursts(seed), seed)
+        assert run.reported()
+        assert run.holds()
