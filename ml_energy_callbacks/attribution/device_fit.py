@@ -4,6 +4,7 @@ Knots are collected and worked off two dozen at a time: NumPy then takes about 5
 training loop. Solving is separate (:class:`FitTask`), so that it can run in steps, without the lock that readings need.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ml_energy_callbacks.attribution.features import DELAYS
+from ml_energy_callbacks.attribution.features import DELAYS, FEWEST_SEGMENTS
 from ml_energy_callbacks.attribution.knots import Knot
 from ml_energy_callbacks.attribution.phase_energy import COVER, PhaseEnergies, StageProblem
 from ml_energy_callbacks.attribution.renewals import Renewal
@@ -25,7 +26,7 @@ from ml_energy_callbacks.metrics import OUTSIDE
 _PIECE = 24
 """Intervals that are worked off at once: a millisecond of work."""
 
-_PIECE_SEGMENTS = 400
+_PIECE_SEGMENTS = 256
 """So many segments take as long, where batches are short."""
 
 _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
@@ -37,6 +38,9 @@ _TURN_NS = 100_000_000
 _MOST_SWITCHES = 1024
 """With so many switches since the first of them, knots are worked off however few they are: the timeline does not keep more for
 long."""
+
+_MOST_SEEN = 2048
+"""Switches by which columns are chosen; more would take longer than a piece of work."""
 
 _BACK_NS = round((DELAYS[-1] + 0.05) * NS_PER_S)
 """What happened this long before a knot matters for its features."""
@@ -256,7 +260,10 @@ class DeviceFit:
             stage = self._stages[group]
             if stage.rows.has_shapes({stage.numbers.get(bucket, len(stage.numbers)) for bucket in ran}):
                 continue
-            switches = switches or timeline.stretch(timeline.first_ns, until)[0]
+            switches = switches or timeline.stretch(timeline.first_ns, until)[0][-_MOST_SEEN:]
+            counts = Counter(stage.numbers.get(bucket, len(stage.numbers)) for _, bucket in switches)
+            if not any(count >= FEWEST_SEGMENTS and phase not in stage.rows.basis.shaped for phase, count in counts.items()):
+                continue
             seen = segments(switches, until, stage.numbers, self._origin_ns or 0)
             if seen is not None:
                 chosen = stage.rows.shape(seen) or chosen
@@ -307,6 +314,11 @@ class DeviceFit:
         for bucket, number in stage.numbers.items():
             if energies.seconds[number] > 0:
                 self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the power of a stage was fitted."""
+        return any(stage.energies is not None for stage in self._stages.values())
 
     @property
     def groups(self) -> Sequence[int]:

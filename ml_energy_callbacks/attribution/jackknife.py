@@ -33,9 +33,10 @@ def jackknife(groups: Groups, fit: Fit, targets: Floats) -> Steps[Floats]:
     normal, right = groups.normal, groups.right
     if fit.drift_variance:
         shrunk = 1 / (groups.seconds + fit.variance / fit.drift_variance)
-        normal = normal - shrunk[:, None, None] * groups.features[:, :, None] * groups.features[:, None, :]
+        normal = normal - (shrunk[:, None] * groups.features)[:, :, None] * groups.features[:, None, :]
         right = right - (shrunk * groups.sums)[:, None] * groups.features
     whole_normal, whole_right = normal.sum(axis=0), right.sum(axis=0)
+    yield
     variances = []
     for width in widths:
         begins = np.arange(0, count, width)

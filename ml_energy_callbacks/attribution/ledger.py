@@ -461,8 +461,8 @@ class Ledger:
         """Resolve the marks of intervals whose last phase has ended, or lasts too long to wait for its end."""
         held = len(self._marked)
         for _ in range(held if all_of_them else min(held, max(_CROSSINGS, held - _MOST_WAITING))):
-            after = self._marked[0].after.time_ns
-            ended = timeline.closed_ns >= after or timeline.now - after > _OPEN_NS or OUTSIDE in self._marked[0].seconds
+            after, fits = self._marked[0].after.time_ns, self._latest.fitted and OUTSIDE not in self._marked[0].seconds
+            ended = not fits or timeline.closed_ns >= after or timeline.now - after > _OPEN_NS
             if not (ended or all_of_them or len(self._marked) > _MOST_WAITING):
                 return
             self._resolve_marks(self._marked.popleft(), timeline)
