@@ -366,8 +366,8 @@ class DeviceFit:
         joules = (fitted + residual * share).clip(min(0.0, energy), max(0.0, energy))
         contrast = features - share[:, None] * features[-1]
         variance = np.einsum("ij,jk,ik->i", contrast, model.covariance, contrast).clip(0)
-        # What no feature explains may be spread over the interval, or have come at one instant of it.
-        variance += max(model.variance * length, residual**2) * share * (1 - share)
+        # What no feature explains is spread over the interval; what this one shows may have come at one instant of it, too.
+        variance += (model.variance * length + residual**2) * share * (1 - share)
         mean_watts = energy / length
         variance += (mean_watts * before.sigma_ns / NS_PER_S * (1 - share)) ** 2
         variance += (mean_watts * after.sigma_ns / NS_PER_S * share) ** 2
