@@ -595,6 +595,18 @@ def short_run(seed: int) -> World:
     return _loop(seed, seconds=12.0, ramp_s=0.005).build()
 
 
+def bursts(seed: int) -> World:
+    """Have 300 batches of 0.1 ms after every fifth usual one: some intervals between refreshes have too many segments."""
+    loop = _loop(seed, ramp_s=0.002)
+    low, high = loop.watts
+
+    def batches(i: int) -> list[tuple[int, float, float]]:
+        burst = [(WAIT, 3e-5, low), (COMPUTE, 7e-5, high)] * 300 if i % 5 == 4 else []
+        return [*burst, (WAIT, _uniform(loop, loop.wait_s), low), (COMPUTE, _uniform(loop, loop.compute_s), high)]
+
+    return build(loop, batches)
+
+
 def small_gpu(seed: int) -> World:
     loop = _loop(seed, ramp_s=0.01, lag_s=0.004)
     loop.watts = (4.0, 15.0)
@@ -840,6 +852,7 @@ def measure(
     late_s: float = 0.0,
     moved_ns: int = 0,
     asked_s: Sequence[float] = (),
+    idle_watts: float | None = None,
     **known: Any,
 ) -> Measured:
     """Poll a world's device as a run would, and return what comes out.
@@ -854,7 +867,8 @@ def measure(
         behind_s: What is assumed of the device's latency.
         late_s: By how much it is behind.
         moved_ns: By how much the clock's zero is moved.
-        asked_s: Instants (s) up to which the energy is asked for during the run.
+        asked_s: Instants (s) up to which the energy is asked for during the run, which is then reviewed, too.
+        idle_watts: What was measured of the device's idle power.
         known: What else is thought to be known of the device, if it is not so.
     """
     rng, clock = random.Random(seed), ManualClock(NS_PER_S + moved_ns)
@@ -880,6 +894,7 @@ def measure(
     poller._random.seed(seed)
     asked = [Mark(origin + round(time * NS_PER_S), (), frozenset(each.device.id for each in ledgers)) for time in asked_s]
     pending, waiting = deque(marks), deque(asked)
+    reviews = deque(origin + second * NS_PER_S for second in (1, 3, *range(7, round(world.edges[-1]), 5)) if asked)
 
     def advance(now: int) -> None:
         clock.now_ns = now
@@ -896,11 +911,27 @@ def measure(
                 ledger.add_mark(mark)
         advance(now)
         poller.poll()
+        if reviews and reviews[0] <= now:
+            reviews.popleft()
+            for ledger in ledgers:
+                ledger.fit()
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
-    joules = {each.device.id: each.joules[1:] + [0.0] * (count + 1 - len(each.joules)) for each in ledgers}
+    splits = _split(ledgers, stages, buckets, seconds[1:], idle_watts)
+    return Measured(splits, world.joules, sum(sum(each.joules[1:]) for each in ledgers), ledgers[0], asked)
+
+
+def _split(
+    ledgers: Sequence[Ledger],
+    stages: Sequence[int],
+    buckets: Sequence[int],
+    seconds: Sequence[float],
+    idle_watts: float | None,
+) -> list[Split]:
+    """Return the energy of each bucket on all devices together."""
     for each in ledgers:
         each.fit()
+    joules = {each.device.id: each.joules[1:] + [0.0] * (len(buckets) + 1 - len(each.joules)) for each in ledgers}
     splits: list[Split] = []
     for stage in dict.fromkeys(stages):
         own_buckets = [i for i, each in enumerate(stages) if each == stage]
@@ -908,10 +939,11 @@ def measure(
             (each.device.backend, each.device.id): each.split(
                 stage,
                 [buckets[i] for i in own_buckets],
-                [seconds[1:][i] for i in own_buckets],
+                [seconds[i] for i in own_buckets],
                 [joules[each.device.id][i] for i in own_buckets],
+                idle_watts,
             )
             for each in ledgers
         }
         splits += [combine({name: split[i] for name, split in by_device.items()}) for i in range(len(own_buckets))]
-    return Measured(splits, world.joules, sum(map(sum, joules.values())), ledgers[0], asked)
+    return splits

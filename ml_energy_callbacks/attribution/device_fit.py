@@ -4,6 +4,7 @@ Knots are collected and worked off two dozen at a time: NumPy then takes about 5
 training loop. Solving is separate (:class:`FitTask`), so that it can run in steps, without the lock that readings need.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
@@ -11,19 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ml_energy_callbacks.attribution.features import DELAYS
+from ml_energy_callbacks.attribution.features import DELAYS, FEWEST_SEGMENTS
 from ml_energy_callbacks.attribution.knots import Knot
-from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies, StageProblem
+from ml_energy_callbacks.attribution.phase_energy import COVER, PhaseEnergies, StageProblem
 from ml_energy_callbacks.attribution.renewals import Renewal
 from ml_energy_callbacks.attribution.segments import Floats, segments
-from ml_energy_callbacks.attribution.stage_rows import StageRows
+from ml_energy_callbacks.attribution.stage_rows import StageRows, reach_s
 from ml_energy_callbacks.attribution.steps import Steps
 from ml_energy_callbacks.attribution.timeline import TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.metrics import OUTSIDE
 
 _PIECE = 24
-"""Intervals that are worked off at once: a millisecond or two of work."""
+"""Intervals that are worked off at once: a millisecond of work."""
+
+_PIECE_SEGMENTS = 256
+"""So many segments take as long, where batches are short."""
 
 _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
 """The columns are chosen by the phases in so many knots and so long a time; a dozen lengths of each phase show its median."""
@@ -32,7 +36,11 @@ _TURN_NS = 100_000_000
 """So long after the columns of one device, those of the next one are chosen."""
 
 _MOST_SWITCHES = 1024
-"""After so many switches of phases, knots are worked off however few they are: the timeline does not keep more for long."""
+"""With so many switches since the first of them, knots are worked off however few they are: the timeline does not keep more for
+long."""
+
+_MOST_SEEN = 2048
+"""Switches by which columns are chosen; more would take longer than a piece of work."""
 
 _BACK_NS = round((DELAYS[-1] + 0.05) * NS_PER_S)
 """What happened this long before a knot matters for its features."""
@@ -109,12 +117,12 @@ class Crossing(NamedTuple):
 
     Attributes:
         joules: Since the first of the two knots, in J.
-        deviations: Standard deviations, in J.
+        half_widths: Half-widths of their 95 % intervals, without the latency of the device, in J.
         watts: Largest difference between the powers of two phases, in W.
     """
 
     joules: Floats
-    deviations: Floats
+    half_widths: Floats
     watts: float
 
 
@@ -140,7 +148,6 @@ class DeviceFit:
     _origin_ns: int | None = None
     _last: Knot | None = None
     _pending: list[Knot] = field(default_factory=list)
-    _switches: int = 0
     _stages: dict[int, _Stage] = field(default_factory=dict)
     _watts: dict[int, float] = field(default_factory=dict)
     begun: bool = False
@@ -193,10 +200,12 @@ class DeviceFit:
             all_of_them: Do not wait for more.
 
         Returns:
-            Whether there is another piece.
+            Whether there were enough; then there may be another piece.
         """
         pending = self._pending
-        crowded = timeline.switched - self._switches >= _MOST_SWITCHES
+        if len(pending) < 2:  # noqa: PLR2004 - an interval has two ends
+            return False
+        crowded = timeline.switches(pending[0].time_ns) >= _MOST_SWITCHES
         turn = self.number % _PIECE
         if not (all_of_them or crowded or len(pending) > _PIECE + turn):
             return False
@@ -207,22 +216,37 @@ class DeviceFit:
         until = timeline.closed_ns
         if all_of_them or (len(pending) > 2 * _PIECE and timeline.settled - until > _OPEN_NS):
             until = timeline.settled - (0 if all_of_them else _NEAR_END_NS)
-        ready = sum(knot.time_ns <= until for knot in pending)
-        if ready < 2 or not (all_of_them or crowded or ready > _PIECE):  # noqa: PLR2004 - an interval has two ends
+        reach = (lambda _: 0) if all_of_them else self._reach_ns
+        ready = next((i for i, knot in enumerate(pending) if knot.time_ns + reach(knot) > until), len(pending))
+        if ready < 2 or not (all_of_them or crowded or ready > _PIECE):  # noqa: PLR2004 - as above
             return False
         self.begun = True
-        if self._shape_stages(pending[0].time_ns, timeline, until):
-            return True
-        piece = pending[: min(ready, _PIECE + 1)]
+        if not self._shape_stages(pending[0].time_ns, timeline, until):
+            self._add_piece(self._piece(ready, timeline), timeline, until)
+        return True
+
+    def _add_piece(self, piece: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
+        """Add the rows of the first knots that are pending."""
         for chain in _chains(piece, timeline.first_ns):
             if chain[0].starts:
                 for stage in self._stages.values():
                     stage.rows.break_chain()
             if len(chain) > 1:
                 self._add_chain(chain, timeline, until)
-        del pending[: len(piece) - 1]
-        self._switches = timeline.switched
-        return ready > len(piece)
+        del self._pending[: len(piece) - 1]
+
+    def _reach_ns(self, knot: Knot) -> int:
+        """Return how far after a knot its features look, in ns."""
+        return round(reach_s(knot.sigma_ns / NS_PER_S, self.window_s) * NS_PER_S)
+
+    def _piece(self, ready: int, timeline: TimelineReader) -> Sequence[Knot]:
+        """Return the knots of a piece of work; the first so many are ready."""
+        pending, left = self._pending, _PIECE_SEGMENTS
+        for i in range(1, min(ready, _PIECE + 1)):
+            left -= timeline.switches(pending[i - 1].time_ns, pending[i].time_ns)
+            if left < 0 and i > 1:
+                return pending[:i]
+        return pending[: min(ready, _PIECE + 1)]
 
     def _shape_stages(self, since: int, timeline: TimelineReader, until: int) -> bool:
         """Choose the columns of phases that have run since an instant and have none yet; return whether any were chosen."""
@@ -236,7 +260,10 @@ class DeviceFit:
             stage = self._stages[group]
             if stage.rows.has_shapes({stage.numbers.get(bucket, len(stage.numbers)) for bucket in ran}):
                 continue
-            switches = switches or timeline.stretch(timeline.first_ns, until)[0]
+            switches = switches or timeline.stretch(timeline.first_ns, until)[0][-_MOST_SEEN:]
+            counts = Counter(stage.numbers.get(bucket, len(stage.numbers)) for _, bucket in switches)
+            if not any(count >= FEWEST_SEGMENTS and phase not in stage.rows.basis.shaped for phase, count in counts.items()):
+                continue
             seen = segments(switches, until, stage.numbers, self._origin_ns or 0)
             if seen is not None:
                 chosen = stage.rows.shape(seen) or chosen
@@ -249,7 +276,8 @@ class DeviceFit:
         sigmas = np.array([knot.sigma_ns for knot in chain]) / NS_PER_S
         joules = np.array([knot.joules for knot in chain])
         back = _BACK_NS + round((self.window_s or 0.0) * NS_PER_S)
-        switches, end = timeline.stretch(chain[0].time_ns - back, chain[-1].time_ns)
+        begin, last = chain[0].time_ns - self._reach_ns(chain[0]), chain[-1].time_ns + self._reach_ns(chain[-1])
+        switches, end = timeline.stretch(begin - back, last)
         for group in sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE}):
             stage = self._stages.get(group)
             these = None if stage is None else segments(switches, end or until, stage.numbers, origin)
@@ -288,6 +316,11 @@ class DeviceFit:
                 self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
 
     @property
+    def fitted(self) -> bool:
+        """Whether the power of a stage was fitted."""
+        return any(stage.energies is not None for stage in self._stages.values())
+
+    @property
     def groups(self) -> Sequence[int]:
         """The stages that were seen, by their groups on the timeline."""
         return list(self._stages)
@@ -322,21 +355,29 @@ class DeviceFit:
         these = segments(switches, end or max(after.time_ns, timeline.settled), stage.numbers, origin)
         if these is None:
             return None
-        model = stage.energies.model
-        features = stage.rows.basis.integrals(these, times)[:, : len(model.coefficients)]
+        model, basis = stage.energies.model, stage.rows.basis
+        features = basis.integrals(these, times)[:, : len(model.coefficients)]
         features -= features[0]
         passed = times - times[0]
         length, energy = passed[-1], after.joules - before.joules
         share = passed / length
         fitted = model.mean * passed + features @ model.coefficients
-        joules = (fitted + (energy - fitted[-1]) * share).clip(min(0.0, energy), max(0.0, energy))
+        residual = energy - fitted[-1]
+        joules = (fitted + residual * share).clip(min(0.0, energy), max(0.0, energy))
         contrast = features - share[:, None] * features[-1]
         variance = np.einsum("ij,jk,ik->i", contrast, model.covariance, contrast).clip(0)
-        variance += model.variance * passed * (1 - share)
+        # What no feature explains is spread over the interval; what this one shows may have come at one instant of it, too.
+        variance += (model.variance * length + residual**2) * share * (1 - share)
         mean_watts = energy / length
         variance += (mean_watts * before.sigma_ns / NS_PER_S * (1 - share)) ** 2
         variance += (mean_watts * after.sigma_ns / NS_PER_S * share) ** 2
-        return Crossing(joules[1:-1], variance[1:-1] ** 0.5, stage.energies.largest_step)
+        halves = COVER * variance**0.5
+        if end is None:  # the last phase goes on, so that its power by its length is not known
+            last = int(these.phases[-1])
+            open_s = np.clip(times - these.edges[-2], 0.0, None)
+            changes = basis.length_watts(last, float(these.lengths[-1]), model.coefficients)
+            halves += np.abs(open_s - share * open_s[-1]) * changes
+        return Crossing(joules[1:-1], halves[1:-1], stage.energies.largest_step)
 
 
 def _chains(knots: Sequence[Knot], first_ns: int) -> list[list[Knot]]:

@@ -6,6 +6,7 @@ row is added to the last block; when there are too many blocks, neighbours are m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -154,20 +155,19 @@ class Groups:
     @classmethod
     def of(cls, blocks: Sequence[Block], columns: int, count: int, mean: float) -> Self:
         """Return at most ``count`` groups of blocks with this many columns; ``mean`` is the mean power in W."""
-        blocks = [block.widened(columns) for block in blocks]
-        begins = np.unique(np.linspace(0, len(blocks), min(count, len(blocks)), endpoint=False).astype(int))
-        seconds = np.array([block.seconds for block in blocks])
-        normal = np.stack([block.normal for block in blocks])
-        right = np.stack([block.joules / mean - block.lengths for block in blocks])
-        features = np.stack([block.features for block in blocks])
-        sums = np.array([block.sums[0] / mean - block.sums[1] for block in blocks])
-        squares = np.sum([block.squares for block in blocks], axis=0)
-        return cls(
-            sum(block.rows for block in blocks),
-            np.add.reduceat(seconds, begins),
-            np.add.reduceat(normal, begins),
-            np.add.reduceat(right, begins),
-            np.add.reduceat(features, begins),
-            float(squares[0] / mean**2 - 2 * squares[1] / mean + squares[2]),
-            np.add.reduceat(sums, begins),
-        )
+        begins = np.unique(np.linspace(0, len(blocks), min(count, len(blocks)), endpoint=False).astype(int)).tolist()
+        size = len(begins)
+        seconds, sums, normal = np.zeros(size), np.zeros(size), np.zeros((size, columns, columns))
+        right, features = np.zeros((2, size, columns))
+        squares = np.zeros(3)
+        for i, (begin, end) in enumerate(pairwise([*begins, len(blocks)])):
+            for block in blocks[begin:end]:
+                own = slice(len(block.features))  # columns that it has not were 0 in all rows
+                seconds[i] += block.seconds
+                normal[i, own, own] += block.normal
+                right[i, own] += block.joules / mean - block.lengths
+                features[i, own] += block.features
+                sums[i] += block.sums[0] / mean - block.sums[1]
+                squares += block.squares
+        scatter = float(squares[0] / mean**2 - 2 * squares[1] / mean + squares[2])
+        return cls(sum(block.rows for block in blocks), seconds, normal, right, features, scatter, sums)

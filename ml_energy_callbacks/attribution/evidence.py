@@ -7,6 +7,7 @@ leave open widens the interval.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 
 import numpy as np
 
@@ -77,6 +78,9 @@ class Evidence:
 
         Args:
             start: Where the search for the scales begins.
+
+        Raises:
+            numpy.linalg.LinAlgError: There is no solution.
         """
         scales = start
         for _ in range(_SWEEPS):
@@ -84,7 +88,11 @@ class Evidence:
                 trials = [replace(scales, **{name: value}) for value in values]
                 for trial in trials:
                     if trial not in self._fits:
-                        self._fits[trial] = self._solve(trial)
+                        fit = self._solve(trial)
+                        if not isfinite(fit.evidence):
+                            msg = "the sums of the rows are beyond the range of numbers"
+                            raise np.linalg.LinAlgError(msg)
+                        self._fits[trial] = fit
                         yield
                 scales = max(trials, key=lambda each: self._fits[each].evidence)
         fits = sorted(self._fits.values(), key=lambda fit: -fit.evidence)
@@ -94,6 +102,7 @@ class Evidence:
         whole = sum(weight for weight, _ in kept)
         return [(weight / whole, fit) for weight, fit in kept]
 
+    @np.errstate(all="ignore")
     def _solve(self, scales: Scales) -> Fit:
         """Return the fit with these scales."""
         groups = self._groups

@@ -35,8 +35,12 @@ NODES = (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 COARSE_AGES, COARSE_DELAYS = AGES[::2], DELAYS[::2]
 """The same with every second bound, for stages of three phases and more: their columns would be too many."""
 
+_BOUNDS = AGES, COARSE_AGES, COARSE_AGES[::2], COARSE_AGES[::4]
+"""Bounds of ages: a phase has the first of these for which there is room, or else a level only."""
+
 MOST_COLUMNS = 60
-"""The equations of 32 blocks then take 0.9 MB, and a report less than 20 ms."""
+"""The equations of 32 blocks then take 0.97 MB, and a report less than 20 ms. Phases that come when there is no room any more
+have fewer bins, or a level only."""
 
 FEWEST_SEGMENTS = 8
 """A phase of which fewer segments were seen has no shape yet, only a level; its 98 % quantile would be a guess."""
@@ -94,7 +98,10 @@ class Basis:
 
     columns: list[Column] = field(default_factory=list)
     _medians: dict[int, float] = field(default_factory=dict)
-    _levels: set[int] = field(default_factory=set)
+    _own: set[int] = field(default_factory=set)
+    """Phases that have a level or an age."""
+    _count: int = 0
+    """Number of all phases; a column is kept free for each of those that have not been seen."""
     _ready: "_Arrays | None" = None
 
     @property
@@ -103,11 +110,11 @@ class Basis:
         return frozenset(self._medians)
 
     def add_levels(self, phases: Sequence[int]) -> None:
-        """Give a level to each of these phases, unless it has a level or a shape, and the delays of its edges."""
+        """Give a level to each of these phases, unless it has a level or an age, and the delays of its edges."""
         for phase in phases:
-            if phase not in self._levels and phase not in self._medians:
-                self._levels.add(phase)
-                self._add([Column("level", phase)])
+            if phase not in self._own:
+                self._own.add(phase)
+                self._extend([Column("level", phase)])
                 if self._medians:
                     self._add([Column("delay", phase, delay) for delay in COARSE_DELAYS])
 
@@ -119,8 +126,12 @@ class Basis:
         coarse = len({*main, *self._medians}) > 2  # noqa: PLR2004 - compute and waiting
         for phase in phases:
             self._medians[phase] = float(np.median(seen.lengths[seen.phases == phase]))
+        self._count = seen.count
         for phase in phases:
-            self._add(_ages(seen, phase, COARSE_AGES if coarse or phase not in main else AGES))
+            fits = (self._add(_ages(seen, phase, bounds)) for bounds in _BOUNDS[bool(coarse or phase not in main) :])
+            if not any(fits):
+                self.add_levels([phase])
+            self._own.add(phase)
         longest = max(times, key=times.__getitem__)
         delayed = {column.phase for column in self.columns if column.kind == "delay"}
         for phase in main:
@@ -133,10 +144,17 @@ class Basis:
             for phase in main:
                 self._add(_hats(seen, phase, sizes))
 
-    def _add(self, columns: Sequence[Column]) -> None:
-        if len(self.columns) + len(columns) <= MOST_COLUMNS or any(column.kind in {"level", "age"} for column in columns):
-            self.columns += columns
-            self._ready = None
+    def _add(self, columns: Sequence[Column]) -> bool:
+        """Add columns if there is room for them, and for a level of each other phase; return whether there was."""
+        others = self._count - len(self._own.union(column.phase for column in columns))
+        fits = len(self.columns) + len(columns) + max(0, others) <= MOST_COLUMNS
+        if fits:
+            self._extend(columns)
+        return fits
+
+    def _extend(self, columns: Sequence[Column]) -> None:
+        self.columns += columns
+        self._ready = None
 
     def _sizes(self, these: Segments) -> Floats:
         """Return log2(length / median of the phase) of each segment, 0 where the phase has no shape."""
@@ -171,6 +189,25 @@ class Basis:
             result[:, columns] = early - np.interp(instants, these.edges, so_far)[:, None]
         return result
 
+    def length_watts(self, phase: int, length: float, coefficients: Floats) -> float:
+        """Return by how much the power of a phase may change with its length, which is at least ``length`` (s) so far.
+
+        Args:
+            phase: The phase.
+            length: How long it has lasted.
+            coefficients: Of the first columns, in W.
+        """
+        median = self._medians.get(phase)
+        if median is None:
+            return 0.0
+        least = float(np.log2(length / median).clip(NODES[0], NODES[-1]))
+        sizes = np.array([least, *(node for node in NODES if node > least)])
+        watts = np.zeros(len(sizes))
+        for column, coefficient in zip(self.columns, coefficients, strict=False):
+            if column.phase == phase and column.kind in {"length", "hat"}:
+                watts += coefficient * _weight(column, sizes) / column.scale
+        return float(np.abs(watts - watts[0]).max())
+
     def _factors(self, these: Segments, arrays: "_Arrays") -> Floats:
         """Return the weight of each segment (rows) in each column that is no delay."""
         factors: Floats = (these.phases[:, None] == arrays.phase).astype(np.float64)
@@ -184,22 +221,23 @@ class Basis:
 
     def _arrays(self) -> "_Arrays":
         if self._ready is None:
-            self._ready = _Arrays(self.columns, self._medians)
+            self._ready = _Arrays(self.columns)
         return self._ready
 
 
 class _Arrays:
     """The bounds of the columns as arrays."""
 
-    def __init__(self, columns: Sequence[Column], shaped: dict[int, float]) -> None:
+    def __init__(self, columns: Sequence[Column]) -> None:
         own = [i for i, column in enumerate(columns) if column.kind != "delay"]
         chosen = [columns[i] for i in own]
         weighted = {"length", "hat", "before"}
         self.own: Indices = np.array(own, dtype=np.intp)
         self.low = np.array([0.0 if column.kind in weighted else column.low for column in chosen])
         self.width = np.array([inf if column.kind in weighted else column.high - column.low for column in chosen])
-        # The level of a phase that has got a shape is no longer used.
-        replaced = [column.kind == "level" and column.phase in shaped for column in chosen]
+        # The level of a phase that has got an age is no longer used.
+        aged = {column.phase for column in chosen if column.kind == "age"}
+        replaced = [column.kind == "level" and column.phase in aged for column in chosen]
         self.phase = np.array([-1 if old else column.phase for column, old in zip(chosen, replaced, strict=True)])
         self.left = np.array([column.kind == "left" for column in chosen], dtype=bool)
         self.weighted = [(i, column) for i, column in enumerate(chosen) if column.kind in weighted]

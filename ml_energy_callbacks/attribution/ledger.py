@@ -52,7 +52,15 @@ _LONG_GAPS = ((1.0, 0.01), (0.25, 0.1))
 """The energy of a device is incomplete if that of more time is not known, in s and as a share of the run, than one of these."""
 
 _MOST_WAITING = 64
-"""Largest number of knots that wait until the device has reached its edges; some seconds of readings."""
+"""Largest number of knots that wait until the device has reached its edges; some seconds of readings. So many intervals with
+marks wait for the ends of their last phases."""
+
+_OPEN_NS = NS_PER_S // 2
+"""So long do marks wait for the end of the phase that runs at the knot after them: most batches are shorter, and whoever prints
+a window waits no longer than for a slow counter. After that, the interval holds what the phase's length may change."""
+
+_CROSSINGS = 4
+"""Intervals with marks that are resolved at once; each takes 0.2 ms."""
 
 
 @dataclass(slots=True)
@@ -67,7 +75,9 @@ class Mark:
             the instant, and never if its energy at the instant is unknown.
         gaps: Number of gaps in each device's energy up to the instant, by id.
         half_widths: Half-widths of the 95 % intervals of ``joules``, by id, in J: a counter says only at its refreshes how much
-            energy was used.
+            energy was used. They are independent from device to device.
+        common: What devices of one backend have in common beside that, by id, in J: they are late by the same time, and where
+            there is no fit, their energy may be used at the same part of an interval.
         sampling: Half-width in J of the energy of 1 s, by id, of devices that see their power for a part of the time only; that
             of other times grows with their square root.
     """
@@ -78,7 +88,33 @@ class Mark:
     joules: dict[str, float] = field(default_factory=dict)
     gaps: dict[str, int] = field(default_factory=dict)
     half_widths: dict[str, float] = field(default_factory=dict)
+    common: dict[str, float] = field(default_factory=dict)
     sampling: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """An interval between two knots with marks in it.
+
+    Attributes:
+        before: The knot before them.
+        after: The knot after them.
+        marks: The marks.
+        early: Time in each bucket at the knot before, in ns.
+        seconds: Time of each bucket that ran between the knots, in s.
+        shares: Energy of each of these, in J.
+        base: Energy inside the run up to the knot before, in J.
+        gaps: Number of gaps in the device's energy up to there.
+    """
+
+    before: Knot
+    after: Knot
+    marks: Sequence[Mark]
+    early: Sequence[float]
+    seconds: Mapping[int, float]
+    shares: Mapping[int, float]
+    base: float
+    gaps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +199,7 @@ class Ledger:
         # The intervals in which a group of buckets began or ended to run.
         self._ends: dict[int, Ends] = {}
         self._marks: list[Mark] = []
+        self._marked: deque[_Marked] = deque()
         self._gaps = 0
         # Knots after an edge whose time on the device is not known yet.
         self._waiting: deque[Knot] = deque()
@@ -244,7 +281,7 @@ class Ledger:
     @property
     def urgent(self) -> bool:
         """Whether the next reading must be added at once: a mark waits for it, reads fail, or the fit has too little data."""
-        return self._fit.count < _LEARNED or bool(self._marks) or self.finder.silent or self._knot is None
+        return self._fit.count < _LEARNED or bool(self._marks or self._marked) or self.finder.silent or self._knot is None
 
     @property
     def seasoned(self) -> bool:
@@ -283,9 +320,12 @@ class Ledger:
                 self.check.add_pair(power[0], self.finder.joules, power[1], self.finder.jumps)
         while self._waiting and (self._waiting[0].time_ns <= timeline.settled or len(self._waiting) > _MOST_WAITING):
             self._add(self._waiting.popleft(), timeline)
-        for fit in self._fits:
-            fit.work_off(timeline)
         self._publish(timeline)
+        self._resolve_marked(timeline)
+
+    def work_off(self, timeline: TimelineReader) -> bool:
+        """Add rows to a fit if there are enough for a piece of work; return whether there were."""
+        return any(fit.work_off(timeline) for fit in self._fits)
 
     @property
     def _fits(self) -> "list[DeviceFit]":
@@ -312,6 +352,7 @@ class Ledger:
         for fit in self._fits:
             while fit.work_off(timeline, all_of_them=True):
                 pass
+        self._resolve_marked(timeline, all_of_them=True)
         self._early = None
         self._publish(timeline)
         if self.published is not None and self._knot is not None:
@@ -321,7 +362,8 @@ class Ledger:
                     inside = sum(joules) - joules[OUTSIDE]
                     guessed = inside - (sum(sure) - sure[OUTSIDE])
                     most = self.finder.most_watts * (mark.time_ns - self.published.time_ns) / NS_PER_S
-                    self._resolve(mark, inside, max(guessed, most - guessed))  # extrapolated: any of it may be wrong
+                    # Extrapolated: any of it may be wrong.
+                    self._resolve(mark, inside, 0.0, max(guessed, most - guessed), self._gaps)
             if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
                 self.joules = self.published.at(end, totals)
@@ -356,7 +398,8 @@ class Ledger:
     def _publish(self, timeline: TimelineReader) -> None:
         """Publish the state up to the last knot; before a waiting knot, the time in each bucket is provisional."""
         before, early, joules, covered = self._knot, self._totals, self.joules[:], self._covered_ns
-        unbroken = True  # after a gap, marks wait until it is known which of them lie in it
+        # After a gap, marks wait until it is known which of them lie in it; else, no longer than for the end of a phase.
+        unbroken = True
         for knot in self._waiting:
             totals, _ = timeline.at(knot.time_ns)
             joules += [0.0] * (len(totals) - len(joules))
@@ -364,7 +407,8 @@ class Ledger:
                 continue
             seconds = _passed(early, totals)
             if before is not None and not knot.starts and seconds:
-                self._divide(before, knot, early, seconds, joules, timeline, resolve=unbroken)
+                overdue = timeline.now - knot.time_ns > _OPEN_NS
+                self._divide(before, knot, early, seconds, joules, resolve=unbroken and overdue)
                 covered += _inside(totals) - _inside(early)
             unbroken = unbroken and (before is None or not knot.starts)
             before, early = knot, totals
@@ -406,7 +450,7 @@ class Ledger:
             only = next(iter(seconds))
             known = self._alone.get(only, Alone())
             self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
-        shares = self._divide(before, knot, self._totals, seconds, self.joules, timeline)
+        shares = self._divide(before, knot, self._totals, seconds, self.joules)
         groups = {timeline.group(bucket) for bucket in shares} if len(shares) > 1 else ()
         if len(groups) > 1:
             for group in groups:
@@ -421,7 +465,6 @@ class Ledger:
         early: list[float],
         seconds: Mapping[int, float],
         joules: list[float],
-        timeline: TimelineReader,
         *,
         resolve: bool = True,
     ) -> dict[int, float]:
@@ -436,7 +479,7 @@ class Ledger:
             weights, whole = dict(seconds), sum(seconds.values())
         shares = {b: energy * weight / whole for b, weight in weights.items()}
         if resolve and self._marks:
-            self._resolve_marks(before, knot, early, shares, seconds, sum(joules) - joules[OUTSIDE], timeline)
+            self._enclose_marks(before, knot, early, shares, seconds, sum(joules) - joules[OUTSIDE])
         for b, share in shares.items():
             joules[b] += share
         return shares
@@ -457,43 +500,60 @@ class Ledger:
             if bucket != OUTSIDE and inside > 0:
                 weights[bucket] *= (energy - weights[OUTSIDE]) / inside
 
-    def _resolve_marks(
+    def _enclose_marks(
         self,
         before: Knot,
         knot: Knot,
-        early: list[float],
+        early: Sequence[float],
         shares: Mapping[int, float],
         seconds: Mapping[int, float],
         base: float,
-        timeline: TimelineReader,
     ) -> None:
+        """Move the marks that are before a knot to those that wait for the end of the phase which runs at it."""
         due = [mark for mark in self._marks if mark.time_ns <= knot.time_ns]
-        if not due:
-            return
-        self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+        if due:
+            self._marks = [mark for mark in self._marks if mark.time_ns > knot.time_ns]
+            self._marked.append(_Marked(before, knot, due, early, seconds, shares, base, self._gaps))
+
+    def _resolve_marked(self, timeline: TimelineReader, *, all_of_them: bool = False) -> None:
+        """Resolve the marks of intervals whose last phase has ended, or lasts too long to wait for its end."""
+        held = len(self._marked)
+        for _ in range(held if all_of_them else min(held, max(_CROSSINGS, held - _MOST_WAITING))):
+            after, fits = self._marked[0].after.time_ns, self._latest.fitted and OUTSIDE not in self._marked[0].seconds
+            ended = not fits or timeline.closed_ns >= after or timeline.now - after > _OPEN_NS
+            if not (ended or all_of_them or len(self._marked) > _MOST_WAITING):
+                return
+            self._resolve_marks(self._marked.popleft(), timeline)
+
+    def _resolve_marks(self, marked: _Marked, timeline: TimelineReader) -> None:
+        before, seconds, shares = marked.before, marked.seconds, marked.shares
         crossing, blurred = None, self.finder.behind_ns / NS_PER_S / _BLUR
-        if OUTSIDE not in seconds and all(mark.time_ns >= before.time_ns for mark in due):
-            crossing = self._latest.cross(timeline, before, knot, [mark.time_ns for mark in due])
-        for i, mark in enumerate(due):
+        if OUTSIDE not in seconds and all(mark.time_ns >= before.time_ns for mark in marked.marks):
+            crossing = self._latest.cross(timeline, before, marked.after, [mark.time_ns for mark in marked.marks])
+        for i, mark in enumerate(marked.marks):
             if crossing is not None:
-                half = _SIGMAS * float(crossing.deviations[i]) + (self.device.latency_s + blurred) * crossing.watts
-                self._resolve(mark, base + float(crossing.joules[i]), half)
+                # A latency moves both edges of a window to the same side: each has half of what that changes in all.
+                common = (self.device.latency_s / 2 + blurred) * crossing.watts
+                self._resolve(
+                    mark, marked.base + float(crossing.joules[i]), float(crossing.half_widths[i]), common, marked.gaps
+                )
                 continue
             joules = 0.0
             for b, energy in shares.items():
                 if b != OUTSIDE and b < len(mark.totals):
-                    began = early[b] if b < len(early) else 0.0
+                    began = marked.early[b] if b < len(marked.early) else 0.0
                     joules += energy * min(1.0, max(0.0, (mark.totals[b] - began) / NS_PER_S / seconds[b]))
             # Without a fit, any part of the energy may have been used before the mark.
             possible = sum(shares.values())
             watts = possible / sum(seconds.values())
-            self._resolve(mark, base + joules, max(joules, possible - joules) + blurred * watts)
+            half = max(joules, possible - joules) + blurred * watts
+            self._resolve(mark, marked.base + joules, 0.0, half, marked.gaps)
 
-    def _resolve(self, mark: Mark, joules: float, half_width: float) -> None:
-        mark.joules[self.device.id] = joules
-        mark.half_widths[self.device.id] = half_width
-        mark.sampling[self.device.id] = self.sampling
-        mark.gaps[self.device.id] = self._gaps
+    def _resolve(self, mark: Mark, joules: float, half_width: float, common: float, gaps: int) -> None:
+        name = self.device.id
+        mark.half_widths[name], mark.common[name] = half_width, common
+        mark.sampling[name], mark.gaps[name] = self.sampling, gaps
+        mark.joules[name] = joules  # last, as a window is known from then on
 
     @property
     def sampling(self) -> float:
@@ -544,7 +604,7 @@ class Ledger:
             buckets: The stage's buckets.
             seconds: Time of each in s.
             joules: Energy of each in J, as divided so far; their sum is preserved.
-            idle_watts: The device's idle power in W, below which no phase is; None if unknown.
+            idle_watts: The device's idle power in W; None if unknown.
         """
         alone, ends = [self._alone.get(bucket, Alone()) for bucket in buckets], self._ends.get(group, Ends())
 

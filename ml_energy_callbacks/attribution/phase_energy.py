@@ -20,12 +20,15 @@ FEWEST_ROWS = 16
 _BLOCKS, _BLOCK_ROWS, _FEWEST_BLOCKS = 16, 6, 4
 """Blocks of the jackknife: 16, each of 6 rows at least, but not fewer than 4."""
 
-_COVER = 2.6
+COVER = 2.6
 """Standard errors of the half-width. Student's t of 15 degrees of freedom has 2.1; more, because the scales and columns were
 chosen by the same data. With it, 99 % of the intervals of the simulated worlds in the tests hold."""
 
 _LEAST_S = 1e-9
 """Less than a clock resolves."""
+
+_LEAST_WATTS, _MOST_WATTS = 1e-9, 1e9
+"""Less and more than any device draws; the squares of other powers may be beyond the range of numbers."""
 
 _MARK_S = 0.0002
 """Marks are good to this: the host stamps them before or after its calls, and a GPU's own edges are as far off."""
@@ -38,7 +41,8 @@ class Model:
     Attributes:
         mean: Mean power in W.
         coefficients: Of the features, in W beside the mean.
-        covariance: Of the coefficients, in W².
+        covariance: Of the coefficients, in W²: with what the scales of the prior leave open, and as much more than the
+            posterior as for the phases.
         variance: Of an interval's energy about the fit, in J² per s.
         scales: Scales of the prior that fitted best.
     """
@@ -175,10 +179,10 @@ class StageProblem:
 
     @classmethod
     def of(cls, columns: Sequence[Column], blocks: Sequence[Block], targets: Targets, start: Scales) -> Self | None:
-        """Return the problem as it stands; None with too few rows, or without energy."""
+        """Return the problem as it stands; None with too few rows, or with a power that no device has, such as 0."""
         rows = sum(block.rows for block in blocks)
         joules, lengths = (float(sum(block.sums[i] for block in blocks)) for i in (0, 1))
-        if rows < FEWEST_ROWS or joules <= 0 or lengths <= 0:
+        if rows < FEWEST_ROWS or lengths <= 0 or not _LEAST_WATTS < joules / lengths < _MOST_WATTS:
             return None
         return cls(rows, joules / lengths, tuple(blocks), tuple(columns), targets.copy(len(columns)), start)
 
@@ -189,9 +193,10 @@ class StageProblem:
     def steps(self) -> Steps[PhaseEnergies | None]:
         """Solve it in steps of some milliseconds together, each of one or two."""
         try:
-            return (yield from self._solve())
+            energies = yield from self._solve()
         except np.linalg.LinAlgError:
             return None
+        return energies if np.isfinite(energies.half_widths).all() else None
 
     def _solve(self) -> Steps[PhaseEnergies]:
         targets, mean = self.targets, self.mean
@@ -204,32 +209,40 @@ class StageProblem:
         fixed = targets.joules / mean + targets.seconds - targets.early
         weights = np.array([weight for weight, _ in fits])
         energies = np.stack([fixed + wanted @ fit.coefficients for _, fit in fits])
-        spreads = []
+        spreads, ratios = [], []
         for _, fit in fits:
-            spread = yield from _spread(groups, fit, wanted)
+            spread, ratio = yield from _spread(groups, fit, wanted)
             spreads.append(spread + fit.variance * targets.mixed)
+            ratios.append(ratio)
         blurs = np.stack([np.abs(wanted @ fit.inverse @ (blur @ fit.coefficients)) / fit.variance for _, fit in fits])
         found = weights @ energies
         variance = weights @ (np.stack(spreads) + (energies - found) ** 2)
         best = fits[0][1]
-        coefficients = weights @ np.stack([fit.coefficients for _, fit in fits])
+        each = np.stack([fit.coefficients for _, fit in fits])
+        coefficients = weights @ each
+        apart = (each - coefficients) * weights[:, None] ** 0.5
+        covariance = np.tensordot(weights * ratios, np.stack([fit.inverse for _, fit in fits]), 1) + apart.T @ apart
         return PhaseEnergies(
             found * mean,
-            (_COVER * variance**0.5 + weights @ blurs) * mean,
+            (COVER * variance**0.5 + weights @ blurs) * mean,
             targets.seconds,
             targets.edges,
-            Model(mean, coefficients * mean, best.inverse * mean**2, best.variance * mean**2, best.scales),
+            Model(mean, coefficients * mean, covariance * mean**2, best.variance * mean**2, best.scales),
         )
 
 
-def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Steps[Floats]:
-    """Return the variance of functions of the coefficients: by the posterior or by the jackknife, whichever is more."""
+def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Steps[tuple[Floats, float]]:
+    """Return the variance of functions of the coefficients: by the posterior or by the jackknife, whichever is more.
+
+    The second value is how many times as large as the posterior's it is, where that is most.
+    """
     pulled = wanted @ fit.inverse
     posterior = np.einsum("ij,ij->i", pulled, wanted)
     prior = np.einsum("ij,ij->i", pulled @ fit.precision, pulled)
     scatter = yield from jackknife(groups, fit, wanted)
     result: Floats = np.maximum(posterior, scatter + prior / 2)
-    return result
+    ratios = np.divide(result, posterior, out=np.ones_like(result), where=posterior > 0)
+    return result, float(ratios.max())
 
 
 def _blur(columns: Sequence[Column], edge_weights: Floats) -> Floats:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import TYPE_CHECKING
 
+from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.readings import Device
 
 if TYPE_CHECKING:
@@ -85,17 +85,19 @@ def split_stage(
         alone: The intervals in which each phase ran alone.
         found: Number of each phase in the fit, and its energies; None if there are none.
         device: The device.
-        idle_watts: Its idle power in W, below which no phase is; None if unknown.
+        idle_watts: Its idle power in W; None if unknown. It narrows what would be told as a range only: what the fit tells, it
+            tells by readings of this very run.
         ends: The intervals in which the stage began or ended.
     """
     mixed = [max(0.0, time - own.seconds) for time, own in zip(seconds, alone, strict=True)]
     own = [each.joules for each in alone]
     left = whole - sum(own)
-    bounds = _bounds(mixed, own, left, ends, idle_watts or 0.0, device.max_watts)
+    most = most_watts(device)
+    bounds, above_idle = (_bounds(mixed, own, left, ends, least, most) for least in (0.0, idle_watts or 0.0))
     if sum(time > _NO_TIME_S for time in mixed) <= 1:
-        most = max(mixed)
-        exact = [energy + (left if most > 0 and time == most else 0.0) for energy, time in zip(own, mixed, strict=True)]
-        if most == 0.0:  # rounding
+        longest = max(mixed)
+        exact = [energy + (left if longest > 0 and time == longest else 0.0) for energy, time in zip(own, mixed, strict=True)]
+        if longest == 0.0:  # rounding
             exact[max(range(len(seconds)), key=seconds.__getitem__)] += left
         return [
             Split(energy, min(energy, low), max(energy, high), resolved=True)
@@ -103,12 +105,12 @@ def split_stage(
         ]
     if found is None:
         return [
-            Split(min(max(energy + left * time / sum(mixed), low), high), low, high, resolved=time <= _NO_TIME_S)
-            for energy, time, (low, high) in zip(own, mixed, bounds, strict=True)
+            Split(min(max(energy + left * time / sum(mixed), low), high), low, high, resolved=low == high)
+            for energy, time, (low, high) in zip(own, mixed, above_idle, strict=True)
         ]
     joules, halves = _estimates(seconds, mixed, own, whole, found, device.latency_s)
     joules = _within(joules, bounds, halves, whole)
-    return [
+    splits = [
         Split(
             energy,
             min(energy, max(low, energy - half)),
@@ -117,6 +119,7 @@ def split_stage(
         )
         for energy, half, (low, high) in zip(joules, halves, bounds, strict=True)
     ]
+    return _narrowed(splits, above_idle, halves, whole)
 
 
 def choose(by_counter: list[Split], by_power: list[Split], *, contradictory: bool) -> list[Split]:
@@ -130,15 +133,28 @@ def choose(by_counter: list[Split], by_power: list[Split], *, contradictory: boo
     return [replace(hull, resolved=hull.resolved and hull.half_width <= WIDEST * hull.joules) for hull in hulls]
 
 
+def _narrowed(splits: list[Split], bounds: Sequence[tuple[float, float]], halves: Sequence[float], whole: float) -> list[Split]:
+    """Return a division whose unresolved phases are within these bounds too, unless those contradict an interval."""
+    both = [(max(split.low, low), min(split.high, high)) for split, (low, high) in zip(splits, bounds, strict=True)]
+    if any(low > high for low, high in both):
+        return splits
+    both = [(split.low, split.high) if split.resolved else each for split, each in zip(splits, both, strict=True)]
+    joules = _within([split.joules for split in splits], both, halves, whole)
+    return [
+        replace(split, joules=energy, low=min(low, energy), high=max(high, energy))
+        for split, energy, (low, high) in zip(splits, joules, both, strict=True)
+    ]
+
+
 def _bounds(
-    mixed: Sequence[float], own: Sequence[float], left: float, ends: Ends, least: float, most: float | None
+    mixed: Sequence[float], own: Sequence[float], left: float, ends: Ends, least: float, most: float
 ) -> list[tuple[float, float]]:
-    """Return the bounds of each phase's energy that need no model: what ran alone, and idle and highest power otherwise."""
+    """Return the bounds of each phase's energy that need no model: what ran alone, and least and highest power otherwise."""
     left = max(0.0, left)
     fewest, largest = max(0.0, left - ends.inside), left + ends.outside
     mean = left / (sum(mixed) or 1.0)
     least = min(least, mean)
-    most = inf if most is None else max(most, mean)
+    most = max(most, mean)
     bounds = []
     for energy, time in zip(own, mixed, strict=True):
         others = sum(mixed) - time

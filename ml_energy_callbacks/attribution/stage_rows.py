@@ -55,7 +55,6 @@ class StageRows:
         self.equations = Equations()
         self.targets = Targets.none(phases)
         self._phases = phases
-        self._theta: float | None = None
         self._before: Floats | None = None
         self.scales = Scales()
 
@@ -93,16 +92,19 @@ class StageRows:
         outside = np.interp(ends, these.edges, apart) - np.interp(begins, these.edges, apart)
         usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
         usable &= (begins >= these.edges[0]) | (window_s is None)
+        usable &= np.searchsorted(these.edges, ends) - np.searchsorted(these.edges, begins, "right") <= _MOST_SEGMENTS
         for begin, end in _stretches(usable):
+            if begin:
+                self.break_chain()
             some = slice(begin, end + 1)
             self._add_stretch(instants[some], sigmas[some], joules[some], these, window_s)
+        if not usable[-1]:
+            self.break_chain()
 
     def _add_stretch(self, instants: Floats, sigmas: Floats, joules: Floats, these: Segments, window_s: float | None) -> None:
         """Add the rows between consecutive knots, all of which are in the stage."""
         edges = these.edges[(these.edges > instants[0]) & (these.edges < instants[-1])]
         inside = np.searchsorted(instants, edges, "right") - 1
-        if len(edges) and np.bincount(inside).max() > _MOST_SEGMENTS:
-            return
         points = np.concatenate([instants[:1], edges, instants[-1:]])
         owners = these.phases[these.place((points[:-1] + points[1:]) / 2)]
         self.basis.add_levels(np.unique(owners).tolist())
@@ -162,16 +164,16 @@ class StageRows:
         np.add.at(self.targets.edge_weights, pairs, 1 / lengths[inside])
 
     def _add_rows(self, features: Floats, energy: Floats, lengths: Floats, sigmas: Floats) -> None:
-        if self._theta is None and len(lengths):
-            self._theta = _correlation(float(np.median(sigmas)), float(lengths.mean()))
-        if not self._theta:
+        theta = _correlation(float(np.median(sigmas)), float(lengths.mean()))
+        if not theta:
+            self._before = None
             self.equations.add(features, energy, lengths, lengths)
             return
         filtered = np.column_stack([features, energy, lengths])
         last = np.zeros(filtered.shape[1]) if self._before is None else self._before
         last = np.concatenate([np.pad(last[:-2], (0, features.shape[1] - len(last) + 2)), last[-2:]])
         for i in range(len(filtered)):
-            filtered[i] += self._theta * last
+            filtered[i] += theta * last
             last = filtered[i]
         self._before = last.copy()
         self.equations.add(filtered[:, :-2], filtered[:, -2], filtered[:, -1], lengths)
@@ -183,6 +185,11 @@ class StageRows:
     def problem(self) -> StageProblem | None:
         """Return the problem to be solved for the energy of each phase in the time of the rows so far; None with too few."""
         return StageProblem.of(self.basis.columns, self.equations.blocks, self.targets, self.scales)
+
+
+def reach_s(sigma: float, window_s: float | None) -> float:
+    """Return how far after a knot that is uncertain by ``sigma`` (s) its features look, in s; see :meth:`StageRows.add`."""
+    return float(_QUARTERS[-1]) * (sigma if window_s is None else max(sigma, _RENEWAL_S))
 
 
 def _stretches(usable: Bools) -> list[tuple[int, int]]:

@@ -6,6 +6,9 @@ NumPy and Python hold the interpreter while they work, and a training loop would
 from collections.abc import Generator
 from typing import TypeVar
 
+BREATH_S = 1e-4
+"""A real sleep of this length, whatever a session's clock, lets another thread have the interpreter."""
+
 _Result = TypeVar("_Result")
 
 Steps = Generator[None, None, _Result]

@@ -400,18 +400,14 @@ class Look:
 
 
 class TimelineReader:
-    """Returns how long each bucket had run at instants of the recent past, and which one ran when.
-
-    Attributes:
-        switched: Number of final switches so far.
-    """
+    """Returns how long each bucket had run at instants of the recent past, and which one ran when."""
 
     def __init__(self, timeline: Timeline) -> None:
         """Read this timeline; one reader serves one thread."""
         self._timeline = timeline
         self._look = timeline.look()
         self._anchors: deque[tuple[int, list[int]]] = deque([(self._look.now, self._look.totals)], maxlen=_LOOKS)
-        self.switched = 0
+        self._switched = 0
         self._history: list[tuple[int, int]] = []
         self._remember()
 
@@ -436,7 +432,7 @@ class TimelineReader:
     def _remember(self) -> None:
         """Append the switches since the last look; if some were dropped meanwhile, forget all before."""
         look = self._look
-        new, self.switched = look.switched - self.switched, look.switched
+        new, self._switched = look.switched - self._switched, look.switched
         if new > look.final:
             self._history.clear()
             new = look.final
@@ -461,6 +457,11 @@ class TimelineReader:
         """Instant of the latest final switch, in ns: until then it is known how long each phase lasted."""
         return self._history[-1][0] if self._history else self._look.now
 
+    def switches(self, begin: int, end: int | None = None) -> int:
+        """Return the number of final switches after an instant (ns), up to another one."""
+        last = len(self._history) if end is None else bisect_right(self._history, end, key=_clock_of)
+        return last - bisect_right(self._history, begin, key=_clock_of)
+
     def stretch(self, begin: int, end: int) -> tuple[list[tuple[int, int]], int | None]:
         """Return the switches between two instants (ns), with the two before them, and when the last phase of them ended.
 
@@ -470,6 +471,11 @@ class TimelineReader:
         first = max(0, bisect_right(history, begin, key=_clock_of) - 2)
         last = bisect_left(history, end, key=_clock_of)
         return history[first:last], history[last][0] if last < len(history) else None
+
+    @property
+    def now(self) -> int:
+        """Instant of the last look, in ns."""
+        return self._look.now
 
     @property
     def settled(self) -> int:

@@ -388,7 +388,7 @@ class EnergyMeter:
             self._session.add_epoch(Span(self._stages.tally(stage), since, until).epoch(index))
 
     def window(self) -> Window:
-        """Measure the body of a ``with``; ``window.joules`` holds its energy about 0.1 s after its end, not at once.
+        """Measure the body of a ``with``; ``window.joules`` holds its energy about a batch after its end, not at once.
 
         ``window.low_joules`` and ``window.high_joules`` are its 95 % interval: a counter shows only at its refreshes how much
         energy was used.

@@ -113,7 +113,7 @@ class Window:
 
     @property
     def joules(self) -> float | None:
-        """Energy of the window in J; None until every device has refreshed after its end (about 0.1 s).
+        """Energy of the window in J; None until every device has refreshed after its end, and what ran then has ended.
 
         It stays None if a device's energy is unknown at one of the window's edges or has a gap between them, if there is no
         device, and if the meter does not measure at one of the edges.
@@ -142,19 +142,18 @@ class Window:
 
     @property
     def _half_width(self) -> float:
-        """Half-width in J: the errors of both edges and of what was sampled in between are independent.
+        """Half-width in J.
 
-        At an edge, devices of one backend are late together. What each of them samples is its own.
+        The errors of both edges and of what was sampled in between are independent, from device to device, too. What devices
+        of one backend have in common adds up.
         """
         if self.start is None or self.end is None:
             return 0.0
-        edges = [
-            errors_by_backend((self._backend_of(name), half) for name, half in mark.half_widths.items())
-            for mark in (self.start, self.end)
-        ]
         seconds = max(0, self.end.time_ns - self.start.time_ns) / NS_PER_S
         sampled = (half * seconds**0.5 for half in self.end.sampling.values())
-        return hypot(*(half for edge in edges for half in edge.values()), *sampled)
+        edges = self.start, self.end
+        common = errors_by_backend((self._backend_of(name), half) for edge in edges for name, half in edge.common.items())
+        return hypot(*(half for edge in edges for half in edge.half_widths.values()), *sampled) + hypot(*common.values())
 
 
 @dataclass(frozen=True, slots=True)

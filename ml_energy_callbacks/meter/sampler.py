@@ -5,6 +5,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
@@ -13,6 +14,7 @@ from typing import Any
 from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
+from ml_energy_callbacks.attribution.steps import BREATH_S
 from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S, Clock, Timing
 from ml_energy_callbacks.meter.recorder import Recorder
@@ -213,7 +215,18 @@ class Poller:
                 polled.held.append((reading, power))
 
     def feed_ledgers(self) -> None:
-        """Add the readings that are held to their ledgers."""
+        """Add the readings that are held to their ledgers, and then rows of their fits, a piece of work at a time."""
+        self._feed()
+        for polled in self._polled:
+            while self._work_off(polled.ledger):
+                time.sleep(BREATH_S)  # the training may wait for the lock, or for the interpreter
+
+    def _work_off(self, ledger: Ledger) -> bool:
+        """Do a piece of work that is due, if there is one; return whether there was."""
+        with self._lock:
+            return not self.closed and ledger.work_off(self._reader)
+
+    def _feed(self) -> None:
         with self._lock:
             if self.closed:
                 return  # this thread hung in a read and was abandoned
@@ -297,7 +310,7 @@ class Poller:
         with self._lock:
             if self.closed:
                 return
-            self.feed_ledgers()
+            self._feed()
             self.closed = True
             now = self._reader.refresh()
             if self._recorder is not None:

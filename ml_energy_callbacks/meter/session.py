@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ml_energy_callbacks import safe_text
 from ml_energy_callbacks.attribution.ledger import Mark
+from ml_energy_callbacks.attribution.steps import BREATH_S
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, discover
 from ml_energy_callbacks.carbon import Rates, Site, choose_provider, price_table
@@ -61,9 +62,6 @@ _log = logging.getLogger("ml_energy_callbacks")
 
 _FIRST_READ_S = 1.0
 """Every device that can be read has been read by then."""
-
-_BREATH_S = 1e-4
-"""A real sleep of this length, whatever the session's clock, lets another thread have the interpreter."""
 
 
 class Session:
@@ -641,7 +639,7 @@ class Session:
             tasks = [(ledger, task) for _, ledger in self.devices.all for task in ledger.fit_tasks()]
         for ledger, task in tasks:
             for _ in task.steps():
-                time.sleep(_BREATH_S)
+                time.sleep(BREATH_S)
             with self._lock:
                 ledger.accept(task)
 

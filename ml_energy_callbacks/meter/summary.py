@@ -285,11 +285,12 @@ def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, 
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
     found = combine(splits)
     joules, low, high, half = found.joules, found.low, found.high, found.half_width
-    if whole_stage or (joules > 0 and half <= WIDEST * joules):  # of a whole stage, nothing was divided
+    # Of a whole stage, nothing was divided. 0 J are known, too, where the whole stage is known to have used none.
+    if whole_stage or half <= WIDEST * joules:
         return PhaseRecord(
             joules=joules,
             seconds=seconds,
-            relative_uncertainty=half / joules if joules > 0 else None,
+            relative_uncertainty=half / joules if joules > 0 else None if half else 0.0,
             low_joules=low,
             high_joules=high,
         )

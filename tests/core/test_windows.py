@@ -1,31 +1,46 @@
 """Windows: their energy, its interval, and what becomes of those that cannot be."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from worlds import COMPUTE, KINDS, MORE_KINDS, measure
 
+from ml_energy_callbacks.meter.points import Window
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
+from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
 WAIT_WATTS, COMPUTE_WATTS = 90.0, 300.0
 
 
 class World:
-    """A training on one GPU under a manual clock.
+    """A training on some GPUs of the same power under a manual clock.
 
     Attributes:
         clock: The clock.
-        curve: Power of the GPU.
-        counter: Its counter.
+        curve: Power of each GPU.
+        counter: The counter of the first one.
         meter: The meter.
     """
 
-    def __init__(self, seed: int = 2) -> None:
-        """Start with an idle GPU."""
+    def __init__(self, seed: int = 2, gpus: int = 1, late_s: float = 0.0) -> None:
+        """Start with idle GPUs, whose counters are late."""
         self.clock, self.rng = ManualClock(), random.Random(seed)
         self.curve = PowerCurve(self.clock, WAIT_WATTS)
-        self.counter = ScriptedCounter(self.curve, self.clock, period_s=0.1)
-        self.meter = SteppedMeter(self.clock, backends=[ScriptedBackend([self.counter])], carbon_intensity=1, verbose=False)
+        counters = [
+            ScriptedCounter(
+                self.curve,
+                lambda: self.clock() - round(late_s * 1e9),
+                period_s=0.1,
+                offset_s=0.01 * gpu,
+                device=replace(SCRIPTED_DEVICE, id=f"scripted:{gpu}", latency_s=late_s),
+            )
+            for gpu in range(gpus)
+        ]
+        self.counter = counters[0]
+        self.meter = SteppedMeter(self.clock, backends=[ScriptedBackend(counters)], carbon_intensity=1, verbose=False)
 
     def wait(self, seconds: float = 0.04) -> None:
         self.curve.set(WAIT_WATTS)
@@ -58,6 +73,92 @@ def test_windows_hold_what_was_used_in_them() -> None:
     held = [(window.low_joules or 0.0) <= true <= (window.high_joules or 0.0) for window, true in known]
     assert sum(held) >= 0.9 * len(held)
     assert sorted(abs((window.joules or 0.0) / true - 1) for window, true in known)[len(known) // 2] < 0.03
+
+
+VARIED = (
+    "ramp 20 ms",
+    "lag 20 ms",
+    "power by batch size",
+    "30 % of batches 4 times as long at less power",
+    "batches of 1.3 s",
+    "three phases",
+    "noise 15 %",
+    "lag that changes",
+    "refresh 20 ms",
+)
+"""Kinds of worlds in which power is not constant in a phase, or follows its length."""
+
+
+@pytest.mark.parametrize("kind", VARIED)
+def test_windows_of_batches_hold_whatever_power_depends_on(kind: str, *, full: bool) -> None:
+    held: list[bool] = []
+    halves: list[float] = []
+    for seed in range(20 if full else 2):
+        world = (KINDS.get(kind) or MORE_KINDS[kind])(seed)
+        batches = [i for i, phase in enumerate(world.phases) if phase == COMPUTE and world.edges[i] > 20][::5][:25]
+        edges = np.array([[world.edges[i], world.edges[i + 1]] for i in batches])
+        marks = iter(measure(world, seed, asked_s=edges.ravel().tolist()).asked)
+        for true in np.diff(world.power.joules(edges)).ravel().tolist():
+            with Window(lambda marks=marks: next(marks)) as window:
+                pass
+            assert window.joules is not None
+            held.append((window.low_joules or 0.0) <= true <= (window.high_joules or 0.0))
+            halves.append(((window.high_joules or 0.0) - window.joules) / window.joules)
+    assert sum(held) >= 0.9 * len(held)
+    assert float(np.median(halves)) < 0.25
+
+
+@pytest.mark.parametrize("gpus", [4, 8])
+def test_windows_on_several_late_gpus_hold(gpus: int) -> None:
+    """The GPUs of one backend are all late by the same time."""
+    world, windows = World(gpus=gpus, late_s=0.002), []
+    with world.meter as meter, meter.stage("train"):
+        for _ in range(80):
+            world.wait(0.025)
+            before, window = world.curve.joules(), meter.window()
+            window.__enter__()
+            world.wait(0.025)
+            with meter.batch(samples=1):
+                world.curve.set(COMPUTE_WATTS)
+                world.clock.advance(0.075 * world.rng.uniform(0.7, 1.3))
+                window.__exit__()
+                windows.append((window, gpus * (world.curve.joules() - before)))
+                world.clock.advance(0.075 * world.rng.uniform(0.7, 1.3))
+    known = [(window, true) for window, true in windows[30:] if window.joules is not None]
+    assert len(known) >= 45
+    held = [(window.low_joules or 0.0) <= true <= (window.high_joules or 0.0) for window, true in known]
+    assert sum(held) >= 0.9 * len(held)
+
+
+def test_a_window_is_known_while_a_long_phase_goes_on() -> None:
+    world = World()
+    with world.meter as meter, meter.stage("train"):
+        world.batches(100)
+        before = world.curve.joules()
+        with meter.window() as window:
+            world.batches(2)
+        true = world.curve.joules() - before
+        world.wait(1.0)
+        assert window.joules is not None
+        assert (window.low_joules or 0.0) <= true <= (window.high_joules or 0.0)
+        world.wait(10.0)
+
+
+def test_a_window_is_known_when_the_meter_stops_in_a_batch() -> None:
+    world = World()
+    meter = world.meter.start()
+    meter.begin_stage("train")
+    world.batches(100)
+    meter.batch_start()
+    world.curve.set(COMPUTE_WATTS)
+    before = world.curve.joules()
+    with meter.window() as window:
+        world.clock.advance(0.2)
+    true = world.curve.joules() - before
+    world.clock.advance(0.1)
+    meter.stop()
+    assert window.joules is not None
+    assert (window.low_joules or 0.0) <= true <= (window.high_joules or 0.0)
 
 
 @pytest.mark.parametrize("learned", [0, 5, 100])

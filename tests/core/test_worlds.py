@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import pytest
 from traces import NAMES, load_trace
-from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, constant, measure, on_trace
+from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, World, bursts, constant, measure, on_trace
 
 UNKNOWABLE = frozenset({"batches below 1 ms", "near resonance", "near resonance, ramp"})
 """Kinds in which refreshes of the counter cannot separate the phases; there are ranges only."""
@@ -127,3 +127,42 @@ def test_stated_intervals_hold_up_to_the_assumed_latency(late_s: float, *, full:
     reported = [run for run in measured if run.reported()]
     assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
     assert sum(run.holds() for run in measured) >= 0.9 * len(measured)
+
+
+def busy(seed: int) -> World:
+    """Return a world whose batches draw 430 W for 120 ms, and whose waits draw 90 W for 60 ms."""
+    return constant(seed, watts=(90.0, 430.0), wait_s=0.06, compute_s=0.12, ramp_s=0.003)
+
+
+@pytest.mark.parametrize("limit", [300.0, 400.0])
+def test_a_batch_may_draw_more_than_the_power_limit(limit: float, *, full: bool) -> None:
+    """A limit holds for the mean over a second or so: a short batch is above it, between waits that are below."""
+    for seed in range(20 if full else 3):
+        free, limited = measure(busy(seed), seed), measure(busy(seed), seed, max_watts=limit)
+        assert limited.splits[WAIT].joules == pytest.approx(free.splits[WAIT].joules)
+        assert limited.splits[WAIT].half_width == pytest.approx(free.splits[WAIT].half_width)
+        assert limited.reported()
+        assert limited.holds()
+
+
+@pytest.mark.parametrize("idle", [70.0, 110.0])
+def test_what_a_fit_tells_outweighs_a_measured_idle_power(idle: float, *, full: bool) -> None:
+    for seed in range(20 if full else 3):
+        run = measure(busy(seed), seed, idle_watts=idle)
+        assert run.reported()
+        assert run.holds()
+
+
+def test_a_measured_idle_power_narrows_a_range() -> None:
+    world = KINDS["batches below 1 ms"](1)
+    free, idle = measure(world, 1), measure(world, 1, idle_watts=40.0)
+    seconds = float(np.diff(world.edges)[world.phases == WAIT].sum())
+    assert idle.splits[WAIT].low >= 0.99 * 40.0 * seconds > free.splits[WAIT].low
+    assert idle.holds()
+
+
+def test_intervals_with_too_many_batches_spoil_no_others(*, full: bool) -> None:
+    for seed in range(20 if full else 2):
+        run = measure(bursts(seed), seed)
+        assert run.reported()
+        assert run.holds()
