@@ -39,6 +39,8 @@ _LONGEST_READ_NS = NS_PER_S
 """If a read takes longer than this, the instant at which its value was true is unknown."""
 _LONGEST_HOLD_NS = 200_000_000
 """Longest time for which readings are held back, if no mark waits for them and the device's refreshes are known."""
+_LONGEST_SKIP_NS = NS_PER_S // 2
+"""Power that was read longer ago is read at any read: for a second it stands in for a counter that jumps."""
 Steps = Generator[float, None, None]
 """Work that yields how many seconds to wait before its next step."""
 
@@ -62,7 +64,7 @@ class _Polled:
         self.soonest = self.due = self.held_ns = now  # from when a read is worth it, and by when it is to be read
         self.skips_power = False  # whether the next read is only to find a refresh of the counter
         self.shows_power = False  # whether its power could be read when it was last
-        self.read_ns = 0
+        self.read_ns = self.power_ns = 0  # when the device, and its power, were last read
         self.value: float | None = None
         self.held: list[tuple[Reading, tuple[int, float] | None]] = []
 
@@ -132,9 +134,10 @@ class Poller:
                 continue
             reading, before = read(polled.source, self._clock), polled.read_ns
             power = None
-            if reading.value is not None and not polled.skips_power:
+            stale = reading.ended_ns - polled.power_ns > _LONGEST_SKIP_NS
+            if reading.value is not None and (stale or not polled.skips_power):
                 power = _power(polled.power, self._clock)
-                polled.shows_power = power is not None
+                polled.shows_power, polled.power_ns = power is not None, reading.ended_ns
             polled.held.append((reading, power))
             self._reading = None
             polled.read_ns = reading.ended_ns

@@ -51,12 +51,12 @@ def test_a_loop_is_measured_by_stage_and_phase(clock: ManualClock, tmp_path: Pat
         with meter.stage("train"):
             for i in range(60):
                 before = curve.joules()
-                clock.advance(0.01 + 0.01 * (i % 3))
+                clock.advance(0.01 + 0.0037 * (i % 7))  # not in step with the refreshes
                 true["data_wait"] += curve.joules() - before
                 with meter.batch(samples=4):
                     curve.set(250.0)
                     before = curve.joules()
-                    clock.advance(0.03 + 0.01 * (i % 4))
+                    clock.advance(0.03 + 0.0053 * (i % 11))
                     true["compute"] += curve.joules() - before
                 curve.set(50.0)
         before = curve.joules()
