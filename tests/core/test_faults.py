@@ -121,8 +121,8 @@ def test_a_device_that_answers_slowly_holds_up_no_other() -> None:
     with meter(slow, quick) as m:
         assert steps_for(2.0, m) < 0.4
     (part,), (whole,) = m.record.devices, m.record.whole_machine
-    assert part.missing_s == 0
-    assert part.joules == pytest.approx(50 * m.record.total.seconds, rel=0.05)
+    assert part.missing_s < 0.4  # a busy machine may begin late, but no read of the slow device was waited for
+    assert part.joules == pytest.approx(50 * (m.record.total.seconds - part.missing_s), rel=0.05)
     assert whole.joules == pytest.approx(200 * m.record.total.seconds, rel=0.35)  # readings are 0.8 s apart
     wait_for_the_end_of(set(threading.enumerate()) - before)  # those that closed the devices are about to end
 

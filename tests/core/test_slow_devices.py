@@ -64,8 +64,8 @@ def test_a_gpu_that_hangs_at_the_end_costs_no_other_gpu_a_joule(driver: Simulate
     assert any("did not respond" in warning for warning in m.record.warnings)
     for i, device in enumerate(m.record.devices):
         if i != SLOW:
-            assert device.joules == pytest.approx(WATTS * m.record.total.seconds, rel=0.03)
-            assert device.missing_s < 0.5
+            assert device.missing_s < 0.5  # a busy machine may begin late
+            assert device.joules == pytest.approx(WATTS * (m.record.total.seconds - device.missing_s), rel=0.03)
 
 
 def test_a_gpu_that_is_slow_from_the_start_costs_no_other_gpu_its_checks(driver: SimulatedDriver) -> None:
