@@ -317,8 +317,9 @@ class DeviceFit:
 
     @property
     def fitted(self) -> bool:
-        """Whether the power of a stage was fitted."""
-        return any(stage.energies is not None for stage in self._stages.values())
+        """Whether the power of a stage with several phases was fitted: one that goes on has no length."""
+        found = (stage.energies for stage in self._stages.values())
+        return any(each is not None and bool((each.seconds > 0).sum() > 1) for each in found)
 
     @property
     def groups(self) -> Sequence[int]:

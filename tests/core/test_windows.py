@@ -144,6 +144,19 @@ def test_a_window_is_known_while_a_long_phase_goes_on() -> None:
         world.wait(10.0)
 
 
+def test_a_window_waits_for_no_end_of_an_only_phase() -> None:
+    world = World()
+    with world.meter as meter, meter.stage("predict"):
+        world.wait(10.0)
+        before = world.curve.joules()
+        with meter.window() as window:
+            world.wait(1.0)
+        true = world.curve.joules() - before
+        world.wait(0.3)
+        assert window.joules == pytest.approx(true, rel=0.05)
+        world.wait(1.0)
+
+
 def test_a_window_is_known_when_the_meter_stops_in_a_batch() -> None:
     world = World()
     meter = world.meter.start()
