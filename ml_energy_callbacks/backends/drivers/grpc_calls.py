@@ -11,7 +11,7 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic
 
@@ -23,6 +23,7 @@ _PREFIX = struct.Struct(">?I")
 """Before each message: whether it is compressed, and its length."""
 _RECEIVED = _MOST_UNSENT = 65_536
 _LONGEST_STEP_S = 60.0
+"""No selector waits for an infinite time; after so long, the limit is looked at again."""
 _OK = b"0"
 _STATUS = b"grpc-status"
 _STATUS_DIGITS = 2
@@ -45,7 +46,7 @@ class _Call:
         self.connection: socket.socket | None = None
         self._connected = False
         self._body = b""
-        self._headers: Mapping[bytes, bytes] = {}
+        self._headers: dict[bytes, bytes] = {}
         self._protocol = H2Connection()
         self._protocol.initiate_connection()
         headers = {":method": "POST", ":scheme": "http", ":path": method, ":authority": address}
@@ -54,7 +55,7 @@ class _Call:
         self._protocol.send_headers(stream, headers.items())
         self._protocol.send_data(stream, _PREFIX.pack(False, len(request)) + request, end_stream=True)
         self._unsent = self._protocol.data_to_send()
-        host, _, port = address.strip().rpartition(":")
+        host, _, port = address.rpartition(":")
         try:
             self._addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
             self._connect("unknown address")
@@ -119,7 +120,7 @@ class _Call:
 
     def _process(self, event: Event) -> None:
         if isinstance(event, ResponseReceived | TrailersReceived):
-            self._headers = {**self._headers, **dict(event.headers or ())}
+            self._headers.update(event.headers or ())
         elif isinstance(event, DataReceived):
             self._body += event.data or b""
         elif isinstance(event, StreamReset | ConnectionTerminated):
@@ -159,7 +160,7 @@ def call_all(addresses: Sequence[str], method: str, request: bytes, seconds: flo
         while not over and any(call.answer is None for call in calls):
             left = end - monotonic()
             over = left <= 0  # what has arrived by then is processed
-            with selectors.DefaultSelector() as selector:
+            with selectors.PollSelector() as selector:  # takes no descriptor, of which there may be none left
                 for call in calls:
                     if call.answer is None and call.connection is not None:
                         selector.register(call.connection, call.events, (call, call.connection))
