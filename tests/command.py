@@ -101,8 +101,9 @@ def _interpreter(argv: list[str]) -> Iterator[None]:
     finally:
         sys.argv, sys.path[:] = before, path
         for name in sys.modules.keys() - modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).is_relative_to(here):
+            file, root = getattr(sys.modules[name], "__file__", None), here / name.partition(".")[0]
+            # Not those of an environment in this folder: a library that is imported twice has two classes of each error.
+            if file is not None and (Path(file) == root.with_suffix(".py") or Path(file).is_relative_to(root)):
                 del sys.modules[name]
 
 

@@ -293,7 +293,7 @@ class TpuBackend:
     def _addresses(self) -> Sequence[str]:
         """Return the addresses of the servers."""
         if self.address is not None:
-            return self.address.split(",")
+            return [address.strip() for address in self.address.split(",")]
         ports = [port.strip() for port in self.environ.get(_PORTS_VARIABLE, "").split(",")]
         return [f"localhost:{port}" for port in ports if port] or [_ADDRESS]
 
