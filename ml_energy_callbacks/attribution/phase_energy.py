@@ -124,6 +124,7 @@ class Targets:
         early: For each phase, its time by smoothed instants, in s.
         seconds: For each phase, its exact time in s.
         mixed: For each phase, sum of length x share x (1 - share), in s.
+        unshaped: The part of it in intervals in which a phase without a shape ran, in s.
         edges: Number of edges from a phase (row) to another one (column).
         edge_weights: Sum of 1 / length over the intervals in which these edges lie, in 1/s.
     """
@@ -133,6 +134,7 @@ class Targets:
     early: Floats
     seconds: Floats
     mixed: Floats
+    unshaped: Floats
     edges: Floats
     edge_weights: Floats
 
@@ -140,8 +142,8 @@ class Targets:
     def none(cls, phases: int) -> "Targets":
         """Return zeros for this number of phases beside the time outside the stage."""
         pairs = phases + 1, phases + 1
-        joules, early, seconds, mixed = np.zeros((4, phases))
-        return cls(np.zeros((phases, 0)), joules, early, seconds, mixed, np.zeros(pairs), np.zeros(pairs))
+        joules, early, seconds, mixed, unshaped = np.zeros((5, phases))
+        return cls(np.zeros((phases, 0)), joules, early, seconds, mixed, unshaped, np.zeros(pairs), np.zeros(pairs))
 
     def copy(self, columns: int) -> "Targets":
         """Return a copy with this many columns."""
@@ -152,6 +154,7 @@ class Targets:
             self.early.copy(),
             self.seconds.copy(),
             self.mixed.copy(),
+            self.unshaped.copy(),
             self.edges.copy(),
             self.edge_weights.copy(),
         )
@@ -224,7 +227,7 @@ class StageProblem:
         covariance = np.tensordot(weights * ratios, np.stack([fit.inverse for _, fit in fits]), 1) + apart.T @ apart
         return PhaseEnergies(
             found * mean,
-            (COVER * variance**0.5 + weights @ blurs) * mean,
+            (COVER * variance**0.5 + weights @ blurs + _behind(found, targets)) * mean,
             targets.seconds,
             targets.edges,
             Model(mean, coefficients * mean, covariance * mean**2, best.variance * mean**2, best.scales),
@@ -243,6 +246,18 @@ def _spread(groups: Groups, fit: Fit, wanted: Floats) -> Steps[tuple[Floats, flo
     result: Floats = np.maximum(posterior, scatter + prior / 2)
     ratios = np.divide(result, posterior, out=np.ones_like(result), where=posterior > 0)
     return result, float(ratios.max())
+
+
+def _behind(energies: Floats, targets: Targets) -> Floats:
+    """Return how far off energies are if power changes only after the intervals with an edge of a phase without a shape.
+
+    Such a phase had too few edges to show how power follows them, and these intervals may all be wrong in the same direction:
+    each of them by length x share x (1 - share) x the step of power.
+    """
+    ran = targets.seconds > 0
+    watts = energies[ran] / targets.seconds[ran]
+    result: Floats = targets.unshaped * np.ptp(watts) if len(watts) else targets.unshaped
+    return result
 
 
 def _blur(columns: Sequence[Column], edge_weights: Floats) -> Floats:

@@ -153,7 +153,10 @@ class StageRows:
         targets.seconds += chosen @ piece_lengths
         targets.joules += energy @ own
         targets.early += lengths @ own
-        targets.mixed += lengths @ (own * (1 - own))
+        mixed = lengths[:, None] * own * (1 - own)
+        targets.mixed += mixed.sum(axis=0)
+        plain = [phase for phase in range(self._phases + 1) if phase not in self.basis.shaped]
+        targets.unshaped += mixed[(shares[:, plain] > 0).any(axis=1)].sum(axis=0)
 
     def _add_edges(self, these: Segments, edges: Floats, inside: Indices, lengths: Floats) -> None:
         """Count the edges that a late or early mark may have moved."""

@@ -84,8 +84,9 @@ def on_traces(name: str, count: int, window_s: float | None) -> list[Measured]:
     return found
 
 
-def test_stated_intervals_hold_on_measured_power(*, full: bool) -> None:
-    runs = on_traces("rtx3090-square", 110 if full else 11, None)
+@pytest.mark.parametrize("name", NAMES)
+def test_stated_intervals_hold_on_measured_power(name: str, *, full: bool) -> None:
+    runs = on_traces(name, 110 if full else 11, None)
     reported = [run for run in runs if run.reported()]
     assert len(reported) >= 0.75 * len(runs)
     assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
