@@ -6,12 +6,13 @@ row is added to the last block; when there are too many blocks, neighbours are m
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Self
 
 import numpy as np
 
-from ml_energy_callbacks.attribution.segments import Floats
+from ml_energy_callbacks.attribution.segments import Floats, Indices
 
 MOST_BLOCKS = 32
 """At this number of blocks, neighbours are merged in pairs."""
@@ -29,7 +30,7 @@ class Block:
     Attributes:
         rows: Number of rows.
         seconds: Sum of their lengths in s.
-        normal: Features x features.
+        normal: Features x features; as it is symmetric, the rows of its lower triangle, one after another.
         joules: Features x joules.
         lengths: Features x lengths.
         features: Features, not weighted.
@@ -61,7 +62,7 @@ class Block:
         return cls(
             len(joules),
             float(seconds.sum()),
-            features.T @ weighted,
+            (features.T @ weighted)[_triangle(features.shape[1])],
             joules @ weighted,
             lengths @ weighted,
             features.sum(axis=0),
@@ -89,7 +90,14 @@ class Block:
         if more <= 0:
             return self
         joules, lengths, features = (np.pad(each, (0, more)) for each in (self.joules, self.lengths, self.features))
-        return replace(self, normal=np.pad(self.normal, (0, more)), joules=joules, lengths=lengths, features=features)
+        normal = np.pad(self.normal, (0, len(_triangle(columns)[0]) - len(self.normal)))
+        return replace(self, normal=normal, joules=joules, lengths=lengths, features=features)
+
+
+@lru_cache(maxsize=4)
+def _triangle(columns: int) -> tuple[Indices, Indices]:
+    """Return the rows and columns of the elements of a lower triangle."""
+    return np.tril_indices(columns)
 
 
 class Equations:
@@ -157,17 +165,20 @@ class Groups:
         """Return at most ``count`` groups of blocks with this many columns; ``mean`` is the mean power in W."""
         begins = np.unique(np.linspace(0, len(blocks), min(count, len(blocks)), endpoint=False).astype(int)).tolist()
         size = len(begins)
-        seconds, sums, normal = np.zeros(size), np.zeros(size), np.zeros((size, columns, columns))
+        row, column = _triangle(columns)
+        seconds, sums, lower = np.zeros(size), np.zeros(size), np.zeros((size, len(row)))
         right, features = np.zeros((2, size, columns))
         squares = np.zeros(3)
         for i, (begin, end) in enumerate(pairwise([*begins, len(blocks)])):
             for block in blocks[begin:end]:
                 own = slice(len(block.features))  # columns that it has not were 0 in all rows
                 seconds[i] += block.seconds
-                normal[i, own, own] += block.normal
+                lower[i, : len(block.normal)] += block.normal
                 right[i, own] += block.joules / mean - block.lengths
                 features[i, own] += block.features
                 sums[i] += block.sums[0] / mean - block.sums[1]
                 squares += block.squares
+        normal = np.empty((size, columns, columns))
+        normal[:, row, column] = normal[:, column, row] = lower
         scatter = float(squares[0] / mean**2 - 2 * squares[1] / mean + squares[2])
         return cls(sum(block.rows for block in blocks), seconds, normal, right, features, scatter, sums)

@@ -167,7 +167,7 @@ def test_fits_of_many_phases_are_short_and_small() -> None:
         rows.add(instants[some], np.full(25, 1e-4), energy[some], these)
     assert len(rows.basis.columns) <= MOST_COLUMNS
     assert all(any(column.phase == phase for column in rows.basis.columns) for phase in range(5))
-    assert sum(block.normal.nbytes for block in rows.equations.blocks) <= 1_000_000
+    assert sum(block.normal.nbytes for block in rows.equations.blocks) <= 500_000  # two fits of a device are below 1 MB
     problem = rows.problem()
     assert problem is not None
     energies = problem.solve()

@@ -337,7 +337,8 @@ def test_what_is_replayed_is_a_record_that_can_be_read(tmp_path: Path, *, full: 
         place: Any = rng.choice([lines[0], lines[0]["devices"][0], *lines])
         key = rng.choice([key for key, value in place.items() if not isinstance(value, str)])
         if isinstance(place[key], dict):
-            place, key = next(iter(place[key].values())), 0
+            place = place[key]
+            key = next(iter(place))
         if isinstance(place[key], list) and place[key]:
             place, key = place[key], rng.randrange(len(place[key]))
         place[key] = rng.choice(numbers)
