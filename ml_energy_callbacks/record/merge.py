@@ -206,7 +206,7 @@ def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecor
     return PhaseRecord(
         joules=joules,
         seconds=known_sum([phase.seconds for phase in phases]),
-        relative_uncertainty=half / joules if joules else None,
+        relative_uncertainty=half / joules if joules else None if joules is None or half else 0.0,
         reason=None if joules is not None else sum_reason(next(p.reason for p in phases if p.joules is None), low, high),
         low_joules=low,
         high_joules=high,

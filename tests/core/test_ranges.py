@@ -113,6 +113,13 @@ def test_ranges_of_a_resumed_run_add_up() -> None:
     assert (both.reason or "").count("between") == 1
 
 
+def test_a_phase_that_used_nothing_is_known_in_a_resumed_run() -> None:
+    record = msgspec.convert(msgspec.to_builtins(train(spread=0.0)[0]), RunRecord)
+    nothing = PhaseRecord(joules=0.0, seconds=0.0, relative_uncertainty=0.0, low_joules=0.0, high_joules=0.0)
+    record.stages["train"].phases["other"] = nothing
+    assert add_records(record, record).stages["train"].phases["other"] == nothing
+
+
 def test_a_resumed_run_is_told_if_its_summed_interval_allows() -> None:
     short, true = train(spread=0.3, batches=8)
     long, true_later = train(spread=0.3)
