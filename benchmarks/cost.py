@@ -29,8 +29,9 @@ from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.sampler import Poller
-from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedCounter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
+from ml_energy_callbacks.testing.replaying import replay_file
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 
 MACHINES = {"1 GPU, 2 processors": (1, 2, 0.5), "8 GPUs": (8, 0, 1.0)}
@@ -218,6 +219,25 @@ def solve(ledger, found) -> None:
     found["all"] += sum(pieces)
 
 
+def recorded() -> tuple[float, float]:
+    """Return the size of a recorded minute of one device in kB, and the time that its replay takes in s."""
+    rng, clock = random.Random(1), ManualClock()  # noqa: S311 - as above
+    curve = PowerCurve(clock, WATTS[0])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "raw.jsonl")
+        backend = ScriptedBackend([ScriptedCounter(curve, clock)])
+        with SteppedMeter(clock, backends=[backend], recording=path, verbose=False) as meter, meter.stage("train"):
+            for _ in range(600):
+                curve.set(WATTS[0])
+                clock.advance(vary(rng, WAIT_S))
+                with meter.batch(samples=4):
+                    curve.set(WATTS[1])
+                    clock.advance(vary(rng, COMPUTE_S))
+        begun = time.perf_counter()
+        replay_file(path)
+        return path.stat().st_size / 1000, time.perf_counter() - begun
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -245,6 +265,9 @@ def main() -> None:
         add(machine, "record without fits", "ms", [run["record"] * 1000 for run in runs], "")
         add(machine, "all our threads, share of a core", "%", [run["share"] * 100 for run in runs], f"{most} %")
         add(machine, "wake-ups of our threads", "/s", [run["waits"] for run in runs], "")
+    size, replayed = zip(*(recorded() for _ in range(options.rounds)), strict=True)
+    add("1 GPU", "recording of a minute", "kB", size, "")
+    add("1 GPU", "replay of a minute", "s", replayed, "")
     console = Console()
     console.print(table)
     console.print(
