@@ -21,10 +21,10 @@ from .tools import class_view
 
 
 @contextmanager
-def simulated_hardware() -> Iterator[str]:
-    """Show one GPU to processes that are started within the block; yield the root of the tree of one processor."""
+def simulated_hardware(gpus: int = 1) -> Iterator[str]:
+    """Show so many GPUs to processes that are started within the block; yield the root of the tree of one processor."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = SimulatedDriver(Path(folder)).environment(gpus=1)
+        settings = SimulatedDriver(Path(folder)).environment(gpus=gpus)
         before = {name: os.environ.get(name) for name in settings}
         command = [sys.executable, "-m", "side_by_side.hardware", folder]
         with subprocess.Popen(command, cwd=BENCHMARKS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tree:

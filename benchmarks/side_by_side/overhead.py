@@ -22,6 +22,8 @@ CALLS = {"zeus": "window", "codecarbon": "task"}
 QUIETEST = 2.0
 """In percent: if the interval without a tool is wider, a relevant slow-down could not be detected."""
 MILLION = 1_000_000
+MANY = 8
+"""GPUs of a machine on which the slow-down is measured, beside one."""
 EPOCH_S = 0.05
 """Approximate duration of an epoch of the training run; it can be half of this."""
 TWIN = "none again"
@@ -72,8 +74,10 @@ def measure(scale: Scale, progress: Progress) -> Section:
     size = SIZES[scale]
     with simulated_hardware() as powercap:
         hooks, hook_bars = hook_times(size, progress)
-        slow, slow_bar = slow_down(size, powercap, progress)
-        return Section([hooks, slow, lives(size, powercap, progress), memory(size, progress)], [*hook_bars, slow_bar])
+        alone, rest = slow_down(size, 1, powercap, progress), [lives(size, powercap, progress), memory(size, progress)]
+    with simulated_hardware(MANY) as powercap:
+        slow, slow_bars = slow_table(size, {1: alone, MANY: slow_down(size, MANY, powercap, progress)})
+    return Section([hooks, slow, *rest], [*hook_bars, *slow_bars])
 
 
 # -------------------------------------------------------------------------------------------------------- hooks
@@ -170,9 +174,9 @@ def percent(times: Sequence[float], base: Sequence[float]) -> Cell:
     return Cell(value, low, high, "%", count=len(base)) if len(base) > 1 else Cell(value, unit="%", count=1)
 
 
-def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar]:
-    """Return the slow-down of a training run, and the target for it."""
-    progress("slow-down of a training run")
+def slow_down(size: Size, gpus: int, powercap: str, progress: Progress) -> dict[str, Cell]:
+    """Return the slow-down of a training run by each tool."""
+    progress(f"slow-down of a training run, {count_of(gpus)}")
     kinds = ["none", TWIN, "ours", *PEERS]
     job = {"job": "training", "kinds": kinds, "rounds": size.runs, "epochs": size.epochs, "powercap": powercap}
     found = run_job("work", job, 20 + size.runs * len(kinds) * size.epochs * EPOCH_S)
@@ -183,25 +187,38 @@ def slow_down(size: Size, powercap: str, progress: Progress) -> tuple[Table, Bar
         error = next((figure for figure in times if isinstance(figure, str)), None)
         return Cell(None, unit="%", note=error) if error else percent(times, base)
 
-    rows = {kind: [cell(kind)] for kind in kinds[1:]}
+    return {kind: cell(kind) for kind in kinds[1:]}
+
+
+def slow_table(size: Size, found: Mapping[int, Mapping[str, Cell]]) -> tuple[Table, list[Bar]]:
+    """Return the slow-down by number of GPUs, and the targets for it."""
     about = (
         "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) compared with a run "
-        "without a tool, in random order in one process; excludes the start and stop of the tool. One GPU and one processor. "
+        "without a tool, in random order in one process; excludes the start and stop of the tool. One processor. "
         f"`{TWIN}` shows the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and carbontracker measure "
         "only the whole run: a CodeCarbon task takes longer than one of these batches, and carbontracker has no call for a "
         f"batch. {size.runs} runs of each."
     )
-    table = Table("Slow-down of a small training run", ["slow-down"], rows, COMMAND, about)
-    ours, twin = rows["ours"][0], rows[TWIN][0]
+    rows = {kind: [cells[kind] for cells in found.values()] for kind in (TWIN, "ours", *PEERS)}
+    table = Table("Slow-down of a small training run", [count_of(gpus) for gpus in found], rows, COMMAND, about)
+    return table, [slow_bar(gpus, cells["ours"], cells[TWIN]) for gpus, cells in found.items()]
+
+
+def slow_bar(gpus: int, ours: Cell, twin: Cell) -> Bar:
+    """Return the target for the slow-down."""
+    what = f"Slow-down of a small training run, {count_of(gpus)}"
     asked = "not above the interval of a second run without a tool"
     if ours.low is None or twin.low is None:
-        return table, Bar("Slow-down of a small training run", asked, ours.note or twin.note or "One run is not enough.", None)
+        return Bar(what, asked, ours.note or twin.note or "One run is not enough.", None)
     got = f"{ours.value:+.2f} % ({ours.low:+.2f} to {ours.high:+.2f}); no tool: {twin.low:+.2f} to {twin.high:+.2f}"
     if twin.high - twin.low > QUIETEST and ours.low <= twin.high:
-        return table, Bar(
-            "Slow-down of a small training run", asked, f"{got}; the machine is too noisy at present to decide", None
-        )
-    return table, Bar("Slow-down of a small training run", asked, got, ours.value <= twin.high)
+        return Bar(what, asked, f"{got}; the machine is too noisy at present to decide", None)
+    return Bar(what, asked, got, ours.value <= twin.high)
+
+
+def count_of(gpus: int) -> str:
+    """Return a number of GPUs as text."""
+    return f"{gpus} GPU{'s' * (gpus > 1)}"
 
 
 # -------------------------------------------------------------------------------------------------------- start, stop, memory
