@@ -46,11 +46,16 @@ def test_total_and_phases_are_true(tmp_path: Path) -> None:
     assert record.total.joules == pytest.approx(joules - WAIT * (seconds - record.total.seconds), rel=0.02)
     assert record.total.provenance == "measured"
     data_wait = train.phases["data_wait"]
-    assert data_wait.joules is not None
     assert data_wait.seconds is not None
-    assert data_wait.relative_uncertainty is not None
+    assert data_wait.low_joules is not None
+    assert data_wait.high_joules is not None
     # The Trainer's own way to the data passes at the same power, and takes longer on a busy machine.
     waited += WAIT * (data_wait.seconds - waited_s)
+    assert 0.98 * data_wait.low_joules <= waited <= 1.02 * data_wait.high_joules
+    if record.devices[0].refresh != "regular" and data_wait.joules is None:
+        return  # on a busy machine too few of the counter's refreshes are seen in time
+    assert data_wait.joules is not None
+    assert data_wait.relative_uncertainty is not None
     assert data_wait.joules == pytest.approx(waited, rel=0.02 + 2 * data_wait.relative_uncertainty)
     others = train.phases["other"].joules or 0.0
     assert train.phases["compute"].joules == pytest.approx((train.joules or 0.0) - waited - others, rel=0.05)
