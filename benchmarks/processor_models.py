@@ -229,7 +229,8 @@ def make_table(results: Sequence[Result]):
 def intervals(results: Sequence[Result]):
     """Return the narrowest intervals, idle and under load, that hold for most results in each band of loads.
 
-    Each result is predicted without itself. Of fewer than ten results, most are all. No interval is wider than the power.
+    Each result is predicted without itself. Of fewer than ten results, nine in ten are all of them, at idle and at full load.
+    No interval is wider than the power.
     """
     if len(results) == 1:
         return HEIR_IDLE, HEIR_LOAD

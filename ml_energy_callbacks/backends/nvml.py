@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,12 +320,8 @@ class NvmlBackend:
             node=gpu.node,
             shared=gpu.mig,
             max_watts=max_watts,
+            power_window_s=None if power is None or module or not power.instant else window_of(gpu.name),
         )
-        window = None if power is None or module or not power.instant else window_of(gpu.name)
-        if window is not None and not counts:
-            device = replace(device, power_window_s=window.seconds, latency_s=window.latency_s)
-        elif window is not None and window.latency_s <= device.latency_s:  # else the counter's own refreshes show more
-            device = replace(device, power_window_s=window.seconds)
         knows_pids = _in_initial_pid_namespace(self.proc)
         if not counts:
             return _Gpu(device, driver, gpu.uuid, ways[0].query, knows_pids=knows_pids)

@@ -303,7 +303,7 @@ def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, 
             "The phases cannot be separated: too few refreshes of the counter, or nearly the same mix of phases in all of them."
         )
     else:
-        reason = "The phases cannot be separated well enough: the 95 % interval is wider than half the value."
+        reason = "The phases cannot be separated well enough: the 95 % interval is wider than ±50 %."
     return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason=reason, low_joules=low, high_joules=high)
 
 

@@ -169,7 +169,10 @@ _LONGEST_LINE = 2**24
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _FIRST_YEAR, _LAST_YEAR = 1970, 3000
-_NOT_FIRST = "its first line is not the start of a run; make one with EnergyMeter(recording='raw.jsonl')"
+_NOT_FIRST = (
+    "its first line is not the start of a run; give a file that EnergyMeter(recording='raw.jsonl') wrote, and show an "
+    "energy.json with ml-energy report"
+)
 _BLOCK = 2**16
 _BLANK = b"\0\r\n"
 """What a file may end with after a power failure."""

@@ -24,6 +24,11 @@ def quantity(value: float | None, unit: str = "") -> str:
     return f"{digits} {unit}".rstrip()
 
 
+def percent(share: float) -> str:
+    """Return a share in percent with two significant digits, such as ``4.2 %``."""
+    return quantity(float(f"{100 * share:.2g}"), "%")
+
+
 def rounded_down(value: float, unit: float | None = None) -> float:
     """Return a positive value rounded down, as a lower bound has to be: to multiples of a unit or the digits of a quantity."""
     if unit is None:

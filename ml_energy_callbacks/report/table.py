@@ -11,7 +11,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, PhaseRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.emissions import emission_lines
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity, uncertainty
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, percent, quantity, uncertainty
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _SHOWN_STATUS = {
@@ -150,7 +150,7 @@ def _phase_table(record: RunRecord) -> Table:
         for phase_name, phase in stage.phases.items():
             if phase.seconds is None:
                 continue  # the notes give the reason
-            split = UNKNOWN if phase.relative_uncertainty is None else f"±{phase.relative_uncertainty * 100:.2g} %"
+            split = UNKNOWN if phase.relative_uncertainty is None else f"±{percent(phase.relative_uncertainty)}"
             table.add_row(name, phase_name, quantity(phase.seconds), _phase_joules(phase), split)
     return table
 
@@ -284,8 +284,8 @@ def _notes(record: RunRecord) -> Iterator[str]:
         yield f"{', '.join(names)}: {reason}"
     if any(_exceeds(phase, stage) for _, stage in _stages(record) for phase in stage.phases.values()):
         yield (
-            "A range may exceed its stage: stages begin and end between two refreshes, whose energy is not known to belong to "
-            "one of them alone."
+            "A range may exceed the energy of its stage: a stage begins and ends between two refreshes, and how much of their "
+            "energy belongs to it is not known exactly."
         )
     compiled = sum(stage.compile_samples for stage in record.stages.values())
     if compiled:

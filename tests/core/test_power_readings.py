@@ -246,5 +246,4 @@ def test_the_reason_of_a_range_is_the_unknown_window() -> None:
     ],
 )
 def test_only_measured_cards_have_a_known_window(name: str, seconds: float | None) -> None:
-    window = window_of(name)
-    assert (window and window.seconds) == seconds
+    assert window_of(name) == seconds

@@ -246,15 +246,22 @@ def test_the_only_phase_of_a_stage_has_the_uncertainty_of_its_ends() -> None:
     training = Training(spread=0.3)
     with training.meter, training.meter.stage("predict"), training.meter.batch(samples=1):
         training.clock.advance(0.33)
-    phase = training.meter.record.stages["predict"].phases["compute"]
+    record = training.meter.record
+    phase = record.stages["predict"].phases["compute"]
     assert phase.joules is not None
     assert phase.low_joules is not None
     assert phase.high_joules is not None
     half = max(phase.high_joules - phase.joules, phase.joules - phase.low_joules)
     assert half > 0
     assert phase.relative_uncertainty == pytest.approx(half / phase.joules)
-    (row,) = (line for line in shown(training.meter.record, 120).splitlines() if line.split()[:2] == ["predict", "compute"])
+    (row,) = (line for line in shown(record, 120).splitlines() if line.split()[:2] == ["predict", "compute"])
     assert f"±{100 * half / phase.joules:.2g} %" in row
+
+
+def test_an_uncertainty_above_the_value_is_shown_as_a_plain_number() -> None:
+    record, _ = train(spread=0.3, batches=60)
+    record.stages["train"].phases["compute"].relative_uncertainty = 1.83
+    assert "±180 %" in shown(record, 120)
 
 
 def test_the_table_explains_a_range_above_its_stage() -> None:
@@ -264,9 +271,9 @@ def test_the_table_explains_a_range_above_its_stage() -> None:
     record = training.meter.record
     stage = record.stages["train"]
     assert (stage.phases["data_wait"].high_joules or 0.0) > (stage.joules or 0.0)
-    assert "A range may exceed its stage" in shown(record, 200)
+    assert "A range may exceed the energy of its stage" in shown(record, 200)
     longer, _ = train(spread=0.3)
-    assert "A range may exceed its stage" not in shown(longer, 200)
+    assert "A range may exceed the energy of its stage" not in shown(longer, 200)
 
 
 def test_records_of_earlier_releases_have_no_ranges() -> None:

@@ -278,6 +278,7 @@ def test_another_file_is_no_recording(tmp_path: Path, content: bytes, sentence: 
     done = ml_energy("replay", path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert sentence in done.stderr
+    assert "show an energy.json with ml-energy report" in done.stderr
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -8,30 +8,16 @@ the driver is too old for ``NVML_FI_DEV_POWER_INSTANT``: nvml.h says 1 s for Amp
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
-
-class Window(NamedTuple):
-    """The time of which a reading is the mean.
-
-    Attributes:
-        seconds: Its length in s.
-        latency_s: How far its end may be before the renewal of the reading, in s: our assumption.
-    """
-
-    seconds: float
-    latency_s: float = 0.002
-
-
-INSTANT: Mapping[str, Window] = {
-    r"\bA100\b": Window(0.025),  # Yang, Adamek and Armour, arXiv:2312.02741: 25 ms of each 100 ms
-    r"\bH100\b": Window(0.025),  # the same: 25 ms of each 100 ms
-    r"\bRTX 3090$": Window(0.1),  # the same: 100 ms, as in its published trace
-    r"\bRTX A5000$": Window(0.1),  # the same
+INSTANT: Mapping[str, float] = {
+    r"\bA100\b": 0.025,  # Yang, Adamek and Armour, arXiv:2312.02741: 25 ms of each 100 ms
+    r"\bH100\b": 0.025,  # the same: 25 ms of each 100 ms
+    r"\bRTX 3090$": 0.1,  # the same: 100 ms, as in its published trace
+    r"\bRTX A5000$": 0.1,  # the same
 }
-"""Windows of ``NVML_FI_DEV_POWER_INSTANT`` by patterns of the card's name."""
+"""Windows of ``NVML_FI_DEV_POWER_INSTANT`` in s, by patterns of the card's name."""
 
 
-def window_of(name: str) -> Window | None:
-    """Return the window of a card's instant power by the card's name; None where it is unknown."""
-    return next((window for pattern, window in INSTANT.items() if re.search(pattern, name)), None)
+def window_of(name: str) -> float | None:
+    """Return the window of a card's instant power in s, by the card's name; None where it is unknown."""
+    return next((seconds for pattern, seconds in INSTANT.items() if re.search(pattern, name)), None)
