@@ -22,6 +22,8 @@ _BURST_SHARE = 12
 """While the period is unknown, the time to the next poll is the time since the last refresh divided by this number."""
 _SHORTEST_NS = 4 * MILLISECOND
 """Ordinary polls cannot follow a grid with a shorter period: the period is then only a bound on the age of a value."""
+_MOST_DOUBTS = 20
+"""Polls with a new value, as many as in a burst, after which the grid is given up if the number of periods is still unknown."""
 _FEW_CHANGES, _MOST_CHANGES = 12, 64
 """Changes by which a grid is found from ordinary polls alone, without a burst: it is judged from so many on, and given up after
 so many."""
@@ -92,7 +94,7 @@ class RefreshGrid:
         self._jitter = 0.0
         self._period = (0.0, float(known_period_ns or 0))
         self._anchor = (0.0, 0.0)
-        self._steps = 0
+        self._steps = self._doubts = 0
         self._unchecked = 0
         self._refresh = (0.0, 0.0)
 
@@ -342,7 +344,11 @@ class RefreshGrid:
         low = max(low, high - int(self._period[1] + self._jitter))
         if high - low < self._period[0] / 2:
             self._refresh = self._anchor = (float(low), float(high))
-            self._steps = 0
+            self._steps = self._doubts = 0
+            return _between(low, high)
+        self._doubts += 1
+        if self._doubts > _MOST_DOUBTS:  # no bracket was narrow enough
+            self._give_up(self._period[1] + self._jitter)
         return _between(low, high)
 
     def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
