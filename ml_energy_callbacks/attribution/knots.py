@@ -132,13 +132,16 @@ class _Chain:
         return [*self.release(knot.time_ns), knot]
 
     def release(self, third_ns: int | None = None) -> list[Knot]:
-        """Place the first reading's refresh one period before the second, as soon as a third shows the period."""
+        """Place the first reading's refresh one period before the second, as soon as a third shows the period.
+
+        Without a period, both values are equally old: otherwise the energy between two reads would be that of a shorter time.
+        """
         first_ns, second = self.first_ns, self.second
         self.first_ns = self.second = None
         if first_ns is None or second is None:
             return []
         period = self.grid.period_ns or (0 if third_ns is None else third_ns - second.time_ns)
-        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns
+        time_ns = min(first_ns, second.time_ns - round(period)) if period else first_ns - round(second.sigma_ns * 3**0.5)
         return [Knot(time_ns, second.sigma_ns * 2**0.5, self.start_joules, starts=True), second]
 
 

@@ -132,8 +132,24 @@ class RefreshGrid:
         if self.regularity == "continuous":
             return _between(start - int(self._period[1]), end) if changed else None
         if self.regularity == "irregular":
-            return _between(previous_start, end) if changed else None
+            return self._bracket(previous_start, start, end, changed=changed)
         return self._track(previous_start, previous_end, start, end, changed=changed)
+
+    def _bracket(self, previous_start: int, start: int, end: int, *, changed: bool) -> Refresh | None:
+        """Return the bounds of the last refresh without a grid: polls may be further apart than refreshes ever were."""
+        longest = self._period[1]
+        if changed:
+            self._refresh = (max(previous_start, end - longest), end)
+            return _between(int(self._refresh[0]), end)
+        if not self._repeats:
+            self._period = (0.0, max(longest, start - self._refresh[1]))
+        return None
+
+    def _give_up(self, longest: float) -> None:
+        """Go on without a grid; no more than so many ns (``longest``) were seen to pass from one refresh to the next."""
+        self.regularity = "irregular"
+        self._period = (0.0, max(longest, min((high - low for low, high in self._brackets), default=0)))
+        self._refresh = (float(self._last_end), float(self._last_end))
 
     def learning(self, now: int) -> bool:
         """Return whether, at an instant (ns), a grid may still be found by the first polls."""
@@ -222,7 +238,7 @@ class RefreshGrid:
             self._period = (self._period[1], self._period[0])
             self._jitter = excess
             if excess > typical / 4:
-                self.regularity = "irregular"
+                self._give_up(self._still())
                 return
         self.regularity = "regular"
         self._refresh = self._anchor = (float(last_low), float(last_high))
@@ -240,9 +256,7 @@ class RefreshGrid:
         if len(brackets) < _FEW_CHANGES:
             return
         most = min(later[1] - earlier[0] for earlier, later in pairwise(brackets))
-        gaps = [later[0] - earlier[1] for earlier, later in pairwise(brackets)]
-        # Where a refresh may show the same again, what is longer than the shortest holds such refreshes.
-        least = max(gap for gap in gaps if gap < most or not self._repeats)
+        least = self._still()
         low, high = float(least), float(most)
         # Of how many brackets, up to each, it is uncertain whether they hold one refresh or two.
         doubtful = [0, *accumulate(end - start > least for start, end in brackets)]
@@ -256,12 +270,20 @@ class RefreshGrid:
                 if fewest == count > 0:
                     low, high = max(low, (to_low - from_high) / count), min(high, (to_high - from_low) / count)
         if not 0 < low <= high or (high - low > _NARROW * low and len(brackets) >= _MOST_CHANGES):
-            self.regularity = "irregular"
+            self._give_up(least)
         elif high - low <= _NARROW * low:
             self._period = (low, high)
             self.regularity = "regular"
             self._refresh = self._anchor = self._place_last()
             self._steps = 0
+
+    def _still(self) -> int:
+        """Return the longest time between two changes that holds no refresh."""
+        pairs = list(pairwise(self._brackets))
+        most = min(later[1] - earlier[0] for earlier, later in pairs)
+        gaps = [later[0] - earlier[1] for earlier, later in pairs]
+        # Where a refresh may show the same again, what is longer than the shortest holds such refreshes.
+        return max(gap for gap in gaps if gap < most or not self._repeats)
 
     def _place_last(self) -> tuple[float, float]:
         """Return the bounds of the last refresh, by all brackets that are a known number of periods before it."""
@@ -295,7 +317,9 @@ class RefreshGrid:
     def _track(self, previous_start: int, previous_end: int, start: int, end: int, *, changed: bool) -> Refresh | None:
         latest = self._count_until(end)
         if latest and self._ahead(latest)[1] - self._ahead(latest)[0] > sum(self._period) / 4:
-            return self._find_again(previous_start, end) if changed else None
+            if changed:
+                return self._find_again(previous_start, end)
+            return None if self._repeats or start - previous_end <= self._period[1] + self._jitter else self._miss(start, start)
         if not changed:
             self._no_refresh(latest, previous_end, start)
             return None
@@ -312,16 +336,20 @@ class RefreshGrid:
         self._accept(candidates[-1], max(low, previous_start) if len(candidates) == 1 else low, min(high, end))
         return Refresh(int(sum(self._refresh) / 2), int((self._refresh[1] - self._refresh[0]) / 2))
 
-    def _find_again(self, low: int, high: int) -> Refresh | None:
-        """Restart the grid at a narrow bracket, with the same period, after a gap that left the number of periods unknown."""
+    def _find_again(self, low: int, high: int) -> Refresh:
+        """Restart the grid at a narrow bracket, with the same period, after a gap that left the number of periods unknown.
+
+        Between longer brackets the number stays unknown: the last refresh in one is less than a period before its end.
+        """
+        low = max(low, high - int(self._period[1] + self._jitter))
         if high - low < self._period[0] / 2:
             self._refresh = self._anchor = (float(low), float(high))
             self._steps = self._doubts = 0
             return _between(low, high)
         self._doubts += 1
         if self._doubts > _MOST_DOUBTS:  # no bracket was narrow enough
-            self.regularity = "irregular"
-        return None
+            self._give_up(self._period[1] + self._jitter)
+        return _between(low, high)
 
     def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
         """Use an old value as a bound: the refresh that was due did not happen before ``start``."""
@@ -362,7 +390,7 @@ class RefreshGrid:
         """Increase the jitter, because the grid does not explain a poll; with too much jitter, give the grid up."""
         self._jitter = max(2 * self._jitter, 0.25 * MILLISECOND)
         if self._jitter > self._period[0] / 4:
-            self.regularity = "irregular"
+            self._give_up(self._period[1] + 2 * self._jitter)
         return _between(low, high) if high > low else None
 
 

@@ -18,6 +18,7 @@ import pytest
 from command import ml_energy
 from recorded import figures_of
 from traces import NAMES, load_trace
+from worlds import COMPUTE, KINDS, WAIT
 
 from ml_energy_callbacks import LoopDescription, RunRecord
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
@@ -472,6 +473,32 @@ def test_a_minute_is_replayed_within_five_seconds() -> None:
         replay(marks, {"gpu0": readings})
         times.append(perf_counter() - begun)
     assert min(times) < 5  # 0.15 s on two idle cores
+
+
+def test_phases_hold_where_several_refreshes_lie_between_polls(*, full: bool) -> None:
+    for seed in range(10 if full else 1):
+        world = replace(KINDS["ramp 5 ms"](seed), refresh_s=0.025)
+        rng = np.random.default_rng(seed)
+        read, end = world.shown(rng), float(world.edges[-1])
+        polls = np.concatenate([np.arange(-1, -0.55, 0.0012), -0.55 + np.cumsum(rng.uniform(0.02, 0.08, int(25 * end)))])
+        marks: Marks = [
+            (start, "train", "data_wait" if phase == WAIT else "compute")
+            for start, phase in zip(world.edges[:-1].tolist(), world.phases.tolist(), strict=True)
+        ]
+        record = replay([*marks, (end, None, None)], {"gpu0": [(time, read(time)) for time in polls.tolist()]})
+        for name, phase in (("data_wait", WAIT), ("compute", COMPUTE)):
+            found = record.stages["train"].phases[name]
+            assert found.low_joules is not None
+            assert found.high_joules is not None
+            assert found.low_joules <= world.joules[phase] <= found.high_joules
+
+
+@pytest.mark.parametrize("gap_s", [1.0, 7.0])
+def test_two_readings_give_the_power_between_them(gap_s: float) -> None:
+    run_s = 0.5 * gap_s
+    marks: Marks = [(0.2 * gap_s, "train", "compute"), (0.2 * gap_s + run_s, None, None)]
+    record = replay(marks, {"gpu0": [(0.0, 0.0), (gap_s, 100.0 * gap_s)]})
+    assert record.total.joules == pytest.approx(100.0 * run_s)
 
 
 def test_time_between_two_runs_belongs_to_none() -> None:
