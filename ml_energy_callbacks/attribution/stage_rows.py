@@ -28,6 +28,11 @@ _NO_TIME_S = 1e-9
 _RENEWAL_S = 0.0015
 """Standard deviation of the instants at which a reading of power is renewed: polls find them to some milliseconds."""
 
+_UNDATED_S = 0.004
+"""A reading whose renewal is less certain (a standard deviation of more than these seconds) is left out: it is one of several
+between two polls, and the mean over a window that may have ended some milliseconds earlier or later says nothing about phases
+that are not much longer."""
+
 _INSTANT_S = 0.001
 """Window of a power that is true at an instant: shorter ones differ less than the instants are known."""
 
@@ -91,7 +96,7 @@ class StageRows:
         apart = these.cumulative(self._phases)
         outside = np.interp(ends, these.edges, apart) - np.interp(begins, these.edges, apart)
         usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
-        usable &= (begins >= these.edges[0]) | (window_s is None)
+        usable &= (window_s is None) | ((begins >= these.edges[0]) & (sigmas[1:] <= _UNDATED_S))
         usable &= np.searchsorted(these.edges, ends) - np.searchsorted(these.edges, begins, "right") <= _MOST_SEGMENTS
         for begin, end in _stretches(usable):
             if begin:

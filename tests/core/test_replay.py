@@ -475,17 +475,20 @@ def test_a_minute_is_replayed_within_five_seconds() -> None:
     assert min(times) < 5  # 0.15 s on two idle cores
 
 
-def test_phases_hold_where_several_refreshes_lie_between_polls(*, full: bool) -> None:
-    for seed in range(10 if full else 1):
+@pytest.mark.parametrize("window_s", [None, 0.025, 0.1])
+def test_phases_hold_where_several_refreshes_lie_between_polls(window_s: float | None, *, full: bool) -> None:
+    for seed in range(10) if full else (2, 5):
         world = replace(KINDS["ramp 5 ms"](seed), refresh_s=0.025)
         rng = np.random.default_rng(seed)
-        read, end = world.shown(rng), float(world.edges[-1])
+        read, end = world.shown(rng, window_s), float(world.edges[-1])
         polls = np.concatenate([np.arange(-1, -0.55, 0.0012), -0.55 + np.cumsum(rng.uniform(0.02, 0.08, int(25 * end)))])
         marks: Marks = [
             (start, "train", "data_wait" if phase == WAIT else "compute")
             for start, phase in zip(world.edges[:-1].tolist(), world.phases.tolist(), strict=True)
         ]
-        record = replay([*marks, (end, None, None)], {"gpu0": [(time, read(time)) for time in polls.tolist()]})
+        shown = {"gpu0": [(time, read(time)) for time in polls.tolist()]}
+        marks.append((end, None, None))
+        record = replay(marks, shown) if window_s is None else replay(marks, powers=shown, windows={"gpu0": window_s})
         for name, phase in (("data_wait", WAIT), ("compute", COMPUTE)):
             found = record.stages["train"].phases[name]
             assert found.low_joules is not None
