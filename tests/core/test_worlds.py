@@ -11,6 +11,9 @@ import pytest
 from traces import NAMES, load_trace
 from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, World, bursts, constant, measure, on_trace
 
+in_one_worker = pytest.mark.xdist_group("worlds")
+"""So that each world is measured once in a run."""
+
 UNKNOWABLE = frozenset({"batches below 1 ms", "near resonance", "near resonance, ramp"})
 """Kinds in which refreshes of the counter cannot separate the phases; there are ranges only."""
 
@@ -25,6 +28,7 @@ def runs(kind: str, seeds: int) -> Sequence[Measured]:
     return [measure(build(seed), seed) for seed in range(seeds)]
 
 
+@in_one_worker
 @pytest.mark.full
 @pytest.mark.parametrize("kind", [*KINDS, *MORE_KINDS])
 def test_stated_intervals_hold_in_nine_of_ten_worlds_of_a_kind(kind: str) -> None:
@@ -36,6 +40,7 @@ def test_stated_intervals_hold_in_nine_of_ten_worlds_of_a_kind(kind: str) -> Non
         assert len(reported) >= 0.75 * len(measured)
 
 
+@in_one_worker
 def test_stated_intervals_hold_over_all_kinds(*, full: bool) -> None:
     measured = [(kind, run) for kind in (*KINDS, *MORE_KINDS) for run in runs(kind, 20 if full else 1)]
     reported = [run for _, run in measured if run.reported()]
@@ -44,6 +49,7 @@ def test_stated_intervals_hold_over_all_kinds(*, full: bool) -> None:
     assert median(abs(run.error()) for run in reported) <= 0.04
 
 
+@in_one_worker
 def test_three_quarters_of_the_first_kinds_are_answered_narrowly(*, full: bool) -> None:
     measured = [run for kind in KINDS for run in runs(kind, 20 if full else 1)]
     reported = [run for run in measured if run.reported()]
@@ -51,6 +57,7 @@ def test_three_quarters_of_the_first_kinds_are_answered_narrowly(*, full: bool) 
     assert median(run.width() for run in reported) <= 0.12
 
 
+@in_one_worker
 @pytest.mark.parametrize("kind", sorted(UNKNOWABLE))
 def test_what_refreshes_cannot_show_is_a_range(kind: str, *, full: bool) -> None:
     for run in runs(kind, 20 if full else 1):
@@ -58,6 +65,7 @@ def test_what_refreshes_cannot_show_is_a_range(kind: str, *, full: bool) -> None
         assert 0 <= run.splits[WAIT].low <= run.true[WAIT] <= run.splits[WAIT].high <= 1.02 * run.joules
 
 
+@in_one_worker
 def test_every_phase_holds_in_several_stages_and_phases(*, full: bool) -> None:
     kinds = ("three phases", "checkpoints", "forward, backward, optimizer marked", "validation between", "stages in turn")
     kinds += ("two GPUs out of phase", "eight devices")
@@ -66,6 +74,7 @@ def test_every_phase_holds_in_several_stages_and_phases(*, full: bool) -> None:
     assert sum(held) >= 0.95 * len(held)
 
 
+@in_one_worker
 def test_phases_add_up_to_the_counter(*, full: bool) -> None:
     for kind in (*KINDS, *MORE_KINDS):
         for run in runs(kind, 20 if full else 1):
@@ -86,7 +95,7 @@ def on_traces(name: str, count: int, window_s: float | None) -> list[Measured]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stated_intervals_hold_on_measured_power(name: str, *, full: bool) -> None:
-    runs = on_traces(name, 110 if full else 11, None)
+    runs = on_traces(name, 44 if full else 11, None)
     reported = [run for run in runs if run.reported()]
     assert len(reported) >= 0.75 * len(runs)
     assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
@@ -96,7 +105,7 @@ def test_stated_intervals_hold_on_measured_power(name: str, *, full: bool) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_stated_intervals_hold_on_readings_of_measured_power(name: str, *, full: bool) -> None:
     # A window of 100 ms is a whole period of the square load: it shows no difference between the phases.
-    runs = [run for window_s in (0.025, 0.1, 1.0) for run in on_traces(name, 44 if full else 6, window_s)]
+    runs = [run for window_s in (0.025, 0.1, 1.0) for run in on_traces(name, 24 if full else 6, window_s)]
     reported = [run for run in runs if run.reported()]
     assert len(reported) >= 0.4 * len(runs)
     assert sum(run.holds() for run in reported) >= 0.9 * len(reported)
