@@ -13,6 +13,7 @@ from ml_energy_callbacks.meter.process_share import is_share
 from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
 from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
+from ml_energy_callbacks.record.epochs import brief
 from ml_energy_callbacks.record.schema import EpochRecord, PhaseRecord, RunRecord
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
@@ -29,6 +30,7 @@ class Point:
         time_ns: Monotonic clock.
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
+        by_device: The same of each device that was read, by its id.
         devices: Energy inside the run in J by device.
         beside: The same for devices that are not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
@@ -41,6 +43,7 @@ class Point:
     time_ns: int
     totals: Sequence[int]
     joules: Sequence[float] | None
+    by_device: Mapping[str, Sequence[float]]
     devices: dict[str, float]
     beside: dict[str, float]
     counts: Sequence[Counts]
@@ -72,6 +75,7 @@ class Point:
             time_ns=look.now,
             totals=look.totals,
             joules=whole,
+            by_device=known,
             devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
             beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
             counts=look.counts,
@@ -208,8 +212,8 @@ class Span:
             measures=measures,
         )
 
-    def epoch(self, index: int) -> EpochRecord:
-        """Return the span as the epoch with this index."""
+    def epoch(self, index: int, metrics: Mapping[str, float]) -> EpochRecord:
+        """Return the span as the epoch with this index and these metrics; its energy is not divided among its phases."""
         return EpochRecord(
             stage=self.tally.name,
             index=index,
@@ -218,7 +222,25 @@ class Span:
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
             sampling_joules=None if self._phases is None else float(f"{self._sampling:.3g}"),
+            started_s=self._started_s,
+            devices=brief(self._devices),
+            phase_seconds=brief({phase: seconds for phase, seconds in self._seconds.items() if seconds}),
+            metrics=brief(metrics),
         )
+
+    @property
+    def _started_s(self) -> float:
+        """When it begins, in s of the run's time."""
+        inside = 0.0 if self.since is None else sum(self.since.totals) - self.since.totals[OUTSIDE]
+        return round(inside / NS_PER_S, 3)
+
+    @property
+    def _devices(self) -> dict[str, float]:
+        """Energy of each device that was read, in J."""
+        before = {} if self.since is None else self.since.by_device
+        return {
+            name: sum(self.tally.by_phase(joules, before.get(name)).values()) for name, joules in self.until.by_device.items()
+        }
 
     @property
     def _sampling(self) -> float:
