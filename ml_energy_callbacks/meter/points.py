@@ -1,7 +1,7 @@
 """Instants of a run, and the figures between two of them; pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
@@ -30,7 +30,6 @@ class Point:
         time_ns: Monotonic clock.
         totals: Time in each bucket in ns.
         joules: Energy of each bucket in J; None before the first reading.
-        by_device: The same of each device that was read, by its id.
         devices: Energy inside the run in J by device.
         beside: The same for devices that are not part of the totals.
         counts: Batches and samples so far, by the timeline's groups.
@@ -38,18 +37,19 @@ class Point:
         others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
         sampling: Half-width in J of the energy of 1 s, as some devices see their power for a part of the time only; that of
             other times grows with their square root.
+        by_device: Energy of each bucket in J of each device that was read, by its id.
     """
 
     time_ns: int
     totals: Sequence[int]
     joules: Sequence[float] | None
-    by_device: Mapping[str, Sequence[float]]
     devices: dict[str, float]
     beside: dict[str, float]
     counts: Sequence[Counts]
     amounts: Amounts | None
     others: TotalFigures | None
     sampling: float = 0.0
+    by_device: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def at(
@@ -75,13 +75,13 @@ class Point:
             time_ns=look.now,
             totals=look.totals,
             joules=whole,
-            by_device=known,
             devices={name: sum(joules) - joules[OUTSIDE] for name, joules in known.items()},
             beside={name: sum(joules) - joules[OUTSIDE] for name, joules in apart.items()},
             counts=look.counts,
             amounts=None if whole is None else rates.amounts(whole),
             others=others,
             sampling=hypot(*(ledger.sampling for ledger in ledgers.values())),
+            by_device=known,
         )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
