@@ -41,7 +41,7 @@ from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
-from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs
+from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs, limit_epochs
 from ml_energy_callbacks.record.limits import limit_size
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
@@ -553,8 +553,11 @@ class Session:
 
     def add_epoch(self, epoch: EpochRecord) -> None:
         """Add an epoch to the record."""
-        self._epochs = add_epoch(self._epochs, epoch)
-        if self.job is not None:
+        epochs = add_epoch(self._epochs, epoch)
+        if self.job is None:
+            self._epochs = limit_epochs(epochs)  # here, as it then costs nothing each time a record is built
+        else:
+            self._epochs = epochs
             self.job.note_epoch(epoch)
 
     def add_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:

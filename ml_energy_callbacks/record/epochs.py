@@ -78,11 +78,12 @@ def limit_epochs(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
 def _bytes(epochs: Sequence[EpochRecord]) -> float:
     """Return about how much of a file the epochs are, by some of them."""
     some = epochs[:: len(epochs) // _LOOKED_AT * 2 + 1]  # an odd number, as stages take turns
+    # The energy of phases is divided only when a record is built.
     sizes = [
         _EPOCH_BYTES
         + sum(
             len(name) + _FIGURE_BYTES
-            for figures in (each.devices, each.phases, each.phase_seconds, each.metrics)
+            for figures in (each.devices, each.phase_seconds, each.phase_seconds, each.metrics)
             for name in figures
         )
         for each in some

@@ -1,6 +1,6 @@
 """Power over the time of a run: series of a device one after another, and of many devices in equal slices; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import ceil
 
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ def power_series(trace: PowerTrace) -> PowerSeries:
 
 def limit_power(power: Mapping[str, PowerSeries]) -> dict[str, PowerSeries]:
     """Return the series of all devices in slices of one length, which is doubled until there are few enough."""
-    slice_s = _longest_slice(power)
+    slice_s = _longest_slice(power.values())
     while True:
         power = _in_slices(power, slice_s)
         lengths = [len(series.mean) for series in power.values()]
@@ -40,7 +40,7 @@ def join_power(earlier: Mapping[str, PowerSeries], later: Mapping[str, PowerSeri
 
     The later part begins with a slice, up to one slice late, so that no slice holds some of both.
     """
-    slice_s = _longest_slice({**earlier, **later})
+    slice_s = _longest_slice([*earlier.values(), *later.values()])
     before, after = _in_slices(earlier, slice_s), _in_slices(later, slice_s)
     offset = ceil(seconds / slice_s * _NEARLY) * slice_s if slice_s else 0.0
     moved = {name: replace(series, start_s=series.start_s + offset) for name, series in after.items()}
@@ -48,8 +48,8 @@ def join_power(earlier: Mapping[str, PowerSeries], later: Mapping[str, PowerSeri
     return before | moved | both
 
 
-def _longest_slice(power: Mapping[str, PowerSeries]) -> float:
-    return max((series.slice_s for series in power.values()), default=0.0)
+def _longest_slice(power: Iterable[PowerSeries]) -> float:
+    return max((series.slice_s for series in power), default=0.0)
 
 
 def _in_slices(power: Mapping[str, PowerSeries], slice_s: float) -> dict[str, PowerSeries]:

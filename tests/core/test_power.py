@@ -120,6 +120,13 @@ def test_parts_of_a_run_follow_each_other() -> None:
     assert joules(a) == pytest.approx(60 * 100 + 400 * 300)
 
 
+def test_a_short_part_takes_the_slices_of_a_long_one() -> None:
+    joined = join_power({"a": series(400, 300.0, 0.2)}, {"a": series(60, 100.0)}, 400.0)
+    assert (joined["a"].slice_s, joined["a"].mean) == (0.2, [*[300.0] * 2000, *[100.0] * 300])
+    limited = limit_power(joined)
+    assert (limited["a"].slice_s, limited["a"].mean) == (0.4, [*[300.0] * 1000, *[100.0] * 150])
+
+
 def test_a_part_without_power_is_unknown() -> None:
     joined = join_power({}, {"a": series(10, 100.0)}, 100.0)
     assert (joined["a"].start_s, len(joined["a"].mean)) == (100.0, 100)
