@@ -57,7 +57,7 @@ class Message(msgspec.Struct, kw_only=True):
     Attributes:
         window: Figures of the epoch; None if there was no epoch.
         total: Figures of its run so far.
-        record: Its own measurements, with only the epochs that it has not sent yet.
+        record: Its own measurements, with only the epochs that it has not sent yet, and with power over time now and then.
     """
 
     window: StageFigures | None

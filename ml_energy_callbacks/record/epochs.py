@@ -58,7 +58,7 @@ def divide_epochs(record: RunRecord) -> RunRecord:
 
 def _divided(epoch: EpochRecord, watts: Mapping[str, float]) -> EpochRecord:
     """Return an epoch with the energy of each phase whose power (W) is known; if all are known, they add up to the epoch's."""
-    phases = {phase: watts[phase] * seconds for phase, seconds in epoch.phase_seconds.items() if phase in watts}
+    phases = {phase: watts[phase] * max(0.0, seconds) for phase, seconds in epoch.phase_seconds.items() if phase in watts}
     used, whole = sum(phases.values()), epoch.joules
     if whole is None or not used > 0:
         return epoch

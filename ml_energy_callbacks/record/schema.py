@@ -236,7 +236,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
         started_s: When it began, in s of the run's time as in ``total.seconds``; None in records of releases before this field.
         devices: Joules by device id; a device that was not read is absent.
         phases: Joules by phase; a phase that cannot be separated from the others in the run is absent.
-        phase_seconds: Seconds in each phase that ran.
+        phase_seconds: Seconds in each phase that ran; below 0 where a GPU's end of a phase became known only in a later epoch.
         metrics: What the framework or the loop logged in this stage at the end of the epoch, such as ``val_loss``, by its name;
             of several epochs, the last values.
     """
@@ -252,7 +252,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     started_s: Amount | None = None
     devices: dict[str, Signed] = {}
     phases: dict[str, Signed] = {}
-    phase_seconds: dict[str, Amount] = {}
+    phase_seconds: dict[str, Signed] = {}
     metrics: dict[str, float] = {}
 
 
@@ -269,9 +269,9 @@ class PowerSeries(msgspec.Struct, kw_only=True):
 
     slice_s: Length
     start_s: Amount = 0.0
-    mean: list[Amount | None]
-    low: list[Amount | None]
-    high: list[Amount | None]
+    mean: list[Signed | None]
+    low: list[Signed | None]
+    high: list[Signed | None]
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):

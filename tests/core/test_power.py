@@ -240,7 +240,7 @@ def test_older_records_have_no_power() -> None:
     [
         ({"slice_s": 0.0}, "Expected `float` > 0"),
         ({"mean": []}, "has slices of which something is missing"),
-        ({"mean": [-5.0], "low": [1.0], "high": [1.0]}, "Expected `float`"),
+        ({"mean": [1e300], "low": [1.0], "high": [1.0]}, "Expected `float`"),
     ],
 )
 def test_a_damaged_series_is_refused(change: dict[str, object], reason: str) -> None:
