@@ -187,6 +187,7 @@ def week_table(found: Found, plan: Plan) -> Table:
     figures = {
         "size of the record": ("bytes", "bytes"),
         "epochs in the record": ("epochs", ""),
+        "slices of power": ("slices", ""),
         "total": ("joules", "J"),
         "error of the total": ("error_joules", "J"),
         "error of the time": ("error_seconds", "s"),
@@ -195,8 +196,8 @@ def week_table(found: Found, plan: Plan) -> Table:
     }
     rows = {name: [cell(found, week_job(plan), figure, unit)] for name, (figure, unit) in figures.items()}
     about = (
-        f"A run of {plan.week_s / 86400:g} days under a manual clock, with an epoch each minute and batches of 0.97 s, on one "
-        f"scripted GPU polled every {plan.week_interval_s:g} s."
+        f"A run of {plan.week_s / 86400:g} days under a manual clock, with an epoch of two metrics each minute and batches of "
+        f"0.97 s, on one scripted GPU polled every {plan.week_interval_s:g} s."
     )
     return Table("A long run", ["ours"], rows, COMMAND, about)
 

@@ -452,6 +452,39 @@ def test_the_end_of_an_epoch_waits_for_no_fit(tmp_path: Path) -> None:
     assert all(fits < 20 for fits in group.run(work))  # those of reviews and of the end
 
 
+def test_a_job_has_the_power_and_epochs_of_all_its_devices(tmp_path: Path) -> None:
+    group = Group(2)
+    sent: list[int] = []
+
+    def work(rank: int) -> EnergyMeter:
+        gather = group.gather_of(rank)
+
+        def counted(fact: Any) -> Sequence[Any]:
+            if rank == 1 and isinstance(fact, bytes) and b'"window"' in fact:
+                sent.append(fact.count(b'"slice_s"'))
+            return gather(fact)
+
+        with meter(rank, tmp_path).start(LoopDescription(gather=counted)) as measuring:
+            epoch(measuring, 0)
+            for index in range(1, 100):
+                measuring.close_epoch("train", index, measuring.point(), {"loss": float(rank)})
+        return measuring
+
+    record = group.run(work)[0].record
+    names = {"scripted:cpu", "scripted:gpu-0", "scripted:gpu-1"}
+    assert {*record.power} == names
+    first, second = record.epochs[0], record.epochs[1]
+    assert {*first.devices} == names
+    assert sum(first.devices.values()) == pytest.approx(first.joules, rel=1e-5)
+    assert second.metrics == {"loss": 0.0}
+    series = record.power["scripted:gpu-1"]
+    used = sum(watts * series.slice_s for watts in series.mean if watts is not None)
+    assert used == pytest.approx(next(d.joules for d in record.devices if d.id == "scripted:gpu-1"), rel=0.3)
+    assert sent[-1] == 1  # at the end, and before that only as the run becomes longer
+    assert sum(sent) < 0.8 * len(sent)
+    assert load_record(tmp_path) == record
+
+
 def test_one_that_cannot_record_lets_none_begin(tmp_path: Path) -> None:
     group = Group(2)
     (tmp_path / "taken").write_text("", encoding="utf-8")
