@@ -60,11 +60,14 @@ def report(
     csv: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this Parquet file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show phases, devices, processes, latencies and sources of one run.")
+    ] = False,
 ) -> None:
     """Show the energy of one run, or of many runs in groups."""
     from ml_energy_callbacks.cli.report import report_runs
 
-    report_runs(paths, by=by, csv=csv, parquet=parquet, json=json)
+    report_runs(paths, by=by, csv=csv, parquet=parquet, json=json, verbose=verbose)
 
 
 @app.command()
