@@ -54,7 +54,7 @@ def _words(fleet: Fleet) -> Sequence[str]:
 def _names(word: str, fleet: Fleet) -> Column:
     values = [group.by[word] for group in fleet.groups]
     total = "total" if word == _words(fleet)[0] else ""
-    return Column(word, [*(UNKNOWN if value is None else value for value in values), total], left=True)
+    return Column(word, [*(UNKNOWN if value is None else value for value in values), total], left=True, narrowest=20)
 
 
 def _with_doubt(texts: Sequence[str], doubts: Sequence[float | None]) -> list[str]:

@@ -56,7 +56,7 @@ def _device_table(title: str, devices: Sequence[DeviceRecord]) -> FittedTable:
     unit, joules = column([device.joules for device in devices], "J")
     return FittedTable(
         [
-            Column("id", [device.id for device in devices], left=True),
+            Column("id", [device.id for device in devices], left=True, narrowest=20),
             Column(f"energy\n{unit}", joules),
             Column("missing\ns", [quantity(device.missing_s) for device in devices], rank=2),
             Column(
@@ -72,7 +72,7 @@ def _node_table(record: RunRecord) -> FittedTable:
     unit, texts = column(joules, "J")
     return FittedTable(
         [
-            Column("host", [node.hostname for node in record.nodes], left=True),
+            Column("host", [node.hostname for node in record.nodes], left=True, narrowest=20),
             Column("ranks", [", ".join(map(str, node.ranks)) for node in record.nodes], rank=1),
             Column(f"energy\n{unit}", texts),
             Column("share", shares(joules, record.total.joules), rank=2),

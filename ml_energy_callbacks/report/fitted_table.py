@@ -19,17 +19,20 @@ class Column:
         texts: Its cells, one for each row; each of one or more lines.
         rank: The smaller, the longer it stays where there is little room; 0 for always.
         left: Whether it is aligned to the left.
+        narrowest: Width to which names in it may be folded rather than leave out another column; None for no folding.
     """
 
     head: str
     texts: Sequence[str]
     rank: int = 0
     left: bool = False
+    narrowest: int | None = None
 
     @property
     def width(self) -> int:
-        """Width in characters."""
-        return max(len(line) for text in (self.head, *self.texts) for line in text.split("\n"))
+        """Least width in characters."""
+        whole = max(len(line) for text in (self.head, *self.texts) for line in text.split("\n"))
+        return whole if self.narrowest is None else min(whole, self.narrowest)
 
 
 @dataclass(frozen=True, slots=True)
