@@ -143,7 +143,7 @@ def _duration(seconds: float) -> str:
 def _stage(record: RunRecord, name: str, hint: Hint | None) -> Iterator[str]:
     """Yield the share of a stage, its energy per sample, and what the hint says of it or else its phases."""
     stage = record.stages[name]
-    if stage.joules is None or not record.total.joules:
+    if stage.joules is None:
         yield f"energy unknown, {_duration(stage.seconds)}"
         return
     yield _percent_of(stage.joules, record)

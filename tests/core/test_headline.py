@@ -109,6 +109,7 @@ def test_an_unknown_energy_is_unknown_and_not_zero() -> None:
 def test_a_run_that_ended_at_once_has_a_headline() -> None:
     lines = lines_of(a_run({"joules": 0.0, "seconds": 0.0}, train=a_stage(0.0)))
     assert lines["Energy"].startswith("0 J (0 Wh) in 0 s, 0 g CO2e")
+    assert lines["Train"] == "-; samples unknown"
 
 
 def test_a_phase_that_is_known_badly_is_an_interval() -> None:
