@@ -94,7 +94,7 @@ def _make_table(title: str, *columns: str) -> Table:
 def _device_table(title: str, devices: list[Examined]) -> FittedTable:
     return FittedTable(
         [
-            Column("device", [f"{device.id}\n{device.name}" for device in devices] or ["none"], left=True, narrowest=20),
+            Column("device", [f"{device.id}\n{device.name}" for device in devices] or ["none"], left=True, narrowest=14),
             Column("watts", [quantity(device.watts) for device in devices] or [""]),
             Column("method", [_METHODS[device.method] for device in devices] or [""], rank=2, left=True),
             Column("refresh", [_refresh_text(device) for device in devices] or [""], rank=3, left=True),
