@@ -24,6 +24,9 @@ _FORMULA = re.compile("[=+@\t\r\uff0b\uff0d\uff1d\uff20-]")
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@:]*:\S*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(://[^\s?]*\?)[^\s?=]*=[^\s'\"]*")
 
+_PLAIN = {"±": "+/-", "≥": ">="}
+"""What stands for our own characters where an output does not have them."""
+
 _LONGEST = 1000
 _LONGEST_VALUE = 200
 
@@ -60,6 +63,18 @@ def describe(value: object) -> str:
 def csv_cell(text: str) -> str:
     """Return a text as a cell of a CSV file, marked as text with an apostrophe where a spreadsheet would run it."""
     return f"'{printable(text)}" if _FORMULA.match(text) else printable(text)
+
+
+def plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Stand in for characters that an output lacks, as a handler of :mod:`codecs`: ``+/-`` for ``±``, or an escape.
+
+    Raises:
+        UnicodeError: It is none of writing.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character) or ascii(character)[1:-1] for character in lacking), error.end
 
 
 def json_source(source: str) -> str:

@@ -6,6 +6,7 @@ import msgspec
 
 from ml_energy_callbacks.metrics import Basis
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
+from ml_energy_callbacks.record.shown import shown_by
 
 Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
@@ -163,6 +164,16 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
     reason: str | None = None
     low_joules: Signed | None = None
     high_joules: Signed | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the 95 % interval of the split in J, of earlier releases by its uncertainty; None where unknown."""
+        if self.low_joules is not None and self.high_joules is not None:
+            return self.low_joules, self.high_joules
+        if self.joules is None or self.relative_uncertainty is None:
+            return None
+        half = abs(self.joules) * self.relative_uncertainty
+        return self.joules - half, self.joules + half
 
 
 class LatencyRecord(msgspec.Struct, kw_only=True):
@@ -505,6 +516,16 @@ class RunRecord(msgspec.Struct, kw_only=True):
     nodes: list[NodeRecord] = []
     part: Part | None = None
     power: dict[str, PowerSeries] = {}
+
+    def summary(self) -> str:
+        """Return what the run used, in at most six lines."""
+        text: str = shown_by("headline", "summary")(self)
+        return text
+
+    def __repr__(self) -> str:
+        """Return the first line of the summary with the run's id."""
+        text: str = shown_by("headline", "short")(self)
+        return f"<RunRecord {self.run.id[:8]}: {text}>"
 
     @property
     def lower_bound(self) -> bool:
