@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ml_energy_callbacks.inference.costs import is_usable
 from ml_energy_callbacks.inference.results import Comparison, Cost, Difference, Findings, Interval, ModelCost, Profile
-from ml_energy_callbacks.report.quantities import percent, quantity, uncertainty
+from ml_energy_callbacks.report.quantities import quantity, significant, uncertainty
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _ENERGY = ("J/sample", "±", "above idle", "±", "Wh/1000", "repeats", "")
@@ -95,14 +95,14 @@ def _interval_cells(found: Interval | None) -> tuple[str, str]:
     if found is None:
         return quantity(None), quantity(None)
     share = found.half_width / abs(found.mean) if found.half_width is not None and found.mean else None
-    return quantity(found.mean), quantity(None) if share is None else percent(share)
+    return quantity(found.mean), quantity(None) if share is None else _percent(share)
 
 
 def _difference_line(pair: Difference) -> str:
-    found = f"{'+' if pair.relative >= 0 else '-'}{percent(abs(pair.relative))} ±{percent(pair.half_width)}"
+    found = f"{'+' if pair.relative >= 0 else '-'}{_percent(abs(pair.relative))} ±{_percent(pair.half_width)}"
     if pair.verdict in {"no difference", "undecided"}:
         return f"Energy of {pair.b} compared with {pair.a}: {pair.verdict} ({found})."
-    return f"{pair.b} uses {percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{percent(pair.half_width)})."
+    return f"{pair.b} uses {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
 
 
 def _verdict_lines(profile: Profile) -> Iterator[str]:
@@ -129,3 +129,8 @@ def _common_notes(findings: Findings) -> Iterator[str]:
         source = uncertainty(findings.provenance, findings.relative_uncertainty)
         yield f"Joules are {source} ({', '.join(findings.devices)}); the intervals above cover only the repeats."
     yield from findings.warnings
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent with two significant digits, such as ``4.2 %``."""
+    return f"{significant(100 * share, 2)} %"
