@@ -10,7 +10,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "muted": ("#575e6b", "#a3aab6"),
     "line": ("#d5d9e0", "#3a3f4a"),
     "blue": ("#2b70c9", "#69a6f5"),
-    "orange": ("#c4620a", "#f2a553"),
+    "orange": ("#b65806", "#f2a553"),
     "green": ("#1b8358", "#4fc58d"),
     "purple": ("#7a55c0", "#ab91ee"),
     "red": ("#c23b48", "#f27f88"),

@@ -57,7 +57,7 @@ def scatter(
     x_name: str,
     x_unit: str,
     y_name: str,
-    more_is_better: bool,
+    more_is_better: bool | None,
     hint: str = "",
     empty: str,
 ) -> Element:
@@ -69,7 +69,7 @@ def scatter(
         x_name: Name of the cost, on an axis from zero.
         x_unit: Its unit, without a prefix.
         y_name: Name of the worth; its axis fits its values.
-        more_is_better: Whether more of it is better.
+        more_is_better: Whether more of it is better; None where that is not known, so that there is no front.
         hint: How to read the picture.
         empty: Why there is nothing to show, if there are no points.
     """
@@ -77,13 +77,14 @@ def scatter(
         return empty_figure(title, empty)
     across = axis_from_zero([spot.high or spot.x for spot in spots], x_unit)
     area = Area(across, axis_around([spot.y for spot in spots], ""), _HEIGHT)
-    front = pareto(spots, more_is_better=more_is_better)
+    front = [] if more_is_better is None else pareto(spots, more_is_better=more_is_better)
     steps = "".join(
         f"H{area.x(spot.x):.1f}V{area.y(spot.y):.1f}" if i else f"M{area.x(spot.x):.1f},{area.y(spot.y):.1f}"
         for i, spot in enumerate(front)
     )
     contents = area.axes(x_name, y_name)
-    contents.append(node("path", d=steps, class_="curve", style=f"stroke:{paint('muted')}", stroke_dasharray="5 4"))
+    if steps:
+        contents.append(node("path", d=steps, class_="curve", style=f"stroke:{paint('muted')}", stroke_dasharray="5 4"))
     for spot in spots:
         x, y, colour = area.x(spot.x), area.y(spot.y), paint(spot.colour)
         if spot.low is not None and spot.high is not None:
@@ -106,5 +107,5 @@ def scatter(
             at = x - 9 if left else x + 9
             contents.append(node("text", label, x=at, y=y - 8, text_anchor="end" if left else "start", class_="ink"))
     best = ", ".join(spot.label for spot in front)
-    summary = f"{title}. {len(spots)} points; on the Pareto front: {best}."
+    summary = f"{title}. {len(spots)} points" + (f"; on the Pareto front: {best}." if front else ".")
     return figure(title, hint, [drawing(_HEIGHT, summary, contents)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, isfinite
 from typing import Final
 from xml.etree.ElementTree import Element
@@ -127,12 +128,10 @@ def areas(
     times = [point.x for point in shown[0].points]
     contents = area.axes(across.name, name)
     contents += _gaps(area, times, columns)
-    below = [0.0] * len(times)
-    for i, each in enumerate(shown):
-        above = [start + max(0.0, column[i] or 0.0) for start, column in zip(below, columns, strict=True)]
-        outline = _path(area, list(zip(times, above, strict=True))) + _path(area, [*zip(times, below, strict=True)][::-1], "L")
-        contents += filled(node("path", d=f"{outline}Z"), each.colour, estimated=each.estimated)
-        below = above
+    for i in reversed(range(len(shown))):  # each covers the lower part of the one above it
+        tops = [sum(max(0.0, value or 0.0) for value in column[: i + 1]) for column in columns]
+        outline = _path(area, [(times[0], 0.0), *zip(times, tops, strict=True), (times[-1], 0.0)])
+        contents += filled(node("path", d=f"{outline}z"), shown[i].colour, estimated=shown[i].estimated)
     contents += [*_marks(area, across), *_hovers(area, across, series, unit)]
     keys = [Key(each.label, each.colour, each.estimated) for each in series]
     return figure(title, hint, [drawing(_HEIGHT, _summary(title, series, unit), contents)], keys)
@@ -188,9 +187,8 @@ def _runs(points: Sequence[Point], known: Callable[[Point], bool]) -> Iterator[S
 def _line(area: Area, series: Series) -> Iterator[Element]:
     colour = paint(series.colour)
     for run in _runs(series.points, lambda point: _known(point.low) and _known(point.high)):
-        top = _path(area, [(point.x, point.high or 0.0) for point in run])
-        bottom = _path(area, [(point.x, point.low or 0.0) for point in reversed(run)], "L")
-        yield node("path", d=f"{top}{bottom}Z", class_="band", style=f"fill:{colour}")
+        edge = [(point.x, point.high or 0.0) for point in run] + [(point.x, point.low or 0.0) for point in reversed(run)]
+        yield node("path", d=f"{_path(area, edge)}z", class_="band", style=f"fill:{colour}")
     curve = ""
     dots: list[Point] = []
     for run in _runs(series.points, lambda point: _known(point.y)):
@@ -203,8 +201,12 @@ def _line(area: Area, series: Series) -> Iterator[Element]:
         yield node("circle", cx=area.x(point.x), cy=area.y(point.y or 0.0), r=3, style=f"fill:{colour}")
 
 
-def _path(area: Area, points: Sequence[tuple[float, float]], start: str = "M") -> str:
-    return start + "L".join(f"{number(area.x(x))},{number(area.y(y))}" for x, y in points)
+def _path(area: Area, points: Sequence[tuple[float, float]]) -> str:
+    """Return a path in tenths of a pixel, each point relative to the one before it, which takes least space."""
+    places = [(round(10 * area.x(x)), round(10 * area.y(y))) for x, y in points]
+    steps = [(x - x0, y - y0) for (x0, y0), (x, y) in pairwise(places)]
+    (x, y), rest = places[0], "".join(f" {number(dx / 10)},{number(dy / 10)}" for dx, dy in steps)
+    return f"M{number(x / 10)},{number(y / 10)}" + (f"l{rest[1:]}" if rest else "")
 
 
 def _gaps(area: Area, times: Sequence[float], columns: Sequence[Sequence[float | None]]) -> Iterator[Element]:
