@@ -142,11 +142,12 @@ _OF_PHASES: Final = ("joules", "low_joules", "high_joules", "seconds")
 def _epoch_rows(record: RunRecord) -> Iterator[dict[str, object]]:
     for epoch in record.epochs:
         facts = msgspec.structs.asdict(epoch)
-        devices, phases, metrics = (facts.pop(part) for part in ("devices", "phases", "metrics"))
+        devices, phases, seconds, metrics = (facts.pop(part) for part in ("devices", "phases", "phase_seconds", "metrics"))
         yield (
             facts
             | {"joules_per_sample": epoch.joules / epoch.samples if epoch.joules is not None and epoch.samples else None}
             | {f"{name}_joules": joules for name, joules in (phases | devices).items()}
+            | {f"{name}_seconds": each for name, each in seconds.items()}
             | metrics
         )
 

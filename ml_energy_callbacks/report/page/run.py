@@ -349,6 +349,6 @@ def _notes(record: RunRecord) -> Iterator[Element]:
 
 def _record(*, complete: bool) -> Iterator[Element]:
     text = "This page carries the record of the run"
-    text += "." if complete else ", without its longest parts (power over time, epochs), which are in the original file only."
+    text += "." if complete else ", in which epochs and slices of its power are merged to fewer, longer ones."
     yield node("p", text, " Other programs read it in the element ", node("code", "run-record"), ".")
     yield node("p", node("button", "Download energy.json", type="button", class_="download", data_from="run-record"))
