@@ -1,6 +1,7 @@
 """The page of `ml-energy report --html`, as a file: what it carries, its size, and bad input."""
 
 import json
+import platform
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from command import ml_energy
 from msgspec.structs import replace
 from run_records import a_record
 
-from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks import EnergyMeter, RunRecord
 from ml_energy_callbacks.record.load import dump_json
 from ml_energy_callbacks.report.page import run_page, runs_page
 from ml_energy_callbacks.report.page.runs import difference, short_names
@@ -74,6 +75,17 @@ def test_page_has_one_script_of_its_own_and_loads_nothing() -> None:
 
 def test_page_is_the_same_for_the_same_record() -> None:
     assert run_page(a_record()) == run_page(a_record())
+
+
+def test_page_says_how_to_repeat_the_run() -> None:
+    with EnergyMeter(backends=[], verbose=False, location="FRA", pue=1.2, tags={"team": "vision"}) as meter:
+        pass
+    record = meter.record
+    assert record.run.options == {"location": "'FRA'", "pue": "1.2"}
+    assert record.run.versions["python"] == platform.python_version()
+    page = run_page(record)
+    assert "location='FRA', pue=1.2" in page
+    assert f"python {platform.python_version()}, ml-energy-callbacks " in page
 
 
 def test_page_of_many_runs_has_the_first_as_baseline() -> None:

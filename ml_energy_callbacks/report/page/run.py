@@ -30,7 +30,7 @@ from ml_energy_callbacks.report.quantities import UNKNOWN, money, percent, quant
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_RECORD_BYTES = 120_000
-_MOST_ROWS = 200
+_MOST_ROWS = 100
 """Rows of the table of epochs; more of them are in the record."""
 
 
@@ -318,6 +318,11 @@ def _versions(record: RunRecord) -> Element:
             ("Location", record.carbon.location),
             ("Run", run.id),
             ("Tags", ", ".join(f"{name}={text}" for name, text in run.tags.items()) or None),
+            ("Versions", ", ".join(f"{name} {text}" for name, text in run.versions.items()) or None),
+            (
+                "Options",
+                ", ".join(f"{name}={text}" for name, text in run.options.items()) or (run.versions and "the defaults") or None,
+            ),
         ]
     )
 
