@@ -128,7 +128,7 @@ def test_runs_are_named_by_what_tells_them_apart(paths: list[str], names: list[s
     ("values", "heading", "cells"),
     [
         ([1950.0, 182.0, None], "Energy,\u00a0kJ", ["1.95", "0.18", "-"]),
-        ([137.0, 0.81], "Energy,\u00a0J", ["137.00", "0.81"]),
+        ([137.0, 0.81], "Energy,\u00a0J", ["137.0", "0.8"]),
         ([7.5, 1e-9], "Energy,\u00a0J", ["7.500", "<0.001"]),
         ([None], "Energy,\u00a0J", ["-"]),
         ([0.0], "Energy,\u00a0J", ["0"]),
@@ -180,7 +180,7 @@ def test_command_names_the_files_that_are_no_records(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         (["--html", "missing/page.html"], "the folder missing does not exist"),
-        (["--html", "page.html", "--json"], "leave out --by, --csv, --parquet and --json"),
+        (["--html", "page.html", "--json"], "leave out --by, --csv, --parquet, --json and --verbose"),
     ],
 )
 def test_page_that_cannot_be_written_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
