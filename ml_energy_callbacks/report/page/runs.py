@@ -104,8 +104,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 def _explanation(*, choose: bool) -> Element:
     chosen = "Choose the baseline in the first column." if choose else "The baseline is the first run."
-    grey = "A difference is grey where its 95 % interval includes zero. `ml-energy diff` shows where it is from."
-    return node("p", f"{chosen} {grey}")
+    grey = "A difference is grey where its 95 % interval includes zero. Where it comes from is shown by "
+    return node("p", f"{chosen} {grey}", node("code", "ml-energy diff"), ".")
 
 
 def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
