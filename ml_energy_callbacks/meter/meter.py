@@ -31,7 +31,7 @@ from ml_energy_callbacks.metrics import (
 )
 from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord, Status, StoppingRecord
 from ml_energy_callbacks.report import summary
-from ml_energy_callbacks.report.terminal import columns, for_terminal
+from ml_energy_callbacks.report.terminal import columns, for_terminal, in_ipython
 from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -153,18 +153,18 @@ class EnergyMeter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop measuring and print the headline; an exception ends the run as ``stopped`` (Ctrl-C, exit) or ``failed``."""
         self.stop(*ending(error))
-        self.write_headline(lambda text: sys.stdout.write(f"{text}\n"))
+        self.write_headline(_write_line)
 
     def write_headline(self, write: Callable[[str], object]) -> None:
         """Write what the run used, once for a job, if the meter is verbose; an error of the output becomes a warning.
 
         Args:
-            write: Writes a text of several lines.
+            write: Writes a text of several lines; in IPython, they go to stdout instead.
         """
         if not (self._session.verbose and self.leads):
             return
         try:
-            write(for_terminal(summary(self.record, self.record_path, columns())))
+            (_write_line if in_ipython() else write)(for_terminal(summary(self.record, self.record_path, columns())))
         except Exception as error:  # noqa: BLE001 - of the user's output
             pass_users_error(error)
             self.warn(f"What the run used cannot be shown: {in_words(error)}.")
@@ -426,6 +426,9 @@ class EnergyMeter:
 
     # ---------------------------------------------------------------------------------------------------- record
 
+    def _repr_html_(self) -> str | None:
+        return self.record._repr_html_() if self.started else None
+
     @property
     def record(self) -> RunRecord:
         """The record as of now, or as of the end of the run.
@@ -476,3 +479,7 @@ class EnergyMeter:
     def warn_of_error(self, error: Exception) -> None:
         """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""
         self._session.warn_of_error(error)
+
+
+def _write_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

@@ -67,10 +67,10 @@ def _divided(epoch: EpochRecord, watts: Mapping[str, float]) -> EpochRecord:
     return replace(epoch, phases=brief(phases))
 
 
-def limit_epochs(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
+def limit_epochs(epochs: Sequence[EpochRecord], most_bytes: float = _MOST_BYTES) -> list[EpochRecord]:
     """Return the epochs as a file holds them: of too many bytes, each two consecutive ones of a stage are merged."""
     found = list(epochs)
-    while _bytes(found) > _MOST_BYTES and len(found) > len({epoch.stage for epoch in found}):
+    while _bytes(found) > most_bytes and len(found) > len({epoch.stage for epoch in found}):
         found = _merge_pairs(found)
     return found
 

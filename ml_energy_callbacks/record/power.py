@@ -23,14 +23,19 @@ def power_series(trace: PowerTrace) -> PowerSeries:
     )
 
 
-def limit_power(power: Mapping[str, PowerSeries]) -> dict[str, PowerSeries]:
-    """Return the series of all devices in slices of one length, which is doubled until there are few enough."""
+def limit_power(power: Mapping[str, PowerSeries], most: int = MOST_IN_ALL) -> dict[str, PowerSeries]:
+    """Return the series of all devices in slices of one length, which is doubled until there are few enough.
+
+    Args:
+        power: The series by device.
+        most: How many slices all of them together may have.
+    """
     slice_s = _longest_slice(power.values())
     while True:
         power = _in_slices(power, slice_s)
         lengths = [len(series.mean) for series in power.values()]
         longest = max(lengths, default=0)
-        if longest <= 1 or (longest <= MOST_SLICES and sum(lengths) <= MOST_IN_ALL):
+        if longest <= 1 or (longest <= MOST_SLICES and sum(lengths) <= most):
             return power
         slice_s *= 2
 

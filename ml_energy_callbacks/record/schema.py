@@ -1,6 +1,6 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -59,6 +59,9 @@ class Run(msgspec.Struct, kw_only=True):
         missing_ranks: Processes of the job that reported no data: their energy is not in the record.
         record_path: Path or URL that the record was written to, for a run that resumes this one; None in memory alone, and for
             a URL that may have a password.
+        versions: Versions of Python, of this package and of the frameworks that the program had imported, by their names;
+            empty in records of earlier releases.
+        options: The options that affect the figures and were not the defaults, as texts.
     """
 
     id: str
@@ -75,6 +78,8 @@ class Run(msgspec.Struct, kw_only=True):
     job_id: str | None = None
     missing_ranks: list[int] = []
     record_path: str | None = None
+    versions: dict[str, str] = {}
+    options: dict[str, str] = {}
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):
@@ -526,6 +531,30 @@ class RunRecord(msgspec.Struct, kw_only=True):
         """Return the first line of the summary with the run's id."""
         text: str = shown_by("headline", "short")(self)
         return f"<RunRecord {self.run.id[:8]}: {text}>"
+
+    def _repr_html_(self) -> str:
+        html: str = shown_by("notebook", "record_html")(self)
+        return html
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain dictionaries, lists, texts and numbers, as its file has them."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        return facts
+
+    def to_frame(self, rows: Literal["stages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401 - of pandas or polars
+        """Return the stages, the epochs or the power over time as a data frame of pandas or polars.
+
+        Args:
+            rows: What each row is: a stage, an epoch, or a device in a slice of time.
+
+        Raises:
+            ConfigurationError: Neither is installed, or ``rows`` is none of these.
+        """
+        return shown_by("notebook", "record_frame")(self, rows)
+
+    def plot(self) -> Any:  # noqa: ANN401 - report.notebook.Picture, of a layer above
+        """Return pictures of the run, which a notebook shows: where the energy went, over time and by epoch."""
+        return shown_by("notebook", "plot_record")(self)
 
     @property
     def lower_bound(self) -> bool:
