@@ -36,6 +36,7 @@ def report_runs(paths: Sequence[str], *, by: Sequence[str] | None, csv: Path | N
     fleet = Fleet(
         groups=table.group_rows(words),
         total=table.group_rows([])[0],
+        included=runs.included,
         repeated=runs.repeated,
         other_versions=runs.other_versions,
         broken=runs.broken,

@@ -15,12 +15,14 @@ class Runs:
 
     Attributes:
         rows: One for each run; if a run has several records, the longest one is used.
+        included: Number of runs that were left out, because a run of ``ml-energy run`` includes their energy.
         repeated: Number of records that were left out, because another record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
         broken: Files that cannot be read or are not run records.
     """
 
     rows: list[Row]
+    included: int = 0
     repeated: int = 0
     other_versions: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -51,7 +53,8 @@ def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | Non
                     longest[outcome.run_id] = outcome
             if progress is not None:
                 progress(done)
-    runs.rows = list(longest.values())
+    runs.rows = [row for row in longest.values() if row.within not in longest]
+    runs.included = len(longest) - len(runs.rows)
     if not runs.rows and errors:
         msg = f"None of the {len(files)} files is a readable run record: {errors[0]}"
         raise errors[0] if len(files) == 1 else RecordError(msg)

@@ -77,6 +77,8 @@ def _notes(fleet: Fleet) -> Iterator[str]:
         yield "≥: lower bound, because values of some runs are unknown and not included."
     if total.co2e_assumed:
         yield f"Emissions of {_count_runs(total.co2e_assumed)} use, at least in part, the world average: no location was set."
+    if fleet.included:
+        yield f"Included in runs of `ml-energy run`: {_count_runs(fleet.included)}, counted once."
     if fleet.repeated:
         yield (
             f"Additional records of the same runs: {fleet.repeated:,}; each run counts once, with its longest record. Energy "
