@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
@@ -17,7 +18,6 @@ from ml_energy_callbacks.job.launcher import ENCLOSING_RUN
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.record.schema import Status
 from ml_energy_callbacks.record.utf8 import encode_json
-from ml_energy_callbacks.report import summary
 
 _NOT_FOUND, _NOT_EXECUTABLE, _SIGNAL = 127, 126, 128
 """Exit status as in a shell; the number of the signal is added to the last one."""
@@ -49,8 +49,7 @@ def measure_command(command: Sequence[str], *, output_dir: Path, location: str |
     if json:
         print_json(encode_json(meter.record).decode(), stderr=True)
     else:
-        for line in (*summary(meter.record).splitlines(), f"Record: {meter.record_path}"):
-            print_line(line, stderr=True)
+        meter.write_headline(lambda text: sys.stderr.write(f"{text}\n"))
     raise typer.Exit(code if code >= 0 else _SIGNAL - code)
 
 

@@ -20,7 +20,7 @@ class CallbackOptions(MeterOptions):
             shapes.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
-        verbose: Whether to log warnings, and a line at the end of each run.
+        verbose: Whether to log warnings, and what each run used at its end.
     """
 
     batch_size_fn: Callable[[Any], int] | None = None

@@ -137,7 +137,7 @@ class EnergyCallback(TorchCallback, Callback):
             return
         self._meter.stop(*ending(exception))
         call.loggers.end(self._meter.totals(), logged_step(trainer))
-        self._write_summary(rank_zero_info)
+        self._meter.write_headline(rank_zero_info)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the job's record, as builtins, for the checkpoint; only rank 0 has it."""

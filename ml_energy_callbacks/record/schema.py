@@ -8,6 +8,7 @@ import msgspec
 
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
+from ml_energy_callbacks.record.shown import shown_by
 
 Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
@@ -235,9 +236,15 @@ class StageRecord(msgspec.Struct, kw_only=True):
 class EpochRecord(msgspec.Struct, kw_only=True):
     """One epoch of a stage, or in a long run ``epochs`` of them from ``index`` on; units as in :class:`StageRecord`.
 
-    ``sampling_joules`` is the half-width of the 95 % interval of ``joules`` in J by what devices did not see, as some see their
-    power for a part of the time only: 0 where all see all of it. It is None where ``joules`` is None, and in records of
-    releases before this field.
+    Attributes:
+        sampling_joules: Half-width of the 95 % interval of ``joules`` in J by what devices did not see, as some see their power
+            for a part of the time only: 0 where all see all of it. None where ``joules`` is None, and in records of releases
+            before this field.
+        started_s: When it began, in s of the run's time as in ``total.seconds``; None in records of releases before this field.
+        devices: Joules by device id; a device that was not read is absent.
+        phases: Joules by phase; a phase that cannot be separated from the others is absent.
+        metrics: What the framework or the loop logged in this stage at the end of the epoch, such as ``val_loss``, by its name;
+            of several epochs, the last values.
     """
 
     stage: str
@@ -248,6 +255,28 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     co2e_grams: Signed | None
     epochs: Count = 1
     sampling_joules: Amount | None = None
+    started_s: Amount | None = None
+    devices: dict[str, Signed] = {}
+    phases: dict[str, Signed] = {}
+    metrics: dict[str, float] = {}
+
+
+class PowerSeries(msgspec.Struct, kw_only=True):
+    """Power of a device over the run, in equal slices of the run's time; as many of ``mean``, ``low`` and ``high``.
+
+    Attributes:
+        slice_s: Length of a slice in s; the last one may end before that.
+        start_s: When the first slice begins, in s of the run's time as in ``total.seconds``.
+        mean: Mean power of each slice in W; None where it is not known for most of the slice.
+        low: Least power in each slice in W, of stretches of 50 ms or of a refresh where that is longer; None as ``mean``.
+        high: Greatest power in the same way.
+    """
+
+    slice_s: Amount
+    start_s: Amount = 0.0
+    mean: list[Amount | None]
+    low: list[Amount | None]
+    high: list[Amount | None]
 
 
 class TotalRecord(msgspec.Struct, kw_only=True):
@@ -462,7 +491,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     and more, so that none is added to anything. ``process`` is there with ``scope="process"``, ``forecast`` once an
     epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
     a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in the record of one
-    process of a job, as in its file ``energy.rank<rank>.json``.
+    process of a job, as in its file ``energy.rank<rank>.json``. ``power`` is the power of each device over time, by its id.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -480,6 +509,17 @@ class RunRecord(msgspec.Struct, kw_only=True):
     ranks: list[RankRecord] = []
     nodes: list[NodeRecord] = []
     part: Part | None = None
+    power: dict[str, PowerSeries] = {}
+
+    def summary(self) -> str:
+        """Return what the run used, in at most six lines."""
+        text: str = shown_by("headline", "summary")(self)
+        return text
+
+    def __repr__(self) -> str:
+        """Return the first line of the summary with the run's id."""
+        text: str = shown_by("headline", "short")(self)
+        return f"<RunRecord {self.run.id[:8]}: {text}>"
 
     @property
     def lower_bound(self) -> bool:

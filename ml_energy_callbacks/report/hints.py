@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord, StageRecord
-from ml_energy_callbacks.report.quantities import quantity, rounded_down
+from ml_energy_callbacks.report.quantities import quantity, rounded_down, scaled
 
 _LEAST_WAITING = 0.1
 _LEAST_COMPILING = 0.1
@@ -28,11 +28,17 @@ class Hint:
         joules: Energy at stake in J; of a phase, the least that it used, with the uncertainty of the devices.
         share: The share that the sentence states: of the energy of the stage, of training for a hint on validation, of the
             run for a hint on devices.
+        short: What could be saved and by what, in a few words: ``27 J avoidable (more workers)``.
+        stage: The stage that it is about; None for the run.
+        phase: The phase that it is about; None for a stage or the run.
     """
 
     text: str
     joules: float
     share: float
+    short: str
+    stage: str | None = None
+    phase: str | None = None
 
 
 def find_hints(record: RunRecord) -> list[Hint]:
@@ -54,7 +60,9 @@ def _waiting_hints(record: RunRecord) -> Iterator[Hint]:
         if (found := _phase_above(record, name, "data_wait", _LEAST_WAITING)) is not None:
             joules, share = found
             used = f"Waiting for data used at least {_percent(rounded_down(share, 0.01), record)} of the energy of {name}"
-            yield Hint(f"{used}: more workers or caching could save {quantity(rounded_down(joules), 'J')}.", joules, share)
+            saved = scaled(rounded_down(joules), "J")
+            short = f"{saved} avoidable (more workers)"
+            yield Hint(f"{used}: more workers or caching could save {saved}.", joules, share, short, name, "data_wait")
 
 
 def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
@@ -62,7 +70,9 @@ def _compiling_hints(record: RunRecord) -> Iterator[Hint]:
         joules, share = found
         used = f"Compilation used at least {_percent(rounded_down(share, 0.01), record)} of the energy of train"
         advice = "continuing in the same process, or a cache of compiled programs (such as jax_compilation_cache_dir),"
-        yield Hint(f"{used}: {advice} could save {quantity(rounded_down(joules), 'J')}.", joules, share)
+        saved = scaled(rounded_down(joules), "J")
+        short = f"{saved} avoidable (cache of compiled programs)"
+        yield Hint(f"{used}: {advice} could save {saved}.", joules, share, short, "train", "compile")
 
 
 def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) -> tuple[float, float] | None:
@@ -100,8 +110,9 @@ def _validation_hints(record: RunRecord) -> Iterator[Hint]:
     share = validate.joules / train.joules
     if share > _LEAST_VALIDATING:
         used = f"Validation used {_percent(share, record)} as much energy as training"
-        saved = quantity(validate.joules, "J")
-        yield Hint(f"{used}: validating less often, or on fewer samples, would save up to {saved}.", validate.joules, share)
+        saved = scaled(validate.joules, "J")
+        text = f"{used}: validating less often, or on fewer samples, would save up to {saved}."
+        yield Hint(text, validate.joules, share, f"up to {saved} avoidable (validate less often)", "validate")
 
 
 def _gpu_hints(record: RunRecord) -> Iterator[Hint]:
@@ -123,7 +134,10 @@ def _gpu_hints(record: RunRecord) -> Iterator[Hint]:
         names = ", ".join(f"{device.id} ({quantity(watts[device.id], 'W')})" for device in idle)
         used = f"GPUs with a low load used {_percent(share, record)} of the energy: {names}"
         compared = f"compared with {quantity(watts[busiest.id], 'W')} of {busiest.id}"
-        yield Hint(f"{used}, {compared}; using or freeing them would save up to {quantity(joules, 'J')}.", joules, share)
+        saved = scaled(joules, "J")
+        text = f"{used}, {compared}; using or freeing them would save up to {saved}."
+        count = f"{len(idle)} of {len(peers)} GPUs nearly idle"
+        yield Hint(text, joules, share, f"{count}: up to {saved} avoidable")
 
 
 def _partly_measured(record: RunRecord) -> set[str]:

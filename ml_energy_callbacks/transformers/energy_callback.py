@@ -161,7 +161,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         if not self._meter.running:
             return
         self._meter.stop(*ending(error))
-        self._write_summary(tqdm.write)
+        self._meter.write_headline(tqdm.write)
 
     @guarded
     def _leave_failed_training(self, *, ended: bool = False) -> None:

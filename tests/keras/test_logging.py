@@ -152,7 +152,7 @@ def test_a_monitor_that_comes_before_is_warned_of(tmp_path: Path, caplog: pytest
 
 
 @on_one_backend
-def test_the_progress_bar_shows_two_of_our_keys_and_a_line_ends_the_run(
+def test_the_progress_bar_shows_two_keys_and_the_headline_ends_the_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     energy = EnergyCallback(output_dir=tmp_path, location="FRA")
@@ -162,10 +162,10 @@ def test_the_progress_bar_shows_two_of_our_keys_and_a_line_ends_the_run(
     assert out.count("energy/train/joules_per_sample: ") == EPOCHS
     assert "energy/total" not in out
     assert out.count("val_loss: ") == EPOCHS
-    assert out.count("Energy: ") == 1
+    assert out.count("\nEnergy  ") == 1
     assert "J/sample" in out
     fit(tmp_path, energy=EnergyCallback(), verbose=0)
-    assert "Energy: " not in capfd.readouterr().out
+    assert "Energy  " not in capfd.readouterr().out
 
 
 @on_one_backend
