@@ -40,7 +40,10 @@ from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
+from ml_energy_callbacks.meter.versions import used_versions
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
+from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs
+from ml_energy_callbacks.record.limits import limit_size
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
     EpochRecord,
@@ -50,7 +53,6 @@ from ml_energy_callbacks.record.schema import (
     RunRecord,
     Status,
     StoppingRecord,
-    add_epoch,
 )
 from ml_energy_callbacks.record.storage import Place, absolute, as_place, local_path, public_text
 from ml_energy_callbacks.record.utf8 import in_utf8
@@ -108,7 +110,7 @@ class Session:
         site = Site(options.pue, options.wue, options.embodied_kg, options.lifetime_years, options.offset_grams)
         provider = choose_provider(options.location, options.carbon_intensity)
         self.rates = Rates(provider, price_table(options.electricity_price), options.currency, site)
-        self._tags = dict(options.tags or {})
+        self._tags, self._chosen = dict(options.tags or {}), options.chosen()
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self._recording = None if options.recording is None else local_path(options.recording)
         self._recorded: tuple[int, Recorder] | None = None  # process and recorder of the last recording
@@ -271,6 +273,8 @@ class Session:
             launcher=None if launch is None else launch.launcher,
             job_id=scheduled_job() if launch is None else launch.job_id,
             within=enclosing_run(),
+            versions=used_versions(),
+            options=self._chosen,
         )
         run.status, run.reason, run.ended_at = "running", None, None
         return run
@@ -558,6 +562,10 @@ class Session:
         if self.job is not None:
             self.job.note_epoch(epoch)
 
+    def add_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the last epoch of a stage in the record."""
+        self._epochs = add_metrics(self._epochs, stage, metrics)
+
     def exchange(self, window: StageFigures | None, began: Point) -> StageFigures | None:
         """Exchange figures with the job's other processes: a collective; without others, it does nothing.
 
@@ -592,8 +600,9 @@ class Session:
         self._fit()
         own = self._build_own()
         if self.job is not None:
-            return self.job.merge_record(own)
-        return own if self._earlier is None else add_records(self._earlier, own)
+            return limit_size(self.job.merge_record(own))
+        own = divide_epochs(own)
+        return limit_size(own if self._earlier is None else add_records(self._earlier, own))
 
     def _build_own(self) -> RunRecord:
         """Return the record of this process alone, without the run that it resumes, by the last fits.

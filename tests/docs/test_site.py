@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser import chromium, opened
 from forked import Warm
 from public_names import public
 
@@ -109,7 +110,24 @@ def test_the_reference_explains_the_options(site: Path) -> None:
         assert text.count(f"<strong>{option}</strong>") == 3
 
 
-def test_the_search_finds_pages_without_a_server(site: Path) -> None:
+def test_the_search_index_has_the_words_of_the_pages(site: Path) -> None:
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     for word in ("energybudget", "pareto", "torchrun"):
         assert word in index.lower()
+
+
+@pytest.mark.full
+def test_a_reader_finds_a_page_by_its_words(site: Path) -> None:
+    with chromium() as browser:
+        for place, width, dark in (("index.html", 1300, False), ("start.html", 420, True)):
+            with opened(browser, site / place, width=width, dark=dark) as seen:
+                assert "±53 %" in seen.text()
+                assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+                assert (seen.console, elsewhere(seen.requests)) == ([], [])
+        with opened(browser, f"{(site / 'search.html').as_uri()}?q=EnergyBudget") as seen:
+            seen.page.get_by_role("link", name="Budgets, early stopping").first.wait_for()
+            assert (seen.console, elsewhere(seen.requests)) == ([], [])
+
+
+def elsewhere(requests: list[str]) -> list[str]:
+    return [request for request in requests if not request.startswith("file:")]
