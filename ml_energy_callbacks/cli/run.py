@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 
 import typer
 
@@ -59,7 +59,7 @@ def _name_of(command: Sequence[str]) -> str:
     return os.path.basename(script)  # noqa: PTH119 - of any text
 
 
-def _refuse(name: str, reason: str, code: int) -> None:
+def _refuse(name: str, reason: str, code: int) -> NoReturn:
     print_line(f"ml-energy: {name} cannot be run: {reason}.", stderr=True)
     raise typer.Exit(code)
 
