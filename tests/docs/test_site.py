@@ -7,10 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pytest
 from browser import chromium, opened
 from forked import Warm
 from public_names import public
+
+from ml_energy_callbacks.record import schema
 
 pytestmark = pytest.mark.xdist_group("programs")
 
@@ -102,6 +105,14 @@ def test_the_reference_has_each_public_name(site: Path) -> None:
         for name in names:
             if name != "__version__" and name not in backends:
                 assert f"{path}.{name}" in ids, name
+
+
+def test_the_reference_has_each_part_of_the_record(site: Path) -> None:
+    text = (site / "api" / "meter.html").read_text(encoding="utf-8")
+    parts = [name for name, kind in vars(schema).items() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    assert len(parts) > 10
+    for name in parts:
+        assert f'id="ml_energy_callbacks.{"" if name == "RunRecord" else "record.schema."}{name}"' in text
 
 
 def test_the_reference_explains_the_options(site: Path) -> None:
