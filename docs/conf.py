@@ -22,7 +22,7 @@ copybutton_exclude = ".linenos, .gp"
 
 html_theme = "furo"
 html_title = project
-html_show_sphinx = html_copy_source = False
+html_show_sphinx = html_show_copyright = html_copy_source = False
 html_theme_options = {"source_repository": _REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
 
 
