@@ -104,6 +104,32 @@ def demo(
 
 @app.command(
     rich_help_panel=_MEASURE,
+    context_settings={"allow_interspersed_args": False},
+    epilog=_examples(
+        "ml-energy run -- python train.py --epochs 3",
+        "ml-energy run --location FRA -- ./train.sh",
+    ),
+)
+def run(
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments, such as: python train.py --epochs 3")],
+    *,
+    output_dir: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run record.")] = Path("energy_logs/run"),
+    location: Annotated[
+        str | None, typer.Option(help="Where the electricity comes from, such as FRA; default: the world average.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, in the last line of stderr.")] = False,
+) -> None:
+    """Measure the energy of any command: ml-energy run -- python train.py.
+
+    Its input, outputs, signals and exit status stay its own; the energy is printed on stderr.
+    """
+    from ml_energy_callbacks.cli.run import measure_command
+
+    measure_command(command, output_dir=output_dir, location=location, json=json)
+
+
+@app.command(
+    rich_help_panel=_MEASURE,
     epilog=_examples(
         "ml-energy profile serve:build --batch-sizes 1,8,64",
         "ml-energy profile serve:build --latency-limit 0.1 --plot cost.png",

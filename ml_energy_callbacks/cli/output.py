@@ -34,13 +34,14 @@ def print_line(text: str, *, stderr: bool = False) -> None:
     console_for(stderr=stderr).print(printable(text), soft_wrap=True)
 
 
-def print_json(source: str) -> None:
+def print_json(source: str, *, stderr: bool = False) -> None:
     """Print JSON; to an output that has no Unicode, with escapes, which every reader of JSON knows."""
+    output = sys.stderr if stderr else sys.stdout
     try:
-        source.encode(sys.stdout.encoding or "utf-8")
+        source.encode(output.encoding or "utf-8")
     except UnicodeEncodeError:
         source = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], source)
-    typer.echo(json_source(source))
+    typer.echo(json_source(source), file=output)
 
 
 def print_result(result: _Result, render: Callable[[_Result], RenderableType], *, json: bool) -> None:

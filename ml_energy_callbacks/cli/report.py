@@ -58,6 +58,7 @@ def report_runs(
     fleet = Fleet(
         groups=group_rows(runs.rows, words),
         total=group_rows(runs.rows, [])[0],
+        included=runs.included,
         repeated=runs.repeated,
         other_versions=runs.other_versions,
         broken=runs.broken,

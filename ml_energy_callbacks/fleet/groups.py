@@ -82,6 +82,7 @@ class Fleet(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         groups: Sorted by their common values, unknown ones last; runs by their start.
         total: Sums over all runs.
+        included: Number of runs that were left out, because a run of ``ml-energy run`` includes their energy.
         repeated: Number of records that were left out, because a longer record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
         broken: Files that cannot be read or are not run records.
@@ -90,6 +91,7 @@ class Fleet(msgspec.Struct, kw_only=True, frozen=True):
 
     groups: list[Group]
     total: Group
+    included: int
     repeated: int
     other_versions: list[str]
     broken: list[str]

@@ -19,20 +19,26 @@ class Runs(Generic[_Made]):
 
     Attributes:
         rows: What was made of each run; if a run has several records, the longest one is used.
+        included: Number of runs that were left out, because a run of ``ml-energy run`` includes their energy.
         repeated: Number of records that were left out, because another record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
         broken: Files that cannot be read or are not run records.
     """
 
     rows: list[_Made]
+    included: int = 0
     repeated: int = 0
     other_versions: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
 
 def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | None = None) -> Runs[Row]:
-    """Read run records as rows, as :func:`read_each`."""
-    return read_each(files, make_row, progress)
+    """Read run records as rows, as :func:`read_each`; what the run of a command includes is left out."""
+    runs = read_each(files, make_row, progress)
+    ids = {row.run_id for row in runs.rows}
+    kept = [row for row in runs.rows if row.within not in ids]
+    runs.included, runs.rows = len(runs.rows) - len(kept), kept
+    return runs
 
 
 def read_each(

@@ -14,6 +14,7 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         file: Path or URL of its record.
         run_id: Random identifier of the run.
+        within: Identifier of the run of ``ml-energy run`` that includes the energy of this one.
         started_at: Wall-clock start, ISO 8601 with offset.
         month: Year and month of that start, such as ``2026-11``.
         status: ``running`` (or killed), ``completed``, ``stopped`` or ``failed``.
@@ -42,6 +43,7 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
 
     file: str
     run_id: str
+    within: str | None = None
     started_at: str
     month: str
     status: str
@@ -75,6 +77,7 @@ def make_row(record: RunRecord, file: str) -> Row:
     return Row(
         file=file,
         run_id=run.id,
+        within=run.within,
         started_at=run.started_at,
         month=datetime.fromisoformat(run.started_at).strftime("%Y-%m"),
         status=run.status,

@@ -98,6 +98,8 @@ def _notes(fleet: Fleet) -> Iterator[str]:
         yield "≥: lower bound, because values of some runs are unknown and not included."
     if total.co2e_assumed:
         yield f"Emissions of {_count_runs(total.co2e_assumed)} use, at least in part, the world average: no location was set."
+    if fleet.included:
+        yield f"Included in runs of `ml-energy run`: {_count_runs(fleet.included)}, counted once."
     yield from file_notes(fleet, fleet.unlisted)
 
 

@@ -13,6 +13,9 @@ _MPI: Final = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("MV2_COMM_WORL
 _HYDRA: Final = ("PMI_RANK", "PMI_SIZE")
 _JOB_IDS: Final = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
+ENCLOSING_RUN: Final = "ML_ENERGY_RUN"
+"""Environment variable with the id of the run that ``ml-energy run`` measures, and that includes all that its command uses."""
+
 _REMOTE: Final = frozenset({"abfs", "gcs", "hdfs", "s3"})
 """Names of file systems that are the same in pyarrow and in fsspec's URLs."""
 
@@ -65,6 +68,11 @@ def launched(environment: Mapping[str, str] = os.environ, modules: Mapping[str, 
 def scheduled_job(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return the id of the SLURM, PBS or LSF job that this process is part of, even as its only process; else None."""
     return next((environment[name] for name in _JOB_IDS if environment.get(name)), None)
+
+
+def enclosing_run(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the id of the run of ``ml-energy run`` that this process is part of; else None."""
+    return environment.get(ENCLOSING_RUN) or None
 
 
 def _ray_launch(train: ModuleType | None) -> Launch | None:

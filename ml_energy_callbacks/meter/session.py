@@ -26,7 +26,7 @@ from ml_energy_callbacks.clock import NS_PER_S, REAL_TIME, Timing
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.job.files import JobFiles
 from ml_energy_callbacks.job.job import Gather, Job
-from ml_energy_callbacks.job.launcher import Launch, launched, scheduled_job
+from ml_energy_callbacks.job.launcher import Launch, enclosing_run, launched, scheduled_job
 from ml_energy_callbacks.meter.devices import Devices, no_threads
 from ml_energy_callbacks.meter.ending import ending, last_exception
 from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
@@ -272,6 +272,7 @@ class Session:
             tags=self._tags,
             launcher=None if launch is None else launch.launcher,
             job_id=scheduled_job() if launch is None else launch.job_id,
+            within=enclosing_run(),
             versions=used_versions(),
             options=self._chosen,
         )

@@ -62,6 +62,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
             id=earlier.run.id,
             started_at=earlier.run.started_at,
             hostnames=list(dict.fromkeys([*earlier.run.hostnames, *later.run.hostnames])),
+            within=later.run.within if earlier.run.within is not None else None,
         ),
         devices=all_devices,
         stages=stages,

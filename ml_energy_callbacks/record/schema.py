@@ -59,6 +59,8 @@ class Run(msgspec.Struct, kw_only=True):
         missing_ranks: Processes of the job that reported no data: their energy is not in the record.
         record_path: Path or URL that the record was written to, for a run that resumes this one; None in memory alone, and for
             a URL that may have a password.
+        within: Id of the run of ``ml-energy run`` that includes the energy of this one; None outside of it, and for a run that
+            began outside of it and was resumed.
         versions: Versions of Python, of this package and of the frameworks that the program had imported, by their names;
             empty in records of earlier releases.
         options: The options that affect the figures and were not the defaults, as texts.
@@ -78,6 +80,7 @@ class Run(msgspec.Struct, kw_only=True):
     job_id: str | None = None
     missing_ranks: list[int] = []
     record_path: str | None = None
+    within: str | None = None
     versions: dict[str, str] = {}
     options: dict[str, str] = {}
 

@@ -551,7 +551,13 @@ def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> 
     console = Console(width=200)
     with console.capture() as shown:
         fleet = Fleet(
-            groups=[replace(group, by={"month": None})], total=group, repeated=2, other_versions=[], broken=[], unlisted=["/x"]
+            groups=[replace(group, by={"month": None})],
+            total=group,
+            included=0,
+            repeated=2,
+            other_versions=[],
+            broken=[],
+            unlisted=["/x"],
         )
         console.print(render_fleet(fleet))
     assert "Not searched, directory cannot be listed: 1 (/x)." in shown.get()

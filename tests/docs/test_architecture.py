@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from public_names import PAGE, public
 
 from ml_energy_callbacks.metrics import PHASES, STAGES
 from ml_energy_callbacks.readings import Method, Provenance
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ml_energy_callbacks"
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 
@@ -74,14 +74,6 @@ def test_tables_and_pictures_are_in_the_package_of_the_result(drawn_with: str, n
     above = {row: height for height, packages in enumerate(reversed(drawn("cli"))) for row in packages}
     assert {path.parent.name for path in found} <= {room for room, height in above.items() if height >= above["report"]} - {
         "cli"
-    }
-
-
-def public() -> dict[str, list[str]]:
-    """Return the names in each public import path's row, by the path."""
-    section = PAGE.partition("## What is public")[2].partition("\n## ")[0]
-    return {
-        path: re.findall(r"`(\w+)`", names) for path, names in re.findall(r"^\| `([\w.]+)` \| (.*) \|$", section, re.MULTILINE)
     }
 
 
