@@ -1,0 +1,106 @@
+"""Snapshots of the run's record, which the tab Energy shows: written while the run goes on, and at its end.
+
+They are data of the plug-in, so that TensorBoard finds them in any log directory that it can read. A snapshot has at most some
+hundred epochs, and the time between two of them grows with the run: a week takes some megabytes.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.deadline.calls import LateError, in_background, within
+from ml_energy_callbacks.record.load import decode_record
+from ml_energy_callbacks.record.schema import RunRecord, merge_epochs
+from ml_energy_callbacks.record.utf8 import encode_json
+from ml_energy_callbacks.tensorboard.event_file import EventFile
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+PLUGIN = "ml_energy"
+"""Name of the plug-in that the snapshots belong to."""
+
+TAG = "energy/record"
+
+_MOST_EPOCHS = 256
+_MOST_BYTES = 16 << 20
+_PAUSE_SHARE = 0.02
+"""Least time between two snapshots, as a share of the run's time so far."""
+
+_LAST_WRITE_S = 5.0
+
+
+class Snapshots:
+    """Writes snapshots of one run's record into an event file."""
+
+    def __init__(self, file: EventFile, warn: Callable[[str], None]) -> None:
+        """Write nothing yet; ``warn`` is called with each warning."""
+        self._file = file
+        self._warn = warn
+        self._began = self._last = monotonic_clock()
+        self._writing: Future[None] | None = None
+
+    def follow(self, build: Callable[[], RunRecord], *, last: bool) -> None:
+        """Write the record if a snapshot is due and the one before is written; called in a thread of the meter's.
+
+        Args:
+            build: Returns the record as of now.
+            last: Whether the run has ended; the write is then waited for, for some seconds.
+        """
+        now = monotonic_clock()
+        due = last or now - self._last >= _PAUSE_SHARE * (now - self._began)
+        if not due or (self._writing is not None and not last and not self._writing.done()):
+            return
+        self._last = now
+        record = build()
+        self._writing = in_background(lambda: self._write(record))
+        if last:
+            try:
+                within(_LAST_WRITE_S, self._writing)
+            except LateError:
+                self._warn("The snapshots for TensorBoard's Energy tab could not be written (no answer).")
+
+    def _write(self, record: RunRecord) -> None:
+        value = Summary.Value(
+            tag=TAG,
+            metadata=SummaryMetadata(
+                plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN),
+                summary_description="The run's energy record, as the tab Energy shows it.",
+                data_class=DATA_CLASS_TENSOR,
+            ),
+            tensor=TensorProto(dtype=DT_STRING, string_val=[encode(record)], tensor_shape=TensorShapeProto()),
+        )
+        try:
+            self._file.add_event(Event(step=int(record.total.seconds), summary=Summary(value=[value])))
+        except OSError as error:
+            self._warn(f"The snapshots for TensorBoard's Energy tab could not be written ({error.strerror}).")
+
+
+def encode(record: RunRecord) -> bytes:
+    """Return a snapshot of a record."""
+    return zlib.compress(encode_json(replace(record, epochs=merge_epochs(record.epochs, _MOST_EPOCHS), part=None)))
+
+
+def decode(data: bytes, name: str) -> RunRecord:
+    """Return the record of a snapshot.
+
+    Args:
+        data: The snapshot.
+        name: What an error calls it.
+
+    Raises:
+        RecordError: It is no record of a known version.
+    """
+    try:
+        text = zlib.decompressobj().decompress(data, _MOST_BYTES)
+    except zlib.error:
+        text = b""
+    return decode_record(text, name)
