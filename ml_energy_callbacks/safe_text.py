@@ -21,6 +21,9 @@ _FORMULA = re.compile("[=+@\t\r\uff0b\uff0d\uff1d\uff20-]")
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#@:]*:\S*|[^\s/?#]*)@")
 _QUERY = re.compile(r"(://[^\s?]*\?)[^\s?=]*=[^\s'\"]*")
 
+_PLAIN = {"±": "+/-", "≥": ">="}
+"""What stands for our own characters where an output does not have them."""
+
 _LONGEST = 1000
 _LONGEST_VALUE = 200
 
@@ -57,6 +60,20 @@ def describe(value: object) -> str:
 def csv_cell(text: str) -> str:
     """Return a text as a cell of a CSV file, marked as text with an apostrophe where a spreadsheet would run it."""
     return f"'{printable(text)}" if _FORMULA.match(text) else printable(text)
+
+
+def plain(character: str) -> str:
+    """Return an ASCII text that stands for a character."""
+    return _PLAIN.get(character) or ascii(character)[1:-1]
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return a text in the characters of an encoding, with ``+/-`` for ``±``, and escapes for what has no other form."""
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return "".join(character if character.isascii() else plain(character) for character in text)
+    return text
 
 
 def json_source(source: str) -> str:

@@ -59,11 +59,17 @@ def report(
     ] = None,
     csv: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this Parquet file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(callback=_in_home, help="Write the run, or a comparison of the runs, to this HTML file.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
 ) -> None:
     """Show the energy of one run, or of many runs in groups."""
-    from ml_energy_callbacks.cli.report import report_runs
+    from ml_energy_callbacks.cli.report import report_runs, write_page
 
+    if html is not None:
+        write_page(paths, html, others=bool(by or csv or parquet or json))
+        return
     report_runs(paths, by=by, csv=csv, parquet=parquet, json=json)
 
 

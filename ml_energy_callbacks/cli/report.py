@@ -1,14 +1,27 @@
-"""``ml-energy report``: the energy of one run, or of many runs in groups."""
+"""``ml-energy report``: the energy of one run, or of many runs in groups; or either as a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
 
-from ml_energy_callbacks.cli.output import console_for, print_result
-from ml_energy_callbacks.fleet import Fleet, RunTable, check_by, check_output, find_files, is_run, read_runs, render_fleet
+from ml_energy_callbacks.cli.output import console_for, print_line, print_result
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.fleet import (
+    Fleet,
+    RunTable,
+    check_by,
+    check_output,
+    file_notes,
+    find_files,
+    is_run,
+    read_each,
+    read_runs,
+    render_fleet,
+)
 from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.report import render
+from ml_energy_callbacks.report.page import run_page, runs_page
 
 
 def report_runs(paths: Sequence[str], *, by: Sequence[str] | None, csv: Path | None, parquet: Path | None, json: bool) -> None:
@@ -46,3 +59,36 @@ def report_runs(paths: Sequence[str], *, by: Sequence[str] | None, csv: Path | N
     if parquet is not None:
         table.write_parquet(parquet)
     print_result(fleet, render_fleet, json=json)
+
+
+def write_page(paths: Sequence[str], output: Path, *, others: bool) -> None:
+    """Write the page of a run, or of several, and print its path.
+
+    Args:
+        paths: Where the records are, as for :func:`report_runs`.
+        output: The HTML file.
+        others: Whether options were given that the page does not have.
+
+    Raises:
+        ConfigurationError: Such options were given, or the file cannot be written.
+    """
+    if others:
+        msg = "--html writes a page of its own; leave out --by, --csv, --parquet and --json."
+        raise ConfigurationError(msg)
+    check_output(output)
+    unlisted: list[str] = []
+    if len(paths) == 1 and is_run(paths[0]):
+        page = run_page(load_record(paths[0]), paths[0])
+    else:
+        found = read_each(find_files(paths, unlisted.append), lambda record, name: (name, record))
+        if len(found.rows) == 1:
+            ((name, record),) = found.rows
+            page = run_page(record, name)
+        else:
+            page = runs_page(found.rows, [*file_notes(found, unlisted)])
+    try:
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        msg = f"The page cannot be written to {output}: {error.strerror}; use a file in a writable folder."
+        raise ConfigurationError(msg) from None
+    print_line(str(output))

@@ -2,9 +2,9 @@
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
 from ml_energy_callbacks.fleet.output import check_output
-from ml_energy_callbacks.fleet.reading import Runs, read_runs
+from ml_energy_callbacks.fleet.reading import Runs, read_each, read_runs
 from ml_energy_callbacks.fleet.rows import Row
-from ml_energy_callbacks.fleet.table import render_fleet
+from ml_energy_callbacks.fleet.table import file_notes, render_fleet
 from ml_energy_callbacks.job.merge import merge_jobs
 from ml_energy_callbacks.record.find import RecordFile, find_files, is_run
 
@@ -17,9 +17,11 @@ __all__ = [
     "Runs",
     "check_by",
     "check_output",
+    "file_notes",
     "find_files",
     "is_run",
     "merge_jobs",
+    "read_each",
     "read_runs",
     "render_fleet",
 ]

@@ -1,64 +1,78 @@
-"""Reads run records as rows, in threads; files that cannot be read are listed, and the others are used."""
+"""Reads run records, in threads; files that cannot be read are listed, and the others are used."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.fleet.rows import Row, make_row
 from ml_energy_callbacks.record.find import THREADS, RecordFile
+from ml_energy_callbacks.record.schema import RunRecord
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(slots=True)
-class Runs:
+class Runs(Generic[_Made]):
     """Contents of many run records.
 
     Attributes:
-        rows: One for each run; if a run has several records, the longest one is used.
+        rows: What was made of each run; if a run has several records, the longest one is used.
         repeated: Number of records that were left out, because another record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
         broken: Files that cannot be read or are not run records.
     """
 
-    rows: list[Row]
+    rows: list[_Made]
     repeated: int = 0
     other_versions: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
 
-def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | None = None) -> Runs:
+def read_runs(files: Sequence[RecordFile], progress: Callable[[int], None] | None = None) -> Runs[Row]:
+    """Read run records as rows, as :func:`read_each`."""
+    return read_each(files, make_row, progress)
+
+
+def read_each(
+    files: Sequence[RecordFile], make: Callable[[RunRecord, str], _Made], progress: Callable[[int], None] | None = None
+) -> Runs[_Made]:
     """Read run records.
 
     Args:
         files: The files to read.
+        make: Returns what is needed of a record and its file's name.
         progress: Called with the number of files read so far.
 
     Raises:
         RecordError: None of the files is a run record that this release can read.
     """
-    runs = Runs([])
-    longest: dict[str, Row] = {}
+    runs: Runs[_Made] = Runs([])
+    longest: dict[str, tuple[float, _Made]] = {}
     errors: list[RecordError] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for done, (file, outcome) in enumerate(zip(files, pool.map(_read_row, files), strict=True), 1):
+        outcomes = pool.map(lambda file: _read(file, make), files)
+        for done, (file, outcome) in enumerate(zip(files, outcomes, strict=True), 1):
             if isinstance(outcome, RecordError):
                 errors.append(outcome)
                 (runs.other_versions if isinstance(outcome, VersionError) else runs.broken).append(file.name)
             else:
-                known = longest.get(outcome.run_id)
+                run_id, seconds, row = outcome
+                known = longest.get(run_id)
                 runs.repeated += known is not None
-                if known is None or outcome.seconds > known.seconds:
-                    longest[outcome.run_id] = outcome
+                if known is None or seconds > known[0]:
+                    longest[run_id] = seconds, row
             if progress is not None:
                 progress(done)
-    runs.rows = list(longest.values())
+    runs.rows = [row for _, row in longest.values()]
     if not runs.rows and errors:
         msg = f"None of the {len(files)} files is a readable run record: {errors[0]}"
         raise errors[0] if len(files) == 1 else RecordError(msg)
     return runs
 
 
-def _read_row(file: RecordFile) -> Row | RecordError:
+def _read(file: RecordFile, make: Callable[[RunRecord, str], _Made]) -> tuple[str, float, _Made] | RecordError:
     try:
         record = file.load()
     except RecordError as error:
@@ -67,4 +81,4 @@ def _read_row(file: RecordFile) -> Row | RecordError:
         return RecordError(
             f"{file.name} is the file of one process of a job: `ml-energy merge` builds the record of the whole job."
         )
-    return make_row(record, file.name)
+    return record.run.id, record.total.seconds, make(record, file.name)

@@ -1,6 +1,7 @@
 """Groups of runs as a table for a terminal."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group as Lines
@@ -9,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group
+from ml_energy_callbacks.fleet.reading import Runs
 from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_NAMED = 3
+_Made = TypeVar("_Made")
 
 
 def render_fleet(fleet: Fleet) -> RenderableType:
@@ -77,15 +80,20 @@ def _notes(fleet: Fleet) -> Iterator[str]:
         yield "≥: lower bound, because values of some runs are unknown and not included."
     if total.co2e_assumed:
         yield f"Emissions of {_count_runs(total.co2e_assumed)} use, at least in part, the world average: no location was set."
-    if fleet.repeated:
+    yield from file_notes(fleet, fleet.unlisted)
+
+
+def file_notes(found: Fleet | Runs[_Made], unlisted: Sequence[str]) -> Iterator[str]:
+    """Yield notes on files that were not used, and on directories that cannot be listed."""
+    if found.repeated:
         yield (
-            f"Additional records of the same runs: {fleet.repeated:,}; each run counts once, with its longest record. Energy "
+            f"Additional records of the same runs: {found.repeated:,}; each run counts once, with its longest record. Energy "
             "that only another branch of the run used is not included."
         )
     for files, what in (
-        (fleet.other_versions, "Not included, schema version not supported by this release"),
-        (fleet.broken, "Not included, damaged or not a run record"),
-        (fleet.unlisted, "Not searched, directory cannot be listed"),
+        (found.other_versions, "Not included, schema version not supported by this release"),
+        (found.broken, "Not included, damaged or not a run record"),
+        (unlisted, "Not searched, directory cannot be listed"),
     ):
         if files:
             more = ", ..." if len(files) > _MOST_NAMED else ""

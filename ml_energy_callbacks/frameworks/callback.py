@@ -23,7 +23,6 @@ from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics, is_core
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.utf8 import text_in_utf8
-from ml_energy_callbacks.report import summary
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather
@@ -258,11 +257,6 @@ class MeteredCallback:
             pass_users_error(error)
             self._meter.warn(f"J/sample is unknown, as batch_size_fn failed ({error!r}).")
             return None
-
-    def _write_summary(self, write: Callable[[str], object]) -> None:
-        """Write the line about the run that ended, once for a job, if the callback is verbose."""
-        if self._options.verbose and self._meter.leads:
-            write(summary(self._meter.record))
 
 
 def refuse_second(callbacks: Iterable[object]) -> None:

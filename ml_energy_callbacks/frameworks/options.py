@@ -22,7 +22,7 @@ class CallbackOptions(MeterOptions):
             setting, 0 for no such logs.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
             ``"all"`` for every one. A metric that a callback of the training monitors is there in any case.
-        verbose: Whether to log warnings, and a line at the end of each run.
+        verbose: Whether to log warnings, and what each run used at its end.
     """
 
     batch_size_fn: Callable[[Any], int] | None = None

@@ -186,7 +186,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._leave()
         if self.params.get("verbose") != 0:
             # In a new line, because the progress bar of an evaluation or a prediction has not ended its line yet.
-            self._write_summary(lambda line: sys.stdout.write(f"\n{line}\n"))
+            self._meter.write_headline(lambda text: sys.stdout.write(f"\n{text}\n"))
 
     # ---------------------------------------------------------------------------------------------------- stages
 

@@ -32,7 +32,7 @@ def progress_line(metrics: Mapping[str, Any]) -> str:
         so_far = scaled(kwh * JOULES_PER_KWH / JOULES_PER_WH, "Wh", 3)
         whole = f" of {scaled(expected * JOULES_PER_KWH / JOULES_PER_WH, 'Wh', 2)} expected" if _known(expected) else " so far"
         parts.append(so_far + whole)
-    return f"Energy  {', '.join(parts)}" if parts else ""
+    return f"Energy: {', '.join(parts)}" if parts else ""
 
 
 def _known(value: float | None) -> TypeGuard[float]:

@@ -146,7 +146,7 @@ class EnergyCallback(TorchCallback, Callback):
         self._meter.stop(*ending(exception))
         totals = self._meter.totals()
         call.loggers.end(self._logged(totals), self._results_of(trainer, totals), logged_step(trainer))
-        self._write_summary(rank_zero_info)
+        self._meter.write_headline(rank_zero_info)
 
     @staticmethod
     def _results_of(trainer: "Trainer", totals: Mapping[str, float]) -> dict[str, float]:

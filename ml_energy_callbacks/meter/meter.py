@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +18,7 @@ from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
-from ml_energy_callbacks.meter.unforeseen import pass_users_error
+from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     Phase,
     Stage,
@@ -28,6 +29,8 @@ from ml_energy_callbacks.metrics import (
     total_metrics,
 )
 from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord, Status, StoppingRecord
+from ml_energy_callbacks.report import summary
+from ml_energy_callbacks.report.terminal import columns, for_terminal
 from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -147,8 +150,23 @@ class EnergyMeter:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Stop measuring; an exception ends the run as ``stopped`` (Ctrl-C, exit) or ``failed``."""
+        """Stop measuring and print the headline; an exception ends the run as ``stopped`` (Ctrl-C, exit) or ``failed``."""
         self.stop(*ending(error))
+        self.write_headline(lambda text: sys.stdout.write(f"{text}\n"))
+
+    def write_headline(self, write: Callable[[str], object]) -> None:
+        """Write what the run used, once for a job, if the meter is verbose; an error of the output becomes a warning.
+
+        Args:
+            write: Writes a text of several lines.
+        """
+        if not (self._session.verbose and self.leads):
+            return
+        try:
+            write(for_terminal(summary(self.record, self.record_path, columns())))
+        except Exception as error:  # noqa: BLE001 - of the user's output
+            pass_users_error(error)
+            self.warn(f"What the run used cannot be shown: {in_words(error)}.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Refuse to be pickled: threads and drivers' handles cannot be.

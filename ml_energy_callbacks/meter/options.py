@@ -54,7 +54,7 @@ class MeterOptions:
             record in memory alone.
         recording: File for the raw marks and readings of the run, such as ``"raw.jsonl"``, from which ``ml-energy replay``
             computes the record again; None for none. In a job of several processes, ``raw.rank<rank>.jsonl`` of each.
-        verbose: Whether to log warnings and notes for the user.
+        verbose: Whether to log warnings, and to print what the run used at the end of a ``with`` block.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
         idle_seconds: How long to measure the idle power of the devices before the run, so that the energy per sample above idle

@@ -89,6 +89,7 @@ class Session:
         rates: Emissions and cost.
         job: The processes of the job; None if this process was never one of several.
         idle_watts: Idle power of each device in W by its id, if it was measured.
+        verbose: Whether the user is told of warnings, and of what the run used.
         phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
@@ -113,7 +114,7 @@ class Session:
         find: Callable[..., Discovery] = discover,
     ) -> None:
         """Check the options; hardware is not touched before :meth:`start`."""
-        self._scope, self._idle_seconds, self._verbose = options.scope, options.idle_seconds, options.verbose
+        self._scope, self._idle_seconds, self.verbose = options.scope, options.idle_seconds, options.verbose
         self._timing = timing
         self._sampler_type = sampler_type
         self._interval_s = options.sample_interval
@@ -676,7 +677,7 @@ class Session:
     def warn(self, message: str) -> None:
         """Log a warning, and add it to the record; each message once, and of very many only the first ones."""
         added = self._warnings.add(message)
-        if added is not None and self._verbose and self.leads:
+        if added is not None and self.verbose and self.leads:
             try:
                 _log.warning("%s", added)
             except Exception as error:  # noqa: BLE001 - a handler of the user's may raise anything

@@ -8,6 +8,7 @@ import msgspec
 
 from ml_energy_callbacks.metrics import Basis, known_sum
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
+from ml_energy_callbacks.record.shown import shown_by
 
 Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
@@ -506,6 +507,16 @@ class RunRecord(msgspec.Struct, kw_only=True):
     nodes: list[NodeRecord] = []
     part: Part | None = None
     power: dict[str, PowerSeries] = {}
+
+    def summary(self) -> str:
+        """Return what the run used, in at most six lines."""
+        text: str = shown_by("headline", "summary")(self)
+        return text
+
+    def __repr__(self) -> str:
+        """Return the first line of the summary with the run's id."""
+        text: str = shown_by("headline", "short")(self)
+        return f"<RunRecord {self.run.id[:8]}: {text}>"
 
     @property
     def lower_bound(self) -> bool:

@@ -4,12 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from ml_energy_callbacks.report.headline import summary
     from ml_energy_callbacks.report.quantities import quantity, uncertainty
-    from ml_energy_callbacks.report.table import render, summary
+    from ml_energy_callbacks.report.table import render
 
 __all__ = ["quantity", "render", "summary", "uncertainty"]
 
-_HOMES: Final = {"quantity": "quantities", "render": "table", "summary": "table", "uncertainty": "quantities"}
+_HOMES: Final = {"quantity": "quantities", "render": "table", "summary": "headline", "uncertainty": "quantities"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute may be anything

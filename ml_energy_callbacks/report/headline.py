@@ -72,6 +72,16 @@ def headline(record: RunRecord, path: Path | str | None = None) -> Sequence[Line
     return [line for line in lines if line.cells]
 
 
+def summary(record: RunRecord, path: Path | str | None = None, columns: int | None = None) -> str:
+    """Return the headline of a run as text; the arguments are those of :func:`headline` and :func:`headline_text`."""
+    return headline_text(headline(record, path), columns)
+
+
+def short(record: RunRecord) -> str:
+    """Return the first line of the headline without its label."""
+    return ", ".join(headline(record)[0].cells)
+
+
 def headline_text(lines: Sequence[Line], columns: int | None = None) -> str:
     """Return a headline as text for a fixed-width font, with the cells of the stages below each other.
 
@@ -181,7 +191,7 @@ def _other(record: RunRecord, main: Sequence[str], hint: Hint | None) -> Iterato
     rest = {name: record.stages[name] for name in STAGES if name in record.stages and name not in main}
     joules = known_sum([stage.joules for stage in rest.values()])
     named = [name for name in rest if name != "other"]
-    if not main or not rest or (not named and (joules or 0.0) < _LEAST_SHARE * (record.total.joules or 0.0)):
+    if not main or not rest or (not named and (joules or 0.0) <= _LEAST_SHARE * (record.total.joules or 0.0)):
         return
     yield "energy unknown" if joules is None else _percent_of(joules, record)
     costs = [f"{name} {cost}" for name in named if name in _LABELS and (cost := _per_sample(rest[name])) is not None]

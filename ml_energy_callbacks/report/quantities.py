@@ -42,6 +42,11 @@ def prefix_of(value: float, unit: str) -> str:
     return "" if not size else min(prefix, largest, key=_PREFIXES.__getitem__)
 
 
+def factor_of(prefix: str) -> float:
+    """Return the factor of an SI prefix."""
+    return _PREFIXES[prefix]
+
+
 def significant(value: float, digits: int = 3) -> str:
     """Return a number with this many significant digits, zeros included: ``0.30``; of a larger one, all before the point."""
     decimals = digits - 1 - floor(log10(abs(float(f"{value:.{digits - 1}e}")))) if value else 0

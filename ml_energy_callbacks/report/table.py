@@ -1,4 +1,4 @@
-"""A run record as tables for a terminal, and as a summary line."""
+"""A run record as tables for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -33,36 +33,9 @@ _BASES = {
 }
 
 
-def summary(record: RunRecord) -> str:
-    """Return the run in one line, and one line for each hint on how to save energy."""
-    shown = in_texts(record, printable)
-    return "\n".join([_summary_line(shown), *_hint_lines(shown)])
-
-
 def _hint_lines(record: RunRecord) -> Iterator[str]:
     for hint in find_hints(record)[:_MOST_HINTS]:
         yield f"Hint: {hint.text}"
-
-
-def _summary_line(record: RunRecord) -> str:
-    total = record.total
-    least = "at least " if record.lower_bound else ""
-    energy = "unknown energy" if total.joules is None else f"{least}{quantity(total.joules, 'J')}"
-    if total.joules is not None:
-        energy += f" ({quantity(total.joules / JOULES_PER_WH, 'Wh')}, "
-        energy += f"{uncertainty(total.provenance, total.relative_uncertainty)})"
-    parts = [energy, quantity(total.seconds, "s")]
-    if total.co2e_grams is not None:
-        assumed = ", world average assumed" if record.carbon.assumed else ""
-        parts.append(f"{least}{quantity(total.co2e_grams, 'g CO2e')}{assumed}")
-    if total.cost is not None:
-        parts.append(f"{least}{quantity(total.cost, total.currency)}")
-    costs = [
-        f"{name} {quantity(stage.joules_per_sample, 'J/sample')}"
-        for name, stage in _stages(record)
-        if stage.joules_per_sample is not None and name != "sanity_check"
-    ]
-    return f"Energy: {'; '.join(parts)}." + (f" {', '.join(costs)}." if costs else "")
 
 
 def render(record: RunRecord) -> Group:

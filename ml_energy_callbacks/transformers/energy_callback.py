@@ -175,7 +175,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._meter.stop(*ending(error))
         if self._row is not None:
             self._row.add_scalars(_results(trainer), trainer.state.global_step)
-        self._write_summary(tqdm.write)
+        self._meter.write_headline(tqdm.write)
 
     @guarded
     def _leave_failed_training(self, *, ended: bool = False) -> None:

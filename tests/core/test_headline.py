@@ -1,5 +1,6 @@
 """The headline of a run: six lines that say it all."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from ml_energy_callbacks import EnergyMeter
+from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RunRecord, StageRecord
-from ml_energy_callbacks.report.headline import headline, headline_text
+from ml_energy_callbacks.report.headline import headline, headline_text, summary
 from ml_energy_callbacks.report.quantities import money, percent, scaled
+from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedPower
 
 EXAMPLE = """\
 Energy  2.27 kJ (0.63 Wh) in 124 s, 18 W mean, 0.30 g CO2e   estimated ±53 %
@@ -206,3 +209,42 @@ def test_money_has_two_places_or_significant_ones(value: float | None, text: str
 
 def test_a_small_share_is_not_shown_as_none() -> None:
     assert [percent(share) for share in (0.0, 0.001, 0.006, 0.5)] == ["0 %", "<1 %", "1 %", "50 %"]
+
+
+def a_metered_loop(**options: Any) -> EnergyMeter:
+    with EnergyMeter(backends=[], location="FRA", **options) as meter, meter.stage("train"):
+        pass
+    return meter
+
+
+def test_a_meter_prints_the_headline_at_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meter = a_metered_loop(output_dir=tmp_path)
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == ["Energy", "Train", "Record"]
+    assert " ".join(out.split()) == " ".join(summary(meter.record, meter.record_path, 80).split())
+    a_metered_loop(verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("stream", ["closed", "ascii", "none"])
+def test_no_output_stops_a_program(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    out = {"closed": io.StringIO(), "ascii": io.TextIOWrapper(raw, encoding="ascii", write_through=True), "none": None}[stream]
+    if stream == "closed":
+        out.close()
+    monkeypatch.setattr("sys.stdout", out)
+    curve = ScriptedPower(PowerCurve(monotonic_clock, 100), monotonic_clock)
+    with EnergyMeter(backends=[ScriptedBackend([curve])], carbon_intensity=1) as meter:
+        pass
+    if stream == "ascii":
+        assert b"+/-" in raw.getvalue()
+    else:
+        assert any("cannot be shown" in warning for warning in meter.record.warnings)
+
+
+def test_a_record_shows_itself_in_a_line_and_in_six() -> None:
+    record = an_example()
+    assert repr(record) == (
+        f"<RunRecord {record.run.id[:8]}: 2.27 kJ (0.63 Wh) in 124 s, 18 W mean, 0.30 g CO2e, estimated ±53 %>"
+    )
+    assert record.summary() == headline_text(headline(record))

@@ -162,12 +162,14 @@ def test_the_progress_bar_has_a_short_line_of_energy(
     energy = EnergyCallback(output_dir=tmp_path, location="FRA", backends=[steady(WATTS)])
     fit(tmp_path, energy=energy, verbose=verbose)
     out = capfd.readouterr().out
-    lines = [line for line in out.splitlines() if line.startswith("Energy  ")]
+    lines = [line for line in out.splitlines() if line.startswith("Energy: ")]
     assert len(lines) == EPOCHS
     for line in lines:
-        assert re.fullmatch(r"Energy  \S+ W, \S+ m?J/sample, \S+ m?Wh of \S+ m?Wh expected", line)
+        assert re.fullmatch(r"Energy: \S+ W, \S+ m?J/sample, \S+ m?Wh of \S+ m?Wh expected", line)
     assert "energy/" not in out
     assert out.count("val_loss: ") == EPOCHS
+    assert out.count("\nEnergy  ") == 1
+    assert "J/sample" in out
     fit(tmp_path, energy=EnergyCallback(), verbose=0)
     assert "Energy" not in capfd.readouterr().out
 

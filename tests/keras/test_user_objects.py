@@ -62,7 +62,7 @@ def test_the_progress_bar_is_short_and_has_no_attribute_of_ours(capsys: pytest.C
     bar = keras.callbacks.ProgbarLogger()
     net().fit(Data(), callbacks=[EnergyCallback(verbose=False), bar])
     shown = capsys.readouterr().out
-    assert "Energy  " in shown
+    assert "Energy: " in shown
     assert "energy/" not in shown
     assert "on_epoch_end" not in vars(bar)  # a method of it there would be a cycle with the model
 

@@ -348,9 +348,11 @@ def test_output_dir_goes_before_the_trainers(tmp_path: Path) -> None:
     assert not (tmp_path / "trainer" / "energy.json").exists()
 
 
-def test_a_line_at_the_end_says_what_the_run_took(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_headline_ends_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer(tmp_path, [callback(verbose=True, carbon_intensity=100.0)], num_train_epochs=1).train()
-    assert any(line.startswith("Energy: ") and "J/sample" in line for line in capsys.readouterr().out.splitlines())
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("Energy  ") for line in lines)
+    assert any(line.startswith("Train  ") and "J/sample" in line for line in lines)
 
 
 def test_it_does_not_keep_a_trainer_alive(tmp_path: Path) -> None:
@@ -370,7 +372,7 @@ def test_the_example_of_the_page_runs(program: Warm, tmp_path: Path) -> None:
     example = re.search(r"^```python no-test\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert example is not None
     (tmp_path / "example.py").write_text(example[1], encoding="utf-8")
-    assert "Energy: " in program.run(tmp_path / "example.py", folder=tmp_path).output
+    assert "Energy  " in program.run(tmp_path / "example.py", folder=tmp_path).output
 
 
 def test_tensorboard_has_described_core_metrics_and_the_energy_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,341 @@
+"""The page of one run."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.metrics import JOULES_PER_WH
+from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord, TotalRecord
+from ml_energy_callbacks.report.drawing import node
+from ml_energy_callbacks.report.emissions import carbon_range, emission_lines
+from ml_energy_callbacks.report.formats import model_card, sci_json
+from ml_energy_callbacks.report.headline import Line, headline
+from ml_energy_callbacks.report.hints import find_hints
+from ml_energy_callbacks.report.page.document import Section, carried, document
+from ml_energy_callbacks.report.page.embedded import embed
+from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, table, texts
+from ml_energy_callbacks.report.pictures import (
+    energy_line,
+    epoch_lines,
+    metric_lines,
+    phase_interval,
+    power_areas,
+    stage_bars,
+    stages_of,
+    words,
+)
+from ml_energy_callbacks.report.quantities import UNKNOWN, money, percent, quantity, scaled, uncertainty
+from ml_energy_callbacks.safe_text import in_texts, printable
+
+_MOST_RECORD_BYTES = 120_000
+_MOST_ROWS = 200
+"""Rows of the table of epochs; more of them are in the record."""
+
+
+def run_page(record: RunRecord, path: Path | str | None = None) -> str:
+    """Return the page of a run.
+
+    Args:
+        record: The run.
+        path: Path or URL of its record; None for where it was written to.
+    """
+    json, complete = embed(record, _MOST_RECORD_BYTES)
+    lines = headline(record, path)
+    record = in_texts(record, printable)
+    name = record.run.model or record.run.framework
+    header = [node("h1", name), node("p", _subtitle(record), class_="subtitle"), badges(record), headline_list(lines)]
+    sections = [
+        Section("where", "Where it went", [stage_bars(record), stage_table(record), *_phases(record)]),
+        Section("time", "Over time", [power_areas(record), energy_line(record)]),
+        Section("epochs", "By epoch", [*_epochs(record)]),
+        Section("hints", "What could be saved", [hint_list(record)]),
+        Section("carbon", "Carbon and money", [*_carbon(record)]),
+        Section("devices", "Devices", [*_devices(record)]),
+        Section("ranks", "Hosts and processes", [*_job(record)]),
+        Section("repeat", "How to repeat it", [_versions(record)]),
+        Section("cite", "Cite it", [*_citations(record)]),
+        Section("notes", "Notes", [*_notes(record)]),
+        Section("record", "The record", [*_record(complete=complete)]),
+    ]
+    return document(f"{name}: energy of a run", header, sections, [carried("run-record", json)])
+
+
+def _subtitle(record: RunRecord) -> str:
+    run = record.run
+    started = datetime.fromisoformat(run.started_at)
+    ended = None if run.ended_at is None else datetime.fromisoformat(run.ended_at)
+    until = (
+        "" if ended is None else f" to {ended:%H:%M:%S}" if ended.date() == started.date() else f" to {ended:%Y-%m-%d %H:%M:%S}"
+    )
+    return (
+        f"{run.framework}, {started:%Y-%m-%d %H:%M:%S}{until} (UTC{started:%z}), run {run.id[:8]} on {', '.join(run.hostnames)}"
+    )
+
+
+def badges(record: RunRecord) -> Element:
+    """Return what a reader has to know before the figures: how the run ended, and how far they can be trusted."""
+    run, total, carbon = record.run, record.total, record.carbon
+    status = "running or killed" if run.status == "running" else run.status
+    found = [
+        (status, "good" if run.status == "completed" else "warn"),
+        (uncertainty(total.provenance, total.relative_uncertainty), "good" if total.provenance == "measured" else "warn"),
+    ]
+    if record.lower_bound:
+        found.append(("lower bound", "warn"))
+    if carbon.assumed and total.co2e_grams is not None:
+        found.append(("location assumed", "warn"))
+    if run.world_size > 1:
+        found.append((f"{run.world_size:,} processes", "plain"))
+    found += [(f"{name}: {text}", "plain") for name, text in run.tags.items()]
+    return node("ul", (node("li", text, class_=f"badge {kind}") for text, kind in found), class_="badges", aria_label="Status")
+
+
+def headline_list(lines: Sequence[Line]) -> Element:
+    """Return the headline as names and texts."""
+    rows = (
+        node("div", node("dt", line.label), node("dd", (node("span", cell.strip()) for cell in line.cells))) for line in lines
+    )
+    return node("dl", rows, class_="headline")
+
+
+def stage_table(record: RunRecord) -> Element:
+    """Return the table of stages with their sum."""
+    stages, total = [*stages_of(record)], record.total
+    every: list[StageRecord | TotalRecord] = [*(stage for _, stage in stages), total]
+    least = "≥ " if record.lower_bound else ""
+    energy = amounts("Energy", [each.joules for each in every], "J")
+    grams = amounts("Emissions", [each.co2e_grams for each in every], "g CO2e")
+    columns = [
+        texts("Stage", [*(words(name) for name, _ in stages), f"total{least and ' (lower bound)'}"]),
+        amounts("Time", [each.seconds for each in every], "s"),
+        energy,
+        texts("Share", [_share(each.joules, total.joules) for each in every], numeric=True),
+        amounts("Energy of a sample", [*(stage.joules_per_sample for _, stage in stages), None], "J"),
+        amounts("Mean power", [*(stage.mean_watts for _, stage in stages), _mean_watts(record)], "W"),
+        grams,
+    ]
+    if total.cost is not None:
+        columns.append(texts(f"Cost, {total.currency}", [money(each.cost, "") for each in every], numeric=True))
+    columns.append(certainties((each.provenance, each.relative_uncertainty) for each in every))
+    return table("Energy by stage", columns, total=len(stages))
+
+
+def _mean_watts(record: RunRecord) -> float | None:
+    total = record.total
+    return None if total.joules is None or not total.seconds else total.joules / total.seconds
+
+
+def _share(part: float | None, whole: float | None) -> str:
+    return UNKNOWN if part is None or not whole else percent(part / whole)
+
+
+def _phases(record: RunRecord) -> Iterator[Element]:
+    rows = [
+        (name, words(phase_name), phase, stage)
+        for name, stage in stages_of(record)
+        for phase_name, phase in stage.phases.items()
+    ]
+    intervals = [phase_interval(phase) for _, _, phase, _ in rows]
+    yield table(
+        "Energy by phase",
+        [
+            texts("Stage and phase", [f"{words(name)}, {phase}" for name, phase, _, _ in rows]),
+            amounts("Time", [phase.seconds for _, _, phase, _ in rows], "s"),
+            amounts("Energy", [phase.joules for _, _, phase, _ in rows], "J"),
+            texts("Share", [_share(phase.joules, stage.joules) for _, _, phase, stage in rows], numeric=True),
+            texts("95 % interval", [_interval(found) for found in intervals], numeric=True),
+        ],
+    )
+    reasons: dict[str, list[str]] = {}
+    for name, phase_name, phase, _ in rows:
+        if phase.reason is not None:
+            reasons.setdefault(phase.reason, []).append(f"{words(name)} {phase_name}")
+    if reasons:
+        yield node("ul", (node("li", f"{', '.join(names)}: {reason}") for reason, names in reasons.items()), class_="reasons")
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return UNKNOWN if ends is None else f"{scaled(ends[0], 'J')} to {scaled(ends[1], 'J')}"
+
+
+def _epochs(record: RunRecord) -> Iterator[Element]:
+    if not record.epochs:
+        return
+    yield epoch_lines(record)
+    metric = metric_lines(record)
+    if metric is not None:
+        yield metric
+    shown = record.epochs[-_MOST_ROWS:]
+    names = list(dict.fromkeys(name for epoch in shown for name in epoch.metrics))[:6]
+    first = len(record.epochs) - len(shown)
+    found = table(
+        f"Epochs{f', the last {_MOST_ROWS}' if first else ''}",
+        [
+            texts("Epoch", [f"{words(epoch.stage)} {_numbers(epoch.index, epoch.epochs)}" for epoch in shown]),
+            amounts("Start", [epoch.started_s for epoch in shown], "s"),
+            amounts("Time", [epoch.seconds for epoch in shown], "s"),
+            amounts("Energy", [epoch.joules for epoch in shown], "J"),
+            amounts("Energy of a sample", [_per_sample(epoch.joules, epoch.samples) for epoch in shown], "J"),
+            *(texts(name, [_metric(epoch.metrics.get(name)) for epoch in shown], numeric=True) for name in names),
+        ],
+    )
+    yield node("details", node("summary", "Epochs as a table"), found)
+
+
+def _numbers(index: int, count: int) -> str:
+    return str(index) if count == 1 else f"{index} to {index + count - 1}"
+
+
+def _per_sample(joules: float | None, samples: int | None) -> float | None:
+    return None if joules is None or not samples else joules / samples
+
+
+def _metric(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.4g}"
+
+
+def hint_list(record: RunRecord) -> Element:
+    """Return the hints, each with what it would save."""
+    hints = find_hints(record)
+    if not hints:
+        return node("p", "The measurements show nothing that could be saved with certainty.")
+    return node("ul", (node("li", hint.text) for hint in hints), class_="hints")
+
+
+def _carbon(record: RunRecord) -> Iterator[Element]:
+    total, carbon = record.total, record.carbon
+    limits = carbon_range(record)
+    between = None if limits is None else f"{scaled(limits[0], 'g CO2e')} to {scaled(limits[1], 'g CO2e')}"
+    year = f", {carbon.data_year}" if carbon.data_year else ""
+    yield facts(
+        [
+            ("Emissions", None if total.co2e_grams is None else scaled(total.co2e_grams, "g CO2e")),
+            ("Range", between),
+            ("Carbon intensity", f"{quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')}{_basis(carbon)}"),
+            ("Location", carbon.location or ("not set: world average" if carbon.assumed else "not set")),
+            ("Source", f"{carbon.source}{year}"),
+            ("Cost", None if total.cost is None else money(total.cost, total.currency)),
+            ("Energy", None if total.joules is None else scaled(total.joules / JOULES_PER_WH, "Wh")),
+            ("PUE", None if carbon.pue == 1 else f"{carbon.pue:g}, included in emissions and cost, not in energy"),
+            ("Renewable", None if carbon.renewable_share is None else percent(carbon.renewable_share)),
+            ("Low-carbon", None if carbon.low_carbon_share is None else percent(carbon.low_carbon_share)),
+            ("Water", None if carbon.water_litres is None else scaled(carbon.water_litres, "l")),
+            ("Embodied", None if carbon.embodied_grams is None else f"{scaled(carbon.embodied_grams, 'g CO2e')}, not included"),
+            ("Offsets", None if carbon.offset_grams is None else f"{scaled(carbon.offset_grams, 'g CO2e')}, not subtracted"),
+        ]
+    )
+    notes = [*([carbon.note] if carbon.note else []), *emission_lines(record)]
+    if notes:
+        yield node("ul", (node("li", line) for line in notes))
+
+
+def _basis(carbon: CarbonRecord) -> str:
+    return "" if carbon.basis == "unknown" else f" ({carbon.basis} emissions)"
+
+
+_METHODS = {"energy_counter": "energy counter", "power_integration": "power readings, integrated", "model": "power model"}
+
+
+def _devices(record: RunRecord) -> Iterator[Element]:
+    if record.devices:
+        yield _device_table("Devices of the total", record.devices, record.total.joules)
+    if record.whole_machine:
+        yield _device_table("Meters of the whole machine, which are not part of the total", record.whole_machine, None)
+    if record.process is not None and record.process.devices:
+        yield _device_table("Share of this job, which is part of the total", record.process.devices, record.total.joules)
+
+
+def _device_table(caption: str, devices: Sequence[DeviceRecord], total: float | None) -> Element:
+    return table(
+        caption,
+        [
+            texts("Device", [device.id for device in devices]),
+            texts("Name", [device.name if device.note is None else f"{device.name}: {device.note}" for device in devices]),
+            amounts("Energy", [device.joules for device in devices], "J"),
+            texts("Share", [_share(device.joules, total) for device in devices], numeric=True),
+            texts("Method", [_METHODS[device.method] for device in devices]),
+            certainties((device.provenance, device.relative_uncertainty) for device in devices),
+            amounts("Refresh", [device.update_period_s or None for device in devices], "s"),
+            amounts("Not read", [device.missing_s for device in devices], "s"),
+        ],
+    )
+
+
+def _job(record: RunRecord) -> Iterator[Element]:
+    if len(record.nodes) > 1:
+        nodes, total = record.nodes, record.total.joules
+        yield table(
+            "Hosts",
+            [
+                texts("Host", [node.hostname for node in nodes]),
+                texts("Ranks", [", ".join(map(str, node.ranks)) for node in nodes]),
+                amounts("Energy", [node.joules for node in nodes], "J"),
+                texts("Share", [_share(node.joules, total) for node in nodes], numeric=True),
+            ],
+        )
+    if record.ranks:
+        ranks = record.ranks
+        yield table(
+            "Processes",
+            [
+                texts("Rank", [str(rank.rank) for rank in ranks]),
+                texts("Host", [record.nodes[rank.node].hostname for rank in ranks]),
+                texts("Status", [rank.status for rank in ranks]),
+                texts("Samples", [quantity(rank.samples) for rank in ranks], numeric=True),
+                amounts("Energy", [rank.joules for rank in ranks], "J"),
+                amounts("Batches", [rank.compute_seconds for rank in ranks], "s"),
+                amounts("Data wait", [rank.data_wait_seconds for rank in ranks], "s"),
+                amounts("Waiting for others", [rank.barrier_seconds for rank in ranks], "s"),
+                amounts("Energy of that", [rank.barrier_joules for rank in ranks], "J"),
+            ],
+        )
+
+
+def _versions(record: RunRecord) -> Element:
+    run = record.run
+    return facts(
+        [
+            ("Framework", run.framework),
+            ("Model", run.model),
+            ("Processes", f"{run.world_size:,}" + (f", started by {run.launcher}" if run.launcher else "")),
+            ("Job", run.job_id),
+            ("Devices", ", ".join(dict.fromkeys(device.name for device in record.devices)) or None),
+            ("Location", record.carbon.location),
+            ("Run", run.id),
+            ("Tags", ", ".join(f"{name}={text}" for name, text in run.tags.items()) or None),
+        ]
+    )
+
+
+def _citations(record: RunRecord) -> Iterator[Element]:
+    for identity, name, form in (
+        ("card", "Model card (Hugging Face)", model_card),
+        ("sci", "SCI statement (ISO/IEC 21031)", sci_json),
+    ):
+        try:
+            text = form(record)
+        except RecordError as error:
+            yield node("p", node("strong", f"{name}: "), str(error))
+            continue
+        copy = node("button", "Copy", type="button", class_="copy", data_copies=identity, aria_label=f"Copy the {name}")
+        yield node("div", node("h3", name), copy, class_="citation")
+        yield node("pre", text, id=identity, tabindex=0, role="region", aria_label=name)
+
+
+def _notes(record: RunRecord) -> Iterator[Element]:
+    notes = [*record.warnings]
+    if record.process is not None:
+        notes += [f"Share of this job unknown: {reason}" for reason in record.process.unknown.values()]
+    if compiled := sum(stage.compile_samples for stage in record.stages.values()):
+        notes.append(f"Energy of a sample excludes compilation ({compiled:,} samples).")
+    if notes:
+        yield node("ul", (node("li", text) for text in notes))
+
+
+def _record(*, complete: bool) -> Iterator[Element]:
+    text = "This page carries the record of the run"
+    text += "." if complete else ", without its longest parts (power over time, epochs), which are in the original file only."
+    yield node("p", text, " Other programs read it in the element ", node("code", "run-record"), ".")
+    yield node("p", node("button", "Download energy.json", type="button", class_="download", data_from="run-record"))
