@@ -126,14 +126,18 @@ _MARKED: Final = "by device; ticks above: starts of training epochs; grey hatchi
 
 def energy_line(record: RunRecord) -> Element:
     """Draw the energy from the start of the run on; where a counter was not read, its energy is spread evenly."""
+    points = energy_points(record)
+    series = [Series("energy so far", "blue", points, record.total.provenance == "estimated")] if points else []
+    return lines("Cumulative energy", series, across=_time(record), name="energy", unit="J", empty=_NO_POWER)
+
+
+def energy_points(record: RunRecord) -> list[Point]:
+    """Return the energy in J from the start of a run on, over its time in s; none if nothing of it is known."""
     slice_s = _slice_s(record)
     spent = [_with_gaps_filled(record, watts, ids, slice_s) for _, ids, watts in _layers(record)]
     sums = accumulate(sum(column) for column in zip(*spent, strict=True))
     points = [Point(0.0, 0.0), *(Point((i + 1) * slice_s, joules) for i, joules in enumerate(sums))] if spent else []
-    if not points:
-        points = _from_epochs(record)
-    series = [Series("energy so far", "blue", points, record.total.provenance == "estimated")] if points else []
-    return lines("Cumulative energy", series, across=_time(record), name="energy", unit="J", empty=_NO_POWER)
+    return points or _from_epochs(record)
 
 
 def _time(record: RunRecord) -> Across:

@@ -6,6 +6,8 @@ hundred epochs, and the time between two of them grows with the run: a week take
 
 import zlib
 from collections.abc import Callable
+from math import ceil
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -18,7 +20,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.record.load import decode_record
-from ml_energy_callbacks.record.schema import RunRecord, merge_epochs
+from ml_energy_callbacks.record.schema import PowerSeries, RunRecord, merge_epochs
 from ml_energy_callbacks.record.utf8 import encode_json
 from ml_energy_callbacks.tensorboard.event_file import EventFile
 
@@ -31,6 +33,7 @@ PLUGIN = "ml_energy"
 TAG = "energy/record"
 
 _MOST_EPOCHS = 256
+_MOST_SLICES = 256
 _MOST_BYTES = 16 << 20
 _PAUSE_SHARE = 0.02
 """Least time between two snapshots, as a share of the run's time so far."""
@@ -85,8 +88,20 @@ class Snapshots:
 
 
 def encode(record: RunRecord) -> bytes:
-    """Return a snapshot of a record."""
-    return zlib.compress(encode_json(replace(record, epochs=merge_epochs(record.epochs, _MOST_EPOCHS), part=None)))
+    """Return a snapshot of a record, with fewer epochs and slices of power where there are many."""
+    epochs = merge_epochs(record.epochs, _MOST_EPOCHS)
+    power = {name: _shortened(series) for name, series in record.power.items()}
+    return zlib.compress(encode_json(replace(record, epochs=epochs, power=power, part=None)))
+
+
+def _shortened(power: PowerSeries) -> PowerSeries:
+    """Return a series of at most as many slices as a chart shows; one that has a gap is a gap."""
+    size = ceil(len(power.mean) / _MOST_SLICES)
+    if size <= 1:
+        return power
+    groups = [power.mean[i : i + size] for i in range(0, len(power.mean) - size + 1, size)]  # the rest would be shorter
+    mean = [None if None in group else fmean(value for value in group if value is not None) for group in groups]
+    return PowerSeries(start_s=power.start_s, slice_s=power.slice_s * size, mean=mean, low=mean, high=mean)
 
 
 def decode(data: bytes, name: str) -> RunRecord:

@@ -1,0 +1,71 @@
+"""A real TensorBoard in this process, on loopback, and log directories with made-up runs."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorboard.default
+import tensorboard.program
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
+from ml_energy_callbacks.tensorboard.event_file import EventFile
+from ml_energy_callbacks.tensorboard.loader import EnergyLoader
+from ml_energy_callbacks.tensorboard.snapshots import PLUGIN, TAG
+
+
+def write_run(folder: Path, record: RunRecord) -> EnergyRun:
+    """Write a run as a callback does; return it, for further snapshots."""
+    warnings: list[str] = []
+    run = EnergyRun(folder, warnings.append, {})
+    run.follow(lambda: record, last=True)
+    assert warnings == []
+    return run
+
+
+def write_raw(folder: Path, data: bytes) -> None:
+    """Write a snapshot that is none."""
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN), data_class=DATA_CLASS_TENSOR
+    )
+    tensor = TensorProto(dtype=DT_STRING, string_val=[data], tensor_shape=TensorShapeProto())
+    value = Summary.Value(tag=TAG, metadata=metadata, tensor=tensor)
+    EventFile(folder / "energy").add_event(Event(step=1, summary=Summary(value=[value])))
+
+
+@contextmanager
+def served(logdir: Path, *, fast: bool = False) -> Iterator[str]:
+    """Serve a log directory, which is read again each second; yield the address.
+
+    Args:
+        logdir: The directory.
+        fast: Whether the data server in Rust reads it, as where nothing is said.
+    """
+    plugins = [*tensorboard.default.get_plugins(), EnergyLoader]
+    found = tensorboard.program.TensorBoard(plugins=list(dict.fromkeys(plugins)))
+    options = ["--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
+    found.configure(argv=["tensorboard", *options, "--load_fast", "true" if fast else "false"])
+    server = found._make_server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.get_url()
+    finally:
+        server.shutdown()
+        thread.join(10)
+
+
+def wait_until(true: object, seconds: float = 60.0) -> None:
+    """Wait until a function returns a true value."""
+    assert callable(true)
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
