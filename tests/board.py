@@ -32,9 +32,7 @@ def write_run(folder: Path, record: RunRecord) -> EnergyRun:
 
 def write_raw(folder: Path, data: bytes) -> None:
     """Write a snapshot that is none."""
-    metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN), data_class=DATA_CLASS_TENSOR
-    )
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN), data_class=DATA_CLASS_TENSOR)
     tensor = TensorProto(dtype=DT_STRING, string_val=[data], tensor_shape=TensorShapeProto())
     value = Summary.Value(tag=TAG, metadata=metadata, tensor=tensor)
     EventFile(folder / "energy").add_event(Event(step=1, summary=Summary(value=[value])))

@@ -51,7 +51,7 @@ def cumulative_energy(runs: Sequence[Drawn]) -> Element:
             estimated = run.record.total.provenance == "estimated"
             series.append(Series(run.name, run.colour, points, estimated))
             series += _expected(run)
-    hint = "dashed: estimated, or expected with its 95 % interval"
+    hint = "dashed: estimated, or the forecast with its 95 % interval"
     empty = NO_ENERGY if runs else _NONE_CHOSEN
     return lines("Cumulative energy", series, across=Across("time", time=True), name="energy", unit="J", hint=hint, empty=empty)
 
@@ -64,7 +64,7 @@ def _expected(run: Drawn) -> Iterator[Series]:
     end = max(wall.total_seconds(), total.seconds)
     low, middle, high = (kwh * JOULES_PER_KWH for kwh in (forecast.kwh_low, forecast.kwh, forecast.kwh_high))
     now = Point(total.seconds, total.joules, total.joules, total.joules)
-    yield Series(f"{run.name}, expected", run.colour, [now, Point(end, middle, low, high)], estimated=True)
+    yield Series(f"{run.name}, forecast", run.colour, [now, Point(end, middle, low, high)], estimated=True)
 
 
 def sample_energy(runs: Sequence[Drawn]) -> Element:

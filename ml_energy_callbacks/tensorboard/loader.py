@@ -11,7 +11,7 @@ from tensorboard.plugins import base_plugin
 _log = logging.getLogger("ml_energy_callbacks")
 
 
-class EnergyLoader(base_plugin.TBLoader):  # type: ignore[misc] - TensorBoard has no types
+class EnergyLoader(base_plugin.TBLoader):  # type: ignore[misc]
     """Loads the plug-in."""
 
     def load(self, context: Any) -> Any:  # noqa: ANN401 - TBContext to TBPlugin

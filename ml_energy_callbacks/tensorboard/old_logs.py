@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STAGES, ratio
+from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.schema import (
     CarbonRecord,
     EpochRecord,
@@ -54,7 +55,7 @@ def record_of(name: str, runs: Sequence[Mapping[str, Iterable[Any]]]) -> RunReco
             if metric is not None and len(values) > len(series.get(metric, ())):
                 series[metric] = values
     times = [value.time for values in series.values() for value in values]
-    stages = {stage: found for stage in STAGES if (found := _stage(series, stage)) is not None}
+    stages: dict[str, StageRecord] = {stage: found for stage in STAGES if (found := _stage(series, stage)) is not None}
     if not times or not (stages or any(metric.startswith("energy/total/") for metric in series)):
         return None
     epochs = [epoch for stage in stages for epoch in _epochs(series, stage, min(times))]
@@ -72,7 +73,7 @@ def record_of(name: str, runs: Sequence[Mapping[str, Iterable[Any]]]) -> RunReco
             hostnames=[],
         ),
         devices=[],
-        stages=dict(stages),
+        stages=stages,
         epochs=sorted(epochs, key=lambda epoch: epoch.started_s or 0.0),
         total=total,
         carbon=CarbonRecord(
@@ -152,7 +153,7 @@ def _epochs(series: _Series, stage: str, first: float) -> list[EpochRecord]:
     return found
 
 
-def _provenance(series: _Series) -> Any:
+def _provenance(series: _Series) -> Provenance | None:
     measured = _last(series, "total/measured_share")
     return None if measured is None else "measured" if measured >= _ALL else "estimated"
 

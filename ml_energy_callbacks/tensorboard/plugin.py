@@ -20,7 +20,7 @@ from ml_energy_callbacks.tensorboard.tab import Wanted, tab
 _ASSETS: Final = {"tab.js": "text/javascript", "tab.css": "text/css"}
 
 
-class EnergyPlugin(base_plugin.TBPlugin):  # type: ignore[misc] - TensorBoard has no types
+class EnergyPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     """Shows the runs that have energy, whatever log directory TensorBoard reads them from.
 
     A small script of ours fetches what is shown, which is drawn here, anew every few seconds.
@@ -55,10 +55,11 @@ class EnergyPlugin(base_plugin.TBPlugin):  # type: ignore[misc] - TensorBoard ha
 
         return respond
 
-    @wrappers.Request.application
+    @wrappers.Request.application  # type: ignore[arg-type]
     def _view(self, request: Any) -> Any:  # noqa: ANN401 - as above
         """Return what is shown, as HTML in JSON."""
         context, experiment = plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
         runs, notes = self._runs.read(context, experiment)
         wanted = Wanted.from_query({name: request.args.getlist(name) for name in request.args})
-        return http_util.Respond(request, json.dumps({"html": to_html(tab(runs, wanted, notes, time.time()))}), "application/json")
+        shown = to_html(tab(runs, wanted, notes, time.time()))
+        return http_util.Respond(request, json.dumps({"html": shown}), "application/json")

@@ -117,7 +117,7 @@ class Runs:
         return found
 
     def _split(self, kind: str, experiment: str, times: Mapping[str, float]) -> tuple[list[TabRun], list[str]]:
-        """Return the runs that are known as they are, and the names of those that have to be read, by the times of their data."""
+        """Return the runs that are known as they are, and the names of those to be read, by the times of their last data."""
         newest: dict[str, float] = {}
         for run, time in times.items():
             newest[user_run(run)] = max(time, newest.get(user_run(run), 0.0))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
-from math import inf
+from operator import itemgetter
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
@@ -14,12 +14,19 @@ from ml_energy_callbacks.report.drawing import node, series_colour
 from ml_energy_callbacks.report.drawing.palette import paint
 from ml_energy_callbacks.report.headline import headline
 from ml_energy_callbacks.report.page.run import headline_list
-from ml_energy_callbacks.report.page.runs import Difference, difference
+from ml_energy_callbacks.report.page.runs import Difference, difference, short_names
 from ml_energy_callbacks.report.page.tables import Column, amounts
 from ml_energy_callbacks.report.pictures import best_value, epoch_lines, metric_against_energy, monitored, power_areas
 from ml_energy_callbacks.report.quantities import UNKNOWN, money, scaled, uncertainty
 from ml_energy_callbacks.safe_text import printable
-from ml_energy_callbacks.tensorboard.charts import LEGEND, Drawn, cumulative_energy, phases_by_epoch, sample_energy, where_it_went
+from ml_energy_callbacks.tensorboard.charts import (
+    LEGEND,
+    Drawn,
+    cumulative_energy,
+    phases_by_epoch,
+    sample_energy,
+    where_it_went,
+)
 from ml_energy_callbacks.tensorboard.runs import TabRun
 
 _MOST_ROWS = 100
@@ -90,19 +97,20 @@ def tab(runs: Sequence[TabRun], wanted: Wanted, notes: Sequence[str], now: float
     drawn = chosen[-_MOST_DRAWN:]
     shown = by_name.get(wanted.run or "") or (drawn or runs)[-1]
     baseline = by_name.get(wanted.baseline or "") or (drawn or runs)[0]
-    state = _State(wanted, shown, baseline, {run.name: series_colour(i) for i, run in enumerate(drawn)}, names, now)
-    lines = [Drawn(printable(run.name), run.record, state.colours[run.name], _is_running(run, now)) for run in drawn]
+    labels = dict(zip(by_name, map(printable, short_names(list(by_name))), strict=True))
+    state = _State(wanted, labels, shown, baseline, {run.name: series_colour(i) for i, run in enumerate(drawn)}, names, now)
+    lines = [Drawn(labels[run.name], run.record, state.colours[run.name], _is_running(run, now)) for run in drawn]
     few = f"Only the {_MOST_DRAWN} newest of {len(chosen):,} ticked runs are drawn." if len(chosen) > len(drawn) else None
     return node(
         "main",
         node(
             "form",
             node("h1", "Energy"),
-            _run_section(shown, now),
+            _run_section(shown, labels[shown.name], now),
             _table_section(runs, state),
             _charts("Runs side by side", few, [cumulative_energy(lines), sample_energy(lines), _metric(lines)]),
             _charts(
-                f"In run {printable(shown.name)}",
+                f"In run {labels[shown.name]}",
                 None,
                 [power_areas(shown.record), phases_by_epoch(shown.record), epoch_lines(shown.record)],
             ),
@@ -120,7 +128,10 @@ _NO_RUNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _State:
+    """What all parts of the tab agree on: the runs' names as they are shown, their colours, and what was chosen."""
+
     wanted: Wanted
+    labels: Mapping[str, str]
     shown: TabRun
     baseline: TabRun
     colours: Mapping[str, str]
@@ -168,7 +179,7 @@ _MOST_NOTES = 10
 # ------------------------------------------------------------------------------------------------------- the chosen run
 
 
-def _run_section(run: TabRun, now: float) -> Element:
+def _run_section(run: TabRun, name: str, now: float) -> Element:
     record = run.record
     status = _status(run, now)
     badges = [
@@ -180,18 +191,24 @@ def _run_section(run: TabRun, now: float) -> Element:
         *([("lower bound", "warn")] if record.lower_bound else []),
         *([("location assumed", "warn")] if record.carbon.assumed and record.total.co2e_grams is not None else []),
     ]
-    name = printable(run.name)
     return node(
         "section",
         node("h2", name, id="run-heading"),
         node("ul", (node("li", text, class_=f"badge {kind}") for text, kind in badges), class_="badges", aria_label="Status"),
-        node("dl", [node("div", node("dt", title), node("dd", *texts)) for title, *texts in _cards(run, now)], class_="cards"),
+        node(
+            "dl",
+            [node("div", node("dt", title), node("dd", value, note)) for title, value, note in _cards(run, now)],
+            class_="cards",
+        ),
         node("details", node("summary", "Headline"), headline_list(headline(record))) if run.complete else None,
         aria_labelledby="run-heading",
     )
 
 
-def _cards(run: TabRun, now: float) -> list[tuple[str, str, Element]]:
+_Card = tuple[str, str, Element]
+
+
+def _cards(run: TabRun, now: float) -> list[_Card]:
     record, total = run.record, run.record.total
     half = "" if total.relative_uncertainty is None else f"±{total.relative_uncertainty:.0%}".replace("%", " %")
     cards = [
@@ -247,12 +264,12 @@ def _table_section(runs: Sequence[TabRun], state: _State) -> Element:
     metric = monitored([run.record for run in runs if run.name in state.colours]) or monitored([run.record for run in runs])
     keys = _sort_keys(metric, state)
     key = keys.get(wanted.sort, keys["started"])
-    ordered = sorted(matching, key=lambda run: _order(key(run)), reverse=wanted.descending)
-    known = [run for run in ordered if key(run) is not None]
-    rows = [*known, *(run for run in ordered if key(run) is None)][:_MOST_ROWS]
+    keyed = [(run, key(run)) for run in matching]
+    known = sorted((pair for pair in keyed if pair[1] is not None), key=itemgetter(1), reverse=wanted.descending)
+    rows = [run for run, _ in [*known, *(pair for pair in keyed if pair[1] is None)]][:_MOST_ROWS]
     hidden = sorted(state.ticked - {run.name for run in rows})
     count = f"{len(matching):,} of {len(runs):,} runs" if text else f"{len(runs):,} run{'s' if len(runs) > 1 else ''}"
-    first = f"; the first {_MOST_ROWS} by this order are listed, filter by name to find others" if len(matching) > len(rows) else ""
+    first = f"; the first {_MOST_ROWS} are listed, filter by name to find others" if len(matching) > len(rows) else ""
     return node(
         "section",
         node("h2", "Runs"),
@@ -307,18 +324,15 @@ def _sort_keys(metric: str | None, state: _State) -> dict[str, _Key]:
     }
 
 
-def _order(key: Any) -> Any:  # noqa: ANN401 - numbers or texts, of one column the same
-    return (key is not None, "" if isinstance(key, str) else key if key is not None else -inf, key if isinstance(key, str) else "")
-
-
 def _table(rows: Sequence[TabRun], metric: str | None, state: _State) -> Element:
     records = [run.record for run in rows]
-    differences = [difference(state.baseline.record, record) for record in records]
+    pairs = [(run, difference(state.baseline.record, run.record)) for run in rows]
     columns: list[tuple[str, Column]] = [
         ("run", Column("Run", [_name(run, state) for run in rows])),
         ("baseline", Column("Baseline", [_baseline(run, state) for run in rows])),
-        ("energy", amounts("Energy", [None if r.total.joules is None else r.total.joules / JOULES_PER_WH for r in records], "Wh")),
-        ("difference", Column("Difference", [_difference(each) for each in differences], numeric=True)),
+        ("energy", amounts("Energy", [_in_wh(record) for record in records], "Wh")),
+        ("difference", Column("Difference", [_difference(run, each, state) for run, each in pairs], numeric=True)),
+        ("where", Column("Where it went", [where_it_went(record) for record in records])),
         ("train", _samples("Training sample", rows, "train")),
         ("validate", _samples("Validation sample", rows, "validate")),
         ("grams", amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e")),
@@ -327,7 +341,6 @@ def _table(rows: Sequence[TabRun], metric: str | None, state: _State) -> Element
         values = [best_value(record, metric) for record in records]
         columns.append(("metric", Column(metric, [_plain(value) for value in values], numeric=True)))
     columns += [
-        ("where", Column("Where it went", [where_it_went(record) for record in records])),
         ("status", Column("Status", [_status(run, state.now) for run in rows])),
         ("started", Column("Started", [_started(record) for record in records])),
     ]
@@ -362,7 +375,7 @@ def _identity(run: TabRun) -> str:
 
 
 def _name(run: TabRun, state: _State) -> Element:
-    name, identity = printable(run.name), _identity(run)
+    name, identity = state.labels[run.name], _identity(run)
     colour = state.colours.get(run.name)
     return node(
         "span",
@@ -389,12 +402,19 @@ def _baseline(run: TabRun, state: _State) -> Element:
         value=run.name,
         checked=run is state.baseline,
         id=f"baseline-{_identity(run)}",
-        aria_label=f"Compare with {printable(run.name)}",
+        aria_label=f"Compare with {state.labels[run.name]}",
     )
 
 
-def _difference(found: Difference) -> Element:
+def _difference(run: TabRun, found: Difference, state: _State) -> Element:
+    """Return the difference from the baseline; that of a run that goes on says nothing yet, and is grey."""
+    if _is_running(run, state.now) and found.value:
+        return node("span", found.text.partition(" ±")[0], " so far", class_="within")
     return node("span", found.text, class_=found.kind)
+
+
+def _in_wh(record: RunRecord) -> float | None:
+    return None if record.total.joules is None else record.total.joules / JOULES_PER_WH
 
 
 def _per_sample(run: TabRun, stage: str) -> float | None:
