@@ -533,14 +533,6 @@ def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRe
     return [*epochs, epoch] if len(epochs) < _MOST_EPOCHS else [*_merged(epochs), epoch]
 
 
-def merge_epochs(epochs: Sequence[EpochRecord], most: int) -> list[EpochRecord]:
-    """Return the epochs, with each two consecutive ones of a stage merged until there are not more than ``most``."""
-    merged = list(epochs)
-    while len(merged) > most and len(fewer := _merged(merged)) < len(merged):
-        merged = fewer
-    return merged
-
-
 def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
     merged: list[EpochRecord] = []
     waiting: dict[str, EpochRecord] = {}

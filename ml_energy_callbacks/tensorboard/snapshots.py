@@ -1,13 +1,11 @@
 """Snapshots of the run's record, which the tab Energy shows: written while the run goes on, and at its end.
 
-They are data of the plug-in, so that TensorBoard finds them in any log directory that it can read. A snapshot has at most some
-hundred epochs, and the time between two of them grows with the run: a week takes some megabytes.
+They are data of the plug-in, so that TensorBoard finds them in any log directory that it can read. A snapshot has at most
+100 kB before it is compressed, and the time between two of them grows with the run: a week takes some megabytes.
 """
 
 import zlib
 from collections.abc import Callable
-from math import ceil
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -20,8 +18,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.record.load import decode_record
-from ml_energy_callbacks.record.schema import PowerSeries, RunRecord, merge_epochs
-from ml_energy_callbacks.record.utf8 import encode_json
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.report.page.embedded import embed
 from ml_energy_callbacks.tensorboard.event_file import EventFile
 
 if TYPE_CHECKING:
@@ -32,8 +30,7 @@ PLUGIN = "ml_energy"
 
 TAG = "energy/record"
 
-_MOST_EPOCHS = 256
-_MOST_SLICES = 256
+_MOST_JSON = 100_000
 _MOST_BYTES = 16 << 20
 _PAUSE_SHARE = 0.02
 """Least time between two snapshots, as a share of the run's time so far."""
@@ -88,20 +85,9 @@ class Snapshots:
 
 
 def encode(record: RunRecord) -> bytes:
-    """Return a snapshot of a record, with fewer epochs and slices of power where there are many."""
-    epochs = merge_epochs(record.epochs, _MOST_EPOCHS)
-    power = {name: _shortened(series) for name, series in record.power.items()}
-    return zlib.compress(encode_json(replace(record, epochs=epochs, power=power, part=None)))
-
-
-def _shortened(power: PowerSeries) -> PowerSeries:
-    """Return a series of at most as many slices as a chart shows; one that has a gap is a gap."""
-    size = ceil(len(power.mean) / _MOST_SLICES)
-    if size <= 1:
-        return power
-    groups = [power.mean[i : i + size] for i in range(0, len(power.mean) - size + 1, size)]  # the rest would be shorter
-    mean = [None if None in group else fmean(value for value in group if value is not None) for group in groups]
-    return PowerSeries(start_s=power.start_s, slice_s=power.slice_s * size, mean=mean, low=mean, high=mean)
+    """Return a snapshot of a record, in which epochs and slices of power are merged where there are many."""
+    json, _ = embed(replace(record, part=None), _MOST_JSON)
+    return zlib.compress(json.encode())
 
 
 def decode(data: bytes, name: str) -> RunRecord:
