@@ -21,6 +21,7 @@ _HOMES: Final = {
     "EnergyMeter": "meter.meter",
     "LoopDescription": "meter.loop",
     "RunRecord": "record.schema",
+    "load_ipython_extension": "meter.cell_magic",
     "load_record": "record.load",
 }
 

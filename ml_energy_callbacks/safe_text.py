@@ -15,6 +15,9 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff
 """Characters that control a terminal (C0, DEL, C1), the ends of lines of Unicode and the change of direction (UAX #9), halves
 of surrogate pairs, and what is no character: neither YAML 1.2 (5.1) nor XML 1.0 (2.2) allows them all."""
 
+_UNSAFE_SOURCE = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+"""The same without the end of a line, of which the source of a document has many."""
+
 _FORMULA = re.compile("[=+@\t\r\uff0b\uff0d\uff1d\uff20-]")
 """The start of a cell that a spreadsheet runs as a formula (OWASP, "CSV Injection")."""
 
@@ -78,7 +81,7 @@ def encodable(text: str, encoding: str) -> str:
 
 def json_source(source: str) -> str:
     """Return JSON, or texts in double quotes of YAML, with unsafe characters of their texts escaped, so that none is lost."""
-    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", source)
+    return _UNSAFE_SOURCE.sub(lambda found: f"\\u{ord(found[0]):04x}", source)
 
 
 def in_texts(value: _Value, gate: Callable[[str], str]) -> _Value:

@@ -13,6 +13,13 @@ def figures_of(record: RunRecord) -> dict[str, Any]:
     devices = [structs.replace(device, note=None) for device in record.devices]
     meters = [structs.replace(meter, id="", name="", note=None) for meter in record.whole_machine]
     run = (record.run.id, record.run.status, record.run.framework, record.run.started_at)
-    figures = {"run": run, "devices": devices, "stages": record.stages, "total": record.total, "whole_machine": meters}
+    figures = {
+        "run": run,
+        "devices": devices,
+        "stages": record.stages,
+        "total": record.total,
+        "power": record.power,
+        "whole_machine": meters,
+    }
     plain: dict[str, Any] = msgspec.to_builtins(figures)
     return plain

@@ -165,11 +165,11 @@ def _epoch(
 
 
 def _power(watts: float, seconds: float, slices: int, chance: random.Random) -> PowerSeries:
-    mean: list[float | None] = [watts * chance.gauss(1, 0.05) for _ in range(slices)]
+    mean: list[float | None] = [round(watts * chance.gauss(1, 0.05), 2) for _ in range(slices)]
     mean[slices // 2 : slices // 2 + slices // 20] = [None] * (slices // 20)
     return PowerSeries(
         slice_s=seconds / slices,
         mean=mean,
-        low=[None if value is None else value * 0.9 for value in mean],
-        high=[None if value is None else value * 1.1 for value in mean],
+        low=[None if value is None else round(value * 0.9, 2) for value in mean],
+        high=[None if value is None else round(value * 1.1, 2) for value in mean],
     )

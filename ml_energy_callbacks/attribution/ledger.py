@@ -14,6 +14,7 @@ from zlib import crc32
 
 from ml_energy_callbacks.attribution.cross_check import CrossCheck
 from ml_energy_callbacks.attribution.knots import Knot, KnotFinder
+from ml_energy_callbacks.attribution.power_trace import PowerTrace
 from ml_energy_callbacks.attribution.refresh_grid import RefreshGrid
 from ml_energy_callbacks.attribution.renewals import Renewals
 from ml_energy_callbacks.attribution.split import Alone, Ends, Split, choose, split_stage
@@ -182,6 +183,7 @@ class Ledger:
         finder: Derives the knots from the readings.
         check: Comparison of the device's counter with its power, if it reports both.
         joules: Energy of each bucket up to the last knot, in J.
+        power: Power over the run up to the last knot.
         published: The state for other threads; None before the first two knots.
     """
 
@@ -191,6 +193,7 @@ class Ledger:
         self.finder = KnotFinder(device, interval_s)
         self.check = CrossCheck()
         self.joules: list[float] = []
+        self.power = PowerTrace()
         self.published: Published | None = None
         self._begin_fits()
         self._timeline: TimelineReader | None = None
@@ -366,8 +369,12 @@ class Ledger:
                     self._resolve(mark, inside, 0.0, max(guessed, most - guessed), self._gaps)
             if end > self._knot.time_ns:
                 totals = timeline.totals if end == now else timeline.at(end)[0]
+                before, covered = _inside(self.joules), self._covered_ns
                 self.joules = self.published.at(end, totals)
                 _, self._covered_ns = self.published.coverage_at(end, totals)
+                began = _inside(self._totals)
+                self._trace(began, began + self._covered_ns - covered, _inside(self.joules) - before)
+        self.power.skip(_inside(timeline.totals) / NS_PER_S)
         self._expected_ns = self._expected_at(timeline.totals)
         self._opened_ns = None
         if self.published is not None:
@@ -445,18 +452,24 @@ class Ledger:
         seconds = _passed(self._totals, totals)
         if not seconds:
             return
-        self._covered_ns += _inside(totals) - _inside(self._totals)
+        began, ended = _inside(self._totals), _inside(totals)
+        self._covered_ns += ended - began
         if len(seconds) == 1 and self.device.method != "power_integration":
             only = next(iter(seconds))
             known = self._alone.get(only, Alone())
             self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
         shares = self._divide(before, knot, self._totals, seconds, self.joules)
+        self._trace(began, ended, sum(shares.values()) - shares.get(OUTSIDE, 0.0))
         groups = {timeline.group(bucket) for bucket in shares} if len(shares) > 1 else ()
         if len(groups) > 1:
             for group in groups:
                 inside = sum(share for bucket, share in shares.items() if timeline.group(bucket) == group)
                 ends = self._ends.get(group, Ends())
                 self._ends[group] = Ends(ends.inside + inside, ends.outside + energy - inside)
+
+    def _trace(self, began: float, ended: float, joules: float) -> None:
+        """Add the energy (J) between two instants, given as the time of the run up to them (ns), to the power over time."""
+        self.power.add(began / NS_PER_S, ended / NS_PER_S, joules)
 
     def _divide(
         self,
@@ -632,7 +645,7 @@ def is_long_gap(unknown_ns: float, run_ns: float) -> bool:
 
 
 def _inside(totals: Sequence[float]) -> float:
-    """Return the time of the run, from the time in each bucket."""
+    """Return the time of the run, or its energy, from that of each bucket."""
     return sum(totals) - totals[OUTSIDE]
 
 

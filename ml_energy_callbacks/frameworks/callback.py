@@ -61,6 +61,9 @@ class MeteredCallback:
         self.__dict__.update(state)
         self._reset()
 
+    def _repr_html_(self) -> str | None:
+        return self._meter._repr_html_()
+
     @property
     def record(self) -> RunRecord:
         """The run's record as of now; of a loop that ended by an exception, once the record is written.

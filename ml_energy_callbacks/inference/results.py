@@ -1,6 +1,7 @@
 """The results of a profile and of a comparison: data classes, written as JSON by ``record.load.dump_json``."""
 
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import msgspec
 
@@ -119,6 +120,27 @@ class Findings(msgspec.Struct, kw_only=True):
     differences: list[Difference]
     warnings: list[str]
 
+    def _repr_html_(self) -> str:
+        html: str = _in_notebooks().findings_html(self)
+        return html
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain dictionaries, lists, texts and numbers."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        return facts
+
+    def to_frame(self) -> Any:  # noqa: ANN401 - of pandas or polars
+        """Return the batch sizes or models as rows of a data frame of pandas or polars.
+
+        Raises:
+            ConfigurationError: Neither is installed.
+        """
+        return _in_notebooks().findings_frame(self)
+
+    def plot(self) -> Any:  # noqa: ANN401 - report.notebook.Picture
+        """Return pictures of the result, which a notebook shows."""
+        return _in_notebooks().plot_findings(self)
+
 
 class Profile(Findings, kw_only=True):
     """Energy of a prediction at each batch size.
@@ -143,3 +165,10 @@ class Comparison(Findings, kw_only=True):
     """Energy and accuracy of the predictions of several models; ``models`` are in the given order."""
 
     models: list[ModelCost]
+
+
+def _in_notebooks() -> ModuleType:
+    """Return the module that shows results, which uses this one; importing a result imports none of it."""
+    from ml_energy_callbacks.inference import notebook  # noqa: PLC0415 - see above
+
+    return notebook

@@ -24,10 +24,15 @@ def render_profile(profile: Profile) -> Group:
     energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
     speed = _table("Throughput and latency of a batch", "batch size", *_SPEED)
     for size in profile.sizes:
-        energy.add_row(str(size.batch_size), *_energy_cells(size), _state_cell(size, _rank(profile, size.batch_size)))
+        energy.add_row(str(size.batch_size), *_energy_cells(size), state_of(size, rank_of(profile, size.batch_size)))
         speed.add_row(str(size.batch_size), *_speed_cells(size))
+    return _group(energy, speed, profile_lines(profile))
+
+
+def profile_lines(profile: Profile) -> list[str]:
+    """Return what a profile found as sentences: the best batch size first, then notes."""
     notes = [f"Batch size {size.batch_size}: {size.note}" for size in profile.sizes if size.note is not None]
-    return _group(energy, speed, [*_verdict_lines(profile), *notes, *_common_notes(profile)])
+    return [*_verdict_lines(profile), *notes, *_common_notes(profile)]
 
 
 def render_comparison(comparison: Comparison) -> Group:
@@ -36,25 +41,32 @@ def render_comparison(comparison: Comparison) -> Group:
     energy = _table("Energy of a prediction by model", "model", *_ENERGY)
     rest = _table("Accuracy, throughput, latency of a batch and size", "model", "accuracy", *_SPEED, "size MB")
     for model in comparison.models:
-        energy.add_row(model.name, *_energy_cells(model), _state_cell(model, _front(model)))
+        energy.add_row(model.name, *_energy_cells(model), state_of(model, front_of(model)))
         accuracy = quantity(None) if model.accuracy is None else f"{model.accuracy:.4g}"
         size = None if model.size_bytes is None else model.size_bytes / _BYTES_PER_MB
         rest.add_row(model.name, accuracy, *_speed_cells(model), quantity(size))
+    return _group(energy, rest, comparison_lines(comparison))
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Return what a comparison found as sentences: the others compared with the first model, then notes."""
     first = comparison.models[0].name
     differences = [_difference_line(pair) for pair in comparison.differences if pair.a == first]
     notes = [f"{model.name}: {model.note}" for model in comparison.models if model.note is not None]
-    if any(_front(model) == "Pareto?" for model in comparison.models):
+    if any(front_of(model) == "Pareto?" for model in comparison.models):
         notes.append("Pareto?: undecided, because the energy of another model that is at least as accurate may be lower.")
-    return _group(energy, rest, [*differences, *notes, *_common_notes(comparison)])
+    return [*differences, *notes, *_common_notes(comparison)]
 
 
-def _rank(profile: Profile, size: int) -> str:
+def rank_of(profile: Profile, size: int) -> str:
+    """Return whether a batch size is the best one, or may be."""
     if size == profile.best:
         return "best"
     return "no difference" if size in profile.alike else "best?" if size in profile.candidates else ""
 
 
-def _front(model: ModelCost) -> str:
+def front_of(model: ModelCost) -> str:
+    """Return whether a model is on the Pareto front, or may be."""
     if model.pareto is None and is_usable(model) and model.joules_per_sample is not None:
         return "Pareto?"
     return "Pareto" if model.pareto else ""
@@ -87,7 +99,8 @@ def _speed_cells(cost: Cost) -> list[str]:
     return [quantity(value) for value in (throughput, *times)]
 
 
-def _state_cell(cost: Cost, mark: str) -> str:
+def state_of(cost: Cost, mark: str) -> str:
+    """Return a mark, and how the measurement ended if it is not ``measured``."""
     return ", ".join(part for part in (mark, _STATES[cost.state]) if part)
 
 

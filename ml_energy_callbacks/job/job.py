@@ -14,12 +14,17 @@ from ml_energy_callbacks.backends.overlap import counted_twice
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_figures
 from ml_energy_callbacks.readings import Device
+from ml_energy_callbacks.record.epochs import add_epoch
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records
-from ml_energy_callbacks.record.schema import EpochRecord, Part, RunRecord, add_epoch
+from ml_energy_callbacks.record.schema import EpochRecord, Part, PowerSeries, RunRecord
 from ml_energy_callbacks.record.utf8 import encode_json
 
 Gather = Callable[[Any], Sequence[Any]]
 """Given an object, returns those of all processes by rank: a collective, which all of them must call."""
+
+
+_GROWTH = 1.05
+"""Power over time is sent again once the run is longer by this factor."""
 
 
 class Member(msgspec.Struct, kw_only=True):
@@ -102,6 +107,7 @@ class Job:
         self._totals: dict[int, TotalFigures] = {}
         self._unsent: list[EpochRecord] = []
         self._sent_earlier: RunRecord | None = None
+        self._sent_power_s = 0.0  # length of the run whose power over time was last sent
         self._barrier_s = self._barrier_joules = 0.0
 
     def join(self, gather: Gather, run_id: str, devices: Sequence[Device], failure: Exception | None = None) -> None:
@@ -239,7 +245,7 @@ class Job:
         # What was sent before is not sent again, so messages stay small in a long run.
         earlier = None if record.part is None else record.part.earlier
         part = record.part and replace(record.part, earlier=None if earlier is self._sent_earlier else earlier)
-        short = replace(record, epochs=self._unsent, part=part)
+        short = replace(record, epochs=self._unsent, part=part, power=self._power_to_send(record))
         try:
             messages = [
                 _MESSAGE.decode(reply) for reply in self._gather_messages(Message(window=window, total=total, record=short))
@@ -250,10 +256,19 @@ class Job:
         self._unsent, self._sent_earlier = [], earlier
         # Replaced as a whole: another thread may be iterating over them.
         self._totals = {rank: message.total for rank, message in enumerate(messages)}
-        self._records = {
-            rank: _add_earlier_epochs(message.record, self._records.get(rank)) for rank, message in enumerate(messages)
-        }
+        self._records = {rank: _add_earlier(message.record, self._records.get(rank)) for rank, message in enumerate(messages)}
         return [message.window for message in messages if message.window is not None]
+
+    def _power_to_send(self, record: RunRecord) -> dict[str, PowerSeries]:
+        """Return the power over time to send to the others: that of an ended run, and before that now and then.
+
+        Each time, the run has become longer by the same share, so that in a long run it is sent no more often than it changes.
+        """
+        seconds = record.total.seconds
+        if record.run.status == "running" and seconds < _GROWTH * self._sent_power_s:
+            return {}
+        self._sent_power_s = seconds
+        return record.power
 
     def confirm_end(self, *, kept: bool) -> bool:
         """Wait for the others at the end of the run: a collective.
@@ -322,11 +337,14 @@ def _raise_failure(failures: Sequence[str | None]) -> None:
             raise ConfigurationError(msg)
 
 
-def _add_earlier_epochs(record: RunRecord, before: RunRecord | None) -> RunRecord:
+def _add_earlier(record: RunRecord, before: RunRecord | None) -> RunRecord:
+    """Return a record with what its process had sent before."""
     if before is None:
         return record
     epochs = before.epochs
     for epoch in record.epochs:
         epochs = add_epoch(epochs, epoch)
     part, known = record.part, before.part and before.part.earlier
-    return replace(record, epochs=epochs, part=part and replace(part, earlier=part.earlier or known))
+    return replace(
+        record, epochs=epochs, part=part and replace(part, earlier=part.earlier or known), power=record.power or before.power
+    )

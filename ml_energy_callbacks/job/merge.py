@@ -57,6 +57,7 @@ def merge_parts(parts: Iterable[tuple[Place, RunRecord]]) -> list[tuple[Place, R
     Args:
         parts: The records of single processes, with their folders; of several of one process, the longest one is used.
     """
+    from ml_energy_callbacks.record.limits import limit_size  # noqa: PLC0415 - as above
     from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records  # noqa: PLC0415 - as above
 
     jobs: dict[str, dict[int, tuple[Place, RunRecord]]] = {}
@@ -68,7 +69,9 @@ def merge_parts(parts: Iterable[tuple[Place, RunRecord]]) -> list[tuple[Place, R
         record.warnings = [warning for warning in record.warnings if not warning.endswith(MERGE_ADVICE)]  # this follows it
         if known is None or known[1].total.seconds < record.total.seconds:
             ranks[record.part.rank] = (folder, record)
-    merged = [(ranks[min(ranks)][0], merge_records([record for _, record in ranks.values()])) for ranks in jobs.values()]
+    merged = [
+        (ranks[min(ranks)][0], limit_size(merge_records([record for _, record in ranks.values()]))) for ranks in jobs.values()
+    ]
     return sorted(merged, key=lambda pair: pair[1].run.started_at)
 
 

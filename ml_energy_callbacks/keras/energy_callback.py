@@ -37,6 +37,10 @@ from ml_energy_callbacks.record.storage import Place, as_place
 if TYPE_CHECKING:
     from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
 
+_VALIDATED = "val_"
+"""What Keras puts before the names of metrics of a validation."""
+
+
 
 @documents(CallbackOptions)
 @guard_hooks
@@ -207,7 +211,10 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Log the epoch, and its validation."""
-        metrics = self._end_epoch(self._training(), logs)
+        own = dict(logs or {})
+        validated = {name: own.pop(name) for name in list(own) if name.startswith(_VALIDATED)}
+        metrics = self._end_epoch(self._training(), logs, own)
+        self._meter.add_metrics("validate", validated)
         if logs is not None:
             self._add(logs, "train", metrics)
             if self._validated:  # Keras, too, has fewer values of it with validation_freq
@@ -237,7 +244,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def on_test_end(self, logs: Any = None) -> None:
         """Log the evaluation, and leave its stage."""
         run = self._passes[-1]
-        metrics = self._end_epoch(run, None)
+        # In a fit, they get their names at the end of the epoch.
+        metrics = self._end_epoch(run, None, None if run.stage == "validate" else logs)
         if run.stage == "validate":
             self._validated = metrics
         self._end()
@@ -290,18 +298,18 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         run.begin()
         self._passes.append(run)
 
-    def _end_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
-        """Add an epoch to the record and write its scalars; return the metrics of the stage, none after an error."""
-        return self._close_epoch(run, logs) or {}
+    def _end_epoch(self, run: BatchPass, logs: Any, own: Any = None) -> dict[str, float]:
+        """Add an epoch, with Keras's own metrics, to the record and write its scalars; return ours, none after an error."""
+        return self._close_epoch(run, logs, own) or {}
 
     @guarded
-    def _close_epoch(self, run: BatchPass, logs: Any) -> dict[str, float]:
+    def _close_epoch(self, run: BatchPass, logs: Any, own: Any) -> dict[str, float]:
         run.end_epoch(logs)
         if not self._meter.running:
             return {}
         if run.stage not in self._keys:
             _ = self._meter.record  # building it finds which phases can be separated, and so the keys of all epochs
-        metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since)
+        metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since, own)
         if run.stage == "train":
             metrics |= self._expect(run, point)
         metrics = self._logged(metrics)

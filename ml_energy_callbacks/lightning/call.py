@@ -1,5 +1,6 @@
 """One call of a trainer (``fit``, ``validate``, ``test`` or ``predict``): what the callback knows of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class Call:
         batches_before: Number of training batches before this epoch.
         train_sizes: Batch sizes of the training's data loader.
         eval_sizes: Batch sizes of the data loader of the evaluation or the prediction.
+        before: The trainer's metrics as the running epoch of training, or the evaluation, began, by its stage.
+        evaluated: Names of metrics of evaluations.
     """
 
     trainer: "ref[Trainer] | None"
@@ -48,6 +51,8 @@ class Call:
     batches_before: int = 0
     train_sizes: LoaderSizes = field(default_factory=lambda: LoaderSizes(None))
     eval_sizes: LoaderSizes = field(default_factory=lambda: LoaderSizes(None))
+    before: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluated: set[str] = field(default_factory=set)
 
     @property
     def running(self) -> bool:

@@ -211,6 +211,7 @@ class EnergyCallback(TorchCallback, Callback):
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Enter the phase ``data_wait``: the loop waits for the epoch's first batch."""
+        self._record_metrics("train", trainer)
         self._begin_epoch(trainer)
         self._meter.enter("data_wait")
 
@@ -219,6 +220,7 @@ class EnergyCallback(TorchCallback, Callback):
         self._call.done_before = shares_done(trainer, trainer.current_epoch)
         self._call.batches_before = batches_begun(trainer)
         self._call.starts["train"] = self._meter.point()
+        self._call.before["train"] = dict(trainer.callback_metrics)
 
     @guards_itself
     def on_train_batch_start(
@@ -271,6 +273,7 @@ class EnergyCallback(TorchCallback, Callback):
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
+        self._record_metrics("train", trainer)
         if not self._call.inside:
             self._end_training(finished=is_finished(trainer))
         self._meter.end_stage()
@@ -289,6 +292,7 @@ class EnergyCallback(TorchCallback, Callback):
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``validate``; in a fit, the loop then waits for the next training batch."""
         if not trainer.sanity_checking:
+            self._record_metrics("validate", trainer)
             self._meter.end_stage()
 
     def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -301,6 +305,7 @@ class EnergyCallback(TorchCallback, Callback):
 
     def on_test_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``test``."""
+        self._record_metrics("test", trainer)
         self._meter.end_stage()
 
     def on_predict_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -319,6 +324,7 @@ class EnergyCallback(TorchCallback, Callback):
         if not trainer.sanity_checking:
             self._meter.begin_stage(stage)
             self._call.starts[stage] = self._meter.point()
+            self._call.before[stage] = dict(trainer.callback_metrics)
 
     @guards_itself
     def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - arguments of three different hooks
@@ -421,6 +427,18 @@ class EnergyCallback(TorchCallback, Callback):
         # Lightning refuses `log` in prediction.
         set_callback_metrics(trainer, {name: torch.tensor(value) for name, value in metrics.items()})
         self._call.loggers.log(self._logged(metrics), logged_step(trainer))
+
+    def _record_metrics(self, stage: Stage, trainer: "Trainer") -> None:
+        """Add what the trainer logged in an epoch or an evaluation to the record, once it has the final values."""
+        before = self._call.before.pop(stage, None)
+        if before is None or stage in self._call.starts:  # nothing has ended
+            return
+        logged = {name: value for name, value in trainer.callback_metrics.items() if value is not before.get(name)}
+        if stage == "train":  # which the validations are part of
+            logged = {name: value for name, value in logged.items() if name not in self._call.evaluated}
+        else:
+            self._call.evaluated.update(logged)
+        self._meter.add_metrics(stage, logged)
 
     def _forecast_training(self, trainer: "Trainer", start: Point, point: Point) -> dict[str, float]:
         """Return the metrics of the forecast; empty inside another call, after a cut epoch, or without a planned end."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ml_energy_callbacks.attribution.cross_check import LIMIT
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark, is_long_gap
+from ml_energy_callbacks.attribution.power_trace import MOST_SLICES
 from ml_energy_callbacks.attribution.timeline import Look, Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, check_devices, discover, unread_gpus
 from ml_energy_callbacks.clock import NS_PER_S, Timing
@@ -19,6 +20,7 @@ from ml_energy_callbacks.meter.process_share import is_share, open_shares
 from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.sampler import Poller
 from ml_energy_callbacks.readings import Backend, Device, Kind, Source
+from ml_energy_callbacks.record.power import MOST_IN_ALL
 
 _RETURN_NS = 5 * NS_PER_S
 """A counter that has jumped may return: for so long it is not said that energy is missing."""
@@ -142,6 +144,8 @@ class Devices:
             parts = [source for source in self.sources if not source.device.whole_machine]
             shares, self.unshared = open_shares(parts, self.counted, pids, self._timing.clock)
             self._pairs += [(share, self._open_ledger(self.beside, share)) for share in shares]
+        for ledger in self.counted.values():
+            ledger.power.most = min(MOST_SLICES, MOST_IN_ALL // len(self.counted))
 
     def _open_ledger(self, ledgers: dict[str, Ledger], source: Source) -> Ledger:
         name = source.device.id

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +14,7 @@ from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.batches import Batch, each_call
 from ml_energy_callbacks.meter.ending import ending
+from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
@@ -30,7 +31,7 @@ from ml_energy_callbacks.metrics import (
 )
 from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord, Status, StoppingRecord
 from ml_energy_callbacks.report import summary
-from ml_energy_callbacks.report.terminal import columns, for_terminal
+from ml_energy_callbacks.report.terminal import columns, for_terminal, in_ipython
 from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -152,18 +153,18 @@ class EnergyMeter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop measuring and print the headline; an exception ends the run as ``stopped`` (Ctrl-C, exit) or ``failed``."""
         self.stop(*ending(error))
-        self.write_headline(lambda text: sys.stdout.write(f"{text}\n"))
+        self.write_headline(_write_line)
 
     def write_headline(self, write: Callable[[str], object]) -> None:
         """Write what the run used, once for a job, if the meter is verbose; an error of the output becomes a warning.
 
         Args:
-            write: Writes a text of several lines.
+            write: Writes a text of several lines; in IPython, they go to stdout instead.
         """
         if not (self._session.verbose and self.leads):
             return
         try:
-            write(for_terminal(summary(self.record, self.record_path, columns())))
+            (_write_line if in_ipython() else write)(for_terminal(summary(self.record, self.record_path, columns())))
         except Exception as error:  # noqa: BLE001 - of the user's output
             pass_users_error(error)
             self.warn(f"What the run used cannot be shown: {in_words(error)}.")
@@ -342,13 +343,16 @@ class EnergyMeter:
     def _stage_metrics(self, stage: Stage, figures: StageFigures, suffix: str = "") -> dict[str, float]:
         return stage_metrics(stage, figures, self._session.rates.currency, suffix)
 
-    def close_epoch(self, stage: Stage, index: int, since: Point) -> tuple[dict[str, float], Point]:
+    def close_epoch(
+        self, stage: Stage, index: int, since: Point, metrics: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, float], Point]:
         """Add an epoch of a stage that ends now to the record; in a job of several processes a collective.
 
         Args:
             stage: The stage.
             index: Number of the epoch.
             since: Where it began.
+            metrics: Metrics of it such as ``val_loss``, by their names, for the record: numbers, or arrays with one element.
 
         Returns:
             The epoch's metrics and the running totals, by their full names, of the whole job, or none where a process cannot be
@@ -357,7 +361,7 @@ class EnergyMeter:
         session = self._session
         self._stages.tally(stage)  # before the point, which then has the buckets of a stage that never ran
         point = session.point()
-        self.add_epoch(stage, index, since, point)
+        self.add_epoch(stage, index, since, point, metrics)
         window = session.exchange(self._figures(stage, since, point), point)
         if window is None:
             return {}, point
@@ -400,10 +404,17 @@ class EnergyMeter:
         """Return the running totals by their full names, as in :meth:`sums`."""
         return total_metrics(self.sums(until), self._session.rates.currency)
 
-    def add_epoch(self, stage: Stage, index: int, since: Point, until: Point) -> None:
-        """Add an epoch of a stage to the record."""
+    def add_epoch(self, stage: Stage, index: int, since: Point, until: Point, metrics: Mapping[str, Any] | None = None) -> None:
+        """Add an epoch of a stage to the record, with its metrics as in :meth:`close_epoch`."""
         if self._ordered(since, until):
-            self._session.add_epoch(Span(self._stages.tally(stage), since, until).epoch(index))
+            span = Span(self._stages.tally(stage), since, until)
+            self._session.add_epoch(span.epoch(index, read_metrics(metrics)))
+
+    def add_metrics(self, stage: Stage, metrics: Mapping[str, Any] | None) -> None:
+        """Add metrics that are known only now to the last epoch of a stage in the record."""
+        found = read_metrics(metrics)
+        if found:
+            self._session.add_metrics(stage, found)
 
     def window(self) -> Window:
         """Measure the body of a ``with``; ``window.joules`` holds its energy about a batch after its end, not at once.
@@ -414,6 +425,9 @@ class EnergyMeter:
         return Window(self._session.mark, self._session.devices.backend_of)
 
     # ---------------------------------------------------------------------------------------------------- record
+
+    def _repr_html_(self) -> str | None:
+        return self.record._repr_html_() if self.started else None
 
     @property
     def record(self) -> RunRecord:
@@ -474,3 +488,7 @@ class EnergyMeter:
     def warn_of_error(self, error: Exception) -> None:
         """Warn of an error that nobody foresaw; of the first one alone, as others may follow from it."""
         self._session.warn_of_error(error)
+
+
+def _write_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

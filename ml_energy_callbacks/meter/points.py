@@ -1,7 +1,7 @@
 """Instants of a run, and the figures between two of them; pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
@@ -13,6 +13,7 @@ from ml_energy_callbacks.meter.process_share import is_share
 from ml_energy_callbacks.meter.summary import Tally
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
 from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
+from ml_energy_callbacks.record.epochs import brief
 from ml_energy_callbacks.record.schema import EpochRecord, PhaseRecord, RunRecord
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
@@ -36,6 +37,7 @@ class Point:
         others: Figures of the job's other processes as of the last exchange; None if there are none, or none was reported.
         sampling: Half-width in J of the energy of 1 s, as some devices see their power for a part of the time only; that of
             other times grows with their square root.
+        by_device: Energy of each bucket in J of each device that was read, by its id.
     """
 
     time_ns: int
@@ -47,6 +49,7 @@ class Point:
     amounts: Amounts | None
     others: TotalFigures | None
     sampling: float = 0.0
+    by_device: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def at(
@@ -78,6 +81,7 @@ class Point:
             amounts=None if whole is None else rates.amounts(whole),
             others=others,
             sampling=hypot(*(ledger.sampling for ledger in ledgers.values())),
+            by_device=known,
         )
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
@@ -208,8 +212,8 @@ class Span:
             measures=measures,
         )
 
-    def epoch(self, index: int) -> EpochRecord:
-        """Return the span as the epoch with this index."""
+    def epoch(self, index: int, metrics: Mapping[str, float]) -> EpochRecord:
+        """Return the span as the epoch with this index and these metrics; its energy is not divided among its phases."""
         return EpochRecord(
             stage=self.tally.name,
             index=index,
@@ -218,7 +222,25 @@ class Span:
             samples=count(self.tally, self.since, self.until.counts).known_samples,
             co2e_grams=self._grams,
             sampling_joules=None if self._phases is None else float(f"{self._sampling:.3g}"),
+            started_s=self._started_s,
+            devices=brief(self._devices),
+            phase_seconds=brief({phase: seconds for phase, seconds in self._seconds.items() if seconds}),
+            metrics=brief(metrics),
         )
+
+    @property
+    def _started_s(self) -> float:
+        """When it begins, in s of the run's time."""
+        inside = 0.0 if self.since is None else sum(self.since.totals) - self.since.totals[OUTSIDE]
+        return round(inside / NS_PER_S, 3)
+
+    @property
+    def _devices(self) -> dict[str, float]:
+        """Energy of each device that was read, in J."""
+        before = {} if self.since is None else self.since.by_device
+        return {
+            name: sum(self.tally.by_phase(joules, before.get(name)).values()) for name, joules in self.until.by_device.items()
+        }
 
     @property
     def _sampling(self) -> float:

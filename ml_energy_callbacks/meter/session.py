@@ -41,6 +41,8 @@ from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
+from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs
+from ml_energy_callbacks.record.limits import limit_size
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
 from ml_energy_callbacks.record.schema import (
     EpochRecord,
@@ -50,7 +52,6 @@ from ml_energy_callbacks.record.schema import (
     RunRecord,
     Status,
     StoppingRecord,
-    add_epoch,
 )
 from ml_energy_callbacks.record.storage import Place, absolute, as_place, local_path, public_text
 from ml_energy_callbacks.record.utf8 import in_utf8
@@ -575,6 +576,10 @@ class Session:
         if self.job is not None:
             self.job.note_epoch(epoch)
 
+    def add_metrics(self, stage: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the last epoch of a stage in the record."""
+        self._epochs = add_metrics(self._epochs, stage, metrics)
+
     def exchange(self, window: StageFigures | None, began: Point) -> StageFigures | None:
         """Exchange figures with the job's other processes: a collective; without others, it does nothing.
 
@@ -609,8 +614,9 @@ class Session:
         self._fit()
         own = self._build_own()
         if self.job is not None:
-            return self.job.merge_record(own)
-        return own if self._earlier is None else add_records(self._earlier, own)
+            return limit_size(self.job.merge_record(own))
+        own = divide_epochs(own)
+        return limit_size(own if self._earlier is None else add_records(self._earlier, own))
 
     def _build_own(self) -> RunRecord:
         """Return the record of this process alone, without the run that it resumes, by the last fits.

@@ -24,6 +24,7 @@ from ml_energy_callbacks.record.build import (
     total_record,
     weighted_mean,
 )
+from ml_energy_callbacks.record.power import power_series
 from ml_energy_callbacks.record.schema import (
     BesideRecord,
     CarbonRecord,
@@ -125,6 +126,7 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
         process=None
         if state.shares is None
         else process_record([_beside(ledger, state) for ledger in state.shares], state.unshared),
+        power={name: power_series(ledger.power) for name, (ledger, _) in joules.items()},
     )
 
 

@@ -1,6 +1,7 @@
 """Read and write run records: bytes -> record, record -> bytes."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -28,6 +29,9 @@ class _Owner(msgspec.Struct):
     run: _OwnerRun
 
 
+_NUMBERS = re.compile(r"\[\n[-+.,0-9Eelnu\s]+\]")
+"""A list of numbers and nulls with each on a line; the end of a line cannot be in a text."""
+
 _UNREADABLE = (ValueError, RecursionError)
 """What decoding raises: for bytes that are no UTF-8 or no JSON of the wanted form (msgspec's errors), or nested too deeply."""
 
@@ -36,8 +40,9 @@ _HEAD, _OWNER, _RECORD = msgspec.json.Decoder(_Head), msgspec.json.Decoder(_Owne
 
 
 def dump_json(facts: msgspec.Struct | Sequence[msgspec.Struct]) -> str:
-    """Return a record, or any other structures of facts, as indented JSON."""
-    return json_source(msgspec.json.format(encode_json(facts), indent=1).decode())
+    """Return a record, or any other structures of facts, as indented JSON, with lists of numbers in one line."""
+    source = msgspec.json.format(encode_json(facts), indent=1).decode()
+    return json_source(_NUMBERS.sub(lambda found: "".join(found[0].split()), source))
 
 
 def encode_record(record: RunRecord) -> bytes:

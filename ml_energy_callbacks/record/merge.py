@@ -18,6 +18,8 @@ from ml_energy_callbacks.record.build import (
     total_record,
     weighted_mean,
 )
+from ml_energy_callbacks.record.epochs import divide_epochs, sum_parts
+from ml_energy_callbacks.record.power import join_power
 from ml_energy_callbacks.record.schema import (
     BesideRecord,
     CarbonRecord,
@@ -63,7 +65,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         ),
         devices=all_devices,
         stages=stages,
-        epochs=[*earlier.epochs, *later.epochs],
+        epochs=[*earlier.epochs, *(_later_epoch(epoch, earlier.total.seconds) for epoch in later.epochs)],
         total=total,
         carbon=_add_carbon([earlier, later], [earlier.carbon.embodied_grams, later.carbon.embodied_grams]),
         warnings=warnings,
@@ -73,7 +75,13 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         early_stopping=later.early_stopping or earlier.early_stopping,
         ranks=later.ranks,
         nodes=later.nodes,
+        power=join_power(earlier.power, later.power, earlier.total.seconds),
     )
+
+
+def _later_epoch(epoch: EpochRecord, seconds: float) -> EpochRecord:
+    """Return an epoch of a part before which the run took so many seconds."""
+    return epoch if epoch.started_s is None else replace(epoch, started_s=round(epoch.started_s + seconds, 3))
 
 
 def _add_carbon(records: Sequence[RunRecord], embodied: Sequence[float | None]) -> CarbonRecord:
@@ -247,7 +255,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     Raises:
         ValueError: There is none, or one is not of one process.
     """
-    members = sorted(map(_member, records), key=lambda member: member.part.rank)
+    members = sorted(map(_member, map(divide_epochs, records)), key=lambda member: member.part.rank)
     if not members:
         msg = "There is no record of a job's processes."
         raise ValueError(msg)
@@ -293,6 +301,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         process=_merge_process_shares([record.process for record in counted]),
         forecast=first.forecast,
         early_stopping=first.early_stopping,
+        power={name: series for record in counted for name, series in record.power.items()},
         ranks=_ranks(members, hosts, devices),
         nodes=[
             NodeRecord(
@@ -347,6 +356,11 @@ def _rename_devices(member: _Member, suffix: str) -> _Member:
                 name: replace(stage, devices={device + suffix: joules for device, joules in stage.devices.items()})
                 for name, stage in record.stages.items()
             },
+            epochs=[
+                replace(epoch, devices={device + suffix: joules for device, joules in epoch.devices.items()})
+                for epoch in record.epochs
+            ],
+            power={name + suffix: series for name, series in record.power.items()},
         ),
     )
 
@@ -401,15 +415,20 @@ def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
     for key, epoch in {key: epoch for each in reversed(keyed) for key, epoch in each.items()}.items():
         found = [each.get(key) for each in keyed]
         counted = [one for one, measures in zip(found, counts, strict=True) if measures]
-        seconds = [one.seconds for one in found if one is not None]
+        there = [one for one in found if one is not None]
         merged.append(
             replace(
                 epoch,
                 joules=known_sum([one and one.joules for one in counted]),
                 sampling_joules=known_sum([one and one.sampling_joules for one in counted]),
-                seconds=max(seconds),
+                seconds=max(one.seconds for one in there),
                 samples=known_sum([one and one.samples for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
+                started_s=min((one.started_s for one in there if one.started_s is not None), default=None),
+                devices=sum_parts([(one.devices, one.joules) for one in counted if one is not None]),
+                phases=sum_parts([(one.phases, one.joules) for one in counted if one is not None]),
+                phase_seconds=max(there, key=lambda one: one.seconds).phase_seconds,
+                metrics={name: value for one in reversed(there) for name, value in one.metrics.items()},
             )
         )
     return merged

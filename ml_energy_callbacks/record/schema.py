@@ -1,12 +1,10 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
-from collections.abc import Sequence
-from copy import copy
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ml_energy_callbacks.metrics import Basis, known_sum
+from ml_energy_callbacks.metrics import Basis
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
 from ml_energy_callbacks.record.shown import shown_by
 
@@ -15,10 +13,6 @@ Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
 SCHEMA_VERSION = 1
 FILE_NAME = "energy.json"
-
-
-_MOST_EPOCHS = 4096
-"""The record is rewritten all the time, and stays below a megabyte."""
 
 
 MOST = 1e20
@@ -34,6 +28,9 @@ Signed = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 """A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
 
 MOST_COUNT = 10**18
+
+Length = Annotated[float, msgspec.Meta(gt=0, le=MOST)]
+"""A time in s that is not 0."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 """A number of things."""
@@ -239,7 +236,8 @@ class EpochRecord(msgspec.Struct, kw_only=True):
             before this field.
         started_s: When it began, in s of the run's time as in ``total.seconds``; None in records of releases before this field.
         devices: Joules by device id; a device that was not read is absent.
-        phases: Joules by phase; a phase that cannot be separated from the others is absent.
+        phases: Joules by phase; a phase that cannot be separated from the others in the run is absent.
+        phase_seconds: Seconds in each phase that ran.
         metrics: What the framework or the loop logged in this stage at the end of the epoch, such as ``val_loss``, by its name;
             of several epochs, the last values.
     """
@@ -255,6 +253,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     started_s: Amount | None = None
     devices: dict[str, Signed] = {}
     phases: dict[str, Signed] = {}
+    phase_seconds: dict[str, Amount] = {}
     metrics: dict[str, float] = {}
 
 
@@ -264,12 +263,12 @@ class PowerSeries(msgspec.Struct, kw_only=True):
     Attributes:
         slice_s: Length of a slice in s; the last one may end before that.
         start_s: When the first slice begins, in s of the run's time as in ``total.seconds``.
-        mean: Mean power of each slice in W; None where it is not known for most of the slice.
-        low: Least power in each slice in W, of stretches of 50 ms or of a refresh where that is longer; None as ``mean``.
+        mean: Mean power of each slice in W, of what is known of it; None where nothing is.
+        low: Least power in each slice in W, of stretches of 40 ms, or of a refresh where that is longer; None as ``mean``.
         high: Greatest power in the same way.
     """
 
-    slice_s: Amount
+    slice_s: Length
     start_s: Amount = 0.0
     mean: list[Amount | None]
     low: list[Amount | None]
@@ -518,34 +517,32 @@ class RunRecord(msgspec.Struct, kw_only=True):
         text: str = shown_by("headline", "short")(self)
         return f"<RunRecord {self.run.id[:8]}: {text}>"
 
+    def _repr_html_(self) -> str:
+        html: str = shown_by("notebook", "record_html")(self)
+        return html
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain dictionaries, lists, texts and numbers, as its file has them."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        return facts
+
+    def to_frame(self, rows: Literal["stages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401 - of pandas or polars
+        """Return the stages, the epochs or the power over time as a data frame of pandas or polars.
+
+        Args:
+            rows: What each row is: a stage, an epoch, or a device in a slice of time.
+
+        Raises:
+            ConfigurationError: Neither is installed, or ``rows`` is none of these.
+        """
+        return shown_by("notebook", "record_frame")(self, rows)
+
+    def plot(self) -> Any:  # noqa: ANN401 - report.notebook.Picture, of a layer above
+        """Return pictures of the run, which a notebook shows: where the energy went, over time and by epoch."""
+        return shown_by("notebook", "plot_record")(self)
+
     @property
     def lower_bound(self) -> bool:
         """Whether the total is a lower bound; records of earlier releases show it only by their devices and processes."""
         lacking = any(device.joules is None for device in self.devices)
         return self.total.lower_bound or bool(self.run.missing_ranks) or lacking
-
-
-def add_epoch(epochs: Sequence[EpochRecord], epoch: EpochRecord) -> list[EpochRecord]:
-    """Return the epochs with one more.
-
-    Of too many, each two consecutive ones of a stage are merged; what is unknown of one is unknown of both.
-    """
-    return [*epochs, epoch] if len(epochs) < _MOST_EPOCHS else [*_merged(epochs), epoch]
-
-
-def _merged(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
-    merged: list[EpochRecord] = []
-    waiting: dict[str, EpochRecord] = {}
-    for epoch in epochs:
-        first = waiting.pop(epoch.stage, None)
-        if first is None:
-            waiting[epoch.stage] = first = copy(epoch)
-            merged.append(first)
-            continue
-        first.joules = known_sum([first.joules, epoch.joules])
-        first.sampling_joules = known_sum([first.sampling_joules, epoch.sampling_joules])
-        first.seconds += epoch.seconds
-        first.samples = known_sum([first.samples, epoch.samples])
-        first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])
-        first.epochs += epoch.epochs
-    return merged

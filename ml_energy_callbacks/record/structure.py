@@ -25,6 +25,14 @@ def _faults(record: RunRecord) -> Iterator[str]:
     known = {device.id for device in (*record.devices, *record.whole_machine)}
     for name, stage in record.stages.items():
         yield from (f"the stage {name} has a device {device!r} that the run has not" for device in stage.devices.keys() - known)
+    for epoch in record.epochs:
+        if not epoch.devices.keys() <= known:
+            yield f"an epoch has a device {min(epoch.devices.keys() - known)!r} that the run has not"
+    for name, series in record.power.items():
+        if name not in known:
+            yield f"there is power of a device {name!r} that the run has not"
+        if not len(series.mean) == len(series.low) == len(series.high):
+            yield f"the power of {name} has slices of which something is missing"
     for rank in record.ranks:
         if not 0 <= rank.node < len(record.nodes):
             yield f"rank {rank.rank} is on host {rank.node} of {len(record.nodes)}"

@@ -1,4 +1,4 @@
-"""The terminal that a program writes to: its width and its characters."""
+"""The terminal or notebook that a program writes to: its width and its characters."""
 
 import shutil
 import sys
@@ -9,6 +9,12 @@ from ml_energy_callbacks.safe_text import encodable
 def columns() -> int | None:
     """Return the width of the terminal in characters; None if there is none, or it is unknown."""
     return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def in_ipython() -> bool:
+    """Return whether the program runs in IPython, as a notebook does, which shows stdout where the cell is."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 def for_terminal(text: str) -> str:

@@ -59,6 +59,8 @@ class _Pass:
         last: Whether these end with the last batch of the data.
         fetching: Whether batches are being fetched, so that a method that the Trainer's own overrides is not observed again.
         predicting: The same of a batch of an evaluation or a prediction.
+        logged: The Trainer's own metrics of it so far.
+        closed: Whether it has ended.
     """
 
     owner: "ref[Trainer]"
@@ -69,6 +71,8 @@ class _Pass:
     last: bool = False
     fetching: bool = False
     predicting: bool = False
+    logged: dict[str, Any] = field(default_factory=dict)
+    closed: bool = False
 
     @property
     def trainer(self) -> Any:
@@ -439,15 +443,52 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Log an epoch, or an evaluation; all processes of a job call this, and none does after an exception."""
         if not self._meter.running:
             return
-        metrics, point = self._meter.close_epoch(run.stage, self._index, run.start)
+        run.closed = True
+        metrics, point = self._meter.close_epoch(run.stage, self._index, run.start, run.logged)
         if run.stage == "train":
             metrics |= self._forecast_training(run, point)
         evaluates = run.stage in {"validate", "test"}
         self._log.write(run.trainer, self._logged(metrics), merge=run.stage == "train" or evaluates, newest=evaluates)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Merge the last log into the Trainer's own entry of the same step."""
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Add the Trainer's own metrics to the record, and merge the last log into its own entry of the same step."""
+        run = self._training_of(state)
+        if run is not None and self._evaluation is None:
+            self._add_metrics(run, logs)
         self._log.merge_into_last(state)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Add the metrics of an evaluation to the record."""
+        if self._evaluation is not None:
+            self._add_metrics(self._evaluation, metrics)
+
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Mapping[str, Any], **_: Any
+    ) -> None:
+        """Add the metrics of a prediction to the record."""
+        if self._evaluation is not None:
+            self._add_metrics(self._evaluation, metrics)
+
+    def _add_metrics(self, run: _Pass, metrics: Mapping[str, Any] | None) -> None:
+        """Add metrics to an epoch or an evaluation, which may have ended: the Trainer logs an epoch after its end."""
+        if run.closed:
+            self._meter.add_metrics(run.stage, metrics)
+        else:
+            run.logged.update(metrics or {})
 
     def _forecast_training(self, run: _Pass, point: Point) -> dict[str, float]:
         """Return the metrics of the forecast; empty after an epoch that was cut short, or without a planned end."""

@@ -52,13 +52,17 @@ def test_page_carries_the_record_unchanged() -> None:
     assert msgspec.json.decode(carried, type=RunRecord) == record
 
 
-def test_large_record_is_carried_without_its_longest_parts() -> None:
+def test_large_record_is_carried_with_fewer_longer_epochs_and_slices() -> None:
     record = a_record(epochs=1000, slices=2000, devices=10)
     page = run_page(record)
     carried = msgspec.json.decode(Parsed(page).scripts["run-record"], type=RunRecord)
     assert (carried.stages, carried.total, carried.devices) == (record.stages, record.total, record.devices)
-    assert len(carried.power) < len(record.power)
-    assert "without its longest parts" in page
+    assert 50 < len(carried.epochs) < len(record.epochs)
+    assert 50 < len(carried.power["gpu:0"].mean) < len(record.power["gpu:0"].mean)
+    assert sum(epoch.joules or 0.0 for epoch in carried.epochs) == pytest.approx(
+        sum(epoch.joules or 0.0 for epoch in record.epochs)
+    )
+    assert "are merged to fewer, longer ones" in page
     assert len(page.encode()) <= 300_000
 
 

@@ -50,7 +50,7 @@ def document(title: str, header: Sequence[Element], sections: Sequence[Section],
         node("meta", name="viewport", content="width=device-width, initial-scale=1"),
         node("meta", name="color-scheme", content="light dark"),
         node("title", title),
-        node("style", style(), _asset("page.css")),
+        node("style", part_style(), _asset("page.css")),
     )
     script = node("script", _asset("page.js"))
     return f"<!DOCTYPE html>\n{to_html(node('html', head, node('body', body, data, script, class_='mle'), lang='en'))}\n"
@@ -59,6 +59,11 @@ def document(title: str, header: Sequence[Element], sections: Sequence[Section],
 def carried(identity: str, json: str) -> Element:
     """Return JSON as data of the page, which no text in it can end."""
     return node("script", json.replace("<", r"\u003c"), type="application/json", id=identity)
+
+
+def part_style() -> str:
+    """Return the style sheet of pictures, tables and headlines below an element of the class ``mle``."""
+    return f"{style()}{_asset('parts.css')}"
 
 
 def _section(section: Section) -> Element:

@@ -44,15 +44,15 @@ def run_page(record: RunRecord, path: Path | str | None = None) -> str:
     json, complete = embed(record, _MOST_RECORD_BYTES)
     lines = headline(record, path)
     record = in_texts(record, printable)
-    name = record.run.model or record.run.framework
+    name = title_of(record)
     header = [node("h1", name), node("p", _subtitle(record), class_="subtitle"), badges(record), headline_list(lines)]
     sections = [
-        Section("where", "Where it went", [stage_bars(record), stage_table(record), *_phases(record)]),
+        Section("where", "Where it went", [stage_bars(record), stage_table(record), *phase_table(record)]),
         Section("time", "Over time", [power_areas(record), energy_line(record)]),
         Section("epochs", "By epoch", [*_epochs(record)]),
         Section("hints", "What could be saved", [hint_list(record)]),
         Section("carbon", "Carbon and money", [*_carbon(record)]),
-        Section("devices", "Devices", [*_devices(record)]),
+        Section("devices", "Devices", [*device_tables(record)]),
         Section("ranks", "Hosts and processes", [*_job(record)]),
         Section("repeat", "How to repeat it", [_versions(record)]),
         Section("cite", "Cite it", [*_citations(record)]),
@@ -60,6 +60,11 @@ def run_page(record: RunRecord, path: Path | str | None = None) -> str:
         Section("record", "The record", [*_record(complete=complete)]),
     ]
     return document(f"{name}: energy of a run", header, sections, [carried("run-record", json)])
+
+
+def title_of(record: RunRecord) -> str:
+    """Return what a run is called: its model, or else its framework."""
+    return record.run.model or ("run" if record.run.framework == "none" else record.run.framework)
 
 
 def _subtitle(record: RunRecord) -> str:
@@ -131,7 +136,8 @@ def _share(part: float | None, whole: float | None) -> str:
     return UNKNOWN if part is None or not whole else percent(part / whole)
 
 
-def _phases(record: RunRecord) -> Iterator[Element]:
+def phase_table(record: RunRecord) -> Iterator[Element]:
+    """Yield the table of phases, and why the energy of some is unknown."""
     rows = [
         (name, words(phase_name), phase, stage)
         for name, stage in stages_of(record)
@@ -160,13 +166,19 @@ def _interval(ends: tuple[float, float] | None) -> str:
     return UNKNOWN if ends is None else f"{scaled(ends[0], 'J')} to {scaled(ends[1], 'J')}"
 
 
+def epoch_pictures(record: RunRecord) -> Iterator[Element]:
+    """Yield the pictures of epochs: energy of a sample, and the metric."""
+    if record.epochs:
+        yield epoch_lines(record)
+        metric = metric_lines(record)
+        if metric is not None:
+            yield metric
+
+
 def _epochs(record: RunRecord) -> Iterator[Element]:
+    yield from epoch_pictures(record)
     if not record.epochs:
         return
-    yield epoch_lines(record)
-    metric = metric_lines(record)
-    if metric is not None:
-        yield metric
     shown = record.epochs[-_MOST_ROWS:]
     names = list(dict.fromkeys(name for epoch in shown for name in epoch.metrics))[:6]
     first = len(record.epochs) - len(shown)
@@ -238,7 +250,8 @@ def _basis(carbon: CarbonRecord) -> str:
 _METHODS = {"energy_counter": "energy counter", "power_integration": "power readings, integrated", "model": "power model"}
 
 
-def _devices(record: RunRecord) -> Iterator[Element]:
+def device_tables(record: RunRecord) -> Iterator[Element]:
+    """Yield the tables of devices: those of the total, those of the whole machine, and the job's share of them."""
     if record.devices:
         yield _device_table("Devices of the total", record.devices, record.total.joules)
     if record.whole_machine:
@@ -336,6 +349,6 @@ def _notes(record: RunRecord) -> Iterator[Element]:
 
 def _record(*, complete: bool) -> Iterator[Element]:
     text = "This page carries the record of the run"
-    text += "." if complete else ", without its longest parts (power over time, epochs), which are in the original file only."
+    text += "." if complete else ", in which epochs and slices of its power are merged to fewer, longer ones."
     yield node("p", text, " Other programs read it in the element ", node("code", "run-record"), ".")
     yield node("p", node("button", "Download energy.json", type="button", class_="download", data_from="run-record"))

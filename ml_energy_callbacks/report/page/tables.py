@@ -67,7 +67,7 @@ def table(caption: str, columns: Sequence[Column], *, sorts: bool = False, total
     rows = [
         node(
             "tr",
-            [_cell(column, row, first=i == 0) for i, column in enumerate(columns)],
+            [_cell(column, row, first=i == 0, sorts=sorts) for i, column in enumerate(columns)],
             class_="total" if row == total else None,
         )
         for row in range(len(columns[0].cells))
@@ -89,10 +89,8 @@ def _heading(column: Column, *, sorts: bool) -> Element:
     return node("th", button, scope="col", class_="number" if column.numeric else None)
 
 
-def _cell(column: Column, row: int, *, first: bool) -> Element:
-    value = None if column.values is None else column.values[row]
+def _cell(column: Column, row: int, *, first: bool, sorts: bool) -> Element:
+    value = None if column.values is None or not sorts else column.values[row]
     shown = None if value is None else repr(value) if isinstance(value, float) else str(value)
-    kind = "number" if column.numeric else None
-    if first:
-        return node("th", column.cells[row], scope="row", data_value=shown, class_=kind)
-    return node("td", column.cells[row], data_value=shown, class_=kind)
+    tag, scope = ("th", "row") if first else ("td", None)
+    return node(tag, column.cells[row], scope=scope, data_value=shown, class_="number" if column.numeric else None)
