@@ -2,12 +2,11 @@
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import tensorboard.default
-import tensorboard.program
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -19,6 +18,10 @@ from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
 from ml_energy_callbacks.tensorboard.event_file import EventFile
 from ml_energy_callbacks.tensorboard.loader import EnergyLoader
 from ml_energy_callbacks.tensorboard.snapshots import PLUGIN, TAG
+
+with warnings.catch_warnings(action="ignore"):  # of what TensorBoard has copied into itself
+    import tensorboard.default
+    import tensorboard.program
 
 
 def write_run(folder: Path, record: RunRecord) -> EnergyRun:

@@ -12,4 +12,4 @@ def demonstrate(framework: Framework, *, epochs: int, logdir: Path) -> None:
     outcome = run_demo(framework, epochs=epochs, logdir=logdir)
     console_for().print(render(outcome.record))
     print_line(f"Test accuracy {outcome.accuracy:.1%}. Record: {outcome.record_path}")
-    print_line(f"Energy panels: tensorboard --logdir {logdir}  (tab Custom Scalars)")
+    print_line(f"Energy panels: tensorboard --logdir {logdir}  (tab Energy)")

@@ -41,7 +41,6 @@ _VALIDATED = "val_"
 """What Keras puts before the names of metrics of a validation."""
 
 
-
 @documents(CallbackOptions)
 @guard_hooks
 class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
