@@ -65,18 +65,16 @@ def csv_cell(text: str) -> str:
     return f"'{printable(text)}" if _FORMULA.match(text) else printable(text)
 
 
-def plain(character: str) -> str:
-    """Return an ASCII text that stands for a character."""
-    return _PLAIN.get(character) or ascii(character)[1:-1]
+def plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Stand in for characters that an output lacks, as a handler of :mod:`codecs`: ``+/-`` for ``±``, or an escape.
 
-
-def encodable(text: str, encoding: str) -> str:
-    """Return a text in the characters of an encoding, with ``+/-`` for ``±``, and escapes for what has no other form."""
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return "".join(character if character.isascii() else plain(character) for character in text)
-    return text
+    Raises:
+        UnicodeError: It is none of writing.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character) or ascii(character)[1:-1] for character in lacking), error.end
 
 
 def json_source(source: str) -> str:

@@ -20,6 +20,9 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 
+_LONGEST_MS = 300_000
+"""For each step, on a busy machine."""
+
 
 @dataclass
 class Seen:
@@ -49,7 +52,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no chromium is installed")
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(_ARGUMENTS))
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(_ARGUMENTS), timeout=_LONGEST_MS)
         yield browser
         browser.close()
 
@@ -69,6 +72,7 @@ def opened(browser: Any, place: Path | str, *, width: int = 1200, dark: bool = F
     home = url if url.startswith("file:") else url.split("/", 3)[0] + "//" + url.split("/", 3)[2]
     scheme = "dark" if dark else "light"
     window = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+    window.set_default_timeout(_LONGEST_MS)
     seen = Seen(window.new_page())
     seen.page.on("console", lambda message: seen.console.append(message.text))
     seen.page.on("pageerror", lambda error: seen.console.append(str(error)))

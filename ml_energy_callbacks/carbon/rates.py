@@ -15,6 +15,9 @@ from ml_energy_callbacks.metrics import all_named
 MOST_INTERVALS = 1024
 """The record is rewritten often, and has to stay below a megabyte."""
 
+NO_LOCATION = "No location set:"
+"""How the warning of an assumed intensity begins; a run's headline says the same."""
+
 
 class Amounts(NamedTuple):
     """Emissions and cost of the energy of each bucket.
@@ -75,7 +78,7 @@ class Rates:
         if not self.intensity.assumed or self.pending:
             return self.fallbacks
         assumption = (
-            f"No location set: using the world average of {self.intensity.g_per_kwh:.0f} g CO2e/kWh. "
+            f"{NO_LOCATION} using the world average of {self.intensity.g_per_kwh:.0f} g CO2e/kWh. "
             "Set location='FRA' (a country code, or 'US-VA' for a state) or carbon_intensity=<g per kWh>."
         )
         return [assumption, *self.fallbacks]

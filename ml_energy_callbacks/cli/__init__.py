@@ -6,12 +6,13 @@ import sys
 
 from ml_energy_callbacks.cli.commands import app
 from ml_energy_callbacks.exceptions import EnergyError
+from ml_energy_callbacks.report.terminal import PLAIN
 
 
 def main() -> None:
     """Run the command; an error that a user can cause ends it with one sentence and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: with LANG=C, the encoding may be ASCII
+        sys.stdout.reconfigure(errors=PLAIN)  # with LANG=C, the encoding may be ASCII
     try:
         try:
             app()

@@ -63,14 +63,17 @@ def report(
         Path | None, typer.Option(callback=_in_home, help="Write the run, or a comparison of the runs, to this HTML file.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record, or the groups, as JSON.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show phases, devices, processes, latencies and sources of one run.")
+    ] = False,
 ) -> None:
     """Show the energy of one run, or of many runs in groups."""
     from ml_energy_callbacks.cli.report import report_runs, write_page
 
     if html is not None:
-        write_page(paths, html, others=bool(by or csv or parquet or json))
+        write_page(paths, html, others=bool(by or csv or parquet or json or verbose))
         return
-    report_runs(paths, by=by, csv=csv, parquet=parquet, json=json)
+    report_runs(paths, by=by, csv=csv, parquet=parquet, json=json, verbose=verbose)
 
 
 @app.command()

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
-from ml_energy_callbacks.cli.output import print_line, print_result
+from ml_energy_callbacks.cli.output import print_line, print_record
 from ml_energy_callbacks.fleet import merge_jobs
-from ml_energy_callbacks.report import render
 
 
 def merge_and_report(paths: Sequence[str], *, json: bool) -> None:
@@ -13,4 +12,4 @@ def merge_and_report(paths: Sequence[str], *, json: bool) -> None:
     warn = partial(print_line, stderr=True)
     for place, record in merge_jobs(paths, warn):
         warn(f"Written to {place}.")
-        print_result(record, render, json=json)
+        print_record(record, place, json=json)

@@ -5,6 +5,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.report.table import render
 from ml_energy_callbacks.safe_text import json_source, printable
 
 _Result = TypeVar("_Result", bound=msgspec.Struct)
@@ -45,6 +49,18 @@ def print_result(result: _Result, render: Callable[[_Result], RenderableType], *
         print_json(dump_json(result))
     else:
         console_for().print(render(result))
+
+
+def print_record(record: RunRecord, path: Path | str | None = None, *, json: bool = False, verbose: bool = False) -> None:
+    """Print a run: its headline, table, hints and notes, or the record as JSON.
+
+    Args:
+        record: The run.
+        path: Path or URL of its record; None for where it was written to, if anywhere.
+        json: Whether to print JSON.
+        verbose: Whether to add the details.
+    """
+    print_result(record, partial(render, path=path, verbose=verbose), json=json)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from ml_energy_callbacks.cli.output import print_result
-from ml_energy_callbacks.report import render
+from ml_energy_callbacks.cli.output import print_record
 from ml_energy_callbacks.testing.replaying import replay_file
 
 
 def replay_and_report(path: Path, *, json: bool) -> None:
     """Replay a recording, and print its record."""
-    print_result(replay_file(path), render, json=json)
+    print_record(replay_file(path), json=json)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from ml_energy_callbacks.cli.output import console_for, print_line, print_result
+from ml_energy_callbacks.cli.output import console_for, print_line, print_record, print_result
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet import (
     Fleet,
@@ -20,15 +20,24 @@ from ml_energy_callbacks.fleet import (
     render_fleet,
 )
 from ml_energy_callbacks.record.load import load_record
-from ml_energy_callbacks.report import render
-from ml_energy_callbacks.report.page import run_page, runs_page
+from ml_energy_callbacks.record.schema import FILE_NAME
+from ml_energy_callbacks.record.storage import local_path
 
 
-def report_runs(paths: Sequence[str], *, by: Sequence[str] | None, csv: Path | None, parquet: Path | None, json: bool) -> None:
+def report_runs(
+    paths: Sequence[str],
+    *,
+    by: Sequence[str] | None,
+    csv: Path | None,
+    parquet: Path | None,
+    json: bool,
+    verbose: bool,
+) -> None:
     """Print a single run as it is, unless grouping or a file is requested; else the groups of all runs."""
     single = len(paths) == 1 and not (by or csv or parquet)
     if single and is_run(paths[0]):
-        print_result(load_record(paths[0]), render, json=json)
+        file = local_path(paths[0])
+        print_record(load_record(file), file / FILE_NAME if file.is_dir() else file, json=json, verbose=verbose)
         return
     words = check_by(by or ["month"])
     for output in (csv, parquet):
@@ -40,7 +49,7 @@ def report_runs(paths: Sequence[str], *, by: Sequence[str] | None, csv: Path | N
         task = bar.add_task("Looking for run records", total=None)
         files = find_files(paths, unlisted.append)
         if single and len(files) == 1:
-            print_result(files[0].load(), render, json=json)
+            print_record(files[0].load(), files[0].name, json=json, verbose=verbose)
             return
         table = RunTable()
         bar.update(task, description="Reading run records", total=len(files))
@@ -73,9 +82,11 @@ def write_page(paths: Sequence[str], output: Path, *, others: bool) -> None:
         ConfigurationError: Such options were given, or the file cannot be written.
     """
     if others:
-        msg = "--html writes a page of its own; leave out --by, --csv, --parquet and --json."
+        msg = "--html writes a page of its own; leave out --by, --csv, --parquet, --json and --verbose."
         raise ConfigurationError(msg)
     check_output(output)
+    from ml_energy_callbacks.report.page import run_page, runs_page  # noqa: PLC0415 - the tables do not need it
+
     unlisted: list[str] = []
     if len(paths) == 1 and is_run(paths[0]):
         page = run_page(load_record(paths[0]), paths[0])

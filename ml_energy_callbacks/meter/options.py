@@ -4,8 +4,9 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from ml_energy_callbacks.carbon import Intensity, check_currency
@@ -106,6 +107,15 @@ class MeterOptions:
             if not accepts(value):
                 msg = f"{name} is {describe(value)}; give {advice}."
                 raise ConfigurationError(msg)
+
+    def chosen(self) -> dict[str, str]:
+        """Return the options that affect the figures and differ from their defaults, as texts; of an object, its class."""
+        values = {each.name: (getattr(self, each.name), each.default) for each in fields(self) if each.metadata.get(FIGURES)}
+        return {
+            name: describe(value) if isinstance(value, str | Real | Mapping | Sequence) else type(value).__name__
+            for name, (value, default) in values.items()
+            if value is not default and not (isinstance(value, str | int | float) and value == default)
+        }
 
 
 def is_flag(value: object) -> bool:

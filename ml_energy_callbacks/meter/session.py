@@ -40,6 +40,7 @@ from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
+from ml_energy_callbacks.meter.versions import used_versions
 from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
 from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs
 from ml_energy_callbacks.record.limits import limit_size
@@ -123,7 +124,7 @@ class Session:
         site = Site(options.pue, options.wue, options.embodied_kg, options.lifetime_years, options.offset_grams)
         provider = choose_provider(options.location, options.carbon_intensity)
         self.rates = Rates(provider, price_table(options.electricity_price), options.currency, site)
-        self._tags = dict(options.tags or {})
+        self._tags, self._chosen = dict(options.tags or {}), options.chosen()
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self._recording = None if options.recording is None else local_path(options.recording)
         self._recorded: tuple[int, Recorder] | None = None  # process and recorder of the last recording
@@ -287,6 +288,8 @@ class Session:
             tags=self._tags,
             launcher=None if launch is None else launch.launcher,
             job_id=scheduled_job() if launch is None else launch.job_id,
+            versions=used_versions(),
+            options=self._chosen,
         )
         run.status, run.reason, run.ended_at = "running", None, None
         return run

@@ -59,6 +59,9 @@ class Run(msgspec.Struct, kw_only=True):
         missing_ranks: Processes of the job that reported no data: their energy is not in the record.
         record_path: Path or URL that the record was written to, for a run that resumes this one; None in memory alone, and for
             a URL that may have a password.
+        versions: Versions of Python, of this package and of the frameworks that the program had imported, by their names;
+            empty in records of earlier releases.
+        options: The options that affect the figures and were not the defaults, as texts.
     """
 
     id: str
@@ -75,6 +78,8 @@ class Run(msgspec.Struct, kw_only=True):
     job_id: str | None = None
     missing_ranks: list[int] = []
     record_path: str | None = None
+    versions: dict[str, str] = {}
+    options: dict[str, str] = {}
 
 
 class DeviceRecord(msgspec.Struct, kw_only=True):

@@ -7,7 +7,7 @@ from ml_energy_callbacks.carbon import world
 from ml_energy_callbacks.codecarbon_data import countries
 from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.record.schema import RunRecord
-from ml_energy_callbacks.report.quantities import quantity
+from ml_energy_callbacks.report.quantities import column, quantity, scaled
 
 _GRAMS_PER_KM = 400 / 1.609344
 """EPA, "Greenhouse Gas Emissions from a Typical Passenger Vehicle" (EPA-420-F-23-014): about 400 g CO2 a mile."""
@@ -15,7 +15,9 @@ _GRAMS_PER_KM = 400 / 1.609344
 _LAMP_WATTS = 9.0
 """An LED lamp as bright as a 60 W bulb; US Department of Energy, "Lumens and the Lighting Facts Label": 800 lumens."""
 
-_KILOMETRE = 1000.0
+_METRES_PER_KM = 1000.0
+_LEAST_METRES = 100.0
+"""A shorter way says nothing, and neither does a shorter time than an hour of a lamp."""
 
 
 def carbon_range(record: RunRecord) -> tuple[float, float] | None:
@@ -41,7 +43,7 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
 
 
 def emission_lines(record: RunRecord) -> Iterator[str]:
-    """Return lines on the range of the emissions, and on what emissions and energy are equivalent to."""
+    """Return lines on the range of the emissions, and on what emissions and energy compare with, if they are large enough."""
     limits = carbon_range(record)
     if limits is None or record.total.joules is None or not record.total.co2e_grams:
         return
@@ -51,14 +53,15 @@ def emission_lines(record: RunRecord) -> Iterator[str]:
         else "uncertainty of energy and intensity"
     )
     if record.lower_bound:
-        yield f"Emissions are at least {quantity(limits[0], 'g CO2e')} ({reasons}); energy of the run is missing."
+        yield f"Emissions are at least {scaled(limits[0], 'g CO2e', 2)} ({reasons}); energy of the run is missing."
     else:
-        yield f"Emissions are between {quantity(limits[0], 'g')} and {quantity(limits[1], 'g CO2e')} ({reasons})."
-    metres = record.total.co2e_grams / _GRAMS_PER_KM * _KILOMETRE
-    distance = quantity(metres, "m") if metres < _KILOMETRE else quantity(metres / _KILOMETRE, "km")
+        unit, (low, high) = column(limits, "g CO2e")
+        yield f"Emissions are between {low} and {high} {unit} ({reasons})."
+    metres = record.total.co2e_grams / _GRAMS_PER_KM * _METRES_PER_KM
     hours = record.total.joules / JOULES_PER_WH / _LAMP_WATTS
-    yield f"This equals {distance} in an average car (249 g/km, EPA); the energy equals {_time(hours)} of a 9 W LED lamp."
-
-
-def _time(hours: float) -> str:
-    return quantity(hours * 3600, "s") if hours < 1 / 60 else quantity(hours * 60, "min") if hours < 1 else quantity(hours, "h")
+    like = [
+        *([f"{quantity(metres / _METRES_PER_KM, 'km')} in an average car (249 g/km, EPA)"] if metres >= _LEAST_METRES else []),
+        *([f"{quantity(hours, 'h')} of a 9 W LED lamp"] if hours >= 1 else []),
+    ]
+    if like:
+        yield f"For comparison: {', or '.join(like)}."

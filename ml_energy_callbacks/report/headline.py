@@ -12,6 +12,7 @@ from typing import Final
 from ml_energy_callbacks.carbon import world
 from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES, known_sum
 from ml_energy_callbacks.record.schema import FILE_NAME, PhaseRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.storage import as_place
 from ml_energy_callbacks.report.hints import Hint, find_hints
 from ml_energy_callbacks.report.quantities import UNKNOWN, money, percent, scaled, uncertainty
 from ml_energy_callbacks.safe_text import printable
@@ -126,7 +127,8 @@ def _total(record: RunRecord) -> Iterator[str]:
     if total.cost is not None:
         parts.append(money(total.cost, total.currency))
     yield ", ".join(parts)
-    yield uncertainty(total.provenance, total.relative_uncertainty)
+    if total.provenance is not None:
+        yield uncertainty(total.provenance, total.relative_uncertainty)
 
 
 def _duration(seconds: float) -> str:
@@ -226,7 +228,7 @@ def names_of(numbers: Sequence[int], noun: str) -> str:
 
 def _place(path: Path | str) -> Iterator[str]:
     """Yield where a record is, and the command that shows more of it."""
-    text = _below_here(str(path))
+    text = _below_here(str(as_place(path)))
     yield text
     folder, name = os.path.split(text)
     yield f"more: ml-energy report {shlex.quote((folder or '.') if name == FILE_NAME else text)}"

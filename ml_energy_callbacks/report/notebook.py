@@ -15,6 +15,7 @@ from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.drawing import node, to_html
 from ml_energy_callbacks.report.headline import headline
 from ml_energy_callbacks.report.hints import find_hints
+from ml_energy_callbacks.report.notes import stages_of
 from ml_energy_callbacks.report.page.document import part_style
 from ml_energy_callbacks.report.page.run import (
     badges,
@@ -25,7 +26,7 @@ from ml_energy_callbacks.report.page.run import (
     stage_table,
     title_of,
 )
-from ml_energy_callbacks.report.pictures import energy_line, power_areas, stage_bars, stages_of
+from ml_energy_callbacks.report.pictures import energy_line, power_areas, stage_bars
 from ml_energy_callbacks.safe_text import describe, in_texts, printable
 
 Rows = Literal["stages", "epochs", "power"]

@@ -1,12 +1,12 @@
 """A record, or several, as pictures: where the energy went, over time, by epoch, and against a metric; pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from math import hypot, isfinite
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES
+from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.record.schema import DeviceRecord, EpochRecord, PhaseRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.drawing import (
     EPOCHS,
@@ -24,6 +24,7 @@ from ml_energy_callbacks.report.drawing import (
     series_colour,
     stage_colour,
 )
+from ml_energy_callbacks.report.notes import stages_of
 from ml_energy_callbacks.report.quantities import percent, scaled
 
 NO_ENERGY: Final = "No device could be read, so that the energy is unknown."
@@ -32,11 +33,6 @@ _NO_EPOCHS: Final = "This record has no epochs of known energy and samples."
 _UNSEPARATED: Final = "not separated"
 _MOST_LAYERS = 8
 """More devices than that are drawn as one."""
-
-
-def stages_of(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
-    """Yield the stages of a run in their usual order."""
-    return ((name, record.stages[name]) for name in STAGES if name in record.stages)
 
 
 def words(name: str) -> str:

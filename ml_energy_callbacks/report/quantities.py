@@ -1,6 +1,6 @@
 """Numbers as text: few significant digits, an SI prefix, and ``-`` for unknown values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import floor, log10
 from typing import Final
 
@@ -9,6 +9,8 @@ from ml_energy_callbacks.readings import Provenance
 UNKNOWN = "-"
 _GROUPED = 999.5  # with three digits, larger values would be written as 1e+03
 _SMALL = 0.01
+_MOST_SECONDS = 9999.5
+_SECONDS_PER_HOUR = 3600.0
 _ROUNDING = 1e-9
 """Relative error of a computed value, by which it may be below a round one that is meant."""
 
@@ -28,15 +30,21 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 _PREFIXES: Final[Mapping[str, float]] = {"u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _LEAST_WHOLE = 0.1
-"""A value is shown without a prefix from here on: 0.63 Wh, not 630 mWh."""
+"""A single value is shown without a prefix from here on: 0.63 Wh, not 630 mWh; but 123 ms."""
 _LARGEST_PREFIX = {"g": "k"}
 """Nobody writes megagrams."""
 
 
-def prefix_of(value: float, unit: str) -> str:
-    """Return the SI prefix with which a value is easy to read."""
+def prefix_of(value: float, unit: str, least: float = 1.0) -> str:
+    """Return the SI prefix with which a value is easy to read.
+
+    Args:
+        value: The value, in the unit.
+        unit: The unit.
+        least: The smallest value that is shown without a prefix.
+    """
     size = abs(float(f"{value:.3g}"))
-    fitting = [prefix for prefix, factor in _PREFIXES.items() if size >= factor * (_LEAST_WHOLE if factor == 1 else 1)]
+    fitting = [prefix for prefix, factor in _PREFIXES.items() if size >= factor * (least if factor == 1 else 1)]
     prefix = fitting[-1] if fitting else "u"
     largest = _LARGEST_PREFIX.get(unit.partition(" ")[0], "T")
     return "" if not size else min(prefix, largest, key=_PREFIXES.__getitem__)
@@ -57,8 +65,50 @@ def scaled(value: float | None, unit: str, digits: int = 3) -> str:
     """Return a value with an SI prefix, such as ``2.27 kJ`` or ``77 mJ/sample``; ``-`` if it is None."""
     if value is None:
         return UNKNOWN
-    prefix = prefix_of(value, unit)
+    prefix = prefix_of(value, unit, 1.0 if unit == "s" else _LEAST_WHOLE)
     return f"{significant(value / _PREFIXES[prefix], digits)} {prefix}{unit}"
+
+
+def column(values: Sequence[float | None], unit: str) -> tuple[str, list[str]]:
+    """Return the unit with one SI prefix for a column of values, and their texts with aligned decimals.
+
+    The largest value has three significant digits, or one more if a smaller one has less than two. What then still rounds to
+    zero is shown as ``<0.01``, and an unknown value as ``-``.
+    """
+    known = [abs(value) for value in values if value]
+    prefix = prefix_of(max(known), unit) if known else ""
+    return prefix + unit, _aligned([None if value is None else value / _PREFIXES[prefix] for value in values])
+
+
+def time_column(values: Sequence[float | None]) -> tuple[str, list[str]]:
+    """Return the unit of a column of times in s, hours for long ones, and their texts as :func:`column` does."""
+    longest = max((value for value in values if value is not None), default=0.0)
+    if longest < _MOST_SECONDS:
+        return column(values, "s") if longest < 1 else ("s", _aligned(values))
+    return "h", _aligned([None if value is None else value / _SECONDS_PER_HOUR for value in values])
+
+
+def _aligned(values: Sequence[float | None]) -> list[str]:
+    sizes = [abs(value) for value in values if value]
+    if not sizes:
+        return [UNKNOWN if value is None else "0" for value in values]
+    enough, fine = (digits - floor(log10(float(f"{size:.2e}"))) for digits, size in ((2, max(sizes)), (1, min(sizes))))
+    decimals = max(0, enough, min(fine, enough + 1))
+    return [_with_decimals(value, decimals) for value in values]
+
+
+def _with_decimals(value: float | None, decimals: int) -> str:
+    if value is None:
+        return UNKNOWN
+    text = f"{value:,.{decimals}f}"
+    return f"<{10.0**-decimals:.{decimals}f}" if value > 0 and not float(text.replace(",", "")) else text
+
+
+def money_column(values: Sequence[float | None]) -> list[str]:
+    """Return the texts of a column of amounts: two places or, if all are below a cent, enough for two significant digits."""
+    most = max((abs(value) for value in values if value), default=1.0)
+    decimals = 2 if most >= _SMALL else 1 - floor(log10(most))
+    return [_with_decimals(value, decimals) for value in values]
 
 
 def money(value: float | None, currency: str) -> str:
@@ -72,6 +122,11 @@ def money(value: float | None, currency: str) -> str:
 def percent(share: float) -> str:
     """Return a share in percent; one that is not zero is not shown as zero."""
     return "<1 %" if 0 < share < 0.005 else f"{share * 100:.0f} %"  # noqa: PLR2004 - where rounding gives zero
+
+
+def shares(parts: Sequence[float | None], whole: float | None) -> list[str]:
+    """Return parts of a whole in percent."""
+    return [percent(part / whole) if whole and part is not None else UNKNOWN for part in parts]
 
 
 def rounded_down(value: float, unit: float | None = None) -> float:

@@ -1,9 +1,15 @@
 """The terminal or notebook that a program writes to: its width and its characters."""
 
+import codecs
 import shutil
 import sys
 
-from ml_energy_callbacks.safe_text import encodable
+from ml_energy_callbacks.safe_text import plain_characters
+
+PLAIN = "ml_energy_callbacks.plain"
+"""Name of the handler of characters that an output lacks, for :func:`open` and its like."""
+
+codecs.register_error(PLAIN, plain_characters)
 
 
 def columns() -> int | None:
@@ -19,4 +25,5 @@ def in_ipython() -> bool:
 
 def for_terminal(text: str) -> str:
     """Return a text in the characters that stdout has, so that writing it does not fail."""
-    return encodable(text, getattr(sys.stdout, "encoding", None) or "utf-8")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, PLAIN).decode(encoding)

@@ -12,7 +12,8 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from ml_energy_callbacks.report.drawing import style, to_html
+from ml_energy_callbacks.report.drawing import to_html
+from ml_energy_callbacks.report.page.document import part_style
 from ml_energy_callbacks.tensorboard.runs import Runs
 from ml_energy_callbacks.tensorboard.snapshots import PLUGIN
 from ml_energy_callbacks.tensorboard.tab import Wanted, tab
@@ -47,7 +48,7 @@ class EnergyPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def _asset(self, name: str, kind: str) -> Callable[..., Any]:
         text = files("ml_energy_callbacks.tensorboard").joinpath(name).read_text(encoding="utf-8")
-        content = style() + text if kind == "text/css" else text
+        content = part_style() + text if kind == "text/css" else text
 
         @wrappers.Request.application
         def respond(request: Any) -> Any:  # noqa: ANN401 - as above

@@ -45,8 +45,20 @@ def folder(tmp_path: Path) -> Path:
 def test_report_shows_the_table(folder: Path) -> None:
     done = ml_energy("report", folder)
     assert done.returncode == 0, done.stderr
-    for word in ("train", "total", "Wh/1000", "gCO2e", "estimated", "Note: No location set"):
-        assert word in " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert text.startswith("Energy ")
+    for word in ("train", "total", "J/sample", "CO2e", "estimated", "No location set: world average"):
+        assert word in text
+    assert text.count("No location set") == 1
+    assert "cpu-model:0" not in text
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_report_shows_details_when_asked(folder: Path, columns: int) -> None:
+    done = ml_energy("report", "-v", folder, columns=columns)
+    assert max(map(len, done.stdout.splitlines())) <= columns
+    for word in ("Phases", "data_wait", "Devices", "cpu-model:0", "Carbon: 475 g"):
+        assert word in done.stdout
 
 
 def test_report_as_json_is_the_record(folder: Path) -> None:

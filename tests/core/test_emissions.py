@@ -45,8 +45,13 @@ def test_an_assumed_place_may_be_nine_countries_in_ten(record: RunRecord) -> Non
 
 def test_the_report_says_what_it_is_like(record: RunRecord) -> None:
     range_line, like = emission_lines(record)
-    assert range_line == "Emissions are between 42 g and 70 g CO2e (uncertainty of energy and intensity)."
-    assert like == "This equals 225 m in an average car (249 g/km, EPA); the energy equals 111 h of a 9 W LED lamp."
+    assert range_line == "Emissions are between 42.0 and 70.0 g CO2e (uncertainty of energy and intensity)."
+    assert like == "For comparison: 0.225 km in an average car (249 g/km, EPA), or 111 h of a 9 W LED lamp."
+
+
+def test_a_small_run_is_compared_with_nothing(record: RunRecord) -> None:
+    record.total = replace(record.total, joules=3600.0, co2e_grams=0.056)
+    assert len(list(emission_lines(record))) == 1
 
 
 def test_what_is_not_known_is_like_nothing(record: RunRecord) -> None:

@@ -662,7 +662,7 @@ def test_hosts_at_several_places_are_all_named() -> None:
 
 
 def test_what_those_used_who_waited_is_told_where_it_is_known() -> None:
-    for own, used in ({"x:1": 5.0}, " and used 3 J meanwhile."), ({}, "."):
+    for own, used in ({"x:1": 5.0}, " and used 3.00 J meanwhile."), ({}, "."):
         slow, quick = measured(0, {"x:0": 5.0}, 1), measured(1, own, 1)
         assert quick.part is not None
         quick.part = replace_struct(quick.part, barrier_seconds=1.5, barrier_joules=3.0 if own else None)

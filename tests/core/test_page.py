@@ -1,6 +1,7 @@
 """The page of `ml-energy report --html`, as a file: what it carries, its size, and bad input."""
 
 import json
+import platform
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from command import ml_energy
 from msgspec.structs import replace
 from run_records import a_record
 
-from ml_energy_callbacks import RunRecord
+from ml_energy_callbacks import EnergyMeter, RunRecord
 from ml_energy_callbacks.record.load import dump_json
 from ml_energy_callbacks.report.page import run_page, runs_page
 from ml_energy_callbacks.report.page.runs import difference, short_names
@@ -76,6 +77,17 @@ def test_page_is_the_same_for_the_same_record() -> None:
     assert run_page(a_record()) == run_page(a_record())
 
 
+def test_page_says_how_to_repeat_the_run() -> None:
+    with EnergyMeter(backends=[], verbose=False, location="FRA", pue=1.2, tags={"team": "vision"}) as meter:
+        pass
+    record = meter.record
+    assert record.run.options == {"location": "'FRA'", "pue": "1.2"}
+    assert record.run.versions["python"] == platform.python_version()
+    page = run_page(record)
+    assert "location='FRA', pue=1.2" in page
+    assert f"python {platform.python_version()}, ml-energy-callbacks " in page
+
+
 def test_page_of_many_runs_has_the_first_as_baseline() -> None:
     runs = [(f"runs/{i}/energy.json", a_record(seed=i, epochs=2, slices=10)) for i in range(100)]
     page = runs_page(runs)
@@ -116,7 +128,7 @@ def test_runs_are_named_by_what_tells_them_apart(paths: list[str], names: list[s
     ("values", "heading", "cells"),
     [
         ([1950.0, 182.0, None], "Energy,\u00a0kJ", ["1.95", "0.18", "-"]),
-        ([137.0, 0.81], "Energy,\u00a0J", ["137.00", "0.81"]),
+        ([137.0, 0.81], "Energy,\u00a0J", ["137.0", "0.8"]),
         ([7.5, 1e-9], "Energy,\u00a0J", ["7.500", "<0.001"]),
         ([None], "Energy,\u00a0J", ["-"]),
         ([0.0], "Energy,\u00a0J", ["0"]),
@@ -168,7 +180,7 @@ def test_command_names_the_files_that_are_no_records(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         (["--html", "missing/page.html"], "the folder missing does not exist"),
-        (["--html", "page.html", "--json"], "leave out --by, --csv, --parquet and --json"),
+        (["--html", "page.html", "--json"], "leave out --by, --csv, --parquet, --json and --verbose"),
     ],
 )
 def test_page_that_cannot_be_written_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:

@@ -178,7 +178,7 @@ def test_a_recording_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Pa
     assert 0 < record.total.seconds < live.total.seconds
     shown = ml_energy("replay", path)
     assert shown.returncode == 0
-    assert "stopped (The recording ends" in shown.stdout
+    assert "Stopped: The recording ends" in shown.stdout
 
 
 def damaged(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> str:

@@ -404,10 +404,10 @@ def test_idle_power_is_measured_first_and_told_apart(clock: ManualClock) -> None
         assert both.joules_per_sample == pytest.approx(predict.joules_per_sample)
         assert both.above_idle_joules == pytest.approx(2 * predict.above_idle_joules)
     console = Console(width=150, file=io.StringIO())
-    console.print(render(record))
+    console.print(render(record, verbose=True))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "above" in text
-    assert "Latency of a batch of predict: p50 100 ms" in text
+    assert "Latency of a batch of predict: p50 100 ms (10 batches)." in text
 
 
 def test_without_idle_power_nothing_is_told_above_it(clock: ManualClock) -> None:

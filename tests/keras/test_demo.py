@@ -43,7 +43,7 @@ def test_the_demonstration_trains_and_shows_what_it_used(tmp_path: Path, program
     command.write_text(COMMAND, encoding="utf-8")
     arguments = (command, "demo", "--framework", "keras", "--logdir", "logs", "--epochs")
     text = " ".join(program.run(*arguments, 2, folder=tmp_path).output.split())
-    for word in ("train", "validate", "test", "predict", "total", "tensorboard --logdir logs", "Test accuracy"):
+    for word in ("Energy ", "Train ", "Valid ", "Other ", "Record ", "tensorboard --logdir logs", "Test accuracy"):
         assert word in text
     record = load_record(tmp_path / "logs" / "demo" / "keras_0")
     samples = {name: stage.samples for name, stage in record.stages.items() if name != "other"}

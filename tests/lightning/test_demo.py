@@ -22,7 +22,7 @@ def test_the_demonstration_trains_and_shows_what_it_used(program: Warm, tmp_path
     command.write_text(COMMAND, encoding="utf-8")
     done = program.run(command, "demo", "--epochs", 3, "--logdir", "logs", folder=tmp_path)
     text = " ".join(done.output.split())
-    for word in ("train", "validate", "test", "predict", "total", "tensorboard --logdir logs", "Test accuracy"):
+    for word in ("Energy ", "Train ", "Valid ", "Other ", "Record ", "tensorboard --logdir logs", "Test accuracy"):
         assert word in text
     record = load_record(tmp_path / "logs" / "demo" / "version_0")
     assert record.stages["train"].samples == 3 * 1258

@@ -87,6 +87,7 @@ def test_page_has_every_part(browser: Any, shown: Shown) -> None:
             "Devices",
             "How to repeat it",
             "Cite it",
+            "Notes",
             "The record",
         ]
         assert seen.page.locator("figure figcaption").all_inner_texts()[0].startswith("Energy by stage and phase")

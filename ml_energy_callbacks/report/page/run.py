@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -9,13 +10,14 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord, TotalRecord
 from ml_energy_callbacks.report.drawing import node
-from ml_energy_callbacks.report.emissions import carbon_range, emission_lines
+from ml_energy_callbacks.report.emissions import carbon_range
 from ml_energy_callbacks.report.formats import model_card, sci_json
 from ml_energy_callbacks.report.headline import Line, headline
 from ml_energy_callbacks.report.hints import find_hints
+from ml_energy_callbacks.report.notes import note_lines, stages_of
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
-from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, table, texts
+from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, table, texts, times
 from ml_energy_callbacks.report.pictures import (
     energy_line,
     epoch_lines,
@@ -23,14 +25,13 @@ from ml_energy_callbacks.report.pictures import (
     phase_interval,
     power_areas,
     stage_bars,
-    stages_of,
     words,
 )
-from ml_energy_callbacks.report.quantities import UNKNOWN, money, percent, quantity, scaled, uncertainty
+from ml_energy_callbacks.report.quantities import UNKNOWN, money, money_column, percent, quantity, scaled, shares, uncertainty
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_RECORD_BYTES = 120_000
-_MOST_ROWS = 200
+_MOST_ROWS = 100
 """Rows of the table of epochs; more of them are in the record."""
 
 
@@ -109,20 +110,17 @@ def stage_table(record: RunRecord) -> Element:
     """Return the table of stages with their sum."""
     stages, total = [*stages_of(record)], record.total
     every: list[StageRecord | TotalRecord] = [*(stage for _, stage in stages), total]
-    least = "≥ " if record.lower_bound else ""
-    energy = amounts("Energy", [each.joules for each in every], "J")
-    grams = amounts("Emissions", [each.co2e_grams for each in every], "g CO2e")
     columns = [
-        texts("Stage", [*(words(name) for name, _ in stages), f"total{least and ' (lower bound)'}"]),
-        amounts("Time", [each.seconds for each in every], "s"),
-        energy,
-        texts("Share", [_share(each.joules, total.joules) for each in every], numeric=True),
+        texts("Stage", [*(words(name) for name, _ in stages), "total (lower bound)" if record.lower_bound else "total"]),
+        times("Time", [each.seconds for each in every]),
+        amounts("Energy", [each.joules for each in every], "J"),
+        texts("Share", shares([each.joules for each in every], total.joules), numeric=True),
         amounts("Energy of a sample", [*(stage.joules_per_sample for _, stage in stages), None], "J"),
         amounts("Mean power", [*(stage.mean_watts for _, stage in stages), _mean_watts(record)], "W"),
-        grams,
+        amounts("Emissions", [each.co2e_grams for each in every], "g CO2e"),
     ]
     if total.cost is not None:
-        columns.append(texts(f"Cost, {total.currency}", [money(each.cost, "") for each in every], numeric=True))
+        columns.append(texts(f"Cost, {total.currency}", money_column([each.cost for each in every]), numeric=True))
     columns.append(certainties((each.provenance, each.relative_uncertainty) for each in every))
     return table("Energy by stage", columns, total=len(stages))
 
@@ -130,10 +128,6 @@ def stage_table(record: RunRecord) -> Element:
 def _mean_watts(record: RunRecord) -> float | None:
     total = record.total
     return None if total.joules is None or not total.seconds else total.joules / total.seconds
-
-
-def _share(part: float | None, whole: float | None) -> str:
-    return UNKNOWN if part is None or not whole else percent(part / whole)
 
 
 def phase_table(record: RunRecord) -> Iterator[Element]:
@@ -148,9 +142,9 @@ def phase_table(record: RunRecord) -> Iterator[Element]:
         "Energy by phase",
         [
             texts("Stage and phase", [f"{words(name)}, {phase}" for name, phase, _, _ in rows]),
-            amounts("Time", [phase.seconds for _, _, phase, _ in rows], "s"),
+            times("Time", [phase.seconds for _, _, phase, _ in rows]),
             amounts("Energy", [phase.joules for _, _, phase, _ in rows], "J"),
-            texts("Share", [_share(phase.joules, stage.joules) for _, _, phase, stage in rows], numeric=True),
+            texts("Share", [*chain(*(shares([phase.joules], stage.joules) for _, _, phase, stage in rows))], numeric=True),
             texts("95 % interval", [_interval(found) for found in intervals], numeric=True),
         ],
     )
@@ -186,8 +180,8 @@ def _epochs(record: RunRecord) -> Iterator[Element]:
         f"Epochs{f', the last {_MOST_ROWS}' if first else ''}",
         [
             texts("Epoch", [f"{words(epoch.stage)} {_numbers(epoch.index, epoch.epochs)}" for epoch in shown]),
-            amounts("Start", [epoch.started_s for epoch in shown], "s"),
-            amounts("Time", [epoch.seconds for epoch in shown], "s"),
+            times("Start", [epoch.started_s for epoch in shown]),
+            times("Time", [epoch.seconds for epoch in shown]),
             amounts("Energy", [epoch.joules for epoch in shown], "J"),
             amounts("Energy of a sample", [_per_sample(epoch.joules, epoch.samples) for epoch in shown], "J"),
             *(texts(name, [_metric(epoch.metrics.get(name)) for epoch in shown], numeric=True) for name in names),
@@ -221,11 +215,13 @@ def _carbon(record: RunRecord) -> Iterator[Element]:
     limits = carbon_range(record)
     between = None if limits is None else f"{scaled(limits[0], 'g CO2e')} to {scaled(limits[1], 'g CO2e')}"
     year = f", {carbon.data_year}" if carbon.data_year else ""
+    varied = {interval.intensity_g_per_kwh for interval in carbon.intervals}
     yield facts(
         [
             ("Emissions", None if total.co2e_grams is None else scaled(total.co2e_grams, "g CO2e")),
             ("Range", between),
             ("Carbon intensity", f"{quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')}{_basis(carbon)}"),
+            ("Varied", f"{quantity(min(varied))} to {quantity(max(varied), 'g CO2e/kWh')}" if len(varied) > 1 else None),
             ("Location", carbon.location or ("not set: world average" if carbon.assumed else "not set")),
             ("Source", f"{carbon.source}{year}"),
             ("Cost", None if total.cost is None else money(total.cost, total.currency)),
@@ -238,9 +234,8 @@ def _carbon(record: RunRecord) -> Iterator[Element]:
             ("Offsets", None if carbon.offset_grams is None else f"{scaled(carbon.offset_grams, 'g CO2e')}, not subtracted"),
         ]
     )
-    notes = [*([carbon.note] if carbon.note else []), *emission_lines(record)]
-    if notes:
-        yield node("ul", (node("li", line) for line in notes))
+    if carbon.note is not None:
+        yield node("p", carbon.note)
 
 
 def _basis(carbon: CarbonRecord) -> str:
@@ -267,7 +262,7 @@ def _device_table(caption: str, devices: Sequence[DeviceRecord], total: float | 
             texts("Device", [device.id for device in devices]),
             texts("Name", [device.name if device.note is None else f"{device.name}: {device.note}" for device in devices]),
             amounts("Energy", [device.joules for device in devices], "J"),
-            texts("Share", [_share(device.joules, total) for device in devices], numeric=True),
+            texts("Share", shares([device.joules for device in devices], total), numeric=True),
             texts("Method", [_METHODS[device.method] for device in devices]),
             certainties((device.provenance, device.relative_uncertainty) for device in devices),
             amounts("Refresh", [device.update_period_s or None for device in devices], "s"),
@@ -285,7 +280,7 @@ def _job(record: RunRecord) -> Iterator[Element]:
                 texts("Host", [node.hostname for node in nodes]),
                 texts("Ranks", [", ".join(map(str, node.ranks)) for node in nodes]),
                 amounts("Energy", [node.joules for node in nodes], "J"),
-                texts("Share", [_share(node.joules, total) for node in nodes], numeric=True),
+                texts("Share", shares([node.joules for node in nodes], total), numeric=True),
             ],
         )
     if record.ranks:
@@ -298,9 +293,9 @@ def _job(record: RunRecord) -> Iterator[Element]:
                 texts("Status", [rank.status for rank in ranks]),
                 texts("Samples", [quantity(rank.samples) for rank in ranks], numeric=True),
                 amounts("Energy", [rank.joules for rank in ranks], "J"),
-                amounts("Batches", [rank.compute_seconds for rank in ranks], "s"),
-                amounts("Data wait", [rank.data_wait_seconds for rank in ranks], "s"),
-                amounts("Waiting for others", [rank.barrier_seconds for rank in ranks], "s"),
+                times("Batches", [rank.compute_seconds for rank in ranks]),
+                times("Data wait", [rank.data_wait_seconds for rank in ranks]),
+                times("Waiting for others", [rank.barrier_seconds for rank in ranks]),
                 amounts("Energy of that", [rank.barrier_joules for rank in ranks], "J"),
             ],
         )
@@ -318,6 +313,11 @@ def _versions(record: RunRecord) -> Element:
             ("Location", record.carbon.location),
             ("Run", run.id),
             ("Tags", ", ".join(f"{name}={text}" for name, text in run.tags.items()) or None),
+            ("Versions", ", ".join(f"{name} {text}" for name, text in run.versions.items()) or None),
+            (
+                "Options",
+                ", ".join(f"{name}={text}" for name, text in run.options.items()) or (run.versions and "the defaults") or None,
+            ),
         ]
     )
 
@@ -338,11 +338,8 @@ def _citations(record: RunRecord) -> Iterator[Element]:
 
 
 def _notes(record: RunRecord) -> Iterator[Element]:
-    notes = [*record.warnings]
-    if record.process is not None:
-        notes += [f"Share of this job unknown: {reason}" for reason in record.process.unknown.values()]
-    if compiled := sum(stage.compile_samples for stage in record.stages.values()):
-        notes.append(f"Energy of a sample excludes compilation ({compiled:,} samples).")
+    unknown = {} if record.process is None else record.process.unknown
+    notes = [*note_lines(record), *(f"Share of this job unknown: {reason}" for reason in unknown.values())]
     if notes:
         yield node("ul", (node("li", text) for text in notes))
 

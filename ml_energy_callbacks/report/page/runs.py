@@ -12,9 +12,9 @@ from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
 from ml_energy_callbacks.report.drawing import node
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
-from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, table
+from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, table, times
 from ml_energy_callbacks.report.pictures import best_value, metric_against_energy, monitored, run_bars
-from ml_energy_callbacks.report.quantities import UNKNOWN, money, scaled
+from ml_energy_callbacks.report.quantities import UNKNOWN, money_column, scaled
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_BARS = 25
@@ -125,7 +125,7 @@ def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
         amounts("Training sample", [_per_sample(record, "train") for record in records], "J"),
         amounts("Validation sample", [_per_sample(record, "validate") for record in records], "J"),
         amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e"),
-        amounts("Time", [record.total.seconds for record in records], "s"),
+        times("Time", [record.total.seconds for record in records]),
     ]
     metric = monitored(records)
     if metric is not None:
@@ -135,7 +135,7 @@ def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
     currencies = {record.total.currency for record in records if record.total.cost is not None}
     if len(currencies) == 1:
         costs = [record.total.cost for record in records]
-        columns.append(Column(f"Cost, {currencies.pop()}", [money(cost, "") for cost in costs], numeric=True, values=costs))
+        columns.append(Column(f"Cost, {currencies.pop()}", money_column(costs), numeric=True, values=costs))
     columns.append(certainties((record.total.provenance, record.total.relative_uncertainty) for record in records))
     started = [datetime.fromisoformat(record.run.started_at) for record in records]
     shown_times = [node("time", f"{each:%Y-%m-%d %H:%M}", datetime=each.isoformat()) for each in started]

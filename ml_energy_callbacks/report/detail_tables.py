@@ -1,0 +1,117 @@
+"""The details of a run as tables: phases, devices, hosts and processes."""
+
+from collections.abc import Iterator, Sequence
+
+from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RunRecord
+from ml_energy_callbacks.report.fitted_table import Column, FittedTable
+from ml_energy_callbacks.report.notes import stages_of
+from ml_energy_callbacks.report.quantities import UNKNOWN, column, quantity, shares, time_column, uncertainty
+
+
+def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
+    """Yield the tables that a run has something for."""
+    yield _phase_table(record)
+    yield _device_table("Devices", record.devices)
+    if record.whole_machine:
+        yield _device_table("Whole machine (not part of the total)", record.whole_machine)
+    if record.process is not None:
+        yield _device_table("Share of this job (part of the total)", record.process.devices)
+    if len(record.nodes) > 1:
+        yield _node_table(record)
+    if record.ranks:
+        yield _rank_table(record)
+
+
+def _ends(phase: PhaseRecord) -> tuple[float | None, float | None]:
+    """Return the ends of the 95 % interval of a phase; in a record of an earlier release, from its uncertainty."""
+    if phase.low_joules is None and phase.joules is not None and phase.relative_uncertainty is not None:
+        half = abs(phase.joules) * phase.relative_uncertainty
+        return phase.joules - half, phase.joules + half
+    return phase.low_joules, phase.high_joules
+
+
+def _phase_table(record: RunRecord) -> FittedTable:
+    """Return the phases whose time is known; the notes give the reason of others."""
+    found = [
+        (stage_name, name, stage, phase)
+        for stage_name, stage in stages_of(record)
+        for name, phase in stage.phases.items()
+        if phase.seconds is not None
+    ]
+    phases = [phase for *_, phase in found]
+    lows, highs = zip(*map(_ends, phases), strict=True) if phases else ((), ())
+    time_unit, times = time_column([phase.seconds for phase in phases])
+    unit, joules = column([*(phase.joules for phase in phases), *lows, *highs], "J")
+    count = len(phases)
+    intervals = [
+        UNKNOWN if UNKNOWN in {low, high} else f"{low} to {high}"
+        for low, high in zip(joules[count : 2 * count], joules[2 * count :], strict=True)
+    ]
+    parts = [share for _, _, stage, phase in found for share in shares([phase.joules], stage.joules)]
+    return FittedTable(
+        [
+            Column("stage", [name for name, *_ in found], left=True),
+            Column("phase", [name for _, name, *_ in found], left=True),
+            Column(f"time\n{time_unit}", times, rank=3),
+            Column(f"energy\n{unit}", joules[:count]),
+            Column("share of\nstage", parts, rank=1),
+            Column(f"95 % interval\n{unit}", intervals, rank=2),
+        ],
+        title="Phases",
+    )
+
+
+def _device_table(title: str, devices: Sequence[DeviceRecord]) -> FittedTable:
+    unit, joules = column([device.joules for device in devices], "J")
+    return FittedTable(
+        [
+            Column("id", [device.id for device in devices], left=True),
+            Column(f"energy\n{unit}", joules),
+            Column("missing\ns", [quantity(device.missing_s) for device in devices], rank=2),
+            Column(
+                "uncertainty", [uncertainty(device.provenance, device.relative_uncertainty) for device in devices], 1, left=True
+            ),
+        ],
+        title=title,
+    )
+
+
+def _node_table(record: RunRecord) -> FittedTable:
+    joules = [node.joules for node in record.nodes]
+    unit, texts = column(joules, "J")
+    return FittedTable(
+        [
+            Column("host", [node.hostname for node in record.nodes], left=True),
+            Column("ranks", [", ".join(map(str, node.ranks)) for node in record.nodes], rank=1),
+            Column(f"energy\n{unit}", texts),
+            Column("share", shares(joules, record.total.joules), rank=2),
+        ],
+        title="Hosts",
+    )
+
+
+def _rank_table(record: RunRecord) -> FittedTable:
+    ranks, count = record.ranks, len(record.ranks)
+    unit, joules = column([rank.joules for rank in ranks], "J")
+    waiting_unit, waiting = column([rank.barrier_joules for rank in ranks], "J")
+    time_unit, times = time_column(
+        [
+            *(rank.compute_seconds for rank in ranks),
+            *(rank.data_wait_seconds for rank in ranks),
+            *(rank.barrier_seconds for rank in ranks),
+        ]
+    )
+    return FittedTable(
+        [
+            Column("rank", [str(rank.rank) for rank in ranks]),
+            Column("host", [record.nodes[rank.node].hostname for rank in ranks], rank=4, left=True),
+            Column("samples", [quantity(rank.samples) for rank in ranks], rank=5),
+            Column(f"energy\n{unit}", joules),
+            Column("share", shares([rank.joules for rank in ranks], record.total.joules), rank=1),
+            Column(f"batches\n{time_unit}", times[:count], rank=6),
+            Column(f"data wait\n{time_unit}", times[count : 2 * count], rank=3),
+            Column(f"epoch ends\n{time_unit}", times[2 * count :], rank=2),
+            Column(f"epoch ends\n{waiting_unit}", waiting, rank=7),
+        ],
+        title="Processes",
+    )
