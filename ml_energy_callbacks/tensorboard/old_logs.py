@@ -1,6 +1,5 @@
 """Records of runs whose logs have no snapshots, as those of earlier releases: made of their scalars; pure."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
@@ -19,7 +18,18 @@ from ml_energy_callbacks.record.schema import (
     TotalRecord,
 )
 
-_NAME: Final = re.compile(rf"(?:^|/)(energy/(?:{'|'.join(STAGES)}|total|forecast)/(?!\w*_step$)\w+)$")
+_QUANTITIES: Final = {
+    "total": ("joules", "kwh", "co2e_grams", "relative_uncertainty", "measured_share", "intensity_assumed", "lower_bound"),
+    "forecast": ("kwh", "kwh_low", "kwh_high", "co2e_grams", "seconds_left"),
+} | dict.fromkeys(STAGES, ("joules", "watts", "joules_per_sample", "co2e_grams", "compute_joules", "data_wait_joules"))
+
+TAGS: Final = [
+    f"{prefix}energy/{group}/{quantity}"
+    for prefix in ("", "train/")  # Transformers puts one before each name
+    for group, quantities in _QUANTITIES.items()
+    for quantity in quantities
+]
+"""The tags that a record is made of."""
 
 
 class _Value(NamedTuple):
@@ -29,12 +39,6 @@ class _Value(NamedTuple):
 
 
 _Series = Mapping[str, Sequence[_Value]]
-
-
-def metric_of(tag: str) -> str | None:
-    """Return the metric of a tag, without the prefix that Transformers puts before it; None if it is none, or of steps."""
-    found = _NAME.search(tag)
-    return None if found is None else found[1]
 
 
 def record_of(name: str, runs: Sequence[Mapping[str, Iterable[Any]]]) -> RunRecord | None:
@@ -50,9 +54,9 @@ def record_of(name: str, runs: Sequence[Mapping[str, Iterable[Any]]]) -> RunReco
     series: dict[str, Sequence[_Value]] = {}
     for run in runs:
         for tag, data in run.items():
-            metric = metric_of(tag)
+            metric = tag.removeprefix("train/")
             values = [_Value(each.step, each.wall_time, each.value) for each in data if isfinite(each.value)]
-            if metric is not None and len(values) > len(series.get(metric, ())):
+            if len(values) > len(series.get(metric, ())):
                 series[metric] = values
     times = [value.time for values in series.values() for value in values]
     stages: dict[str, StageRecord] = {stage: found for stage in STAGES if (found := _stage(series, stage)) is not None}
@@ -166,7 +170,6 @@ def _total(series: _Series, stages: Mapping[str, StageRecord], seconds: float) -
     joules, kwh = _last(series, "total/joules"), _last(series, "total/kwh")
     if joules is None and kwh is not None:
         joules = kwh * JOULES_PER_KWH
-    cost = next((name.removeprefix("energy/total/cost_") for name in series if name.startswith("energy/total/cost_")), None)
     return TotalRecord(
         joules=joules,
         kwh=None if joules is None else joules / JOULES_PER_KWH,
@@ -174,8 +177,8 @@ def _total(series: _Series, stages: Mapping[str, StageRecord], seconds: float) -
         relative_uncertainty=_last(series, "total/relative_uncertainty"),
         provenance=_provenance(series),
         co2e_grams=_last(series, "total/co2e_grams"),
-        cost=None if cost is None else _last(series, f"total/cost_{cost}"),
-        currency=(cost or "").upper(),
+        cost=None,
+        currency="",
         lower_bound="energy/total/lower_bound" in series,
     )
 

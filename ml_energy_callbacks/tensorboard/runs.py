@@ -12,7 +12,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.safe_text import in_texts, printable
 from ml_energy_callbacks.tensorboard.event_file import SUB_RUN
-from ml_energy_callbacks.tensorboard.old_logs import metric_of, record_of
+from ml_energy_callbacks.tensorboard.old_logs import TAGS, record_of
 from ml_energy_callbacks.tensorboard.snapshots import PLUGIN, TAG, decode
 
 _MOST_STEPS = 1000
@@ -60,8 +60,15 @@ class Runs:
 
     def has_any(self, context: Any, experiment: str) -> bool:  # noqa: ANN401 - as above
         """Return whether an experiment has scalars of energy."""
-        listed = self._provider.list_scalars(context, experiment_id=experiment, plugin_name=SCALARS) or {}
-        return any(metric_of(tag) is not None for tags in listed.values() for tag in tags)
+        return any(self._list_scalars(context, experiment).values())
+
+    def _list_scalars(self, context: Any, experiment: str) -> Mapping[str, Mapping[str, Any]]:  # noqa: ANN401 - as above
+        return (
+            self._provider.list_scalars(
+                context, experiment_id=experiment, plugin_name=SCALARS, run_tag_filter=RunTagFilter(tags=TAGS)
+            )
+            or {}
+        )
 
     def _from_snapshots(self, context: Any, experiment: str, notes: list[str]) -> list[TabRun]:  # noqa: ANN401 - as above
         listed = self._provider.list_tensors(
@@ -90,13 +97,12 @@ class Runs:
         return found
 
     def _from_scalars(self, context: Any, experiment: str, known: set[str], notes: list[str]) -> list[TabRun]:  # noqa: ANN401
-        listed = self._provider.list_scalars(context, experiment_id=experiment, plugin_name=SCALARS)
-        tags = {
-            run: ours
-            for run, series in (listed or {}).items()
-            if user_run(run) not in known and (ours := [tag for tag in series if metric_of(tag) is not None])
+        listed = self._list_scalars(context, experiment)
+        times = {
+            run: max(series.max_wall_time for series in tags.values())
+            for run, tags in listed.items()
+            if tags and user_run(run) not in known
         }
-        times = {run: max((listed[run][tag].max_wall_time for tag in ours), default=0.0) for run, ours in tags.items()}
         found, due = self._split("scalars", experiment, times)
         if not due:
             return found
@@ -105,7 +111,7 @@ class Runs:
             experiment_id=experiment,
             plugin_name=SCALARS,
             downsample=_MOST_STEPS,
-            run_tag_filter=RunTagFilter(runs=due, tags=sorted({tag for run in due for tag in tags[run]})),
+            run_tag_filter=RunTagFilter(runs=due, tags=TAGS),
         )
         for name, runs in _grouped(data or {}).items():
             record = record_of(name, runs)

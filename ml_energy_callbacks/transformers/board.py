@@ -23,7 +23,8 @@ class Board:
     def find(self, trainer: Trainer) -> None:
         """Find the folder and the writer of a training that has begun, and let the writer describe the energy tags.
 
-        Reads ``tb_writer`` of the Trainer's ``TensorBoardCallback`` (integrations/integration_utils.py, in transformers 5.24).
+        Reads ``tb_writer`` of the Trainer's ``TensorBoardCallback`` (integrations/integration_utils.py, in transformers 5.24),
+        and ``log_dir`` of torch's writer, which is ``logdir`` in that of tensorboardX.
         """
         kinds = {type(callback).__name__: callback for callback in trainer.callback_handler.callbacks}
         writer: Any = getattr(kinds.get("TensorBoardCallback"), "tb_writer", None)
@@ -32,7 +33,8 @@ class Board:
         from ml_energy_callbacks.tensorboard.descriptions import describe_tags  # noqa: PLC0415 - an optional extra
 
         describe_tags(writer)
-        place = as_place(writer._get_file_writer().get_logdir())  # noqa: SLF001 - as describe_tags
+        folder = getattr(writer, "log_dir", None) or getattr(writer, "logdir", None)
+        place = None if folder is None else as_place(folder)
         self._folder = place if isinstance(place, Path) else None
 
     def begin(self, hyperparameters: Mapping[str, float | str]) -> "EnergyRun | None":
