@@ -1,7 +1,7 @@
 """Snapshots of the run's record, which the tab Energy shows: written while the run goes on, and at its end.
 
 They are data of the plug-in, so that TensorBoard finds them in any log directory that it can read. A snapshot has at most
-100 kB before it is compressed, and the time between two of them grows with the run: a week takes some megabytes.
+60 kB before it is compressed, and the time between two of them grows with the run: a week takes some ten megabytes at most.
 """
 
 import zlib
@@ -15,7 +15,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 
-from ml_energy_callbacks.clock import monotonic_clock
+from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.record.load import decode_record
 from ml_energy_callbacks.record.schema import RunRecord
@@ -30,12 +30,15 @@ PLUGIN = "ml_energy"
 
 TAG = "energy/record"
 
-_MOST_JSON = 100_000
+_MOST_JSON = 60_000
 _MOST_BYTES = 16 << 20
-_PAUSE_SHARE = 0.02
-"""Least time between two snapshots, as a share of the run's time so far."""
-
+_PAUSE_SHARE, _LONGEST_PAUSE_S = 0.01, 1800.0
 _LAST_WRITE_S = 5.0
+
+
+def pause_after(seconds: float) -> float:
+    """Return the least time between two snapshots of a run that has taken so many seconds, in s."""
+    return min(_PAUSE_SHARE * seconds, _LONGEST_PAUSE_S)
 
 
 class Snapshots:
@@ -56,7 +59,7 @@ class Snapshots:
             last: Whether the run has ended; the write is then waited for, for some seconds.
         """
         now = monotonic_clock()
-        due = last or now - self._last >= _PAUSE_SHARE * (now - self._began)
+        due = last or (now - self._last) / NS_PER_S >= pause_after((now - self._began) / NS_PER_S)
         if not due or (self._writing is not None and not last and not self._writing.done()):
             return
         self._last = now

@@ -37,7 +37,14 @@ export async function render() {
     const id = focused && focused.id;
     const range = focused && focused.type === "search" ? [focused.selectionStart, focused.selectionEnd] : null;
     const [left, top] = [window.scrollX, window.scrollY];
+    const table = document.getElementById("runs");
+    const [across, down] = table ? [table.scrollLeft, table.scrollTop] : [0, 0];
+    const open = document.querySelector("details[open]") !== null;
     document.body.innerHTML = html;
+    for (const part of document.querySelectorAll("details")) {
+      part.open = open;
+    }
+    document.getElementById("runs")?.scrollTo(across, down);
     const again = id ? document.getElementById(id) : null;
     if (again) {
       again.focus({ preventScroll: true });
@@ -58,10 +65,16 @@ export async function render() {
     return show();
   }
 
-  let typing;
+  let typing = null;
   document.body.addEventListener("input", (event) => {
     clearTimeout(typing);
-    typing = setTimeout(ask, event.target.type === "search" ? 250 : 0);
+    typing = setTimeout(
+      () => {
+        typing = null;
+        ask();
+      },
+      event.target.type === "search" ? 250 : 0,
+    );
   });
   document.body.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -69,7 +82,7 @@ export async function render() {
   });
   await show();
   setInterval(() => {
-    if (!document.hidden) {
+    if (!document.hidden && typing === null) {
       show();
     }
   }, PAUSE_MS);

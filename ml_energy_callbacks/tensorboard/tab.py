@@ -28,14 +28,15 @@ from ml_energy_callbacks.tensorboard.charts import (
     where_it_went,
 )
 from ml_energy_callbacks.tensorboard.runs import TabRun
+from ml_energy_callbacks.tensorboard.snapshots import pause_after
 
 _MOST_ROWS = 100
 _MOST_DRAWN = 8
 """As many as there are colours."""
 
 _DRAWN_AT_FIRST = 5
-_STALE_S, _STALE_SHARE = 60.0, 0.1
-"""A run without data for so long, and for this share of its time so far, has probably been killed."""
+_STALE_S, _STALE_PAUSES = 60.0, 3
+"""A run without data for so long, and for so many pauses between snapshots, has probably been killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class _State:
 
 
 def _is_running(run: TabRun, now: float) -> bool:
-    late = max(_STALE_S, _STALE_SHARE * run.record.total.seconds)
+    late = max(_STALE_S, _STALE_PAUSES * pause_after(run.record.total.seconds))
     return run.record.run.status == "running" and now - run.written_at < late
 
 
@@ -200,7 +201,7 @@ def _run_section(run: TabRun, name: str, now: float) -> Element:
             [node("div", node("dt", title), node("dd", value, note)) for title, value, note in _cards(run, now)],
             class_="cards",
         ),
-        node("details", node("summary", "Headline"), headline_list(headline(record))) if run.complete else None,
+        node("details", node("summary", "Headline"), headline_list(headline(record)), id="headline") if run.complete else None,
         aria_labelledby="run-heading",
     )
 

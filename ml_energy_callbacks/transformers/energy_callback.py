@@ -153,6 +153,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
         """Start to measure; all processes of a job call this."""
         args = trainer.args
+        goes_on = self._meter.running  # such as a training that restarts with smaller batches
         self._samples_shared = _share_samples(trainer)
         self._start_meter(
             framework=f"transformers {transformers.__version__}",
@@ -164,6 +165,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             output_dir=args.output_dir,
             watched=loop,
         )
+        if goes_on:
+            return
         if loop is not None:
             self._board.find(trainer)
         run = self._board.begin(self._hyperparameters) if args.process_index == 0 else None
