@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.tensorboard.snapshots import decode
 
 WATTS = 100.0
 CORE = ("watts", "joules_per_sample")
@@ -119,7 +120,7 @@ def test_the_progress_bar_shows_what_fits_the_terminal(
 
 def test_core_metrics_are_logged_and_all_can_be_monitored(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="tb")
-    t, _ = run(tmp_path, "core", logger=logger)
+    t, energy = run(tmp_path, "core", logger=logger)
     names = set(EventAccumulator(logger.log_dir).Reload().Tags()["scalars"])
     ours = {name for name in names if name.startswith("energy/")}
     stages = {f"energy/{stage}/{name}" for stage in ("train", "validate", "test", "predict") for name in CORE}
@@ -127,6 +128,9 @@ def test_core_metrics_are_logged_and_all_can_be_monitored(tmp_path: Path) -> Non
     forecast = {f"energy/forecast/kwh{end}" for end in ("", "_low", "_high")}
     assert ours == stages | {f"energy/train/{name}_step" for name in CORE} | totals | forecast
     assert {"energy/predict/joules", "energy/predict/co2e_grams", "energy/total/joules"} <= t.callback_metrics.keys()
+    board = EventMultiplexer().AddRunsFromDirectory(logger.log_dir).Reload()
+    snapshots = board.Tensors("energy", "energy/record")
+    assert decode(snapshots[-1].tensor_proto.string_val[0], "the last one").total == energy.record.total
 
 
 def test_each_energy_tag_has_its_description_and_unit(tmp_path: Path) -> None:
