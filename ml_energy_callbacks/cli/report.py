@@ -9,15 +9,17 @@ from ml_energy_callbacks.cli.output import console_for, print_line, print_record
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet import (
     Fleet,
-    RunTable,
     check_by,
     check_output,
     file_notes,
     find_files,
+    group_rows,
     is_run,
     read_each,
     read_runs,
     render_fleet,
+    write_csv,
+    write_parquet,
 )
 from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.record.schema import FILE_NAME
@@ -51,22 +53,20 @@ def report_runs(
         if single and len(files) == 1:
             print_record(files[0].load(), files[0].name, json=json, verbose=verbose)
             return
-        table = RunTable()
         bar.update(task, description="Reading run records", total=len(files))
         runs = read_runs(files, lambda done: bar.update(task, completed=done))
-    table.add_rows(runs.rows)
     fleet = Fleet(
-        groups=table.group_rows(words),
-        total=table.group_rows([])[0],
+        groups=group_rows(runs.rows, words),
+        total=group_rows(runs.rows, [])[0],
         repeated=runs.repeated,
         other_versions=runs.other_versions,
         broken=runs.broken,
         unlisted=unlisted,
     )
     if csv is not None:
-        table.write_csv(csv)
+        write_csv(runs.rows, csv)
     if parquet is not None:
-        table.write_parquet(parquet)
+        write_parquet(runs.rows, parquet)
     print_result(fleet, render_fleet, json=json)
 
 

@@ -1,7 +1,7 @@
 """Energy of many runs, in groups."""
 
-from ml_energy_callbacks.fleet.groups import Fleet, Group, RunTable, check_by
-from ml_energy_callbacks.fleet.output import check_output
+from ml_energy_callbacks.fleet.groups import Fleet, Group, check_by, group_rows
+from ml_energy_callbacks.fleet.output import check_output, write_csv, write_parquet
 from ml_energy_callbacks.fleet.reading import Runs, read_each, read_runs
 from ml_energy_callbacks.fleet.rows import Row
 from ml_energy_callbacks.fleet.table import file_notes, render_fleet
@@ -13,15 +13,17 @@ __all__ = [
     "Group",
     "RecordFile",
     "Row",
-    "RunTable",
     "Runs",
     "check_by",
     "check_output",
     "file_notes",
     "find_files",
+    "group_rows",
     "is_run",
     "merge_jobs",
     "read_each",
     "read_runs",
     "render_fleet",
+    "write_csv",
+    "write_parquet",
 ]

@@ -1,39 +1,34 @@
-"""Groups and sums of rows with DuckDB (an optional extra)."""
+"""Groups and sums of rows; pure."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import fsum
 
 import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet.rows import Row
-from ml_energy_callbacks.metrics import JOULES_PER_KWH
-from ml_energy_callbacks.safe_text import csv_cell, in_texts
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, ratio
+from ml_energy_callbacks.record.schema import FILE_NAME
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-_COLUMNS: Mapping[str, str] = {
-    "tag": "tags",
-    "model": "model",
-    "host": "host",
-    "month": "month",
-    "framework": "framework",
-    "status": "status",
-}
 _ONE_TAG = "tag:"
 
-_TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
+
+def _place(row: Row) -> str:
+    """Return where a run is: the directory of its record, or the file if it has another name than usual."""
+    folder, name = os.path.split(row.file)
+    return (folder or ".") if name == FILE_NAME else row.file
 
 
-def _sql_type(kind: Any) -> str:  # noqa: ANN401 - a type or a union of it and None
-    return next(_TYPES[part] for part in (*get_args(kind), kind) if part in _TYPES)
-
-
-_ROW_TYPES = {field.name: _sql_type(field.type) for field in msgspec.structs.fields(Row)}
-
-_AT_ONCE = 500
+_VALUES: Mapping[str, Callable[[Row], str | None]] = {
+    "tag": lambda row: row.tags,
+    "model": lambda row: row.model,
+    "host": lambda row: row.host,
+    "month": lambda row: row.month,
+    "framework": lambda row: row.framework,
+    "status": lambda row: row.status,
+    "run": _place,
+}
 
 
 class Group(msgspec.Struct, kw_only=True, frozen=True):
@@ -42,6 +37,8 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         by: The common values of the runs, by the words of ``--by``; None if the runs do not have one.
         runs: Number of runs.
+        started_at: Wall-clock start of the first one, ISO 8601 with offset.
+        seconds: Time of all of them in s.
         kwh: Energy in kWh.
         kwh_unknown: Number of runs whose energy is unknown, completely or for some processes or devices, so that ``kwh`` is a
             lower bound.
@@ -62,6 +59,8 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
 
     by: dict[str, str | None]
     runs: int
+    started_at: str
+    seconds: float
     kwh: float | None
     kwh_unknown: int
     relative_uncertainty: float | None
@@ -81,7 +80,7 @@ class Fleet(msgspec.Struct, kw_only=True, frozen=True):
     """Energy of many runs.
 
     Attributes:
-        groups: Sorted by their common values; unknown values come last.
+        groups: Sorted by their common values, unknown ones last; runs by their start.
         total: Sums over all runs.
         repeated: Number of records that were left out, because a longer record of the same run is included.
         other_versions: Files of a schema version that this release does not read.
@@ -104,153 +103,93 @@ def check_by(words: Sequence[str]) -> list[str]:
         ConfigurationError: A word is unknown.
     """
     for word in words:
-        if word not in _COLUMNS and not (word.startswith(_ONE_TAG) and word != _ONE_TAG):
-            msg = f"--by is {word!r}; use {', '.join(_COLUMNS)}, or tag:NAME for the value of one tag."
+        if word not in _VALUES and not (word.startswith(_ONE_TAG) and word != _ONE_TAG):
+            msg = f"--by is {word!r}; use {', '.join(_VALUES)}, or tag:NAME for the value of one tag."
             raise ConfigurationError(msg)
     return list(dict.fromkeys(words))
 
 
-def _import_duckdb() -> "ModuleType":
-    try:
-        import duckdb  # noqa: PLC0415 - an optional extra
-    except ImportError:
-        msg = "A table of many runs requires DuckDB: pip install 'ml-energy-callbacks[fleet]', or pass a single run."
-        raise ConfigurationError(msg) from None
-    module: ModuleType = duckdb
-    return module
+def group_rows(rows: Sequence[Row], by: Sequence[str]) -> list[Group]:
+    """Return groups of runs with common values; without words, one group of all runs.
 
-
-class RunTable:
-    """The rows of the runs as a table in memory.
+    Args:
+        rows: The runs, at least one.
+        by: Words that passed :func:`check_by`.
 
     Raises:
-        ConfigurationError: DuckDB is missing.
+        ConfigurationError: No run has a requested tag.
     """
-
-    def __init__(self) -> None:
-        """Create an empty table."""
-        self._duckdb = _import_duckdb()
-        self._db: Any = self._duckdb.connect()
-        self._db.execute("SET enable_progress_bar = false")  # which a slow machine would see in the middle of the output
-        self._rows: list[Row] = []
-        self._create("runs", ())
-
-    def add_rows(self, rows: Sequence[Row]) -> None:
-        """Add rows."""
-        self._rows += rows
-        self._insert("runs", rows)
-
-    def _create(self, table: str, rows: Sequence[Row]) -> None:
-        columns = ", ".join(f"{name} {kind}" for name, kind in _ROW_TYPES.items())
-        self._db.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
-        self._insert(table, rows)
-
-    def _insert(self, table: str, rows: Sequence[Row]) -> None:
-        """Insert rows in chunks of JSON, which DuckDB reads faster than values; a single chunk would need much memory."""
-        types = msgspec.json.encode([_ROW_TYPES]).decode()
-        for start in range(0, len(rows), _AT_ONCE):
-            chunk = msgspec.json.encode(rows[start : start + _AT_ONCE]).decode()
-            unnested = "unnest(from_json(?::VARCHAR, ?), recursive := true)"
-            self._db.execute(f"INSERT INTO {table} SELECT {unnested}", [chunk, types])
-
-    def group_rows(self, by: Sequence[str]) -> list[Group]:
-        """Return groups of runs with common values; without words, one group of all runs.
-
-        Args:
-            by: Words that passed :func:`check_by`.
-
-        Raises:
-            ConfigurationError: No run has a requested tag.
-        """
-        for word in by:
-            self._check_tag(word)
-        keys = "".join(f"{_group_key(word)} AS k{i}, " for i, word in enumerate(by))
-        costs: dict[tuple[str | None, ...], dict[str, float]] = {}
-        priced = "FROM runs WHERE cost IS NOT NULL GROUP BY ALL ORDER BY ALL"
-        for *key, currency, cost in self._query(f"SELECT {keys}currency, sum(cost) {priced}"):
-            costs.setdefault(tuple(key), {})[currency] = cost
-        # The SQL consists of constants and of tag names, which are quoted.
-        found = self._query(f"SELECT {keys}{_SUMS} FROM runs GROUP BY ALL ORDER BY ALL NULLS LAST")  # noqa: S608 - see above
-        names = [column[0] for column in self._db.description][len(by) :]
-        return [
-            Group(
-                by=dict(zip(by, values, strict=False)),
-                cost=costs.get(values[: len(by)], {}),
-                **dict(zip(names, values[len(by) :], strict=True)),
-            )
-            for values in found
-        ]
-
-    def write_csv(self, path: Path) -> None:
-        """Write the rows as CSV with a header; unknown values are empty cells, and no text is a formula of a spreadsheet.
-
-        Raises:
-            ConfigurationError: The file cannot be written.
-        """
-        self._create("cells", [in_texts(row, csv_cell) for row in self._rows])
-        self._write("cells", path, lambda table: table.write_csv(str(path), header=True))
-
-    def write_parquet(self, path: Path) -> None:
-        """Write the rows as Parquet.
-
-        Raises:
-            ConfigurationError: The file cannot be written.
-        """
-        self._write("runs", path, lambda table: table.write_parquet(str(path)))
-
-    def _write(self, table: str, path: Path, write: Callable[[Any], None]) -> None:
-        try:
-            write(self._db.table(table))
-        except self._duckdb.Error as error:
-            msg = f"The runs cannot be written to {path}: {str(error).splitlines()[0]}; use a file that can be written."
-            raise ConfigurationError(msg) from None
-
-    def _query(self, sql: str) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._db.execute(sql).fetchall()
-        return rows
-
-    def _check_tag(self, word: str) -> None:
-        if not word.startswith(_ONE_TAG):
-            return
-        found = self._query("SELECT DISTINCT unnest(json_keys(tags)) AS name FROM runs ORDER BY name")
-        names = [name for (name,) in found]
-        if word.removeprefix(_ONE_TAG) not in names:
-            existing = f"existing tags are {', '.join(names)}" if names else "no run has any tag"
-            msg = f"No run has the tag {word.removeprefix(_ONE_TAG)!r}; {existing}."
-            raise ConfigurationError(msg)
+    values = [_value_of(word, rows) for word in by]
+    groups: dict[tuple[str | None, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(value(row) for value in values), []).append(row)
+    found = [_sum(dict(zip(by, key, strict=True)), those) for key, those in groups.items()]
+    if "run" in by:
+        return sorted(found, key=lambda group: group.started_at)
+    return sorted(found, key=lambda group: [(value is None, value or "") for value in group.by.values()])
 
 
-def _group_key(word: str) -> str:
-    """Return the SQL expression to group by; a tag's name is quoted as a JSON pointer (RFC 6901) in an SQL string."""
+def _value_of(word: str, rows: Sequence[Row]) -> Callable[[Row], str | None]:
+    """Return what a word of ``--by`` stands for in a row."""
     if not word.startswith(_ONE_TAG):
-        return _COLUMNS[word]
-    pointer = word.removeprefix(_ONE_TAG).replace("~", "~0").replace("/", "~1").replace("'", "''")
-    return f"json_extract_string(tags, '/{pointer}')"
+        return _VALUES[word]
+    name, tags = word.removeprefix(_ONE_TAG), {row.tags: _tags(row) for row in rows}
+    names = sorted({each for found in tags.values() for each in found})
+    if name not in names:
+        existing = f"existing tags are {', '.join(names)}" if names else "no run has any tag"
+        msg = f"No run has the tag {name!r}; {existing}."
+        raise ConfigurationError(msg)
+    return lambda row: tags[row.tags].get(name)
 
 
-def _count_unknown(column: str) -> str:
-    """Return the SQL for the number of runs whose value is unknown or incomplete."""
-    return f"count(*) FILTER ({column} IS NULL OR incomplete)"
+def _tags(row: Row) -> dict[str, str]:
+    return {} if row.tags is None else msgspec.json.decode(row.tags, type=dict[str, str])
 
 
-def _relative_uncertainty(joules: str, relative: str) -> str:
-    """Return the SQL for the uncertainty of a sum whose parts' errors add up; unknown if that of a part is."""
-    undefined = f"{joules} > 0 AND {relative} IS NULL"
-    return f"CASE WHEN NOT bool_or({undefined}) THEN sum({joules} * {relative}) / nullif(sum({joules}), 0) END"
+def _sum(by: dict[str, str | None], rows: Sequence[Row]) -> Group:
+    joules = _known_sum(row.joules for row in rows)
+    costs = {row.currency for row in rows if row.currency is not None and row.cost is not None}
+    train, train_doubt = _per_sample((row.train_joules, row.train_samples, row.train_relative_uncertainty) for row in rows)
+    predict, predict_doubt = _per_sample(
+        (row.predict_joules, row.predict_samples, row.predict_relative_uncertainty) for row in rows
+    )
+    return Group(
+        by=by,
+        runs=len(rows),
+        started_at=min(row.started_at for row in rows),
+        seconds=fsum(row.seconds for row in rows),
+        kwh=None if joules is None else joules / JOULES_PER_KWH,
+        kwh_unknown=sum(row.joules is None or row.incomplete for row in rows),
+        relative_uncertainty=_doubt((row.joules, row.relative_uncertainty) for row in rows),
+        estimated_share=ratio(_known_sum(row.estimated_joules for row in rows), joules),
+        co2e_grams=_known_sum(row.co2e_grams for row in rows),
+        co2e_unknown=sum(row.co2e_grams is None or row.incomplete for row in rows),
+        co2e_assumed=sum(row.intensity_assumed and row.co2e_grams is not None for row in rows),
+        cost={name: fsum(row.cost or 0.0 for row in rows if row.currency == name) for name in sorted(costs)},
+        cost_unknown=sum(row.cost is None or row.incomplete for row in rows),
+        train_joules_per_sample=train,
+        train_relative_uncertainty=train_doubt,
+        predict_joules_per_sample=predict,
+        predict_relative_uncertainty=predict_doubt,
+    )
 
 
-_SUMS = f"""
-    count(*) AS runs,
-    sum(joules) / {JOULES_PER_KWH} AS kwh,
-    {_count_unknown("joules")} AS kwh_unknown,
-    {_relative_uncertainty("joules", "relative_uncertainty")} AS relative_uncertainty,
-    sum(estimated_joules) / nullif(sum(joules), 0) AS estimated_share,
-    sum(co2e_grams) AS co2e_grams,
-    {_count_unknown("co2e_grams")} AS co2e_unknown,
-    count(co2e_grams) FILTER (intensity_assumed) AS co2e_assumed,
-    {_count_unknown("cost")} AS cost_unknown,
-    sum(train_joules) / nullif(sum(train_samples), 0) AS train_joules_per_sample,
-    {_relative_uncertainty("train_joules", "train_relative_uncertainty")} AS train_relative_uncertainty,
-    sum(predict_joules) / nullif(sum(predict_samples), 0) AS predict_joules_per_sample,
-    {_relative_uncertainty("predict_joules", "predict_relative_uncertainty")} AS predict_relative_uncertainty
-"""
+def _known_sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum of the known values; None if there are none."""
+    known = [value for value in values if value is not None]
+    return fsum(known) if known else None
+
+
+def _doubt(parts: Iterable[tuple[float | None, float | None]]) -> float | None:
+    """Return the relative uncertainty of a sum whose parts' errors add up; unknown if that of a part is."""
+    known = [(joules, relative) for joules, relative in parts if joules]
+    errors = [joules * relative for joules, relative in known if relative is not None]
+    return ratio(fsum(errors), fsum(joules for joules, _ in known)) if len(errors) == len(known) else None
+
+
+def _per_sample(parts: Iterable[tuple[float | None, int | None, float | None]]) -> tuple[float | None, float | None]:
+    """Return the energy of a sample in J and its relative uncertainty."""
+    found = list(parts)
+    joules = _known_sum(joules for joules, _, _ in found)
+    samples = _known_sum(samples for _, samples, _ in found)
+    return ratio(joules, samples), _doubt((joules, relative) for joules, _, relative in found)

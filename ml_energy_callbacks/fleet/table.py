@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group as Lines
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.fleet.groups import Fleet, Group
 from ml_energy_callbacks.fleet.reading import Runs
-from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, quantity
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, JOULES_PER_WH
+from ml_energy_callbacks.report.fitted_table import Column, FittedTable
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, column, money, money_column, percent, time_column
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_NAMED = 3
@@ -21,57 +21,75 @@ _Made = TypeVar("_Made")
 def render_fleet(fleet: Fleet) -> RenderableType:
     """Return a table with a row for each group and a total, followed by notes."""
     fleet = in_texts(fleet, printable)
-    total = fleet.total
-    by = list(fleet.groups[0].by)
-    stages = [stage for stage in ("train", "predict") if getattr(total, f"{stage}_joules_per_sample") is not None]
-    (currency,) = total.cost if len(total.cost) == 1 else ("cost",)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for word in by:
-        table.add_column(word, overflow="fold")
-    columns = (
-        "runs",
-        *(("energy\nunknown",) if total.kwh_unknown else ()),
-        "kWh",
-        "esti-\nmated",
-        "g CO2e",
-        *((currency,) if total.cost else ()),
-        *(f"J/sample\n{stage}" for stage in stages),
-    )
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for group in fleet.groups:
-        names = (UNKNOWN if value is None else value for value in group.by.values())
-        table.add_row(*names, *_cells(group, total, stages))
-    table.add_section()
-    table.add_row("total", *[""] * (len(by) - 1), *_cells(total, total, stages))
-    return Lines(table, *(Text(line) for line in _notes(fleet)))
+    return Lines(_table(fleet), *(Text(line) for line in _notes(fleet)))
 
 
-def _cells(group: Group, total: Group, stages: Sequence[str]) -> Iterator[str]:
-    yield f"{group.runs:,}"
+def _table(fleet: Fleet) -> FittedTable:
+    groups, total = [*fleet.groups, fleet.total], fleet.total
+    columns = [_names(word, fleet) for word in _words(fleet)]
+    if "run" in _words(fleet):
+        columns.append(Column("started", [*(group.started_at[:16].replace("T", " ") for group in fleet.groups), ""], rank=4))
+    if any(group.runs > 1 for group in fleet.groups):
+        columns.append(Column("runs", [f"{group.runs:,}" for group in groups], rank=3))
+    unit, times = time_column([group.seconds for group in groups])
+    columns.append(Column(f"time\n{unit}", times, rank=7))
     if total.kwh_unknown:
-        yield f"{group.kwh_unknown:,}"
-    yield _format_sum(group.kwh, group.kwh_unknown) + _uncertainty(group.kwh, group.relative_uncertainty)
-    yield UNKNOWN if group.estimated_share is None else f"{group.estimated_share * 100:.0f} %"
-    yield _format_sum(group.co2e_grams, group.co2e_unknown)
+        columns.append(Column("energy\nunknown", [f"{group.kwh_unknown:,}" for group in groups], rank=8))
+    hours = [None if group.kwh is None else group.kwh * JOULES_PER_KWH / JOULES_PER_WH for group in groups]
+    unit, texts = column(hours, "Wh")
+    known = [at_least(text, lower_bound=group.kwh_unknown > 0) for text, group in zip(texts, groups, strict=True)]
+    columns.append(Column(f"energy\n{unit}", _with_doubt(known, [group.relative_uncertainty for group in groups])))
+    estimated = [UNKNOWN if group.estimated_share is None else percent(group.estimated_share) for group in groups]
+    columns.append(Column("esti-\nmated", estimated, rank=5))
+    unit, texts = column([group.co2e_grams for group in groups], "g CO2e")
+    grams = [at_least(text, lower_bound=group.co2e_unknown > 0) for text, group in zip(texts, groups, strict=True)]
+    columns.append(Column(f"emissions\n{unit}", grams, rank=2))
     if total.cost:
-        unit = len(total.cost) > 1
-        yield (
-            "\n".join(_format_sum(cost, group.cost_unknown, name if unit else "") for name, cost in group.cost.items())
-            or UNKNOWN
-        )
-    for stage in stages:
-        each = getattr(group, f"{stage}_joules_per_sample")
-        yield quantity(each) + _uncertainty(each, getattr(group, f"{stage}_relative_uncertainty"))
+        columns.append(_costs(groups, total))
+    columns += [*_per_sample(groups, "train"), *_per_sample(groups, "predict")]
+    return FittedTable(columns, sections=[len(fleet.groups)])
 
 
-def _format_sum(value: float | None, unknown: int, unit: str = "") -> str:
-    """Return a sum as text, marked as a lower bound if the value is unknown for some runs."""
-    return at_least(quantity(value, unit), lower_bound=unknown > 0)
+def _words(fleet: Fleet) -> Sequence[str]:
+    return list(fleet.groups[0].by)
 
 
-def _uncertainty(value: float | None, relative: float | None) -> str:
-    return "" if value is None or relative is None else f" ±{relative:.0%}"
+def _names(word: str, fleet: Fleet) -> Column:
+    values = [group.by[word] for group in fleet.groups]
+    total = "total" if word == _words(fleet)[0] else ""
+    return Column(word, [*(UNKNOWN if value is None else value for value in values), total], left=True)
+
+
+def _with_doubt(texts: Sequence[str], doubts: Sequence[float | None]) -> list[str]:
+    """Return quantities with their relative uncertainties, the signs below each other."""
+    errors = [
+        "" if doubt is None or text == UNKNOWN else f"±{percent(doubt)}" for text, doubt in zip(texts, doubts, strict=True)
+    ]
+    width = max(map(len, errors), default=0)
+    return [f"{text} {error.rjust(width)}".rstrip() for text, error in zip(texts, errors, strict=True)]
+
+
+def _costs(groups: Sequence[Group], total: Group) -> Column:
+    """Return the costs; of several currencies, each with its name."""
+    if len(total.cost) == 1:
+        ((currency, _),) = total.cost.items()
+        texts = money_column([group.cost.get(currency) for group in groups])
+        costs = [at_least(text, lower_bound=group.cost_unknown > 0) for text, group in zip(texts, groups, strict=True)]
+        return Column(f"cost\n{currency}", costs, rank=1)
+    several = [
+        ", ".join(at_least(money(cost, name), lower_bound=group.cost_unknown > 0) for name, cost in group.cost.items())
+        for group in groups
+    ]
+    return Column("cost", [text or UNKNOWN for text in several], rank=1)
+
+
+def _per_sample(groups: Sequence[Group], stage: str) -> Iterator[Column]:
+    """Yield the column of a stage's energy per sample, if it is known of any run."""
+    values = [getattr(group, f"{stage}_joules_per_sample") for group in groups]
+    if any(value is not None for value in values):
+        unit, texts = column(values, "J/sample")
+        doubts = [getattr(group, f"{stage}_relative_uncertainty") for group in groups]
+        yield Column(f"{stage}\n{unit}", _with_doubt(texts, doubts), rank=6)
 
 
 def _notes(fleet: Fleet) -> Iterator[str]:

@@ -29,10 +29,10 @@ from ml_energy_callbacks.fleet import (
     Fleet,
     Group,
     Row,
-    RunTable,
     check_by,
     check_output,
     find_files,
+    group_rows,
     is_run,
     read_runs,
     render_fleet,
@@ -143,10 +143,9 @@ def runs(tmp_path: Path, empty: RunRecord) -> Folder:
 
 def groups(runs: Folder, *by: str) -> dict[Any, Group]:
     """Return the groups by their values, and the group of all runs by None."""
-    table = RunTable()
-    table.add_rows(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
-    found = {tuple(group.by.values()): group for group in table.group_rows(check_by(by))}
-    return {(key[0] if len(key) == 1 else key): group for key, group in found.items()} | {None: table.group_rows([])[0]}
+    rows = read_runs(find_files([str(runs.path)], pytest.fail)).rows
+    found = {tuple(group.by.values()): group for group in group_rows(rows, check_by(by))}
+    return {(key[0] if len(key) == 1 else key): group for key, group in found.items()} | {None: group_rows(rows, [])[0]}
 
 
 def test_sums_are_over_the_runs_that_know_and_say_how_many_do_not(runs: Folder) -> None:
@@ -264,9 +263,7 @@ def test_each_figure_of_a_group_is_that_of_plain_arithmetic_over_its_runs(*, ful
 
 def check_groups(rows: list[Row], by: list[str]) -> None:
     """Check each figure of each group against plain arithmetic."""
-    table = RunTable()
-    table.add_rows(rows)
-    groups = {tuple(group.by.values()): group for group in table.group_rows(by)}
+    groups = {tuple(group.by.values()): group for group in group_rows(rows, by)}
     assert set(groups) == {tuple(getattr(row, word) for word in by) for row in rows}
     for key, group in groups.items():
         those = [row for row in rows if tuple(getattr(row, word) for word in by) == key]
@@ -307,9 +304,8 @@ def test_joules_per_sample_is_the_sum_of_joules_over_the_sum_of_samples_with_com
 def test_months_are_in_order_by_the_runs_own_clock(runs: Folder) -> None:
     runs.add(1.0, started_at="2026-02-01T00:30:00+02:00")  # January by UTC
     runs.add(1.0, started_at="2025-12-31T10:00:00+01:00")
-    table = RunTable()
-    table.add_rows(read_runs(find_files([str(runs.path)], pytest.fail)).rows)
-    assert [group.by["month"] for group in table.group_rows(["month"])] == ["2025-12", "2026-02"]
+    rows = read_runs(find_files([str(runs.path)], pytest.fail)).rows
+    assert [group.by["month"] for group in group_rows(rows, ["month"])] == ["2025-12", "2026-02"]
 
 
 def test_groups_by_tags_and_by_the_value_of_one(runs: Folder) -> None:
@@ -377,11 +373,11 @@ def test_what_cannot_be_read_is_counted_and_named_and_the_others_are_shown(runs:
 def test_the_table_shows_groups_total_and_what_is_unknown(runs: Folder) -> None:
     runs.add(1.0, estimated=0.25, cost=0.3, currency="EUR", model="Net", stages={"train": a_stage(50.0, 100)}, assumed=True)
     runs.add(None, model="Net")
-    done = report(runs.path, "--by", "model", "--by", "status")
+    done = report(runs.path, "--by", "model", "--by", "status", columns=120)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "model status runs unknown kWh mated g CO2e EUR train" in lines
-    assert "Net completed 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines, done.stdout
-    assert "total 2 1 ≥1 ±10% 25 % ≥100 ≥0.3 0.5 ±10%" in lines
+    assert "model status runs s unknown kWh mated g CO2e EUR mJ/sample" in lines
+    assert "Net completed 2 20.0 1 ≥1.00 ±10 % 25 % ≥100 ≥0.30 500 ±10 %" in lines, done.stdout
+    assert "total 2 20.0 1 ≥1.00 ±10 % 25 % ≥100 ≥0.30 500 ±10 %" in lines
     assert "≥: lower bound, because values of some runs are unknown and not included." in lines
     assert "Emissions of 1 run use, at least in part, the world average: no location was set." in " ".join(lines)
     assert done.stderr == ""
@@ -391,8 +387,8 @@ def test_the_table_shows_each_currency_and_no_column_of_what_no_run_knows(runs: 
     runs.add(1.0, cost=0.3, currency="EUR")
     runs.add(1.0, cost=0.2)
     shown = " ".join(report(runs.path).stdout.split())
-    assert "month runs kWh mated g CO2e cost ─" in shown
-    assert "total 2 2 ±10% 0 % 200 0.3 EUR 0.2 USD" in shown
+    assert "month runs s kWh mated g CO2e cost ─" in shown
+    assert "total 2 20.0 2.00 ±10 % 0 % 200 0.30 EUR, 0.20 USD" in shown
     assert "≥" not in shown
 
 
@@ -409,14 +405,16 @@ def test_no_width_of_the_terminal_takes_a_digit_away(runs: Folder) -> None:
             seconds=1e5,
         )
     runs.add(None)
-    shown = {
-        width: report(runs.path, "--by", "model", "--by", "host", columns=width).stdout.replace("─", "")
-        for width in (60, 80, 100, 240)
-    }
-    assert "24,691,358" in shown[240]
-    assert "24,691,358" not in shown[60]
-    for width, text in shown.items():
-        assert sorted("".join(text.split())) == sorted("".join(shown[240].split())), f"{width}\n{text}"
+    whole = words(report(runs.path, "--by", "model", "--by", "host", columns=240).stdout)
+    assert {"123", "247", "MWh", "98,765.40", "12,346"} <= whole
+    for width in (60, 80, 100):
+        text = report(runs.path, "--by", "model", "--by", "host", columns=width).stdout
+        assert max(map(len, text.splitlines())) <= width
+        assert {word for word in words(text) if word[0].isdigit()} <= whole
+
+
+def words(text: str) -> set[str]:
+    return set(text.replace("─", "").replace("≥", "").split())
 
 
 def test_names_are_shown_as_they_are_and_an_empty_one_is_not_an_unknown_one(runs: Folder) -> None:
@@ -426,11 +424,11 @@ def test_names_are_shown_as_they_are_and_an_empty_one_is_not_an_unknown_one(runs
     done = report(runs.path, "--by", "tag:[/x]")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert [line.split(" 1 ±10%")[0] for line in lines if "1 ±10%" in line] == ["1", "[b]:smile: 1", "- 1"]
+    assert [line.split("10.0 1.00 ±10 %")[0].strip() for line in lines if "10.0 1.00 ±10 %" in line] == ["", "[b]:smile:", "-"]
     assert "tag:[/x]" in done.stdout
     assert "[/eur]" in done.stdout
     runs.add(1.0, cost=1.0)
-    assert "1 [/eur]" in report(runs.path).stdout
+    assert "1.00 [/eur]" in report(runs.path).stdout
 
 
 def test_rows_are_written_flat_as_csv_and_parquet(runs: Folder, tmp_path: Path) -> None:
@@ -563,7 +561,7 @@ def test_a_table_of_fleets_names_what_could_not_be_looked_into(runs: Folder) -> 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["{}", "--by", "week"], "--by is 'week'; use tag, model, host, month, framework, status, or tag:NAME"),
+        (["{}", "--by", "week"], "--by is 'week'; use tag, model, host, month, framework, status, run, or tag:NAME"),
         (["{}", "--by", "tag:"], "--by is 'tag:'; use"),
         (["{}", "--by", "tag:team"], "No run has the tag 'team'; no run has any tag."),
         (["{}/none", "{}"], "There is no run record at"),
@@ -619,22 +617,48 @@ def test_files_of_which_none_is_a_record_are_one_sentence(runs: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "place", "message"),
+    ("package", "args", "message"),
     [
-        ("duckdb", "{}", "pip install 'ml-energy-callbacks[fleet]'"),
-        ("fsspec", "file://{}", "pip install 'ml-energy-callbacks[remote]'"),
+        ("duckdb", ["{}", "--parquet", "{}/runs.parquet"], "pip install 'ml-energy-callbacks[fleet]'"),
+        ("fsspec", ["file://{}"], "pip install 'ml-energy-callbacks[remote]'"),
     ],
 )
 def test_a_missing_extra_is_named(
-    runs: Folder, package: str, place: str, message: str, monkeypatch: pytest.MonkeyPatch
+    runs: Folder, package: str, args: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.add(1.0)
     runs.add(2.0)
     hide(monkeypatch, package)
-    done = report(place.replace("{}", str(runs.path)))
+    done = report(*(arg.replace("{}", str(runs.path)) for arg in args))
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_runs_are_listed_one_by_one_in_the_order_of_their_starts(runs: Folder) -> None:
+    runs.add(2.0, started_at="2026-11-25T10:00:00+01:00", model="B")
+    runs.add(1.0, started_at="2026-11-24T09:30:00+01:00", model="A")
+    own = runs.add(4.0, started_at="2026-11-26T10:00:00+01:00", folder=runs.path / "run1")
+    own.rename(own.with_name("energy-00000000.json"))
+    runs.add(2.0, folder=runs.path / "run1")
+    done = report("runs", "--by", "run", "--by", "model", columns=120, folder=runs.path.parent)
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(" runs/")]
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        ("runs/run2", "A", "10.0"),
+        ("runs/run1", "-", "10.0"),
+        ("runs/run1/energy-00000000.json", "-", "10.0"),
+    ]
+    facts = json.loads(report(runs.path, "--by", "run", "--json").stdout)
+    assert [group["runs"] for group in facts["groups"]] == [1, 1, 1]
+
+
+def test_many_runs_are_grouped_without_duckdb(runs: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        runs.add(1.0, model="Net")
+    hide(monkeypatch, "duckdb")
+    done = report(runs.path, "--by", "model", "--csv", tmp_path / "runs.csv", "--json")
+    assert json.loads(done.stdout)["groups"][0]["runs"] == 3
+    assert (tmp_path / "runs.csv").read_text().count("\n") == 4
 
 
 @pytest.mark.parametrize(
