@@ -1,5 +1,7 @@
 """A real TensorBoard in this process, on loopback, and log directories with made-up runs."""
 
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -42,17 +44,11 @@ def write_raw(folder: Path, data: bytes) -> None:
 
 
 @contextmanager
-def served(logdir: Path, *, fast: bool = False) -> Iterator[str]:
-    """Serve a log directory, which is read again each second; yield the address.
-
-    Args:
-        logdir: The directory.
-        fast: Whether the data server in Rust reads it, as where nothing is said.
-    """
+def served(logdir: Path) -> Iterator[str]:
+    """Serve a log directory in this process, which is read again each second; yield the address."""
     plugins = [*tensorboard.default.get_plugins(), EnergyLoader]
     found = tensorboard.program.TensorBoard(plugins=list(dict.fromkeys(plugins)))
-    options = ["--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
-    found.configure(argv=["tensorboard", *options, "--load_fast", "true" if fast else "false"])
+    found.configure(argv=["tensorboard", *_options(logdir), "--load_fast", "false"])
     server = found._make_server()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -63,7 +59,28 @@ def served(logdir: Path, *, fast: bool = False) -> Iterator[str]:
         thread.join(10)
 
 
-def wait_until(true: object, seconds: float = 60.0) -> None:
+@contextmanager
+def served_by_command(logdir: Path, *, fast: bool) -> Iterator[str]:
+    """Serve a log directory by TensorBoard's own command, which finds the plug-in by its entry point; yield the address.
+
+    Args:
+        logdir: The directory.
+        fast: Whether TensorBoard's data server in Rust reads it.
+    """
+    command = [sys.executable, "-m", "tensorboard.main", *_options(logdir), "--load_fast", "true" if fast else "false"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            yield next(word for line in server.stderr for word in line.split() if word.startswith("http://127"))
+        finally:
+            server.terminate()
+
+
+def _options(logdir: Path) -> list[str]:
+    return ["--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0", "--reload_interval", "1"]
+
+
+def wait_until(true: object, seconds: float = 180.0) -> None:
     """Wait until a function returns a true value."""
     assert callable(true)
     end = time.monotonic() + seconds

@@ -38,7 +38,7 @@ def describe_tags(summary_writer: Any) -> None:  # noqa: ANN401 - of torch or te
 
     Uses ``_get_file_writer`` and ``event_writer`` (torch/utils/tensorboard/writer.py of torch 2.13; tensorboardX has the same).
     """
-    file_writer = getattr(summary_writer, "_get_file_writer", lambda: None)()
+    file_writer: Any = getattr(summary_writer, "_get_file_writer", lambda: None)()
     writer = getattr(file_writer, "event_writer", None)
     if writer is not None and not isinstance(writer, DescribingWriter):
         file_writer.event_writer = DescribingWriter(writer)
