@@ -21,9 +21,20 @@ _Seconds = Annotated[float, typer.Option(help="Time limit in seconds; no block o
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _Plot = Annotated[Path | None, typer.Option(callback=_in_home, help="Draw the result into this file, such as cost.png.")]
 
+_MEASURE, _READ, _PLAN = "Measure", "Read runs", "Plan"
+"""Groups of commands in the help."""
+
 app = typer.Typer(
-    help="Energy, carbon and cost of training and inference.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Energy, carbon and cost of training and inference.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _examples(*lines: str) -> str:
+    """Return examples for the end of a command's help, one a line."""
+    return "\n\n".join(["Examples:", *lines])
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer's callback
@@ -44,7 +55,114 @@ def _options(
     """Energy, carbon and cost of training and inference."""
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_MEASURE,
+    epilog=_examples(
+        "ml-energy doctor",
+        "ml-energy doctor --all",
+        "ml-energy doctor --watch 'nvml:*'",
+    ),
+)
+def doctor(
+    devices: Annotated[list[str] | None, typer.Argument(help="Ids or globs such as 'nvml:*'; default: all.")] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list hardware that is not present.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the power of each device until Ctrl-C.")] = False,
+) -> None:
+    """Show how accurately this machine can measure energy, and what to do about the rest."""
+    from ml_energy_callbacks.cli.doctor import report_machine, watch_machine
+
+    if watch:
+        watch_machine(devices or "auto", json=json)
+    else:
+        report_machine(devices or "auto", json=json, everything=everything)
+
+
+@app.command(
+    rich_help_panel=_MEASURE,
+    epilog=_examples(
+        "ml-energy demo",
+        "ml-energy demo --framework keras --epochs 5",
+    ),
+)
+def demo(
+    *,
+    framework: Annotated[
+        Framework, typer.Option(help="Framework to train with; for Keras, KERAS_BACKEND selects the backend.")
+    ] = Framework.LIGHTNING,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
+    logdir: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run, for TensorBoard.")] = Path(
+        "energy_logs"
+    ),
+) -> None:
+    """Train, validate, test and predict with a small network on real images, and show the energy used."""
+    from ml_energy_callbacks.cli.demo import demonstrate
+
+    demonstrate(framework, epochs=epochs, logdir=logdir)
+
+
+@app.command(
+    rich_help_panel=_MEASURE,
+    epilog=_examples(
+        "ml-energy profile serve:build --batch-sizes 1,8,64",
+        "ml-energy profile serve:build --latency-limit 0.1 --plot cost.png",
+    ),
+)
+def profile(
+    target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
+    *,
+    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8,16,32",
+    width: _Width = 0.05,
+    latency_limit: Annotated[float | None, typer.Option(help="Longest acceptable p95 latency of a batch, in s.")] = None,
+    seconds: _Seconds = 120.0,
+    json: _Json = False,
+    plot: _Plot = None,
+) -> None:
+    """Measure the energy of a prediction at each batch size, and show the best one."""
+    from ml_energy_callbacks.cli.predictions import report_profile
+
+    report_profile(
+        target,
+        batch_sizes=batch_sizes,
+        width=width,
+        latency_limit=latency_limit,
+        seconds=seconds,
+        json=json,
+        plot=plot,
+    )
+
+
+@app.command(
+    rich_help_panel=_MEASURE,
+    epilog=_examples(
+        "ml-energy compare models:build",
+        "ml-energy compare models:build --width 0.02 --json",
+    ),
+)
+def compare(
+    target: Annotated[str, typer.Argument(help="module:function; the function returns (models, data, metric).")],
+    *,
+    width: _Width = 0.05,
+    seconds: _Seconds = 120.0,
+    json: _Json = False,
+    plot: _Plot = None,
+) -> None:
+    """Measure the energy of the predictions of several models, and their accuracy on the same data."""
+    from ml_energy_callbacks.cli.predictions import report_comparison
+
+    report_comparison(target, width=width, seconds=seconds, json=json, plot=plot)
+
+
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy report runs/a",
+        "ml-energy report -v runs/a",
+        "ml-energy report runs --by run",
+        "ml-energy report runs --by model --by month --csv runs.csv",
+    ),
+)
 def report(
     paths: Annotated[
         list[str],
@@ -55,7 +173,9 @@ def report(
     *,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Group runs by tag, tag:NAME, model, host, month, framework or status; repeatable; default: month."),
+        typer.Option(
+            help="List runs with run, or group them by tag, tag:NAME, model, host, month, framework, status; default: month."
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option(callback=_in_home, help="Write one row per run to this Parquet file.")] = None,
@@ -76,36 +196,31 @@ def report(
     report_runs(paths, by=by, csv=csv, parquet=parquet, json=json, verbose=verbose)
 
 
-@app.command()
-def merge(
-    paths: Annotated[
-        list[str],
-        typer.Argument(help="Directories with the files energy.rank<rank>.json of a job's processes, or URLs of these."),
-    ],
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy diff runs/a runs/b",
+        "ml-energy diff runs/a runs/b --json",
+    ),
+)
+def diff(
+    a: Annotated[str, typer.Argument(help="The first run: an energy.json, a directory that contains one, or a URL of these.")],
+    b: Annotated[str, typer.Argument(help="The second run.")],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    json: _Json = False,
 ) -> None:
-    """Build the record of a job that did not complete, from the files of its processes."""
-    from ml_energy_callbacks.cli.merge import merge_and_report
+    """Show what changed between two runs and why: samples, time per sample and power of each stage and phase."""
+    from ml_energy_callbacks.cli.diff import report_difference
 
-    merge_and_report(paths, json=json)
-
-
-@app.command()
-def replay(
-    path: Annotated[
-        Path, typer.Argument(callback=_in_home, help="A recording, as EnergyMeter(recording='raw.jsonl') writes it.")
-    ],
-    *,
-    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
-) -> None:
-    """Compute the record of a run again, from its recording."""
-    from ml_energy_callbacks.cli.replay import replay_and_report
-
-    replay_and_report(path, json=json)
+    report_difference(a, b, json=json)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy export runs/a --format model-card",
+    ),
+)
 def export(
     path: Annotated[str, typer.Argument(help="An energy.json, a directory that contains one, or a URL of these.")],
     *,
@@ -123,7 +238,53 @@ def export(
         typer.echo(text, nl=False)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy merge runs/job",
+        "ml-energy merge left/runs/job right/runs/job",
+    ),
+)
+def merge(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Directories with the files energy.rank<rank>.json of a job's processes, or URLs of these."),
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Build the record of a job that did not complete, from the files of its processes."""
+    from ml_energy_callbacks.cli.merge import merge_and_report
+
+    merge_and_report(paths, json=json)
+
+
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy replay raw.jsonl",
+    ),
+)
+def replay(
+    path: Annotated[
+        Path, typer.Argument(callback=_in_home, help="A recording, as EnergyMeter(recording='raw.jsonl') writes it.")
+    ],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Compute the record of a run again, from its recording."""
+    from ml_energy_callbacks.cli.replay import replay_and_report
+
+    replay_and_report(path, json=json)
+
+
+@app.command(
+    rich_help_panel=_PLAN,
+    epilog=_examples(
+        "ml-energy when --location GBR --run-hours 3 --kwh 12",
+        "ml-energy when --series forecast.csv --price 06:00=0.32 --price 22:00=0.21",
+    ),
+)
 def when(
     *,
     location: Annotated[
@@ -157,7 +318,12 @@ def when(
     )
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_PLAN,
+    epilog=_examples(
+        "ml-energy lifecycle --train runs/tuning --predict runs/serving --per-day 1e6 --days 365",
+    ),
+)
 def lifecycle(
     *,
     train: Annotated[
@@ -175,73 +341,3 @@ def lifecycle(
     from ml_energy_callbacks.cli.lifecycle import report_lifecycle
 
     report_lifecycle(train, predict, per_day=per_day, days=days, json=json, plot=plot)
-
-
-@app.command()
-def doctor(
-    devices: Annotated[list[str] | None, typer.Argument(help="Ids or globs such as 'nvml:*'; default: all.")] = None,
-    *,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show the power of each device until Ctrl-C.")] = False,
-) -> None:
-    """Show what can be measured on this machine and how accurately, and how to enable what cannot."""
-    from ml_energy_callbacks.cli.doctor import report_machine, watch_machine
-
-    (watch_machine if watch else report_machine)(devices or "auto", json=json)
-
-
-@app.command()
-def demo(
-    *,
-    framework: Annotated[
-        Framework, typer.Option(help="Framework to train with; for Keras, KERAS_BACKEND selects the backend.")
-    ] = Framework.LIGHTNING,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
-    logdir: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run, for TensorBoard.")] = Path(
-        "energy_logs"
-    ),
-) -> None:
-    """Train, validate, test and predict with a small network on real images, and show the energy used."""
-    from ml_energy_callbacks.cli.demo import demonstrate
-
-    demonstrate(framework, epochs=epochs, logdir=logdir)
-
-
-@app.command()
-def profile(
-    target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
-    *,
-    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8,16,32",
-    width: _Width = 0.05,
-    latency_limit: Annotated[float | None, typer.Option(help="Longest acceptable p95 latency of a batch, in s.")] = None,
-    seconds: _Seconds = 120.0,
-    json: _Json = False,
-    plot: _Plot = None,
-) -> None:
-    """Measure the energy of a prediction at each batch size, and show the best one."""
-    from ml_energy_callbacks.cli.predictions import report_profile
-
-    report_profile(
-        target,
-        batch_sizes=batch_sizes,
-        width=width,
-        latency_limit=latency_limit,
-        seconds=seconds,
-        json=json,
-        plot=plot,
-    )
-
-
-@app.command()
-def compare(
-    target: Annotated[str, typer.Argument(help="module:function; the function returns (models, data, metric).")],
-    *,
-    width: _Width = 0.05,
-    seconds: _Seconds = 120.0,
-    json: _Json = False,
-    plot: _Plot = None,
-) -> None:
-    """Measure the energy of the predictions of several models, and their accuracy on the same data."""
-    from ml_energy_callbacks.cli.predictions import report_comparison
-
-    report_comparison(target, width=width, seconds=seconds, json=json, plot=plot)

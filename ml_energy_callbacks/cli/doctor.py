@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 from rich.live import Live
@@ -12,11 +13,11 @@ from ml_energy_callbacks.record.utf8 import encode_json
 from ml_energy_callbacks.report import quantity
 
 
-def report_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:
-    """Measure for some seconds, and print the diagnosis."""
+def report_machine(devices: Literal["auto"] | list[str], *, json: bool, everything: bool) -> None:
+    """Measure for some seconds, and print the diagnosis, with hardware that is not present if everything is asked for."""
     with console_for(stderr=True).status(f"Measuring for {SECONDS:g} s ..."):
         diagnosis = examine(devices)
-    print_result(diagnosis, render, json=json)
+    print_result(diagnosis, partial(render, everything=everything), json=json)
 
 
 def watch_machine(devices: Literal["auto"] | list[str], *, json: bool) -> None:

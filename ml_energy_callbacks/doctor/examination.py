@@ -1,16 +1,19 @@
 """Measure for some seconds as a run does, and return the results."""
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from time import sleep
 from typing import Literal
 
 import msgspec
 from msgspec.structs import asdict
 
+from ml_energy_callbacks.backends.drivers.cpuinfo import parse_cpuinfo
+from ml_energy_callbacks.backends.drivers.sysfs import read_text
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import ratio
-from ml_energy_callbacks.readings import Backend
+from ml_energy_callbacks.readings import Backend, Provenance
 from ml_energy_callbacks.record.schema import DeviceRecord
 
 SECONDS = 3.0
@@ -41,11 +44,23 @@ class Unmeasured(msgspec.Struct, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, kw_only=True):
-    """The result of an examination; ``notes`` are further sentences for the user."""
+    """The result of an examination.
+
+    Attributes:
+        devices: Devices that can be read.
+        unmeasured: Hardware that is not measured.
+        notes: Further sentences for the user.
+        provenance: Whether a total is ``measured`` or ``estimated`` here; None if nothing can be read.
+        relative_uncertainty: Half-width of the 95 % interval of a total as a share of it, at the present load; or None.
+        virtual: Whether the machine is a virtual one.
+    """
 
     devices: list[Examined]
     unmeasured: list[Unmeasured]
     notes: list[str]
+    provenance: Provenance | None = None
+    relative_uncertainty: float | None = None
+    virtual: bool = False
 
 
 def _make_meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
@@ -96,6 +111,9 @@ def examine(
         ],
         unmeasured=unmeasured,
         notes=[warning for warning in record.warnings if not any(entry.reason in warning for entry in unmeasured)],
+        provenance=record.total.provenance,
+        relative_uncertainty=record.total.relative_uncertainty,
+        virtual=parse_cpuinfo(read_text(Path("/proc/cpuinfo")) or "").virtual,
     )
 
 

@@ -1,5 +1,6 @@
 """A diagnosis as tables for a terminal."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_energy_callbacks.doctor.examination import Diagnosis, Examined, Unmeasured
-from ml_energy_callbacks.report import quantity, uncertainty
+from ml_energy_callbacks.report.fitted_table import Column, FittedTable
+from ml_energy_callbacks.report.quantities import percent, quantity, uncertainty
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _METHODS = {
@@ -21,20 +23,64 @@ _SEEN_JITTER_S = 0.001
 """A smaller jitter cannot be distinguished from the spacing of the reads."""
 
 
-def render(diagnosis: Diagnosis) -> Group:
-    """Return the tables of measured devices and of hardware that is not measured, with notes below them."""
+def render(diagnosis: Diagnosis, *, everything: bool = False) -> Group:
+    """Return what this machine can do, what to do about the rest, and tables of its devices.
+
+    Args:
+        diagnosis: The diagnosis.
+        everything: Whether to list hardware that is not present, too.
+    """
     diagnosis = in_texts(diagnosis, printable)
-    parts: list[RenderableType] = [
-        _device_table("Counted in every total", [device for device in diagnosis.devices if not device.whole_machine])
+    parts: list[RenderableType] = [Text(line) for line in _summary(diagnosis)]
+    parts += [
+        Text(),
+        _device_table("Counted in every total", [device for device in diagnosis.devices if not device.whole_machine]),
     ]
     whole = [device for device in diagnosis.devices if device.whole_machine]
     if whole:
         parts.append(_device_table("The whole machine, reported separately", whole))
-    for title, present in (("Present, but not measured", True), ("Not present", False)):
+    for title, present in (("Present, but not measured", True), *([("Not present", False)] if everything else [])):
         entries = [entry for entry in diagnosis.unmeasured if entry.present is present]
         if entries:
             parts.append(_unmeasured_table(title, entries))
-    return Group(*parts, *(Text(line) for line in _notes(diagnosis)))
+    parts += [Text(line) for line in _notes(diagnosis)]
+    absent = sum(not entry.present for entry in diagnosis.unmeasured)
+    if absent and not everything:
+        parts.append(Text(f"{absent} kinds of hardware are not present: ml-energy doctor --all lists them."))
+    return Group(*parts)
+
+
+def _summary(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yield what this machine can do, and then what to do about it."""
+    counted = [device for device in diagnosis.devices if not device.whole_machine]
+    estimated = [device for device in counted if device.provenance == "estimated"]
+    measured = [device for device in counted if device.provenance == "measured"]
+    doubt = "" if diagnosis.relative_uncertainty is None else f" ±{percent(diagnosis.relative_uncertainty)}"
+    if not counted:
+        yield "Energy is unknown: no device of this machine can be read."
+    elif not estimated:
+        yield f"Energy is measured{doubt}: {_kinds(measured)}."
+    elif not measured:
+        machine = "a virtual machine without counters" if diagnosis.virtual else "no counter of this machine can be read"
+        yield f"Energy is estimated{doubt}: {machine}."
+    else:
+        yield f"Energy is measured for {_kinds(measured)}, and estimated for {_kinds(estimated)}: {doubt.strip()} in total."
+    for entry in diagnosis.unmeasured:
+        if entry.present and entry.fix is not None:
+            yield f"To do: {entry.reason} {entry.fix}"
+    if estimated and not any(device.whole_machine for device in diagnosis.devices):
+        other = "use a machine that is not virtual, or " if diagnosis.virtual else ""
+        yield f"To measure what is estimated, {other}connect a smart plug (ML_ENERGY_PLUGS)."
+
+
+_KINDS = {"gpu": "GPU", "cpu": "processor", "dram": "memory", "tpu": "TPU", "soc": "chip", "board": "board"}
+
+
+def _kinds(devices: Sequence[Examined]) -> str:
+    """Return kinds of devices with their numbers: ``2 GPUs and processor``."""
+    counts = Counter(_KINDS[device.kind] for device in devices)
+    *others, last = (name if count == 1 else f"{count} {name}s" for name, count in counts.items())
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _make_table(title: str, *columns: str) -> Table:
@@ -45,19 +91,22 @@ def _make_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _device_table(title: str, devices: list[Examined]) -> Table:
-    table = _make_table(title, "device", "watts", "method", "refresh", "uncertainty")
-    for device in devices:
-        table.add_row(
-            f"{device.id}\n{device.name}",
-            quantity(device.watts),
-            _METHODS[device.method],
-            _refresh_text(device),
-            uncertainty(device.provenance, device.relative_uncertainty),
-        )
-    if not devices:
-        table.add_row("none", *[""] * 4)
-    return table
+def _device_table(title: str, devices: list[Examined]) -> FittedTable:
+    return FittedTable(
+        [
+            Column("device", [f"{device.id}\n{device.name}" for device in devices] or ["none"], left=True),
+            Column("watts", [quantity(device.watts) for device in devices] or [""]),
+            Column("method", [_METHODS[device.method] for device in devices] or [""], rank=2, left=True),
+            Column("refresh", [_refresh_text(device) for device in devices] or [""], rank=3, left=True),
+            Column(
+                "uncertainty",
+                [uncertainty(device.provenance, device.relative_uncertainty) for device in devices] or [""],
+                rank=1,
+                left=True,
+            ),
+        ],
+        title=title,
+    )
 
 
 def _refresh_text(device: Examined) -> str:

@@ -32,4 +32,4 @@ def _of_frameworks() -> Iterator[tuple[str, str]]:
     for name in _FRAMEWORKS:
         found = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(found, str):
-            yield name, found
+            yield name, str(found)  # torch's is of a class of its own

@@ -170,6 +170,16 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
     low_joules: Signed | None = None
     high_joules: Signed | None = None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the 95 % interval of the split in J, of earlier releases by its uncertainty; None where unknown."""
+        if self.low_joules is not None and self.high_joules is not None:
+            return self.low_joules, self.high_joules
+        if self.joules is None or self.relative_uncertainty is None:
+            return None
+        half = abs(self.joules) * self.relative_uncertainty
+        return self.joules - half, self.joules + half
+
 
 class LatencyRecord(msgspec.Struct, kw_only=True):
     """Durations of a stage's batches from start to end, without compilation; to 1 %.

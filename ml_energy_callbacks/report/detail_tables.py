@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RunRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
 from ml_energy_callbacks.report.notes import stages_of
 from ml_energy_callbacks.report.quantities import UNKNOWN, column, quantity, shares, time_column, uncertainty
@@ -11,7 +11,8 @@ from ml_energy_callbacks.report.quantities import UNKNOWN, column, quantity, sha
 def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
     """Yield the tables that a run has something for."""
     yield _phase_table(record)
-    yield _device_table("Devices", record.devices)
+    if record.devices:
+        yield _device_table("Devices", record.devices)
     if record.whole_machine:
         yield _device_table("Whole machine (not part of the total)", record.whole_machine)
     if record.process is not None:
@@ -20,14 +21,6 @@ def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
         yield _node_table(record)
     if record.ranks:
         yield _rank_table(record)
-
-
-def _ends(phase: PhaseRecord) -> tuple[float | None, float | None]:
-    """Return the ends of the 95 % interval of a phase; in a record of an earlier release, from its uncertainty."""
-    if phase.low_joules is None and phase.joules is not None and phase.relative_uncertainty is not None:
-        half = abs(phase.joules) * phase.relative_uncertainty
-        return phase.joules - half, phase.joules + half
-    return phase.low_joules, phase.high_joules
 
 
 def _phase_table(record: RunRecord) -> FittedTable:
@@ -39,14 +32,12 @@ def _phase_table(record: RunRecord) -> FittedTable:
         if phase.seconds is not None
     ]
     phases = [phase for *_, phase in found]
-    lows, highs = zip(*map(_ends, phases), strict=True) if phases else ((), ())
+    intervals = [phase.interval or (None, None) for phase in phases]
     time_unit, times = time_column([phase.seconds for phase in phases])
-    unit, joules = column([*(phase.joules for phase in phases), *lows, *highs], "J")
+    unit, joules = column([*(phase.joules for phase in phases), *(end for ends in intervals for end in ends)], "J")
     count = len(phases)
-    intervals = [
-        UNKNOWN if UNKNOWN in {low, high} else f"{low} to {high}"
-        for low, high in zip(joules[count : 2 * count], joules[2 * count :], strict=True)
-    ]
+    ends = zip(joules[count::2], joules[count + 1 :: 2], strict=True)
+    ranges = [UNKNOWN if UNKNOWN in {low, high} else f"{low} to {high}" for low, high in ends]
     parts = [share for _, _, stage, phase in found for share in shares([phase.joules], stage.joules)]
     return FittedTable(
         [
@@ -55,7 +46,7 @@ def _phase_table(record: RunRecord) -> FittedTable:
             Column(f"time\n{time_unit}", times, rank=3),
             Column(f"energy\n{unit}", joules[:count]),
             Column("share of\nstage", parts, rank=1),
-            Column(f"95 % interval\n{unit}", intervals, rank=2),
+            Column(f"95 % interval\n{unit}", ranges, rank=2),
         ],
         title="Phases",
     )

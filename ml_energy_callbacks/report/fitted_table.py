@@ -16,7 +16,7 @@ class Column:
 
     Attributes:
         head: Its header, of one or two lines.
-        texts: Its cells, one for each row.
+        texts: Its cells, one for each row; each of one or more lines.
         rank: The smaller, the longer it stays where there is little room; 0 for always.
         left: Whether it is aligned to the left.
     """
@@ -29,7 +29,7 @@ class Column:
     @property
     def width(self) -> int:
         """Width in characters."""
-        return max(map(len, (*self.head.split("\n"), *self.texts)))
+        return max(len(line) for text in (self.head, *self.texts) for line in text.split("\n"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,13 +179,10 @@ def _phase(stage: StageRecord, name: str) -> str | None:
 
 def phase_share(phase: PhaseRecord, stage: StageRecord) -> tuple[float, float] | None:
     """Return the ends of the 95 % interval of a phase's share of its stage's energy, within 0 and 1; None if it is unknown."""
-    low, high = phase.low_joules, phase.high_joules
-    if (low is None or high is None) and phase.joules is not None and phase.relative_uncertainty is not None:
-        half = abs(phase.joules) * phase.relative_uncertainty  # a record of an earlier release
-        low, high = phase.joules - half, phase.joules + half
-    if low is None or high is None or not stage.joules:
+    if phase.interval is None or not stage.joules:
         return None
-    return min(1.0, max(0.0, low / stage.joules)), min(1.0, max(0.0, high / stage.joules))
+    low, high = (min(1.0, max(0.0, end / stage.joules)) for end in phase.interval)
+    return low, high
 
 
 def _other(record: RunRecord, main: Sequence[str], hint: Hint | None) -> Iterator[str]:

@@ -85,10 +85,8 @@ def _phase_above(record: RunRecord, stage_name: str, name: str, least: float) ->
     phase = None if stage is None else stage.phases.get(name)
     if stage is None or phase is None or not stage.joules or not _separates_phases(record, stage):
         return None
-    low = phase.low_joules
-    if low is None and phase.joules is not None and phase.relative_uncertainty is not None:  # a record of an earlier release
-        low = phase.joules * (1 - phase.relative_uncertainty)
-    if low is None or low <= 0:
+    low = 0.0 if phase.interval is None else phase.interval[0]
+    if low <= 0:
         return None
     doubt = min(1.0, stage.relative_uncertainty or 0.0)
     joules, share = low * (1 - doubt), low / stage.joules

@@ -64,7 +64,7 @@ class Picture:
 
 def fragment(contents: Sequence[Element]) -> str:
     """Return contents as a part of a notebook, with their style sheet."""
-    return to_html(node("div", node("style", part_style()), contents, class_="mle"))
+    return to_html(node("div", node("style", part_style()), contents, class_="mle part"))
 
 
 def record_html(record: RunRecord) -> str:

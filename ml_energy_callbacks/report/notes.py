@@ -77,8 +77,7 @@ def stages_of(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
 
 def detail_lines(record: RunRecord) -> Iterator[str]:
     """Yield where the figures come from: devices, latencies, carbon intensity, and why phases are not known."""
-    for device in _devices_of(record):
-        yield f"{device.id}: {device.name}" + (f". {device.note}" if device.note else ".")
+    yield from _device_notes(record)
     for name, stage in stages_of(record):
         if stage.latency is not None and (found := latency_text(stage.latency)):
             yield f"Latency of a batch of {name}: {found}."
@@ -97,6 +96,15 @@ def detail_lines(record: RunRecord) -> Iterator[str]:
         )
     for reason in () if record.process is None else record.process.unknown.values():
         yield f"Share of this job unknown: {reason}"
+
+
+def _device_notes(record: RunRecord) -> Iterator[str]:
+    """Yield what the devices are and how their energy comes about; those that are alike once."""
+    alike: dict[str, list[str]] = {}
+    for device in _devices_of(record):
+        alike.setdefault(f"{device.name}. {device.note}" if device.note else f"{device.name}.", []).append(device.id)
+    for text, names in alike.items():
+        yield f"{names[0]}: {text}" if len(names) == 1 else f"{len(names):,} devices: {text}"
 
 
 def latency_text(latency: LatencyRecord) -> str:

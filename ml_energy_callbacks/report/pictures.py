@@ -7,7 +7,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH
-from ml_energy_callbacks.record.schema import DeviceRecord, EpochRecord, PhaseRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, EpochRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.drawing import (
     EPOCHS,
     Across,
@@ -69,22 +69,12 @@ def run_bars(runs: Sequence[tuple[str, RunRecord]]) -> Element:
     return bars("Energy of each run by stage", found, unit="J", empty=NO_ENERGY)
 
 
-def phase_interval(phase: PhaseRecord) -> tuple[float, float] | None:
-    """Return the ends of the 95 % interval of a phase's energy in J; None if it is not known."""
-    if phase.low_joules is not None and phase.high_joules is not None:
-        return phase.low_joules, phase.high_joules
-    if phase.joules is None or phase.relative_uncertainty is None:
-        return None
-    half = abs(phase.joules) * phase.relative_uncertainty  # a record of an earlier release
-    return phase.joules - half, phase.joules + half
-
-
 def _bar(name: str, stage: StageRecord, total: float | None) -> Bar:
     estimated = stage.provenance == "estimated"
     parts = []
     rest, ranges = stage.joules or 0.0, []
     for phase_name, phase in stage.phases.items():
-        interval = phase_interval(phase)
+        interval = phase.interval
         known = "" if interval is None else f"{scaled(interval[0], 'J')} to {scaled(interval[1], 'J')}"
         if phase.joules is None:
             ranges.append(f"{words(phase_name)} {known or 'unknown'}")

@@ -12,7 +12,7 @@ from ml_energy_callbacks.report.detail_tables import detail_tables
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
 from ml_energy_callbacks.report.headline import Line, headline, headline_text
 from ml_energy_callbacks.report.notes import detail_lines, hint_lines, note_lines, stages_of
-from ml_energy_callbacks.report.quantities import at_least, column, money_column, shares, time_column, uncertainty
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, column, money_column, shares, time_column, uncertainty
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _SHOWN_STATUS = {
@@ -59,12 +59,13 @@ def render(record: RunRecord, path: Path | str | None = None, *, verbose: bool =
 def _run_line(record: RunRecord) -> Text:
     run = record.run
     began = run.started_at[:16].replace("T", " ")
-    facts = ", ".join(filter(None, (f"Run {run.id[:8]}", run.model, run.framework, began)))
+    framework = None if run.framework == "none" else run.framework
+    facts = ", ".join(filter(None, (f"Run {run.id[:8]}", run.model, framework, began)))
     return Text(f"\n{facts}: {_SHOWN_STATUS[run.status]}")
 
 
 def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
-    """Return the stages and their total; each column has one unit, which its header names."""
+    """Return the stages and their total, in columns of one unit each; those of which nothing is known are left out."""
     stages, total = [stage for _, stage in stages_of(record)], record.total
     names = [*(name for name, _ in stages_of(record)), "total"]
     watts = total.joules / total.seconds if total.joules is not None and total.seconds else None
@@ -86,7 +87,8 @@ def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
         columns.append(
             Column("uncertainty", [*doubts, uncertainty(total.provenance, total.relative_uncertainty)], rank=8, left=True)
         )
-    return FittedTable(columns, sections=[len(stages)])
+    known = [column for column in columns if not column.rank or not {UNKNOWN, ""}.issuperset(column.texts)]
+    return FittedTable(known, sections=[len(stages)])
 
 
 def _column(quantity: str, unit: str, texts: Sequence[str], rank: int = 0) -> Column:

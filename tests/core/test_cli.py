@@ -1,6 +1,8 @@
 """The command `ml-energy`."""
 
 import json
+import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import pytest
 from command import COMMAND, ml_energy, ml_energy_process
 from msgspec.structs import replace
+from typer.main import get_command
 
 from ml_energy_callbacks import EnergyMeter, RunRecord, load_record
+from ml_energy_callbacks.cli.commands import app
 from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import Part
 
@@ -93,6 +97,32 @@ def imported(*args: object) -> set[str]:
     tell = "import atexit, sys; atexit.register(lambda: print(*sys.modules, sep=chr(10), file=sys.stderr))\n"
     command = [*COMMAND[:-1], tell + COMMAND[-1], *map(str, args)]
     return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr.split())
+
+
+COMMANDS = ("doctor", "demo", "profile", "compare", "report", "diff", "export", "merge", "replay", "when", "lifecycle")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_the_help_has_commands_in_groups(columns: int) -> None:
+    done = ml_energy("-h", columns=columns)
+    assert done.returncode == 0
+    assert done.stdout == ml_energy("--help", columns=columns).stdout
+    places = [done.stdout.index(f"─ {group} ") for group in ("Measure", "Read runs", "Plan")]
+    assert places == sorted(places)
+    assert [done.stdout.index(f" {name} ") for name in COMMANDS] == sorted(done.stdout.index(f" {name} ") for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_commands_help_has_examples_that_it_accepts(command: str) -> None:
+    text = ml_energy(command, "-h", columns=200).stdout
+    examples = re.findall(r"^ *(ml-energy .*?) *$", text.partition("Examples:")[2], re.MULTILINE)
+    assert examples
+    for example in examples:
+        _, name, *args = shlex.split(example)
+        assert name == command
+        group = get_command(app)
+        found = group.commands[name]  # type: ignore[attr-defined]
+        found.make_context(name, args)
 
 
 def test_the_help_needs_nothing_but_the_options() -> None:

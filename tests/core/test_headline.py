@@ -12,6 +12,7 @@ from ml_energy_callbacks.clock import monotonic_clock
 from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.headline import headline, headline_text, summary
 from ml_energy_callbacks.report.quantities import money, percent, scaled
+from ml_energy_callbacks.report.terminal import columns
 from ml_energy_callbacks.testing import PowerCurve, ScriptedBackend, ScriptedPower
 
 EXAMPLE = """\
@@ -221,7 +222,7 @@ def test_a_meter_prints_the_headline_at_its_end(tmp_path: Path, capsys: pytest.C
     meter = a_metered_loop(output_dir=tmp_path)
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines() if line[0] != " "] == ["Energy", "Train", "Record"]
-    assert " ".join(out.split()) == " ".join(summary(meter.record, meter.record_path, 80).split())
+    assert " ".join(out.split()) == " ".join(summary(meter.record, meter.record_path, columns()).split())
     a_metered_loop(verbose=False)
     assert capsys.readouterr().out == ""
 

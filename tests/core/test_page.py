@@ -13,6 +13,7 @@ from run_records import a_record
 
 from ml_energy_callbacks import EnergyMeter, RunRecord
 from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.report.diff import diff_runs
 from ml_energy_callbacks.report.page import run_page, runs_page
 from ml_energy_callbacks.report.page.runs import difference, short_names
 from ml_energy_callbacks.report.page.tables import amounts
@@ -104,10 +105,13 @@ def test_difference_of_unknown_energy_is_unknown() -> None:
     assert difference(record, record).text == "baseline"
 
 
-def test_difference_without_uncertainty_is_not_a_verdict() -> None:
-    record = a_record(seed=1, joules=20_000)
-    found = difference(a_record(), replace(record, total=replace(record.total, relative_uncertainty=None)))
-    assert (found.text, found.kind) == ("+178 %", "within")
+def test_difference_is_that_of_ml_energy_diff() -> None:
+    baseline, record = a_record(), a_record(seed=1, joules=20_000, devices=3)
+    change = diff_runs(baseline, record).total.difference
+    found = difference(baseline, record)
+    assert change is not None
+    assert (found.kind, found.value) == (change.verdict, pytest.approx((change.joules or 0.0) / 7200))
+    assert found.text == "+178 % (+163 % to +193 %)"
 
 
 @pytest.mark.parametrize(

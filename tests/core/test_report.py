@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -132,6 +133,28 @@ def test_a_record_of_the_future_is_a_sentence(record: RunRecord, tmp_path: Path)
     done = ml_energy("report", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "schema version 99" in done.stderr
+
+
+def test_a_record_of_an_earlier_release_is_shown(record: RunRecord, tmp_path: Path) -> None:
+    facts = json.loads(encode_record(record))
+    for phase in (phase for stage in facts["stages"].values() for phase in stage["phases"].values()):
+        del phase["low_joules"], phase["high_joules"]
+    for device in facts["devices"]:
+        del device["latency_s"], device["latency_source"], device["idle_watts"]
+    for epoch in facts["epochs"]:
+        del epoch["sampling_joules"]
+    del facts["total"]["lower_bound"], facts["run"]["record_path"], facts["carbon"]["relative_uncertainty"]
+    (tmp_path / "energy.json").write_text(json.dumps(facts))
+    done = ml_energy("report", "-v", tmp_path, columns=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Energy  2.8")
+    assert "compute" in done.stdout
+
+
+def test_devices_of_one_name_are_described_once(record: RunRecord) -> None:
+    lines = shown(record, verbose=True).splitlines()
+    assert sum(record.devices[0].name in line for line in lines) == 1
+    assert any(line.startswith("2 devices: ") for line in lines)
 
 
 def test_a_note_about_a_device_stands_once_with_its_last_figures(record: RunRecord) -> None:

@@ -56,7 +56,10 @@ def check(seen: Seen) -> None:
 def five() -> list[RunRecord]:
     energies = (7200.0, 9000.0, 4000.0, 7300.0, 12000.0)
     accuracies = (0.90, 0.93, 0.85, 0.89, 0.92)
-    return [a_record(joules=e, accuracy=a, seed=i) for i, (e, a) in enumerate(zip(energies, accuracies, strict=True))]
+    return [
+        a_record(joules=joules, accuracy=accuracy, seed=i, devices=3 if i == 3 else 2)
+        for i, (joules, accuracy) in enumerate(zip(energies, accuracies, strict=True))
+    ]
 
 
 def runs_in_order(page: Any) -> list[str]:
@@ -197,7 +200,13 @@ def test_difference_within_the_interval_is_grey(browser: Any, shown: Shown) -> N
         colours = seen.page.locator("[data-run]").evaluate_all("cells => cells.map(cell => getComputedStyle(cell).color)")
         texts = seen.page.locator("[data-run]").all_inner_texts()
         muted = seen.page.evaluate("getComputedStyle(document.querySelector('.subtitle')).color")
-        assert texts == ["baseline", "+25 % ±8.8 %", "−44 % ±3.9 %", "+1.4 % (within ±7.2 %)", "+67 % ±12 %"]  # noqa: RUF001
+        assert texts == [
+            "baseline",
+            "+25 % (+24 % to +26 %)",
+            "−44 % (−47 % to −42 %)",  # noqa: RUF001 - minus signs
+            "+1.4 % (−5.7 % to +8.5 %)",  # noqa: RUF001
+            "+67 % (+63 % to +70 %)",
+        ]
         assert [colour == muted for colour in colours] == [True, False, False, True, False]
 
 
@@ -271,7 +280,7 @@ def test_older_record_says_what_it_lacks(browser: Any, shown: Shown) -> None:
 def test_page_works_without_script(browser: Any, shown: Shown) -> None:
     with opened(browser, shown(*five()), java_script_enabled=False) as seen:
         assert runs_in_order(seen.page) == ["run-0", "run-1", "run-2", "run-3", "run-4"]
-        assert "+25 % ±8.8 %" in seen.text()
+        assert "+25 % (+24 % to +26 %)" in seen.text()
 
 
 def test_thousand_epochs_are_small_and_soon_painted(

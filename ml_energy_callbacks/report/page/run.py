@@ -22,7 +22,6 @@ from ml_energy_callbacks.report.pictures import (
     energy_line,
     epoch_lines,
     metric_lines,
-    phase_interval,
     power_areas,
     stage_bars,
     words,
@@ -137,7 +136,6 @@ def phase_table(record: RunRecord) -> Iterator[Element]:
         for name, stage in stages_of(record)
         for phase_name, phase in stage.phases.items()
     ]
-    intervals = [phase_interval(phase) for _, _, phase, _ in rows]
     yield table(
         "Energy by phase",
         [
@@ -145,7 +143,7 @@ def phase_table(record: RunRecord) -> Iterator[Element]:
             times("Time", [phase.seconds for _, _, phase, _ in rows]),
             amounts("Energy", [phase.joules for _, _, phase, _ in rows], "J"),
             texts("Share", [*chain(*(shares([phase.joules], stage.joules) for _, _, phase, stage in rows))], numeric=True),
-            texts("95 % interval", [_interval(found) for found in intervals], numeric=True),
+            texts("95 % interval", [_interval(phase.interval) for _, _, phase, _ in rows], numeric=True),
         ],
     )
     reasons: dict[str, list[str]] = {}

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from math import hypot
 from xml.etree.ElementTree import Element
 
 import msgspec
 
 from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
+from ml_energy_callbacks.report.diff import diff_runs
 from ml_energy_callbacks.report.drawing import node
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
@@ -18,6 +18,7 @@ from ml_energy_callbacks.report.quantities import UNKNOWN, money_column, scaled
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_BARS = 25
+_TENTH = 0.1
 _MOST_BASELINES = 30
 """With more runs, the baseline is the first one: the page has the difference of each pair."""
 
@@ -29,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     """Energy of a run compared with that of the baseline, as it is shown.
 
     Attributes:
-        text: Such as ``-12 % ±5 %``.
+        text: The relative difference with its 95 % interval, such as ``+12 % (+7 % to +17 %)``.
         kind: ``less``, ``more``, ``within`` the interval, ``same`` run, or ``unknown``.
         value: The relative difference, or None.
     """
@@ -40,26 +41,20 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def difference(baseline: RunRecord, record: RunRecord) -> Difference:
-    """Return how the energy of a run compares with that of the baseline; the errors of both are taken as independent."""
+    """Return how the energy of a run compares with that of the baseline, as ``ml-energy diff`` compares two runs."""
     if record.run.id == baseline.run.id:
         return Difference("baseline", "same", 0.0)
-    base, joules = baseline.total.joules, record.total.joules
-    if not base or joules is None:
+    base, change = baseline.total.joules, diff_runs(baseline, record).total.difference
+    if not base or change is None or change.joules is None:
         return Difference(UNKNOWN, "unknown", None)
-    relative = joules / base - 1
-    sign = "+" if relative > 0 else "−" if relative < 0 else ""  # noqa: RUF001 - a minus sign
-    shown = f"{sign}{_percent(abs(relative))}"
-    error, error_of_base = record.total.relative_uncertainty, baseline.total.relative_uncertainty
-    if error is None or error_of_base is None:
-        return Difference(shown, "within", relative)
-    half = joules / base * hypot(error, error_of_base)
-    if abs(relative) <= half:
-        return Difference(f"{shown} (within ±{_percent(half)})", "within", relative)
-    return Difference(f"{shown} ±{_percent(half)}", "more" if relative > 0 else "less", relative)
+    relative, low, high = (joules / base for joules in (change.joules, change.low_joules, change.high_joules))
+    text = f"{_signed(relative)} ({_signed(low)} to {_signed(high)})"
+    return Difference(text, change.verdict if change.verdict in {"less", "more"} else "within", relative)
 
 
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %" if share >= 0.1 else f"{share * 100:.1f} %"  # noqa: PLR2004 - two digits
+def _signed(share: float) -> str:
+    sign = "+" if share > 0 else "−" if share < 0 else ""  # noqa: RUF001 - a minus sign
+    return f"{sign}{abs(share) * 100:.{0 if abs(share) >= _TENTH else 1}f} %"
 
 
 def runs_page(runs: Sequence[tuple[str, RunRecord]], notes: Sequence[str] = ()) -> str:
@@ -109,8 +104,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 def _explanation(*, choose: bool) -> Element:
     chosen = "Choose the baseline in the first column." if choose else "The baseline is the first run."
-    grey = "A difference is grey where it is within the 95 % interval of both runs, whose errors are taken as independent."
-    return node("p", f"{chosen} {grey}")
+    grey = "A difference is grey where its 95 % interval includes zero. Where it comes from is shown by "
+    return node("p", f"{chosen} {grey}", node("code", "ml-energy diff"), ".")
 
 
 def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
