@@ -36,7 +36,8 @@ def main() -> None:
 
     with (folder / "epochs.csv").open() as file:
         for row in csv.DictReader(file):
-            print(f"epoch {row['epoch']}: val_loss {float(row['val_loss']):.3f}, {float(row['energy/train/joules']):.3g} J")
+            joules = float(row["energy/train/joules_per_sample"])
+            print(f"epoch {row['epoch']}: val_loss {float(row['val_loss']):.3f}, {joules:.3g} J/sample")
     record = energy.record
     for name in ("train", "predict"):
         stage = record.stages[name]

@@ -195,14 +195,52 @@ def total_metrics(figures: TotalFigures, currency: str) -> dict[str, float]:
     return {f"energy/total/{name}": value for name, value in quantities.items() if value is not None}
 
 
-def summary_names(currency: str | None) -> list[str]:
-    """Return the names of the totals that represent a whole run in a table of runs.
+RESULTS: Final = ("energy/total/kwh", "energy/train/joules_per_sample")
+"""Names of the metrics that represent a whole run in a table of runs."""
 
-    Args:
-        currency: Currency code; None if no price is known.
-    """
-    quantities = ["joules", "kwh", "co2e_grams", *([] if currency is None else [f"cost_{currency.lower()}"])]
-    return [f"energy/total/{name}" for name in quantities]
+
+def is_core(name: str) -> bool:
+    """Return whether a metric is one of the few that are logged by default (``metrics="core"``)."""
+    _, group, quantity = name.split("/", 2)
+    if group == "total":
+        return quantity in {"kwh", "co2e_grams"} or quantity.startswith("cost_")
+    if group == "forecast":
+        return quantity.startswith("kwh")
+    return quantity.removesuffix(STEP_SUFFIX) in {"watts", "joules_per_sample"}
+
+
+_MEANINGS: Final = {
+    "joules": "Energy in J",
+    "kwh": "Energy in kWh",
+    "watts": "Mean power in W",
+    "joules_per_sample": "Energy of one sample in J, without compilation",
+    "wh_per_1000_samples": "Energy of 1000 samples in Wh, without compilation",
+    "joules_per_sample_above_idle": "Energy of one sample in J, without the devices' idle energy",
+    "compute_joules": "Energy of computing batches in J",
+    "data_wait_joules": "Energy of waiting for data in J",
+    "co2e_grams": "Emissions in g CO2e",
+    "relative_uncertainty": "Half-width of the 95 % interval of the energy, as a share of it",
+    "measured_share": "Share of the energy that was measured, not estimated",
+    "intensity_assumed": "1 where no location is set, so that the grams are based on the world average",
+    "lower_bound": "1 where energy of devices that belong to the run is missing",
+    "whole_machine_joules": "Energy in J by the meters of the whole machine, which is not part of the total",
+    "process_joules": "Estimate of this job's share of the energy, in J",
+    "seconds_left": "Remaining time in s",
+}
+_GROUPS: Final = {"total": "of the run so far", "forecast": "expected of the whole training"}
+
+
+def described(name: str) -> str:
+    """Return what a metric means, with its unit, from its full name."""
+    _, group, quantity = name.split("/", 2)
+    base = quantity.removesuffix(STEP_SUFFIX)
+    plain = base.removesuffix("_low").removesuffix("_high")
+    cost = plain.startswith("cost_")
+    meaning = f"Cost of the electricity in {plain.removeprefix('cost_').upper()}" if cost else _MEANINGS.get(plain, plain)
+    ends = {"": "", "_low": ", lower end of its 95 % interval", "_high": ", upper end of its 95 % interval"}
+    end = ends[base[len(plain) :]]
+    window = "steps since the previous log" if quantity != base else "epoch, or evaluation"
+    return f"{meaning}{end}, {_GROUPS.get(group) or f'of stage {group} in the {window}'}."
 
 
 def forecast_metrics(

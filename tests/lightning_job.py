@@ -138,7 +138,7 @@ def main() -> None:
         backends.append(place.processor)
     else:
         backends.append(CpuModelBackend())
-    energy = EnergyCallback(backends=backends, location="FRA", electricity_price=0.2)
+    energy = EnergyCallback(backends=backends, location="FRA", electricity_price=0.2, metrics="all")
     savers = []
     if options.save_at is not None:
         savers.append(ModelCheckpoint(options.folder, filename="{step}", every_n_train_steps=options.save_at, save_top_k=-1))

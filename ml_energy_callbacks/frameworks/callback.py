@@ -20,7 +20,7 @@ from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES, takes
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.meter.unforeseen import pass_users_error
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics, is_core
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.utf8 import text_in_utf8
 
@@ -49,6 +49,7 @@ class MeteredCallback:
         self._gather: Gather | None = None
         self._resumed: RunRecord | None = None
         self._step_point: Point | None = None
+        self._monitored: Sequence[str] = ()  # metrics by which other callbacks of the training decide
         self._samples_shared = False  # whether several processes work on the same samples
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,12 +118,19 @@ class MeteredCallback:
 
     @property
     def _hyperparameters(self) -> dict[str, float | str]:
-        """The options that affect the figures, for trackers that compare runs; options that are None are left out."""
+        """The options that affect the figures and that the user chose, for trackers that compare runs."""
         options = {each.name: getattr(self._options, each.name) for each in fields(self._options) if each.metadata.get(FIGURES)}
-        given = {name: value for name, value in options.items() if value is not None}
-        if "electricity_price" not in given:
-            del given["currency"]
-        return {f"energy/{name}": _plain(value) for name, value in given.items()}
+        chosen = {each.name for each in fields(self._options) if _differs(options.get(each.name), each.default)}
+        if "electricity_price" in chosen:
+            chosen.add("currency")
+        else:
+            chosen.discard("currency")
+        return {f"energy/{name}": _plain(value) for name, value in options.items() if name in chosen}
+
+    def _logged(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return those of the metrics that are logged, by the option ``metrics``."""
+        every = self._options.metrics == "all"
+        return {name: value for name, value in metrics.items() if every or is_core(name) or name in self._monitored}
 
     def _begin_training(self) -> None:
         """Clear the forecast and the early end of an earlier training."""
@@ -175,7 +183,7 @@ class MeteredCallback:
         found = self._forecaster.forecast_after(spent, datetime.now().astimezone(), validations)
         if found is None:
             return {}
-        self._meter.forecast = self._meter.forecast or found
+        self._meter.update_forecast(found)
         return forecast_metrics(
             kwh=found.kwh,
             kwh_low=found.kwh_low,
@@ -265,6 +273,12 @@ def refuse_second(callbacks: Iterable[object]) -> None:
         raise ConfigurationError(msg)
 
 
+def monitored(callbacks: Iterable[object]) -> list[str]:
+    """Return the names of the metrics that callbacks monitor, each once."""
+    names = [getattr(callback, "monitor", None) for callback in callbacks]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
 def find_energy_callback(callbacks: Iterable[object], kind: type[_Callback], owner: str) -> _Callback:
     """Return the EnergyCallback in a list of callbacks.
 
@@ -281,6 +295,11 @@ def find_energy_callback(callbacks: Iterable[object], kind: type[_Callback], own
             return callback
     msg = f"{owner} requires an EnergyCallback: add one before it in the list of callbacks."
     raise ConfigurationError(msg)
+
+
+def _differs(option: Any, default: Any) -> bool:  # noqa: ANN401 - options are of many types
+    """Return whether an option has another value than its default one; arrays and other odd values differ from any."""
+    return option is not default and not (type(option) in {str, int, float} and option == default)
 
 
 def _plain(option: Any) -> float | str:  # noqa: ANN401 - options are of many types

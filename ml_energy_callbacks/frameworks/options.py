@@ -1,9 +1,9 @@
-"""The options of a callback: those of a meter, and two more."""
+"""The options of a callback: those of a meter, and three more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import MeterOptions, documents, is_flag
@@ -20,11 +20,14 @@ class CallbackOptions(MeterOptions):
             shapes.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
+        metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
+            ``"all"`` for every one. A metric that a callback of the training monitors is there in any case.
         verbose: Whether to log warnings, and what each run used at its end.
     """
 
     batch_size_fn: Callable[[Any], int] | None = None
     log_every_n_steps: int | None = None
+    metrics: Literal["core", "all"] = "core"
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -36,6 +39,10 @@ class CallbackOptions(MeterOptions):
         steps: object = self.log_every_n_steps
         if steps is not None and (is_flag(steps) or not isinstance(steps, Integral) or steps < 0):
             msg = f"log_every_n_steps is {describe(steps)}; give a number of steps, 0 for no step logs, or leave it out."
+            raise ConfigurationError(msg)
+        metrics: object = self.metrics
+        if not isinstance(metrics, str) or metrics not in {"core", "all"}:
+            msg = f"metrics is {describe(metrics)}; give 'core' for the few metrics that most runs need, or 'all'."
             raise ConfigurationError(msg)
         given: object = self.batch_size_fn
         if given is not None and not callable(given):

@@ -145,6 +145,11 @@ class EnergyEarlyStopping(_BesideEnergy):
         self._rule: GainRule | None = None
         GainRule("EnergyEarlyStopping", **self._options, mode="min" if mode == "auto" else mode)
 
+    @property
+    def monitor(self) -> str:
+        """Name of the metric."""
+        return str(self._options["monitor"])
+
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the EnergyCallback."""
         del logs

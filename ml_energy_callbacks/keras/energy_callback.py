@@ -6,22 +6,23 @@ from collections.abc import Callable, Mapping
 from math import nan
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import first_length
-from ml_energy_callbacks.frameworks.callback import MeteredCallback, refuse_second
+from ml_energy_callbacks.frameworks.callback import MeteredCallback, monitored, refuse_second
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
 from ml_energy_callbacks.keras.batch_pass import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
-from ml_energy_callbacks.keras.files import Backup, Scalars
+from ml_energy_callbacks.keras.files import Backup, energy_run
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.progress_line import shorten_progress_bar
 from ml_energy_callbacks.keras.samples import output_length, samples_of
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
@@ -33,10 +34,11 @@ from ml_energy_callbacks.metrics import Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 
+if TYPE_CHECKING:
+    from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
+
 _VALIDATED = "val_"
 """What Keras puts before the names of metrics of a validation."""
-
-_SHOWN = ("energy/train/watts", "energy/train/joules_per_sample", "energy/forecast/kwh")
 
 
 @documents(CallbackOptions)
@@ -71,7 +73,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._every = 0
         self._validated: dict[str, float] = {}
         self._keys: dict[str, tuple[str, ...]] = {}
-        self._scalars = Scalars(None, self._meter.warn, {})
+        self._board: EnergyRun | None = None
+        self._results: dict[str, float] = {}
         self._folder: Place | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
@@ -150,17 +153,20 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._meter.start(described)
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
-        self._scalars = Scalars(shown if written else None, self._meter.warn, self._hyperparameters)
+        self._board = energy_run(shown if written else None, self._meter.warn, self._hyperparameters)
+        if self._board is not None:
+            self._meter.follow(self._board.follow)
         self._every = self._steps_between_scalars(board)
+        self._monitored = monitored(loop.callbacks)
         self._listening.enter_context(compilations(self._on_compiling))
-        _shorten_progress_bar(loop)
+        shorten_progress_bar(loop)
         _warn_of_order(loop, self._meter.warn)
         return loop
 
     def _steps_between_scalars(self, board: Any) -> int:
         frequency = "epoch" if board is None else board.update_freq
         own = frequency if isinstance(frequency, int) else int(frequency == "batch")
-        return self._steps_between_logs(own, several=self.in_job) if self._scalars else 0
+        return self._steps_between_logs(own, several=self.in_job) if self._board else 0
 
     def _leave(self) -> None:
         """Clear the loop, and stop measuring if that still goes on."""
@@ -173,7 +179,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         del self._passes[1:]
         self._listening.close()
         if measured:
-            self._scalars.add(self._meter.totals(), self._epoch)  # as they are in the record
+            self._add_scalars({**self._logged(self._meter.totals()), **self._results}, self._epoch)  # as they are in the record
+            self._results = {}
 
     def _finish(self) -> None:
         """End the run, unless a loop around this one continues."""
@@ -211,6 +218,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._add(logs, "train", metrics)
             if self._validated:  # Keras, too, has fewer values of it with validation_freq
                 self._add(logs, "validate", self._validated)
+            if self._hyperparameters:  # a row of the tab HParams shows them beside the energy
+                self._results = {name: float(logs[name]) for name in self._monitored[:1] if name in logs}
         self._validated = {}
         self.keep()
 
@@ -302,7 +311,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         metrics, point = self._meter.close_epoch(run.stage, self._epoch, run.since, own)
         if run.stage == "train":
             metrics |= self._expect(run, point)
-        self._scalars.add(metrics, self._epoch)
+        metrics = self._logged(metrics)
+        self._add_scalars(metrics, self._epoch)
         if run.stage == "train":
             return metrics
         return {name: value for name, value in metrics.items() if not name.startswith("energy/total/")}
@@ -388,7 +398,11 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         """Count the samples of the batches so far, and write the scalars of a step if they are due."""
         step = run.reach_mark(batch)
         if step is not None:
-            self._scalars.add(self._close_steps(), step)
+            self._add_scalars(self._logged(self._close_steps()), step)
+
+    def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        if self._board is not None:
+            self._board.add_scalars(scalars, step)
 
 
 def _length(batch: Any) -> int | None:
@@ -397,21 +411,6 @@ def _length(batch: Any) -> int | None:
     except (StopIteration, TypeError, ValueError):
         return None
     return first_length(array)
-
-
-class _ShortBar(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar, which ends an epoch with two of our metrics; it would print all, and hide the loss among them."""
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        shown = {name: value for name, value in (logs or {}).items() if not name.startswith("energy/") or name in _SHOWN}
-        super().on_epoch_end(epoch, shown)
-
-
-def _shorten_progress_bar(loop: KerasLoop) -> None:
-    """Shorten Keras's own progress bar at the end of an epoch; a bar of the user's class shows what it likes."""
-    for bar in loop.callbacks:
-        if type(bar) is keras.callbacks.ProgbarLogger:
-            bar.__class__ = _ShortBar
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:

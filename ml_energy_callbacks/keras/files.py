@@ -1,4 +1,4 @@
-"""Files of the callback other than the record: scalars for TensorBoard, and a copy of the record beside a backup."""
+"""Files of the callback other than the record: the run for TensorBoard, and a copy of the record beside a backup."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,48 +12,24 @@ from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.tensorboard.event_file import EventFile
+    from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
 
 
-class Scalars:
-    """Scalars, panels and options for TensorBoard below a folder; a failure is a warning and does not stop the training."""
-
-    def __init__(self, folder: Place | None, warn: Callable[[str], None], hyperparameters: Mapping[str, float | str]) -> None:
-        """Write the panels and the options, by their names, into this folder if it is local."""
-        self._warn = warn
-        self._file: EventFile | None = None
-        if folder is None:
-            return
-        if not isinstance(folder, Path):
-            warn(f"No scalars are written for TensorBoard: {folder} is not a local folder.")
-            return
-        try:
-            from ml_energy_callbacks.tensorboard import event_file, hparams, panels  # noqa: PLC0415 - an optional extra
-
-            panels.write_panels(folder)
-            self._file = event_file.EventFile(event_file.sub_run(folder))
-            hparams.add_hyperparameters(self._file, hyperparameters)
-        except ImportError:
-            warn("No scalars are written for TensorBoard: pip install 'ml-energy-callbacks[tensorboard]'.")
-        except OSError as error:
-            self._fail(error)
-
-    def __bool__(self) -> bool:
-        """Return whether scalars are written."""
-        return self._file is not None
-
-    def add(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write scalars by their names."""
-        if self._file is None:
-            return
-        try:
-            self._file.add_scalars(scalars, step)
-        except OSError as error:
-            self._fail(error)
-
-    def _fail(self, error: OSError) -> None:
-        self._warn(f"The scalars for TensorBoard could not be written ({error.strerror}).")
-        self._file = None
+def energy_run(
+    folder: Place | None, warn: Callable[[str], None], hyperparameters: Mapping[str, float | str]
+) -> "EnergyRun | None":
+    """Return the run for TensorBoard below a folder; None without a local folder, and without the extra."""
+    if folder is None:
+        return None
+    if not isinstance(folder, Path):
+        warn(f"No scalars are written for TensorBoard: {folder} is not a local folder.")
+        return None
+    try:
+        from ml_energy_callbacks.tensorboard.energy_run import EnergyRun  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        warn("No scalars are written for TensorBoard: pip install 'ml-energy-callbacks[tensorboard]'.")
+        return None
+    return EnergyRun(folder, warn, hyperparameters)
 
 
 class Backup:

@@ -130,6 +130,11 @@ class EnergyEarlyStopping(_BesideEnergy):
         }
         self._rule = GainRule("EnergyEarlyStopping", **self._options)
 
+    @property
+    def monitor(self) -> str:
+        """Name of the metric."""
+        return str(self._options["monitor"])
+
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":

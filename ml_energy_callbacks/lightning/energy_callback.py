@@ -1,7 +1,8 @@
 """The callback: translates Lightning's hooks to calls of the meter, and the meter's metrics to calls of loggers."""
 
 import importlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -11,7 +12,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ml_energy_callbacks.frameworks.batch_size import first_length
-from ml_energy_callbacks.frameworks.callback import refuse_second
+from ml_energy_callbacks.frameworks.callback import monitored, refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import latest_record
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
@@ -34,7 +35,7 @@ from ml_energy_callbacks.lightning.progress import is_finished, shares_done
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
-from ml_energy_callbacks.metrics import STEP_SUFFIX, Stage, summary_names
+from ml_energy_callbacks.metrics import RESULTS, STEP_SUFFIX, Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import folder_of
 
@@ -42,12 +43,16 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
 
+_WIDER_THAN_USUAL, _WIDE = 100, 120
+"""Columns of a terminal with room for two and for all of our figures behind Lightning's own."""
+
+
 @documents(CallbackOptions)
 @guard_hooks
 class EnergyCallback(TorchCallback, Callback):
     """Measure the energy, carbon and cost of training, validation, test and prediction.
 
-    It logs ``energy/<stage>/<quantity>`` to the trainer's loggers, shows watts and J/sample in the progress bar, and
+    It logs ``energy/<stage>/<quantity>`` to the trainer's loggers, shows J/sample in the progress bar, and
     writes the run record ``energy.json`` into the trainer's log directory. The metrics can be monitored, as in
     ``EarlyStopping(monitor="energy/train/joules_per_sample")``. A trainer takes one such callback; the record covers
     everything that is run with it, by one trainer or several.
@@ -84,8 +89,11 @@ class EnergyCallback(TorchCallback, Callback):
         self._samples_shared = replicas < trainer.world_size  # as with tensor parallelism
         self._call.loggers = Loggers(trainer.loggers if trainer.is_global_zero else (), self._meter.warn)
         self._call.loggers.begin(
-            self._hyperparameters, autologged_hyperparameters(trainer), summary_names(self._meter.currency)
+            self._hyperparameters, autologged_hyperparameters(trainer), [*RESULTS, *monitored(_callbacks(trainer))[:1]]
         )
+        if not self._call.inside:
+            for run in self._call.loggers.runs:
+                self._meter.follow(run.follow)
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Stop measuring and write the record."""
@@ -136,8 +144,15 @@ class EnergyCallback(TorchCallback, Callback):
             self._meter.enter(call.phase or "other")
             return
         self._meter.stop(*ending(exception))
-        call.loggers.end(self._meter.totals(), logged_step(trainer))
+        totals = self._meter.totals()
+        call.loggers.end(self._logged(totals), self._results_of(trainer, totals), logged_step(trainer))
         self._meter.write_headline(rank_zero_info)
+
+    @staticmethod
+    def _results_of(trainer: "Trainer", totals: Mapping[str, float]) -> dict[str, float]:
+        """Return what a run came to: its energy, that of a sample, and the metric that another callback monitors."""
+        values = {**{name: float(value) for name, value in trainer.callback_metrics.items()}, **totals}
+        return {name: values[name] for name in [*RESULTS, *monitored(_callbacks(trainer))[:1]] if name in values}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the job's record, as builtins, for the checkpoint; only rank 0 has it."""
@@ -373,17 +388,19 @@ class EnergyCallback(TorchCallback, Callback):
         self._call.last_logged = step
         metrics = self._close_steps()
         self._update_progress_bar(trainer, metrics, STEP_SUFFIX)
-        self._call.loggers.log(metrics, step)
+        self._call.loggers.log(self._logged(metrics), step)
 
     @staticmethod
     def _update_progress_bar(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
-        """Show watts, J/sample and the forecast of the training's energy in the progress bar."""
+        """Show J/sample in the progress bar, and in a wider one watts and the energy expected of the training."""
         names = {
-            "W": f"energy/train/watts{suffix}",
             "J/sample": f"energy/train/joules_per_sample{suffix}",
+            "W": f"energy/train/watts{suffix}",
             "kWh expected": "energy/forecast/kwh",
         }
-        shown = {label: metrics[name] for label, name in names.items() if name in metrics}
+        columns = shutil.get_terminal_size().columns
+        room = len(names) if columns >= _WIDE else 2 if columns >= _WIDER_THAN_USUAL else 1
+        shown = dict([(label, metrics[name]) for label, name in names.items() if name in metrics][:room])
         if shown:
             show_in_progress_bar(trainer, shown)
 
@@ -405,11 +422,11 @@ class EnergyCallback(TorchCallback, Callback):
         if stage == "train":
             self._update_progress_bar(trainer, metrics)
         if stage != "predict":
-            log_metrics(trainer, metrics, several=several)
+            log_metrics(trainer, metrics, self._logged(metrics), several=several)
             return
         # Lightning refuses `log` in prediction.
         set_callback_metrics(trainer, {name: torch.tensor(value) for name, value in metrics.items()})
-        self._call.loggers.log(metrics, logged_step(trainer))
+        self._call.loggers.log(self._logged(metrics), logged_step(trainer))
 
     def _record_metrics(self, stage: Stage, trainer: "Trainer") -> None:
         """Add what the trainer logged in an epoch or an evaluation to the record, once it has the final values."""
@@ -441,6 +458,11 @@ class EnergyCallback(TorchCallback, Callback):
         if trainer.enable_validation and every is not None and every > 1:
             before, past, whole = (trainer.current_epoch // every, epochs // every, round(epochs / done) // every)
         return self._forecast((began, before, start), (done, past, point), whole - past)
+
+
+def _callbacks(trainer: "Trainer") -> Sequence[object]:
+    found: Sequence[object] = trainer.callbacks  # type: ignore[attr-defined]
+    return found
 
 
 def _eval_loaders(trainer: "Trainer") -> Any:  # noqa: ANN401

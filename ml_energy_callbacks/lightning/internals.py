@@ -6,7 +6,7 @@ None of it is documented, and any release may change it. Each function names wha
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def was_saved_at(checkpoint_callback: object, step: int) -> bool:
 # -------------------------------------------------------------------------------------------------------- the trainer's metrics
 
 
-def log_metrics(trainer: "Trainer", metrics: Mapping[str, float], *, several: bool) -> None:
+def log_metrics(trainer: "Trainer", metrics: Mapping[str, float], logged: Container[str], *, several: bool) -> None:
     """Log metrics in the running hook as the module's own ``log`` does, whatever the user's class makes of that method.
 
     Calls ``LightningModule.log`` (core/module.py), with the batch size that it asks for where the training step takes the
@@ -77,14 +77,16 @@ def log_metrics(trainer: "Trainer", metrics: Mapping[str, float], *, several: bo
 
     Args:
         trainer: The trainer.
-        metrics: The metrics.
+        metrics: The metrics, each of which can then be monitored.
+        logged: Names of those that the loggers receive, too.
         several: Whether the job has several processes; all of them have to call this, with the same names.
     """
     if getattr(trainer, "barebones", False):
         return
     module = importlib.import_module(package_of(trainer)).LightningModule
     for name, value in metrics.items():
-        module.log(trainer.lightning_module, name, value, batch_size=1, sync_dist=several)
+        heard = None if name in logged else False
+        module.log(trainer.lightning_module, name, value, logger=heard, batch_size=1, sync_dist=several)
 
 
 def show_in_progress_bar(trainer: "Trainer", values: Mapping[str, float]) -> None:

@@ -15,11 +15,14 @@ from ml_energy_callbacks.record.storage import as_place
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
-    from ml_energy_callbacks.tensorboard.event_file import EventFile
+    from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
 
 
 class Loggers:
     """The loggers of one run of a trainer.
+
+    Attributes:
+        runs: The energy runs below those of TensorBoard loggers.
 
     Args:
         loggers: The trainer's loggers; none in a process that does not log.
@@ -30,21 +33,22 @@ class Loggers:
         self._loggers = list(loggers)
         self._warn = warn
         self._failed: set[int] = set()
-        self._rows: list[EventFile] = []
+        self._rows: list[EnergyRun] = []
+        self.runs: list[EnergyRun] = []
 
-    def begin(self, hyperparameters: Mapping[str, float | str], saved: Mapping[str, Any], summary: Sequence[str]) -> None:
+    def begin(self, hyperparameters: Mapping[str, float | str], saved: Mapping[str, Any], results: Sequence[str]) -> None:
         """Log the options that affect the figures, and write the panels for TensorBoard.
 
         Args:
             hyperparameters: The callback's options, by their names as hyper-parameters.
             saved: The user's hyper-parameters, which Lightning will log.
-            summary: Names of the metrics of a whole run.
+            results: Names of the metrics that represent a whole run.
         """
         for logger in self._loggers:
-            if tensorboard_base(logger) is None:
+            if tensorboard_base(logger) is not None:
+                self._try(logger, partial(self._begin_tensorboard, hyperparameters, saved, results))
+            elif hyperparameters:
                 self._try(logger, lambda logger: logger.log_hyperparams(dict(hyperparameters)))
-            else:
-                self._try(logger, partial(self._begin_tensorboard, hyperparameters, saved, summary))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Log metrics at a step; a logger that fails is not used again."""
@@ -52,16 +56,13 @@ class Loggers:
             logger for logger in self._loggers if self._try(logger, lambda logger: logger.log_metrics(dict(metrics), step=step))
         ]
 
-    def end(self, totals: Mapping[str, float], step: int) -> None:
-        """Log the totals of the whole run, as they are in its record."""
+    def end(self, totals: Mapping[str, float], results: Mapping[str, float], step: int) -> None:
+        """Log the totals of the whole run, as they are in its record, and the results in the tab HParams."""
         self.log(totals, step)
         for logger in self._loggers:
             self._try(logger, lambda logger: logger.save())
         for row in self._rows:
-            try:
-                row.add_scalars(totals, step)
-            except OSError as error:
-                self._warn(f"Could not write the totals for TensorBoard's HParams tab ({error.strerror}).")
+            row.add_scalars(results, step)
 
     def _try(self, logger: "Logger", action: Callable[[Any], None]) -> bool:
         """Call a function with a logger; return whether it succeeded."""
@@ -80,27 +81,27 @@ class Loggers:
         self,
         hyperparameters: Mapping[str, float | str],
         saved: Mapping[str, Any],
-        summary: Sequence[str],
+        results: Sequence[str],
         logger: Any,  # noqa: ANN401 - of either of Lightning's packages
     ) -> None:
-        """Write the panels, and a row of the table in the HParams tab.
+        """Begin the energy run, describe the tags, and write a row of the table in the HParams tab.
 
         TensorBoard uses the first hyper-parameters that a run writes, and the metrics written with them as the table's columns.
         If Lightning is going to write the user's, they are written here together with ours; otherwise the user may write some
-        at any time, and ours go into a separate row.
+        at any time, and ours, if there are any, go into a separate row.
         """
-        from ml_energy_callbacks.tensorboard.event_file import EventFile, sub_run  # noqa: PLC0415 - an optional extra
-        from ml_energy_callbacks.tensorboard.hparams import add_hyperparameters  # noqa: PLC0415 - as above
-        from ml_energy_callbacks.tensorboard.panels import write_panels  # noqa: PLC0415 - as above
+        from ml_energy_callbacks.tensorboard.descriptions import describe_tags  # noqa: PLC0415 - an optional extra
+        from ml_energy_callbacks.tensorboard.energy_run import EnergyRun  # noqa: PLC0415 - as above
 
         folder = as_place(logger.log_dir)
         if not isinstance(folder, Path):
             self._warn(f"TensorBoard's energy panels are not written: {folder} is not a local folder.")
             return
-        write_panels(folder)
-        if saved and writes_hp_metric(logger):
-            write_tensorboard_hparams(logger, saved, hyperparameters, summary)
-        else:
-            row = EventFile(sub_run(folder))
-            add_hyperparameters(row, hyperparameters)
-            self._rows.append(row)
+        describe_tags(logger.experiment)
+        together = bool(saved) and writes_hp_metric(logger)
+        if together:
+            write_tensorboard_hparams(logger, saved, hyperparameters, results)
+        run = EnergyRun(folder, self._warn, {} if together else hyperparameters)
+        self.runs.append(run)
+        if hyperparameters and not together:
+            self._rows.append(run)

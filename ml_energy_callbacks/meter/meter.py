@@ -18,7 +18,7 @@ from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
-from ml_energy_callbacks.meter.session import Session
+from ml_energy_callbacks.meter.session import Follower, Session
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     Phase,
@@ -461,7 +461,12 @@ class EnergyMeter:
 
     @forecast.setter
     def forecast(self, forecast: ForecastRecord | None) -> None:
-        self._session.forecast = forecast
+        self._session.forecast = self._session.latest_forecast = forecast
+
+    def update_forecast(self, forecast: ForecastRecord) -> None:
+        """Show a newer forecast to those who follow the run; the record keeps the first one."""
+        self._session.forecast = self._session.forecast or forecast
+        self._session.latest_forecast = forecast
 
     @property
     def early_stopping(self) -> StoppingRecord | None:
@@ -471,6 +476,10 @@ class EnergyMeter:
     @early_stopping.setter
     def early_stopping(self, state: StoppingRecord | None) -> None:
         self._session.early_stopping = state
+
+    def follow(self, follower: Follower) -> None:
+        """Show the record to a follower every few seconds until the meter stops, and once more then, in rank 0 of a job."""
+        self._session.followers.append(follower)
 
     def warn(self, message: str) -> None:
         """Log a warning and add it to the record; each message once."""

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
@@ -66,6 +66,18 @@ _FIRST_READ_S = 1.0
 """Every device that can be read has been read by then."""
 
 
+class Follower(Protocol):
+    """Shows a run while it goes on."""
+
+    def __call__(self, build: Callable[[], RunRecord], *, last: bool) -> None:
+        """Show the record that ``build`` returns, if it is time to; called every few seconds in a thread of the meter's.
+
+        Args:
+            build: Returns the record as of now.
+            last: Whether the run has ended, so that no other call follows.
+        """
+
+
 class Session:
     """Open the devices, join the job, read the devices, and write the record, from start to stop.
 
@@ -83,6 +95,8 @@ class Session:
         phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
+        latest_forecast: The newest forecast, for those who follow the run, or None.
+        followers: Who is shown the record of this loop from time to time.
 
     Args:
         options: The meter's options.
@@ -122,6 +136,8 @@ class Session:
         self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
         self.early_stopping: StoppingRecord | None = None
+        self.latest_forecast: ForecastRecord | None = None
+        self.followers: list[Follower] = []
         self._sampler: Sampler | None = None
         self._owner: object = None
         self._loop: WatchedLoop | None = None
@@ -431,6 +447,8 @@ class Session:
                 with self._unharmed():
                     kept = self._files.finish()
                 self._unwritten = False
+            self._show_followers(last=True)
+            self.followers.clear()
             with self._unharmed():
                 if status == "completed" and self.job is not None and self.job.confirm_end(kept=kept):
                     self._files.remove_own()
@@ -705,6 +723,19 @@ class Session:
             self._warn_all(self.devices.counter_warnings())
         with self._unharmed():
             self._files.write()
+        self._show_followers(last=False)
+
+    def _show_followers(self, *, last: bool) -> None:
+        """Let those who follow the run have the record, where they want it now."""
+        for follower in [*self.followers] if self.leads else []:
+            with self._unharmed():
+                follower(self._build_live, last=last)
+
+    def _build_live(self) -> RunRecord:
+        """Return the record as of now with the newest forecast, in place of the first one that a record keeps."""
+        record = self.build()
+        record.forecast = self.latest_forecast or record.forecast
+        return record
 
     def _settle_rates(self, *, last: bool = False) -> None:
         """Settle the emissions and the cost of the energy so far, where an intensity or a price ended; at the end, of all."""

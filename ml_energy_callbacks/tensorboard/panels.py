@@ -4,8 +4,6 @@ A run has one layout, and the last one written is used. The energy layout is the
 user's run: TensorBoard shows the categories of all layouts.
 """
 
-from pathlib import Path
-
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -13,43 +11,50 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-from ml_energy_callbacks.tensorboard.event_file import EventFile, sub_run
+from ml_energy_callbacks.metrics import STEP_SUFFIX
+from ml_energy_callbacks.tensorboard.event_file import EventFile
 
-# Title -> regular expressions of the tags in the chart.
-_CHARTS = {
-    "Power (W)": ["energy/[a-z_]+/watts$", "energy/[a-z_]+/watts_step$"],
-    "Energy per sample, by stage (J)": ["energy/[a-z_]+/joules_per_sample$", "energy/[a-z_]+/joules_per_sample_step$"],
-    "Compute against data wait (J)": ["energy/[a-z_]+/compute_joules$", "energy/[a-z_]+/data_wait_joules$"],
-    "Waiting for data, with its 95 % interval (J)": [f"energy/[a-z_]+/data_wait_joules{end}$" for end in ("", "_low", "_high")],
-    "Cumulative energy (J)": ["energy/total/joules$"],
-    "Expected energy of the training (kWh)": [f"energy/forecast/{name}$" for name in ("kwh", "kwh_low", "kwh_high")],
-    "Cumulative CO2e (g)": ["energy/total/co2e_grams$"],
-}
+# Stages in the order of their charts. The charts of a stage that did not run are empty, so that only the common ones have any.
+_STAGES = {"train": "Training", "validate": "Validation", "test": "Test", "predict": "Prediction"}
 
 
-def write_panels(log_dir: Path) -> None:
-    """Write the layout into ``<log_dir>/energy``, unless it already exists.
+def _charts() -> list[layout_pb2.Chart]:
+    """Return one chart a stage of power and of energy per sample, and the totals."""
+    charts = [
+        _lines(f"{title}: {what}", f"energy/{stage}/{quantity}$", f"energy/{stage}/{quantity}{STEP_SUFFIX}$")
+        for quantity, what in (("joules_per_sample", "energy per sample (J)"), ("watts", "mean power (W)"))
+        for stage, title in _STAGES.items()
+    ]
+    margin = layout_pb2.MarginChartContent.Series(
+        value="energy/forecast/kwh", lower="energy/forecast/kwh_low", upper="energy/forecast/kwh_high"
+    )
+    forecast = layout_pb2.Chart(
+        title="Expected energy of the training, with its 95 % interval (kWh)",
+        margin=layout_pb2.MarginChartContent(series=[margin]),
+    )
+    return [
+        _lines("Energy so far (kWh)", "energy/total/kwh$"),
+        forecast,
+        *charts,
+        _lines("CO2e so far (g)", "energy/total/co2e_grams$"),
+    ]
+
+
+def _lines(title: str, *tags: str) -> layout_pb2.Chart:
+    """Return a chart of the tags that match regular expressions."""
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+
+
+def add_panels(file: EventFile) -> None:
+    """Append the layout.
 
     Raises:
-        OSError: The directory cannot be written.
+        OSError: The file cannot be written.
     """
-    folder = sub_run(log_dir)
-    if folder.is_dir() and any(folder.glob("events.out.tfevents.*")):
-        return
-    layout = layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(
-                title="Energy",
-                chart=[
-                    layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
-                    for title, tags in _CHARTS.items()
-                ],
-            )
-        ]
-    )
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title="Energy", chart=_charts())])
     value = Summary.Value(
         tag=metadata.CONFIG_SUMMARY_TAG,
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME)),
         tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto()),
     )
-    EventFile(folder).add_event(Event(summary=Summary(value=[value])))
+    file.add_event(Event(summary=Summary(value=[value])))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import transformers
@@ -23,11 +23,15 @@ from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.options import documents
 from ml_energy_callbacks.meter.points import Point
-from ml_energy_callbacks.metrics import Stage
+from ml_energy_callbacks.metrics import RESULTS, Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
+from ml_energy_callbacks.transformers.board import Board
 from ml_energy_callbacks.transformers.internals import Caller, at_end_of_data, caller_of, ends_data, observe, resumed_checkpoint
 from ml_energy_callbacks.transformers.log import EnergyLog
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
 
 
 class _Call(NamedTuple):
@@ -98,6 +102,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def _reset(self) -> None:
         super()._reset()
         self._log = EnergyLog(self._meter.warn)
+        self._board = Board(self._meter.warn)
+        self._row: EnergyRun | None = None
         self._trainers: list[ref[Trainer]] = []
         self._calls: list[_Call] = []
         self._loop: StackLoop | None = None
@@ -147,6 +153,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
     def _start(self, trainer: Trainer, loop: StackLoop | None = None) -> None:
         """Start to measure; all processes of a job call this."""
         args = trainer.args
+        goes_on = self._meter.running  # such as a training that restarts with smaller batches
         self._samples_shared = _share_samples(trainer)
         self._start_meter(
             framework=f"transformers {transformers.__version__}",
@@ -158,13 +165,23 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             output_dir=args.output_dir,
             watched=loop,
         )
+        if goes_on:
+            return
+        if loop is not None:
+            self._board.find(trainer)
+        run = self._board.begin(self._hyperparameters) if args.process_index == 0 else None
+        self._row = run if self._hyperparameters else None
+        if run is not None:
+            self._meter.follow(run.follow)
 
     @guarded
-    def _finish(self, error: BaseException | None = None) -> None:
+    def _finish(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Stop measuring and write the record."""
         if not self._meter.running:
             return
         self._meter.stop(*ending(error))
+        if self._row is not None:
+            self._row.add_scalars(_results(trainer), trainer.state.global_step)
         self._meter.write_headline(tqdm.write)
 
     @guarded
@@ -326,14 +343,15 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop measuring and write the record."""
-        if self._training_of(state) is None:
+        run = self._training_of(state)
+        if run is None:
             if self._inner is not None and (trainer := self._inner()) is not None and trainer.state is state:
                 self._leave_inner(trainer)
             return
         self._end_training(finished=state.global_step >= state.max_steps)
         self._meter.end_stage()
         self._loop = self._epoch = None
-        self._finish()
+        self._finish(run.trainer)
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -372,7 +390,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             self._evaluation = None
             self._meter.end_stage("other")
             if not inside:
-                self._finish(error)
+                self._finish(trainer, error)
 
     def _begin_eval_batch(
         self, trainer: Trainer, method: Callable[..., Any], model: Any, inputs: Any, *args: Any, **kwargs: Any
@@ -421,7 +439,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Log the energy of the last steps if a log is due; called after the Trainer's own log of these steps."""
         if self._log_due and self._meter.running:
             self._log_due = False
-            self._log.write(trainer, self._close_steps())
+            self._log.write(trainer, self._logged(self._close_steps()))
 
     @guarded
     def _log_pass(self, run: _Pass) -> None:
@@ -433,7 +451,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         if run.stage == "train":
             metrics |= self._forecast_training(run, point)
         evaluates = run.stage in {"validate", "test"}
-        self._log.write(run.trainer, metrics, merge=run.stage == "train" or evaluates, newest=evaluates)
+        self._log.write(run.trainer, self._logged(metrics), merge=run.stage == "train" or evaluates, newest=evaluates)
 
     def on_log(
         self,
@@ -481,6 +499,14 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         if done is None or self._done_before is None or (run.trainer.control.should_training_stop and done < 1):
             return {}
         return self._forecast((self._done_before, 0, run.start), (done, 0, point))
+
+
+def _results(trainer: Trainer) -> dict[str, float]:
+    """Return what a run came to: its energy, that of a sample, and the metric by which the Trainer finds the best model."""
+    best = trainer.args.metric_for_best_model
+    names = [*RESULTS, *([] if best is None else [f"eval_{best.removeprefix('eval_')}"])]
+    logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
+    return {name: logged[name] for name in names if name in logged}
 
 
 def _share_done(state: TrainerState) -> float | None:

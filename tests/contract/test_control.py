@@ -277,7 +277,7 @@ def test_a_resumed_training_has_spent_what_it_had_before(tmp_path: Path) -> None
 def test_what_a_training_will_take_is_told_after_its_first_epoch(tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
     device = Pulsed()
-    options: dict[str, Any] = {"electricity_price": 0.5, "currency": "EUR", "carbon_intensity": 100.0}
+    options: dict[str, Any] = {"electricity_price": 0.5, "currency": "EUR", "carbon_intensity": 100.0, "metrics": "all"}
     callbacks = [device.callback(tmp_path, **options), framework.OnEpoch(seen.append)]
     record = fit(tmp_path, callbacks, epochs=6, validation=10, **device.options)
     forecast = record.forecast

@@ -42,6 +42,27 @@ def test_a_stop_leaves_no_thread_behind() -> None:
     assert samplers() <= before
 
 
+def test_a_follower_is_shown_the_record_until_the_end(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    seen: list[tuple[bool, str]] = []
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("train"):
+        meter.follow(lambda build, *, last: seen.append((last, build().run.status)))
+        clock.advance(20.0)
+    assert len(seen) >= 4
+    assert set(seen[:-1]) == {(False, "running")}
+    assert seen[-1] == (True, "completed")
+
+
+def test_a_follower_that_fails_stops_nothing(clock: ManualClock) -> None:
+    _, _, backend = scripted(100.0, clock)
+    with SteppedMeter(clock, backends=[backend], verbose=False) as meter, meter.stage("train"):
+        meter.follow(lambda build, *, last: 1 / 0)
+        clock.advance(20.0)
+    assert meter.record.run.status == "completed"
+    (warning,) = [text for text in meter.record.warnings if "unexpected error" in text]
+    assert "ZeroDivisionError" in warning
+
+
 def test_a_loop_is_measured_by_stage_and_phase(clock: ManualClock, tmp_path: Path) -> None:
     curve, _, backend = scripted(50.0, clock)
     true = {"compute": 0.0, "data_wait": 0.0}

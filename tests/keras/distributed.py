@@ -87,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     driver = SimulatedDriver(options.folder)
     driver.start(gpus=DEVICES, watts=IDLE_WATTS)
-    energy = EnergyCallback(devices=["nvml:*"], verbose=False, location="FRA")
+    energy = EnergyCallback(devices=["nvml:*"], verbose=False, location="FRA", metrics="all")
     mine = mirrored(options.used) if keras.backend.backend() == "tensorflow" else None
     with mine or parallel(options.used, model=options.model_parallel):
         model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4, name="wide"), keras.layers.Dense(1)])

@@ -25,7 +25,11 @@ def main() -> None:
     dist.init_process_group("gloo")  # as torchrun's variables say
     rank = dist.get_rank()
     energy = EnergyCallback(
-        backends=Place(steady=True).backends([rank]), location="FRA", output_dir=options.folder, log_every_n_steps=1
+        backends=Place(steady=True).backends([rank]),
+        location="FRA",
+        output_dir=options.folder,
+        log_every_n_steps=1,
+        metrics="all",
     )
     pace = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.05))
 

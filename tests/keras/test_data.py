@@ -164,7 +164,7 @@ def test_one_callback_without_a_list(tmp_path: Path) -> None:
     x, y = arrays(SAMPLES)
     history = net().fit(x, y, batch_size=SIZE, callbacks=energy, verbose=0)
     assert (energy.record.stages["train"].batches, energy.record.stages["train"].samples) == (BATCHES, SAMPLES)
-    assert "energy/train/joules" in history.history
+    assert "energy/train/watts" in history.history
 
 
 class Own(keras.Sequential):
@@ -329,7 +329,7 @@ def test_an_evaluation_that_fails_and_is_caught_is_left() -> None:
     record = energy.record
     assert record.run.status == "completed"
     assert (record.stages["train"].batches, record.stages["train"].samples) == (3 * BATCHES, 3 * SAMPLES)
-    assert len(model.history.history["energy/train/joules"]) == 3
+    assert len(model.history.history["energy/train/watts"]) == 3
 
 
 @on_one_backend

@@ -2,9 +2,10 @@
 
 import csv
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import pytest
@@ -13,6 +14,7 @@ from frameworks.keras_loops import arrays, net, on_one_backend
 from lateness import Lateness
 from loads import EXTRAPOLATED_S, steady
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.keras import EnergyCallback
@@ -23,7 +25,7 @@ WATTS = 100.0
 
 
 def fit(folder: Path, *others: Any, energy: EnergyCallback | None = None, **options: Any) -> tuple[Any, EnergyCallback]:
-    energy = energy or EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=folder)
+    energy = energy or EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=folder, metrics="all")
     model = net()
     x, y = arrays(400)
     further = {"epochs": EPOCHS, "validation_data": (x, y), "verbose": 0, **options}
@@ -86,6 +88,7 @@ def test_what_is_unknown_in_a_later_epoch_keeps_its_row(tmp_path: Path) -> None:
         batch_size_fn=lambda _: "unknown" if epochs[-1:] > [0] else 10,
         verbose=False,
         output_dir=tmp_path,
+        metrics="all",
     )
     telling = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: epochs.append(epoch))
     history = net().fit(energy.watch(Rows()), epochs=EPOCHS, callbacks=[telling, energy], verbose=0).history
@@ -98,7 +101,7 @@ def test_what_is_unknown_in_a_later_epoch_keeps_its_row(tmp_path: Path) -> None:
 
 @on_one_backend
 def test_an_epoch_without_a_measurement_keeps_its_row(tmp_path: Path) -> None:
-    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=tmp_path)
+    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=tmp_path, metrics="all")
 
     def stop(epoch: int, _: object) -> None:
         if epoch == 1:
@@ -114,7 +117,7 @@ def test_an_epoch_without_a_measurement_keeps_its_row(tmp_path: Path) -> None:
 
 @on_one_backend
 def test_steps_are_logged_where_asked_for(tmp_path: Path) -> None:
-    energy = EnergyCallback(backends=[steady(100)], verbose=False, output_dir=tmp_path, log_every_n_steps=15)
+    energy = EnergyCallback(backends=[steady(100)], verbose=False, output_dir=tmp_path, log_every_n_steps=15, metrics="all")
     _, energy = fit(tmp_path, energy=energy)
     found = scalars(tmp_path)
     assert [event.step for event in found["energy/train/joules_step"]] == [14, 29, 44, 59, 74, 89, 104, 119]
@@ -152,20 +155,37 @@ def test_a_monitor_that_comes_before_is_warned_of(tmp_path: Path, caplog: pytest
 
 
 @on_one_backend
-def test_the_progress_bar_shows_two_keys_and_the_headline_ends_the_run(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_the_progress_bar_has_a_short_line_of_energy(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], verbose: Literal[1, 2]
 ) -> None:
-    energy = EnergyCallback(output_dir=tmp_path, location="FRA")
-    fit(tmp_path, energy=energy, verbose=2)
+    energy = EnergyCallback(output_dir=tmp_path, location="FRA", backends=[steady(WATTS)])
+    fit(tmp_path, energy=energy, verbose=verbose)
     out = capfd.readouterr().out
-    assert out.count("energy/train/watts: ") == EPOCHS
-    assert out.count("energy/train/joules_per_sample: ") == EPOCHS
-    assert "energy/total" not in out
+    lines = [line for line in out.splitlines() if line.startswith("Energy: ")]
+    assert len(lines) == EPOCHS
+    for line in lines:
+        assert re.fullmatch(r"Energy: \S+ W, \S+ m?J/sample, \S+ m?Wh of \S+ m?Wh expected", line)
+    assert "energy/" not in out
     assert out.count("val_loss: ") == EPOCHS
     assert out.count("\nEnergy  ") == 1
     assert "J/sample" in out
     fit(tmp_path, energy=EnergyCallback(), verbose=0)
-    assert "Energy  " not in capfd.readouterr().out
+    assert "Energy" not in capfd.readouterr().out
+
+
+@on_one_backend
+def test_core_metrics_and_those_that_are_monitored_are_logged(tmp_path: Path) -> None:
+    stopping = keras.callbacks.EarlyStopping(monitor="energy/total/joules", mode="min", patience=9)
+    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False, output_dir=tmp_path)
+    model, _ = fit(tmp_path, stopping, energy=energy)
+    ours = {name for name in model.history.history if name.startswith("energy/")}
+    stages = {f"energy/{stage}/{name}" for stage in ("train", "validate") for name in ("watts", "joules_per_sample")}
+    totals = {f"energy/total/{name}" for name in ("kwh", "co2e_grams", "joules")}
+    assert ours == stages | totals | {f"energy/forecast/kwh{end}" for end in ("", "_low", "_high")}
+    assert set(scalars(tmp_path)) == ours
+    events = EventMultiplexer().AddRun(str(tmp_path / "energy"), "energy").Reload()
+    assert events.SummaryMetadata("energy", "energy/train/watts").summary_description.startswith("Mean power in W")
 
 
 @on_one_backend
@@ -188,7 +208,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
 def test_kerass_tensorboard_callback_tells_the_folder(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     board = keras.callbacks.TensorBoard(str(logs), update_freq=20)
-    _, energy = fit(tmp_path, board, energy=EnergyCallback(verbose=False))
+    _, energy = fit(tmp_path, board, energy=EnergyCallback(verbose=False, metrics="all"))
     assert energy.record_path == logs / "energy.json"
     found = scalars(logs)
     assert len(found["energy/train/joules"]) == EPOCHS
@@ -227,7 +247,7 @@ from frameworks.keras_loops import EnergyCallback, Loops
 
 assert find_spec("tensorflow") is None
 folder = Path.cwd()
-Loops(folder).fit([EnergyCallback(verbose=False, output_dir=folder)])
+Loops(folder).fit([EnergyCallback(verbose=False, output_dir=folder, metrics="all")])
 assert "tensorflow" not in sys.modules
 """
     )
@@ -241,7 +261,7 @@ def test_a_folder_that_fills_up_stops_nothing(tmp_path: Path, caplog: pytest.Log
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 1:
                 # As good as a full disk: what is written from now on goes to the device that is always full.
-                energy._scalars._file.path = Path("/dev/full")  # type: ignore[union-attr] - it is there
+                energy._board._file.path = Path("/dev/full")  # type: ignore[union-attr] - it is there
 
     energy = EnergyCallback(output_dir=tmp_path)
     fit(tmp_path, Full(), energy=energy)

@@ -43,4 +43,4 @@ def test_it_works_in_either_package_alone_without_tensorboard_and_other_framewor
         "test": 8,
     }
     with (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open(encoding="utf-8") as file:
-        assert any(row["energy/train/joules"] for row in csv.DictReader(file))
+        assert any(row["energy/train/watts"] for row in csv.DictReader(file))

@@ -9,26 +9,29 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from forked import Forked, Warm
 from lateness import Lateness
 from lightning_models import loader, module, trainer
 from loads import EXTRAPOLATED_S, steady
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.lightning import EnergyCallback
+from ml_energy_callbacks.tensorboard.snapshots import decode
 
 WATTS = 100.0
+CORE = ("watts", "joules_per_sample")
 
 
-def run(folder: Path, **options: Any) -> tuple[Any, EnergyCallback]:
-    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False)
+def run(folder: Path, metrics: Literal["core", "all"] = "all", **options: Any) -> tuple[Any, EnergyCallback]:
+    energy = EnergyCallback(backends=[steady(WATTS)], verbose=False, metrics=metrics)
     t, m = trainer(folder, [energy], **options), module()
     t.fit(m, loader(400), loader(40))
     t.test(m, loader(40), verbose=False)
@@ -99,13 +102,45 @@ def test_energy_can_be_monitored(tmp_path: Path) -> None:
     assert "energy/train/joules_per_sample" in t.callback_metrics
 
 
-def test_the_progress_bar_shows_watts_and_joules_per_sample(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("columns", "wide"), [(80, False), (140, True)])
+def test_the_progress_bar_shows_what_fits_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, *, wide: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     energy = EnergyCallback(verbose=False)
-    trainer(tmp_path, [energy], enable_progress_bar=True).fit(module(), loader(2000))
-    out = capfd.readouterr()
-    text = "".join((out.out + out.err).split())
-    assert "W:" in text.replace("=", ":")
-    assert "J/sample" in text
+    bar = TQDMProgressBar()
+    trainer(tmp_path, [energy, bar], enable_progress_bar=True).fit(module(), loader(2000))
+    shown = capfd.readouterr()
+    last = (shown.out + shown.err).replace("\n", "\r").rstrip("\r").split("\r")[-1]
+    assert "J/sample=" in last
+    assert last.rstrip().endswith("]")  # tqdm cuts off what does not fit
+    assert len(last) <= columns
+    assert ("W=" in last, "kWh expected=" in last) == (wide, wide)
+
+
+def test_core_metrics_are_logged_and_all_can_be_monitored(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    t, energy = run(tmp_path, "core", logger=logger)
+    names = set(EventAccumulator(logger.log_dir).Reload().Tags()["scalars"])
+    ours = {name for name in names if name.startswith("energy/")}
+    stages = {f"energy/{stage}/{name}" for stage in ("train", "validate", "test", "predict") for name in CORE}
+    totals = {"energy/total/kwh", "energy/total/co2e_grams"}
+    forecast = {f"energy/forecast/kwh{end}" for end in ("", "_low", "_high")}
+    assert ours == stages | {f"energy/train/{name}_step" for name in CORE} | totals | forecast
+    assert {"energy/predict/joules", "energy/predict/co2e_grams", "energy/total/joules"} <= t.callback_metrics.keys()
+    board = EventMultiplexer().AddRunsFromDirectory(logger.log_dir).Reload()
+    snapshots = board.Tensors("energy", "energy/record")
+    assert decode(snapshots[-1].tensor_proto.string_val[0], "the last one").total == energy.record.total
+
+
+def test_each_energy_tag_has_its_description_and_unit(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    run(tmp_path, logger=logger)
+    events = EventMultiplexer().AddRun(logger.log_dir, "run").Reload()
+    for tag, metadata in events.AllSummaryMetadata()["run"].items():
+        assert bool(metadata.summary_description) == tag.startswith("energy/"), tag
+    found = events.SummaryMetadata("run", "energy/train/joules_per_sample_step").summary_description
+    assert found == "Energy of one sample in J, without compilation, of stage train in the steps since the previous log."
 
 
 @pytest.mark.xdist_group("programs")
@@ -122,14 +157,13 @@ def test_the_panels_layout_is_in_a_run_of_its_own_and_tensorboard_serves_it(prog
         layout = ask(f"{address}data/plugin/custom_scalars/layout", lambda found: len(found["category"]) == 2)
         titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
         assert titles["Mine"] == ["loss"]
+        stages = ("Training", "Validation", "Test", "Prediction")
         assert titles["Energy"] == [
-            "Power (W)",
-            "Energy per sample, by stage (J)",
-            "Compute against data wait (J)",
-            "Waiting for data, with its 95 % interval (J)",
-            "Cumulative energy (J)",
-            "Expected energy of the training (kWh)",
-            "Cumulative CO2e (g)",
+            "Energy so far (kWh)",
+            "Expected energy of the training, with its 95 % interval (kWh)",
+            *(f"{stage}: energy per sample (J)" for stage in stages),
+            *(f"{stage}: mean power (W)" for stage in stages),
+            "CO2e so far (g)",
         ]
         query = urllib.parse.urlencode({"run": "run/version_0", "tag": "energy/.*/watts$"})
         found = ask(f"{address}data/plugin/custom_scalars/scalars?{query}", lambda found: "tag_to_events" in found)

@@ -24,13 +24,10 @@ from ml_energy_callbacks.lightning import EnergyCallback
 from ml_energy_callbacks.record.schema import RunRecord
 
 HYPERPARAMETERS = {
-    "energy/devices": "auto",
     "energy/location": "FRA",
     "energy/electricity_price": 0.25,
     "energy/currency": "EUR",
     "energy/pue": 1.2,
-    "energy/scope": "machine",
-    "energy/idle_seconds": 0.0,
 }
 
 TRACKED = pytest.mark.xdist_group("programs")
@@ -114,7 +111,8 @@ def test_the_tables_of_runs_show_the_options_and_the_whole_runs_energy(folder: P
     (row,) = trackers.read_hparams(folder)  # one row, which has the user's own, too
     assert row.run == "tb/version_0"
     assert row.hyperparameters == pytest.approx({**HYPERPARAMETERS, "lr": 0.01})
-    assert row.metrics == pytest.approx({**totals, "hp_metric": -1}, rel=1e-6)
+    assert row.metrics.pop("energy/train/joules_per_sample") > 0
+    assert row.metrics == pytest.approx({"energy/total/kwh": record.total.kwh, "hp_metric": -1}, rel=1e-6)
 
     run = mlflow_run(folder)[1]
     assert run.data.params == {name: str(value) for name, value in {**HYPERPARAMETERS, "lr": 0.01}.items()}
@@ -139,7 +137,8 @@ def test_what_the_user_tells_tensorboard_is_shown_as_it_is(package: str, tmp_pat
     (row,) = trackers.read_hparams(tmp_path)
     assert row.run == "tb/version_0/energy"
     assert row.hyperparameters["energy/carbon_intensity"] == 50
-    assert row.metrics["energy/total/joules"] == pytest.approx(energy.record.total.joules, rel=1e-6)
+    assert row.metrics.pop("energy/train/joules_per_sample") > 0
+    assert row.metrics == pytest.approx({"energy/total/kwh": energy.record.total.kwh}, rel=1e-6)
 
     logger.log_hyperparams({"mine": 3}, {"accuracy": 0.5})
     logger.finalize("success")
@@ -162,12 +161,13 @@ def test_each_option_is_told_as_a_number_or_a_text(tmp_path: Path) -> None:
         ),
     ]
     for options, told in cases:
-        plain = {"energy/devices": "auto", "energy/pue": 1.0, "energy/scope": "machine", "energy/idle_seconds": 0.0}
-        assert EnergyCallback(**options)._hyperparameters == {**plain, **told}
+        assert EnergyCallback(**options)._hyperparameters == told
+    same = {"devices": "auto", "pue": 1.0, "currency": "EUR", "output_dir": tmp_path}
+    assert EnergyCallback(**same)._hyperparameters == {}  # what says the default is no choice
 
 
 def test_a_run_that_fails_has_its_totals_in_the_logger(tmp_path: Path) -> None:
-    model, logger, energy = module(), CSVLogger(tmp_path), EnergyCallback(verbose=False, location="FRA")
+    model, logger, energy = module(), CSVLogger(tmp_path), EnergyCallback(verbose=False, location="FRA", metrics="all")
     model.on_validation_start = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         trainer(tmp_path, [energy], logger=logger, num_sanity_val_steps=0).fit(model, loader(), loader())
@@ -192,7 +192,7 @@ def test_a_logger_that_fails_is_told_of_once_and_stops_nothing(tmp_path: Path, c
                 raise ConnectionError(msg)
 
     failing, other = Failing(tmp_path, name="failing"), CSVLogger(tmp_path, name="other")
-    energy = EnergyCallback(location="FRA")
+    energy = EnergyCallback(location="FRA", metrics="all")
     trainer(tmp_path, [energy], logger=[failing, other]).fit(module(), loader(200))
     assert energy.record.run.status == "completed"
     assert energy.record.warnings == ["Failing failed when EnergyCallback logged to it (ConnectionError: no such server)."]
@@ -207,7 +207,7 @@ def test_a_run_of_mlflow_that_goes_on_with_other_options_is_warned_of_and_logged
     def fit(pue: float, run_id: str | None = None) -> tuple[MLFlowLogger, EnergyCallback]:
         logger = MLFlowLogger("other", tracking_uri=f"sqlite:///{folder}/mlflow.db", run_id=run_id)
         # A counter, as the logger keeps a busy machine from reading power often enough, which the record would warn of.
-        energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA", pue=pue)
+        energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA", pue=pue, metrics="all")
         trainer(tmp_path, [energy], logger=logger).fit(module(), loader())
         return logger, energy
 
@@ -227,9 +227,9 @@ def test_tensorboard_that_cannot_be_written_stops_nothing(tmp_path: Path) -> Non
     logger = TensorBoardLogger(tmp_path, name="tb")
     _ = logger.experiment
     (Path(logger.log_dir) / "energy").write_text("a file where our run would go", encoding="utf-8")
-    energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA")
+    energy = EnergyCallback(backends=[steady(100)], verbose=False, location="FRA", metrics="all")
     trainer(tmp_path, [energy], logger=logger).fit(module(), loader())
     (warning,) = energy.record.warnings
-    assert warning.startswith("TensorBoardLogger failed when EnergyCallback logged to it (FileExistsError:")
+    assert warning == "TensorBoard's energy run could not be written (File exists)."
     events = EventAccumulator(str(logger.log_dir)).Reload()
     assert "energy/train/joules" in events.Tags()["scalars"]

@@ -41,7 +41,14 @@ def main(folder: Path) -> None:
     ]
     # What counts by itself: the loggers keep a busy machine from reading power often enough, and the record would warn of it.
     counter = ScriptedCounter(PowerCurve(monotonic_clock, 100.0), monotonic_clock)
-    options = {"location": "FRA", "pue": 1.2, "electricity_price": 0.25, "currency": "EUR", "output_dir": folder}
+    options = {
+        "location": "FRA",
+        "pue": 1.2,
+        "electricity_price": 0.25,
+        "currency": "EUR",
+        "output_dir": folder,
+        "metrics": "all",
+    }
     energy = EnergyCallback(backends=[ScriptedBackend([counter])], **options)
     t, m = trainer(folder, [energy], logger=loggers), Logging()
     t.fit(m, loader(200), loader(40))

@@ -21,7 +21,7 @@ def main() -> None:
     hardware = ray_loops.Hardware()
     config = {
         "hardware": hardware,
-        "energy": EnergyCallback(location="FRA", backends=[hardware], verbose=False),
+        "energy": EnergyCallback(location="FRA", backends=[hardware], verbose=False, metrics="all"),
         "logs": str(folder / "logs"),
     }
     with tempfile.TemporaryDirectory(prefix="ray") as own:  # short: Ray puts sockets under it, whose paths are limited

@@ -15,11 +15,13 @@ import torch
 from forked import Warm
 from loads import steady
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from trainer_models import AroundBatch, Sentences, paced, trainer
 from transformers import Trainer, TrainerCallback
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.tensorboard.snapshots import decode
 from ml_energy_callbacks.transformers import EnergyCallback
 
 WATTS = 360.0
@@ -27,7 +29,7 @@ WATTS = 360.0
 
 def callback(**options: Any) -> EnergyCallback:
     """Return a callback on a device of constant power."""
-    return EnergyCallback(**{"verbose": False, "backends": [steady(WATTS)], **options})
+    return EnergyCallback(**{"verbose": False, "metrics": "all", "backends": [steady(WATTS)], **options})
 
 
 def logged(t: Any, name: str) -> list[Mapping[str, float]]:
@@ -371,3 +373,22 @@ def test_the_example_of_the_page_runs(program: Warm, tmp_path: Path) -> None:
     assert example is not None
     (tmp_path / "example.py").write_text(example[1], encoding="utf-8")
     assert "Energy  " in program.run(tmp_path / "example.py", folder=tmp_path).output
+
+
+def test_tensorboard_has_described_core_metrics_and_the_energy_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    energy = callback(metrics="core", location="FRA")
+    t = trainer(tmp_path, [energy], validation=10, report_to=["tensorboard"], metric_for_best_model="loss")
+    t.train()
+    board = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "board")).Reload()
+    tags = board.AllSummaryMetadata()["."]
+    ours = {tag.removeprefix("train/") for tag in tags if "energy/" in tag}
+    stages = {f"energy/{stage}/{name}" for stage in ("train", "validate") for name in ("watts", "joules_per_sample")}
+    steps = {"energy/train/watts_step", "energy/train/joules_per_sample_step"}
+    totals = {"energy/total/kwh", "energy/total/co2e_grams"}
+    assert ours == stages | steps | totals | {f"energy/forecast/kwh{end}" for end in ("", "_low", "_high")}
+    assert tags["train/energy/validate/watts"].summary_description.startswith("Mean power in W, of stage validate")
+    run = board.AllSummaryMetadata()["energy"]
+    assert {"energy/total/kwh", "energy/train/joules_per_sample", "eval_loss"} <= run.keys()
+    snapshot = board.Tensors("energy", "energy/record")[-1].tensor_proto.string_val[0]
+    assert decode(snapshot, "it").total == energy.record.total

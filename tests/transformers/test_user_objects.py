@@ -18,7 +18,7 @@ from ml_energy_callbacks.transformers import EnergyCallback
 
 def callback(**options: Any) -> EnergyCallback:
     """Return a callback on a device of constant power."""
-    return EnergyCallback(**{"verbose": False, "backends": [steady(360.0)], **options})
+    return EnergyCallback(**{"verbose": False, "metrics": "all", "backends": [steady(360.0)], **options})
 
 
 class Held:

@@ -42,7 +42,7 @@ def main() -> None:
             raise ValueError(msg)
 
     place = Place(steady=told.fails is not None)
-    energy = EnergyCallback(backends=place.backends([rank]), location="FRA")
+    energy = EnergyCallback(backends=place.backends([rank]), location="FRA", metrics="all")
     callbacks = [Around(end=lambda: place.rest(folder, rank)), energy, Around(begin=place.work)]
     options = {"ddp_backend": "gloo", "save_strategy": "epoch", "gradient_accumulation_steps": 2}
     callbacks += [paced(0.15), AroundBatch(inside=fail)]
