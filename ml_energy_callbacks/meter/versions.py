@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 _FRAMEWORKS: Final = (
@@ -21,11 +21,14 @@ _FRAMEWORKS: Final = (
 
 def used_versions() -> dict[str, str]:
     """Return the versions of Python, of this package, and of the frameworks that the program has imported."""
-    return {
-        "python": platform.python_version(),
-        "ml-energy-callbacks": version("ml-energy-callbacks"),
-        **dict(_of_frameworks()),
-    }
+    return {"python": platform.python_version(), **dict(_of_package()), **dict(_of_frameworks())}
+
+
+def _of_package() -> Iterator[tuple[str, str]]:
+    try:
+        yield "ml-energy-callbacks", version("ml-energy-callbacks")
+    except (PackageNotFoundError, OSError):  # as where the process may open no more files
+        return
 
 
 def _of_frameworks() -> Iterator[tuple[str, str]]:
