@@ -410,7 +410,7 @@ def _baseline(run: TabRun, state: _State) -> Element:
 def _difference(run: TabRun, found: Difference, state: _State) -> Element:
     """Return the difference from the baseline; that of a run that goes on says nothing yet, and is grey."""
     if _is_running(run, state.now) and found.value:
-        return node("span", found.text.partition(" ±")[0], " so far", class_="within")
+        return node("span", found.text.partition(" (")[0], " so far", class_="within")
     return node("span", found.text, class_=found.kind)
 
 
