@@ -29,7 +29,7 @@ class World:
         bucket = self._timeline.add_bucket()
         self._ledger = Ledger(counter.device)
         self._poller = Poller([(counter, self._ledger)], self._timeline, 0.05)
-        self._poller._random.seed(seed)
+        self._poller.random.seed(seed)
         self._timeline.switch(bucket)
         self.bench = MeterBench(self, lambda: refresh_s, self.clock, self.sleep)
 

@@ -60,7 +60,7 @@ def simulate(
     wait, compute = timeline.add_bucket(1), timeline.add_bucket(1)
     ledger = Ledger(counter.device)
     poller = Poller([(counter, ledger)], timeline, interval_s)
-    poller._random.seed(seed)
+    poller.random.seed(seed)
 
     def vary(value: float, share: float) -> float:
         return value * (1 + share * (2 * rng.random() - 1))

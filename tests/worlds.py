@@ -891,7 +891,7 @@ def measure(
         sources.append((shown(alone, clock, origin, seed + 10_000 * number, own, late_s), Ledger(own, interval_s)))
     ledgers = [ledger for _, ledger in sources]
     poller = Poller(sources, timeline, interval_s)
-    poller._random.seed(seed)
+    poller.random.seed(seed)
     asked = [Mark(origin + round(time * NS_PER_S), (), frozenset(each.device.id for each in ledgers)) for time in asked_s]
     pending, waiting = deque(marks), deque(asked)
     reviews = deque(origin + second * NS_PER_S for second in (1, 3, *range(7, round(world.edges[-1]), 5)) if asked)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ml_energy_callbacks.attribution.segments import Floats, Indices
 
-MOST_BLOCKS = 32
+MOST_BLOCKS = 30
 """At this number of blocks, neighbours are merged in pairs."""
 
 _FIRST_SIZE = 4

@@ -39,7 +39,7 @@ _BOUNDS = AGES, COARSE_AGES, COARSE_AGES[::2], COARSE_AGES[::4]
 """Bounds of ages: a phase has the first of these for which there is room, or else a level only."""
 
 MOST_COLUMNS = 60
-"""The equations of 32 blocks then take 0.52 MB, and a report less than 20 ms. Phases that come when there is no room any more
+"""The equations of 30 blocks then take 0.49 MB, and a report less than 20 ms. Phases that come when there is no room any more
 have fewer bins, or a level only."""
 
 FEWEST_SEGMENTS = 8

@@ -212,6 +212,7 @@ class Ledger:
         self._expected_ns = self._covered_ns = 0.0
         self._opened_ns: float | None = None  # time of the run at the present opening
         self._period_s: float | None = None
+        self._longest_s = 0.0
         self._jitter_s: float | None = None
         self._regularity: Regularity = "unknown"
 
@@ -247,6 +248,11 @@ class Ledger:
         """Learned period of the device's refreshes in s; None if none was learned."""
         period = self.finder.grid.period_ns
         return self._period_s if period is None else period / NS_PER_S
+
+    @property
+    def longest_s(self) -> float:
+        """Longest time from one of its refreshes to the next that is known of, in s; 0 while there is none."""
+        return self.finder.grid.longest_ns / NS_PER_S or self._longest_s
 
     @property
     def jitter_s(self) -> float | None:
@@ -349,6 +355,7 @@ class Ledger:
         since = self.finder.silent_since(now)
         end = now if since is None else since
         self._period_s, self._jitter_s, self._regularity = self.period_s, self.jitter_s, self.regularity
+        self._longest_s = self.longest_s
         self._waiting += self.finder.pause(now)
         while self._waiting:
             self._add(self._waiting.popleft(), timeline)
@@ -574,8 +581,8 @@ class Ledger:
 
         The mean of n readings that scatter is as uncertain as that of any sample (Yang, Adamek and Armour, arXiv:2312.02741).
         """
-        window, period = self.device.power_window_s, self.period_s
-        if window is None or period is None or window >= _ALL * period:
+        window, period = self.device.power_window_s, self.period_s or self.longest_s
+        if window is None or window >= _ALL * period:
             return 0.0
         return _SIGMAS * self._fit.deviation * sqrt(period)
 

@@ -27,6 +27,8 @@ _MOST_DOUBTS = 20
 _FEW_CHANGES, _MOST_CHANGES = 12, 64
 """Changes by which a grid is found from ordinary polls alone, without a burst: it is judged from so many on, and given up after
 so many."""
+_ONE_PERIOD = 1.5
+"""Changes that are surely closer than this many times the shortest gap are one period apart."""
 _NARROW = 0.05
 """A period that is known within this share of it is accepted then."""
 _WIDE_NS = 2 * MILLISECOND
@@ -102,6 +104,11 @@ class RefreshGrid:
     def period_ns(self) -> float | None:
         """Learned period in ns; None unless the refreshes form a grid."""
         return sum(self._period) / 2 if self.regularity == "regular" else None
+
+    @property
+    def longest_ns(self) -> float:
+        """Longest time from one refresh to the next that is known of, in ns; 0 while there is none."""
+        return self._period[1]
 
     @property
     def jitter_ns(self) -> float | None:
@@ -217,13 +224,14 @@ class RefreshGrid:
             self.regularity = "continuous"
             return
         middles = [(low + high) / 2 for low, high in brackets]
-        gaps = sorted(b - a for a, b in pairwise(middles))
-        typical = gaps[0 if self._repeats else len(gaps) // 2]
+        typical = self._typical_gap()
         if typical < _SHORTEST_NS:
             self._period = (0.0, float(max(high - low for (low, _), (_, high) in pairwise(brackets))))
             self.regularity = "continuous"
             return
-        steps = [round((middle - middles[0]) / typical) for middle in middles]
+        narrowest = min(range(len(brackets)), key=lambda i: brackets[i][1] - brackets[i][0])
+        counts = [round((middle - middles[narrowest]) / typical) for middle in middles]
+        steps = [count - counts[0] for count in counts]
         (first_low, first_high), (last_low, last_high) = brackets[0], brackets[-1]
         self._period = ((last_low - first_high) / steps[-1], (last_high - first_low) / steps[-1])
         for i, (low, high) in enumerate(brackets):
@@ -243,6 +251,16 @@ class RefreshGrid:
         self.regularity = "regular"
         self._refresh = self._anchor = (float(last_low), float(last_high))
         self._steps = 0
+
+    def _typical_gap(self) -> float:
+        """Return the time between two changes that are one period apart, in ns, as far as their brackets tell."""
+        gaps = [(later[0] - earlier[1], later[1] - earlier[0]) for earlier, later in pairwise(self._brackets)]
+        if not self._repeats:
+            return sorted(map(sum, gaps))[len(gaps) // 2] / 2
+        # Two changes may be several periods apart. Of those that are one apart, the best known ones tell.
+        most = _ONE_PERIOD * min(longest for _, longest in gaps)
+        shortest, longest = min((gap for gap in gaps if gap[1] <= most), key=lambda gap: gap[1] - gap[0])
+        return (shortest + longest) / 2
 
     def _coarse(self) -> bool:
         """Return whether the polls were too far apart to count the periods between changes by their times alone."""
@@ -352,13 +370,12 @@ class RefreshGrid:
         return _between(low, high)
 
     def _no_refresh(self, latest: int, previous_end: int, start: int) -> None:
-        """Use an old value as a bound: the refresh that was due did not happen before ``start``."""
-        if latest == 0:
+        """Use an old value as a bound: the refresh that was due did not happen before ``start``, unless it shows the same."""
+        if latest == 0 or self._repeats:
             return
         low, high = self._ahead(latest)
         if high < start and low > previous_end:
-            if not self._repeats:
-                self._miss(start, start)
+            self._miss(start, start)
         elif latest == 1 and low < start <= high:
             bound = start - self._period[1] - self._jitter
             self._refresh = (min(max(self._refresh[0], bound), self._refresh[1]), self._refresh[1])

@@ -70,7 +70,11 @@ class _Polled:
 
 
 class Poller:
-    """Read each device when it is due."""
+    """Read each device when it is due.
+
+    Attributes:
+        random: Draws the dither of the waits; a test gives it a seed.
+    """
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class Poller:
         self._reader = TimelineReader(timeline)
         self._interval_s = interval_s
         self._interval_ns = interval_s * NS_PER_S
-        self._random = random.Random()  # noqa: S311 - dither, not a secret
+        self.random = random.Random()  # noqa: S311 - dither, not a secret
         now = self._next_round = self._clock()
         self._polled = [_Polled(source, ledger, now) for source, ledger in pairs]
         for _, ledger in pairs:
@@ -145,7 +149,7 @@ class Poller:
             polled.value = reading.value
         now = self._clock()
         if now >= self._next_round:
-            spread = 1 + _DITHER * (2 * self._random.random() - 1)
+            spread = 1 + _DITHER * (2 * self.random.random() - 1)
             self._next_round = now + round(self._interval_ns * spread)
         if wanted:
             self.feed_ledgers()
@@ -281,7 +285,7 @@ class Poller:
         if span is not None:
             first, last = span
             soonest = min(first, latest)
-            due = soonest if ledger.urgent else min(latest, first + round((last - first) * self._random.random()))
+            due = soonest if ledger.urgent else min(latest, first + round((last - first) * self.random.random()))
             return soonest, due, False
         if ledger.seasoned and not ledger.urgent:
             return now + round(self._interval_ns), now + round(2 * self._interval_ns * (1 + self._dither())), False
@@ -289,7 +293,7 @@ class Poller:
 
     def _dither(self) -> float:
         """Return a share of a wait by which to make it longer."""
-        return _DITHER * self._random.random()
+        return _DITHER * self.random.random()
 
     def known_until(self, instant: int) -> bool:
         """Return whether every device that can be read has been seen to refresh at or after the instant."""

@@ -14,13 +14,14 @@ from ml_energy_callbacks.readings import Source
 from ml_energy_callbacks.testing.clocks import ManualClock
 
 _STEP_S = 0.005
+_SEED = 1
 
 
 class SteppedMeter(EnergyMeter):
     """An :class:`~ml_energy_callbacks.EnergyMeter` whose devices are read while a manual clock advances.
 
-    It has no threads, and its results are deterministic except for the dither between two reads. Starting and stopping advance
-    the clock, because they wait for the devices to refresh.
+    It has no threads, and its results are deterministic: the dither between two reads is the same in each run. Starting and
+    stopping advance the clock, because they wait for the devices to refresh.
 
     Args:
         clock: The clock, which the devices should use as well.
@@ -47,6 +48,8 @@ def _make_stepped_sampler(clock: ManualClock) -> type[Sampler]:
         _work: Sequence[Steps] = ()
 
         def _begin(self) -> Sequence[Source]:
+            for poller in self._pollers.values():
+                poller.random.seed(_SEED)
             self._work = [*(self._polling(poller) for poller in self._pollers.values()), self._reviewing()]
             for steps in self._work:
                 clock.run(steps)

@@ -34,7 +34,7 @@ def conserves(seed: int, period_s: float, interval_s: float, buckets: int) -> No
     indices = [timeline.add_bucket(1) for _ in range(buckets)]
     ledger = Ledger(counter.device)
     poller = Poller([(counter, ledger)], timeline, interval_s)
-    poller._random.seed(seed)
+    poller.random.seed(seed)
 
     def run_for(seconds: float) -> None:
         end = clock.now_ns + round(seconds * 1e9)

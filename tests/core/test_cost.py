@@ -88,7 +88,7 @@ def pieces(work: Work, devices: int, length_s: float, cycle: Phases = USUAL) -> 
         device = replace(SCRIPTED_DEVICE, id=f"scripted:{number}")
         pairs.append((ScriptedCounter(curve, clock, offset_s=rng.random() * 0.1, device=device), Ledger(device, 0.05)))
     poller = Poller(pairs, timeline, 0.05)
-    poller._random.seed(1)
+    poller.random.seed(1)
     work.times = []
     fits: list[list[float]] = []
     review = clock.now_ns + NS_PER_S

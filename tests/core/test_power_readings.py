@@ -21,9 +21,9 @@ from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 PERIOD_NS = 100_000_000
 
 
-def renewals_of(values: list[float]) -> list[Renewal]:
+def renewals_of(values: list[float], seed: int = 1) -> list[Renewal]:
     """Poll readings that are renewed every 100 ms, as a meter does, and return the renewals that were found."""
-    rng, found, now = random.Random(1), Renewals(), PERIOD_NS
+    rng, found, now = random.Random(seed), Renewals(), PERIOD_NS
     seen: list[Renewal] = []
     while now < PERIOD_NS * len(values):
         renewal = found.add(now, now + 1000, values[now // PERIOD_NS])
@@ -43,12 +43,18 @@ def test_renewals_of_power_are_found_within_milliseconds() -> None:
         assert abs(off) <= min(2_500_000, seen.sigma_ns * 3**0.5 + 1)
 
 
-def test_a_power_that_is_renewed_unchanged_does_not_end_the_grid() -> None:
-    rng = random.Random(3)
-    values = [100.0 + 10 * rng.randrange(4) for _ in range(300)]  # often the same as before
-    late = [seen for seen in renewals_of(values) if seen.time_ns > 5 * NS_PER_S]
-    assert len(late) > 150
-    assert sum(seen.sigma_ns <= 5_000_000 for seen in late) >= 0.9 * len(late)
+@pytest.mark.parametrize("powers", [2, 4])
+def test_a_power_that_is_renewed_unchanged_does_not_end_the_grid(powers: int) -> None:
+    for seed in range(10):
+        rng = random.Random(seed)
+        values = [100.0 + 10 * rng.randrange(powers) for _ in range(300)]  # often the same as before
+        late = [seen for seen in renewals_of(values, seed) if seen.time_ns > 5 * NS_PER_S]
+        assert len(late) > 100
+        # Of two powers that are shown in turn by chance, the grid is not always found.
+        assert powers == 2 or sum(seen.sigma_ns <= 5_000_000 for seen in late) >= 0.9 * len(late)
+        for seen in late:
+            off = (seen.time_ns + PERIOD_NS // 2) % PERIOD_NS - PERIOD_NS // 2
+            assert abs(off) <= seen.sigma_ns * 3**0.5 + 1
 
 
 class Fall:

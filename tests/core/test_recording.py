@@ -187,17 +187,22 @@ def test_a_full_disk_ends_the_recording_with_one_warning(tmp_path: Path) -> None
     ]
 
 
+def train_until_the_recording_ends(measured: EnergyMeter) -> None:
+    """Run batches until the disk is full, for 30 s at most."""
+    deadline = time.monotonic() + 30
+    while not any("ends early" in warning for warning in measured.record.warnings) and time.monotonic() < deadline:
+        for _ in range(500):
+            with measured.batch(samples=1):
+                pass
+        time.sleep(0.01)
+
+
 def test_a_disk_that_fills_up_leaves_a_recording_of_what_came_before(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         path = disk / "raw.jsonl"
         with meter(path) as measured, measured.stage("train"):
             time.sleep(0.2)
-            deadline = time.monotonic() + 30
-            while not any("ends early" in warning for warning in measured.record.warnings) and time.monotonic() < deadline:
-                for _ in range(500):
-                    with measured.batch(samples=1):
-                        pass
-                time.sleep(0.01)
+            train_until_the_recording_ends(measured)
         again = replay_file(path)
         assert again.run.status == "stopped"
         assert 0 < again.total.seconds < measured.record.total.seconds
@@ -209,12 +214,7 @@ def test_a_start_after_a_full_disk_continues_the_recording(tmp_path: Path) -> No
         path = disk / "raw.jsonl"
         measured = meter(path)
         with measured, measured.stage("train"):
-            deadline = time.monotonic() + 30
-            while not any("ends early" in warning for warning in measured.record.warnings) and time.monotonic() < deadline:
-                for _ in range(500):
-                    with measured.batch(samples=1):
-                        pass
-                time.sleep(0.01)
+            train_until_the_recording_ends(measured)
         assert path.read_bytes().endswith(b"}\n")
         subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
         with path.open("ab") as file:

@@ -152,7 +152,7 @@ MACHINES: tuple[Callable[[World], Any], ...] = (
 
 
 def test_the_replay_of_a_recorded_run_is_its_record(tmp_path: Path, *, full: bool) -> None:
-    for seed in range(300 if full else 25):
+    for seed in range(300 if full else 8):
         path = tmp_path / f"{seed}.jsonl"
         live = World(seed).measure(path)
         assert figures(replay_file(path)) == pytest.approx(figures(live), rel=1e-6, abs=1e-6)

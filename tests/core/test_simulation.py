@@ -11,7 +11,7 @@ from simulation import simulate
 from ml_energy_callbacks.attribution.refresh_grid import MILLISECOND, RefreshGrid
 from ml_energy_callbacks.clock import NS_PER_S
 
-# What a single 60 s run reaches: medians of 100 seeds and a margin; a quick run plays the first 24. Power is constant in each
+# What a single 60 s run reaches: medians of 100 seeds and a margin; a quick run plays the first 9. Power is constant in each
 # phase here, but that is not assumed: intervals are wider than a method could state that took it for granted.
 # refresh, wait and compute s | wait energy: error, said +- | one batch: p50, p95 error; all relative.
 TABLE = [
@@ -28,7 +28,7 @@ TABLE = [
 def test_accuracy_is_at_least_that_of_the_table(
     refresh: float, wait: float, compute: float, error: float, width: float, p50: float, p95: float, *, full: bool
 ) -> None:
-    seeds = range(100 if full else 24)
+    seeds = range(100 if full else 9)
     runs = [simulate(refresh_s=refresh, wait_s=wait, compute_s=compute, seed=seed) for seed in seeds]
     assert median(abs(run.wait_error) for run in runs) <= error + 0.0005  # the table's figures are rounded
     assert median(run.wait_half_width / run.wait_joules for run in runs) <= width

@@ -56,7 +56,7 @@ def test_a_signal_leaves_a_record_with_the_right_status(
         process.send_signal(number)
         process.wait()
     record = load_record(tmp_path)
-    assert (record.run.status, record.run.reason) == (status, reason)
+    assert (record.run.status, record.run.reason) == (status, reason), process.errors
     assert record.total.seconds > 2
     assert record.stages["train"].batches > 20
     assert (record.run.ended_at is None) == (status == "running")

@@ -141,7 +141,8 @@ def test_a_checkpoint_amid_an_epoch_knows_what_all_processes_took(four: Path) ->
     checkpoint = torch.load(four / "step=15.ckpt", weights_only=False)
     record = msgspec.convert(checkpoint["callbacks"]["EnergyCallback"]["record"], RunRecord)
     assert record.stages["train"].samples == 4 * 15 * 4
-    assert [rank.seconds for rank in record.ranks] == pytest.approx([seconds(record, 0)] * 4, rel=0.1)
+    # On a busy machine they do not begin all at once.
+    assert [rank.seconds for rank in record.ranks] == pytest.approx([seconds(record, 0)] * 4, rel=0.3)
     check_shares(record)
 
 
