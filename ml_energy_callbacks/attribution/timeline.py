@@ -143,6 +143,7 @@ class Timeline:
 
     Attributes:
         clock: Monotonic clock in ns.
+        began_ns: Since when it is known what ran, in ns.
         stamp: Returns the timestamp of an event that happens now: the clock, or an edge in a device's queue of work.
         during: The bucket from a batch's start to its end.
         between: The bucket from a batch's end to the next one's start.
@@ -165,7 +166,7 @@ class Timeline:
         self._working = False
         self._compiling: set[int] = set()
         self._latencies: dict[int, Quantiles] = {}
-        now = clock()
+        now = self.began_ns = clock()
         self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
 
     def time_batches(self, group: int) -> None:

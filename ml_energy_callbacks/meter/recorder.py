@@ -103,6 +103,7 @@ class Recorder:
         self,
         ns: int,
         *,
+        outside_ns: int,
         run_id: str,
         started_at: str,
         framework: str,
@@ -116,6 +117,7 @@ class Recorder:
         start = Start(
             package=package_version(),
             ns=ns,
+            outside_ns=outside_ns,
             id=run_id,
             started_at=started_at,
             framework=framework,

@@ -376,6 +376,7 @@ class Session:
             self._recorded = os.getpid(), self._recorder
             self._recorder.start(
                 began,
+                outside_ns=self.timeline.began_ns,
                 run_id=run.id,
                 started_at=run.started_at,
                 framework=run.framework,

@@ -42,6 +42,7 @@ class Start(msgspec.Struct, kw_only=True, tag_field="line", tag="start", omit_de
         format: Version of the lines.
         package: Version of the package that wrote them.
         ns: When the run began.
+        outside_ns: Since when no run was going on before; None if it is unknown.
         id: Identifier of the run, by which its record is found; None if it is unknown.
         started_at: Time of day then, ISO 8601 with offset.
         framework: As in the record.
@@ -53,6 +54,7 @@ class Start(msgspec.Struct, kw_only=True, tag_field="line", tag="start", omit_de
     format: int = FORMAT
     package: str
     ns: Instant
+    outside_ns: Instant | None = None
     id: str | None = None
     started_at: str
     framework: str = "none"

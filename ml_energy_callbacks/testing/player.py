@@ -95,7 +95,8 @@ class Player:
 
     def __init__(self, first: Start) -> None:
         """Prepare a session that began as its first line says."""
-        began, clock = datetime.fromisoformat(first.started_at), ManualClock(first.ns)
+        began, since = datetime.fromisoformat(first.started_at), first.ns if first.outside_ns is None else first.outside_ns
+        clock = ManualClock(min(first.ns, since))
         timing = Timing(clock, clock.advance, lambda: began + timedelta(seconds=(clock() - first.ns) / NS_PER_S))
         options = MeterOptions(sample_interval=first.sample_interval, verbose=False)
         self._clock = clock

@@ -105,7 +105,8 @@ def test_a_grid_that_moves_is_noticed(moved_ms: int) -> None:
 @pytest.mark.parametrize("refresh_ms", [80, 100, 107, 130, 200])
 def test_the_grid_is_recognised_by_ordinary_polls_alone(refresh_ms: int, *, full: bool) -> None:
     """As in a replay of readings without the frequent polls of a meter's start, or of a device that answers slowly."""
-    for seed in range(100 if full else 10):
+    seeds, found = 100 if full else 10, 0
+    for seed in range(seeds):
         rng = random.Random(seed)
         grid, period, offset = RefreshGrid(), refresh_ms * MILLISECOND, rng.randrange(refresh_ms * MILLISECOND)
         now, before, errors = NS_PER_S, None, []
@@ -116,8 +117,12 @@ def test_the_grid_is_recognised_by_ordinary_polls_alone(refresh_ms: int, *, full
             before = number
             if refresh is not None and grid.period_ns is not None:
                 errors.append(refresh.time_ns - offset - number * period)
+        if grid.regularity == "irregular":  # given up, as no poll was near a refresh; the brackets remain
+            continue
+        found += 1
         assert grid.period_ns == pytest.approx(period, rel=0.005)
         assert abs(mean(errors[len(errors) // 2 :])) < 5 * MILLISECOND
+    assert found >= 0.9 * seeds
 
 
 @pytest.mark.parametrize("refresh_s", [0.0021, 0.0025, 0.003, 0.0035, 0.004, 0.005])
