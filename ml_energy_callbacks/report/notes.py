@@ -40,6 +40,7 @@ def note_lines(record: RunRecord) -> Iterator[str]:
     yield from _waiting_notes(record)
     yield from _apart_notes(record)
     yield from emission_lines(record)
+    yield from _site_notes(record.carbon)
     compiled = sum(stage.compile_samples for stage in record.stages.values())
     if compiled:
         yield f"J/sample excludes compilation ({compiled:,} samples)."
@@ -166,6 +167,10 @@ def _carbon_notes(carbon: CarbonRecord) -> Iterator[str]:
     if carbon.renewable_share is not None and carbon.low_carbon_share is not None:
         renewable, low = percent(carbon.renewable_share), percent(carbon.low_carbon_share)
         yield f"The electricity there is {renewable} renewable and {low} low-carbon (nuclear power included)."
+
+
+def _site_notes(carbon: CarbonRecord) -> Iterator[str]:
+    """Yield what the options about the site add to the figures, or leave out of them."""
     if carbon.water_litres is not None:
         yield f"Water: {quantity(carbon.water_litres, 'litres')} at {quantity(carbon.wue, 'litres per kWh')}."
     if carbon.embodied_grams is not None:

@@ -239,7 +239,7 @@ def test_a_killed_process_leaves_its_part(jobs: Jobs, tmp_path: Path, *, launche
     without = merge(tmp_path)
     assert without.code == 0, without.stderr
     assert load_record(tmp_path).run.missing_ranks == [1]
-    assert "Rank 1 of 2 reported no data; its energy is not included." in " ".join(without.stdout.split())
+    assert "Rank 1 of 2 reported no data" in " ".join(without.stdout.split())
     (tmp_path / "energy.rank0.json").unlink()
     nothing = merge(tmp_path)
     assert nothing.code == 2

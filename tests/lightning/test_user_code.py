@@ -87,7 +87,11 @@ def test_handlers_of_the_package_in_use_still_hear_it(package: str, *, first: bo
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_progress_bar_gets_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("columns", "names"), [("80", {"J/sample"}), ("100", {"J/sample", "W"})])
+def test_the_progress_bar_gets_the_numbers_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str, names: set[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     shown: list[str] = []
 
     class Bar(Callback):
@@ -95,7 +99,7 @@ def test_the_progress_bar_gets_numbers(tmp_path: Path) -> None:
             shown.extend(f"{name} {value:.2f}" for name, value in trainer.progress_bar_metrics.items())
 
     trainer(tmp_path, [EnergyCallback(verbose=False), Bar()]).fit(module(), loader())
-    assert {text.split()[0] for text in shown} >= {"W", "J/sample"}
+    assert {text.split()[0] for text in shown} & {"W", "J/sample", "kWh"} == names
 
 
 class Inner(Callback):
