@@ -164,6 +164,22 @@ def test_a_gpu_without_load_is_a_hint_about_the_first_stage() -> None:
     assert lines_of(record)["Train"].endswith("1 of 2 GPUs nearly idle: up to 370 J avoidable")
 
 
+def test_energies_of_samples_have_one_prefix() -> None:
+    record = a_run(train=a_stage(61.0, 0.122), validate=a_stage(7.2, 0.072), predict=a_stage(1.0, 0.00098))
+    lines = lines_of(record)
+    assert [lines[name].split("; ")[1] for name in ("Train", "Valid", "Other")] == [
+        "122 mJ/sample",
+        "72 mJ/sample",
+        "predict 0.98 mJ/sample",
+    ]
+
+
+def test_a_long_reason_leaves_the_headline_short() -> None:
+    record = an_example()
+    record.run = replace(record.run, status="failed", reason="RuntimeError: " + "no memory " * 100)
+    assert len(headline_text(headline(record), columns=80).splitlines()) <= 9
+
+
 def test_nothing_in_a_name_is_a_control_sequence() -> None:
     record = an_example()
     record.run = replace(record.run, status="stopped", reason="\x1b[31m<script>alert(1)</script>\n[bold]x[/bold]")
