@@ -179,14 +179,15 @@ def _per_sample(record: RunRecord, stage: StageRecord) -> str | None:
 
 
 def _phase(stage: StageRecord, name: str) -> str | None:
-    """Return the share of a phase, or its 95 % interval if that is wide; None if nothing is known."""
+    """Return the share of a phase, or its 95 % interval if that is wide; None if that says nothing."""
     phase = stage.phases.get(name)
     ends = None if phase is None else phase_share(phase, stage)
     if phase is None or ends is None or not stage.joules:
         return None
     low, high = ends
     if phase.joules is None or high - low > _WIDE:
-        return f"{_PHASES[name]} {low * 100:.0f} to {high * 100:.0f} %"
+        interval = f"{low * 100:.0f} to {high * 100:.0f} %"
+        return None if interval == "0 to 100 %" else f"{_PHASES[name]} {interval}"
     share = min(1.0, max(0.0, phase.joules / stage.joules))
     return None if name == "compile" and not share else f"{_PHASES[name]} {percent(share)}"
 
@@ -228,7 +229,8 @@ def _caveats(record: RunRecord) -> Iterator[str]:
         yield "Energy of the run is missing"
     if carbon.assumed and record.total.co2e_grams is not None:
         partly = "" if carbon.assumed_share in {0.0, 1.0} else f" for {percent(carbon.assumed_share)} of the grams"
-        yield f'No location set: world average of {world().g_per_kwh:.0f} g/kWh{partly}. location="FRA"'
+        option = "--location FRA" if run.framework == "command" else 'location="FRA"'
+        yield f"No location set: world average of {world().g_per_kwh:.0f} g/kWh{partly}. {option}"
 
 
 def names_of(numbers: Sequence[int], noun: str) -> str:

@@ -122,6 +122,19 @@ def test_a_phase_that_is_known_badly_is_an_interval() -> None:
     assert lines_of(a_run(train=stage))["Train"].endswith("; compute 30 to 90 %, data wait 0 to 9 %")
 
 
+def test_a_phase_of_which_nothing_is_known_is_left_out() -> None:
+    stage = a_stage(100.0, 0.1)
+    unknown = PhaseRecord(joules=None, seconds=9.0, relative_uncertainty=None, low_joules=0.0, high_joules=100.0)
+    stage.phases = {"compute": unknown, "data_wait": unknown}
+    assert lines_of(a_run(train=stage))["Train"] == "100 %; 100 mJ/sample"
+
+
+def test_a_command_is_told_its_own_option() -> None:
+    record = an_example()
+    record.run = replace(record.run, framework="command")
+    assert lines_of(record)["!"] == "No location set: world average of 475 g/kWh. --location FRA"
+
+
 def test_a_record_of_an_earlier_release_has_intervals_from_its_uncertainty() -> None:
     stage = a_stage(100.0, 0.1)
     stage.phases = {
