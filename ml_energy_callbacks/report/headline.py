@@ -226,7 +226,7 @@ def _caveats(record: RunRecord) -> Iterator[str]:
         more = f" and {len(silent) - _MOST_NAMED:,} more" if len(silent) > _MOST_NAMED else ""
         yield f"Missing, as never read: {', '.join(silent[:_MOST_NAMED])}{more}"
     if record.total.lower_bound and not run.missing_ranks and not silent:
-        yield "Energy of the run is missing"
+        yield "Part of the energy is missing"
     if carbon.assumed and record.total.co2e_grams is not None:
         partly = "" if carbon.assumed_share in {0.0, 1.0} else f" for {percent(carbon.assumed_share)} of the grams"
         option = "--location FRA" if run.framework == "command" else 'location="FRA"'

@@ -187,6 +187,12 @@ def test_energies_of_samples_have_one_prefix() -> None:
     ]
 
 
+def test_a_lower_bound_says_that_a_part_is_missing() -> None:
+    lines = lines_of(a_run({"lower_bound": True}, train=a_stage(100.0, 0.077)))
+    assert lines["Energy"].startswith("at least 100 J")
+    assert lines["!"].startswith("Part of the energy is missing; ")
+
+
 def test_a_long_reason_leaves_the_headline_short() -> None:
     record = an_example()
     record.run = replace(record.run, status="failed", reason="RuntimeError: " + "no memory " * 100)
