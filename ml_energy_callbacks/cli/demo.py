@@ -12,4 +12,5 @@ def demonstrate(framework: Framework, *, epochs: int, logdir: Path) -> None:
     """Train, and print the headline of the run."""
     outcome = run_demo(framework, epochs=epochs, logdir=logdir)
     console_for().print(Headline(headline(outcome.record, outcome.record_path)))
-    print_line(f"\nTest accuracy {outcome.accuracy:.1%}. TensorBoard: tensorboard --logdir {logdir} (tab Energy)")
+    print_line("")
+    print_line(f"Test accuracy {outcome.accuracy * 100:.1f} %. TensorBoard: tensorboard --logdir {logdir} (tab Energy)")

@@ -60,7 +60,7 @@ def train_digits(*, epochs: int, logdir: Path) -> Outcome:
     images = pixels.astype("float32").reshape(-1, 8, 8, 1) / 16
     order = np.random.default_rng(_SEED).permutation(len(images))
     parts = np.split(order, [math.ceil(0.7 * len(order)), math.ceil(0.85 * len(order))])
-    # The table at the end shows everything.
+    # The command prints the headline at the end.
     energy = EnergyCallback(verbose=False, output_dir=_next_folder(logdir / "demo"))
     training, validation, test, digits = (energy.watch(Batches(images[part], labels[part])) for part in (*parts, order))
     net = digits_net()

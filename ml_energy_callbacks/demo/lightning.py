@@ -74,7 +74,7 @@ def train_digits(*, epochs: int, logdir: Path) -> Outcome:
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     digits = TensorDataset(images, torch.tensor(labels))
     training, validation, test = random_split(digits, (0.7, 0.15, 0.15), torch.Generator().manual_seed(_SEED))
-    energy = EnergyCallback(verbose=False)  # the table at the end shows everything
+    energy = EnergyCallback(verbose=False)  # the command prints the headline at the end
     trainer = pl.Trainer(
         max_epochs=epochs,
         logger=TensorBoardLogger(logdir, name="demo"),

@@ -64,7 +64,8 @@ def _summary(diagnosis: Diagnosis) -> Iterator[str]:
         machine = "a virtual machine without counters" if diagnosis.virtual else "no counter of this machine can be read"
         yield f"Energy is estimated{doubt}: {machine}."
     else:
-        yield f"Energy is measured for {_kinds(measured)}, and estimated for {_kinds(estimated)}: {doubt.strip()} in total."
+        total = doubt and f":{doubt} in total"
+        yield f"Energy is measured for {_kinds(measured)}, and estimated for {_kinds(estimated)}{total}."
     for entry in diagnosis.unmeasured:
         if entry.present and entry.fix is not None:
             yield f"To do: {entry.reason} {entry.fix}"

@@ -10,7 +10,8 @@ from ml_energy_callbacks.report.quantities import UNKNOWN, column, quantity, sha
 
 def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
     """Yield the tables that a run has something for."""
-    yield _phase_table(record)
+    if any(phase.seconds is not None for _, stage in stages_of(record) for phase in stage.phases.values()):
+        yield _phase_table(record)
     if record.devices:
         yield _device_table("Devices", record.devices)
     if record.whole_machine:

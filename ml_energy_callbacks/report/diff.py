@@ -18,7 +18,7 @@ from ml_energy_callbacks.metrics import PHASES, STAGES
 from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 
 Verdict = Literal["less", "more", "no difference", "undecided"]
-"""How run B compares with run A; ``undecided`` if its interval includes both less and more."""
+"""How run B compares with run A; ``undecided`` if its interval, or energy that is missing, allows both less and more."""
 
 _ALIKE = 0.05
 """An interval that includes 0 means no difference if it is within this share of the larger energy."""
@@ -85,6 +85,7 @@ class RunDiff(msgspec.Struct, kw_only=True):
         a: Path or URL of the first run's record.
         b: Path or URL of the second one's.
         same_devices: Whether the same devices measured both, so that their errors are the same.
+        lower_bounds: Which of the runs, ``A`` and ``B``, lack energy of a device or a process.
         facts: What is not the same in the descriptions of both.
         total: The change of the whole run; its parts are the sums of those of the stages.
         parts: The changes of stages, each followed by those of its phases, which add up to it where all are known.
@@ -93,6 +94,7 @@ class RunDiff(msgspec.Struct, kw_only=True):
     a: str
     b: str
     same_devices: bool
+    lower_bounds: list[str]
     facts: list[Fact]
     total: Part
     parts: list[Part]
@@ -158,6 +160,7 @@ class _Comparison:
     def __init__(self, a: RunRecord, b: RunRecord) -> None:
         self._runs = (a, b)
         self.same_devices = _devices(a) == _devices(b)
+        self._lower_bounds = (a.lower_bound, b.lower_bound)
         self._modelled = any(device.method == "model" for run in self._runs for device in run.devices)
 
     def result(self, names: tuple[str, str]) -> RunDiff:
@@ -177,6 +180,7 @@ class _Comparison:
             a=names[0],
             b=names[1],
             same_devices=self.same_devices,
+            lower_bounds=[name for name, lower in zip("AB", self._lower_bounds, strict=True) if lower],
             facts=[Fact(name=name, a=x, b=y) for (name, x), (_, y) in facts if x != y],
             total=self._part(None, None, sides, _sum(splits), counted=counted),
             parts=parts,
@@ -209,9 +213,9 @@ class _Comparison:
         if a is not None and b is not None:
             scale = max(a.joules, b.joules)
             by_power = 0.0 if split is None else split[2].joules
-            difference = _judge(self._term(a, b, (-1.0, 1.0), by_power), scale)
+            difference = self._judge(self._term(a, b, (-1.0, 1.0), by_power), scale)
             if split is not None:
-                changes = [_judge(term, scale) for term in split]
+                changes = [self._judge(term, scale) for term in split]
         return Part(
             stage=stage,
             phase=phase,
@@ -268,7 +272,20 @@ class _Comparison:
             doubt = 0.0 if stage is None else stage.relative_uncertainty or 0.0
             ends.append((max(0.0, interval[0]) * max(0.0, 1 - doubt), interval[1] * (1 + doubt)))
         (low_a, high_a), (low_b, high_b) = ends
-        return _change(None, low_b - high_a, high_b - low_a, max(high_a, high_b))
+        return self._change(None, low_b - high_a, high_b - low_a, max(high_a, high_b))
+
+    def _judge(self, term: _Term, scale: float) -> Change:
+        return self._change(term.joules, term.joules - term.below, term.joules + term.above, scale)
+
+    def _change(self, joules: float | None, low: float, high: float, scale: float) -> Change:
+        more, less = low > 0, high < 0
+        verdict: Verdict = "more" if more else "less" if less else "undecided"
+        if verdict == "undecided" and max(-low, high) <= _ALIKE * scale:
+            verdict = "no difference"
+        a_missing, b_missing = self._lower_bounds
+        if (a_missing and not less) or (b_missing and not more):  # the energy that is missing may be as large
+            verdict = "undecided"
+        return Change(joules=joules, low_joules=low, high_joules=high, verdict=verdict)
 
 
 def _side(joules: float | None, seconds: float, doubt: float | None) -> _Side | None:
@@ -302,17 +319,6 @@ def _sum(splits: Sequence[_Split | None]) -> _Split | None:
         return None
     samples, time, power = (reduce(_Term.__add__, (split[i] for split in known), _Term()) for i in range(3))
     return samples, time, power
-
-
-def _judge(term: _Term, scale: float) -> Change:
-    return _change(term.joules, term.joules - term.below, term.joules + term.above, scale)
-
-
-def _change(joules: float | None, low: float, high: float, scale: float) -> Change:
-    verdict: Verdict = "more" if low > 0 else "less" if high < 0 else "undecided"
-    if verdict == "undecided" and max(-low, high) <= _ALIKE * scale:
-        verdict = "no difference"
-    return Change(joules=joules, low_joules=low, high_joules=high, verdict=verdict)
 
 
 def _devices(run: RunRecord) -> set[tuple[str, str, str, str | None]]:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ml_energy_callbacks.report.diff import Change, Part, RunDiff
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
-from ml_energy_callbacks.report.quantities import UNKNOWN, column, percent, scaled
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, column, percent, scaled
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MARKS = {"undecided": " ?", "no difference": " ="}
@@ -24,7 +24,8 @@ def render_diff(diff: RunDiff) -> Group:
 def _head(diff: RunDiff) -> Iterator[str]:
     total = diff.total
     for label, name, joules in (("A", diff.a, total.a_joules), ("B", diff.b, total.b_joules)):
-        yield f"{label}  {'energy unknown' if joules is None else scaled(joules, 'J')}  {name}"
+        energy = "energy unknown" if joules is None else at_least(scaled(joules, "J"), lower_bound=label in diff.lower_bounds)
+        yield f"{label}  {energy}  {name}"
     yield _sentence(total)
     largest = max(_decided(diff), key=lambda found: abs(found[2].joules or 0.0), default=None)
     if largest is not None and total.difference is not None and total.difference.verdict in {"more", "less"}:
@@ -109,6 +110,11 @@ def _plus(text: str, change: Change | None) -> str:
 
 def _notes(diff: RunDiff) -> Iterator[str]:
     yield "Difference = samples + time per sample + power.   ? undecided, = no difference"
+    if diff.lower_bounds:
+        yield (
+            f"≥: lower bound, because the energy of a device or a process of {' and '.join(diff.lower_bounds)} is missing; "
+            "a difference that may come from it is undecided."
+        )
     if not diff.same_devices:
         yield "Different devices measured the runs: their errors are independent."
     whole = [part for part in diff.parts if part.phase is None and part.stage != "other"]

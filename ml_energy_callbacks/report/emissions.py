@@ -53,7 +53,7 @@ def emission_lines(record: RunRecord) -> Iterator[str]:
         else "uncertainty of energy and intensity"
     )
     if record.lower_bound:
-        yield f"Emissions are at least {scaled(limits[0], 'g CO2e', 2)} ({reasons}); energy of the run is missing."
+        yield f"Emissions are at least {scaled(limits[0], 'g CO2e', 2)} ({reasons}); part of the energy is missing."
     else:
         unit, (low, high) = column(limits, "g CO2e")
         yield f"Emissions are between {low} and {high} {unit} ({reasons})."

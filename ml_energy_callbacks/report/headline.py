@@ -14,8 +14,17 @@ from ml_energy_callbacks.metrics import JOULES_PER_WH, STAGES, known_sum
 from ml_energy_callbacks.record.schema import FILE_NAME, PhaseRecord, RunRecord, StageRecord
 from ml_energy_callbacks.record.storage import as_place
 from ml_energy_callbacks.report.hints import Hint, find_hints
-from ml_energy_callbacks.report.quantities import UNKNOWN, money, percent, scaled, uncertainty
-from ml_energy_callbacks.safe_text import printable
+from ml_energy_callbacks.report.quantities import (
+    UNKNOWN,
+    factor_of,
+    money,
+    percent,
+    prefix_of,
+    scaled,
+    significant,
+    uncertainty,
+)
+from ml_energy_callbacks.safe_text import printable, shorten
 
 _LABELS: Final = {"train": "Train", "validate": "Valid", "test": "Test", "predict": "Predict"}
 _OF_STAGES: Final = {*_LABELS.values(), "Other"}
@@ -31,6 +40,7 @@ _LEAST_SHARE = 0.005
 
 _MANY_SECONDS = 999.5
 _MOST_NAMED = 3
+_LONGEST_REASON = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +157,7 @@ def _stage(record: RunRecord, name: str, hint: Hint | None) -> Iterator[str]:
         yield f"energy unknown, {_duration(stage.seconds)}"
         return
     yield _percent_of(stage.joules, record)
-    yield _per_sample(stage) or "samples unknown"
+    yield _per_sample(record, stage) or "samples unknown"
     if hint is not None:
         yield hint.short if hint.phase is None else f"{_phase(stage, hint.phase)}: {hint.short}"
     elif phases := [text for phase in _PHASES if (text := _phase(stage, phase)) is not None]:
@@ -158,21 +168,26 @@ def _percent_of(joules: float, record: RunRecord) -> str:
     return percent(joules / record.total.joules) if record.total.joules else UNKNOWN
 
 
-def _per_sample(stage: StageRecord) -> str | None:
-    doubt = stage.relative_uncertainty
-    digits = 3 if doubt is not None and doubt < _WIDE else 2
-    return None if stage.joules_per_sample is None else scaled(stage.joules_per_sample, "J/sample", digits)
+def _per_sample(record: RunRecord, stage: StageRecord) -> str | None:
+    """Return the energy of a sample, with one SI prefix for all stages that are compared by it."""
+    if stage.joules_per_sample is None:
+        return None
+    compared = [each.joules_per_sample or 0.0 for name, each in record.stages.items() if name in _LABELS]
+    prefix = prefix_of(max(compared), "J/sample")
+    digits = 3 if stage.relative_uncertainty is not None and stage.relative_uncertainty < _WIDE else 2
+    return f"{significant(stage.joules_per_sample / factor_of(prefix), digits)} {prefix}J/sample"
 
 
 def _phase(stage: StageRecord, name: str) -> str | None:
-    """Return the share of a phase, or its 95 % interval if that is wide; None if nothing is known."""
+    """Return the share of a phase, or its 95 % interval if that is wide; None if that says nothing."""
     phase = stage.phases.get(name)
     ends = None if phase is None else phase_share(phase, stage)
     if phase is None or ends is None or not stage.joules:
         return None
     low, high = ends
     if phase.joules is None or high - low > _WIDE:
-        return f"{_PHASES[name]} {low * 100:.0f} to {high * 100:.0f} %"
+        interval = f"{low * 100:.0f} to {high * 100:.0f} %"
+        return None if interval == "0 to 100 %" else f"{_PHASES[name]} {interval}"
     share = min(1.0, max(0.0, phase.joules / stage.joules))
     return None if name == "compile" and not share else f"{_PHASES[name]} {percent(share)}"
 
@@ -193,7 +208,7 @@ def _other(record: RunRecord, main: Sequence[str], hint: Hint | None) -> Iterato
     if not main or not rest or (not named and (joules or 0.0) <= _LEAST_SHARE * (record.total.joules or 0.0)):
         return
     yield "energy unknown" if joules is None else _percent_of(joules, record)
-    costs = [f"{name} {cost}" for name in named if name in _LABELS and (cost := _per_sample(rest[name])) is not None]
+    costs = [f"{name} {cost}" for name in named if name in _LABELS and (cost := _per_sample(record, rest[name])) is not None]
     yield ", ".join(costs or [*(name.replace("_", " ") for name in named), *(["outside of stages"] if "other" in rest else [])])
     if hint is not None:
         yield hint.short
@@ -203,7 +218,7 @@ def _caveats(record: RunRecord) -> Iterator[str]:
     """Yield what is missing from the figures or assumed, the most important first."""
     run, carbon = record.run, record.carbon
     if run.status in {"failed", "stopped"} and run.reason:
-        yield f"{run.status.capitalize()}: {run.reason}"
+        yield f"{run.status.capitalize()}: {shorten(run.reason, _LONGEST_REASON)}"
     silent = [device.id for device in record.devices if device.joules is None]
     if run.missing_ranks:
         yield f"{names_of(run.missing_ranks, 'Rank')} of {run.world_size} reported no data"
@@ -211,10 +226,11 @@ def _caveats(record: RunRecord) -> Iterator[str]:
         more = f" and {len(silent) - _MOST_NAMED:,} more" if len(silent) > _MOST_NAMED else ""
         yield f"Missing, as never read: {', '.join(silent[:_MOST_NAMED])}{more}"
     if record.total.lower_bound and not run.missing_ranks and not silent:
-        yield "Energy of the run is missing"
+        yield "Part of the energy is missing"
     if carbon.assumed and record.total.co2e_grams is not None:
         partly = "" if carbon.assumed_share in {0.0, 1.0} else f" for {percent(carbon.assumed_share)} of the grams"
-        yield f'No location set: world average of {world().g_per_kwh:.0f} g/kWh{partly}. location="FRA"'
+        option = "--location FRA" if run.framework == "command" else 'location="FRA"'
+        yield f"No location set: world average of {world().g_per_kwh:.0f} g/kWh{partly}. {option}"
 
 
 def names_of(numbers: Sequence[int], noun: str) -> str:

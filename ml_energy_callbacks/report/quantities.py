@@ -73,7 +73,7 @@ def column(values: Sequence[float | None], unit: str) -> tuple[str, list[str]]:
     """Return the unit with one SI prefix for a column of values, and their texts with aligned decimals.
 
     The largest value has three significant digits, or one more if a smaller one has less than two. What then still rounds to
-    zero is shown as ``<0.01``, and an unknown value as ``-``.
+    zero is shown as ``<0.01``, or ``>-0.01`` if it is negative, and an unknown value as ``-``.
     """
     known = [abs(value) for value in values if value]
     prefix = prefix_of(max(known), unit) if known else ""
@@ -101,7 +101,9 @@ def _with_decimals(value: float | None, decimals: int) -> str:
     if value is None:
         return UNKNOWN
     text = f"{value:,.{decimals}f}"
-    return f"<{10.0**-decimals:.{decimals}f}" if value > 0 and not float(text.replace(",", "")) else text
+    if not value or float(text.replace(",", "")):
+        return text
+    return f"{'<' if value > 0 else '>-'}{10.0**-decimals:.{decimals}f}"
 
 
 def money_column(values: Sequence[float | None]) -> list[str]:

@@ -1,5 +1,6 @@
 """What changed between two runs, and why."""
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from command import ml_energy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from rich.console import Console
 
 from ml_energy_callbacks import EnergyMeter, RunRecord
 from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, StageRecord
 from ml_energy_callbacks.report.diff import Change, Part, RunDiff, diff_runs
+from ml_energy_callbacks.report.diff_table import render_diff
 
 ODD = "<script>alert(1)</script>\x1b[31m"
 
@@ -91,6 +94,22 @@ def a_run(empty: RunRecord) -> Make:
         return record
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("missing", "watts", "verdict"),
+    [("A", 1.0, "less"), ("A", 100.0, "undecided"), ("A", 10.0, "undecided"), ("B", 1.0, "undecided"), ("B", 100.0, "more")],
+)
+def test_energy_that_is_missing_decides_nothing(a_run: Make, missing: str, watts: float, verdict: str) -> None:
+    a, b = (a_run(train=a_stage(100, compute=a_phase(10 * power, 10.0))) for power in (10.0, watts))
+    lacking = a if missing == "A" else b
+    lacking.total = replace(lacking.total, lower_bound=True)
+    diff = diff_runs(a, b)
+    assert diff.lower_bounds == [missing]
+    assert {find(diff, None).difference.verdict, find(diff, "train", "compute").power.verdict} == {verdict}  # type: ignore[union-attr]
+    console = Console(width=80, file=io.StringIO())
+    console.print(render_diff(diff))
+    assert f"{missing}  ≥" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def find(diff: RunDiff, stage: str | None, phase: str | None = None) -> Part:

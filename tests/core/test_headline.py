@@ -122,6 +122,19 @@ def test_a_phase_that_is_known_badly_is_an_interval() -> None:
     assert lines_of(a_run(train=stage))["Train"].endswith("; compute 30 to 90 %, data wait 0 to 9 %")
 
 
+def test_a_phase_of_which_nothing_is_known_is_left_out() -> None:
+    stage = a_stage(100.0, 0.1)
+    unknown = PhaseRecord(joules=None, seconds=9.0, relative_uncertainty=None, low_joules=0.0, high_joules=100.0)
+    stage.phases = {"compute": unknown, "data_wait": unknown}
+    assert lines_of(a_run(train=stage))["Train"] == "100 %; 100 mJ/sample"
+
+
+def test_a_command_is_told_its_own_option() -> None:
+    record = an_example()
+    record.run = replace(record.run, framework="command")
+    assert lines_of(record)["!"] == "No location set: world average of 475 g/kWh. --location FRA"
+
+
 def test_a_record_of_an_earlier_release_has_intervals_from_its_uncertainty() -> None:
     stage = a_stage(100.0, 0.1)
     stage.phases = {
@@ -162,6 +175,28 @@ def test_a_gpu_without_load_is_a_hint_about_the_first_stage() -> None:
     for stage in record.stages.values():
         stage.devices = {"nvml:0": 1.0, "nvml:1": 1.0}
     assert lines_of(record)["Train"].endswith("1 of 2 GPUs nearly idle: up to 370 J avoidable")
+
+
+def test_energies_of_samples_have_one_prefix() -> None:
+    record = a_run(train=a_stage(61.0, 0.122), validate=a_stage(7.2, 0.072), predict=a_stage(1.0, 0.00098))
+    lines = lines_of(record)
+    assert [lines[name].split("; ")[1] for name in ("Train", "Valid", "Other")] == [
+        "122 mJ/sample",
+        "72 mJ/sample",
+        "predict 0.98 mJ/sample",
+    ]
+
+
+def test_a_lower_bound_says_that_a_part_is_missing() -> None:
+    lines = lines_of(a_run({"lower_bound": True}, train=a_stage(100.0, 0.077)))
+    assert lines["Energy"].startswith("at least 100 J")
+    assert lines["!"].startswith("Part of the energy is missing; ")
+
+
+def test_a_long_reason_leaves_the_headline_short() -> None:
+    record = an_example()
+    record.run = replace(record.run, status="failed", reason="RuntimeError: " + "no memory " * 100)
+    assert len(headline_text(headline(record), columns=80).splitlines()) <= 9
 
 
 def test_nothing_in_a_name_is_a_control_sequence() -> None:

@@ -102,6 +102,7 @@ def test_a_run_without_joules_is_shown_as_unknown(record: RunRecord) -> None:
     record.total = replace(record.total, joules=None, kwh=None, co2e_grams=None, cost=None, provenance=None)
     text = shown(record, verbose=True)
     assert "Energy  unknown" in text
+    assert "Phases" not in text
     total = next(line for line in text.splitlines() if line.startswith(" total"))
     assert "0 " not in total.replace(total.split()[1], "")
 
@@ -199,6 +200,7 @@ def test_percentiles_are_of_enough_batches(batches: int, text: str) -> None:
         ([5.1, 0.768, 0.0004], "J", ["5.100", "0.768", "<0.001"]),
         ([999_600.0], "MJ", ["1.00"]),
         ([-3.0, 2.0], "J", ["-3.00", "2.00"]),
+        ([120.0, -0.01], "J", ["120.0", ">-0.1"]),
     ],
 )
 def test_a_column_has_one_prefix(values: Sequence[float | None], unit: str, texts: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ def test_the_demonstration_trains_and_shows_what_it_used(program: Warm, tmp_path
     text = " ".join(done.output.split())
     for word in ("Energy ", "Train ", "Valid ", "Other ", "Record ", "tensorboard --logdir logs", "Test accuracy"):
         assert word in text
+    assert "\n\nTest accuracy" in done.output
     record = load_record(tmp_path / "logs" / "demo" / "version_0")
     assert record.stages["train"].samples == 3 * 1258
     assert record.stages["predict"].samples == 1797
