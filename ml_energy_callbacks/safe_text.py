@@ -6,6 +6,7 @@ a terminal, formulas of a spreadsheet, characters that a document must not have,
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TypeVar
 
 _Value = TypeVar("_Value")
@@ -87,9 +88,13 @@ def in_texts(value: _Value, gate: Callable[[str], str]) -> _Value:
     from msgspec import Struct  # noqa: PLC0415 - the errors use this module, and are imported with the package
     from msgspec.structs import replace  # noqa: PLC0415 - the same
 
+    known = cache(gate)  # most texts are names, which are in every epoch
+
     def passed(part: object) -> object:
+        if part is None or isinstance(part, float):  # most of a record
+            return part
         if isinstance(part, str):
-            return gate(part)
+            return known(part)
         if isinstance(part, Struct):
             return replace(part, **{name: passed(getattr(part, name)) for name in part.__struct_fields__})
         if isinstance(part, Mapping):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
 from ml_energy_callbacks.report.notes import stages_of
-from ml_energy_callbacks.report.quantities import UNKNOWN, column, quantity, shares, time_column, uncertainty
+from ml_energy_callbacks.report.quantities import column, column_with_ranges, quantity, shares, time_column, uncertainty
 
 
 def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
@@ -33,19 +33,15 @@ def _phase_table(record: RunRecord) -> FittedTable:
         if phase.seconds is not None
     ]
     phases = [phase for *_, phase in found]
-    intervals = [phase.interval or (None, None) for phase in phases]
     time_unit, times = time_column([phase.seconds for phase in phases])
-    unit, joules = column([*(phase.joules for phase in phases), *(end for ends in intervals for end in ends)], "J")
-    count = len(phases)
-    ends = zip(joules[count::2], joules[count + 1 :: 2], strict=True)
-    ranges = [UNKNOWN if UNKNOWN in {low, high} else f"{low} to {high}" for low, high in ends]
+    unit, joules, ranges = column_with_ranges([phase.joules for phase in phases], [phase.interval for phase in phases], "J")
     parts = [share for _, _, stage, phase in found for share in shares([phase.joules], stage.joules)]
     return FittedTable(
         [
             Column("stage", [name for name, *_ in found], left=True),
             Column("phase", [name for _, name, *_ in found], left=True),
             Column(f"time\n{time_unit}", times, rank=3),
-            Column(f"energy\n{unit}", joules[:count]),
+            Column(f"energy\n{unit}", joules),
             Column("share of\nstage", parts, rank=1),
             Column(f"95 % interval\n{unit}", ranges, rank=2),
         ],

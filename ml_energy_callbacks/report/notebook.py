@@ -144,13 +144,13 @@ def _epoch_rows(record: RunRecord) -> Iterator[dict[str, object]]:
     for epoch in record.epochs:
         facts = msgspec.structs.asdict(epoch)
         devices, phases, seconds, metrics = (facts.pop(part) for part in ("devices", "phases", "phase_seconds", "metrics"))
-        yield (
+        row = (
             facts
             | {"joules_per_sample": epoch.joules / epoch.samples if epoch.joules is not None and epoch.samples else None}
             | {f"{name}_joules": joules for name, joules in (phases | devices).items()}
             | {f"{name}_seconds": each for name, each in seconds.items()}
-            | metrics
         )
+        yield row | {f"metric_{name}" if name in row else name: value for name, value in metrics.items()}
 
 
 def _power_rows(record: RunRecord) -> Iterator[dict[str, object]]:

@@ -25,7 +25,7 @@ from ml_energy_callbacks.report.drawing import (
     stage_colour,
 )
 from ml_energy_callbacks.report.notes import stages_of
-from ml_energy_callbacks.report.quantities import percent, scaled
+from ml_energy_callbacks.report.quantities import percent, scaled, scaled_range
 
 NO_ENERGY: Final = "No device could be read, so that the energy is unknown."
 _NO_POWER: Final = "This record has no power over time: it is of an earlier release, or the run was too short."
@@ -75,7 +75,7 @@ def _bar(name: str, stage: StageRecord, total: float | None) -> Bar:
     rest, ranges = stage.joules or 0.0, []
     for phase_name, phase in stage.phases.items():
         interval = phase.interval
-        known = "" if interval is None else f"{scaled(interval[0], 'J')} to {scaled(interval[1], 'J')}"
+        known = "" if interval is None else scaled_range(*interval, "J")
         if phase.joules is None:
             ranges.append(f"{words(phase_name)} {known or 'unknown'}")
             continue
@@ -122,8 +122,11 @@ def energy_points(record: RunRecord) -> list[Point]:
     slice_s = _slice_s(record)
     spent = [_with_gaps_filled(record, watts, ids, slice_s) for _, ids, watts in _layers(record)]
     sums = accumulate(sum(column) for column in zip(*spent, strict=True))
-    points = [Point(0.0, 0.0), *(Point((i + 1) * slice_s, joules) for i, joules in enumerate(sums))] if spent else []
-    return points or _from_epochs(record)
+    ends = [(i + 1) * slice_s for i in range(max(map(len, spent), default=0))]
+    if not ends:
+        return _from_epochs(record)
+    ends[-1] = max(ends[-1] - slice_s, min(ends[-1], record.total.seconds))  # the last slice may be shorter
+    return [Point(0.0, 0.0), *map(Point, ends, sums)]
 
 
 def _time(record: RunRecord) -> Across:
@@ -163,16 +166,25 @@ def _layers(record: RunRecord) -> list[tuple[str, set[str], list[float | None]]]
 
 
 def _at_middles(values: Sequence[float | None], slice_s: float) -> list[Point]:
+    if len(values) == 1:  # one point alone would have no area
+        return [Point(0.0, values[0]), Point(slice_s, values[0])]
     return [Point((i + 0.5) * slice_s, value) for i, value in enumerate(values)]
 
 
 def _with_gaps_filled(record: RunRecord, watts: Sequence[float | None], ids: set[str], slice_s: float) -> list[float]:
-    """Return joules of each slice; what a counter went on counting while it was not read is spread over those slices."""
+    """Return joules of each slice, whose sum is that of the devices.
+
+    What a counter went on counting while it was not read is spread over those slices; else all of them are scaled, because some
+    were known or lasted for a part of their time only.
+    """
     known = [None if value is None else value * slice_s for value in watts]
     total = sum(device.joules or 0.0 for device in record.devices if device.id in ids)
+    counted = sum(value for value in known if value is not None)
     gaps = known.count(None)
-    filling = max(0.0, total - sum(value for value in known if value is not None)) / gaps if gaps else 0.0
-    return [filling if value is None else value for value in known]
+    if gaps and total > counted:
+        return [(total - counted) / gaps if value is None else value for value in known]
+    scale = total / counted if total and counted else 1.0
+    return [scale * (value or 0.0) for value in known]
 
 
 def _from_epochs(record: RunRecord) -> list[Point]:

@@ -11,6 +11,7 @@ _GROUPED = 999.5  # with three digits, larger values would be written as 1e+03
 _SMALL = 0.01
 _MOST_SECONDS = 9999.5
 _SECONDS_PER_HOUR = 3600.0
+_FAR = 1000.0
 _ROUNDING = 1e-9
 """Relative error of a computed value, by which it may be below a round one that is meant."""
 
@@ -78,6 +79,25 @@ def column(values: Sequence[float | None], unit: str) -> tuple[str, list[str]]:
     known = [abs(value) for value in values if value]
     prefix = prefix_of(max(known), unit) if known else ""
     return prefix + unit, _aligned([None if value is None else value / _PREFIXES[prefix] for value in values])
+
+
+def scaled_range(low: float, high: float, unit: str) -> str:
+    """Return both ends of a range with one SI prefix, such as ``4.70 to 5.09 kJ``; with two if they are far from each other."""
+    if low > 0 and high >= _FAR * low:
+        return f"{scaled(low, unit)} to {scaled(high, unit)}"
+    unit, (first, last) = column([low, high], unit)
+    return f"{first} to {last} {unit}"
+
+
+def column_with_ranges(
+    values: Sequence[float | None], ranges: Sequence[tuple[float, float] | None], unit: str
+) -> tuple[str, list[str], list[str]]:
+    """Return what :func:`column` does for values and for their ranges, with one SI prefix and one number of decimals."""
+    ends = [end for each in ranges for end in each or (None, None)]
+    unit, texts = column([*values, *ends], unit)
+    lows, highs = (texts[len(values) + i :: 2] for i in range(2))
+    between = [UNKNOWN if low == UNKNOWN else f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
+    return unit, texts[: len(values)], between
 
 
 def time_column(values: Sequence[float | None]) -> tuple[str, list[str]]:

@@ -19,15 +19,19 @@ export async function render() {
   let query = "";
   let shown = null;
   let asked = 0;
+  let waiting = 0;
 
   async function show() {
     const number = ++asked;
     let html;
+    waiting += 1;
     try {
       const answer = await fetch(`./view?${query}`);
       html = (await answer.json()).html;
     } catch {
       return; // TensorBoard is busy or has ended; what is shown stays
+    } finally {
+      waiting -= 1;
     }
     if (number !== asked || html === shown) {
       return; // a later question is on its way, or nothing is new
@@ -82,7 +86,7 @@ export async function render() {
   });
   await show();
   setInterval(() => {
-    if (!document.hidden && typing === null) {
+    if (!document.hidden && typing === null && waiting === 0) {
       show();
     }
   }, PAUSE_MS);

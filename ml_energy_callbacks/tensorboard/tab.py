@@ -17,7 +17,7 @@ from ml_energy_callbacks.report.page.run import headline_list
 from ml_energy_callbacks.report.page.runs import Difference, difference, short_names
 from ml_energy_callbacks.report.page.tables import Column, amounts
 from ml_energy_callbacks.report.pictures import best_value, epoch_lines, metric_against_energy, monitored, power_areas
-from ml_energy_callbacks.report.quantities import UNKNOWN, money, scaled, uncertainty
+from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, money, scaled, scaled_range, uncertainty
 from ml_energy_callbacks.safe_text import printable
 from ml_energy_callbacks.tensorboard.charts import (
     LEGEND,
@@ -213,13 +213,18 @@ def _cards(run: TabRun, now: float) -> list[_Card]:
     record, total = run.record, run.record.total
     half = "" if total.relative_uncertainty is None else f"±{total.relative_uncertainty:.0%}".replace("%", " %")
     cards = [
-        ("Energy", _watt_hours(total.joules), _small(f"{scaled(total.joules, 'J')} {half}" if total.joules else "unknown")),
+        (
+            "Energy",
+            at_least(_watt_hours(total.joules), lower_bound=record.lower_bound),
+            _small("unknown" if total.joules is None else f"{scaled(total.joules, 'J')} {half}"),
+        ),
         ("Mean power", *_mean_power(record)),
     ]
     forecast = record.forecast
     if forecast is not None and _is_running(run, now):
-        low, high = (_watt_hours(kwh * JOULES_PER_KWH) for kwh in (forecast.kwh_low, forecast.kwh_high))
-        cards.insert(1, ("Expected", _watt_hours(forecast.kwh * JOULES_PER_KWH), _small(f"{low} to {high}")))
+        kwhs = (forecast.kwh_low, forecast.kwh, forecast.kwh_high)
+        low, middle, high = (kwh * JOULES_PER_KWH / JOULES_PER_WH for kwh in kwhs)
+        cards.insert(1, ("Expected", scaled(middle, "Wh"), _small(scaled_range(low, high, "Wh"))))
     for stage, title in (("train", "Training sample"), ("validate", "Validation sample")):
         found = record.stages.get(stage)
         if found is not None:
@@ -228,9 +233,10 @@ def _cards(run: TabRun, now: float) -> list[_Card]:
     grams = total.co2e_grams
     if grams is not None:
         place = "location assumed" if record.carbon.assumed else record.carbon.location or ""
-        cards.append(("Emissions", scaled(grams, "g CO2e", 2), _small(place)))
+        cards.append(("Emissions", at_least(scaled(grams, "g CO2e", 2), lower_bound=record.lower_bound), _small(place)))
     if total.cost is not None:
-        cards.append(("Cost", money(total.cost, total.currency), _small("electricity")))
+        cost = at_least(money(total.cost, total.currency), lower_bound=record.lower_bound)
+        cards.append(("Cost", cost, _small("electricity")))
     name = monitored([record])
     value = None if name is None else best_value(record, name)
     if name is not None and value is not None:
@@ -303,7 +309,7 @@ def _table_section(runs: Sequence[TabRun], state: _State) -> Element:
 
 
 _EXPLAINED: Final = (
-    "Tick the runs to draw, and choose the baseline. A difference is grey where it is within the 95 % interval of both runs. "
+    "Tick the runs to draw, and choose the baseline. A difference is grey where its 95 % interval includes zero. "
     "A run's name shows it above."
 )
 
@@ -315,7 +321,7 @@ def _sort_keys(metric: str | None, state: _State) -> dict[str, _Key]:
     return {
         "run": lambda run: run.name.casefold(),
         "energy": lambda run: run.record.total.joules,
-        "difference": lambda run: difference(state.baseline.record, run.record).value,
+        "difference": lambda run: run.record.total.joules,  # from the same baseline: the order is the same, and known at once
         "train": lambda run: _per_sample(run, "train"),
         "validate": lambda run: _per_sample(run, "validate"),
         "grams": lambda run: run.record.total.co2e_grams,
@@ -327,16 +333,17 @@ def _sort_keys(metric: str | None, state: _State) -> dict[str, _Key]:
 
 def _table(rows: Sequence[TabRun], metric: str | None, state: _State) -> Element:
     records = [run.record for run in rows]
+    least = [record.lower_bound for record in records]
     pairs = [(run, difference(state.baseline.record, run.record)) for run in rows]
     columns: list[tuple[str, Column]] = [
         ("run", Column("Run", [_name(run, state) for run in rows])),
         ("baseline", Column("Baseline", [_baseline(run, state) for run in rows])),
-        ("energy", amounts("Energy", [_in_wh(record) for record in records], "Wh")),
+        ("energy", amounts("Energy", [_in_wh(record) for record in records], "Wh", least)),
         ("difference", Column("Difference", [_difference(run, each, state) for run, each in pairs], numeric=True)),
         ("where", Column("Where it went", [where_it_went(record) for record in records])),
         ("train", _samples("Training sample", rows, "train")),
         ("validate", _samples("Validation sample", rows, "validate")),
-        ("grams", amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e")),
+        ("grams", amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e", least)),
     ]
     if metric is not None:
         values = [best_value(record, metric) for record in records]

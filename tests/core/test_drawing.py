@@ -65,6 +65,7 @@ def test_axis_of_time_ends_at_the_end(seconds: float, unit: str, last: str) -> N
 def test_axis_of_epochs_has_whole_numbers() -> None:
     axis = axis_of_numbers(3)
     assert [axis.label(tick) for tick in axis.ticks] == ["0", "1", "2", "3"]
+    assert [axis_of_numbers(19).label(tick) for tick in axis_of_numbers(19).ticks] == ["0", "5", "10", "15"]
 
 
 def test_axis_of_a_metric_fits_its_values() -> None:
@@ -72,6 +73,10 @@ def test_axis_of_a_metric_fits_its_values() -> None:
     assert 0.9 < axis.low <= 0.912
     assert axis.high >= 0.934
     assert axis_around([2.0], "").low < 2.0 < axis_around([2.0], "").high
+    for odd in ([1.7e308, -1.7e308], [5e-324], [0.0, 5e-324], [-1e308]):
+        for axis in (axis_around(odd, ""), axis_from_zero(odd, "J"), axis_of_time(odd[-1])):
+            assert all(axis.label(tick) and 0 <= axis.share(tick) <= 1 for tick in axis.ticks)
+            assert len(axis.ticks) > 1
 
 
 def test_no_text_is_markup() -> None:
@@ -132,8 +137,8 @@ def test_line_breaks_where_a_value_is_unknown() -> None:
 
 
 def test_hover_names_value_and_interval() -> None:
-    figure = lines("x", [Series("train", "blue", [Point(0, 0.08, 0.07, 0.09), Point(1, 0.06)])], name="", unit="J", empty="")
-    assert titles(figure)[0] == "epoch 0\ntrain: 80.0 mJ (70.0 mJ to 90.0 mJ)"
+    figure = lines("x", [Series("train", "blue", [Point(0, 0.08, 0.07, 0.105), Point(1, 0.06)])], name="", unit="J", empty="")
+    assert titles(figure)[0] == "epoch 0\ntrain: 80.0 mJ (70 to 105 mJ)"
 
 
 def test_gap_in_areas_is_hatched() -> None:
@@ -155,6 +160,13 @@ def test_pareto_front_has_what_nothing_beats() -> None:
     spots = [Spot(name, x, y, "blue", "") for name, x, y in (("a", 1, 5), ("b", 2, 4), ("c", 3, 7), ("d", 3, 6), ("e", 1, 5))]
     assert [spot.label for spot in pareto(spots, more_is_better=True)] == ["a", "c"]
     assert [spot.label for spot in pareto(spots, more_is_better=False)] == ["a", "b"]
+
+
+def test_names_of_points_do_not_cover_each_other() -> None:
+    spots = [Spot(name, x, 1.0, "blue", f"run {name}") for name, x in (("a", 1), ("b", 1.01), ("c", 2))]
+    shown = to_html(scatter("x", spots, x_name="", x_unit="J", y_name="", more_is_better=True, empty=""))
+    assert [f">{name}</text>" in shown for name in "abc"] == [True, False, True]
+    assert "<title>run b</title>" in shown
 
 
 def test_pictures_are_the_same_for_the_same_numbers() -> None:

@@ -88,6 +88,15 @@ def test_record_as_data_frame(package: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert power.shape == (20, 5)
 
 
+def test_metric_of_the_users_replaces_no_column() -> None:
+    pytest.importorskip("pandas")
+    record = a_record(epochs=1, slices=1)
+    joules = record.epochs[0].joules
+    record.epochs[0].metrics = {"joules": 1.0, "loss": 2.0}
+    row = record.to_frame("epochs").iloc[0]
+    assert (row["joules"], row["metric_joules"], row["loss"]) == (joules, 1.0, 2.0)
+
+
 def test_data_frame_without_a_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "pandas")
     hide(monkeypatch, "polars")

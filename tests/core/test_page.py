@@ -13,11 +13,13 @@ from run_records import a_record
 
 from ml_energy_callbacks import EnergyMeter, RunRecord
 from ml_energy_callbacks.record.load import dump_json
+from ml_energy_callbacks.record.schema import PowerSeries
 from ml_energy_callbacks.report.diff import diff_runs
+from ml_energy_callbacks.report.drawing import to_html
 from ml_energy_callbacks.report.page import run_page, runs_page
 from ml_energy_callbacks.report.page.runs import difference, short_names
 from ml_energy_callbacks.report.page.tables import amounts
-from ml_energy_callbacks.report.pictures import best_value, monitored, more_is_better
+from ml_energy_callbacks.report.pictures import best_value, energy_points, monitored, more_is_better, power_areas
 
 
 class Parsed(HTMLParser):
@@ -87,6 +89,47 @@ def test_page_says_how_to_repeat_the_run() -> None:
     page = run_page(record)
     assert "location='FRA', pue=1.2" in page
     assert f"python {platform.python_version()}, ml-energy-callbacks " in page
+
+
+def test_lower_bound_is_marked_where_a_report_marks_it() -> None:
+    record = a_record()
+    least = replace(record, total=replace(record.total, lower_bound=True))
+    page = run_page(least)
+    for figure in ("≥7.20", "≥112.0", "≥0.00060", "at least 0.112 g CO2e", "at least 2.00 Wh", "at least 99.5 mg CO2e"):
+        assert figure in page
+    several = runs_page([("a/energy.json", record), ("b/energy.json", least)])
+    assert [f">{figure}<" in several for figure in ("2.00", "≥2.00", "112", "≥112")] == [True] * 4
+    assert "at least 4.00 Wh in all" in several
+    assert "≥" not in run_page(record)
+
+
+def test_both_ends_of_a_range_have_one_prefix() -> None:
+    record = a_record(joules=1000 / 0.85 / 0.8)
+    compute = record.stages["train"].phases["compute"]
+    compute.low_joules, compute.high_joules = 980.0, 1020.0
+    page = run_page(record)
+    assert "0.980 to 1.020</td>" in page
+    assert "95 %: 0.98 to 1.02 kJ</title>" in page
+
+
+@pytest.mark.parametrize(
+    ("mean", "missing", "seconds", "ends"),
+    [
+        ([10.0, 10.0, 10.0], 0.0, 2.5, [1.0, 2.0, 2.5]),  # the last slice is shorter
+        ([10.0, None, 10.0], 1.0, 3.0, [1.0, 2.0, 3.0]),
+        ([10.0], 0.0, 0.5, [0.5]),
+    ],
+)
+def test_cumulative_energy_ends_with_the_total(
+    mean: list[float | None], missing: float, seconds: float, ends: list[float]
+) -> None:
+    record = a_record(joules=25.0, seconds=seconds, devices=1)
+    record.devices[0].missing_s = missing
+    record.power = {"gpu:0": PowerSeries(slice_s=1.0, mean=mean, low=mean, high=mean)}
+    points = energy_points(record)
+    assert [point.x for point in points] == [0.0, *ends]
+    assert points[-1].y == pytest.approx(25.0)
+    assert "M58,232l" in to_html(power_areas(record)) or len(mean) > 1  # an area, from the start on
 
 
 def test_page_of_many_runs_has_the_first_as_baseline() -> None:

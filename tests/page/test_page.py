@@ -119,13 +119,15 @@ def test_pages_are_accessible_and_alone(browser: Any, shown: Shown, width: int, 
 def test_pages_of_several_runs_are_accessible_and_alone(browser: Any, shown: Shown, width: int, *, dark: bool) -> None:
     with opened(browser, shown(*five()), width=width, dark=dark) as seen:
         check(seen)
+        fits = seen.page.evaluate("(all => all.scrollWidth <= all.clientWidth)(document.querySelector('.scroll'))")
+        assert fits == (width == 1200)  # no column is cut off but in a narrow window
 
 
 def test_pictures_tell_their_values_under_the_pointer(browser: Any, shown: Shown) -> None:
     with opened(browser, shown(a_record())) as seen:
         part = seen.page.locator("svg[role=img] rect", has=seen.page.locator("title")).first
         part.hover()
-        assert part.locator("title").text_content() == "train, compute: 4.90 kJ, 80 %; 95 %: 4.70 kJ to 5.09 kJ"
+        assert part.locator("title").text_content() == "train, compute: 4.90 kJ, 80 %; 95 %: 4.70 to 5.09 kJ"
         column = seen.page.locator("svg[role=img]", has_text="power").locator("rect.hover").nth(3)
         column.hover()
         assert "gpu:0" in (column.locator("title").text_content() or "")

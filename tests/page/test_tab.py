@@ -285,6 +285,27 @@ def test_old_logs_are_shown_from_their_scalars(browser: Any, tmp_path: Path) -> 
         check(seen)
 
 
+def test_a_lower_bound_is_marked_in_cards_and_table() -> None:
+    record = a_record()
+    least = replace(record, total=replace(record.total, lower_bound=True))
+    text = to_html(tab([TabRun("a", record, 0.0), TabRun("b", least, 0.0)], Wanted(run="b"), [], 1.0))
+    assert text.count(">≥2.00") == 2
+    assert text.count(">2.00<") == 1
+    assert ">≥112<" in text
+
+
+def test_a_slow_answer_is_waited_for(browser: Any, logs: Path) -> None:
+    with shown(browser, logs, runs=4) as seen:
+        seen.page.clock.install()
+        seen.page.reload()
+        seen.page.locator("tbody tr").first.wait_for()
+        held: list[Any] = []
+        seen.page.route("**/view?*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes
+        seen.page.clock.run_for(35_000)
+        assert len(held) == 1
+        held[0].continue_()
+
+
 def test_a_killed_run_says_when_it_was_last_heard_of() -> None:
     now = time.time()
     runs = [TabRun("a", running(), now - 3600), TabRun("b", running(), now - 5)]
@@ -300,6 +321,7 @@ def test_ten_thousand_runs_take_a_page_of_bounded_size() -> None:
     runs = [TabRun(f"sweep/version_{i}", replace(record, run=replace(record.run, id=f"{i:032x}")), 0.0) for i in range(10_000)]
     began = time.process_time()
     text = to_html(tab(runs, Wanted(sort="energy"), [], 1.0))
+    tab(runs, Wanted(sort="difference"), [], 1.0)
     assert time.process_time() - began < 10
     assert len(text) < 400_000
     assert "10,000 runs; the first 100 are listed" in text

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import floor, log10
 
 from ml_energy_callbacks.report.quantities import factor_of, prefix_of
 
@@ -12,6 +12,8 @@ _TIMES = ((2 * 86400.0, 86400.0, "d"), (2 * 3600.0, 3600.0, "h"), (120.0, 60.0, 
 
 _TICKS_ACROSS = 8
 _ROUNDING = 1e-9
+_SMALLEST, _LARGEST = 1e-300, 1e300
+"""Beyond them, the distance of two ticks may be no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Axis:
 
 def axis_from_zero(values: Iterable[float], unit: str, ticks: int = 5) -> Axis:
     """Return an axis from zero to at least the largest value; its unit has an SI prefix."""
-    most = max((value for value in values if isfinite(value)), default=0.0)
-    most = most if most > 0 else 1.0
+    most = max((value for value in values if abs(value) < _LARGEST), default=0.0)
+    most = most if most > _SMALLEST else 1.0
     prefix = prefix_of(most, unit) if unit else ""
     factor = factor_of(prefix)
     step = _step(most / factor / ticks) * factor
@@ -58,7 +60,7 @@ def axis_from_zero(values: Iterable[float], unit: str, ticks: int = 5) -> Axis:
 
 def axis_of_time(seconds: float) -> Axis:
     """Return an axis from zero to a time in seconds, where it ends."""
-    seconds = seconds if seconds > 0 else 1.0
+    seconds = seconds if seconds > _SMALLEST else 1.0
     _, factor, unit = next(entry for entry in _TIMES if seconds >= entry[0])
     return Axis(0.0, seconds, _step(seconds / factor / _TICKS_ACROSS) * factor, unit, factor)
 
@@ -66,12 +68,13 @@ def axis_of_time(seconds: float) -> Axis:
 def axis_of_numbers(last: float) -> Axis:
     """Return an axis of whole numbers from zero to the last one, where it ends."""
     last = max(last, 1.0)
-    return Axis(0.0, last, max(1.0, _step(last / _TICKS_ACROSS)), "")
+    step = max(1.0, _step(last / _TICKS_ACROSS))
+    return Axis(0.0, last, step if step.is_integer() else 2 * step, "")
 
 
 def axis_around(values: Iterable[float], unit: str, ticks: int = 5) -> Axis:
     """Return an axis for values whose zero says nothing, such as those of a metric that the training improves."""
-    known = [value for value in values if isfinite(value)] or [0.0]
+    known = [value if abs(value) > _SMALLEST else 0.0 for value in values if abs(value) < _LARGEST] or [0.0]
     low, high = min(known), max(known)
     if high - low <= abs(high) * _ROUNDING:
         low, high = low - (abs(low) or 1.0) * 0.1, high + (abs(high) or 1.0) * 0.1

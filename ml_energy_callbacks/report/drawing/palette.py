@@ -21,7 +21,8 @@ _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Texts have a contrast of at least 4.5 with both backgrounds, and marks one of 3 (WCAG 2.2, 1.4.3 and 1.4.11)."""
 
-_SERIES: Final = ("blue", "orange", "green", "purple", "red", "teal", "yellow", "pink")
+_SERIES: Final = ("pink", "teal", "red", "yellow", "green", "purple", "orange", "blue")
+"""Those that no common phase or stage has are first, so that a run or a device does not look like one."""
 
 _PHASES: Final = {"compute": "blue", "step": "blue", "data_wait": "orange", "compile": "purple"}
 _STAGES: Final = {"train": "blue", "validate": "green", "test": "purple", "predict": "teal", "sanity_check": "yellow"}
@@ -62,7 +63,7 @@ _RULES: Final = """
 @media print{.mle{color-scheme:light!important;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .mle figure,.mle tr{break-inside:avoid}}
 .mle{color:var(--mle-ink);background:var(--mle-surface);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-.mle figure{margin:0 0 1.5rem}
+.mle figure{margin:0 0 1.5rem;container-type:inline-size}
 .mle figcaption{font-weight:600;margin-bottom:.25rem}
 .mle figcaption small{font-weight:400;color:var(--mle-muted);font-size:.85em}
 .mle svg{display:block;width:100%;height:auto;overflow:visible}
@@ -79,5 +80,7 @@ _RULES: Final = """
 .mle .legend li{display:flex;align-items:center;gap:.4rem;margin:0}
 .mle .legend svg{width:14px;height:14px;flex:none}
 .mle .empty{color:var(--mle-muted);border:1px dashed var(--mle-line);border-radius:6px;padding:1.25rem;margin:0}
-@media (max-width:600px){.mle figure>svg text{font-size:22px}}
+@container (min-width:900px){.mle figure>svg text{font-size:11px}}
+@container (max-width:600px){.mle figure>svg text{font-size:16px}}
+@container (max-width:420px){.mle figure>svg text{font-size:22px}}
 """

@@ -16,6 +16,8 @@ _MOST_LABELS = 12
 _LABEL_SHARE = 0.75
 """From where on a label is to the left of its point."""
 _LONGEST_LABEL = 28
+_LETTER_WIDTH, _LABEL_HEIGHT = 8.0, 13.0
+"""A label that would cover an earlier one is left out; the text under the pointer has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def scatter(
     contents = area.axes(x_name, y_name)
     if steps:
         contents.append(node("path", d=steps, class_="curve", style=f"stroke:{paint('muted')}", stroke_dasharray="5 4"))
+    named: list[tuple[float, float, float]] = []
     for spot in spots:
         x, y, colour = area.x(spot.x), area.y(spot.y), paint(spot.colour)
         if spot.low is not None and spot.high is not None:
@@ -105,6 +108,11 @@ def scatter(
             left = x > WIDTH * _LABEL_SHARE
             label = spot.label if len(spot.label) <= _LONGEST_LABEL else f"{spot.label[: _LONGEST_LABEL - 1]}…"
             at = x - 9 if left else x + 9
+            start = at - _LETTER_WIDTH * len(label) if left else at
+            end = start + _LETTER_WIDTH * len(label)
+            if any(start < b and a < end and abs(y - level) < _LABEL_HEIGHT for a, b, level in named):
+                continue
+            named.append((start, end, y))
             contents.append(node("text", label, x=at, y=y - 8, text_anchor="end" if left else "start", class_="ink"))
     best = ", ".join(spot.label for spot in front)
     summary = f"{title}. {len(spots)} points" + (f"; on the Pareto front: {best}." if front else ".")

@@ -21,7 +21,7 @@ from ml_energy_callbacks.report.drawing.frame import (
 )
 from ml_energy_callbacks.report.drawing.markup import node, number
 from ml_energy_callbacks.report.drawing.palette import paint
-from ml_energy_callbacks.report.quantities import scaled
+from ml_energy_callbacks.report.quantities import scaled, scaled_range
 
 _HEIGHT: Final = 280.0
 _MOST_DOTS = 40
@@ -256,7 +256,8 @@ def _shown(point: Point, unit: str) -> str:
     text = _value(point.y, unit)
     if point.low is None or point.high is None:
         return text
-    return f"{text} ({_value(point.low, unit)} to {_value(point.high, unit)})"
+    ends = scaled_range(point.low, point.high, unit) if unit else f"{point.low:.4g} to {point.high:.4g}"
+    return f"{text} ({ends})"
 
 
 def _value(value: float, unit: str) -> str:

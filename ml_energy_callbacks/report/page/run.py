@@ -17,7 +17,7 @@ from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.notes import note_lines, stages_of
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
-from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, table, texts, times
+from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, marked, table, texts, times
 from ml_energy_callbacks.report.pictures import (
     energy_line,
     epoch_lines,
@@ -26,7 +26,18 @@ from ml_energy_callbacks.report.pictures import (
     stage_bars,
     words,
 )
-from ml_energy_callbacks.report.quantities import UNKNOWN, money, money_column, percent, quantity, scaled, shares, uncertainty
+from ml_energy_callbacks.report.quantities import (
+    UNKNOWN,
+    column_with_ranges,
+    money,
+    money_column,
+    percent,
+    quantity,
+    scaled,
+    scaled_range,
+    shares,
+    uncertainty,
+)
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _MOST_RECORD_BYTES = 120_000
@@ -109,17 +120,19 @@ def stage_table(record: RunRecord) -> Element:
     """Return the table of stages with their sum."""
     stages, total = [*stages_of(record)], record.total
     every: list[StageRecord | TotalRecord] = [*(stage for _, stage in stages), total]
+    least = [*[False] * len(stages), record.lower_bound]
     columns = [
-        texts("Stage", [*(words(name) for name, _ in stages), "total (lower bound)" if record.lower_bound else "total"]),
+        texts("Stage", [*(words(name) for name, _ in stages), "total"]),
         times("Time", [each.seconds for each in every]),
-        amounts("Energy", [each.joules for each in every], "J"),
+        amounts("Energy", [each.joules for each in every], "J", least),
         texts("Share", shares([each.joules for each in every], total.joules), numeric=True),
         amounts("Energy of a sample", [*(stage.joules_per_sample for _, stage in stages), None], "J"),
         amounts("Mean power", [*(stage.mean_watts for _, stage in stages), _mean_watts(record)], "W"),
-        amounts("Emissions", [each.co2e_grams for each in every], "g CO2e"),
+        amounts("Emissions", [each.co2e_grams for each in every], "g CO2e", least),
     ]
     if total.cost is not None:
-        columns.append(texts(f"Cost, {total.currency}", money_column([each.cost for each in every]), numeric=True))
+        costs = marked(money_column([each.cost for each in every]), least)
+        columns.append(texts(f"Cost, {total.currency}", costs, numeric=True))
     columns.append(certainties((each.provenance, each.relative_uncertainty) for each in every))
     return table("Energy by stage", columns, total=len(stages))
 
@@ -136,14 +149,16 @@ def phase_table(record: RunRecord) -> Iterator[Element]:
         for name, stage in stages_of(record)
         for phase_name, phase in stage.phases.items()
     ]
+    phases = [phase for _, _, phase, _ in rows]
+    unit, joules, ranges = column_with_ranges([phase.joules for phase in phases], [phase.interval for phase in phases], "J")
     yield table(
         "Energy by phase",
         [
             texts("Stage and phase", [f"{words(name)}, {phase}" for name, phase, _, _ in rows]),
-            times("Time", [phase.seconds for _, _, phase, _ in rows]),
-            amounts("Energy", [phase.joules for _, _, phase, _ in rows], "J"),
+            times("Time", [phase.seconds for phase in phases]),
+            texts(f"Energy,\u00a0{unit}", joules, numeric=True),
             texts("Share", [*chain(*(shares([phase.joules], stage.joules) for _, _, phase, stage in rows))], numeric=True),
-            texts("95 % interval", [_interval(phase.interval) for _, _, phase, _ in rows], numeric=True),
+            texts(f"95 % interval,\u00a0{unit}", ranges, numeric=True),
         ],
     )
     reasons: dict[str, list[str]] = {}
@@ -152,10 +167,6 @@ def phase_table(record: RunRecord) -> Iterator[Element]:
             reasons.setdefault(phase.reason, []).append(f"{words(name)} {phase_name}")
     if reasons:
         yield node("ul", (node("li", f"{', '.join(names)}: {reason}") for reason, names in reasons.items()), class_="reasons")
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return UNKNOWN if ends is None else f"{scaled(ends[0], 'J')} to {scaled(ends[1], 'J')}"
 
 
 def epoch_pictures(record: RunRecord) -> Iterator[Element]:
@@ -211,19 +222,22 @@ def hint_list(record: RunRecord) -> Element:
 def _carbon(record: RunRecord) -> Iterator[Element]:
     total, carbon = record.total, record.carbon
     limits = carbon_range(record)
-    between = None if limits is None else f"{scaled(limits[0], 'g CO2e')} to {scaled(limits[1], 'g CO2e')}"
+    between = None if limits is None else scaled_range(*limits, "g CO2e")
+    if limits is not None and record.lower_bound:
+        between = f"at least {scaled(limits[0], 'g CO2e')}"
+    least = "at least " if record.lower_bound else ""
     year = f", {carbon.data_year}" if carbon.data_year else ""
     varied = {interval.intensity_g_per_kwh for interval in carbon.intervals}
     yield facts(
         [
-            ("Emissions", None if total.co2e_grams is None else scaled(total.co2e_grams, "g CO2e")),
+            ("Emissions", None if total.co2e_grams is None else f"{least}{scaled(total.co2e_grams, 'g CO2e')}"),
             ("Range", between),
             ("Carbon intensity", f"{quantity(carbon.intensity_g_per_kwh, 'g CO2e/kWh')}{_basis(carbon)}"),
             ("Varied", f"{quantity(min(varied))} to {quantity(max(varied), 'g CO2e/kWh')}" if len(varied) > 1 else None),
             ("Location", carbon.location or ("not set: world average" if carbon.assumed else "not set")),
             ("Source", f"{carbon.source}{year}"),
-            ("Cost", None if total.cost is None else money(total.cost, total.currency)),
-            ("Energy", None if total.joules is None else scaled(total.joules / JOULES_PER_WH, "Wh")),
+            ("Cost", None if total.cost is None else f"{least}{money(total.cost, total.currency)}"),
+            ("Energy", None if total.joules is None else f"{least}{scaled(total.joules / JOULES_PER_WH, 'Wh')}"),
             ("PUE", None if carbon.pue == 1 else f"{carbon.pue:g}, included in emissions and cost, not in energy"),
             ("Renewable", None if carbon.renewable_share is None else percent(carbon.renewable_share)),
             ("Low-carbon", None if carbon.low_carbon_share is None else percent(carbon.low_carbon_share)),

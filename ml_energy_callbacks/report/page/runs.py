@@ -12,7 +12,7 @@ from ml_energy_callbacks.report.diff import diff_runs
 from ml_energy_callbacks.report.drawing import node
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
-from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, table, times
+from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, marked, table, times
 from ml_energy_callbacks.report.pictures import best_value, metric_against_energy, monitored, run_bars
 from ml_energy_callbacks.report.quantities import UNKNOWN, money_column, scaled
 from ml_energy_callbacks.safe_text import in_texts, printable
@@ -54,7 +54,7 @@ def difference(baseline: RunRecord, record: RunRecord) -> Difference:
 
 def _signed(share: float) -> str:
     sign = "+" if share > 0 else "−" if share < 0 else ""  # noqa: RUF001 - a minus sign
-    return f"{sign}{abs(share) * 100:.{0 if abs(share) >= _TENTH else 1}f} %"
+    return f"{sign}{abs(share) * 100:,.{0 if abs(share) >= _TENTH else 1}f} %"
 
 
 def runs_page(runs: Sequence[tuple[str, RunRecord]], notes: Sequence[str] = ()) -> str:
@@ -78,7 +78,8 @@ def runs_page(runs: Sequence[tuple[str, RunRecord]], notes: Sequence[str] = ()) 
     left_out = len(runs) - len(bars)
     lines = [node("p", f"The {_MOST_BARS} runs with the most energy of {len(runs):,}.")] if left_out else []
     known = [record.total.joules for _, record in runs if record.total.joules is not None]
-    total = f"{scaled(sum(known) / JOULES_PER_WH, 'Wh')} in all" if known else "energy unknown"
+    least = "at least " if any(record.lower_bound for _, record in runs) else ""
+    total = f"{least}{scaled(sum(known) / JOULES_PER_WH, 'Wh')} in all" if known else "energy unknown"
     unknown = len(runs) - len(known)
     missing = f", {unknown:,} of unknown energy" if unknown else ""
     header = [node("h1", f"Energy of {len(runs):,} runs"), node("p", f"{total}{missing}", class_="subtitle")]
@@ -112,14 +113,15 @@ def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
     records = [record for _, record in runs]
     first = records[0]
     found = [difference(first, record) for record in records]
+    least = [record.lower_bound for record in records]
     cells = [node("span", each.text, class_=each.kind, data_run=str(i)) for i, each in enumerate(found)]
     columns = [
         Column("Run", [_name(i, name, choose=choose) for i, (name, _) in enumerate(runs)], values=[name for name, _ in runs]),
-        amounts("Energy", [_in_wh(record) for record in records], "Wh"),
-        Column("Difference from the baseline", cells, numeric=True, values=[each.value for each in found]),
+        amounts("Energy", [_in_wh(record) for record in records], "Wh", least),
+        Column("Difference", cells, numeric=True, values=[each.value for each in found]),
         amounts("Training sample", [_per_sample(record, "train") for record in records], "J"),
         amounts("Validation sample", [_per_sample(record, "validate") for record in records], "J"),
-        amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e"),
+        amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e", least),
         times("Time", [record.total.seconds for record in records]),
     ]
     metric = monitored(records)
@@ -130,7 +132,8 @@ def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
     currencies = {record.total.currency for record in records if record.total.cost is not None}
     if len(currencies) == 1:
         costs = [record.total.cost for record in records]
-        columns.append(Column(f"Cost, {currencies.pop()}", money_column(costs), numeric=True, values=costs))
+        shown_costs = marked(money_column(costs), least)
+        columns.append(Column(f"Cost, {currencies.pop()}", shown_costs, numeric=True, values=costs))
     columns.append(certainties((record.total.provenance, record.total.relative_uncertainty) for record in records))
     started = [datetime.fromisoformat(record.run.started_at) for record in records]
     shown_times = [node("time", f"{each:%Y-%m-%d %H:%M}", datetime=each.isoformat()) for each in started]

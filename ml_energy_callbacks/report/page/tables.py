@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.report.drawing import node
-from ml_energy_callbacks.report.quantities import column, time_column, uncertainty
+from ml_energy_callbacks.report.quantities import at_least, column, time_column, uncertainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,22 @@ class Column:
     values: Sequence[float | str | None] | None = None
 
 
-def amounts(heading: str, values: Sequence[float | None], unit: str) -> Column:
-    """Return a column of quantities with aligned decimals and one SI prefix, which is in the heading with the unit."""
+def amounts(heading: str, values: Sequence[float | None], unit: str, least: Sequence[bool] = ()) -> Column:
+    """Return a column of quantities with aligned decimals and one SI prefix, which is in the heading with the unit.
+
+    Args:
+        heading: Its heading.
+        values: The quantities, None where they are unknown.
+        unit: Their unit.
+        least: Whether each is a lower bound; empty where none is.
+    """
     shown_unit, cells = column(values, unit)
-    return Column(f"{heading},\u00a0{shown_unit}", cells, numeric=True, values=values)
+    return Column(f"{heading},\u00a0{shown_unit}", marked(cells, least), numeric=True, values=values)
+
+
+def marked(cells: Sequence[str], least: Sequence[bool]) -> Sequence[str]:
+    """Return the cells of a column, each marked with ``≥`` where it is a lower bound."""
+    return [at_least(cell, lower_bound=bound) for cell, bound in zip(cells, least, strict=True)] if least else cells
 
 
 def times(heading: str, values: Sequence[float | None]) -> Column:
