@@ -59,7 +59,7 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     assert logged == pytest.approx([epoch.joules for epoch in record.epochs if epoch.stage == "train"], rel=1e-5)
     assert not any(name.endswith("_step") for entry in first for name in entry)
     assert not list(tmp_path.glob("energy.rank*"))
-    assert sum(" g CO2e" in line for line in output.splitlines()) == 2  # rank 0 alone says what was used, after each call
+    assert sum("g CO2e" in line for line in output.splitlines()) == 2  # rank 0 alone says what was used, after each call
     # Another job goes on from the last checkpoint of the first: nothing is left to train, and what was used stands once.
     for process in start_ranks(program, SCRIPT, driver_library, tmp_path, "--resume", tmp_path / "checkpoint-6"):
         wait(process)
