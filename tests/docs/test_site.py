@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, program: Warm) -> Path:
     done = program.run(
         sphinx.origin, "-q", "-W", "--keep-going", "-d", folder / "doctrees", DOCS, folder / "html", folder=folder
     )
-    assert (done.output, done.errors) == ("", "")
+    assert done.errors == ""  # a package that is imported may say on stdout what it does
     return folder / "html"
 
 

@@ -157,7 +157,7 @@ class TestJob:
         self, tmp_path: Path, program: Warm, driver_library: SimulatedDriver
     ) -> None:
         outputs = self.train(program, tmp_path, driver_library)
-        assert ["Energy:" in output for output in outputs] == [True, False]
+        assert ["\nEnergy  " in output for output in outputs] == [True, False]
         logged = self.logged(tmp_path)
         record = load_record(tmp_path)
         assert (record.run.status, record.run.world_size) == ("completed", 2)
@@ -184,7 +184,7 @@ class TestJob:
         self, tmp_path: Path, program: Warm, driver_library: SimulatedDriver
     ) -> None:
         outputs = self.train(program, tmp_path, driver_library, "--budget", "3e-6")
-        assert ["Energy:" in output for output in outputs] == [True, False]
+        assert ["\nEnergy  " in output for output in outputs] == [True, False]
         assert [len(own["loss"]) for own in self.logged(tmp_path)] == [1, 1]
         assert load_record(tmp_path).epochs[-1].stage == "predict"
         assert load_record(tmp_path).run.reason == "The budget of 3.0e-6 kWh is spent."

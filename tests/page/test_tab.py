@@ -71,9 +71,9 @@ def shown(browser: Any, logdir: Path, *, runs: int, **options: Any) -> Iterator[
 
 def refreshed(seen: Seen) -> str:
     """Let the tab ask again, which it also does by itself every ten seconds; return its text."""
-    box = seen.page.locator("#filter")
-    if box.count():
-        box.dispatch_event("input")
+    form = seen.page.locator("form")
+    if form.count():
+        form.dispatch_event("submit")
     else:
         seen.page.reload()
     seen.page.wait_for_load_state("networkidle")
@@ -301,7 +301,15 @@ def test_a_slow_answer_is_waited_for(browser: Any, logs: Path) -> None:
         seen.page.locator("tbody tr").first.wait_for()
         held: list[Any] = []
         seen.page.route("**/view?*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes
+
+        def asked() -> bool:
+            seen.page.clock.run_for(5_000)
+            seen.page.wait_for_timeout(50)
+            return bool(held)
+
+        wait_until(asked)
         seen.page.clock.run_for(35_000)
+        seen.page.wait_for_timeout(50)
         assert len(held) == 1
         held[0].continue_()
 
