@@ -10,7 +10,7 @@ import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.fleet.rows import Row
-from ml_energy_callbacks.safe_text import csv_cell, in_texts
+from ml_energy_callbacks.safe_text import csv_cell
 
 _COLUMNS = [field.name for field in msgspec.structs.fields(Row)]
 _TYPES = {str: "VARCHAR", float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN"}
@@ -28,8 +28,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             for row in rows:
-                cells = (getattr(in_texts(row, csv_cell), name) for name in _COLUMNS)
-                writer.writerow(str(cell).lower() if isinstance(cell, bool) else cell for cell in cells)
+                writer.writerow(map(_cell, msgspec.structs.astuple(row)))
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from None
 
@@ -58,6 +57,12 @@ def write_parquet(rows: Sequence[Row], path: Path) -> None:
         db.table("runs").write_parquet(str(path))
     except duckdb.Error as error:
         raise _unwritable(path, str(error).splitlines()[0]) from None
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        return csv_cell(value)
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _sql_type(kind: Any) -> str:  # noqa: ANN401 - a type or a union of it and None
