@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from browser import Seen, opened
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -24,6 +26,10 @@ from ml_energy_callbacks.tensorboard.snapshots import PLUGIN, TAG
 with warnings.catch_warnings(action="ignore"):  # of what TensorBoard has copied into itself
     import tensorboard.default
     import tensorboard.program
+
+
+TAB = "data/plugin_entry.html?name=ml_energy"
+"""The tab by itself, below the address of a TensorBoard."""
 
 
 def write_run(folder: Path, record: RunRecord) -> EnergyRun:
@@ -74,6 +80,25 @@ def served_by_command(logdir: Path, *, fast: bool) -> Iterator[str]:
             yield next(word for line in server.stderr for word in line.split() if word.startswith("http://127"))
         finally:
             server.terminate()
+
+
+@contextmanager
+def shown(browser: Any, logdir: Path, *, runs: int, **options: Any) -> Iterator[Seen]:
+    """Show the tab by itself, once TensorBoard has read the runs."""
+    with served(logdir) as address, opened(browser, f"{address}{TAB}", **options) as seen:
+        wait_until(lambda: f"{runs:,} run" in refreshed(seen) or f"of {runs:,} run" in seen.text())
+        yield seen
+
+
+def refreshed(seen: Seen) -> str:
+    """Let the tab ask again, which it also does by itself every ten seconds; return its text."""
+    form = seen.page.locator("form")
+    if form.count():
+        form.dispatch_event("submit")
+    else:
+        seen.page.reload()
+    seen.page.wait_for_load_state("networkidle")
+    return seen.text()
 
 
 def _options(logdir: Path) -> list[str]:

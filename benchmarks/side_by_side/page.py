@@ -62,8 +62,8 @@ even if they are given the exact instants of the refreshes. With a ramp of 20 ms
 python benchmarks/attribution.py --method constant-power
 ```
 
-The present [method](attribution.md) does not assume it. In 59 kinds of worlds, which include the 56, it states 1094 values, of
-which 1091 are within their interval:
+The present [method](attribution.md) does not assume it. In 59 kinds of worlds, which include the 56, it states 1095 values, of
+which 1092 are within their interval:
 
 ```sh
 python benchmarks/attribution.py

@@ -91,7 +91,7 @@ def demo(
     framework: Annotated[
         Framework, typer.Option(help="Framework to train with; for Keras, KERAS_BACKEND selects the backend.")
     ] = Framework.LIGHTNING,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 50,
     logdir: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run, for TensorBoard.")] = Path(
         "energy_logs"
     ),

@@ -4,8 +4,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +18,7 @@ from ml_energy_callbacks.record.schema import ForecastRecord, RunRecord
 
 pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
 
-from board import served, served_by_command, wait_until, write_raw, write_run
+from board import TAB, refreshed, served, served_by_command, shown, wait_until, write_raw, write_run
 
 from ml_energy_callbacks.report.drawing import to_html
 from ml_energy_callbacks.tensorboard.event_file import EventFile
@@ -31,7 +29,6 @@ from ml_energy_callbacks.tensorboard.tab import Wanted, tab
 pytestmark = pytest.mark.xdist_group("browser")
 
 NASTY = "<script>document.title='hacked'<i>"
-TAB = "data/plugin_entry.html?name=ml_energy"
 NO_ICON = "Failed to load resource: the server responded with a status of 404 (NOT FOUND)"
 """A browser asks for the icon of a page that is not in a frame, and TensorBoard has none."""
 
@@ -59,25 +56,6 @@ def running(joules: float = 3600.0) -> RunRecord:
     )
     began = (now - timedelta(seconds=300)).isoformat()
     return replace(record, run=replace(record.run, status="running", ended_at=None, started_at=began), forecast=forecast)
-
-
-@contextmanager
-def shown(browser: Any, logdir: Path, *, runs: int, **options: Any) -> Iterator[Seen]:
-    """Show the tab by itself, once TensorBoard has read the runs."""
-    with served(logdir) as address, opened(browser, f"{address}{TAB}", **options) as seen:
-        wait_until(lambda: f"{runs:,} run" in refreshed(seen) or f"of {runs:,} run" in seen.text())
-        yield seen
-
-
-def refreshed(seen: Seen) -> str:
-    """Let the tab ask again, which it also does by itself every ten seconds; return its text."""
-    form = seen.page.locator("form")
-    if form.count():
-        form.dispatch_event("submit")
-    else:
-        seen.page.reload()
-    seen.page.wait_for_load_state("networkidle")
-    return seen.text()
 
 
 def names(seen: Seen) -> list[str]:
