@@ -252,9 +252,14 @@ class RefreshGrid:
         self._refresh = self._anchor = (float(last_low), float(last_high))
         self._steps = 0
 
+    @property
+    def _gaps(self) -> list[tuple[int, int]]:
+        """Bounds of the time from each change to the next one, in ns."""
+        return [(later[0] - earlier[1], later[1] - earlier[0]) for earlier, later in pairwise(self._brackets)]
+
     def _typical_gap(self) -> float:
         """Return the time between two changes that are one period apart, in ns, as far as their brackets tell."""
-        gaps = [(later[0] - earlier[1], later[1] - earlier[0]) for earlier, later in pairwise(self._brackets)]
+        gaps = self._gaps
         if not self._repeats:
             return sorted(map(sum, gaps))[len(gaps) // 2] / 2
         # Two changes may be several periods apart. Of those that are one apart, the best known ones tell.
@@ -273,7 +278,7 @@ class RefreshGrid:
         brackets = self._brackets
         if len(brackets) < _FEW_CHANGES:
             return
-        most = min(later[1] - earlier[0] for earlier, later in pairwise(brackets))
+        most = min(longest for _, longest in self._gaps)
         least = self._still()
         low, high = float(least), float(most)
         # Of how many brackets, up to each, it is uncertain whether they hold one refresh or two.
@@ -297,11 +302,10 @@ class RefreshGrid:
 
     def _still(self) -> int:
         """Return the longest time between two changes that holds no refresh."""
-        pairs = list(pairwise(self._brackets))
-        most = min(later[1] - earlier[0] for earlier, later in pairs)
-        gaps = [later[0] - earlier[1] for earlier, later in pairs]
+        gaps = self._gaps
+        most = min(longest for _, longest in gaps)
         # Where a refresh may show the same again, what is longer than the shortest holds such refreshes.
-        return max(gap for gap in gaps if gap < most or not self._repeats)
+        return max(shortest for shortest, _ in gaps if shortest < most or not self._repeats)
 
     def _place_last(self) -> tuple[float, float]:
         """Return the bounds of the last refresh, by all brackets that are a known number of periods before it."""

@@ -95,8 +95,8 @@ class Player:
 
     def __init__(self, first: Start) -> None:
         """Prepare a session that began as its first line says."""
-        began, since = datetime.fromisoformat(first.started_at), first.ns if first.outside_ns is None else first.outside_ns
-        clock = ManualClock(min(first.ns, since))
+        since = first.ns if first.outside_ns is None else min(first.ns, first.outside_ns)
+        began, clock = datetime.fromisoformat(first.started_at), ManualClock(since)
         timing = Timing(clock, clock.advance, lambda: began + timedelta(seconds=(clock() - first.ns) / NS_PER_S))
         options = MeterOptions(sample_interval=first.sample_interval, verbose=False)
         self._clock = clock

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import Console
 
-from ml_energy_callbacks import EnergyMeter, RunRecord
+from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import DeviceRecord, PhaseRecord, StageRecord
 from ml_energy_callbacks.report.diff import Change, Part, RunDiff, diff_runs
@@ -53,13 +53,6 @@ def a_stage(samples: int | None, doubt: float = 0.1, **phases: PhaseRecord) -> S
         co2e_grams=None,
         cost=None,
     )
-
-
-@pytest.fixture(scope="module")
-def empty() -> RunRecord:
-    with EnergyMeter(backends=[], carbon_intensity=100, verbose=False) as meter:
-        pass
-    return meter.record
 
 
 Make = Callable[..., RunRecord]

@@ -23,7 +23,6 @@ from msgspec.structs import replace
 from privilege import unprivileged
 from rich.console import Console
 
-from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet import (
     Fleet,
@@ -78,13 +77,6 @@ def a_stage(joules: float, samples: int | None, *, compiling: float = 0.0, compi
         cost=None,
         compile_samples=compile_samples,
     )
-
-
-@pytest.fixture(scope="module")
-def empty() -> RunRecord:
-    with EnergyMeter(backends=[], carbon_intensity=100, verbose=False) as meter:
-        pass
-    return meter.record
 
 
 class Folder:
