@@ -35,6 +35,10 @@ _FIRST_KNOTS, _FIRST_NS = 64, 6 * NS_PER_S
 _TURN_NS = 100_000_000
 """So long after the columns of one device, those of the next one are chosen."""
 
+_SHORTEST_NS, _MANY = 500_000, 32
+"""Intervals with many segments that are shorter on average get no rows: batches below a millisecond have ranges only, and the
+rows of thousands of them in a second would take more of the loop's time than all else."""
+
 _MOST_SWITCHES = 1024
 """With so many switches since the first of them, knots are worked off however few they are: the timeline does not keep more for
 long."""
@@ -220,17 +224,25 @@ class DeviceFit:
         ready = next((i for i, knot in enumerate(pending) if knot.time_ns + reach(knot) > until), len(pending))
         if ready < 2 or not (all_of_them or crowded or ready > _PIECE):  # noqa: PLR2004 - as above
             return False
+        piece = self._piece(ready, timeline)
+        if _is_dense(timeline, piece[0].time_ns, piece[-1].time_ns):
+            self._break_chains()
+            del pending[: len(piece) - 1]
+            return True
         self.begun = True
         if not self._shape_stages(pending[0].time_ns, timeline, until):
-            self._add_piece(self._piece(ready, timeline), timeline, until)
+            self._add_piece(piece, timeline, until)
         return True
+
+    def _break_chains(self) -> None:
+        for stage in self._stages.values():
+            stage.rows.break_chain()
 
     def _add_piece(self, piece: Sequence[Knot], timeline: TimelineReader, until: int) -> None:
         """Add the rows of the first knots that are pending."""
         for chain in _chains(piece, timeline.first_ns):
             if chain[0].starts:
-                for stage in self._stages.values():
-                    stage.rows.break_chain()
+                self._break_chains()
             if len(chain) > 1:
                 self._add_chain(chain, timeline, until)
         del self._pending[: len(piece) - 1]
@@ -250,6 +262,8 @@ class DeviceFit:
 
     def _shape_stages(self, since: int, timeline: TimelineReader, until: int) -> bool:
         """Choose the columns of phases that have run since an instant and have none yet; return whether any were chosen."""
+        if _is_dense(timeline, since, until):
+            return False
         ran = {bucket for _, bucket in timeline.stretch(since, until)[0]}
         switches: Sequence[tuple[int, int]] = ()
         chosen = False
@@ -379,6 +393,12 @@ class DeviceFit:
             changes = basis.length_watts(last, float(these.lengths[-1]), model.coefficients)
             halves += np.abs(open_s - share * open_s[-1]) * changes
         return Crossing(joules[1:-1], halves[1:-1], stage.energies.largest_step)
+
+
+def _is_dense(timeline: TimelineReader, begin: int, end: int) -> bool:
+    """Return whether what ran between two instants (ns) are many segments, too short on average to be told apart."""
+    count, length_ns = timeline.segments(begin, end)
+    return count > _MANY and length_ns < count * _SHORTEST_NS
 
 
 def _chains(knots: Sequence[Knot], first_ns: int) -> list[list[Knot]]:

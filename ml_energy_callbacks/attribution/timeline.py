@@ -463,6 +463,13 @@ class TimelineReader:
         last = len(self._history) if end is None else bisect_right(self._history, end, key=_clock_of)
         return last - bisect_right(self._history, begin, key=_clock_of)
 
+    def segments(self, begin: int, end: int) -> tuple[int, int]:
+        """Return the number of segments that lie between two instants (ns), and their length in all, in ns."""
+        history = self._history
+        first = bisect_right(history, begin, key=_clock_of)
+        last = bisect_right(history, end, key=_clock_of) - 1
+        return (last - first, history[last][0] - history[first][0]) if last > first else (0, 0)
+
     def stretch(self, begin: int, end: int) -> tuple[list[tuple[int, int]], int | None]:
         """Return the switches between two instants (ns), with the two before them, and when the last phase of them ended.
 
