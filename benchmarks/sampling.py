@@ -97,12 +97,14 @@ def blocks(rounds, steps, root) -> dict[str, list[float]]:
 
 
 def ratio(times, base) -> tuple[float, float, float]:
-    """Return the ratio of the medians, and its 95 % interval by resampling the rounds."""
-    times, base = np.array(times), np.array(base)
-    rounds = np.random.default_rng(0).integers(0, len(base), (RESAMPLES, len(base)))
-    ratios = np.median(times[rounds], axis=1) / np.median(base[rounds], axis=1)
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    return float(np.median(times) / np.median(base)), float(low), float(high)
+    """Return the median ratio of the times of a round, and its 95 % interval by resampling the rounds.
+
+    A machine that slows down for a while slows down all runs of a round.
+    """
+    ratios = np.array(times) / np.array(base)
+    rounds = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[rounds], axis=1), (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
 
 
 def verdict(noise, metered) -> str:

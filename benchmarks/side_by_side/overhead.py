@@ -64,7 +64,7 @@ class Size:
 
 SIZES: Mapping[Scale, Size] = {
     "smoke": Size(processes=1, rounds=1, batches=30, runs=1, epochs=1, lives=1, million=1000, at_once=3, one_process=True),
-    "quick": Size(processes=1, rounds=3, batches=600, runs=6, epochs=80, lives=2, million=MILLION),
+    "quick": Size(processes=1, rounds=3, batches=600, runs=12, epochs=80, lives=2, million=MILLION),
     "full": Size(processes=3, rounds=5, batches=2000, runs=8, epochs=400, lives=7, million=MILLION),
 }
 
@@ -169,7 +169,7 @@ def in_each(figures: Mapping[str, str]) -> str:
 
 
 def percent(times: Sequence[float], base: Sequence[float]) -> Cell:
-    """Return the relative difference of the medians; a single run has no interval."""
+    """Return the median relative difference of the runs of a round; a single run has no interval."""
     value, low, high = (100 * (figure - 1) for figure in ratio(times, base))
     return Cell(value, low, high, "%", count=len(base)) if len(base) > 1 else Cell(value, unit="%", count=1)
 
@@ -194,7 +194,7 @@ def slow_table(size: Size, found: Mapping[int, Mapping[str, Cell]]) -> tuple[Tab
     """Return the slow-down by number of GPUs, and the targets for it."""
     about = (
         "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) compared with a run "
-        "without a tool, in random order in one process; excludes the start and stop of the tool. One processor. "
+        "without a tool in the same round, in random order in one process; excludes the start and stop of the tool. One processor. "
         f"`{TWIN}` shows the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and carbontracker measure "
         "only the whole run: a CodeCarbon task takes longer than one of these batches, and carbontracker has no call for a "
         f"batch. {size.runs} runs of each."
