@@ -83,6 +83,7 @@ class _Relay:
     def __init__(self) -> None:
         self.received: list[int] = []
         self._starting = False
+        self._held: list[int] = []
         self._process: Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -98,7 +99,9 @@ class _Relay:
         self.received.append(number)
         if self._process is not None:
             self._pass_on(self._process, number)
-        elif not self._starting:
+        elif self._starting:
+            self._held.append(number)
+        else:
             raise SystemExit(_SIGNAL + number)
 
     def _pass_on(self, process: Popen[bytes], number: int) -> None:
@@ -112,7 +115,7 @@ class _Relay:
         """
         self._starting = True
         process = self._process = Popen(command, env=environment)  # noqa: S603 - the command that the user gives
-        for number in list(self.received):  # until now
+        for number in self._held:  # later ones are passed on as they come
             self._pass_on(process, number)
         return process.wait()
 

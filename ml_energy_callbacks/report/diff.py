@@ -139,7 +139,7 @@ _Split = tuple[_Term, _Term, _Term]
 def diff_runs(a: RunRecord, b: RunRecord, names: tuple[str, str] = ("A", "B")) -> RunDiff:
     """Return what changed from run A to run B.
 
-    Where the same devices measured both runs, their errors are the same in both and scale the change; else they are
+    A record does not differ from itself. Where the same devices measured both runs, their errors are the same in both and scale the change; else they are
     independent. The error of a power model depends on the load: whether power changed is undecided by an estimate alone.
 
     Args:
@@ -159,6 +159,7 @@ class _Comparison:
 
     def __init__(self, a: RunRecord, b: RunRecord) -> None:
         self._runs = (a, b)
+        self._one_record = a == b
         self.same_devices = _devices(a) == _devices(b)
         self._lower_bounds = (a.lower_bound, b.lower_bound)
         self._modelled = any(device.method == "model" for run in self._runs for device in run.devices)
@@ -278,6 +279,8 @@ class _Comparison:
         return self._change(term.joules, term.joules - term.below, term.joules + term.above, scale)
 
     def _change(self, joules: float | None, low: float, high: float, scale: float) -> Change:
+        if self._one_record:
+            return Change(joules=0.0, low_joules=0.0, high_joules=0.0, verdict="no difference")
         more, less = low > 0, high < 0
         verdict: Verdict = "more" if more else "less" if less else "undecided"
         if verdict == "undecided" and max(-low, high) <= _ALIKE * scale:

@@ -311,4 +311,8 @@ def test_a_run_that_is_not_there_is_a_sentence(pair: tuple[Path, Path], tmp_path
 
 
 def test_a_run_is_no_different_from_itself(pair: tuple[Path, Path]) -> None:
+    """Nor are its phases, whose errors are the same in both."""
     assert "No difference: 0 J (0 J to 0 J)." in ml_energy("diff", pair[0], pair[0]).stdout
+    facts = json.loads(ml_energy("diff", pair[0], pair[0], "--json").stdout)
+    assert {part["difference"]["verdict"] for part in facts["parts"]} == {"no difference"}
+    assert len(facts["parts"]) > 1

@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import COMPUTE, WAIT, Power, World, measure, regular_ramp, three_phases
 
+from ml_energy_callbacks.attribution.device_fit import DeviceFit
 from ml_energy_callbacks.attribution.features import MOST_COLUMNS, Basis
+from ml_energy_callbacks.attribution.knots import Knot
 from ml_energy_callbacks.attribution.segments import segments
 from ml_energy_callbacks.attribution.stage_rows import StageRows
+from ml_energy_callbacks.attribution.timeline import Timeline, TimelineReader
 from ml_energy_callbacks.clock import NS_PER_S
+from ml_energy_callbacks.testing import ManualClock
 
 SEEDS = st.integers(0, 10_000)
 
@@ -155,3 +159,24 @@ def test_phases_are_told_apart_however_few_batches_came_first(build: object) -> 
     short = replace(world, edges=world.edges[: cut + 1], phases=world.phases[:cut])
     run = measure(short, 3)
     assert run.splits[WAIT].low <= run.true[WAIT] <= run.splits[WAIT].high
+
+
+@pytest.mark.parametrize(("batch_s", "told_apart"), [(0.0008, False), (0.02, True)])
+def test_batches_too_short_to_be_told_apart_get_no_rows(batch_s: float, *, told_apart: bool) -> None:
+    """Thousands of their segments in each second would take more of the loop's time than all else."""
+    clock = ManualClock()
+    timeline = Timeline(clock)
+    wait, compute = timeline.add_bucket(1), timeline.add_bucket(1)
+    reader, fit, joules = TimelineReader(timeline), DeviceFit(), 0.0
+    for i in range(200):
+        for _ in range(round(0.05 / batch_s)):
+            timeline.switch(wait)
+            clock.advance(0.2 * batch_s * (1 + i % 3 / 10))
+            timeline.switch(compute)
+            clock.advance(0.8 * batch_s)
+        reader.refresh()
+        joules += 5.0 + i % 3 / 10
+        fit.add_knot(Knot(clock(), 0.0, joules, starts=i == 0))
+        while fit.work_off(reader):
+            pass
+    assert bool(fit.problems(every_row=True)) is told_apart
