@@ -89,6 +89,10 @@ def _rank_table(record: RunRecord) -> FittedTable:
             *(rank.barrier_seconds for rank in ranks),
         ]
     )
+    ends = [
+        Column(f"epoch ends\n{time_unit}", times[2 * count :], rank=2),
+        Column(f"epoch ends\n{waiting_unit}", waiting, rank=7),
+    ]
     return FittedTable(
         [
             Column("rank", [str(rank.rank) for rank in ranks]),
@@ -98,8 +102,7 @@ def _rank_table(record: RunRecord) -> FittedTable:
             Column("share", shares([rank.joules for rank in ranks], record.total.joules), rank=1),
             Column(f"batches\n{time_unit}", times[:count], rank=6),
             Column(f"data wait\n{time_unit}", times[count : 2 * count], rank=3),
-            Column(f"epoch ends\n{time_unit}", times[2 * count :], rank=2),
-            Column(f"epoch ends\n{waiting_unit}", waiting, rank=7),
+            *(ends if any(rank.barrier_seconds for rank in ranks) else []),
         ],
         title="Processes",
     )
