@@ -83,6 +83,20 @@ def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
     assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
 
 
+@pytest.mark.xdist_group("programs")
+def test_a_budget_stops_all_processes_after_the_same_step(
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path
+) -> None:
+    for process in start_ranks(program, SCRIPT, driver_library, tmp_path, "--budget", 1e-5):
+        wait(process)
+    record = load_record(tmp_path)
+    assert record.run.reason == "The budget of 1.0e-5 kWh is spent."
+    assert [epoch.stage for epoch in record.epochs] == ["train", "validate", "test"]
+    first, second = (json.loads((tmp_path / f"logged-{rank}.json").read_text("utf-8"))[-1]["step"] for rank in range(2))
+    assert first == second < 6
+    assert (tmp_path / f"checkpoint-{first}").is_dir()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_training_on_a_gpu_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in WSL2: the Trainer computes on CUDA, and nothing reports the GPU's energy."""
