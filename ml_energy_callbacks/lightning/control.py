@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ml_energy_callbacks.control import Action, Budget, Mode
-from ml_energy_callbacks.frameworks.callback import find_energy_callback
+from ml_energy_callbacks.frameworks.callback import MeteredCallback, find_energy_callback
 from ml_energy_callbacks.frameworks.guard import guard_hooks
 from ml_energy_callbacks.frameworks.stopping import BesideEnergy, EarlyStopping
 from ml_energy_callbacks.frameworks.torch import joined
@@ -151,7 +151,7 @@ class EnergyEarlyStopping(BesideEnergy, Callback):
             self._meter.warn(reason)
 
 
-def _stop_training(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+def _stop_training(trainer: "Trainer", energy: MeteredCallback, reason: str | None) -> str | None:
     """Stop the training if a process of the job has a reason to; return it, or None. All processes have to call this."""
     reason = _agree_on_reason(trainer, energy, reason)
     if reason is not None:
@@ -160,7 +160,7 @@ def _stop_training(trainer: "Trainer", energy: EnergyCallback, reason: str | Non
     return reason
 
 
-def _agree_on_reason(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+def _agree_on_reason(trainer: "Trainer", energy: MeteredCallback, reason: str | None) -> str | None:
     """Return the reason of a process of the job that has one, or None; all processes have to call this."""
     if trainer.world_size == 1 or joined():
         return energy.agree(reason)

@@ -9,14 +9,15 @@ import pytest
 import torch
 from forked import Warm
 from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start, start_ranks, truth, wait
-from trainer_models import trainer
+from loads import steady
+from trainer_models import paced, trainer
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.fleet import merge_jobs
 from ml_energy_callbacks.frameworks.torch import accelerator_of, used_gpus
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.transformers import EnergyCallback
+from ml_energy_callbacks.transformers import EnergyBudget, EnergyCallback
 from ml_energy_callbacks.transformers.energy_callback import _gpu_numbers, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -95,6 +96,16 @@ def test_a_budget_stops_all_processes_after_the_same_step(
     first, second = (json.loads((tmp_path / f"logged-{rank}.json").read_text("utf-8"))[-1]["step"] for rank in range(2))
     assert first == second < 6
     assert (tmp_path / f"checkpoint-{first}").is_dir()
+
+
+def test_a_process_that_cannot_reach_the_others_does_not_stop_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on TPUs, where each process trains without a process group of torch's."""
+    energy = EnergyCallback(backends=[steady(360.0)], verbose=False)
+    t = trainer(tmp_path, [energy, EnergyBudget(kwh=20 / 3.6e6), paced(0.02)])
+    monkeypatch.setattr(type(t.args), "world_size", property(lambda _: 2))
+    t.train()
+    assert t.state.global_step == 20
+    assert any("cannot agree on when to stop" in warning for warning in energy.record.warnings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
