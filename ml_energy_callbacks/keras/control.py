@@ -1,24 +1,23 @@
 """Callbacks that stop a training by its energy, which they read from the EnergyCallback in the same list."""
 
 import sys
-from copy import copy
 from types import FrameType
 from typing import Any, Literal
 
 import keras
 
-from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
+from ml_energy_callbacks.control import Action, Budget, Mode
 from ml_energy_callbacks.frameworks.callback import find_energy_callback
 from ml_energy_callbacks.frameworks.guard import guard_hooks
+from ml_energy_callbacks.frameworks.stopping import BesideEnergy, EarlyStopping
 from ml_energy_callbacks.keras import internals
 from ml_energy_callbacks.keras.energy_callback import EnergyCallback
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.traits import unwrapped
-from ml_energy_callbacks.meter.meter import EnergyMeter
 
 
-class _BesideEnergy(keras.callbacks.Callback):
-    """A callback that reads the energy from the EnergyCallback in the same list."""
+class _InList(BesideEnergy, keras.callbacks.Callback):
+    """A callback of Keras that finds the EnergyCallback by the list that called a hook."""
 
     _energy: EnergyCallback
     _loop: KerasLoop
@@ -26,10 +25,6 @@ class _BesideEnergy(keras.callbacks.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the loop and the EnergyCallback: the next fit finds them again."""
         return {name: value for name, value in self.__dict__.items() if name not in {"_energy", "_loop"}}
-
-    @property
-    def _meter(self) -> EnergyMeter:
-        return self._energy.meter
 
     @property
     def _keras_model(self) -> Any:
@@ -55,7 +50,7 @@ class _BesideEnergy(keras.callbacks.Callback):
 
 
 @guard_hooks
-class EnergyBudget(_BesideEnergy):
+class EnergyBudget(_InList):
     """Stop the training at the end of the batch in which a budget is spent, as ``model.stop_training`` does.
 
     In a job of several processes, all of them stop at the end of an epoch. The hooks of the epoch's end are called as usual, so
@@ -109,7 +104,7 @@ class EnergyBudget(_BesideEnergy):
 
 
 @guard_hooks
-class EnergyEarlyStopping(_BesideEnergy):
+class EnergyEarlyStopping(_InList):
     """Stop the training when a metric gains too little per kilowatt-hour.
 
     The metric is checked after each epoch; in a job of several processes, all stop if one has a reason to. A value is the new
@@ -136,25 +131,21 @@ class EnergyEarlyStopping(_BesideEnergy):
     ) -> None:
         """Check the options."""
         super().__init__()
-        self._options: dict[str, Any] = {
-            "monitor": monitor,
-            "min_gain_per_kwh": min_gain_per_kwh,
-            "patience": patience,
-        }
-        self._mode = mode
-        self._rule: GainRule | None = None
-        GainRule("EnergyEarlyStopping", **self._options, mode="min" if mode == "auto" else mode)
+        self._infers_mode = mode == "auto"
+        self._rule = EarlyStopping(
+            monitor, min_gain_per_kwh=min_gain_per_kwh, patience=patience, mode="min" if mode == "auto" else mode
+        )
 
     @property
     def monitor(self) -> str:
         """Name of the metric."""
-        return str(self._options["monitor"])
+        return self._rule.monitor
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Find the EnergyCallback."""
         del logs
         self._find(sys._getframe(), "EnergyEarlyStopping")  # noqa: SLF001 - as above
-        self._rule = None
+        self._rule.begin_training()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Check the metric after an epoch."""
@@ -164,27 +155,12 @@ class EnergyEarlyStopping(_BesideEnergy):
 
     def _reason(self, epoch: int, logs: Any) -> str | None:
         """Return the reason to stop the training, or None."""
-        meter, monitor = self._meter, self._options["monitor"]
-        value, kwh = (logs or {}).get(monitor), meter.sums().kwh
-        mode = self._direction()
+        value = (logs or {}).get(self.monitor)
         if value is None and self._waits_for_validation(epoch):
             return None
-        if value is None or mode is None:
-            why = (
-                f"finds no metric {monitor!r}"
-                if value is None
-                else f"does not know whether less of {monitor!r} is better (set mode)"
-            )
-            meter.warn(f"EnergyEarlyStopping {why}, so it never stops the training.")
-            return None
-        if kwh is None or not meter.running:
-            return None
-        if self._rule is None:
-            self._rule = GainRule("EnergyEarlyStopping", **self._options, mode=mode)
-            if self._energy.resumed is not None:
-                self._rule.restore_state(self._energy.resumed.early_stopping)
-        reason = self._rule.check_value(float(value), kwh)
-        meter.early_stopping = copy(self._rule.state)
+        if self._infers_mode:
+            self._rule.mode = self._direction()
+        reason = self._rule.reason_to_stop(self._energy, value)
         self._energy.keep()
         return reason
 
@@ -195,9 +171,7 @@ class EnergyEarlyStopping(_BesideEnergy):
 
     def _direction(self) -> Mode | None:
         """Return whether lower or higher values of the metric are better; None if neither its name nor Keras shows it."""
-        if self._mode != "auto":
-            return self._mode
-        name = self._options["monitor"].removeprefix("val_")
+        name = self.monitor.removeprefix("val_")
         if name == "loss" or name.endswith("_loss"):
             return "min"
         for metric in internals.single_metrics(self._keras_model):

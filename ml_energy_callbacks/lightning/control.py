@@ -1,16 +1,15 @@
 """Callbacks that stop a training by its energy, which they read from the EnergyCallback in the same list."""
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from ml_energy_callbacks.control import Action, Budget, GainRule, Mode
-from ml_energy_callbacks.frameworks.callback import find_energy_callback
+from ml_energy_callbacks.control import Action, Budget, Mode
+from ml_energy_callbacks.frameworks.callback import MeteredCallback, find_energy_callback
 from ml_energy_callbacks.frameworks.guard import guard_hooks
+from ml_energy_callbacks.frameworks.stopping import BesideEnergy, EarlyStopping
 from ml_energy_callbacks.frameworks.torch import joined
 from ml_energy_callbacks.lightning.base import Callback, adopt_imported
 from ml_energy_callbacks.lightning.energy_callback import EnergyCallback
 from ml_energy_callbacks.lightning.internals import was_saved_at
-from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.record.storage import as_place, below
 
 if TYPE_CHECKING:
@@ -19,18 +18,8 @@ if TYPE_CHECKING:
 _CHECKPOINT = "energy-budget.ckpt"
 
 
-class _BesideEnergy(Callback):
-    """A callback that requires the EnergyCallback in the same list."""
-
-    _energy: EnergyCallback
-
-    @property
-    def _meter(self) -> EnergyMeter:
-        return self._energy.meter
-
-
 @guard_hooks
-class EnergyBudget(_BesideEnergy):
+class EnergyBudget(BesideEnergy, Callback):
     """Stop the training at the end of the batch in which a budget is spent, as ``trainer.should_stop`` does, and save it.
 
     The record's status is then ``stopped``, with the reason. If the trainer's own checkpoint callbacks do not save the end of
@@ -102,7 +91,7 @@ class EnergyBudget(_BesideEnergy):
 
 
 @guard_hooks
-class EnergyEarlyStopping(_BesideEnergy):
+class EnergyEarlyStopping(BesideEnergy, Callback):
     """Stop the training when a metric gains too little per kilowatt-hour.
 
     The metric is checked after each validation, or after each epoch if there is no validation or if the metric is logged in
@@ -122,34 +111,23 @@ class EnergyEarlyStopping(_BesideEnergy):
     def __init__(self, monitor: str = "val_loss", *, min_gain_per_kwh: float, patience: int = 3, mode: Mode = "min") -> None:
         """Check the options."""
         adopt_imported()
-        self._options: dict[str, Any] = {
-            "monitor": monitor,
-            "min_gain_per_kwh": min_gain_per_kwh,
-            "patience": patience,
-            "mode": mode,
-        }
-        self._rule = GainRule("EnergyEarlyStopping", **self._options)
+        self._rule = EarlyStopping(monitor, min_gain_per_kwh=min_gain_per_kwh, patience=patience, mode=mode)
 
     @property
     def monitor(self) -> str:
         """Name of the metric."""
-        return str(self._options["monitor"])
+        return self._rule.monitor
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Find the EnergyCallback."""
         if stage == "fit":
             self._energy = find_energy_callback(trainer.callbacks, EnergyCallback, "EnergyEarlyStopping")  # type: ignore[attr-defined]
-            self._rule = GainRule("EnergyEarlyStopping", **self._options)
+            self._rule.begin_training()
             self._after_epochs = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the EnergyCallback and the attributes that Lightning sets: the next fit sets them again."""
-        return {"_options": self._options, "_rule": self._rule}
-
-    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Restore the state from the checkpoint's energy record if the fit resumes."""
-        if self._energy.resumed is not None:
-            self._rule.restore_state(self._energy.resumed.early_stopping)
+        return {"_rule": self._rule}
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Check after a validation."""
@@ -162,31 +140,18 @@ class EnergyEarlyStopping(_BesideEnergy):
 
     def _check_metric(self, trainer: "Trainer", *, after_epoch: bool) -> None:
         """Check the metric if this is when it is checked; all processes of a job call this, with or without a value."""
-        value = trainer.callback_metrics.get(self._options["monitor"])
+        value = trainer.callback_metrics.get(self.monitor)
         reason = None
         if value is None and not after_epoch:
             self._after_epochs = True  # training may log it: this epoch's value is known only at its end
         elif after_epoch == (self._after_epochs or not trainer.enable_validation):
-            reason = self._reason_to_stop(value)
+            reason = self._rule.reason_to_stop(self._energy, value)
         reason = _stop_training(trainer, self._energy, reason)
         if reason is not None:
             self._meter.warn(reason)
 
-    def _reason_to_stop(self, value: Any) -> str | None:  # noqa: ANN401 - a tensor, or None without the metric
-        """Return the reason to stop the training, or None."""
-        meter = self._meter
-        if value is None:
-            meter.warn(f"EnergyEarlyStopping finds no metric {self._options['monitor']!r}, so it never stops the training.")
-            return None
-        kwh = meter.sums().kwh if meter.running else None
-        if kwh is None:
-            return None
-        reason = self._rule.check_value(float(value), kwh)
-        meter.early_stopping = copy(self._rule.state)
-        return reason
 
-
-def _stop_training(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+def _stop_training(trainer: "Trainer", energy: MeteredCallback, reason: str | None) -> str | None:
     """Stop the training if a process of the job has a reason to; return it, or None. All processes have to call this."""
     reason = _agree_on_reason(trainer, energy, reason)
     if reason is not None:
@@ -195,7 +160,7 @@ def _stop_training(trainer: "Trainer", energy: EnergyCallback, reason: str | Non
     return reason
 
 
-def _agree_on_reason(trainer: "Trainer", energy: EnergyCallback, reason: str | None) -> str | None:
+def _agree_on_reason(trainer: "Trainer", energy: MeteredCallback, reason: str | None) -> str | None:
     """Return the reason of a process of the job that has one, or None; all processes have to call this."""
     if trainer.world_size == 1 or joined():
         return energy.agree(reason)

@@ -1,4 +1,4 @@
-"""Callback for the ``Trainer`` of Hugging Face Transformers."""
+"""Callbacks for the ``Trainer`` of Hugging Face Transformers."""
 
 import importlib.util
 
@@ -6,6 +6,7 @@ if any(importlib.util.find_spec(name) is None for name in ("transformers", "acce
     _msg = "ml_energy_callbacks.transformers needs the Trainer of Transformers: pip install 'ml-energy-callbacks[transformers]'"
     raise ImportError(_msg)
 
+from ml_energy_callbacks.transformers.control import EnergyBudget, EnergyEarlyStopping
 from ml_energy_callbacks.transformers.energy_callback import EnergyCallback
 
-__all__ = ["EnergyCallback"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]

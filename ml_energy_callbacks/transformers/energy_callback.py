@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.frameworks.callback import refuse_second
+from ml_energy_callbacks.frameworks.callback import monitored, refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
@@ -224,8 +224,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         if self._epoch is not None:  # the Trainer restarts with smaller batches (auto_find_batch_size)
             self._meter.end_stage()
         checkpoint = None if caller is None else resumed_checkpoint(caller)
-        if checkpoint is not None:
-            self._resume(load_saved_record(checkpoint, self._folder(args)))
+        self._resume(None if checkpoint is None else load_saved_record(checkpoint, self._folder(args)))
+        self._monitored = monitored(trainer.callback_handler.callbacks)
         self._loop = self._loop or self._watch(trainer, caller)
         self._start(trainer, self._loop)
         self._meter.begin_stage("train", "other", between="other")
@@ -421,6 +421,10 @@ class EnergyCallback(TorchCallback, TrainerCallback):
                 self._meter.enter("other")
 
     # ---------------------------------------------------------------------------------------------------- metrics
+
+    def measures_training(self, state: TrainerState) -> bool:
+        """Return whether it measures the training of the Trainer with this state now."""
+        return self._training_of(state) is not None
 
     def _training_of(self, state: TrainerState) -> _Pass | None:
         """Return the epoch that is measured if this is its Trainer's state; another Trainer may train inside a hook."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from transformers import Trainer
+from transformers.trainer_callback import CallbackHandler
 
 
 class Caller(NamedTuple):
@@ -52,6 +53,23 @@ def caller_of(hook: FrameType) -> Caller | None:
                 found = found._replace(outer=frame)
         frame = frame.f_back
     return found
+
+
+def callbacks_beside(hook: FrameType) -> Sequence[object]:
+    """Return the callbacks of the list that called the hook of this frame, in order; empty where none did.
+
+    Reads the local ``self`` of ``CallbackHandler.call_event``, and its ``callbacks`` (trainer_callback.py).
+    """
+    frame = hook.f_back
+    while frame is not None:
+        if frame.f_code is _CALL_EVENT:
+            found: Sequence[object] = frame.f_locals["self"].callbacks
+            return found
+        frame = frame.f_back
+    return []
+
+
+_CALL_EVENT = CallbackHandler.call_event.__code__
 
 
 def resumed_checkpoint(caller: Caller) -> Path | None:

@@ -7,16 +7,28 @@ from typing import Any
 
 import torch
 from trainer_models import AroundBatch, Sentences, nothing, trainer
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
 from frameworks.equality import plain, random_states
-from ml_energy_callbacks.transformers import EnergyCallback
+from ml_energy_callbacks.transformers import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
 FRAMEWORK = "transformers"
 MODEL = r"Bert\w+"
 REFUSES_TWO = "two EnergyCallbacks"
 
-__all__ = ["EnergyCallback"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]
+
+
+class OnEpoch(TrainerCallback):
+    """Calls a function with what is logged at the end of each epoch of training."""
+
+    def __init__(self, seen: Callable[[dict[str, float]], None]) -> None:
+        self.seen = seen
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        entries = [entry for entry in state.log_history if entry["step"] == state.global_step]
+        self.seen({name: value for entry in entries for name, value in entry.items()})
 
 
 class Loops:
@@ -36,6 +48,7 @@ class Loops:
         epochs: int = 2,
         on_batch: Callable[[int], None] = nothing,
         after_batch: Callable[[int], None] = nothing,
+        backup: bool = False,
     ) -> None:
         """Train; validation data come in batches of 5."""
         around = AroundBatch(inside=on_batch, after=after_batch)
@@ -46,7 +59,8 @@ class Loops:
             validation=validation,
             per_device_train_batch_size=batch_size,
             num_train_epochs=epochs,
-        ).train()
+            save_strategy="epoch" if backup else "no",
+        ).train(resume_from_checkpoint=get_last_checkpoint(str(self.folder)) if backup else None)
 
     def test(self, callbacks: list[Any], samples: int, batch_size: int) -> None:
         """Evaluate."""

@@ -9,14 +9,15 @@ import pytest
 import torch
 from forked import Warm
 from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start, start_ranks, truth, wait
-from trainer_models import trainer
+from loads import steady
+from trainer_models import paced, trainer
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
 from ml_energy_callbacks.fleet import merge_jobs
 from ml_energy_callbacks.frameworks.torch import accelerator_of, used_gpus
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.transformers import EnergyCallback
+from ml_energy_callbacks.transformers import EnergyBudget, EnergyCallback
 from ml_energy_callbacks.transformers.energy_callback import _gpu_numbers, _share_samples
 
 SCRIPT = Path(__file__).with_name("train.py")
@@ -81,6 +82,30 @@ def test_a_process_that_fails_lets_none_wait_and_merge_adds_up_what_both_left(
     assert load_record(tmp_path / "energy.rank1.json").run.reason == "ValueError: no more"
     check_truth(record, truth(record))
     assert [epoch.samples for epoch in record.epochs] == [48, record.stages["validate"].samples]
+
+
+@pytest.mark.xdist_group("programs")
+def test_a_budget_stops_all_processes_after_the_same_step(
+    program: Warm, driver_library: SimulatedDriver, tmp_path: Path
+) -> None:
+    for process in start_ranks(program, SCRIPT, driver_library, tmp_path, "--budget", 1e-5):
+        wait(process)
+    record = load_record(tmp_path)
+    assert record.run.reason == "The budget of 1.0e-5 kWh is spent."
+    assert [epoch.stage for epoch in record.epochs] == ["train", "validate", "test"]
+    first, second = (json.loads((tmp_path / f"logged-{rank}.json").read_text("utf-8"))[-1]["step"] for rank in range(2))
+    assert first == second < 6
+    assert (tmp_path / f"checkpoint-{first}").is_dir()
+
+
+def test_a_process_that_cannot_reach_the_others_does_not_stop_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on TPUs, where each process trains without a process group of torch's."""
+    energy = EnergyCallback(backends=[steady(360.0)], verbose=False)
+    t = trainer(tmp_path, [energy, EnergyBudget(kwh=20 / 3.6e6), paced(0.02)])
+    monkeypatch.setattr(type(t.args), "world_size", property(lambda _: 2))
+    t.train()
+    assert t.state.global_step == 20
+    assert any("cannot agree on when to stop" in warning for warning in energy.record.warnings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -11,7 +11,7 @@ from job_world import Place
 from trainer_models import AroundBatch, nothing, paced, trainer
 from transformers import TrainerCallback
 
-from ml_energy_callbacks.transformers import EnergyCallback
+from ml_energy_callbacks.transformers import EnergyBudget, EnergyCallback
 
 
 class Around(TrainerCallback):
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume")
     parser.add_argument("--fails", type=int)
+    parser.add_argument("--budget", type=float)
     told = parser.parse_args()
     folder, rank = told.folder, int(os.environ["RANK"])
 
@@ -41,10 +42,11 @@ def main() -> None:
             msg = "no more"
             raise ValueError(msg)
 
-    place = Place(steady=told.fails is not None)
+    place = Place(steady=told.fails is not None or told.budget is not None)
     energy = EnergyCallback(backends=place.backends([rank]), location="FRA", metrics="all")
     callbacks = [Around(end=lambda: place.rest(folder, rank)), energy, Around(begin=place.work)]
     options = {"ddp_backend": "gloo", "save_strategy": "epoch", "gradient_accumulation_steps": 2}
+    callbacks += [] if told.budget is None else [EnergyBudget(kwh=told.budget)]
     callbacks += [paced(0.15), AroundBatch(inside=fail)]
     t = trainer(folder, callbacks, samples=42, validation=12, logging_steps=2, **options)
     t.train(resume_from_checkpoint=told.resume)
