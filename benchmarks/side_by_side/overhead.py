@@ -194,10 +194,10 @@ def slow_table(size: Size, found: Mapping[int, Mapping[str, Cell]]) -> tuple[Tab
     """Return the slow-down by number of GPUs, and the targets for it."""
     about = (
         "Time of a training run (scikit-learn's digits, two layers in torch on one thread, batches of 32) compared with a run "
-        "without a tool in the same round, in random order in one process; excludes the start and stop of the tool. One processor. "
-        f"`{TWIN}` shows the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and carbontracker measure "
-        "only the whole run: a CodeCarbon task takes longer than one of these batches, and carbontracker has no call for a "
-        f"batch. {size.runs} runs of each."
+        "without a tool in the same round, in random order in one process; excludes the start and stop of the tool. One "
+        f"processor. `{TWIN}` shows the noise. Ours marks the batches, Zeus has a window for each; CodeCarbon and "
+        "carbontracker measure only the whole run: a CodeCarbon task takes longer than one of these batches, and "
+        f"carbontracker has no call for a batch. {size.runs} runs of each."
     )
     rows = {kind: [cells[kind] for cells in found.values()] for kind in (TWIN, "ours", *PEERS)}
     table = Table("Slow-down of a small training run", [count_of(gpus) for gpus in found], rows, COMMAND, about)

@@ -139,8 +139,9 @@ _Split = tuple[_Term, _Term, _Term]
 def diff_runs(a: RunRecord, b: RunRecord, names: tuple[str, str] = ("A", "B")) -> RunDiff:
     """Return what changed from run A to run B.
 
-    A record does not differ from itself. Where the same devices measured both runs, their errors are the same in both and scale the change; else they are
-    independent. The error of a power model depends on the load: whether power changed is undecided by an estimate alone.
+    A record does not differ from itself. Where the same devices measured both runs, their errors are the same in both and scale
+    the change; else they are independent. The error of a power model depends on the load: whether power changed is undecided by
+    an estimate alone.
 
     Args:
         a: The first run.
