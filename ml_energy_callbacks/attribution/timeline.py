@@ -42,8 +42,8 @@ class Counts:
         samples: Samples in those of known size.
         unsized: Batches whose size is unknown.
         compiled: Samples of batches that ended in a bucket for compiling.
-        tokens: Tokens in the batches whose tokens were counted.
-        uncounted: Batches whose tokens are unknown.
+        counted: Batches whose tokens were counted.
+        tokens: Tokens in those.
         compiled_tokens: Tokens of batches that ended in a bucket for compiling.
     """
 
@@ -51,8 +51,8 @@ class Counts:
     samples: int = 0
     unsized: int = 0
     compiled: int = 0
+    counted: int = 0
     tokens: int = 0
-    uncounted: int = 0
     compiled_tokens: int = 0
 
     @property
@@ -63,7 +63,7 @@ class Counts:
     @property
     def known_tokens(self) -> int | None:
         """Number of tokens; None if those of a batch are unknown or there were none."""
-        return self.tokens if self.tokens and not self.uncounted else None
+        return self.tokens if self.tokens and self.counted == self.batches else None
 
     def since(self, earlier: "Counts") -> "Counts":
         """Return the batches, samples and tokens since an earlier count."""
@@ -72,8 +72,8 @@ class Counts:
             self.samples - earlier.samples,
             self.unsized - earlier.unsized,
             self.compiled - earlier.compiled,
+            self.counted - earlier.counted,
             self.tokens - earlier.tokens,
-            self.uncounted - earlier.uncounted,
             self.compiled_tokens - earlier.compiled_tokens,
         )
 
@@ -141,7 +141,7 @@ class _State:
 
     def copy(self) -> "_State":
         counts = [
-            Counts(each.batches, each.samples, each.unsized, each.compiled, each.tokens, each.uncounted, each.compiled_tokens)
+            Counts(each.batches, each.samples, each.unsized, each.compiled, each.counted, each.tokens, each.compiled_tokens)
             for each in self.counts
         ]
         return replace(
@@ -332,19 +332,20 @@ class Timeline:
         counts = state.counts[group]
         compiling = state.running in self._compiling
         counts.batches += batches
-        samples, tokens = size if isinstance(size, tuple) else (size, None)
+        samples = size
+        if isinstance(size, tuple):
+            samples, tokens = size
+            if tokens.__class__ is int and tokens >= 0:
+                counts.counted += batches
+                counts.tokens += tokens
+                if compiling:
+                    counts.compiled_tokens += tokens
         if samples.__class__ is int and samples >= 0:
             counts.samples += samples
             if compiling:
                 counts.compiled += samples
         else:  # unknown, or not a number
             counts.unsized += batches
-        if tokens.__class__ is int and tokens >= 0:
-            counts.tokens += tokens
-            if compiling:
-                counts.compiled_tokens += tokens
-        else:
-            counts.uncounted += batches
         # In a provisional state, durations are not recorded until it is settled.
         if group in self._latencies and state is self._state and not compiling:
             self._latencies[group].add(max(0, duration) // max(1, batches), batches)

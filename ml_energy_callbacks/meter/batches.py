@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, cast
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event, Timeline
 from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.record.schema import MOST_COUNT
+from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -22,7 +23,7 @@ class Batch:
         tokens: Number of tokens; None where it is unknown.
     """
 
-    __slots__ = ("_after", "_begin", "_during", "_timeline", "_whole", "samples", "tokens")
+    __slots__ = ("_after", "_begin", "_checked", "_during", "_timeline", "samples", "tokens")
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Batch:
         tokens: Any,  # noqa: ANN401 - as above
         during: int,
         after: int,
-        whole: Callable[[Any, str], int | None],
+        checked: Callable[[Any, str], int | None],
     ) -> None:
         """Make a batch of so much.
 
@@ -41,14 +42,14 @@ class Batch:
             tokens: Number of tokens, or None.
             during: Bucket that runs while the batch does.
             after: Bucket that runs once the last batch has ended.
-            whole: Returns a number as a plain one, given what it counts, or warns and returns None where it is none.
+            checked: Returns a number as a plain one, given what it counts, or warns and returns None where it is none.
         """
         self._timeline = timeline
         self.samples = samples
         self.tokens = tokens
         self._during = during
         self._after = after
-        self._whole = whole
+        self._checked = checked
 
     def __enter__(self) -> Self:
         """Start the batch."""
@@ -64,9 +65,9 @@ class Batch:
         stamp = timeline.stamp()
         size = self.samples
         if size is not None and (size.__class__ is not int or size < 0):
-            size = self._whole(size, "samples")
+            size = self._checked(size, "samples")
         if self.tokens is not None:
-            size = size, self._whole(self.tokens, "tokens")
+            size = size, self._checked(self.tokens, "tokens")
         queue.append(("end", stamp, self._after, 1, size, self._begin))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
@@ -80,6 +81,14 @@ def whole_number(number: Any) -> int | None:  # noqa: ANN401 - as the user gives
         pass_users_error(error)
         return None
     return whole if 0 <= whole <= MOST_COUNT else None
+
+
+def checked_number(warn: Callable[[str], None], number: Any, what: str) -> int | None:  # noqa: ANN401 - as above
+    """Return a number of samples or tokens as a plain one; None, with a warning, where it is none."""
+    whole = whole_number(number)
+    if whole is None:
+        warn(f"{describe(number)} is not a number of {what}: energy per {what[:-1]} is unknown.")
+    return whole
 
 
 def each_call(context: Callable[[Any, Any], AbstractContextManager[object]]) -> Callable[[_Function], _Function]:

@@ -5,13 +5,14 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.batches import Batch, each_call, whole_number
+from ml_energy_callbacks.meter.batches import Batch, checked_number, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -53,6 +54,7 @@ class EnergyMeter:
         self._session = self._new_session(options)
         self._timeline = self._session.timeline
         self._stages = self._session.stages
+        self._checked = partial(checked_number, self._session.warn)
 
     def _new_session(self, options: MeterOptions) -> Session:
         """Return the session that measures; a meter for tests has one with other clocks."""
@@ -225,7 +227,7 @@ class EnergyMeter:
         stamp = timeline.stamp  # to call it as an attribute takes 0.1 µs more
         timeline.queue.append(("switch", stamp(), timeline.during, 0, None, None))
 
-    def batch_end(self, samples: int | None = None, tokens: int | None = None, *, batches: int = 1) -> None:
+    def batch_end(self, samples: int | None = None, tokens: int | None = None, batches: int = 1) -> None:
         """End a batch and wait for data.
 
         Args:
@@ -235,8 +237,7 @@ class EnergyMeter:
         """
         timeline = self._timeline
         queue, stamp = timeline.queue, timeline.stamp
-        size = samples if tokens is None else (samples, tokens)
-        queue.append(("batches", stamp(), timeline.between, batches, size, None))
+        queue.append(("batches", stamp(), timeline.between, batches, samples if tokens is None else (samples, tokens), None))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 
@@ -244,10 +245,11 @@ class EnergyMeter:
         """Return the context manager of a batch with this number of samples and of tokens; None where one is unknown.
 
         What becomes known only in the batch can be set there: ``with meter.batch() as batch: batch.tokens = 128``. It can be
-        used in any thread and any asyncio task. The energy of batches that overlap is counted once, and shared by their samples.
+        used in any thread and any asyncio task. The energy of batches that overlap is counted once, and shared by their
+        samples.
         """
         timeline = self._timeline
-        return Batch(timeline, samples, tokens, timeline.during, timeline.between, self._whole_number)
+        return Batch(timeline, samples, tokens, timeline.during, timeline.between, self._checked)
 
     def measure(
         self,
@@ -280,25 +282,18 @@ class EnergyMeter:
                 return contextlib.nullcontext()
             number = self._count(samples, args, kwargs, "samples") if callable(samples) else samples
             counted = self._count(tokens, args, kwargs, "tokens") if callable(tokens) else tokens
-            return Batch(self._timeline, number, counted, during, self._timeline.between, self._whole_number)
+            return Batch(self._timeline, number, counted, during, self._timeline.between, self._checked)
 
         return each_call(batch)
 
     def _count(self, function: Callable[..., int], args: Any, kwargs: Any, what: str) -> int | None:  # noqa: ANN401
         """Return the number of samples or tokens of a call, or None where the user's function fails."""
         try:
-            return self._whole_number(function(*args, **kwargs), what)
+            return self._checked(function(*args, **kwargs), what)
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
             pass_users_error(error)
             self.warn(f"The function that counts {what} failed ({describe(error)}): energy per {what[:-1]} is unknown.")
             return None
-
-    def _whole_number(self, number: Any, what: str) -> int | None:  # noqa: ANN401 - as the user gives it
-        """Return a number of samples or tokens as a plain one; None, with a warning, where it is none."""
-        whole = whole_number(number)
-        if whole is None:
-            self.warn(f"{describe(number)} is not a number of {what}: energy per {what[:-1]} is unknown.")
-        return whole
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
         """Add samples that were processed elsewhere, or whose number is known only now.

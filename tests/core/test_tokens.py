@@ -16,6 +16,7 @@ from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.report.page.run import run_page
+from ml_energy_callbacks.report.page.runs import runs_page
 from ml_energy_callbacks.report.table import render
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.testing.replaying import replay_file
@@ -68,7 +69,7 @@ def test_energy_per_token_is_known_in_every_way_of_counting(clock: ManualClock) 
     predict = meter.record.stages["predict"]
     joules = WATTS * BATCH_S * BATCHES
     assert (predict.batches, predict.samples, predict.tokens) == (BATCHES, BATCHES * SAMPLES, BATCHES * TOKENS)
-    assert (counts.samples, counts.tokens, counts.uncounted) == (BATCHES * SAMPLES, BATCHES * TOKENS, 0)
+    assert (counts.samples, counts.tokens, counts.counted) == (BATCHES * SAMPLES, BATCHES * TOKENS, BATCHES)
     assert predict.joules_per_token == pytest.approx(joules / BATCHES / TOKENS, rel=0.02)
     assert predict.joules_per_sample == pytest.approx(joules / BATCHES / SAMPLES, rel=0.02)
     assert predict.tokens_per_joule == pytest.approx(BATCHES * TOKENS / joules, rel=0.02)
@@ -191,6 +192,7 @@ def test_what_shows_samples_shows_tokens(clock: ManualClock) -> None:
     page = run_page(record)
     assert "Energy of a token" in page
     assert "Tokens per J" in page
+    assert "Prediction token" in runs_page([("a", record), ("b", measured(clock, None))])
     sample, token = json.loads(export(record, Format.SCI_JSON))
     assert (sample["functional_unit"], sample["units"]) == ("sample", BATCHES * SAMPLES)
     assert (token["functional_unit"], token["units"]) == ("token", BATCHES * TOKENS)
