@@ -450,11 +450,12 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
         The Trainer adds up those of all processes: each gets its part, so that the parts add up to the count.
         """
-        args, seen = run.trainer.args, run.trainer.state.num_input_tokens_seen
+        args = run.trainer.args
+        seen: int = run.trainer.state.num_input_tokens_seen
         tokens, run.seen = seen - run.seen, seen
         if tokens <= 0 or self._samples_shared:
             return None
-        return (tokens + args.process_index) // args.world_size
+        return int((tokens + args.process_index) // args.world_size)
 
     @guarded
     def _log_step(self, trainer: Trainer) -> None:
