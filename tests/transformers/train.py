@@ -44,7 +44,12 @@ def main() -> None:
     place = Place(steady=told.fails is not None)
     energy = EnergyCallback(backends=place.backends([rank]), location="FRA", metrics="all")
     callbacks = [Around(end=lambda: place.rest(folder, rank)), energy, Around(begin=place.work)]
-    options = {"ddp_backend": "gloo", "save_strategy": "epoch", "gradient_accumulation_steps": 2}
+    options = {
+        "ddp_backend": "gloo",
+        "save_strategy": "epoch",
+        "gradient_accumulation_steps": 2,
+        "include_num_input_tokens_seen": True,
+    }
     callbacks += [paced(0.15), AroundBatch(inside=fail)]
     t = trainer(folder, callbacks, samples=42, validation=12, logging_steps=2, **options)
     t.train(resume_from_checkpoint=told.resume)
