@@ -44,6 +44,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
         sampled_joules: Energy of the samples, excluding compilation, in J, or None.
         above_idle_joules: The same without the devices' idle energy, in J, or None.
         samples: Number of samples, excluding those during compilation, or None.
+        tokens: The same of tokens.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         compute_joules_low: Lower end of the 95 % interval of ``compute_joules``, also where that is None, in J, or None.
@@ -68,6 +69,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
     compute_joules_high: float | None = None
     data_wait_joules_low: float | None = None
     data_wait_joules_high: float | None = None
+    tokens: int | None = None
     measures: bool = True
 
 
@@ -114,6 +116,7 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         sampled_joules=known_sum([part.sampled_joules for part in counted]),
         above_idle_joules=known_sum([part.above_idle_joules for part in counted]),
         samples=known_sum([part.samples for part in parts]),
+        tokens=known_sum([part.tokens for part in parts]),
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
         compute_joules_low=known_sum([part.compute_joules_low for part in counted]),
@@ -153,12 +156,16 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         suffix: Appended to each name; ``_step`` for a window.
     """
     per_sample = ratio(figures.sampled_joules, figures.samples)
+    per_token = ratio(figures.sampled_joules, figures.tokens)
     quantities = {
         "joules": figures.joules,
         "watts": ratio(figures.joules, figures.seconds),
         "joules_per_sample": per_sample,
         "wh_per_1000_samples": None if per_sample is None else per_sample / JOULES_PER_WH * 1000,
         "joules_per_sample_above_idle": ratio(figures.above_idle_joules, figures.samples),
+        "joules_per_token": per_token,
+        "wh_per_1000_tokens": None if per_token is None else per_token / JOULES_PER_WH * 1000,
+        "tokens_per_joule": ratio(figures.tokens, figures.sampled_joules),
         "compute_joules": figures.compute_joules,
         "compute_joules_low": figures.compute_joules_low,
         "compute_joules_high": figures.compute_joules_high,
@@ -206,7 +213,7 @@ def is_core(name: str) -> bool:
         return quantity in {"kwh", "co2e_grams"} or quantity.startswith("cost_")
     if group == "forecast":
         return quantity.startswith("kwh")
-    return quantity.removesuffix(STEP_SUFFIX) in {"watts", "joules_per_sample"}
+    return quantity.removesuffix(STEP_SUFFIX) in {"watts", "joules_per_sample", "joules_per_token"}
 
 
 _MEANINGS: Final = {
@@ -216,6 +223,9 @@ _MEANINGS: Final = {
     "joules_per_sample": "Energy of one sample in J, without compilation",
     "wh_per_1000_samples": "Energy of 1000 samples in Wh, without compilation",
     "joules_per_sample_above_idle": "Energy of one sample in J, without the devices' idle energy",
+    "joules_per_token": "Energy of one token in J, without compilation",
+    "wh_per_1000_tokens": "Energy of 1000 tokens in Wh, without compilation",
+    "tokens_per_joule": "Tokens per J, without compilation",
     "compute_joules": "Energy of computing batches in J",
     "data_wait_joules": "Energy of waiting for data in J",
     "co2e_grams": "Emissions in g CO2e",

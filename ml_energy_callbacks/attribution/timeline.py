@@ -35,32 +35,46 @@ LONGEST_QUEUE = 4000
 
 @dataclass(slots=True)
 class Counts:
-    """Batches and samples that were processed in a group of buckets.
+    """Batches, samples and tokens that were processed in a group of buckets.
 
     Attributes:
         batches: Batches that ended.
         samples: Samples in those of known size.
         unsized: Batches whose size is unknown.
         compiled: Samples of batches that ended in a bucket for compiling.
+        counted: Batches whose tokens were counted.
+        tokens: Tokens in those.
+        compiled_tokens: Tokens of batches that ended in a bucket for compiling.
     """
 
     batches: int = 0
     samples: int = 0
     unsized: int = 0
     compiled: int = 0
+    counted: int = 0
+    tokens: int = 0
+    compiled_tokens: int = 0
 
     @property
     def known_samples(self) -> int | None:
         """Number of samples; None if the size of a batch is unknown or there were no samples."""
         return self.samples if self.samples and not self.unsized else None
 
+    @property
+    def known_tokens(self) -> int | None:
+        """Number of tokens; None if those of a batch are unknown or there were none."""
+        return self.tokens if self.tokens and self.counted == self.batches else None
+
     def since(self, earlier: "Counts") -> "Counts":
-        """Return the batches and samples since an earlier count."""
+        """Return the batches, samples and tokens since an earlier count."""
         return Counts(
             self.batches - earlier.batches,
             self.samples - earlier.samples,
             self.unsized - earlier.unsized,
             self.compiled - earlier.compiled,
+            self.counted - earlier.counted,
+            self.tokens - earlier.tokens,
+            self.compiled_tokens - earlier.compiled_tokens,
         )
 
 
@@ -82,8 +96,11 @@ class Edge:
 Stamp = int | Edge
 """When something happened: the monotonic clock in ns, or an edge whose time becomes known later."""
 
-Event = tuple[Literal["switch", "batches", "begin", "end", "samples"], Stamp, int, int, int | None, "Event | None"]
-"""What happened: (kind, stamp, bucket, number of batches, their samples or None, begin or None), a plain tuple for speed.
+Size = int | tuple[int | None, int | None] | None
+"""The size of batches: their samples or, where their tokens were counted, both; None where it is unknown."""
+
+Event = tuple[Literal["switch", "batches", "begin", "end", "samples"], Stamp, int, int, Size, "Event | None"]
+"""What happened: (kind, stamp, bucket, number of batches, their size, begin or None), a plain tuple for speed.
 
 The bucket is, by kind:
 
@@ -123,7 +140,10 @@ class _State:
     refused: set[int] = field(default_factory=set)
 
     def copy(self) -> "_State":
-        counts = [Counts(each.batches, each.samples, each.unsized, each.compiled) for each in self.counts]
+        counts = [
+            Counts(each.batches, each.samples, each.unsized, each.compiled, each.counted, each.tokens, each.compiled_tokens)
+            for each in self.counts
+        ]
         return replace(
             self,
             totals=self.totals[:],
@@ -281,7 +301,7 @@ class Timeline:
         if instant > state.since:
             state.totals[state.running] += instant - state.since
             state.since = instant
-        kind, _, bucket, batches, samples, begin = event
+        kind, _, bucket, batches, size, begin = event
         if kind == "switch":
             if state.overlapping or bucket == OUTSIDE:
                 bucket = self._switched(state, bucket)
@@ -292,7 +312,7 @@ class Timeline:
             else:
                 state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
         elif begin is None:
-            self._count(state, instant - state.switches[-1][0], bucket, batches, samples)
+            self._count(state, instant - state.switches[-1][0], bucket, batches, size)
             if state.overlapping:
                 bucket = self._switched(state, bucket)
         elif id(begin) in state.refused or event_time(begin) < state.outside:
@@ -300,18 +320,26 @@ class Timeline:
             bucket = state.running  # its run has ended, or had not begun
         else:
             during = begin[2]
-            self._count(state, instant - event_time(begin), during, batches, samples)
+            self._count(state, instant - event_time(begin), during, batches, size)
             bucket = self._after(state, during, bucket)
         state.running = bucket
         state.switches.append((state.since, bucket))
         state.switched += 1
 
-    def _count(self, state: _State, duration: int, bucket: int, batches: int, samples: int | None) -> None:
+    def _count(self, state: _State, duration: int, bucket: int, batches: int, size: Size) -> None:
         """Count batches that ended, in the group of a bucket; ``duration`` is the time in ns that they took together."""
         group = self.groups[bucket]
         counts = state.counts[group]
         compiling = state.running in self._compiling
         counts.batches += batches
+        samples = size
+        if isinstance(size, tuple):
+            samples, tokens = size
+            if tokens.__class__ is int and tokens >= 0:
+                counts.counted += batches
+                counts.tokens += tokens
+                if compiling:
+                    counts.compiled_tokens += tokens
         if samples.__class__ is int and samples >= 0:
             counts.samples += samples
             if compiling:

@@ -16,6 +16,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.frameworks.batch_size import infer_batch_size
 from ml_energy_callbacks.frameworks.guard import guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
+from ml_energy_callbacks.meter.batches import whole_number
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.meter.options import FIGURES, takes
 from ml_energy_callbacks.meter.points import Point
@@ -23,6 +24,7 @@ from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, STEP_SUFFIX, forecast_metrics, is_core
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.utf8 import text_in_utf8
+from ml_energy_callbacks.safe_text import describe
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.job.job import Gather
@@ -51,6 +53,7 @@ class MeteredCallback:
         self._step_point: Point | None = None
         self._monitored: Sequence[str] = ()  # metrics by which other callbacks of the training decide
         self._samples_shared = False  # whether several processes work on the same samples
+        self._count_fn = self._options.count_fn  # None once it has failed
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: a meter cannot be pickled."""
@@ -251,6 +254,29 @@ class MeteredCallback:
                 "give EnergyCallback a batch_size_fn."
             )
         return samples
+
+    def _count_tokens(self, batch: Any) -> int | None:  # noqa: ANN401 - as above
+        """Return the number of tokens in a batch by the user's function; None if there is none.
+
+        Where it fails, it is not called again: the tokens are unknown from then on, with one warning.
+        """
+        count_fn = self._count_fn
+        if count_fn is None:
+            return None
+        if self._samples_shared:
+            self._meter.warn("J/token is unknown, as several processes work on the same samples.")
+            return None
+        try:
+            found = count_fn(batch)
+            tokens = whole_number(found)
+            reason = None if tokens is not None else f"returned {describe(found)}, which is not a number of tokens"
+        except Exception as error:  # noqa: BLE001 - the user's function: training continues
+            pass_users_error(error)
+            tokens, reason = None, f"failed ({describe(error)})"
+        if reason is not None:
+            self._count_fn = None
+            self._meter.warn(f"J/token is unknown, as count_fn {reason}.")
+        return tokens
 
     def _call_batch_size_fn(self, batch_size_fn: Callable[[Any], int], batch: Any) -> int | None:  # noqa: ANN401 - as above
         """Return the number of samples that the user's function returns; None, with a warning, if it fails."""

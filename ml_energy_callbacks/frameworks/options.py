@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and three more."""
+"""The options of a callback: those of a meter, and four more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -18,6 +18,7 @@ class CallbackOptions(MeterOptions):
     Args:
         batch_size_fn: Function that is given a batch and returns its number of samples; None to infer it from the arrays'
             shapes.
+        count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
@@ -26,6 +27,7 @@ class CallbackOptions(MeterOptions):
     """
 
     batch_size_fn: Callable[[Any], int] | None = None
+    count_fn: Callable[[Any], int] | None = None
     log_every_n_steps: int | None = None
     metrics: Literal["core", "all"] = "core"
 
@@ -44,10 +46,14 @@ class CallbackOptions(MeterOptions):
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:
             msg = f"metrics is {describe(metrics)}; give 'core' for the few metrics that most runs need, or 'all'."
             raise ConfigurationError(msg)
-        given: object = self.batch_size_fn
-        if given is not None and not callable(given):
-            msg = f"batch_size_fn is {describe(given)}; give a function that takes a batch and returns its number of samples."
-            raise ConfigurationError(msg)
+        functions: tuple[tuple[str, object, str], ...] = (
+            ("batch_size_fn", self.batch_size_fn, "samples"),
+            ("count_fn", self.count_fn, "tokens"),
+        )
+        for name, given, what in functions:
+            if given is not None and not callable(given):
+                msg = f"{name} is {describe(given)}; give a function that takes a batch and returns its number of {what}."
+                raise ConfigurationError(msg)
 
     @property
     def of_meter(self) -> dict[str, Any]:

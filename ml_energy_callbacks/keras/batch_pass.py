@@ -188,12 +188,13 @@ class BatchPass:
         """
         last = batch if self._steps is None else min(batch, self._steps - 1)
         batches = 1 if self._width == 1 else last - self._first + 1
-        samples = self._samples.size_of_batch(batches, samples, read_count=self._compiles)
+        watched, tokens = (None, None) if self._source is None else self._source.take(batches)
+        samples = self._samples.size_of_batch(batches, samples, watched, read_count=self._compiles)
         self._compiles = False
         if self._gate is not None:
-            self._gate.end(samples, batches)
+            self._gate.end(samples, tokens, batches)
         else:
-            self._meter.batch_end(samples, batches)
+            self._meter.batch_end(samples, tokens=tokens, batches=batches)
         self.plain = self._next_is_plain()
 
     def _next_is_plain(self) -> bool:

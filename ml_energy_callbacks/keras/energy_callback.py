@@ -54,6 +54,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     Args:
         batch_size_fn: Function that is given a batch of data passed through :meth:`watch`, and returns its number of samples;
             None to use Keras's own count.
+        count_fn: The same for its number of tokens; None where tokens are not counted.
         log_every_n_steps: Number of batches between two scalars of the training steps' energy; None for the ``update_freq`` of
             the TensorBoard callback, 0 for no such scalars.
         output_dir: Directory, or URL such as ``s3://bucket/run``, for ``energy.json`` instead of the TensorBoard callback's.
@@ -92,8 +93,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             ConfigurationError: Data of this kind cannot be watched.
         """
         fn = self._options.batch_size_fn
-        gate = Gate(self._meter, _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch))
-        data = watched(data, gate, fn)
+        length = _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch)
+        gate = Gate(self._meter, lambda batch: (length(batch), self._count_tokens(batch)))
+        data = watched(data, gate, fn, self._options.count_fn)
         self._watched.append((ref(data), gate))
         return data
 
@@ -281,8 +283,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         source = next((gate for data, gate in self._watched if given is not None and data() is given), None)
         if stage == "train" and source is None and self._watched and loop.is_keras:
             self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
-        if self._options.batch_size_fn is not None and source is None:
-            self._meter.warn("batch_size_fn is not used, as Keras passes callbacks no batches: pass the data through watch().")
+        for option in ("batch_size_fn", "count_fn"):
+            if getattr(self._options, option) is not None and source is None:
+                self._meter.warn(f"{option} is not used, as Keras passes callbacks no batches: pass the data through watch().")
         run = BatchPass(
             self._meter,
             stage,

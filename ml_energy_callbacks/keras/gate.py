@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ml_energy_callbacks.meter.meter import EnergyMeter
-from ml_energy_callbacks.metrics import Phase
+from ml_energy_callbacks.metrics import Phase, known_sum
 
 _MOST_SIZES = 4096
 """Largest number of sizes that are stored for items not used yet."""
 
 _FOREIGN = (-1, -1)
 """Ticket of an item that no loop will use, from a prefetching thread that outlived its loop."""
+
+
+Size = tuple[int | None, int | None]
+"""Number of samples and of tokens of an item; None where one is unknown."""
 
 
 class Gate:
@@ -27,14 +31,14 @@ class Gate:
     gate switches the meter's phase inside a batch.
 
     Attributes:
-        size: Returns the number of samples of an item, or None if it is unknown.
+        size: Returns the size of an item.
         resumes: Whether the source is iterated only once, so that a loop begins with the items that were fetched before it.
         elsewhere: Whether the source hands items over in its own threads.
         queued: Whether those threads fill a queue that persists from one pass to the next.
     """
 
-    def __init__(self, meter: EnergyMeter, size: Callable[[Any], int | None]) -> None:
-        """Create a gate for this meter; ``size`` returns the number of samples of an item, or None if it is unknown."""
+    def __init__(self, meter: EnergyMeter, size: Callable[[Any], Size]) -> None:
+        """Create a gate for this meter; ``size`` returns the size of an item."""
         self.size = size
         self.resumes = False
         self.elsewhere = self.queued = False
@@ -91,11 +95,11 @@ class Gate:
             if not self._waits:
                 self._meter.enter(phase)
 
-    def end(self, samples: int | None, batches: int) -> None:
+    def end(self, samples: int | None, tokens: int | None, batches: int) -> None:
         """End a batch, or several that ran as one."""
         with self._lock:
             self._in_batch = False
-            self._meter.batch_end(samples, batches)
+            self._meter.batch_end(samples, tokens=tokens, batches=batches)
 
     def leave(self, phase: Phase) -> None:
         """Enter a phase between batches; this ends a batch that found no more data."""
@@ -103,11 +107,11 @@ class Gate:
             self._in_batch = False
             self._meter.enter(phase)
 
-    def take(self, items: int) -> int | None:
-        """Return the number of samples in the next ``items`` items, or None if one of their sizes is unknown."""
+    def take(self, items: int) -> Size:
+        """Return the size of the next ``items`` items together; None where one of theirs is unknown."""
         with self._lock:
-            sizes = [self._sizes.popleft() if self._sizes and not self.lost_count else None for _ in range(items)]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+            sizes = [self._sizes.popleft() if self._sizes and not self.lost_count else (None, None) for _ in range(items)]
+        return known_sum([samples for samples, _ in sizes]), known_sum([tokens for _, tokens in sizes])
 
     # ---------------------------------------------------------------------------------------------------- the source
 
@@ -125,8 +129,8 @@ class Gate:
                 self._waits = True
                 self._meter.enter("data_wait")
         self._asked = self._settled = 0
-        self._done: dict[int, int | None] = {}
-        self._sizes: deque[int | None] = deque(maxlen=_MOST_SIZES)
+        self._done: dict[int, Size] = {}
+        self._sizes: deque[Size] = deque(maxlen=_MOST_SIZES)
 
     def ask(self) -> tuple[int, int]:
         """Register a request for the source's next item, and return a ticket for it."""
@@ -142,7 +146,7 @@ class Gate:
                 self._meter.enter("data_wait")
         return ticket
 
-    def hand_over(self, ticket: tuple[int, int], size: int | None) -> None:
+    def hand_over(self, ticket: tuple[int, int], size: Size) -> None:
         """Hand over the item of a ticket; items count in the order of their tickets."""
         with self._lock:
             number, place = ticket

@@ -24,10 +24,10 @@ class _ShortBar(keras.callbacks.ProgbarLogger):
 
 
 def progress_line(metrics: Mapping[str, Any]) -> str:
-    """Return watts, J/sample and the energy so far of an epoch's logs in a line; empty where nothing is known."""
-    watts, per_sample = metrics.get("energy/train/watts"), metrics.get("energy/train/joules_per_sample")
+    """Return watts, J/sample, J/token and the energy so far of an epoch's logs in a line; empty where nothing is known."""
+    rates = (("watts", "W"), ("joules_per_sample", "J/sample"), ("joules_per_token", "J/token"))
     kwh, expected = metrics.get("energy/total/kwh"), metrics.get("energy/forecast/kwh")
-    parts = [scaled(value, unit, 3) for value, unit in ((watts, "W"), (per_sample, "J/sample")) if _known(value)]
+    parts = [scaled(value, unit, 3) for name, unit in rates if _known(value := metrics.get(f"energy/train/{name}"))]
     if _known(kwh):
         so_far = scaled(kwh * JOULES_PER_KWH / JOULES_PER_WH, "Wh", 3)
         whole = f" of {scaled(expected * JOULES_PER_KWH / JOULES_PER_WH, 'Wh', 2)} expected" if _known(expected) else " so far"

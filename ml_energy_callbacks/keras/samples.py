@@ -68,15 +68,15 @@ class SampleCounter:
         """Stop reading Keras's count in this epoch: the metrics of the model are about to be reset."""
         self._lost = True
 
-    def size_of_batch(self, batches: int, size: int | None, *, read_count: bool) -> int | None:
+    def size_of_batch(self, batches: int, size: int | None, watched: int | None, *, read_count: bool) -> int | None:
         """Return the samples of the batches that end now, or None to count them later; called once for each end of a batch.
 
         Args:
             batches: Number of batches, which ran as one.
             size: Their number of samples from their outputs, or None if it is unknown.
+            watched: The same of the watched data.
             read_count: Whether to read Keras's count for these batches alone, as for those that compile.
         """
-        watched = None if self._source is None else self._source.take(batches)
         if self._source is not None and self._sized_by_user:
             size = watched
         if size is None and read_count:

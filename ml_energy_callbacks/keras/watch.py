@@ -11,15 +11,19 @@ import numpy as np
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.samples import samples_of
+from ml_energy_callbacks.meter.batches import whole_number
+
+_Function = Callable[[Any], Any] | None
 
 
-def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
+def watched(data: Any, gate: Gate, batch_size_fn: _Function, count_fn: _Function) -> Any:
     """Return the data, wrapped so that each batch passes the gate.
 
     Args:
         data: A PyDataset, tf.data.Dataset, DataLoader, generator or other iterable of batches.
         gate: The gate.
         batch_size_fn: The user's function or None, for the symbolic batches of a tf.data.Dataset.
+        count_fn: The same for tokens.
 
     Raises:
         ConfigurationError: Data of this kind cannot be watched.
@@ -32,7 +36,7 @@ def watched(data: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -
         return _PyDataset(data, gate)
     if _is_a(data, "tensorflow", "data.Dataset"):
         gate.elsewhere = True
-        return _tf_dataset(data, gate, batch_size_fn)
+        return _tf_dataset(data, gate, batch_size_fn, count_fn)
     if _is_a(data, "torch", "utils.data.DataLoader"):
         return _data_loader(data, gate)
     if hasattr(data, "shape") or isinstance(data, (str, bytes, dict, tuple)) or not isinstance(data, Iterable):
@@ -109,25 +113,28 @@ class _Sized(keras.utils.PyDataset):
         self._iterator = self._gate.iterate(self._source)
 
 
-def _tf_dataset(source: Any, gate: Gate, batch_size_fn: Callable[[Any], Any] | None) -> Any:
+def _tf_dataset(source: Any, gate: Gate, batch_size_fn: _Function, count_fn: _Function) -> Any:
     import tensorflow as tf  # noqa: PLC0415 - it made the data, so it is already imported
 
-    def mark(index: Any, size: Any) -> None:
+    def mark(index: Any, samples: Any, tokens: Any) -> None:
         if index == 0:
             gate.open()
-        gate.hand_over(gate.ask(), int(size))
+        gate.hand_over(gate.ask(), (int(samples), None if count_fn is None else whole_number(tokens)))
+
+    def length(item: Any) -> Any:
+        return tf.shape(samples_of(item))[0]
+
+    def number(name: str, fn: Callable[[Any], Any], item: Any, advice: str) -> Any:
+        try:
+            return tf.cast(fn(item), tf.int64)
+        except Exception as error:
+            msg = f"{name} failed ({error!r}): a tf.data.Dataset passes it symbolic tensors; return a tensor, such as {advice}."
+            raise ConfigurationError(msg) from error
 
     def pass_gate(index: Any, item: Any) -> Any:
-        try:
-            size = tf.shape(samples_of(item))[0] if batch_size_fn is None else batch_size_fn(item)
-            size = tf.cast(size, tf.int64)
-        except Exception as error:
-            msg = (
-                f"batch_size_fn failed ({error!r}): a tf.data.Dataset passes it symbolic tensors; "
-                "return a tensor, such as tf.shape(batch[0])[0]."
-            )
-            raise ConfigurationError(msg) from error
-        with tf.control_dependencies([tf.numpy_function(mark, [index, size], [])]):
+        samples = number("batch_size_fn", batch_size_fn or length, item, "tf.shape(batch[0])[0]")
+        tokens = 0 if count_fn is None else number("count_fn", count_fn, item, "tf.size(batch[0])")
+        with tf.control_dependencies([tf.numpy_function(mark, [index, samples, tokens], [])]):
             return tf.nest.map_structure(lambda part: None if part is None else tf.identity(part), item)
 
     return source.enumerate().map(pass_gate)

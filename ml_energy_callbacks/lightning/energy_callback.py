@@ -249,13 +249,14 @@ class EnergyCallback(TorchCallback, Callback):
         try:
             call = self._call
             sizes = call.train_sizes
+            tokens = None if self._count_fn is None else self._count_tokens(batch)
             if batch_idx < sizes.sure:
-                self._meter.batch_end(sizes.expected)
+                self._meter.batch_end(sizes.expected, tokens=tokens)
             else:
                 length = first_length(batch)
                 if length is None or length != sizes.usual:
                     length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
-                self._meter.batch_end(length)
+                self._meter.batch_end(length, tokens=tokens)
             every = call.log_every
             if every:
                 step = logged_step(trainer)
@@ -351,8 +352,9 @@ class EnergyCallback(TorchCallback, Callback):
                 loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
                 self._call.eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
             sizes = self._call.eval_sizes
+            tokens = None if self._count_fn is None else self._count_tokens(batch)
             if batch_idx < sizes.sure:
-                self._meter.batch_end(sizes.expected)
+                self._meter.batch_end(sizes.expected, tokens=tokens)
             else:
                 length = first_length(batch)
                 if length is None or length != sizes.usual:
@@ -360,7 +362,7 @@ class EnergyCallback(TorchCallback, Callback):
                     length = self._examine_batch(
                         sizes, batch, batch_idx, counts[dataloader_idx] if dataloader_idx < len(counts) else 0
                     )
-                self._meter.batch_end(length)
+                self._meter.batch_end(length, tokens=tokens)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 

@@ -2,17 +2,17 @@
 
 import contextlib
 import dataclasses
-import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.batches import Batch, each_call
+from ml_energy_callbacks.meter.batches import Batch, checked_number, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -54,6 +54,7 @@ class EnergyMeter:
         self._session = self._new_session(options)
         self._timeline = self._session.timeline
         self._stages = self._session.stages
+        self._checked = partial(checked_number, self._session.warn)
 
     def _new_session(self, options: MeterOptions) -> Session:
         """Return the session that measures; a meter for tests has one with other clocks."""
@@ -226,31 +227,36 @@ class EnergyMeter:
         stamp = timeline.stamp  # to call it as an attribute takes 0.1 µs more
         timeline.queue.append(("switch", stamp(), timeline.during, 0, None, None))
 
-    def batch_end(self, samples: int | None = None, batches: int = 1) -> None:
+    def batch_end(self, samples: int | None = None, batches: int = 1, tokens: int | None = None) -> None:
         """End a batch and wait for data.
 
         Args:
             samples: Number of samples; None where it is unknown.
             batches: Number of batches, where the framework runs several as one.
+            tokens: Number of tokens; None where it is unknown.
         """
         timeline = self._timeline
         queue, stamp = timeline.queue, timeline.stamp
-        queue.append(("batches", stamp(), timeline.between, batches, samples, None))
+        queue.append(("batches", stamp(), timeline.between, batches, samples if tokens is None else (samples, tokens), None))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 
-    def batch(self, samples: int | None = None) -> Batch:
-        """Return the context manager of a batch with this number of samples.
+    def batch(self, samples: int | None = None, tokens: int | None = None) -> Batch:
+        """Return the context manager of a batch with this number of samples and of tokens; None where one is unknown.
 
-        It can be used in any thread and any asyncio task. The energy of batches that overlap is counted once, and shared by
-        their samples.
+        What becomes known only in the batch can be set there: ``with meter.batch() as batch: batch.tokens = 128``. It can be
+        used in any thread and any asyncio task. The energy of batches that overlap is counted once, and shared by their
+        samples.
         """
-        if samples is not None and (samples.__class__ is not int or samples < 0):
-            samples = self._checked_samples(samples)
-        return Batch(self._timeline, samples, self._timeline.during, self._timeline.between)
+        timeline = self._timeline
+        return Batch(timeline, samples, tokens, timeline.during, timeline.between, self._checked)
 
     def measure(
-        self, *, samples: int | Callable[..., int] | None = 1, stage: Stage = "predict"
+        self,
+        *,
+        samples: int | Callable[..., int] | None = 1,
+        tokens: int | Callable[..., int] | None = None,
+        stage: Stage = "predict",
     ) -> Callable[[_Function], _Function]:
         """Return a decorator that measures each call of a function, or of a coroutine function, as a batch of this stage.
 
@@ -259,43 +265,35 @@ class EnergyMeter:
 
         Args:
             samples: Number of samples in a call, or a function of its arguments that returns it; None where it is unknown.
+            tokens: The same of tokens.
             stage: The stage.
 
         Raises:
-            ConfigurationError: The stage or the number of samples is invalid.
+            ConfigurationError: The stage or a number is invalid.
         """
-        if samples is not None and not callable(samples) and (type(samples) is not int or samples < 1):
-            msg = f"samples is {describe(samples)}; give a whole number above 0, a function of the arguments, or None."
-            raise ConfigurationError(msg)
+        for name, each in (("samples", samples), ("tokens", tokens)):
+            if each is not None and not callable(each) and (type(each) is not int or each < 1):
+                msg = f"{name} is {describe(each)}; give a whole number above 0, a function of the arguments, or None."
+                raise ConfigurationError(msg)
         during = self._stages.tally(stage).buckets["compute"]
 
-        def batch(args: Any, kwargs: Any) -> AbstractContextManager[None]:  # noqa: ANN401
+        def batch(args: Any, kwargs: Any) -> AbstractContextManager[object]:  # noqa: ANN401
             if self._stages.over or not self.running:
                 return contextlib.nullcontext()
-            number = self._count_samples(samples, args, kwargs) if callable(samples) else samples
-            return Batch(self._timeline, number, during, self._timeline.between)
+            number = self._count(samples, args, kwargs, "samples") if callable(samples) else samples
+            counted = self._count(tokens, args, kwargs, "tokens") if callable(tokens) else tokens
+            return Batch(self._timeline, number, counted, during, self._timeline.between, self._checked)
 
         return each_call(batch)
 
-    def _count_samples(self, samples: Callable[..., int], args: Any, kwargs: Any) -> int | None:  # noqa: ANN401
-        """Return the number of samples of a call, or None where the user's function fails."""
+    def _count(self, function: Callable[..., int], args: Any, kwargs: Any, what: str) -> int | None:  # noqa: ANN401
+        """Return the number of samples or tokens of a call, or None where the user's function fails."""
         try:
-            return self._checked_samples(samples(*args, **kwargs))
+            return self._checked(function(*args, **kwargs), what)
         except Exception as error:  # noqa: BLE001 - the user's function; the call goes on
             pass_users_error(error)
-            self.warn(f"The function that counts samples failed ({describe(error)}): energy per sample is unknown.")
+            self.warn(f"The function that counts {what} failed ({describe(error)}): energy per {what[:-1]} is unknown.")
             return None
-
-    def _checked_samples(self, samples: Any) -> int | None:  # noqa: ANN401 - as the user gives it
-        """Return a number of samples as a plain one, or None where it is none."""
-        try:
-            whole = operator.index(samples)
-        except TypeError:
-            whole = -1
-        if whole >= 0:
-            return whole
-        self.warn(f"{describe(samples)} is not a number of samples: energy per sample is unknown.")
-        return None
 
     def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
         """Add samples that were processed elsewhere, or whose number is known only now.

@@ -201,6 +201,7 @@ class Span:
             sampled_joules=energy.sampled_joules,
             above_idle_joules=energy.above_idle_joules,
             samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
+            tokens=None if counts.known_tokens is None else counts.known_tokens - counts.compiled_tokens,
             compute_joules=computed,
             data_wait_joules=waited,
             compute_joules_low=None if computing is None else computing[0],
@@ -214,12 +215,14 @@ class Span:
 
     def epoch(self, index: int, metrics: Mapping[str, float]) -> EpochRecord:
         """Return the span as the epoch with this index and these metrics; its energy is not divided among its phases."""
+        counts = count(self.tally, self.since, self.until.counts)
         return EpochRecord(
             stage=self.tally.name,
             index=index,
             joules=None if self._phases is None else sum(self._phases.values()),
             seconds=sum(self._seconds.values()),
-            samples=count(self.tally, self.since, self.until.counts).known_samples,
+            samples=counts.known_samples,
+            tokens=counts.known_tokens,
             co2e_grams=self._grams,
             sampling_joules=None if self._phases is None else float(f"{self._sampling:.3g}"),
             started_s=self._started_s,

@@ -220,10 +220,19 @@ class Recorder:
 
     def _mark(self, ns: int, event: Event) -> Mark:
         stage, phase = self._place_of(event[2])
-        kind, _, _, batches, samples, begin = event
+        kind, _, _, batches, size, begin = event
+        samples, tokens = size if isinstance(size, tuple) else (size, None)
         begun = None if begin is None else (event_time(begin), *self._place_of(begin[2]))
-        known = samples if samples.__class__ is int and samples >= 0 else None
-        return Mark(ns=ns, kind=kind, stage=stage, phase=phase, batches=batches, samples=known, begun=begun)
+        return Mark(
+            ns=ns,
+            kind=kind,
+            stage=stage,
+            phase=phase,
+            batches=batches,
+            samples=_known(samples),
+            tokens=_known(tokens),
+            begun=begun,
+        )
 
     def _readings(self, ns: int, held: Mapping[str, Held]) -> object:
         """Return a line of readings, without those of the job's shares of devices; tuples are written faster."""
@@ -246,6 +255,11 @@ class Recorder:
             fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked process may have inherited the descriptor
         with suppress(OSError):
             self._file.close()
+
+
+def _known(number: int | None) -> int | None:
+    """Return a number as it was counted; None where it is unknown, or not a number."""
+    return number if number.__class__ is int and number >= 0 else None
 
 
 def _open(path: Path, before: Recorder | None) -> FileIO:

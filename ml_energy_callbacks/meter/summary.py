@@ -245,6 +245,8 @@ def _stage(
         batches=counts.batches,
         samples=counts.known_samples,
         compiled=counts.compiled,
+        tokens=counts.known_tokens,
+        compiled_tokens=counts.compiled_tokens,
         sampled_joules=energy.sampled_joules,
         above_idle_joules=energy.above_idle_joules,
         latency=latency_record(state.latencies.get(tally.group)),

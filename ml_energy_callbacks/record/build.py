@@ -94,6 +94,8 @@ def stage_record(
     batches: int,
     samples: int | None,
     compiled: int,
+    tokens: int | None,
+    compiled_tokens: int,
     sampled_joules: float | None,
     above_idle_joules: float | None,
     latency: LatencyRecord | None,
@@ -110,6 +112,8 @@ def stage_record(
         batches: Number of batches.
         samples: Number of samples, or None.
         compiled: Those of batches during compilation.
+        tokens: Number of tokens, or None.
+        compiled_tokens: Those of batches during compilation.
         sampled_joules: Energy of the others, in J, or None.
         above_idle_joules: The same without the idle power of the devices, or None.
         latency: Durations of batches, or None.
@@ -122,6 +126,7 @@ def stage_record(
     total = sum(devices.values()) if devices else None
     known = [device for device in records if device.id in devices]
     sampled = None if samples is None else samples - compiled
+    counted = None if tokens is None else tokens - compiled_tokens
     if total is None:
         sampled_joules = above_idle_joules = None
     return StageRecord(
@@ -131,6 +136,8 @@ def stage_record(
         samples=samples,
         joules_per_sample=ratio(sampled_joules, sampled),
         joules_per_sample_above_idle=ratio(above_idle_joules, sampled),
+        tokens=tokens,
+        joules_per_token=ratio(sampled_joules, counted),
         latency=latency,
         mean_watts=ratio(total, seconds),
         relative_uncertainty=relative_uncertainty(devices, known),
@@ -140,6 +147,7 @@ def stage_record(
         co2e_grams=co2e_grams,
         cost=cost,
         compile_samples=compiled,
+        compile_tokens=compiled_tokens,
         sampled_joules=sampled_joules,
         above_idle_joules=above_idle_joules,
     )

@@ -112,6 +112,7 @@ def _merge_pairs(epochs: Sequence[EpochRecord]) -> list[EpochRecord]:
         first.sampling_joules = known_sum([first.sampling_joules, epoch.sampling_joules])
         first.seconds += epoch.seconds
         first.samples = known_sum([first.samples, epoch.samples])
+        first.tokens = known_sum([first.tokens, epoch.tokens])
         first.co2e_grams = known_sum([first.co2e_grams, epoch.co2e_grams])
         first.epochs += epoch.epochs
     return merged

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -170,13 +170,11 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
     # What is unknown of one part is unknown of both.
     known = a.joules is not None and b.joules is not None
     names = [*a.devices, *(name for name in b.devices if name not in a.devices)] if known else []
-    unsized = any(stage.samples is None and stage.batches for stage in (a, b))
     energies = [recorded_energy(stage) for stage in (a, b)]
     return stage_record(
         seconds=a.seconds + b.seconds,
         batches=a.batches + b.batches,
-        samples=None if unsized else (a.samples or 0) + (b.samples or 0) or None,
-        compiled=a.compile_samples + b.compile_samples,
+        **_counts([a, b]),
         sampled_joules=known_sum([each.sampled_joules for each in energies]),
         above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=None if a.latency is not None and b.latency is not None else a.latency or b.latency,
@@ -192,6 +190,17 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
         cost=known_sum([a.cost, b.cost]),
     )
+
+
+def _counts(stages: Sequence[StageRecord]) -> dict[str, Any]:
+    """Return the samples and tokens of parts of a stage; those of a part with batches that is unknown make all unknown."""
+    worked = [stage for stage in stages if stage.batches or stage.samples or stage.tokens]
+    return {
+        "samples": known_sum([stage.samples for stage in worked]) or None,
+        "compiled": sum(stage.compile_samples for stage in stages),
+        "tokens": known_sum([stage.tokens for stage in worked]) or None,
+        "compiled_tokens": sum(stage.compile_tokens for stage in stages),
+    }
 
 
 def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecord:
@@ -371,14 +380,12 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
     stages = [record.stages[name] for record in records]
     counted = [record.stages[name] for record in records if record.devices]
     timed = longest.stages.get(name) or max(stages, key=lambda stage: stage.seconds)
-    unsized = any(stage.samples is None and stage.batches for stage in stages)
     latencies = [stage.latency for stage in stages if stage.latency is not None]
     energies = [recorded_energy(stage) for stage in counted]
     return stage_record(
         seconds=timed.seconds,
         batches=sum(stage.batches for stage in stages),
-        samples=None if unsized else sum(stage.samples or 0 for stage in stages) or None,
-        compiled=sum(stage.compile_samples for stage in stages),
+        **_counts(stages),
         sampled_joules=known_sum([each.sampled_joules for each in energies]),
         above_idle_joules=known_sum([each.above_idle_joules for each in energies]),
         latency=latencies[0] if len(latencies) == 1 else None,
@@ -424,6 +431,7 @@ def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:
                 sampling_joules=known_sum([one and one.sampling_joules for one in counted]),
                 seconds=max(one.seconds for one in there),
                 samples=known_sum([one and one.samples for one in found]),
+                tokens=known_sum([one and one.tokens for one in found]),
                 co2e_grams=known_sum([one and one.co2e_grams for one in counted]),
                 started_s=min((one.started_s for one in there if one.started_s is not None), default=None),
                 devices=sum_parts([(one.devices, one.joules) for one in counted if one is not None]),
@@ -467,6 +475,7 @@ def _ranks(members: Sequence[_Member], hosts: Sequence[str], devices: Sequence[D
                 seconds=record.total.seconds,
                 batches=sum(stage.batches for stage in stages),
                 samples=known_sum([stage.samples for stage in stages if stage.batches]),
+                tokens=known_sum([stage.tokens for stage in stages if stage.batches]),
                 devices=part.uses,
                 joules=sum(shares) if shares else None,
                 compute_seconds=_phase_seconds(stages, "compute"),

@@ -73,6 +73,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
         phase: Phase of that stage.
         batches: Batches that ended.
         samples: Their samples; None where that is unknown.
+        tokens: Their tokens; None where that is unknown.
         begun: Begin of a batch that may overlap others, where it ends: when, and the stage and phase that ran meanwhile.
     """
 
@@ -82,6 +83,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
     phase: Phase = "other"
     batches: Annotated[int, msgspec.Meta(ge=-MOST_COUNT, le=MOST_COUNT)] = 0
     samples: Count | None = None
+    tokens: Count | None = None
     begun: tuple[Instant, Stage | None, Phase] | None = None
 
 
@@ -221,7 +223,7 @@ class Recording:
         return merge(self._checked(marks), self._checked(others), key=_turn)
 
     def _checked(self, lines: Iterable[tuple[int, Line]]) -> Iterator[Line]:
-        now = batches = samples = 0
+        now = batches = samples = tokens = 0
         read: dict[str, int] = {}  # until when the devices of the last start were read
         for number, line in lines:
             if line.ns < now:
@@ -239,8 +241,10 @@ class Recording:
                     read[name] = readings[-1].ended_ns if readings else read[name]
             elif isinstance(line, Mark):
                 batches, samples = batches + line.batches, samples + (line.samples or 0)
-                if (line.kind != "samples" and line.batches < 0) or max(abs(batches), samples) > MOST_COUNT:
-                    self._refuse_line(number, f"{batches} batches and {samples} samples so far, which no run has")
+                tokens += line.tokens or 0
+                if (line.kind != "samples" and line.batches < 0) or max(abs(batches), samples, tokens) > MOST_COUNT:
+                    counts = f"{batches} batches and {samples} samples{f' of {tokens} tokens' if tokens else ''}"
+                    self._refuse_line(number, f"{counts} so far, which no run has")
             yield line
 
     def _read(self) -> Iterator[tuple[int, Line]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ml_energy_callbacks.metrics import Basis
+from ml_energy_callbacks.metrics import Basis, ratio
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
 from ml_energy_callbacks.record.shown import shown_by
 
@@ -215,6 +215,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
         sampled_joules: Energy of ``joules_per_sample`` for all samples, in J; None where no device was read, and in records of
             releases before this field.
         above_idle_joules: The same of ``joules_per_sample_above_idle``.
+        tokens: Number of tokens; None where those of a batch are not known, and in records of releases before this field.
+        compile_tokens: Tokens of the batches that passed while the framework compiled; they are among ``tokens``.
+        joules_per_token: Energy of a token in J, as ``joules_per_sample``.
         latency: Of the stages ``test`` and ``predict``; None where no batch passed, of a run that was resumed, or of several
             processes.
         mean_watts: ``joules / seconds`` or None.
@@ -240,9 +243,17 @@ class StageRecord(msgspec.Struct, kw_only=True):
     cost: Amount | None
     compile_samples: Count = 0
     joules_per_sample_above_idle: Signed | None = None
+    tokens: Count | None = None
+    compile_tokens: Count = 0
+    joules_per_token: Amount | None = None
     latency: LatencyRecord | None = None
     sampled_joules: Amount | None = None
     above_idle_joules: Signed | None = None
+
+    @property
+    def tokens_per_joule(self) -> float | None:
+        """Tokens that 1 J pays for, with compilation left out; None as ``joules_per_token``."""
+        return ratio(1.0, self.joules_per_token)
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):
@@ -267,6 +278,7 @@ class EpochRecord(msgspec.Struct, kw_only=True):
     samples: Count | None
     co2e_grams: Signed | None
     epochs: Count = 1
+    tokens: Count | None = None
     sampling_joules: Amount | None = None
     started_s: Amount | None = None
     devices: dict[str, Signed] = {}
@@ -437,6 +449,7 @@ class RankRecord(msgspec.Struct, kw_only=True):
         seconds: Time that it measured.
         batches: Number of batches.
         samples: Number of samples, or None where it is not known.
+        tokens: Number of tokens, or None where it is not known.
         devices: Ids of the devices that it uses, alone or with others.
         joules: Their energy in J, that of a device which several processes use divided evenly among them, so that the
             processes' energies add up to the job's; None where it is not known.
@@ -458,6 +471,7 @@ class RankRecord(msgspec.Struct, kw_only=True):
     data_wait_seconds: Amount
     barrier_seconds: Amount
     barrier_joules: Signed | None
+    tokens: Count | None = None
 
 
 class NodeRecord(msgspec.Struct, kw_only=True):

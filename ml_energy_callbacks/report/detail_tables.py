@@ -98,6 +98,11 @@ def _rank_table(record: RunRecord) -> FittedTable:
             Column("rank", [str(rank.rank) for rank in ranks]),
             Column("host", [record.nodes[rank.node].hostname for rank in ranks], rank=4, left=True),
             Column("samples", [quantity(rank.samples) for rank in ranks], rank=5),
+            *(
+                [Column("tokens", [quantity(rank.tokens) for rank in ranks], rank=8)]
+                if any(rank.tokens for rank in ranks)
+                else []
+            ),
             Column(f"energy\n{unit}", joules),
             Column("share", shares([rank.joules for rank in ranks], record.total.joules), rank=1),
             Column(f"batches\n{time_unit}", times[:count], rank=6),

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Any
+from itertools import product
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -34,6 +35,8 @@ _PARTS: Mapping[str, Kind] = {"cpu": "cpu", "gpu": "gpu", "ram": "dram"}
 _CLOUDS = ("aws", "azure", "gcp")
 _KILO = 1000.0
 _ASSUMED = "world average, no location set"
+
+_Unit = Literal["sample", "token"]
 
 
 def codecarbon_csv(record: RunRecord) -> str:
@@ -167,7 +170,7 @@ class Statement(msgspec.Struct, kw_only=True):
 
     standard: str = "ISO/IEC 21031:2024"
     stage: str
-    functional_unit: str = "sample"
+    functional_unit: _Unit
     units: int
     energy_kwh: float
     provenance: Provenance | None
@@ -184,10 +187,10 @@ class Statement(msgspec.Struct, kw_only=True):
 
 
 def sci_json(record: RunRecord) -> str:
-    """Return a statement of the software carbon intensity of each stage with samples, as JSON.
+    """Return a statement of the software carbon intensity of each stage per sample, and per token, as JSON.
 
     Raises:
-        RecordError: No stage has known samples and emissions.
+        RecordError: No stage has known emissions and known samples or tokens.
     """
     statements: list[Statement] = []
     carbon = record.carbon
@@ -196,17 +199,19 @@ def sci_json(record: RunRecord) -> str:
         boundary += "; the energy of a device or a process of the run is missing"
     if carbon.embodied_grams is None:
         boundary += "; embodied emissions are unknown and not included"
-    in_stages = sum(stage.seconds for name, stage in record.stages.items() if name != "other" or stage.samples)
-    for name in STAGES:
+    in_stages = sum(stage.seconds for name, stage in record.stages.items() if name != "other" or stage.samples or stage.tokens)
+    for name, unit in product(STAGES, get_args(_Unit)):
         stage = record.stages.get(name)
-        if stage is None or not stage.samples or stage.joules is None or stage.co2e_grams is None:
+        units = None if stage is None else stage.samples if unit == "sample" else stage.tokens
+        if stage is None or not units or stage.joules is None or stage.co2e_grams is None:
             continue
         embodied = None if carbon.embodied_grams is None else carbon.embodied_grams * stage.seconds / in_stages
         whole = stage.co2e_grams + (embodied or 0.0)
         statements.append(
             Statement(
                 stage=name,
-                units=stage.samples,
+                functional_unit=unit,
+                units=units,
                 energy_kwh=stage.joules / JOULES_PER_KWH * carbon.pue,
                 provenance=stage.provenance,
                 relative_uncertainty=stage.relative_uncertainty,
@@ -215,8 +220,8 @@ def sci_json(record: RunRecord) -> str:
                 else carbon.intensity_g_per_kwh,
                 operational_g=stage.co2e_grams,
                 embodied_g=embodied,
-                sci_g_per_unit=whole / stage.samples,
-                sci_g_per_1000_units=whole / stage.samples * 1000,
+                sci_g_per_unit=whole / units,
+                sci_g_per_1000_units=whole / units * 1000,
                 boundary=boundary,
                 intensity_source=_source(carbon),
                 intensity_assumed=carbon.assumed,
@@ -224,7 +229,7 @@ def sci_json(record: RunRecord) -> str:
             )
         )
     if not statements:
-        msg = "No stage of the run has both known samples and known emissions, but a score requires them."
+        msg = "No stage of the run has both known samples, or tokens, and known emissions, but a score requires them."
         raise RecordError(msg)
     return dump_json(statements) + "\n"
 

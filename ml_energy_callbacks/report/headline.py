@@ -157,7 +157,7 @@ def _stage(record: RunRecord, name: str, hint: Hint | None) -> Iterator[str]:
         yield f"energy unknown, {_duration(stage.seconds)}"
         return
     yield _percent_of(stage.joules, record)
-    yield _per_sample(record, stage) or "samples unknown"
+    yield _costs(record, stage) or "samples unknown"
     if hint is not None:
         yield hint.short if hint.phase is None else f"{_phase(stage, hint.phase)}: {hint.short}"
     elif phases := [text for phase in _PHASES if (text := _phase(stage, phase)) is not None]:
@@ -168,14 +168,21 @@ def _percent_of(joules: float, record: RunRecord) -> str:
     return percent(joules / record.total.joules) if record.total.joules else UNKNOWN
 
 
-def _per_sample(record: RunRecord, stage: StageRecord) -> str | None:
-    """Return the energy of a sample, with one SI prefix for all stages that are compared by it."""
-    if stage.joules_per_sample is None:
+def _costs(record: RunRecord, stage: StageRecord) -> str | None:
+    """Return the energy of a sample and of a token; None where neither is known."""
+    return ", ".join(filter(None, (_cost_of(unit, record, stage) for unit in ("sample", "token")))) or None
+
+
+def _cost_of(unit: str, record: RunRecord, stage: StageRecord) -> str | None:
+    """Return the energy of a sample or a token, with one SI prefix for all stages that are compared by it."""
+    field = f"joules_per_{unit}"
+    joules: float | None = getattr(stage, field)
+    if joules is None:
         return None
-    compared = [each.joules_per_sample or 0.0 for name, each in record.stages.items() if name in _LABELS]
-    prefix = prefix_of(max(compared), "J/sample")
+    compared = [getattr(each, field) or 0.0 for name, each in record.stages.items() if name in _LABELS]
+    prefix = prefix_of(max(compared), f"J/{unit}")
     digits = 3 if stage.relative_uncertainty is not None and stage.relative_uncertainty < _WIDE else 2
-    return f"{significant(stage.joules_per_sample / factor_of(prefix), digits)} {prefix}J/sample"
+    return f"{significant(joules / factor_of(prefix), digits)} {prefix}J/{unit}"
 
 
 def _phase(stage: StageRecord, name: str) -> str | None:
@@ -208,7 +215,7 @@ def _other(record: RunRecord, main: Sequence[str], hint: Hint | None) -> Iterato
     if not main or not rest or (not named and (joules or 0.0) <= _LEAST_SHARE * (record.total.joules or 0.0)):
         return
     yield "energy unknown" if joules is None else _percent_of(joules, record)
-    costs = [f"{name} {cost}" for name in named if name in _LABELS and (cost := _per_sample(record, rest[name])) is not None]
+    costs = [f"{name} {cost}" for name in named if name in _LABELS and (cost := _costs(record, rest[name])) is not None]
     yield ", ".join(costs or [*(name.replace("_", " ") for name in named), *(["outside of stages"] if "other" in rest else [])])
     if hint is not None:
         yield hint.short

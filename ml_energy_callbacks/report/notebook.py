@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.metrics import ratio
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.drawing import node, to_html
 from ml_energy_callbacks.report.headline import headline
@@ -130,7 +131,7 @@ def _stage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
         facts = msgspec.structs.asdict(stage)
         phases, devices, latency = (facts.pop(part) for part in ("phases", "devices", "latency"))
         yield (
-            {"stage": name, **facts}
+            {"stage": name, **facts, "tokens_per_joule": stage.tokens_per_joule}
             | {f"{phase}_{part}": getattr(each, part) for phase, each in phases.items() for part in _OF_PHASES}
             | {f"{device}_joules": joules for device, joules in devices.items()}
             | ({} if latency is None else {f"latency_{part}": value for part, value in msgspec.structs.asdict(latency).items()})
@@ -146,7 +147,10 @@ def _epoch_rows(record: RunRecord) -> Iterator[dict[str, object]]:
         devices, phases, seconds, metrics = (facts.pop(part) for part in ("devices", "phases", "phase_seconds", "metrics"))
         row = (
             facts
-            | {"joules_per_sample": epoch.joules / epoch.samples if epoch.joules is not None and epoch.samples else None}
+            | {
+                "joules_per_sample": ratio(epoch.joules, epoch.samples),
+                "joules_per_token": ratio(epoch.joules, epoch.tokens),
+            }
             | {f"{name}_joules": joules for name, joules in (phases | devices).items()}
             | {f"{name}_seconds": each for name, each in seconds.items()}
         )

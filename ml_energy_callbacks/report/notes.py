@@ -41,9 +41,10 @@ def note_lines(record: RunRecord) -> Iterator[str]:
     yield from _apart_notes(record)
     yield from emission_lines(record)
     yield from _site_notes(record.carbon)
-    compiled = sum(stage.compile_samples for stage in record.stages.values())
-    if compiled:
-        yield f"J/sample excludes compilation ({compiled:,} samples)."
+    for unit in ("sample", "token"):
+        compiled = sum(getattr(stage, f"compile_{unit}s") for stage in record.stages.values())
+        if compiled:
+            yield f"J/{unit} excludes compilation ({compiled:,} {unit}s)."
     for warning in last_warnings(record):
         yield f"Note: {warning}"
 

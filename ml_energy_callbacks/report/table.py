@@ -12,7 +12,16 @@ from ml_energy_callbacks.report.detail_tables import detail_tables
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
 from ml_energy_callbacks.report.headline import Line, headline, headline_text
 from ml_energy_callbacks.report.notes import detail_lines, hint_lines, note_lines, stages_of
-from ml_energy_callbacks.report.quantities import UNKNOWN, at_least, column, money_column, shares, time_column, uncertainty
+from ml_energy_callbacks.report.quantities import (
+    UNKNOWN,
+    at_least,
+    column,
+    money_column,
+    quantity,
+    shares,
+    time_column,
+    uncertainty,
+)
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 _SHOWN_STATUS = {
@@ -75,8 +84,9 @@ def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
         _summed("energy", [stage.joules for stage in stages], total.joules, "J", record),
         Column("share", [*shares([stage.joules for stage in stages], total.joules), ""], rank=1),
         _column("power", *column([*(stage.mean_watts for stage in stages), watts], "W"), rank=6),
-        *_per_sample("energy", [stage.joules_per_sample for stage in stages], rank=2),
-        *_per_sample("above idle", [stage.joules_per_sample_above_idle for stage in stages], rank=7),
+        *_each("energy", [stage.joules_per_sample for stage in stages], "J/sample", rank=2),
+        *_each("energy", [stage.joules_per_token for stage in stages], "J/token", rank=2),
+        *_each("above idle", [stage.joules_per_sample_above_idle for stage in stages], "J/sample", rank=7),
         _summed("emissions", [stage.co2e_grams for stage in stages], total.co2e_grams, "g CO2e", record, rank=4),
     ]
     if total.cost is not None:
@@ -87,6 +97,8 @@ def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
         columns.append(
             Column("uncertainty", [*doubts, uncertainty(total.provenance, total.relative_uncertainty)], rank=8, left=True)
         )
+    if any(stage.tokens_per_joule is not None for stage in stages):
+        columns.append(_column("yield", "tokens/J", [*(quantity(stage.tokens_per_joule) for stage in stages), ""], rank=9))
     known = [column for column in columns if not column.rank or not {UNKNOWN, ""}.issuperset(column.texts)]
     return FittedTable(known, sections=[len(stages)])
 
@@ -102,8 +114,8 @@ def _summed(
     return _column(quantity, unit, [*texts, at_least(last, lower_bound=record.lower_bound)], rank)
 
 
-def _per_sample(quantity: str, values: Sequence[float | None], rank: int) -> Iterator[Column]:
-    """Yield the column of an energy per sample, if it is known of any stage."""
+def _each(quantity: str, values: Sequence[float | None], unit: str, rank: int) -> Iterator[Column]:
+    """Yield the column of an energy per sample or token, if it is known of any stage."""
     if any(value is not None for value in values):
-        unit, texts = column(values, "J/sample")
+        unit, texts = column(values, unit)
         yield _column(quantity, unit, [*texts, ""], rank)

@@ -177,6 +177,14 @@ FIGURES: Final = (
         _of_stage(lambda stage: stage.samples),
     ),
     Figure(
+        "ml.energy.tokens",
+        "ml_energy_tokens",
+        "{token}",
+        "Tokens in completed batches; absent where they are not counted.",
+        ("stage",),
+        _of_stage(lambda stage: stage.tokens),
+    ),
+    Figure(
         "ml.energy.co2e",
         "ml_energy_co2e_grams",
         "g",

@@ -225,11 +225,13 @@ def _cards(run: TabRun, now: float) -> list[_Card]:
         kwhs = (forecast.kwh_low, forecast.kwh, forecast.kwh_high)
         low, middle, high = (kwh * JOULES_PER_KWH / JOULES_PER_WH for kwh in kwhs)
         cards.insert(1, ("Expected", scaled(middle, "Wh"), _small(scaled_range(low, high, "Wh"))))
-    for stage, title in (("train", "Training sample"), ("validate", "Validation sample")):
+    for stage, title in (("train", "Training"), ("validate", "Validation")):
         found = record.stages.get(stage)
         if found is not None:
             certain = uncertainty(found.provenance, found.relative_uncertainty)
-            cards.append((title, scaled(found.joules_per_sample, "J"), _small(certain)))
+            cards.append((f"{title} sample", scaled(found.joules_per_sample, "J"), _small(certain)))
+            if found.joules_per_token is not None:
+                cards.append((f"{title} token", scaled(found.joules_per_token, "J"), _small(certain)))
     grams = total.co2e_grams
     if grams is not None:
         place = "location assumed" if record.carbon.assumed else record.carbon.location or ""

@@ -164,7 +164,8 @@ class Player:
             ns, stage, phase = mark.begun
             like: Event = ("begin", ns, self._bucket(stage, phase), 0, None, None)
             begin = self._begun.pop(like, like)  # the timeline tells events apart
-        event: Event = (mark.kind, mark.ns, bucket, mark.batches, mark.samples, begin)
+        size = mark.samples if mark.tokens is None else (mark.samples, mark.tokens)
+        event: Event = (mark.kind, mark.ns, bucket, mark.batches, size, begin)
         if mark.kind == "begin":
             self._begun[event] = event
         timeline.queue.append(event)

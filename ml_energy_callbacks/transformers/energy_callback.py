@@ -55,7 +55,8 @@ class _Pass:
         stage: The stage.
         start: The point at which it began.
         batch_size: Number of samples in each batch but the last, which may be smaller.
-        sizes: Numbers of samples of the batches fetched and not ended yet; None for one that is unknown.
+        sizes: Numbers of samples and of tokens of the batches fetched and not ended yet; None for one that is unknown.
+        seen: Tokens that the Trainer had counted at the end of the last batch.
         last: Whether these end with the last batch of the data.
         fetching: Whether batches are being fetched, so that a method that the Trainer's own overrides is not observed again.
         predicting: The same of a batch of an evaluation or a prediction.
@@ -67,7 +68,8 @@ class _Pass:
     stage: Stage
     start: Point
     batch_size: int
-    sizes: list[int | None] = field(default_factory=list)
+    sizes: list[tuple[int | None, int | None]] = field(default_factory=list)
+    seen: int = 0
     last: bool = False
     fetching: bool = False
     predicting: bool = False
@@ -239,7 +241,9 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._begin_training()
         self._done_before = _share_done(state)
         self._begin_steps()
-        self._epoch = _Pass(ref(trainer), "train", self._meter.point(), _batch_size(args, state))
+        self._epoch = _Pass(
+            ref(trainer), "train", self._meter.point(), _batch_size(args, state), seen=state.num_input_tokens_seen
+        )
 
     def _trainer_of(self, state: TrainerState) -> Trainer:
         """Return the Trainer of this state, or the only one that was made with this callback.
@@ -279,7 +283,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             return
         self._done_before = _share_done(state)
         self._index, self._next_index = self._next_index, self._next_index + 1  # an evaluation after an epoch has its index
-        self._epoch = _Pass(run.owner, "train", self._meter.point(), run.batch_size)
+        self._epoch = _Pass(run.owner, "train", self._meter.point(), run.batch_size, seen=run.seen)
 
     def _fetch_batches(self, trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Fetch the batches of a step, in the phase ``data_wait``, and count their samples."""
@@ -299,10 +303,14 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     @guarded
     def _size_batches(self, run: _Pass, found: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Count the samples of the batches of a step, the first of what was found, which were fetched with these arguments."""
+        """Count what is in the batches of a step, the first of what was found, which were fetched with these arguments."""
         batches = found[0]
         ended = ends_data(run.trainer, batches, args, kwargs)
-        run.sizes = [self._count_samples(batch, run.batch_size, last=ended and batch is batches[-1]) for batch in batches]
+        run.sizes = [self._size(run, batch, last=ended and batch is batches[-1]) for batch in batches]
+
+    def _size(self, run: _Pass, batch: Any, *, last: bool) -> tuple[int | None, int | None]:
+        """Return the number of samples and of tokens in a batch; None where one is unknown."""
+        return self._count_samples(batch, run.batch_size, last=last), self._count_tokens(batch)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the start of a step's first batch."""
@@ -409,9 +417,9 @@ class EnergyCallback(TorchCallback, TrainerCallback):
 
     @guarded
     def _size_eval_batch(self, run: _Pass, inputs: Any) -> None:
-        """Count the samples of a batch of an evaluation or a prediction."""
+        """Count what is in a batch of an evaluation or a prediction."""
         run.last = at_end_of_data(run.trainer)
-        run.sizes = [self._count_samples(inputs, run.batch_size, last=run.last)]
+        run.sizes = [self._size(run, inputs, last=run.last)]
 
     def on_prediction_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of the batch; after the last one the loop does not wait for data."""
@@ -436,7 +444,22 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         return as_place(self._options.output_dir or args.output_dir or ".")
 
     def _end_batch(self, run: _Pass) -> None:
-        self._meter.batch_end(run.sizes.pop(0) if run.sizes else None)
+        samples, tokens = run.sizes.pop(0) if run.sizes else (None, None)
+        if self._options.count_fn is None and run.stage == "train":
+            tokens = self._tokens_seen(run)
+        self._meter.batch_end(samples, tokens=tokens)
+
+    def _tokens_seen(self, run: _Pass) -> int | None:
+        """Return the tokens of the batch that ends by the Trainer's own count; None if it does not count them.
+
+        The Trainer adds up those of all processes: each gets its part, so that the parts add up to the count.
+        """
+        args = run.trainer.args
+        seen: int = run.trainer.state.num_input_tokens_seen
+        tokens, run.seen = seen - run.seen, seen
+        if tokens <= 0 or self._samples_shared:
+            return None
+        return int((tokens + args.process_index) // args.world_size)
 
     @guarded
     def _log_step(self, trainer: Trainer) -> None:

@@ -101,7 +101,7 @@ def epoch(measuring: EnergyMeter, index: int, samples: int = 4) -> dict[str, flo
     with measuring.stage("train"):
         since = measuring.point()
         for _ in range(5):
-            with measuring.batch(samples=samples):
+            with measuring.batch(samples=samples, tokens=10 * samples):
                 time.sleep(0.08)
         metrics, _ = measuring.close_epoch("train", index, since)
     return metrics
@@ -125,7 +125,10 @@ def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
     record = records[0]
     drawn = {"scripted:cpu": 50, "scripted:gpu-0": 100, "scripted:gpu-1": 200, "scripted:gpu-2": 300}
     assert watts(record) == pytest.approx(drawn, rel=0.03 + group.edges(record))
-    assert record.stages["train"].samples == 2 * 5 * (1 + 2 + 3)
+    train = record.stages["train"]
+    assert (train.samples, train.tokens) == (2 * 5 * (1 + 2 + 3), 10 * 2 * 5 * (1 + 2 + 3))
+    assert train.joules_per_token == pytest.approx((train.joules_per_sample or 0.0) / 10)
+    assert [rank.tokens for rank in record.ranks] == [10 * 2 * 5 * (rank + 1) for rank in range(3)]
     assert record.run.world_size == 3
     assert record.run.status == "completed"
     assert [rank.devices for rank in record.ranks] == [["scripted:cpu", f"scripted:gpu-{rank}"] for rank in range(3)]
@@ -146,6 +149,8 @@ def test_each_device_counts_once_and_the_samples_of_all(tmp_path: Path) -> None:
     known = sum(each.joules or 0.0 for each in record.epochs)
     assert known <= results[0][0][-1]["energy/total/joules"] <= record.total.joules
     assert results[0][0][-1]["energy/train/joules_per_sample"] == pytest.approx((epochs[1].joules or 0.0) / (5 * 6))
+    assert results[0][0][-1]["energy/train/joules_per_token"] == pytest.approx((epochs[1].joules or 0.0) / (10 * 5 * 6))
+    assert [epoch.tokens for epoch in epochs] == [10 * 5 * 6] * 2
 
 
 def test_a_process_without_a_device_of_its_own_adds_its_samples() -> None:

@@ -125,7 +125,7 @@ class World:
             self.work(WAIT_WATTS, wait)
             meter.batch_start()
             self.work(COMPUTE_WATTS, compute)
-            meter.batch_end(rng.choice([8, 8, 8, None]))
+            meter.batch_end(rng.choice([8, 8, 8, None]), tokens=None if number == 13 else 64)
             if number == 3:
                 meter.add_samples("train", 5)
                 with meter.batch(samples=2), meter.batch(samples=3):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from frameworks.keras_loops import AroundBatch, arrays, kinds, net, nothing, on_one_backend
+from loads import steady
 
 from ml_energy_callbacks.keras import EnergyCallback
 
@@ -399,3 +400,45 @@ def test_hooks_around_ours_see_nothing_strange() -> None:
     x, y = arrays(SAMPLES)
     net().fit(x, y, batch_size=SIZE, callbacks=[AroundBatch(nothing, seen.append), energy], verbose=0)
     assert seen == list(range(BATCHES))
+
+
+@pytest.mark.parametrize("kind", kinds(KINDS))
+@pytest.mark.filterwarnings("ignore:.*Your input ran out of data.*")
+def test_count_fn_counts_the_tokens_of_watched_data(kind: str) -> None:
+    make, options = KINDS[kind]
+
+    def tokens(batch: Any) -> Any:
+        if kind.startswith("tf-data"):
+            return keras.ops.size(batch[0]) if BACKEND == "tensorflow" else 8 * size_of(batch[0])
+        return batch[0].shape[0] * batch[0].shape[1]
+
+    energy = EnergyCallback(verbose=False, count_fn=tokens, backends=[steady(360.0)])
+    train = fit(energy, energy.watch(make()), **options)
+    assert (train.batches, train.samples, train.tokens) == (2 * BATCHES, 2 * SAMPLES, 2 * 8 * SAMPLES)
+    counted = train.tokens - train.compile_tokens
+    assert train.joules_per_token == pytest.approx((train.sampled_joules or 0.0) / counted)
+    assert [epoch.tokens for epoch in energy.record.epochs] == [8 * SAMPLES] * 2
+
+
+@on_one_backend
+@pytest.mark.parametrize("nonsense", [lambda _: 1 // 0, lambda _: -3, lambda _: "6"], ids=range(3))
+def test_a_count_fn_that_fails_is_one_warning(nonsense: Callable[[Any], Any]) -> None:
+    calls: list[int] = []
+
+    def count(batch: Any) -> Any:
+        calls.append(1)
+        return batch[0].size if len(calls) < 4 else nonsense(batch)
+
+    energy = EnergyCallback(verbose=False, count_fn=count)
+    train = fit(energy, energy.watch(Listed()))
+    assert (train.batches, train.samples, train.tokens) == (2 * BATCHES, 2 * SAMPLES, None)
+    assert len([text for text in energy.record.warnings if text.startswith("J/token is unknown, as count_fn ")]) == 1
+    assert len(calls) == 4  # it is not asked again
+
+
+@on_one_backend
+def test_count_fn_without_watched_data_is_said() -> None:
+    energy = EnergyCallback(verbose=False, count_fn=len)
+    train = fit(energy, Indexed())
+    assert (train.samples, train.tokens) == (2 * SAMPLES, None)
+    assert any(warning.startswith("count_fn is not used, as Keras") for warning in energy.record.warnings)

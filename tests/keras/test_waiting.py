@@ -165,33 +165,33 @@ def test_training_and_validation_data_can_both_be_watched() -> None:
 @on_one_backend
 def test_a_gate_tells_waiting_from_computing() -> None:
     with EnergyMeter(backends=[], verbose=False) as meter:
-        gate = Gate(meter, lambda item: item)
+        gate = Gate(meter, lambda item: (item, None))
         meter.begin_stage("train", "other", during="compute", between="other")
         gate.attach(timed=True)
 
         def from_elsewhere(size: int) -> None:
             ticket = gate.ask()
             gate._thread, own = 0, gate._thread
-            gate.hand_over(ticket, size)
+            gate.hand_over(ticket, (size, 10 * size))
             gate._thread = own
 
         gate.begin("compute")
         assert meter.phase == "data_wait"
         from_elsewhere(3)
         assert meter.phase == "compute"
-        gate.end(None, 1)
+        gate.end(None, None, 1)
         assert meter.phase == "other"
         from_elsewhere(4)
         gate.begin("compute")
         assert meter.phase == "compute"  # it was there already
         ticket = gate.ask()
         assert meter.phase == "data_wait"  # the loop itself fetches ahead
-        gate.hand_over(ticket, 5)
+        gate.hand_over(ticket, (5, 50))
         assert meter.phase == "compute"
-        gate.end(None, 1)
+        gate.end(None, None, 1)
         gate.begin("compute")
-        gate.end(None, 1)
-        assert gate.take(3) == 3 + 4 + 5
+        gate.end(None, None, 1)
+        assert gate.take(3) == (3 + 4 + 5, 30 + 40 + 50)
         # A batch that finds no more data, and a new pass.
         gate.begin("compute")
         assert meter.phase == "data_wait"
@@ -203,6 +203,6 @@ def test_a_gate_tells_waiting_from_computing() -> None:
         second = gate.ask(), gate.ask()
         for ticket, phase in zip(reversed(second), ("data_wait", "compute"), strict=True):
             gate._thread = 0
-            gate.hand_over(ticket, 1)
+            gate.hand_over(ticket, (1, None))
             assert meter.phase == phase  # items count in their order
-        assert gate.take(5) is None
+        assert gate.take(5) == (None, None)

@@ -272,6 +272,16 @@ def test_a_lower_bound_is_marked_in_cards_and_table() -> None:
     assert ">≥112<" in text
 
 
+def test_a_token_has_a_card_where_its_energy_is_known() -> None:
+    record = a_record()
+    train = replace(record.stages["train"], tokens=1_000_000, joules_per_token=0.00612)
+    counted = replace(record, stages={**record.stages, "train": train})
+    with_tokens, without = (to_html(tab([TabRun("a", each, 0.0)], Wanted(run="a"), [], 1.0)) for each in (counted, record))
+    assert "Training token" in with_tokens
+    assert "6.12 mJ" in with_tokens
+    assert "Training token" not in without
+
+
 def test_a_slow_answer_is_waited_for(browser: Any, logs: Path) -> None:
     with shown(browser, logs, runs=4) as seen:
         seen.page.clock.install()

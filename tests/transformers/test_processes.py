@@ -10,7 +10,7 @@ import torch
 from forked import Warm
 from job_world import GPU_WATTS, PROCESSOR, check_truth, drawn, end, gpu, start, start_ranks, truth, wait
 from loads import steady
-from trainer_models import paced, trainer
+from trainer_models import TOKENS, paced, trainer
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.backends.memory_model import MemoryModelBackend
@@ -37,7 +37,7 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
     assert [(node.ranks, len(node.devices)) for node in record.nodes] == [([0, 1], 3)]
     # What fills up the last batches, so that both processes have as many, passes as well: 6 batches of 4 in each of both.
     train = record.stages["train"]
-    assert (train.batches, train.samples) == (2 * 2 * 6, 2 * 48)
+    assert (train.batches, train.samples, train.tokens) == (2 * 2 * 6, 2 * 48, 2 * 48 * TOKENS)
     assert [rank.samples for rank in record.ranks] == pytest.approx(
         [sum(s.samples or 0 for s in record.stages.values()) / 2] * 2
     )
@@ -66,7 +66,7 @@ def test_two_processes_measure_each_device_once_and_log_the_jobs_totals(
         wait(process)
     resumed = load_record(tmp_path)
     assert resumed.run.id == record.run.id
-    assert resumed.stages["train"].samples == 2 * 48
+    assert (resumed.stages["train"].samples, resumed.stages["train"].tokens) == (2 * 48, 2 * 48 * TOKENS)
     assert resumed.stages["train"].joules == pytest.approx(train.joules, rel=0.5)
 
 

@@ -45,7 +45,12 @@ def main() -> None:
     place = Place(steady=told.fails is not None or told.budget is not None)
     energy = EnergyCallback(backends=place.backends([rank]), location="FRA", metrics="all")
     callbacks = [Around(end=lambda: place.rest(folder, rank)), energy, Around(begin=place.work)]
-    options = {"ddp_backend": "gloo", "save_strategy": "epoch", "gradient_accumulation_steps": 2}
+    options = {
+        "ddp_backend": "gloo",
+        "save_strategy": "epoch",
+        "gradient_accumulation_steps": 2,
+        "include_num_input_tokens_seen": True,
+    }
     callbacks += [] if told.budget is None else [EnergyBudget(kwh=told.budget)]
     callbacks += [paced(0.15), AroundBatch(inside=fail)]
     t = trainer(folder, callbacks, samples=42, validation=12, logging_steps=2, **options)

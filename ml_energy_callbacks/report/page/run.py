@@ -17,7 +17,7 @@ from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.notes import note_lines, stages_of
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
-from ml_energy_callbacks.report.page.tables import amounts, certainties, facts, marked, table, texts, times
+from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, facts, marked, table, texts, times
 from ml_energy_callbacks.report.pictures import (
     energy_line,
     epoch_lines,
@@ -127,6 +127,7 @@ def stage_table(record: RunRecord) -> Element:
         amounts("Energy", [each.joules for each in every], "J", least),
         texts("Share", shares([each.joules for each in every], total.joules), numeric=True),
         amounts("Energy of a sample", [*(stage.joules_per_sample for _, stage in stages), None], "J"),
+        *_token_columns(stages),
         amounts("Mean power", [*(stage.mean_watts for _, stage in stages), _mean_watts(record)], "W"),
         amounts("Emissions", [each.co2e_grams for each in every], "g CO2e", least),
     ]
@@ -135,6 +136,13 @@ def stage_table(record: RunRecord) -> Element:
         columns.append(texts(f"Cost, {total.currency}", costs, numeric=True))
     columns.append(certainties((each.provenance, each.relative_uncertainty) for each in every))
     return table("Energy by stage", columns, total=len(stages))
+
+
+def _token_columns(stages: Sequence[tuple[str, StageRecord]]) -> Iterator[Column]:
+    """Yield the columns of tokens, where those of a stage are known; those of the total are not shown."""
+    if any(stage.joules_per_token is not None for _, stage in stages):
+        yield amounts("Energy of a token", [*(stage.joules_per_token for _, stage in stages), None], "J")
+        yield texts("Tokens per J", [*(quantity(stage.tokens_per_joule) for _, stage in stages), ""], numeric=True)
 
 
 def _mean_watts(record: RunRecord) -> float | None:
@@ -192,7 +200,12 @@ def _epochs(record: RunRecord) -> Iterator[Element]:
             times("Start", [epoch.started_s for epoch in shown]),
             times("Time", [epoch.seconds for epoch in shown]),
             amounts("Energy", [epoch.joules for epoch in shown], "J"),
-            amounts("Energy of a sample", [_per_sample(epoch.joules, epoch.samples) for epoch in shown], "J"),
+            amounts("Energy of a sample", [_each(epoch.joules, epoch.samples) for epoch in shown], "J"),
+            *(
+                [amounts("Energy of a token", [_each(epoch.joules, epoch.tokens) for epoch in shown], "J")]
+                if any(epoch.tokens for epoch in shown)
+                else []
+            ),
             *(texts(name, [_metric(epoch.metrics.get(name)) for epoch in shown], numeric=True) for name in names),
         ],
     )
@@ -203,8 +216,8 @@ def _numbers(index: int, count: int) -> str:
     return str(index) if count == 1 else f"{index} to {index + count - 1}"
 
 
-def _per_sample(joules: float | None, samples: int | None) -> float | None:
-    return None if joules is None or not samples else joules / samples
+def _each(joules: float | None, number: int | None) -> float | None:
+    return None if joules is None or not number else joules / number
 
 
 def _metric(value: float | None) -> str:
@@ -304,6 +317,11 @@ def _job(record: RunRecord) -> Iterator[Element]:
                 texts("Host", [record.nodes[rank.node].hostname for rank in ranks]),
                 texts("Status", [rank.status for rank in ranks]),
                 texts("Samples", [quantity(rank.samples) for rank in ranks], numeric=True),
+                *(
+                    [texts("Tokens", [quantity(rank.tokens) for rank in ranks], numeric=True)]
+                    if any(rank.tokens for rank in ranks)
+                    else []
+                ),
                 amounts("Energy", [rank.joules for rank in ranks], "J"),
                 times("Batches", [rank.compute_seconds for rank in ranks]),
                 times("Data wait", [rank.data_wait_seconds for rank in ranks]),

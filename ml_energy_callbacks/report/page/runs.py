@@ -1,6 +1,6 @@
 """The page of several runs: a table that sorts, differences from a baseline, and energy against the metric."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from xml.etree.ElementTree import Element
 
@@ -121,6 +121,7 @@ def _table(runs: Sequence[tuple[str, RunRecord]], *, choose: bool) -> Element:
         Column("Difference", cells, numeric=True, values=[each.value for each in found]),
         amounts("Training sample", [_per_sample(record, "train") for record in records], "J"),
         amounts("Validation sample", [_per_sample(record, "validate") for record in records], "J"),
+        *_token_columns(records),
         amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e", least),
         times("Time", [record.total.seconds for record in records]),
     ]
@@ -149,6 +150,14 @@ def _name(i: int, name: str, *, choose: bool) -> Element | str:
 
 def _in_wh(record: RunRecord) -> float | None:
     return None if record.total.joules is None else record.total.joules / JOULES_PER_WH
+
+
+def _token_columns(records: Sequence[RunRecord]) -> Iterator[Column]:
+    """Yield the columns of the energy of a token, of the stages where it is known of any run."""
+    for name, heading in (("train", "Training token"), ("predict", "Prediction token")):
+        stages = [record.stages.get(name) for record in records]
+        if any(stage is not None and stage.joules_per_token is not None for stage in stages):
+            yield amounts(heading, [None if stage is None else stage.joules_per_token for stage in stages], "J")
 
 
 def _per_sample(record: RunRecord, name: str) -> float | None:
