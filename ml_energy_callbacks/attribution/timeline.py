@@ -54,6 +54,15 @@ class Counts:
         """Number of samples; None if the size of a batch is unknown or there were no samples."""
         return self.samples if self.samples and not self.unsized else None
 
+    def plus(self, other: "Counts") -> "Counts":
+        """Return the batches and samples of both."""
+        return Counts(
+            self.batches + other.batches,
+            self.samples + other.samples,
+            self.unsized + other.unsized,
+            self.compiled + other.compiled,
+        )
+
     def since(self, earlier: "Counts") -> "Counts":
         """Return the batches and samples since an earlier count."""
         return Counts(
@@ -196,10 +205,15 @@ class Timeline:
                 self._compiling.add(bucket)
         return bucket
 
-    def switch(self, bucket: int) -> int:
-        """End the running bucket and begin this one; return the clock in ns."""
+    def switch(self, bucket: int, *, queued: bool = False) -> int:
+        """End the running bucket and begin this one; return the clock in ns.
+
+        Args:
+            bucket: The bucket.
+            queued: Whether it begins as the edge of a batch does, when a device reaches it in its queue of work.
+        """
         now = self.clock()
-        self.queue.append(("switch", now, bucket, 0, None, None))
+        self.queue.append(("switch", self.stamp() if queued else now, bucket, 0, None, None))
         return now
 
     def drain_queue(self) -> None:

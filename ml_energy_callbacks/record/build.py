@@ -102,6 +102,7 @@ def stage_record(
     records: Iterable[DeviceRecord],
     co2e_grams: float | None,
     cost: float | None,
+    substages: dict[str, StageRecord],
 ) -> StageRecord:
     """Return a stage's record with what follows from the rest of it.
 
@@ -118,6 +119,7 @@ def stage_record(
         records: The records of these devices.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
+        substages: The sub-stages that it includes, by name.
     """
     total = sum(devices.values()) if devices else None
     known = [device for device in records if device.id in devices]
@@ -142,6 +144,7 @@ def stage_record(
         compile_samples=compiled,
         sampled_joules=sampled_joules,
         above_idle_joules=above_idle_joules,
+        substages=substages,
     )
 
 
