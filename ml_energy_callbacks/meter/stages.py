@@ -71,7 +71,7 @@ class Stages:
         Raises:
             ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many.
         """
-        tally = self._tallies.get(name) if isinstance(name, str) else None
+        tally = self._tallies.get(name)
         if tally is None:
             check_stage(name, "Unknown stage")
             stage, _, own = name.partition("/")
