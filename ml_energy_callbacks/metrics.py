@@ -1,10 +1,12 @@
 """Names and units of all metrics.
 
-A name is ``energy/<stage>/<quantity>``; running totals are ``energy/total/<quantity>``. The same name with ``_step`` covers
-the time since the previous step log. A quantity that is unknown has no key.
+A name is ``energy/<stage>/<quantity>``, of a sub-stage ``energy/<stage>/<name>/<quantity>``; running totals are
+``energy/total/<quantity>``. The same name with ``_step`` covers the time since the previous step log. A quantity that is
+unknown has no key.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Final, Literal, TypeVar, get_args
@@ -26,6 +28,8 @@ Basis = Literal["lifecycle", "direct", "mixed", "unknown"]
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+
+_SUBSTAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 JOULES_PER_KWH: Final = 3.6e6
 JOULES_PER_WH: Final = 3600.0
@@ -208,12 +212,18 @@ RESULTS: Final = ("energy/total/kwh", "energy/train/joules_per_sample")
 
 def is_core(name: str) -> bool:
     """Return whether a metric is one of the few that are logged by default (``metrics="core"``)."""
-    _, group, quantity = name.split("/", 2)
+    group, quantity = _parts_of(name)
     if group == "total":
         return quantity in {"kwh", "co2e_grams"} or quantity.startswith("cost_")
     if group == "forecast":
         return quantity.startswith("kwh")
     return quantity.removesuffix(STEP_SUFFIX) in {"watts", "joules_per_sample", "joules_per_token"}
+
+
+def _parts_of(name: str) -> tuple[str, str]:
+    """Return the group of a metric, which may be a sub-stage, and its quantity."""
+    group, _, quantity = name.partition("/")[2].rpartition("/")
+    return group, quantity
 
 
 _MEANINGS: Final = {
@@ -242,7 +252,7 @@ _GROUPS: Final = {"total": "of the run so far", "forecast": "expected of the who
 
 def described(name: str) -> str:
     """Return what a metric means, with its unit, from its full name."""
-    _, group, quantity = name.split("/", 2)
+    group, quantity = _parts_of(name)
     base = quantity.removesuffix(STEP_SUFFIX)
     plain = base.removesuffix("_low").removesuffix("_high")
     cost = plain.startswith("cost_")
@@ -273,6 +283,14 @@ def forecast_metrics(
         "seconds_left": seconds_left,
     }
     return {f"energy/forecast/{name}": value for name, value in quantities.items() if value is not None}
+
+
+def is_stage(name: object) -> bool:
+    """Return whether this is the name of a stage, or of a user's own part of one such as ``predict/prefill``."""
+    if not isinstance(name, str):
+        return False
+    stage, slash, own = name.partition("/")
+    return stage in STAGES and (not slash or _SUBSTAGE.fullmatch(own) is not None)
 
 
 def known_sum(parts: Sequence[_Number | None]) -> _Number | None:

@@ -22,6 +22,10 @@ class Quantiles:
         """Return an independent copy."""
         return Quantiles(self._bins.copy())
 
+    def plus(self, other: "Quantiles | None") -> "Quantiles":
+        """Return the quantiles of the values of both."""
+        return self if other is None else Quantiles(self._bins + other._bins)  # noqa: SLF001 - its own class
+
     @property
     def count(self) -> int:
         """Number of values."""

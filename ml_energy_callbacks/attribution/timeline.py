@@ -65,6 +65,18 @@ class Counts:
         """Number of tokens; None if those of a batch are unknown or there were none."""
         return self.tokens if self.tokens and self.counted == self.batches else None
 
+    def plus(self, other: "Counts") -> "Counts":
+        """Return the batches, samples and tokens of both."""
+        return Counts(
+            self.batches + other.batches,
+            self.samples + other.samples,
+            self.unsized + other.unsized,
+            self.compiled + other.compiled,
+            self.counted + other.counted,
+            self.tokens + other.tokens,
+            self.compiled_tokens + other.compiled_tokens,
+        )
+
     def since(self, earlier: "Counts") -> "Counts":
         """Return the batches, samples and tokens since an earlier count."""
         return Counts(
@@ -216,10 +228,15 @@ class Timeline:
                 self._compiling.add(bucket)
         return bucket
 
-    def switch(self, bucket: int) -> int:
-        """End the running bucket and begin this one; return the clock in ns."""
+    def switch(self, bucket: int, *, queued: bool = False) -> int:
+        """End the running bucket and begin this one; return the clock in ns.
+
+        Args:
+            bucket: The bucket.
+            queued: Whether it begins as the edge of a batch does, when a device reaches it in its queue of work.
+        """
         now = self.clock()
-        self.queue.append(("switch", now, bucket, 0, None, None))
+        self.queue.append(("switch", self.stamp() if queued else now, bucket, 0, None, None))
         return now
 
     def drain_queue(self) -> None:

@@ -16,7 +16,7 @@ from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_total_fi
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.epochs import add_epoch
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, merge_records
-from ml_energy_callbacks.record.schema import EpochRecord, Part, PowerSeries, RunRecord
+from ml_energy_callbacks.record.schema import EpochRecord, Part, PowerSeries, RunRecord, every_stage
 from ml_energy_callbacks.record.utf8 import encode_json
 
 Gather = Callable[[Any], Sequence[Any]]
@@ -55,12 +55,12 @@ class Message(msgspec.Struct, kw_only=True):
     """The figures that a process sends to the others at the end of an epoch.
 
     Attributes:
-        window: Figures of the epoch; None if there was no epoch.
+        windows: Figures of the epoch, by its stage and the sub-stages that ran; none if there was no epoch.
         total: Figures of its run so far.
         record: Its own measurements, with only the epochs that it has not sent yet, and with power over time now and then.
     """
 
-    window: StageFigures | None
+    windows: dict[str, StageFigures]
     total: TotalFigures
     record: RunRecord
 
@@ -229,18 +229,18 @@ class Job:
         self._unsent.append(epoch)
 
     def exchange_figures(
-        self, window: StageFigures | None, total: TotalFigures, record: RunRecord
-    ) -> list[StageFigures] | None:
+        self, windows: dict[str, StageFigures], total: TotalFigures, record: RunRecord
+    ) -> list[dict[str, StageFigures]] | None:
         """Exchange figures with the other processes: a collective.
 
         Args:
-            window: Figures of an epoch in this process, or None.
+            windows: Figures of an epoch in this process, by its stage and the sub-stages that ran, or none.
             total: Figures of its run so far.
             record: Its own measurements.
 
         Returns:
-            The figures of the epoch of each process that has some; None if a process cannot be reached: the user is warned,
-            and no exchange is tried again.
+            The figures of the epoch of each process; None if a process cannot be reached: the user is warned, and no exchange
+            is tried again.
         """
         # What was sent before is not sent again, so messages stay small in a long run.
         earlier = None if record.part is None else record.part.earlier
@@ -248,7 +248,7 @@ class Job:
         short = replace(record, epochs=self._unsent, part=part, power=self._power_to_send(record))
         try:
             messages = [
-                _MESSAGE.decode(reply) for reply in self._gather_messages(Message(window=window, total=total, record=short))
+                _MESSAGE.decode(reply) for reply in self._gather_messages(Message(windows=windows, total=total, record=short))
             ]
         except Exception as error:  # noqa: BLE001 - the framework's communication may raise anything; training continues
             self._warn_unreachable(error)
@@ -257,7 +257,7 @@ class Job:
         # Replaced as a whole: another thread may be iterating over them.
         self._totals = {rank: message.total for rank, message in enumerate(messages)}
         self._records = {rank: _add_earlier(message.record, self._records.get(rank)) for rank, message in enumerate(messages)}
-        return [message.window for message in messages if message.window is not None]
+        return [message.windows for message in messages]
 
     def _power_to_send(self, record: RunRecord) -> dict[str, PowerSeries]:
         """Return the power over time to send to the others: that of an ended run, and before that now and then.
@@ -313,7 +313,7 @@ class Job:
         stages = [
             found
             for rank, record in self._records.items()
-            for name, found in record.stages.items()
+            for name, found in (record.stages.items() if stage is None else every_stage(record.stages))
             if rank != self.rank and stage in {None, name}
         ]
         if phase is None:

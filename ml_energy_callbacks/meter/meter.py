@@ -22,7 +22,6 @@ from ml_energy_callbacks.meter.session import Follower, Session
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     Phase,
-    Stage,
     StageFigures,
     TotalFigures,
     add_total_figures,
@@ -182,17 +181,31 @@ class EnergyMeter:
     # ---------------------------------------------------------------------------------------------------- stages
 
     def begin_stage(
-        self, stage: Stage, phase: Phase = "data_wait", *, during: Phase = "compute", between: Phase = "data_wait"
+        self, stage: str, phase: Phase = "data_wait", *, during: Phase = "compute", between: Phase = "data_wait"
     ) -> None:
         """Enter a stage, in this phase; stages nest, and an inner one's time is not the outer one's.
 
         Args:
-            stage: The stage.
+            stage: The stage, or a sub-stage of your own such as ``predict/prefill``, which is included in ``predict``.
             phase: The phase that it begins in.
             during: The phase from a batch's start to its end.
             between: The phase from a batch's end to the next one's start.
+
+        Raises:
+            ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many. In the loop of a
+                framework that is a warning, and the running stage is entered again.
         """
-        self._stages.begin(stage, phase, during, between)
+        try:
+            self._stages.begin(stage, phase, during, between)
+        except ConfigurationError as error:
+            self._refuse(error)
+            self._stages.begin(self._stages.running, phase, during, between)
+
+    def _refuse(self, error: ConfigurationError) -> None:
+        """Raise the error, unless the loop is that of a framework, which nothing of ours may end."""
+        if not self._session.in_framework:
+            raise error
+        self.warn(str(error))
 
     def end_stage(self, phase: Phase = "data_wait") -> None:
         """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
@@ -213,13 +226,29 @@ class EnergyMeter:
         self._stages.enter(phase)
 
     @contextlib.contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Run the body as this stage; its time outside :meth:`batch` is data wait."""
-        self.begin_stage(stage)
+    def stage(self, stage: str) -> Iterator[None]:
+        """Run the body as this stage, or as a sub-stage of your own such as ``predict/prefill``.
+
+        Time outside :meth:`batch` is data wait. Inside of its stage, a sub-stage has the phase that it interrupts: in a batch,
+        it is part of the batch. A stage has up to 16 sub-stages, with names of at most 64 letters, digits, ``_``, ``-`` or
+        ``.``.
+
+        Raises:
+            ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many. In the loop of a
+                framework that is a warning, and the stage around it goes on.
+        """
+        try:
+            interrupted = self._stages.interrupted(stage)
+        except ConfigurationError as error:
+            self._refuse(error)
+            yield
+            return
+        phase = interrupted or "data_wait"
+        self.begin_stage(stage, phase)
         try:
             yield
         finally:
-            self.end_stage()
+            self.end_stage(phase)
 
     def batch_start(self) -> None:
         """Begin to compute a batch."""
@@ -256,7 +285,7 @@ class EnergyMeter:
         *,
         samples: int | Callable[..., int] | None = 1,
         tokens: int | Callable[..., int] | None = None,
-        stage: Stage = "predict",
+        stage: str = "predict",
     ) -> Callable[[_Function], _Function]:
         """Return a decorator that measures each call of a function, or of a coroutine function, as a batch of this stage.
 
@@ -295,7 +324,7 @@ class EnergyMeter:
             self.warn(f"The function that counts {what} failed ({describe(error)}): energy per {what[:-1]} is unknown.")
             return None
 
-    def add_samples(self, stage: Stage, samples: int | None, batches: int = 0) -> None:
+    def add_samples(self, stage: str, samples: int | None, batches: int = 0) -> None:
         """Add samples that were processed elsewhere, or whose number is known only now.
 
         Args:
@@ -312,9 +341,11 @@ class EnergyMeter:
         return self._session.point()
 
     def metrics(
-        self, stage: Stage, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
+        self, stage: str, since: Point | None = None, until: Point | None = None, *, suffix: str = ""
     ) -> dict[str, float]:
         """Return the metrics of a stage between two points, by their full names, of this process alone; none if reversed.
+
+        Those of its sub-stages that ran are among them.
 
         Args:
             stage: The stage.
@@ -323,7 +354,7 @@ class EnergyMeter:
             suffix: Appended to each name.
         """
         until = until or self.point()
-        return self._stage_metrics(stage, self._figures(stage, since, until), suffix) if self._ordered(since, until) else {}
+        return self._stage_metrics(self._figures(stage, since, until), suffix) if self._ordered(since, until) else {}
 
     def _ordered(self, since: Point | None, until: Point) -> bool:
         """Return whether a point is not before another one, and warn if it is."""
@@ -332,17 +363,26 @@ class EnergyMeter:
         self.warn("A window ends before it begins, and its figures are left out: give the earlier point first.")
         return False
 
-    def _figures(self, stage: Stage, since: Point | None, until: Point) -> StageFigures:
-        """Return a stage's figures between two points, of this process alone."""
-        session = self._session
-        span = Span(self._stages.tally(stage), since, until)
-        return span.figures(session.idle_watts, session.phases, measures=session.measures)
+    def _figures(self, stage: str, since: Point | None, until: Point) -> dict[str, StageFigures]:
+        """Return the figures of a stage and of its sub-stages that ran between two points, of this process alone."""
+        session, tally = self._session, self._stages.tally(stage)
+        spans = [Span(each, since, until) for each in (tally, *tally.substages)]
+        return {
+            span.tally.name: span.figures(session.idle_watts, session.phases, measures=session.measures)
+            for span in spans
+            if span.tally is tally or span.ran
+        }
 
-    def _stage_metrics(self, stage: Stage, figures: StageFigures, suffix: str = "") -> dict[str, float]:
-        return stage_metrics(stage, figures, self._session.rates.currency, suffix)
+    def _stage_metrics(self, windows: Mapping[str, StageFigures], suffix: str = "") -> dict[str, float]:
+        currency = self._session.rates.currency
+        return {
+            name: value
+            for stage, figures in windows.items()
+            for name, value in stage_metrics(stage, figures, currency, suffix).items()
+        }
 
     def close_epoch(
-        self, stage: Stage, index: int, since: Point, metrics: Mapping[str, Any] | None = None
+        self, stage: str, index: int, since: Point, metrics: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, float], Point]:
         """Add an epoch of a stage that ends now to the record; in a job of several processes a collective.
 
@@ -360,19 +400,19 @@ class EnergyMeter:
         self._stages.tally(stage)  # before the point, which then has the buckets of a stage that never ran
         point = session.point()
         self.add_epoch(stage, index, since, point, metrics)
-        window = session.exchange(self._figures(stage, since, point), point)
-        if window is None:
+        windows = session.exchange(self._figures(stage, since, point), point)
+        if windows is None:
             return {}, point
         if session.job is not None:
             point = dataclasses.replace(point, others=session.job.figures_of_others())
-        return {**self._stage_metrics(stage, window), **self.totals(point)}, point
+        return {**self._stage_metrics(windows), **self.totals(point)}, point
 
     def share(self) -> None:
         """Exchange the figures so far with the job's other processes: a collective; without others, it does nothing."""
         if self._session.job is not None:
-            self._session.exchange(None, self.point())
+            self._session.exchange({}, self.point())
 
-    def spent(self, until: Point, *, stage: Stage | None = None, phase: Phase | None = None) -> tuple[float, float]:
+    def spent(self, until: Point, *, stage: str | None = None, phase: Phase | None = None) -> tuple[float, float]:
         """Return the energy in J and the time in s that went into a stage, or a phase, up to a point; None for all.
 
         This includes the energy of the job's other processes as of the last exchange.
@@ -382,9 +422,9 @@ class EnergyMeter:
         joules, seconds = until.spent(self._stages.buckets_of(stage, phase))
         return joules + others, seconds
 
-    def counts(self, stage: Stage, since: Point | None = None, until: Point | None = None) -> Counts:
-        """Return the batches and samples of a stage between two points; None for the start or for now."""
-        tally = self._stages.tally(stage)
+    def counts(self, stage: str, since: Point | None = None, until: Point | None = None) -> Counts:
+        """Return the batches and samples of a stage, without its sub-stages, between two points; None for the start or now."""
+        tally = self._stages.tally(stage).parts[0]
         if until is not None and not self._ordered(since, until):
             return Counts()
         return count(tally, since, (self._timeline.look() if until is None else until).counts)
@@ -402,13 +442,13 @@ class EnergyMeter:
         """Return the running totals by their full names, as in :meth:`sums`."""
         return total_metrics(self.sums(until), self._session.rates.currency)
 
-    def add_epoch(self, stage: Stage, index: int, since: Point, until: Point, metrics: Mapping[str, Any] | None = None) -> None:
+    def add_epoch(self, stage: str, index: int, since: Point, until: Point, metrics: Mapping[str, Any] | None = None) -> None:
         """Add an epoch of a stage to the record, with its metrics as in :meth:`close_epoch`."""
         if self._ordered(since, until):
             span = Span(self._stages.tally(stage), since, until)
             self._session.add_epoch(span.epoch(index, read_metrics(metrics)))
 
-    def add_metrics(self, stage: Stage, metrics: Mapping[str, Any] | None) -> None:
+    def add_metrics(self, stage: str, metrics: Mapping[str, Any] | None) -> None:
         """Add metrics that are known only now to the last epoch of a stage in the record."""
         found = read_metrics(metrics)
         if found:

@@ -10,7 +10,7 @@ from ml_energy_callbacks.attribution.timeline import Counts, Look
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.process_share import is_share
-from ml_energy_callbacks.meter.summary import Tally
+from ml_energy_callbacks.meter.summary import Tally, value_at
 from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
 from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
 from ml_energy_callbacks.record.epochs import brief
@@ -86,7 +86,7 @@ class Point:
 
     def spent(self, buckets: Sequence[int]) -> tuple[float, float]:
         """Return the energy in J and the time in s of these buckets so far."""
-        return sum(_at(self.joules, b) for b in buckets), sum(_at(self.totals, b) for b in buckets) / NS_PER_S
+        return sum(value_at(self.joules, b) for b in buckets), sum(value_at(self.totals, b) for b in buckets) / NS_PER_S
 
 
 class Window:
@@ -173,6 +173,11 @@ class Span:
     tally: Tally
     since: Point | None
     until: Point
+
+    @property
+    def ran(self) -> bool:
+        """Whether the stage ran in it."""
+        return any(self._seconds.values())
 
     def figures(self, idle_watts: Mapping[str, float], recorded: Mapping[int, PhaseRecord], *, measures: bool) -> StageFigures:
         """Return its figures.
@@ -338,8 +343,8 @@ def _interval(
 
 def count(tally: Tally, since: Point | None, counts: Sequence[Counts]) -> Counts:
     """Return the batches and samples of a stage since a point, or since the start, from the present counts of the groups."""
-    now = counts[tally.group]
-    return now.since(since.counts[tally.group]) if since is not None and tally.group < len(since.counts) else now
+    now = tally.count(counts)
+    return now if since is None else now.since(tally.count(since.counts))
 
 
 def run_figures(
@@ -421,7 +426,3 @@ def _process(until: Point, earlier: RunRecord | None) -> float | None:
 def _inside(values: Sequence[float] | None) -> float | None:
     """Return the sum over the buckets inside the run."""
     return None if values is None else sum(values) - values[OUTSIDE]
-
-
-def _at(values: Sequence[float] | None, bucket: int) -> float:
-    return values[bucket] if values is not None and bucket < len(values) else 0.0

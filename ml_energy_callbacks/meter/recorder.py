@@ -19,7 +19,7 @@ import msgspec
 from ml_energy_callbacks.attribution.timeline import Event, event_time
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.metrics import Phase, Stage
+from ml_energy_callbacks.metrics import Phase
 from ml_energy_callbacks.readings import Device, Reading
 from ml_energy_callbacks.record.descriptors import with_descriptors
 from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Start, Stop, Uncertainty, package_version
@@ -73,7 +73,7 @@ class Recorder:
         self,
         path: Path,
         warn: Callable[[str], None],
-        place_of: Callable[[int], tuple[Stage | None, Phase]],
+        place_of: Callable[[int], tuple[str | None, Phase]],
         before: "Recorder | None" = None,
     ) -> None:
         """Open the file."""

@@ -41,7 +41,7 @@ from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
 from ml_energy_callbacks.meter.versions import used_versions
-from ml_energy_callbacks.metrics import PHASES, STAGES, StageFigures, TotalFigures, add_stage_figures
+from ml_energy_callbacks.metrics import StageFigures, TotalFigures, add_stage_figures
 from ml_energy_callbacks.record.epochs import add_epoch, add_metrics, divide_epochs, limit_epochs
 from ml_energy_callbacks.record.limits import limit_size
 from ml_energy_callbacks.record.merge import MERGE_ADVICE, add_records
@@ -502,7 +502,7 @@ class Session:
         if self.job is None:
             return
         if status == "completed":  # otherwise, other processes may never get here
-            self.exchange(None, self.point())
+            self.exchange({}, self.point())
         elif not self.job.apart:
             self.warn(
                 "The job's processes did not end together: the figures of the others are those of the end of an epoch. "
@@ -550,6 +550,11 @@ class Session:
         self._lock = threading.RLock()
         self.timeline.discard()
 
+    @property
+    def in_framework(self) -> bool:
+        """Whether the loop of a framework is measured now."""
+        return self.running and self._run is not None and self._run.framework != "none"
+
     # ---------------------------------------------------------------------------------------------------- what was measured
 
     def point(self) -> Point:
@@ -588,28 +593,29 @@ class Session:
         """Add metrics to the last epoch of a stage in the record."""
         self._epochs = add_metrics(self._epochs, stage, metrics)
 
-    def exchange(self, window: StageFigures | None, began: Point) -> StageFigures | None:
+    def exchange(self, windows: dict[str, StageFigures], began: Point) -> dict[str, StageFigures] | None:
         """Exchange figures with the job's other processes: a collective; without others, it does nothing.
 
         Args:
-            window: Figures of an epoch in this process, or None.
+            windows: Figures of an epoch in this process, by its stage and the sub-stages that ran, or none.
             began: The state up to which this process reports.
 
         Returns:
-            Figures of the epoch in the whole job; None if they are unknown.
+            Figures of the epoch in the whole job, in the same way; None if they are unknown.
         """
         job = self.job
         if job is None or job.apart:
-            return window
-        windows = job.exchange_figures(window, self.total_figures(began), self._build_own()) if job.alive else None
-        if windows is None:
+            return windows
+        each = job.exchange_figures(windows, self.total_figures(began), self._build_own()) if job.alive else None
+        if each is None:
             return None
         self._files.write_own()  # if this process dies, its file is as recent as what the others know
         if self.running:  # time after the end is not counted
             ended = self.point()
             used = sum(joules - began.devices[name] for name, joules in ended.devices.items() if name in began.devices)
             job.add_wait((ended.time_ns - began.time_ns) / NS_PER_S, used)
-        return add_stage_figures(windows) if windows else None
+        names = dict.fromkeys(name for found in each for name in found)
+        return {name: add_stage_figures([found[name] for found in each if name in found]) for name in names}
 
     # ---------------------------------------------------------------------------------------------------- record
 
@@ -639,11 +645,11 @@ class Session:
             raise ConfigurationError(msg)
         with self._lock:
             look = self.timeline.look()
-            totals = [*look.totals, *[0] * len(PHASES) * len(STAGES)]
-            tallies = [t for t in self.stages.tallies if any(totals[b] for b in t.buckets.values())]
+            tallies = [tally for tally in self.stages.tallies if any(tally.by_phase(look.totals).values())]
+            groups = [part.group for tally in tallies for part in tally.parts]
             state = State(
                 look.now,
-                totals,
+                look.totals,
                 look.counts,
                 list(self.devices.counted.values()),
                 tallies,
@@ -654,7 +660,7 @@ class Session:
                 shares=self.devices.shares if self._scope == "process" else None,
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
-                latencies={t.group: times for t in tallies if (times := self.timeline.latencies(t.group)) is not None},
+                latencies={group: times for group in groups if (times := self.timeline.latencies(group)) is not None},
             )
             run = replace(self._run, record_path=public_text(self._files.place))
             record = build_record(run, state, self.rates)

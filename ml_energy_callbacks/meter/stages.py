@@ -7,11 +7,32 @@ from dataclasses import dataclass
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.summary import Tally
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, Stage
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, is_stage
 from ml_energy_callbacks.safe_text import describe
 
-_TIMED: Collection[Stage] = ("test", "predict")
+_TIMED: Collection[str] = ("test", "predict")
 """Stages whose batch durations are recorded: those are what a user of the model waits for."""
+
+_MOST_SUBSTAGES = 16
+"""Largest number of sub-stages of a stage: each takes room in the record and at each reading."""
+
+
+def check_stage(name: object, called: str) -> None:
+    """Check that this is the name of a stage, or of a sub-stage of one.
+
+    Args:
+        name: The name.
+        called: Begin of the message, before the name.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not is_stage(name):
+        msg = (
+            f"{called} {describe(name)}; use one of {', '.join(STAGES)}, or a name of your own below one, such as "
+            "predict/prefill, of letters, digits, _, - and ."
+        )
+        raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +63,44 @@ class Stages:
     @property
     def tallies(self) -> Sequence[Tally]:
         """Where the time of each stage is kept that was named so far."""
-        return list(self._tallies.values())
+        return [tally for tally in self._tallies.values() if tally.parent is None]
 
-    def tally(self, name: Stage) -> Tally:
-        """Return where the time of a stage is kept.
+    def tally(self, name: str) -> Tally:
+        """Return where the time of a stage, or of a sub-stage such as ``predict/prefill``, is kept.
 
         Raises:
-            ConfigurationError: There is no such stage.
+            ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many.
         """
         tally = self._tallies.get(name)
         if tally is None:
-            if name not in STAGES:
-                msg = f"Unknown stage {describe(name)}; use one of {', '.join(STAGES)}."
+            check_stage(name, "Unknown stage")
+            stage, _, own = name.partition("/")
+            parent = self.tally(stage) if own else None
+            if parent is not None and len(parent.substages) >= _MOST_SUBSTAGES:
+                msg = f"{describe(name)} is one too many: the stage {stage} has {_MOST_SUBSTAGES} sub-stages; use one of them."
                 raise ConfigurationError(msg)
             group = len(self._tallies) + 1
             buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
-            if name in _TIMED:
+            if stage in _TIMED:
                 self._timeline.time_batches(group)
             tally = self._tallies[name] = Tally(name, group, buckets)
+            if parent is not None:
+                parent.substages.append(tally)
         return tally
 
-    def buckets_of(self, stage: Stage | None, phase: Phase | None) -> Sequence[int]:
-        """Return the buckets of a stage, or a phase, that was named so far; None for all."""
+    def buckets_of(self, stage: str | None, phase: Phase | None) -> Sequence[int]:
+        """Return the buckets of a stage with its sub-stages, or a phase, that was named so far; None for all."""
         return [
             bucket
-            for tally in self.tallies
+            for tally in list(self._tallies.values())
             for name, bucket in tally.buckets.items()
-            if stage in {None, tally.name} and phase in {None, name}
+            if stage in {None, tally.name, tally.parent} and phase in {None, name}
         ]
+
+    @property
+    def running(self) -> str:
+        """The stage or sub-stage that runs; ``other`` outside all."""
+        return self._current.tally.name
 
     @property
     def depth(self) -> int:
@@ -82,9 +113,10 @@ class Stages:
         running = self._timeline.look().running
         return next((phase for phase, bucket in self.buckets.items() if bucket == running != OUTSIDE), None)
 
-    def place_of(self, bucket: int) -> tuple[Stage | None, Phase]:
-        """Return the stage and the phase of a bucket; no stage outside the run."""
-        places = [(tally.name, phase) for tally in self.tallies for phase, other in tally.buckets.items() if other == bucket]
+    def place_of(self, bucket: int) -> tuple[str | None, Phase]:
+        """Return the stage or the sub-stage, and the phase, of a bucket; no stage outside the run."""
+        tallies = list(self._tallies.values())
+        places = [(tally.name, phase) for tally in tallies for phase, other in tally.buckets.items() if other == bucket]
         return (None, "other") if bucket == OUTSIDE else places[0]
 
     def open(self) -> int:
@@ -99,11 +131,17 @@ class Stages:
         self._stack.clear()
         self._enter(self._outermost(), "other")
 
-    def begin(self, stage: Stage, phase: Phase, during: Phase, between: Phase) -> None:
+    def begin(self, stage: str, phase: Phase, during: Phase, between: Phase) -> None:
         """Enter a stage, in a phase; its batches, and the gaps between them, are in these."""
         frame = _Frame(self.tally(stage), during, between)
         self._stack.append(self._current)
         self._enter(frame, phase)
+
+    def interrupted(self, stage: str) -> Phase | None:
+        """Return the phase of the running stage if that has this sub-stage, which then begins and ends in it; else None."""
+        tally, running = self.tally(stage), self._current.tally
+        inside = tally.parent is not None and tally.parent in {running.name, running.parent}
+        return self.phase if inside else None
 
     def end(self, phase: Phase) -> None:
         """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
@@ -127,8 +165,11 @@ class Stages:
         return _Frame(self.tally("other"), "other", "other")
 
     def _enter(self, frame: _Frame, phase: Phase) -> int:
+        before, after = self._current.tally, frame.tally
+        # Between the parts of a stage, a device may have work left.
+        queued = not self.over and before.name != after.name and before.name.split("/")[0] == after.name.split("/")[0]
         bucket = self._set(frame)[phase]
-        begun = self._timeline.switch(bucket)
+        begun = self._timeline.switch(bucket, queued=queued)
         if self.over and bucket != OUTSIDE:  # a signal handler has ended the run meanwhile
             return self._enter(frame, phase)
         return begun

@@ -1,18 +1,19 @@
 """Ledgers + tallies -> the run record; pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import hypot
 
 from msgspec.structs import asdict
 
 from ml_energy_callbacks.attribution.ledger import Ledger
 from ml_energy_callbacks.attribution.quantiles import Quantiles
-from ml_energy_callbacks.attribution.split import WIDEST, Split
+from ml_energy_callbacks.attribution.split import WIDEST, Split, add_splits
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase, Stage
+from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase
 from ml_energy_callbacks.record.build import (
     coincidence,
     errors_by_backend,
@@ -37,6 +38,7 @@ from ml_energy_callbacks.record.schema import (
     RunRecord,
     StageRecord,
     TotalRecord,
+    every_stage,
 )
 
 _NEARLY = 0.005
@@ -50,24 +52,54 @@ _Name = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A stage's group and buckets on the timeline.
+    """A stage's group and buckets on the timeline; its sums include its sub-stages, which have groups of their own.
 
     Attributes:
-        name: The stage.
+        name: The stage, or the sub-stage as ``<stage>/<name>``.
         group: Its group in the timeline.
         buckets: Index of the timeline's bucket for each phase.
+        substages: Its sub-stages that were named so far.
     """
 
-    name: Stage
+    name: str
     group: int
     buckets: Mapping[Phase, int]
+    substages: list["Tally"] = field(default_factory=list)
+
+    @property
+    def parent(self) -> str | None:
+        """The stage that a sub-stage is part of; None of a stage."""
+        stage, _, own = self.name.partition("/")
+        return stage if own else None
+
+    @property
+    def parts(self) -> Sequence["Tally"]:
+        """The stage without its sub-stages, and each of these."""
+        return [replace(self, substages=[]), *self.substages] if self.substages else [self]
 
     def by_phase(self, until: Sequence[float], since: Sequence[float] | None = None) -> dict[Phase, float]:
-        """Return the sum of each phase between two instants or since the start, from sums by bucket."""
+        """Return the sum of each phase between two instants or since the start, from sums by bucket.
+
+        A bucket that an instant does not have was added only later.
+        """
+        each = (self, *self.substages)
         return {
-            phase: until[bucket] - (since[bucket] if since is not None and bucket < len(since) else 0)
-            for phase, bucket in self.buckets.items()
+            phase: sum(value_at(until, tally.buckets[phase]) - value_at(since, tally.buckets[phase]) for tally in each)
+            for phase in self.buckets
         }
+
+    def count(self, counts: Sequence[Counts]) -> Counts:
+        """Return the batches and samples from those of each group."""
+        found = Counts()
+        for tally in (self, *self.substages):
+            if tally.group < len(counts):
+                found = found.plus(counts[tally.group])
+        return found
+
+
+def value_at(values: Sequence[float] | None, bucket: int) -> float:
+    """Return the value of a bucket; 0 if there is none yet."""
+    return values[bucket] if values is not None and bucket < len(values) else 0
 
 
 @dataclass(slots=True)
@@ -87,7 +119,7 @@ class State:
         shares: The job's shares of devices; None without ``scope="process"``.
         unshared: Why the job's share of a device is unknown, by its id.
         idle_watts: Idle power of each device in W by its id, if it was measured.
-        latencies: Durations of batches in ns by the timeline's group, if they are recorded.
+        latencies: Durations of batches in ns by the timeline's group, also of sub-stages, if they are recorded.
     """
 
     now: int
@@ -132,11 +164,14 @@ def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
 
 def phases_by_bucket(record: RunRecord, tallies: Sequence[Tally]) -> dict[int, PhaseRecord]:
     """Return the phases of a record by their buckets."""
+    stages = dict(every_stage(record.stages))
     return {
-        tally.buckets[phase]: phases[phase]
+        each.buckets[phase]: phases[phase]
         for tally in tallies
+        for each in (tally, *tally.substages)
+        if each.name in stages
         for phase in PHASES
-        if phase in (phases := record.stages[tally.name].phases)
+        if phase in (phases := stages[each.name].phases)
     }
 
 
@@ -222,13 +257,12 @@ def _stage(
     devices: Sequence[DeviceRecord],
     amounts: Amounts | None,
 ) -> StageRecord:
-    counts = state.counts[tally.group]
+    counts = tally.count(state.counts)
     seconds = {phase: time / NS_PER_S for phase, time in tally.by_phase(state.totals).items()}
     shares = {name: tally.by_phase(known) for name, (_, known) in joules.items()}
     used = {name: sum(share.values()) for name, share in shares.items()}
     whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
     energy = stage_energy(whole, seconds, used, state.idle_watts)
-    buckets = list(tally.buckets.values())
     times = list(seconds.values())
     cycle = sum(times) / counts.batches if counts.batches else 0.0
     coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
@@ -236,9 +270,10 @@ def _stage(
         ledger.device.method == "power_integration" and ledger.device.power_window_s is None for ledger, _ in joules.values()
     )
     splits: dict[_Name, dict[Phase, Split]] = {}
-    for name, (ledger, _) in joules.items():
-        each = ledger.split(tally.group, buckets, times, list(shares[name].values()), state.idle_watts.get(name))
-        splits[ledger.device.backend, name] = dict(zip(seconds, each, strict=True))
+    parts = [part for part in tally.parts if any(part.by_phase(state.totals).values())]
+    for name, (ledger, known) in joules.items():
+        each = [_split(part, ledger, known, state) for part in parts]
+        splits[ledger.device.backend, name] = {phase: add_splits([split[phase] for split in each]) for phase in seconds}
     whole_stage = sum(time > 0 for time in times) == 1
     return stage_record(
         seconds=sum(seconds.values()),
@@ -249,7 +284,7 @@ def _stage(
         compiled_tokens=counts.compiled_tokens,
         sampled_joules=energy.sampled_joules,
         above_idle_joules=energy.above_idle_joules,
-        latency=latency_record(state.latencies.get(tally.group)),
+        latency=latency_record(reduce(Quantiles.plus, [state.latencies.get(part.group) for part in parts], Quantiles())),
         phases=explain_single_step(
             {
                 phase: _phase(
@@ -267,7 +302,21 @@ def _stage(
         records=devices,
         co2e_grams=None if amounts is None or amounts.grams is None else sum(tally.by_phase(amounts.grams).values()),
         cost=None if amounts is None or amounts.cost is None else sum(tally.by_phase(amounts.cost).values()),
+        substages={
+            part.name.partition("/")[2]: _stage(part, state, joules, devices, amounts)
+            for part in parts
+            if part.name != tally.name
+        },
     )
+
+
+def _split(part: Tally, ledger: Ledger, known: Sequence[float], state: State) -> dict[Phase, Split]:
+    """Divide a device's energy in a group of the timeline among its phases."""
+    seconds = [time / NS_PER_S for time in part.by_phase(state.totals).values()]
+    joules = list(part.by_phase(known).values())
+    buckets = list(part.buckets.values())
+    found = ledger.split(part.group, buckets, seconds, joules, state.idle_watts.get(ledger.device.id))
+    return dict(zip(part.buckets, found, strict=True))
 
 
 def latency_record(times: Quantiles | None) -> LatencyRecord | None:

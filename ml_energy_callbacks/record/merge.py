@@ -1,7 +1,7 @@
 """Sums of records, pure: of a run that went on after an interruption, and of the processes of one job."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ from ml_energy_callbacks.record.schema import (
     RunRecord,
     StageRecord,
     Status,
+    every_stage,
 )
 
 MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
@@ -46,14 +47,12 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
     Grams and cost of both parts are those that each was measured with. The later part's settings stand.
     """
     all_devices = _add_devices([*earlier.devices, *later.devices])
-    stages = dict(earlier.stages)
-    for name, stage in later.stages.items():
-        stages[name] = _add_stages(stages[name], stage, all_devices) if name in stages else stage
+    stages = _add_all_stages(earlier.stages, later.stages, all_devices)
     total = total_record(stages, all_devices, later.total.currency, incomplete=earlier.lower_bound or later.lower_bound)
     warnings = list(dict.fromkeys([*earlier.warnings, *later.warnings]))
     if earlier.total.currency != total.currency and earlier.total.cost is not None:
         total.cost = None
-        for stage in stages.values():
+        for _, stage in every_stage(stages):
             stage.cost = None
         warnings.append(f"The run started in {earlier.total.currency} and continued in {total.currency}: its cost is unknown.")
     return RunRecord(
@@ -166,6 +165,16 @@ def _add_processes(earlier: ProcessRecord | None, later: ProcessRecord | None) -
     return process_record(_add_besides([*earlier.devices, *later.devices]), later.unknown)
 
 
+def _add_all_stages(
+    earlier: Mapping[str, StageRecord], later: Mapping[str, StageRecord], devices: Sequence[DeviceRecord]
+) -> dict[str, StageRecord]:
+    """Return the sums of stages, or of sub-stages, by name."""
+    stages = dict(earlier)
+    for name, stage in later.items():
+        stages[name] = _add_stages(stages[name], stage, devices) if name in stages else stage
+    return stages
+
+
 def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
     # What is unknown of one part is unknown of both.
     known = a.joules is not None and b.joules is not None
@@ -189,6 +198,7 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
         records=devices,
         co2e_grams=known_sum([a.co2e_grams, b.co2e_grams]),
         cost=known_sum([a.cost, b.cost]),
+        substages=_add_all_stages(a.substages, b.substages, devices),
     )
 
 
@@ -277,10 +287,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
     counted = [record for record in records if record.devices] or records[:1]
     longest = max(records, key=lambda record: record.total.seconds)
     devices = _add_devices(device for record in counted for device in record.devices)
-    stages = {
-        name: _merge_stage(name, [record for record in records if name in record.stages], longest, devices)
-        for name in dict.fromkeys(name for record in [longest, *records] for name in record.stages)
-    }
+    stages = _merge_stages([(record.stages, bool(record.devices)) for record in records], longest.stages, devices)
     first = records[0]
     leaders = [next(member.record for member in members if member.part.host == host) for host in hosts]
     carbon = _add_carbon([*counted[1:], counted[0]], [record.carbon.embodied_grams for record in leaders])
@@ -362,10 +369,7 @@ def _rename_devices(member: _Member, suffix: str) -> _Member:
                 devices=named(process.devices),
                 unknown={name + suffix: reason for name, reason in process.unknown.items()},
             ),
-            stages={
-                name: replace(stage, devices={device + suffix: joules for device, joules in stage.devices.items()})
-                for name, stage in record.stages.items()
-            },
+            stages=_rename_in(record.stages, suffix),
             epochs=[
                 replace(epoch, devices={device + suffix: joules for device, joules in epoch.devices.items()})
                 for epoch in record.epochs
@@ -375,11 +379,44 @@ def _rename_devices(member: _Member, suffix: str) -> _Member:
     )
 
 
-def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, devices: Sequence[DeviceRecord]) -> StageRecord:
-    """Return a stage of a job from those of its processes that had it."""
-    stages = [record.stages[name] for record in records]
-    counted = [record.stages[name] for record in records if record.devices]
-    timed = longest.stages.get(name) or max(stages, key=lambda stage: stage.seconds)
+def _rename_in(stages: Mapping[str, StageRecord], suffix: str) -> dict[str, StageRecord]:
+    return {
+        name: replace(
+            stage,
+            devices={device + suffix: joules for device, joules in stage.devices.items()},
+            substages=_rename_in(stage.substages, suffix),
+        )
+        for name, stage in stages.items()
+    }
+
+
+def _merge_stages(
+    members: Sequence[tuple[Mapping[str, StageRecord], bool]],
+    longest: Mapping[str, StageRecord],
+    devices: Sequence[DeviceRecord],
+) -> dict[str, StageRecord]:
+    """Return the stages of a job, or the sub-stages of one of them, by name.
+
+    Args:
+        members: The stages of each process, and whether it measures devices.
+        longest: The stages of the process that ran longest.
+        devices: The devices of the job.
+    """
+    return {
+        name: _merge_stage(
+            [(stages[name], measures) for stages, measures in members if name in stages], longest.get(name), devices
+        )
+        for name in dict.fromkeys(name for stages in (longest, *(stages for stages, _ in members)) for name in stages)
+    }
+
+
+def _merge_stage(
+    members: Sequence[tuple[StageRecord, bool]], timed: StageRecord | None, devices: Sequence[DeviceRecord]
+) -> StageRecord:
+    """Return a stage of a job from those of its processes that had it; the time is that of ``timed``, if that is not None."""
+    stages = [stage for stage, _ in members]
+    counted = [stage for stage, measures in members if measures]
+    timed = timed or max(stages, key=lambda stage: stage.seconds)
     latencies = [stage.latency for stage in stages if stage.latency is not None]
     energies = [recorded_energy(stage) for stage in counted]
     return stage_record(
@@ -402,6 +439,7 @@ def _merge_stage(name: str, records: Sequence[RunRecord], longest: RunRecord, de
         records=devices,
         co2e_grams=known_sum([stage.co2e_grams for stage in counted]),
         cost=known_sum([stage.cost for stage in counted]),
+        substages=_merge_stages([(stage.substages, measures) for stage, measures in members], timed.substages, devices),
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.metrics import Phase, Stage
+from ml_energy_callbacks.metrics import Phase, is_stage
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.schema import MOST, MOST_COUNT, Amount, Count, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
@@ -69,7 +69,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
     Attributes:
         ns: When it counted.
         kind: Kind of the event.
-        stage: Stage that runs from then on; None outside the run.
+        stage: Stage or sub-stage that runs from then on; None outside the run.
         phase: Phase of that stage.
         batches: Batches that ended.
         samples: Their samples; None where that is unknown.
@@ -79,12 +79,12 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
 
     ns: Instant
     kind: Literal["switch", "batches", "begin", "end", "samples"] = "switch"
-    stage: Stage | None = None
+    stage: str | None = None
     phase: Phase = "other"
     batches: Annotated[int, msgspec.Meta(ge=-MOST_COUNT, le=MOST_COUNT)] = 0
     samples: Count | None = None
     tokens: Count | None = None
-    begun: tuple[Instant, Stage | None, Phase] | None = None
+    begun: tuple[Instant, str | None, Phase] | None = None
 
 
 class Polled(msgspec.Struct, array_like=True):
@@ -264,7 +264,7 @@ class Recording:
             complete = number == 1 or source.endswith(b"\n")
             try:
                 line: Line = _LINE.decode(source if complete else b"")
-                fault = next(_faults(line), None) if isinstance(line, Start) else None
+                fault = next(_faults(line), None)
             except _UNREADABLE as error:
                 fault = in_one_line(error)
                 if number > 1 and _is_rest_blank(file):
@@ -323,8 +323,16 @@ def _fault_of_readings(name: str, readings: Sequence[Polled], until: int | None,
     return f"a reading of {name} at {until} ns, after the time of the line" if until > now else None
 
 
-def _faults(start: Start) -> Iterator[str]:
-    """Yield what is wrong with a start."""
+def _faults(line: Line) -> Iterator[str]:
+    """Yield what is wrong with a line by itself."""
+    if isinstance(line, Start):
+        yield from _faults_of_start(line)
+    elif isinstance(line, Mark):
+        stages = (line.stage, None if line.begun is None else line.begun[1])
+        yield from (f"the stage {stage!r}" for stage in stages if stage is not None and not is_stage(stage))
+
+
+def _faults_of_start(start: Start) -> Iterator[str]:
     try:
         began = datetime.fromisoformat(start.started_at)
     except ValueError:

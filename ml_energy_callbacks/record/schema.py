@@ -1,5 +1,6 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -227,6 +228,8 @@ class StageRecord(msgspec.Struct, kw_only=True):
         devices: Joules by device id; a device that was not read in this stage is absent.
         co2e_grams: Emissions in g CO2e.
         cost: Cost of the electricity in ``total.currency``, or None.
+        substages: The user's own parts of the stage, such as ``prefill`` of ``predict/prefill``, by name: all their figures are
+            included in the stage's own. They have no sub-stages.
     """
 
     joules: Amount | None
@@ -249,11 +252,20 @@ class StageRecord(msgspec.Struct, kw_only=True):
     latency: LatencyRecord | None = None
     sampled_joules: Amount | None = None
     above_idle_joules: Signed | None = None
+    substages: dict[str, "StageRecord"] = {}
 
     @property
     def tokens_per_joule(self) -> float | None:
         """Tokens that 1 J pays for, with compilation left out; None as ``joules_per_token``."""
         return ratio(1.0, self.joules_per_token)
+
+
+def every_stage(stages: Mapping[str, StageRecord]) -> Iterator[tuple[str, StageRecord]]:
+    """Yield each stage, followed by the sub-stages that it includes as ``<stage>/<name>``."""
+    for name, stage in stages.items():
+        yield name, stage
+        for own, part in stage.substages.items():
+            yield f"{name}/{own}", part
 
 
 class EpochRecord(msgspec.Struct, kw_only=True):

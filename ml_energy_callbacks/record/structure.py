@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord, every_stage
 
 
 def check_structure(record: RunRecord) -> None:
@@ -23,7 +23,7 @@ def _faults(record: RunRecord) -> Iterator[str]:
         yield f"{record.run.id!r} is no id of a run"
     yield from (f"{text!r} is no date with an offset" for text in _dates(record) if not _is_date(text))
     known = {device.id for device in (*record.devices, *record.whole_machine)}
-    for name, stage in record.stages.items():
+    for name, stage in every_stage(record.stages):
         yield from (f"the stage {name} has a device {device!r} that the run has not" for device in stage.devices.keys() - known)
     for epoch in record.epochs:
         if not epoch.devices.keys() <= known:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
-from ml_energy_callbacks.report.notes import stages_of
+from ml_energy_callbacks.report.notes import rows_of
 from ml_energy_callbacks.report.quantities import column, column_with_ranges, quantity, shares, time_column, uncertainty
 
 
 def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
     """Yield the tables that a run has something for."""
-    if any(phase.seconds is not None for _, stage in stages_of(record) for phase in stage.phases.values()):
+    if any(phase.seconds is not None for _, stage in rows_of(record) for phase in stage.phases.values()):
         yield _phase_table(record)
     if record.devices:
         yield _device_table("Devices", record.devices)
@@ -28,7 +28,7 @@ def _phase_table(record: RunRecord) -> FittedTable:
     """Return the phases whose time is known; the notes give the reason of others."""
     found = [
         (stage_name, name, stage, phase)
-        for stage_name, stage in stages_of(record)
+        for stage_name, stage in rows_of(record)
         for name, phase in stage.phases.items()
         if phase.seconds is not None
     ]

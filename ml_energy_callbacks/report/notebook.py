@@ -129,7 +129,7 @@ def _frames() -> ModuleType:
 def _stage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
     for name, stage in stages_of(record):
         facts = msgspec.structs.asdict(stage)
-        phases, devices, latency = (facts.pop(part) for part in ("phases", "devices", "latency"))
+        phases, devices, latency, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "substages"))
         yield (
             {"stage": name, **facts, "tokens_per_joule": stage.tokens_per_joule}
             | {f"{phase}_{part}": getattr(each, part) for phase, each in phases.items() for part in _OF_PHASES}

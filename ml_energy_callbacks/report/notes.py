@@ -5,7 +5,15 @@ from collections.abc import Iterator, Sequence
 
 from ml_energy_callbacks.carbon.rates import NO_LOCATION
 from ml_energy_callbacks.metrics import STAGES
-from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, LatencyRecord, PhaseRecord, RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import (
+    CarbonRecord,
+    DeviceRecord,
+    LatencyRecord,
+    PhaseRecord,
+    RunRecord,
+    StageRecord,
+    every_stage,
+)
 from ml_energy_callbacks.report.emissions import emission_lines
 from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.quantities import percent, quantity, scaled
@@ -77,21 +85,32 @@ def stages_of(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
             yield name, record.stages[name]
 
 
+def rows_of(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
+    """Yield the stages in the same order, each followed by the sub-stages that it includes as ``<stage>/<name>``."""
+    yield from every_stage(dict(stages_of(record)))
+
+
+def indented(name: str, by: str) -> str:
+    """Return the name of a row: of a sub-stage, its own name after an indent."""
+    stage, _, own = name.partition("/")
+    return f"{by}{own}" if own else stage
+
+
 def detail_lines(record: RunRecord) -> Iterator[str]:
     """Yield where the figures come from: devices, latencies, carbon intensity, and why phases are not known."""
     yield from _device_notes(record)
-    for name, stage in stages_of(record):
+    for name, stage in rows_of(record):
         if stage.latency is not None and (found := latency_text(stage.latency)):
             yield f"Latency of a batch of {name}: {found}."
     yield from _carbon_notes(record.carbon)
     reasons: dict[str, list[str]] = {}
-    for name, stage in stages_of(record):
+    for name, stage in rows_of(record):
         for phase_name, phase in stage.phases.items():
             if phase.reason is not None:
                 reasons.setdefault(phase.reason, []).append(f"{name} {phase_name}")
     for reason, names in reasons.items():
         yield f"{', '.join(names)}: {reason}"
-    if any(_exceeds(phase, stage) for _, stage in stages_of(record) for phase in stage.phases.values()):
+    if any(_exceeds(phase, stage) for _, stage in rows_of(record) for phase in stage.phases.values()):
         yield (
             "A range may exceed the energy of its stage: a stage begins and ends between two refreshes, and how much of their "
             "energy belongs to it is not known exactly."

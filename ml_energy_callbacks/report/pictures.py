@@ -24,7 +24,7 @@ from ml_energy_callbacks.report.drawing import (
     series_colour,
     stage_colour,
 )
-from ml_energy_callbacks.report.notes import stages_of
+from ml_energy_callbacks.report.notes import rows_of, stages_of
 from ml_energy_callbacks.report.quantities import percent, scaled, scaled_range
 
 NO_ENERGY: Final = "No device could be read, so that the energy is unknown."
@@ -42,7 +42,7 @@ def words(name: str) -> str:
 
 def stage_bars(record: RunRecord) -> Element:
     """Draw the energy of each stage with that of its phases and their intervals."""
-    found = [_bar(name, stage, record.total.joules) for name, stage in stages_of(record) if stage.joules]
+    found = [_bar(name, stage, record.total.joules) for name, stage in rows_of(record) if stage.joules]
     hint = "lines: 95 % intervals of the split"
     return bars("Energy by stage and phase", found, unit="J", hint=hint, empty=NO_ENERGY)
 

@@ -11,7 +11,7 @@ from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.detail_tables import detail_tables
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
 from ml_energy_callbacks.report.headline import Line, headline, headline_text
-from ml_energy_callbacks.report.notes import detail_lines, hint_lines, note_lines, stages_of
+from ml_energy_callbacks.report.notes import detail_lines, hint_lines, indented, note_lines, rows_of
 from ml_energy_callbacks.report.quantities import (
     UNKNOWN,
     at_least,
@@ -74,9 +74,12 @@ def _run_line(record: RunRecord) -> Text:
 
 
 def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
-    """Return the stages and their total, in columns of one unit each; those of which nothing is known are left out."""
-    stages, total = [stage for _, stage in stages_of(record)], record.total
-    names = [*(name for name, _ in stages_of(record)), "total"]
+    """Return the stages, each with its sub-stages, and the stages' total, in columns of one unit each.
+
+    Columns of which nothing is known are left out.
+    """
+    stages, total = [stage for _, stage in rows_of(record)], record.total
+    names = [*(indented(name, "  ") for name, _ in rows_of(record)), "total"]
     watts = total.joules / total.seconds if total.joules is not None and total.seconds else None
     columns = [
         Column("stage", names, left=True),

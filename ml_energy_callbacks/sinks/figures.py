@@ -86,6 +86,15 @@ def _of_stage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunR
     return values
 
 
+def _of_substage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunRecord], _Values]:
+    def values(record: RunRecord) -> _Values:
+        for stage, figures in record.stages.items():
+            for name, part in figures.substages.items():
+                yield (stage, name), quantity(part)
+
+    return values
+
+
 def _cost(record: RunRecord) -> _Values:
     for stage, figures in record.stages.items():
         yield (stage, record.total.currency), figures.cost
@@ -159,6 +168,22 @@ FIGURES: Final = (
         "Time spent.",
         ("stage", "phase"),
         _of_phase(lambda phase: phase.seconds),
+    ),
+    Figure(
+        "ml.energy.substage",
+        "ml_energy_substage_joules",
+        "J",
+        "Energy of the devices in a sub-stage; part of that of its stage.",
+        ("stage", "substage"),
+        _of_substage(lambda part: part.joules),
+    ),
+    Figure(
+        "ml.energy.substage.time",
+        "ml_energy_substage_seconds",
+        "s",
+        "Time spent in a sub-stage; part of that of its stage.",
+        ("stage", "substage"),
+        _of_substage(lambda part: part.seconds),
     ),
     Figure(
         "ml.energy.batches",

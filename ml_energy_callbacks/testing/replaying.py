@@ -14,7 +14,8 @@ from ml_energy_callbacks.clock import NS_PER_S, utc_now
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
-from ml_energy_callbacks.metrics import PHASES, STAGES, Phase, Stage
+from ml_energy_callbacks.meter.stages import check_stage
+from ml_energy_callbacks.metrics import PHASES, Phase
 from ml_energy_callbacks.readings import Device, Kind, Method
 from ml_energy_callbacks.record.recording import (
     LONGEST_S,
@@ -40,15 +41,15 @@ _BATCH: Final[frozenset[Phase]] = frozenset({"compute", "step", "compile"})
 
 _Word = TypeVar("_Word", bound=str)
 _Value = TypeVar("_Value")
-_Place = tuple[float, Stage | None, Phase]
+_Place = tuple[float, str | None, Phase]
 """A mark: when the phase began, in s, and the stage and the phase."""
 
-_End = tuple[float, Stage, Phase, int | None]
+_End = tuple[float, str, Phase, int | None]
 """When a batch ended, in s, in which stage and phase, and its number of samples."""
 
 
 def replay(
-    marks: Iterable[tuple[float, Stage | None, Phase | None]],
+    marks: Iterable[tuple[float, str | None, Phase | None]],
     counters: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     powers: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     kind: Kind = "gpu",
@@ -61,8 +62,8 @@ def replay(
     them; their energy is not part of the run.
 
     Args:
-        marks: When each phase began: s, stage, phase. ``(s, None, None)`` at the end ends the run, and before that it begins a
-            time that is not part of the run.
+        marks: When each phase began: s, stage or sub-stage such as ``predict/prefill``, phase. ``(s, None, None)`` at the end
+            ends the run, and before that it begins a time that is not part of the run.
         counters: What polls of an energy counter showed: s and cumulative J, by a name for each device; None or NaN where a
             read failed.
         powers: What polls of a power reading showed: s and W.
@@ -136,7 +137,8 @@ def _run(marks: Iterable[object]) -> list[_Place]:
         if stage is None and phase is None:
             run.append((time, None, "other"))
         else:
-            run.append((time, _one_of(STAGES, stage, f"the stage of {name}"), _one_of(PHASES, phase, f"the phase of {name}")))
+            check_stage(stage, f"the stage of {name} is")
+            run.append((time, stage, _one_of(PHASES, phase, f"the phase of {name}")))
     if not run or run[-1][1] is not None:
         msg = "marks must end with (s, None, None), the end of the run; before it, give (s, stage, phase) where a phase begins."
         raise ConfigurationError(msg)

@@ -465,7 +465,7 @@ def test_a_job_has_the_power_and_epochs_of_all_its_devices(tmp_path: Path) -> No
         gather = group.gather_of(rank)
 
         def counted(fact: Any) -> Sequence[Any]:
-            if rank == 1 and isinstance(fact, bytes) and b'"window"' in fact:
+            if rank == 1 and isinstance(fact, bytes) and b'"windows"' in fact:
                 sent.append(fact.count(b'"slice_s"'))
             return gather(fact)
 

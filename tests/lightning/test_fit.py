@@ -61,6 +61,30 @@ def test_every_stage_is_measured(tmp_path: Path, package: str, no_thread_lives: 
     assert no_thread_lives()
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_users_step_has_substages_and_a_wrong_name_stops_nothing(tmp_path: Path, package: str) -> None:
+    energy = EnergyCallback(location="FRA", verbose=False)
+    t, m = trainer(tmp_path, [energy], package), module(package)
+    phases = []
+
+    def predict_step(batch: Any, *_: Any) -> int:
+        with energy.meter.stage("predict/encode"), energy.meter.stage("predict/no name"):
+            phases.append(energy.meter.phase)
+        with energy.meter.stage("predict/decode"):
+            pass
+        phases.append(energy.meter.phase)
+        return len(batch)
+
+    m.predict_step = predict_step
+    t.predict(m, loader(6, 4))
+    predict = energy.record.stages["predict"]
+    assert phases == ["compute"] * 4
+    assert (predict.batches, predict.samples) == (2, 6)
+    assert list(predict.substages) == ["encode", "decode"]
+    assert {*predict.substages["encode"].phases} == {"compute"}
+    assert sum("'predict/no name'" in warning for warning in energy.record.warnings) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "batches"),
     [

@@ -14,7 +14,7 @@ from ml_energy_callbacks.report.emissions import carbon_range
 from ml_energy_callbacks.report.formats import model_card, sci_json
 from ml_energy_callbacks.report.headline import Line, headline
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.notes import note_lines, stages_of
+from ml_energy_callbacks.report.notes import indented, note_lines, rows_of
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
 from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, facts, marked, table, texts, times
@@ -117,12 +117,12 @@ def headline_list(lines: Sequence[Line]) -> Element:
 
 
 def stage_table(record: RunRecord) -> Element:
-    """Return the table of stages with their sum."""
-    stages, total = [*stages_of(record)], record.total
+    """Return the table of stages, each with its sub-stages, with the stages' sum."""
+    stages, total = [*rows_of(record)], record.total
     every: list[StageRecord | TotalRecord] = [*(stage for _, stage in stages), total]
     least = [*[False] * len(stages), record.lower_bound]
     columns = [
-        texts("Stage", [*(words(name) for name, _ in stages), "total"]),
+        texts("Stage", [*(words(indented(name, "\u2003")) for name, _ in stages), "total"]),
         times("Time", [each.seconds for each in every]),
         amounts("Energy", [each.joules for each in every], "J", least),
         texts("Share", shares([each.joules for each in every], total.joules), numeric=True),
@@ -153,9 +153,7 @@ def _mean_watts(record: RunRecord) -> float | None:
 def phase_table(record: RunRecord) -> Iterator[Element]:
     """Yield the table of phases, and why the energy of some is unknown."""
     rows = [
-        (name, words(phase_name), phase, stage)
-        for name, stage in stages_of(record)
-        for phase_name, phase in stage.phases.items()
+        (name, words(phase_name), phase, stage) for name, stage in rows_of(record) for phase_name, phase in stage.phases.items()
     ]
     phases = [phase for _, _, phase, _ in rows]
     unit, joules, ranges = column_with_ranges([phase.joules for phase in phases], [phase.interval for phase in phases], "J")
