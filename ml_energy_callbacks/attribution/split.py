@@ -109,16 +109,6 @@ def split_stage(
         exact = [energy + (left if longest > 0 and time == longest else 0.0) for energy, time in zip(own, mixed, strict=True)]
         if longest == 0.0:  # rounding
             exact[max(range(len(seconds)), key=seconds.__getitem__)] += left
-        if found is not None:
-            # The fit takes all that runs outside for one power; where that is several, as around a sub-stage, it may be off by
-            # as much again as it says.
-            _, halves = _estimates(seconds, mixed, own, whole, found, device.latency_s)
-            bounds = [
-                _fitted_bounds(energy, low, high, half + float(found[1].half_widths[n]), unseen)
-                for n, energy, (low, high), half, unseen in zip(
-                    found[0], exact, bounds, halves, _unseen(seconds, mixed, found), strict=True
-                )
-            ]
         return [
             Split(energy, min(energy, low), max(energy, high), resolved=True)
             for energy, (low, high) in zip(exact, bounds, strict=True)
@@ -182,26 +172,6 @@ def _bounds(
         low = max(least * time, fewest - most * others) if others > _NO_TIME_S else fewest
         bounds.append((energy + min(low, high), energy + high))
     return bounds
-
-
-def _unseen(seconds: Sequence[float], mixed: Sequence[float], found: "tuple[Sequence[int], PhaseEnergies]") -> list[float]:
-    """Return the share of each phase's time beside others that no row covers."""
-    numbers, fit = found
-    missing = [max(0.0, time - float(fit.seconds[n])) for n, time in zip(numbers, seconds, strict=True)]
-    return [min(1.0, left / time) if time > _NO_TIME_S else 1.0 for left, time in zip(missing, mixed, strict=True)]
-
-
-def _fitted_bounds(energy: float, low: float, high: float, half: float, unseen: float) -> tuple[float, float]:
-    """Narrow the bounds of a stage's only phase by the fit, which sees a stage that begins and ends all the time.
-
-    Args:
-        energy: Its energy in J.
-        low: The bound that needs no model, in J.
-        high: The same.
-        half: Half-width by the fit, in J.
-        unseen: Share of the time at the stage's begin and end that no row covers: there, the bounds stand.
-    """
-    return max(low, energy - half - unseen * (energy - low)), min(high, energy + half + unseen * (high - energy))
 
 
 def _estimates(
