@@ -197,7 +197,11 @@ def test_what_shows_samples_shows_tokens(clock: ManualClock) -> None:
     assert (sample["functional_unit"], sample["units"]) == ("sample", BATCHES * SAMPLES)
     assert (token["functional_unit"], token["units"]) == ("token", BATCHES * TOKENS)
     assert token["sci_g_per_unit"] * BATCHES * TOKENS == pytest.approx(sample["sci_g_per_unit"] * BATCHES * SAMPLES)
-    frame = record.to_frame("stages")
+
+
+def test_a_data_frame_has_the_tokens_of_a_joule(clock: ManualClock) -> None:
+    pytest.importorskip("pandas")
+    frame = measured(clock).to_frame("stages")
     assert float(frame["tokens_per_joule"][0]) == pytest.approx(1.0, rel=0.02)
 
 
