@@ -29,6 +29,7 @@ from ml_energy_callbacks.job.job import Gather, Job
 from ml_energy_callbacks.job.launcher import Launch, enclosing_run, launched, scheduled_job
 from ml_energy_callbacks.meter.devices import Devices, no_threads
 from ml_energy_callbacks.meter.ending import ending, last_exception
+from ml_energy_callbacks.meter.flops import StageFlops
 from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.meter.idle import measure_idle
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
@@ -92,6 +93,7 @@ class Session:
         job: The processes of the job; None if this process was never one of several.
         idle_watts: Idle power of each device in W by its id, if it was measured.
         verbose: Whether the user is told of warnings, and of what the run used.
+        flops: FLOPs of a sample in each stage.
         phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
@@ -133,6 +135,7 @@ class Session:
         self.stages = Stages(self.timeline)
         self.job: Job | None = None
         self.idle_watts: Mapping[str, float] = {}
+        self.flops = StageFlops(options.flops_per_sample)
         self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
         self.early_stopping: StoppingRecord | None = None
@@ -263,6 +266,8 @@ class Session:
             self.warn_of_error,
         )
         _MEASURING.add(self)
+        counts = self.timeline.look().counts
+        self.flops.begin({tally.name: tally.count(counts) for tally in self.stages.tallies})
         began = self.stages.open()
         if self._sampler is not sampler:  # a signal handler has stopped it
             self.stages.close()
@@ -660,6 +665,7 @@ class Session:
                 shares=self.devices.shares if self._scope == "process" else None,
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
+                flops={tally.name: self.flops.record(tally.name, tally.count(look.counts)) for tally in tallies},
                 latencies={group: times for group in groups if (times := self.timeline.latencies(group)) is not None},
             )
             run = replace(self._run, record_path=public_text(self._files.place))

@@ -129,15 +129,25 @@ def _frames() -> ModuleType:
 def _stage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
     for name, stage in stages_of(record):
         facts = msgspec.structs.asdict(stage)
-        phases, devices, latency, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "substages"))
+        phases, devices, latency, flops, _ = (
+            facts.pop(part) for part in ("phases", "devices", "latency", "flops", "substages")
+        )
         yield (
             {"stage": name, **facts, "tokens_per_joule": stage.tokens_per_joule}
+            | ({} if flops is None else {_FLOPS[part]: value for part, value in msgspec.structs.asdict(flops).items()})
             | {f"{phase}_{part}": getattr(each, part) for phase, each in phases.items() for part in _OF_PHASES}
             | {f"{device}_joules": joules for device, joules in devices.items()}
             | ({} if latency is None else {f"latency_{part}": value for part, value in msgspec.structs.asdict(latency).items()})
         )
 
 
+_FLOPS: Final = {
+    "total": "flops",
+    "per_sample": "flops_per_sample",
+    "method": "flops_method",
+    "joules_per_flop": "joules_per_flop",
+    "flops_per_second": "flops_per_second",
+}
 _OF_PHASES: Final = ("joules", "low_joules", "high_joules", "seconds")
 
 
