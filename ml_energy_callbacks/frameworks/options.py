@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and four more."""
+"""The options of a callback: those of a meter, and five more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -19,6 +19,8 @@ class CallbackOptions(MeterOptions):
         batch_size_fn: Function that is given a batch and returns its number of samples; None to infer it from the arrays'
             shapes.
         count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
+        count_flops: Whether to count the floating-point operations of one batch of each stage, where ``flops_per_sample`` does not
+            have them: with torch and JAX, by the operators that run. That batch takes longer; its results stay the same.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
@@ -28,6 +30,7 @@ class CallbackOptions(MeterOptions):
 
     batch_size_fn: Callable[[Any], int] | None = None
     count_fn: Callable[[Any], int] | None = None
+    count_flops: bool = False
     log_every_n_steps: int | None = None
     metrics: Literal["core", "all"] = "core"
 
@@ -45,6 +48,9 @@ class CallbackOptions(MeterOptions):
         metrics: object = self.metrics
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:
             msg = f"metrics is {describe(metrics)}; give 'core' for the few metrics that most runs need, or 'all'."
+            raise ConfigurationError(msg)
+        if not is_flag(self.count_flops):
+            msg = f"count_flops is {describe(self.count_flops)}; give True or False."
             raise ConfigurationError(msg)
         functions: tuple[tuple[str, object, str], ...] = (
             ("batch_size_fn", self.batch_size_fn, "samples"),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -9,9 +10,20 @@ from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.frameworks.torch import accelerator_of, all_gather, cuda_event_recorder, joined, used_gpus
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
 
+if TYPE_CHECKING:
+    from ml_energy_callbacks.frameworks.torch_flops import StepFlops
+
 
 class TorchCallback(MeteredCallback):
     """A callback of a trainer that uses torch, in one process or in several."""
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._flops: StepFlops | None = None
+        if self._options.count_flops:
+            from ml_energy_callbacks.frameworks.torch_flops import StepFlops  # noqa: PLC0415 - few need torch's formulas
+
+            self._flops = StepFlops(self._meter)
 
     def _start_meter(
         self,
@@ -45,6 +57,8 @@ class TorchCallback(MeteredCallback):
         alone = several and self._gather is None
         if alone and rank != 0:
             return False
+        if self._flops is not None:
+            self._flops.begin_run()
         self._meter.start(
             LoopDescription(
                 framework=framework,
