@@ -201,7 +201,10 @@ class StepFlops:
 
     @contextlib.contextmanager
     def batch(self, stage: str, model: Any, samples: int | None) -> Iterator[None]:
-        """Run the body as a batch of a stage with so many samples; an exception ends the count."""
+        """Run the body as a batch of a stage with so many samples, unless it is inside of one; an exception ends the count."""
+        if self._stage is not None:
+            yield
+            return
         self.begin(stage, model)
         try:
             yield
