@@ -19,8 +19,8 @@ class CallbackOptions(MeterOptions):
         batch_size_fn: Function that is given a batch and returns its number of samples; None to infer it from the arrays'
             shapes.
         count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
-        count_flops: Whether to count the floating-point operations of one batch of each stage, where ``flops_per_sample`` does not
-            have them: with torch and JAX, by the operators that run. That batch takes longer; its results stay the same.
+        count_flops: Whether to count the floating-point operations of one batch of each stage that ``flops_per_sample`` does
+            not have, with torch and JAX. That batch takes longer; its results stay the same.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;

@@ -9,6 +9,7 @@ import torch
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.frameworks.torch import accelerator_of, all_gather, cuda_event_recorder, joined, used_gpus
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
+from ml_energy_callbacks.meter.meter import EnergyMeter
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.frameworks.torch_flops import StepFlops
@@ -19,11 +20,7 @@ class TorchCallback(MeteredCallback):
 
     def _reset(self) -> None:
         super()._reset()
-        self._flops: StepFlops | None = None
-        if self._options.count_flops:
-            from ml_energy_callbacks.frameworks.torch_flops import StepFlops  # noqa: PLC0415 - few need torch's formulas
-
-            self._flops = StepFlops(self._meter)
+        self._flops = _step_flops(self._meter) if self._options.count_flops else None
 
     def _start_meter(
         self,
@@ -79,3 +76,9 @@ class TorchCallback(MeteredCallback):
                 "contains only the energy of rank 0's devices and host."
             )
         return True
+
+
+def _step_flops(meter: EnergyMeter) -> "StepFlops":
+    from ml_energy_callbacks.frameworks.torch_flops import StepFlops  # noqa: PLC0415 - few need torch's formulas
+
+    return StepFlops(meter)

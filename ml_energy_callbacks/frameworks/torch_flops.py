@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch.utils import flop_counter
@@ -57,7 +57,7 @@ class _Operator(NamedTuple):
 
 
 @cache
-def _known_of(operator: Any) -> _Operator:
+def _known_of(operator: object) -> _Operator:
     """Return what is known of an operator."""
     if not isinstance(operator, torch._ops.OpOverload):  # noqa: SLF001 - what torch passes to a dispatch mode
         return _Operator(None, composite=False, reason=f"the operator {operator} runs others out of sight")
@@ -96,8 +96,12 @@ class OperatorCounter(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Run an operator, and count it."""
         kwargs = kwargs or {}
         if self.idle:
@@ -115,7 +119,9 @@ class OperatorCounter(TorchDispatchMode):
             self.reason = self.reason or f"the formula for the operator {func} failed ({error!r})"
         return result
 
-    def _count(self, known: _Operator, types: Sequence[type], args: Any, kwargs: Any, result: Any) -> None:
+    def _count(
+        self, known: _Operator, types: Sequence[type], args: Sequence[object], kwargs: Mapping[str, object], result: object
+    ) -> None:
         hidden = types and (known.formula is not None or known.composite)
         reason = f"{types[0].__name__} runs operators out of sight" if hidden else known.reason
         if reason is not None:
@@ -146,8 +152,12 @@ class StepFlops:
         self._begun.clear()
         self._done.clear()
 
+    def due(self, stage: str) -> bool:
+        """Return whether a batch of the stage is still to be counted."""
+        return stage not in self._done
+
     @guarded
-    def begin(self, stage: str, model: Any) -> None:
+    def begin(self, stage: str, model: object) -> None:
         """Begin a batch.
 
         Args:
@@ -200,7 +210,7 @@ class StepFlops:
             counter.__exit__(None, None, None)
 
     @contextlib.contextmanager
-    def batch(self, stage: str, model: Any, samples: int | None) -> Iterator[None]:
+    def batch(self, stage: str, model: object, samples: int | None) -> Iterator[None]:
         """Run the body as a batch of a stage with so many samples, unless it is inside of one; an exception ends the count."""
         if self._stage is not None:
             yield
@@ -220,13 +230,14 @@ class StepFlops:
 _COMPILED: Final = "torch.compile runs operators out of sight"
 
 
-def _hiding(model: Any) -> str | None:
+def _hiding(model: object) -> str | None:
     """Return why operators of a model cannot be seen; None if all can, as far as is known."""
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     compiled = any(
         type(module).__name__ == "OptimizedModule"
         or getattr(module, "_compiled_call_impl", None) is not None  # of module.compile()
         or getattr(module, "_compiler_ctx", None) is not None  # of Lightning
+        or (getattr(module, "jit_compile", None) is True and not getattr(module, "run_eagerly", False))  # of Keras
         for module in modules
     )
     if compiled or _compiled_any():

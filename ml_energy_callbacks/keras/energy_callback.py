@@ -17,6 +17,7 @@ from ml_energy_callbacks.frameworks.callback import MeteredCallback, monitored, 
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
+from ml_energy_callbacks.keras.batch_flops import BatchFlops
 from ml_energy_callbacks.keras.batch_pass import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
 from ml_energy_callbacks.keras.files import Backup, energy_run
@@ -79,6 +80,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._folder: Place | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
+        self._flops = BatchFlops(self._meter) if self._options.count_flops else None
 
     def watch(self, data: Any) -> Any:
         """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, wrapped so that waiting for them is measured.
@@ -153,6 +155,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             repeats=True,
         )
         self._meter.start(described)
+        if self._flops is not None:
+            self._flops.begin_run()
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
         self._board = energy_run(shown if written else None, self._meter.warn, self._hyperparameters)
@@ -357,6 +361,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
                 self._meter.batch_start()
             else:
                 run.begin_batch(batch)
+            if self._flops is not None:
+                self._flops.begin(run.stage, run.model)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 

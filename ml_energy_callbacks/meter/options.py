@@ -61,8 +61,8 @@ class MeterOptions:
             uses it. It is reported beside the machine's energy and never in its place.
         idle_seconds: How long to measure the idle power of the devices before the run, so that the energy per sample above idle
             is reported, too; 0 for not at all.
-        flops_per_sample: Floating-point operations of a training sample, forward and backward, or those of a sample in each stage
-            such as ``{"train": 6e9, "predict": 2e9}``, for the energy of one and their rate; None where they are not known.
+        flops_per_sample: Floating-point operations (FLOPs) of a training sample, forward and backward, or those of a sample in
+            each stage, such as ``{"train": 6e9, "predict": 2e9}``, for the energy and the rate of FLOPs; None where not known.
         tags: Your own names and values such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
     """
@@ -171,7 +171,7 @@ _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "scope": (_is_scope, "'machine' or 'process'"),
     "flops_per_sample": (
         is_flops_per_sample,
-        "the FLOPs of a training sample, such as 6e9, or those of a sample in each stage, such as {'train': 6e9, 'predict': 2e9}",
+        "the FLOPs of a training sample, such as 6e9, or of a sample in each stage, such as {'train': 6e9, 'predict': 2e9}",
     ),
     "tags": (_are_tags, "names with texts, such as {'team': 'vision'}"),
     "backends": (_are_backends, "a list of backends, or None for all that are known"),

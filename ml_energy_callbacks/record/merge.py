@@ -204,7 +204,7 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
 
 
 def _counts(stages: Sequence[StageRecord]) -> dict[str, Any]:
-    """Return the samples, tokens and FLOPs of parts of a stage; those of a part with batches that is unknown make all unknown."""
+    """Return the samples, tokens and FLOPs of parts of a stage; those that are unknown of one with batches are so of all."""
     worked = [stage for stage in stages if stage.batches or stage.samples or stage.tokens]
     return {
         "samples": known_sum([stage.samples for stage in worked]) or None,
