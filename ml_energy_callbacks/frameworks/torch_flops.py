@@ -67,13 +67,13 @@ def _known_of(operator: object) -> _Operator:
     alike = getattr(torch.ops.aten, own.rstrip("_").replace("_for_cpu", ""), None) if library == "aten" else None
     formula = formulas.get(operator._overloadpacket) or formulas.get(alike)  # noqa: SLF001 - the key of a formula
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # noqa: SLF001 - as torch's own counter asks
-    key = operator.name()
+    key: str = operator.name()  # type: ignore[no-untyped-call]
     composite = has_kernel(key, "CompositeImplicitAutograd") and not any(has_kernel(key, backend) for backend in _BACKENDS)
     unknown = formula is None and (library not in _WITHOUT_FLOPS or (library == "aten" and _HEAVY.fullmatch(own) is not None))
     return _Operator(formula, composite, f"there is no formula for the operator {name}" if unknown else None)
 
 
-class OperatorCounter(TorchDispatchMode):
+class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the FLOPs of the operators that run while it is entered; what they return stays the same.
 
     Attributes:
@@ -85,7 +85,7 @@ class OperatorCounter(TorchDispatchMode):
     supports_higher_order_operators = True  # else torch raises an error when one runs
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         self.reason: str | None = None
         self.idle = False
@@ -110,7 +110,7 @@ class OperatorCounter(TorchDispatchMode):
         if known.formula is None and known.composite and not types and torch.is_inference_mode_enabled():
             # Else autograd has divided it before. This is the function that torch would call for it now.
             with self:
-                return func._op_dk(_COMPOSITE, *args, **kwargs)  # noqa: SLF001 - as torch's own counter does
+                return func._op_dk(_COMPOSITE, *args, **kwargs)  # type: ignore[attr-defined,no-any-return] # noqa: SLF001 - see above
         result = func(*args, **kwargs)
         try:
             self._count(known, types, args, kwargs, result)
@@ -179,7 +179,7 @@ class StepFlops:
             self._warn(stage, reason)
             return
         self._stage, self._entered = stage, OperatorCounter()
-        self._entered.__enter__()
+        self._entered.__enter__()  # type: ignore[no-untyped-call]
 
     @guarded
     def end(self, samples: int | None) -> None:
@@ -207,7 +207,7 @@ class StepFlops:
         counter.idle = True
         if _get_current_dispatch_mode() is counter:  # else another one was entered since, which has to be left first
             self._entered = None
-            counter.__exit__(None, None, None)
+            counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def batch(self, stage: str, model: object, samples: int | None) -> Iterator[None]:
@@ -246,7 +246,7 @@ def _hiding(model: object) -> str | None:
         return "TorchScript runs operators out of sight"
     if any(isinstance(module, torch.nn.DataParallel) for module in modules):
         return "DataParallel runs operators in other threads"
-    if torch.cuda.is_initialized() and any(type(each) is torch.cuda.CUDAGraph for each in gc.get_objects()):
+    if torch.cuda.is_available() and any(type(each) is torch.cuda.CUDAGraph for each in gc.get_objects()):
         return "a CUDA graph runs operators out of sight"
     return None
 

@@ -101,8 +101,8 @@ def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
             Column("uncertainty", [*doubts, uncertainty(total.provenance, total.relative_uncertainty)], rank=8, left=True)
         )
     flops = [stage.flops for stage in stages]
-    columns += _each("energy", [each and each.joules_per_flop for each in flops], "J/FLOP", rank=11)
-    columns += _each("rate", [each and each.flops_per_second for each in flops], "FLOP/s", rank=10)
+    columns += _each("energy", [None if each is None else each.joules_per_flop for each in flops], "J/FLOP", rank=11)
+    columns += _each("rate", [None if each is None else each.flops_per_second for each in flops], "FLOP/s", rank=10)
     if any(stage.tokens_per_joule is not None for stage in stages):
         columns.append(_column("yield", "tokens/J", [*(quantity(stage.tokens_per_joule) for stage in stages), ""], rank=9))
     known = [column for column in columns if not column.rank or not {UNKNOWN, ""}.issuperset(column.texts)]

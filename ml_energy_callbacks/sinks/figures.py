@@ -215,7 +215,7 @@ FIGURES: Final = (
         "{FLOP}",
         "Floating-point operations of the samples; absent where they are not known.",
         ("stage",),
-        _of_stage(lambda stage: stage.flops and stage.flops.total),
+        _of_stage(lambda stage: None if stage.flops is None else stage.flops.total),
     ),
     Figure(
         "ml.energy.co2e",

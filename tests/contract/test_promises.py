@@ -271,12 +271,28 @@ def test_an_exception_in_training_leaves_a_complete_record(
 
 
 def test_training_is_bit_for_bit_the_same(tmp_path: Path) -> None:
-    """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them."""
+    """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them.
+
+    So they are where FLOPs are counted in a batch, which are exact.
+    """
     folders = [tmp_path / "without", tmp_path / "with"]
     for folder in folders:
         folder.mkdir()
     without = framework.trained(folders[0], [])
-    measured = framework.trained(folders[1], [energy_callback(folders[1])])
+    energy = energy_callback(folders[1], count_flops=True)
+    measured = framework.trained(folders[1], [energy])
     assert measured.keys() == without.keys()
     for name, value in without.items():
         assert measured[name] == value, name
+    for stage, products in zip(("train", "validate"), framework.FLOPS, strict=True):
+        found = energy.record.stages[stage]
+        if framework.COUNTED_BY is None:
+            assert found.flops is None
+            assert any(
+                text.startswith(f"FLOPs of {stage} are unknown, as they are not counted") for text in energy.record.warnings
+            )
+            continue
+        assert found.flops.method == framework.COUNTED_BY
+        each = found.flops.per_sample
+        assert each == products if framework.COUNTED_BY == "torch operators" else each > products  # XLA counts all operations
+        assert found.flops.total == pytest.approx(found.samples * each)

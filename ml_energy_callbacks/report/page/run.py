@@ -150,8 +150,8 @@ def _flops_columns(stages: Sequence[tuple[str, StageRecord]]) -> Iterator[Column
     """Yield the columns of FLOPs, where those of a stage are known; those of the total are not shown."""
     flops = [*(stage.flops for _, stage in stages), None]
     if any(each is not None for each in flops):
-        yield amounts("Energy of a FLOP", [each and each.joules_per_flop for each in flops], "J/FLOP")
-        yield amounts("Rate", [each and each.flops_per_second for each in flops], "FLOP/s")
+        yield amounts("Energy of a FLOP", [None if each is None else each.joules_per_flop for each in flops], "J/FLOP")
+        yield amounts("Rate", [None if each is None else each.flops_per_second for each in flops], "FLOP/s")
 
 
 def _mean_watts(record: RunRecord) -> float | None:
