@@ -110,7 +110,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known.formula is None and known.composite and not types and torch.is_inference_mode_enabled():
             # Else autograd has divided it before. This is the function that torch would call for it now.
             with self:
-                return func._op_dk(_COMPOSITE, *args, **kwargs)  # type: ignore[attr-defined,no-any-return] # noqa: SLF001 - see above
+                return func._op_dk(_COMPOSITE, *args, **kwargs)  # type: ignore[attr-defined] # noqa: SLF001 - see above
         result = func(*args, **kwargs)
         try:
             self._count(known, types, args, kwargs, result)

@@ -5,12 +5,11 @@ from typing import Any, Protocol
 
 import keras
 
-from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.guard import guarded
 from ml_energy_callbacks.keras import internals
 from ml_energy_callbacks.keras.compiling import FUNCTIONS
 from ml_energy_callbacks.keras.hlo import loops_over_products
-from ml_energy_callbacks.keras.samples import samples_of
+from ml_energy_callbacks.keras.samples import length_of
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Stage
@@ -105,7 +104,7 @@ class _Torch:
         self.begin_run, self.due = self._steps.begin_run, self._steps.due
 
     def run(self, stage: Stage, model: Any, function: Callable[..., Any], *args: Any) -> Any:
-        with self._steps.batch(stage, model, _samples(args[0][0])):
+        with self._steps.batch(stage, model, length_of(args[0][0])):
             return function(*args)
 
 
@@ -138,7 +137,7 @@ class _Jax:
         if self._meter.knows_flops(stage):  # the user gave them
             return
         found = self._flops(function, state, batch)
-        samples = _samples(batch)
+        samples = length_of(batch)
         if isinstance(found, float) and not samples:
             found = "the number of samples of the batch is unknown"
         if isinstance(found, str) or not samples:
@@ -164,11 +163,3 @@ class _Jax:
         if loops_over_products(lowered.as_text("hlo")):
             return "XLA does not know how often a loop of the model runs, as in a recurrent layer"
         return float(cost["flops"])
-
-
-def _samples(batch: Any) -> int | None:
-    """Return the number of samples of a batch; None if it is unknown."""
-    try:
-        return first_length(samples_of(batch))
-    except (StopIteration, TypeError, ValueError):
-        return None

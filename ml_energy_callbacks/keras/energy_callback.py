@@ -12,7 +12,6 @@ from weakref import ref
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, monitored, refuse_second
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
@@ -24,7 +23,7 @@ from ml_energy_callbacks.keras.files import Backup, energy_run
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.progress_line import shorten_progress_bar
-from ml_energy_callbacks.keras.samples import output_length, samples_of
+from ml_energy_callbacks.keras.samples import length_of, output_length
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -95,7 +94,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             ConfigurationError: Data of this kind cannot be watched.
         """
         fn = self._options.batch_size_fn
-        length = _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch)
+        length = length_of if fn is None else lambda batch: self._call_batch_size_fn(fn, batch)
         gate = Gate(self._meter, lambda batch: (length(batch), self._count_tokens(batch)))
         data = watched(data, gate, fn, self._options.count_fn)
         self._watched.append((ref(data), gate))
@@ -412,14 +411,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         if self._board is not None:
             self._board.add_scalars(scalars, step)
-
-
-def _length(batch: Any) -> int | None:
-    try:
-        array = samples_of(batch)
-    except (StopIteration, TypeError, ValueError):
-        return None
-    return first_length(array)
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:

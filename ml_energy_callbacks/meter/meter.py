@@ -346,12 +346,14 @@ class EnergyMeter:
             method: How that is known, for the record.
 
         Raises:
-            ConfigurationError: There is no such stage, or that cannot be the FLOPs of a sample.
+            ConfigurationError: There is no such stage, or that cannot be the FLOPs of a sample. In the loop of a framework that
+                is a warning.
         """
-        if stage not in STAGES or not is_count_of_flops(per_sample):
+        if stage in STAGES and is_count_of_flops(per_sample):
+            self._session.flops.learn(stage, plain_number(per_sample), method)
+        else:
             msg = f"A sample of stage {describe(stage)} cannot take {describe(per_sample)} FLOPs; give a stage, and a number."
-            raise ConfigurationError(msg)
-        self._session.flops.learn(stage, plain_number(per_sample), method)
+            self._refuse(ConfigurationError(msg))
 
     def knows_flops(self, stage: str) -> bool:
         """Return whether the FLOPs of a sample of a stage are known since the last start."""
