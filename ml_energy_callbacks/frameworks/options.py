@@ -23,6 +23,8 @@ class CallbackOptions(MeterOptions):
             not have, with torch and JAX. That batch takes longer; its results stay the same.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
+        parts: Whether the batches of the training are divided into ``transfer``, ``forward``, ``backward`` and ``optimizer``.
+            Where the framework runs them as one, the record says so.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
             ``"all"`` for every one. A metric that a callback of the training monitors is there in any case.
         verbose: Whether to log warnings, and what each run used at its end.
@@ -32,6 +34,7 @@ class CallbackOptions(MeterOptions):
     count_fn: Callable[[Any], int] | None = None
     count_flops: bool = False
     log_every_n_steps: int | None = None
+    parts: bool = False
     metrics: Literal["core", "all"] = "core"
 
     def __post_init__(self) -> None:
@@ -44,6 +47,9 @@ class CallbackOptions(MeterOptions):
         steps: object = self.log_every_n_steps
         if steps is not None and (is_flag(steps) or not isinstance(steps, Integral) or steps < 0):
             msg = f"log_every_n_steps is {describe(steps)}; give a number of steps, 0 for no step logs, or leave it out."
+            raise ConfigurationError(msg)
+        if not is_flag(self.parts):
+            msg = f"parts is {describe(self.parts)}; give True to divide the training's batches into parts, or False."
             raise ConfigurationError(msg)
         metrics: object = self.metrics
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:

@@ -92,6 +92,7 @@ class Session:
         rates: Emissions and cost.
         job: The processes of the job; None if this process was never one of several.
         idle_watts: Idle power of each device in W by its id, if it was measured.
+        parts_reason: Why the batches of the training have no parts although they were asked for; else None.
         verbose: Whether the user is told of warnings, and of what the run used.
         flops: FLOPs of a sample in each stage.
         phases: The phases in the last record, by their buckets on the timeline.
@@ -136,6 +137,7 @@ class Session:
         self.job: Job | None = None
         self.idle_watts: Mapping[str, float] = {}
         self.flops = StageFlops(options.flops_per_sample)
+        self.parts_reason: str | None = None
         self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
         self.early_stopping: StoppingRecord | None = None
@@ -651,7 +653,7 @@ class Session:
         with self._lock:
             look = self.timeline.look()
             tallies = [tally for tally in self.stages.tallies if any(tally.by_phase(look.totals).values())]
-            groups = [part.group for tally in tallies for part in tally.parts]
+            groups = [group for tally in tallies for group in tally.groups]
             state = State(
                 look.now,
                 look.totals,
@@ -666,6 +668,7 @@ class Session:
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
                 flops={tally.name: self.flops.record(tally.name, tally.count(look.counts)) for tally in tallies},
+                parts_reason=self.parts_reason,
                 latencies={group: times for group in groups if (times := self.timeline.latencies(group)) is not None},
             )
             run = replace(self._run, record_path=public_text(self._files.place))

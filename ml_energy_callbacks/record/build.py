@@ -108,7 +108,7 @@ def stage_record(
     co2e_grams: float | None,
     cost: float | None,
     flops: FlopsRecord | None,
-    substages: dict[str, StageRecord],
+    substages: dict[str, StageRecord] | None = None,
 ) -> StageRecord:
     """Return a stage's record with what follows from the rest of it.
 
@@ -128,7 +128,7 @@ def stage_record(
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
         flops: Its FLOPs, of which the energy and the rate follow here, or None.
-        substages: The sub-stages that it includes, by name.
+        substages: The sub-stages that it includes, by name; None for none.
     """
     total = sum(devices.values()) if devices else None
     known = [device for device in records if device.id in devices]
@@ -159,7 +159,7 @@ def stage_record(
         sampled_joules=sampled_joules,
         above_idle_joules=above_idle_joules,
         flops=flops and _with_ratios(flops, per_sample, sampled, seconds - _seconds_of(phases.get("compile"))),
-        substages=substages,
+        substages=substages or {},
     )
 
 
