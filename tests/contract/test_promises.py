@@ -38,6 +38,7 @@ OPTIONS = {
     "offset_grams": None,
     "batch_size_fn": None,
     "count_fn": None,
+    "count_flops": False,
     "log_every_n_steps": None,
     "metrics": "core",
     "output_dir": None,
@@ -45,6 +46,7 @@ OPTIONS = {
     "verbose": True,
     "scope": "machine",
     "idle_seconds": 0.0,
+    "flops_per_sample": None,
     "tags": None,
     "backends": None,
 }
