@@ -39,7 +39,12 @@ _HEAVY: Final = re.compile(
     r"(mm|bmm|addmm|addbmm|baddbmm|hspmm|sspaddmm|mv|addmv|matmul|linear|conv\w*|attention|encoder|rnn|lstm|gru|trilinear|fft|"
     r"linalg|cholesky)(_.*)?"
 )
-"""Names of torch's operators that have FLOPs; of the rest, elementwise operators, those of a matrix are many times as many."""
+"""Names of torch's operators whose FLOPs count; those of others, such as elementwise operators, are few beside them."""
+
+_LEAVES_TRAINING_ALONE: Final = hasattr(flop_counter, "flop_registry") and all(
+    hasattr(TorchDispatchMode, name) for name in ("ignore_compile_internals", "supports_higher_order_operators")
+)
+"""Whether this torch, as those from 2.9 on, lets a mode be entered without an effect on what is compiled, or an error."""
 
 
 class _Operator(NamedTuple):
@@ -56,14 +61,23 @@ class _Operator(NamedTuple):
     reason: str | None
 
 
-@cache
 def _known_of(operator: object) -> _Operator:
-    """Return what is known of an operator."""
+    """Return what is known of an operator; nothing of one that is not like the others."""
+    try:
+        return _examined(operator)
+    except Exception as error:  # noqa: BLE001 - other releases of torch may raise anything, and the operator has to run
+        pass_users_error(error)
+        return _Operator(None, composite=False, reason=f"nothing is known of the operator {operator}")
+
+
+def _examined(operator: object) -> _Operator:
+    formulas = flop_counter.flop_registry
     if not isinstance(operator, torch._ops.OpOverload):  # noqa: SLF001 - what torch passes to a dispatch mode
-        return _Operator(None, composite=False, reason=f"the operator {operator} runs others out of sight")
+        formula = formulas.get(operator)
+        hidden = None if formula is not None else f"the operator {operator} runs others out of sight"
+        return _Operator(formula, composite=False, reason=hidden)
     name = operator._schema.name  # noqa: SLF001 - its name with that of its library
     library, _, own = name.partition("::")
-    formulas = flop_counter.flop_registry
     alike = getattr(torch.ops.aten, own.rstrip("_").replace("_for_cpu", ""), None) if library == "aten" else None
     formula = formulas.get(operator._overloadpacket) or formulas.get(alike)  # noqa: SLF001 - the key of a formula
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key  # noqa: SLF001 - as torch's own counter asks
@@ -89,6 +103,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops = 0
         self.reason: str | None = None
         self.idle = False
+        self._known_of = cache(_known_of)  # a formula may be registered before the next count
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -106,7 +121,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self.idle:
             return func(*args, **kwargs)
-        known = _known_of(func)
+        known = self._known_of(func)
         if known.formula is None and known.composite and not types and torch.is_inference_mode_enabled():
             # Else autograd has divided it before. This is the function that torch would call for it now.
             with self:
@@ -232,6 +247,8 @@ _COMPILED: Final = "torch.compile runs operators out of sight"
 
 def _hiding(model: object) -> str | None:
     """Return why operators of a model cannot be seen; None if all can, as far as is known."""
+    if not _LEAVES_TRAINING_ALONE:
+        return f"torch {torch.__version__} cannot count without an effect on compiled functions"
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     compiled = any(
         type(module).__name__ == "OptimizedModule"

@@ -169,6 +169,21 @@ def broken_formula(*_: Any, **__: Any) -> int:
     return 1 // 0
 
 
+def test_a_formula_that_is_registered_later_is_used() -> None:
+    name = "ml_energy_tests::sum_of_squares"
+    operator = torch.library.custom_op(
+        name, lambda x: (x @ x.T).diagonal().sum(), mutates_args=(), schema="(Tensor x) -> Tensor"
+    )
+    reasons = []
+    for _ in range(2):
+        with OperatorCounter() as counter:  # type: ignore[no-untyped-call]
+            operator(inputs(N, WIDTH).detach())
+        reasons.append((counter.reason is None, counter.flops))
+        if len(reasons) == 1:
+            register_flop_formula(torch.ops.ml_energy_tests.sum_of_squares)(lambda shape, **_: 2 * shape[0] * shape[1])
+    assert reasons == [(False, 0), (True, 2 * N * WIDTH)]
+
+
 @pytest.mark.parametrize(
     ("run", "reason"),
     [
