@@ -47,6 +47,15 @@ class World:
 
         return call
 
+    def generate(self, responses: int, joules: float) -> Callable[[], int]:
+        """Return a call that generates responses with this energy each, on average."""
+
+        def call() -> int:
+            self._spend(responses * joules / BUSY_WATTS * self._rng.uniform(0.97, 1.03), BUSY_WATTS * self._level)
+            return responses
+
+        return call
+
     def window(self) -> Window:
         return Window(self._mark)
 

@@ -163,12 +163,15 @@ def result_fields(cases: Sequence[GenerationCase], measured: Measured, relative_
         fields = cost_fields(series, measured.idle_watts, relative_width)
         costs.append(_cost(case, fields, joules.get(replace(case.lengths, new_tokens=1)), joules[case.lengths]))
     sizes = dict.fromkeys(case.lengths.batch_size for case in cases)
-    laws = [fit_law(size, [_responses(each, found) for each, found in joules.items() if each.batch_size == size]) for size in sizes]
-    return {"cases": costs, "laws": laws}
+    return {"cases": costs, "laws": [fit_law(size, _responses(joules, size)) for size in sizes]}
 
 
-def _responses(lengths: Lengths, joules: Mapping[int, float]) -> Responses:
-    return Responses(lengths.prompt_tokens, lengths.new_tokens, joules, held_back=lengths.held_back)
+def _responses(joules: Mapping[Lengths, Mapping[int, float]], batch_size: int) -> list[Responses]:
+    return [
+        Responses(each.prompt_tokens, each.new_tokens, found, held_back=each.held_back)
+        for each, found in joules.items()
+        if each.batch_size == batch_size
+    ]
 
 
 def _cost(
@@ -183,12 +186,12 @@ def _cost(
         whole: Energy of a response in J by round.
     """
     lengths, prefill, throughput = case.lengths, prefill or {}, fields["samples_per_second"]
-    later = [(whole[i] - prefill[i]) / (lengths.new_tokens - 1) for i in whole.keys() & prefill.keys() if lengths.new_tokens > 1]
+    common = whole.keys() & prefill.keys() if lengths.new_tokens > 1 else ()
     return GenerationCost(
         new_tokens_per_second=None if throughput is None else _scaled(throughput, lengths.new_tokens),
         time_per_new_token=latency_record(case.times.between),
         time_to_first_token=latency_record(case.times.first),
-        joules_per_new_token=interval(later),
+        joules_per_new_token=interval([(whole[i] - prefill[i]) / (lengths.new_tokens - 1) for i in common]),
         joules_per_prompt_token=interval([joules / lengths.prompt_tokens for joules in prefill.values()]),
         held_back=lengths.held_back,
         new_tokens=lengths.new_tokens,

@@ -15,14 +15,18 @@ def terms(prompt_tokens: float, new_tokens: float) -> tuple[float, float, float,
 
 
 class GenerationCost(Cost, kw_only=True):
-    """The results for one batch size, prompt length and number of new tokens; a sample is a response, ``latency`` that of a call.
+    """The results for one batch size, prompt length and number of new tokens.
+
+    A sample is a response, and ``latency`` is that of a call, which generates a batch of them.
 
     Attributes:
-        new_tokens_per_second: Throughput in new tokens per s, of all responses of a batch together; None if nothing was measured.
+        new_tokens_per_second: Throughput in new tokens per s of all responses of a batch together; None if nothing was
+            measured.
         time_per_new_token: Time from one token of a response to the next, where ``batches`` counts tokens; None for one token.
-        time_to_first_token: Time from the call to the first token, where ``batches`` counts calls; None if nothing was measured.
-        joules_per_new_token: Energy of a new token in J, without the first one: what the response takes beyond the prefill, as a
-            mean over its tokens. None for one token, and where energy or prefill was not measured.
+        time_to_first_token: Time from the call to the first token, where ``batches`` counts calls; None if nothing was
+            measured.
+        joules_per_new_token: Energy of a new token in J, without the first one: what the response takes beyond the prefill, as
+            a mean over its tokens. None for one token, and where energy or prefill was not measured.
         joules_per_prompt_token: Energy of the prefill in J per token of the prompt. The prefill is a response of one token,
             which was measured by itself. None where it was not, as for lengths that are held back.
         held_back: Whether these lengths are kept out of the law, to check it.
@@ -100,7 +104,7 @@ class Law(msgspec.Struct, kw_only=True):
         """The largest relative error at lengths that were held back, as a fraction; None without any."""
         return max((abs(each.relative_error) for each in self.held_back), default=None)
 
-    def joules(self, prompt_tokens: int, new_tokens: int) -> float | None:
+    def joules(self, prompt_tokens: float, new_tokens: float) -> float | None:
         """Return the energy of a response with these lengths in J; None where the law is unknown.
 
         Beyond the lengths that were measured it is an extrapolation, which nothing has checked.

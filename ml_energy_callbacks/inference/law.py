@@ -43,9 +43,9 @@ def fit_law(batch_size: int, measured: Sequence[Responses]) -> Law:
 
     The half-width of an interval is the larger one of two. The first is Student's t of the fits that leave out each round in
     turn (B. Efron and C. Stein, The jackknife estimate of variance, 1981): it has the noise, and drift that all lengths of a
-    round share. The second is Student's t of the residuals: it also has what the law does not describe. Both are those of the fit
-    without bounds. An interval ends at 0, and its upper end is at least a half-width above it, so that it holds the true value
-    at least as often where that is close to 0.
+    round share. The second is Student's t of the residuals: it also has what the law does not describe. Both are those of the
+    fit without bounds. An interval ends at 0, and its upper end is at least a half-width above it, so that it holds the true
+    value at least as often where that is close to 0.
     """
     law = Law(batch_size=batch_size, a=None, b=None, c=None, d=None, held_back=[], reason=None)
     known = [each for each in measured if each.joules]
@@ -66,7 +66,7 @@ def _obstacle(fitted: Sequence[Responses]) -> str | None:
         return "The energy of no response is known."
     scaled = _terms(fitted) / np.max(_terms(fitted), axis=0)
     if np.linalg.matrix_rank(scaled) < _COEFFICIENTS:
-        return "The measured lengths cannot separate a, b, c and d; at least two prompt lengths and two numbers of new tokens can."
+        return "The measured lengths cannot separate a, b, c and d; give two prompt lengths or more, and more than 1 new token."
     if min(fmean(each.joules.values()) for each in fitted) <= 0:
         return "The energy of the shortest responses is too small to be measured; give greater lengths."
     return None

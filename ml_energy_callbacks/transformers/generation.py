@@ -149,8 +149,8 @@ class _Generator:
             _, *tokens_ns = seen.times_ns  # it is first given the prompt
             if len(tokens_ns) != lengths.new_tokens:
                 msg = (
-                    f"The model generated {len(tokens_ns)} of {lengths.new_tokens} tokens; remove from its generation_config what "
-                    "ends it, such as max_time or stop_strings."
+                    f"The model generated {len(tokens_ns)} of {lengths.new_tokens} tokens; remove what ends it from its "
+                    "generation_config, such as max_time or stop_strings."
                 )
                 raise ConfigurationError(msg)
             times.add(begun_ns, tokens_ns)
@@ -159,7 +159,7 @@ class _Generator:
         return call
 
     def _ids(self, lengths: Lengths) -> torch.Tensor:
-        """Return the prompts, of shape (batch size, prompt tokens); one that is held back is the beginning of the longest one."""
+        """Return prompts of shape (batch size, prompt tokens); one that is held back is the beginning of the longest one."""
         longest = self._given[max(self._given)]
         ids = self._given.get(lengths.prompt_tokens, longest and longest[: lengths.prompt_tokens])
         if ids is not None:
