@@ -39,7 +39,7 @@ def render_generation(profile: GenerationProfile) -> Group:
 def generation_lines(profile: GenerationProfile) -> list[str]:
     """Return what a profile of generation found as sentences: the errors of the laws first, then notes."""
     errors = [
-        f"Batch size {law.batch_size}: at lengths that were held back, the law is off by up to {significant(100 * law.error, 2)} %."
+        f"Batch size {law.batch_size}: at lengths that were held back, the law is off by up to {_percent(law.error)}."
         for law in profile.laws
         if law.error is not None
     ]
@@ -179,6 +179,10 @@ def _share(found: Interval | None) -> str:
     if found is None or found.half_width is None or not is_resolved(found):
         return UNKNOWN
     return percent(found.half_width / found.mean)
+
+
+def _percent(share: float) -> str:
+    return f"{significant(100 * share, 2)} %"
 
 
 def _mean(found: Interval | None) -> float | None:
