@@ -96,7 +96,7 @@ def load_model(folder: Path) -> Any:
         ConfigurationError: It is no model that generates.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, torch_dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False, torch_dtype="auto")
     except Exception as error:
         msg = f"{folder} cannot be loaded as a model that generates ({type(error).__name__}: {error}); use another folder."
         raise ConfigurationError(msg) from error
@@ -222,7 +222,7 @@ def _read_prompts(prompts: object, tokenizer: Any) -> dict[int, Sequence[int] | 
 
 def _read_prompt(prompt: Any, tokenizer: Any) -> tuple[int, Sequence[int] | None]:
     """Return the length of a prompt in tokens, and their ids, or None where they are random."""
-    if isinstance(prompt, Integral) and not isinstance(prompt, bool):
+    if not isinstance(prompt, bool) and isinstance(prompt, Integral):
         return int(prompt), None
     if not isinstance(prompt, str):
         try:
