@@ -39,7 +39,7 @@ def render_generation(profile: GenerationProfile) -> Group:
 def generation_lines(profile: GenerationProfile) -> list[str]:
     """Return what a profile of generation found as sentences: the errors of the laws first, then notes."""
     errors = [
-        f"Batch size {law.batch_size}: at lengths that were held back, the law is off by up to {_percent(law.error)}."
+        f"Batch size {law.batch_size}: the law differs from lengths that were held back by up to {_percent(law.error)}."
         for law in profile.laws
         if law.error is not None
     ]
