@@ -1,7 +1,7 @@
 """Energy of what ``generate`` of Hugging Face's models generates, by batch size and lengths."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from numbers import Integral
 from operator import index
 from pathlib import Path
@@ -124,11 +124,9 @@ class _Generator:
             "pad_token_id": next(token for token in (config.pad_token_id, *ends, 0) if token is not None),
         }
 
-    @contextlib.contextmanager
-    def own_random_state(self) -> Iterator[None]:
-        """Leave torch's random state as it is."""
-        with torch.random.fork_rng(self._gpus):
-            yield
+    def own_random_state(self) -> AbstractContextManager[None]:
+        """Return the context that leaves torch's random state as it is."""
+        return torch.random.fork_rng(self._gpus)
 
     def prepare(self, lengths: Lengths, times: TokenTimes) -> Call:
         """Return the call that generates these responses; sampling begins anew with each block, so that all do the same."""
@@ -188,7 +186,7 @@ def _config(model: Any) -> Any:
 
 def _check_model(model: Any) -> None:
     name = type(model).__name__
-    if not callable(getattr(model, "can_generate", None)):
+    if not isinstance(model, torch.nn.Module) or not callable(getattr(model, "can_generate", None)):
         msg = f"The model is a {name}; pass one of transformers, such as AutoModelForCausalLM.from_pretrained loads."
         raise ConfigurationError(msg)
     if not model.can_generate():

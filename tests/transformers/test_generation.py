@@ -187,6 +187,7 @@ def no_ids(text: str) -> dict[str, list[int]]:
     ("options", "words"),
     [
         ({"model": print}, "The model is a builtin_function_or_method; pass one of transformers"),
+        ({"model": GPT2LMHeadModel}, "The model is a type; pass one of transformers"),
         ({"model": "bert"}, "BertModel does not generate text; pass a decoder"),
         ({"model": "t5"}, "has an encoder, and the law is one of decoders"),
         ({"prompts": [40, 60], "new_tokens": [4, 5]}, "A prompt of 60 tokens with 5 new ones is longer than the 64 tokens"),
