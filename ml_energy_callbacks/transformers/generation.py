@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from numbers import Integral
 from operator import index
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -186,7 +186,7 @@ def _config(model: Any) -> Any:
 
 def _check_model(model: Any) -> None:
     name = type(model).__name__
-    if not isinstance(model, torch.nn.Module) or not callable(getattr(model, "can_generate", None)):
+    if isinstance(model, type) or not callable(getattr(model, "can_generate", None)):
         msg = f"The model is a {name}; pass one of transformers, such as AutoModelForCausalLM.from_pretrained loads."
         raise ConfigurationError(msg)
     if not model.can_generate():
@@ -218,13 +218,13 @@ def _read_prompts(prompts: object, tokenizer: Any) -> dict[int, Sequence[int] | 
     return found
 
 
-def _read_prompt(prompt: Any, tokenizer: Any) -> tuple[int, Sequence[int] | None]:
+def _read_prompt(prompt: object, tokenizer: Any) -> tuple[int, Sequence[int] | None]:
     """Return the length of a prompt in tokens, and their ids, or None where they are random."""
     if not isinstance(prompt, bool) and isinstance(prompt, Integral):
         return int(prompt), None
     if not isinstance(prompt, str):
         try:
-            ids = [index(token) for token in prompt]
+            ids = [index(token) for token in cast("Iterable[Any]", prompt)]
         except TypeError:
             msg = f"The prompt {describe(prompt)} is no prompt; give a length in tokens, a text, or ids of tokens."
             raise ConfigurationError(msg) from None
