@@ -195,6 +195,7 @@ def worlds(*, full: bool) -> list[dict[str, Any]]:
     return [measured(seed) for seed in range(40 if full else 3)]
 
 
+@pytest.mark.xdist_group("worlds of generation")
 def test_a_simulated_device_gives_its_law_back(worlds: list[dict[str, Any]]) -> None:
     held = total = 0
     for found in worlds:
@@ -207,6 +208,7 @@ def test_a_simulated_device_gives_its_law_back(worlds: list[dict[str, Any]]) -> 
     assert held >= 0.9 * total
 
 
+@pytest.mark.xdist_group("worlds of generation")
 def test_energy_of_prompt_and_new_tokens_is_that_of_prefill_and_the_rest(worlds: list[dict[str, Any]]) -> None:
     held: dict[str, list[bool]] = {"prompt": [], "new": []}
     for found in worlds:
