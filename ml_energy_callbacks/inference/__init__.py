@@ -1,6 +1,9 @@
-"""Energy of predictions, by batch size and for several models."""
+"""Energy of predictions, by batch size and for several models; and of the layers of a network."""
 
 from ml_energy_callbacks.inference.compare import compare_models
+from ml_energy_callbacks.inference.layers.profile import profile_layers
+from ml_energy_callbacks.inference.layers.results import LayerCost, LayerProfile
+from ml_energy_callbacks.inference.layers.timer import LayerTimer
 from ml_energy_callbacks.inference.profile import profile_inference
 from ml_energy_callbacks.inference.results import BatchCost, Comparison, Cost, Difference, Interval, ModelCost, Profile
 
@@ -10,8 +13,12 @@ __all__ = [
     "Cost",
     "Difference",
     "Interval",
+    "LayerCost",
+    "LayerProfile",
+    "LayerTimer",
     "ModelCost",
     "Profile",
     "compare_models",
     "profile_inference",
+    "profile_layers",
 ]
