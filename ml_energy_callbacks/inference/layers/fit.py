@@ -47,6 +47,7 @@ class Fit:
 
     Attributes:
         fitted: Indices of the layers that some block repeats.
+        known: Whether there are enough blocks; if not, there are no estimates.
         excess: By how much, in J, the layers alone certainly use more than the whole step; 0 if they do not.
     """
 
@@ -61,7 +62,7 @@ class Fit:
         self._around = [_around(parents, i) for i in range(len(parents))]
         own = np.array([[self._runs(row, i) for i in self.fitted] + [1.0] for row in rows])
         self._freedom = len(rows) - len(self.fitted) - 1
-        self.known = self._freedom > 0 and np.linalg.matrix_rank(own) == own.shape[1]
+        self.known = self._freedom > 0 and int(np.linalg.matrix_rank(own)) == own.shape[1]
         self.excess = 0.0
         if not self.known:
             return
