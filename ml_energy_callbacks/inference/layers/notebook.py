@@ -1,5 +1,6 @@
 """The layers of a network as text, in notebooks, as data frames, and as pictures."""
 
+from itertools import accumulate
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -18,7 +19,7 @@ from ml_energy_callbacks.inference.layers.table import (
 from ml_energy_callbacks.report.drawing import Slab, icicle, node, series_colour
 from ml_energy_callbacks.report.notebook import Picture, fragment, frame
 from ml_energy_callbacks.report.page.tables import amounts, table, texts
-from ml_energy_callbacks.report.quantities import UNKNOWN, percent, scaled, scaled_range
+from ml_energy_callbacks.report.quantities import UNKNOWN, column_with_ranges, percent, scaled, scaled_range
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 
@@ -62,11 +63,10 @@ def _whole(profile: LayerProfile) -> Slab:
     by_energy = profile.whole.joules is not None
     estimated = profile.provenance == "estimated"
     inside: list[list[Slab]] = [[] for _ in range(1 + max((layer.depth for layer in profile.layers), default=0))]
-    colour = sum(layer.depth == 1 for layer in profile.layers)
-    for layer in reversed(profile.layers):  # the parts of a layer come after it
-        colour -= layer.depth == 1
+    numbers = accumulate(layer.depth == 1 for layer in profile.layers)  # the parts of a layer have its colour
+    for layer, number in reversed(list(zip(profile.layers, numbers, strict=True))):  # and come after it
         parts, inside[layer.depth] = inside[layer.depth], []
-        slab = _slab(layer, series_colour(colour), parts, by_energy=by_energy, estimated=estimated)
+        slab = _slab(layer, series_colour(number - 1), parts, by_energy=by_energy, estimated=estimated)
         inside[layer.depth - 1].insert(0, slab)
     rest = _slab(profile.rest, "grey", [], by_energy=by_energy, estimated=estimated)
     return _slab(profile.whole, "grey", [*inside[0], rest], by_energy=by_energy, estimated=estimated)
@@ -89,12 +89,12 @@ def _text(cost: LayerCost) -> str:
 
 def _table(profile: LayerProfile) -> Element:
     rows = rows_of(profile)
-    ranges = [range_of(row) for row in rows]
+    unit, energies, ranges = column_with_ranges([row.joules for row in rows], [range_of(row) for row in rows], "J")
     columns = [
         texts("Layer", [f"{chr(0xA0) * 3 * max(0, row.depth - 1)}{row.name}" for row in rows]),
         texts("Type", [row.kind for row in rows]),
-        amounts("Energy", [row.joules for row in rows], "J"),
-        texts("95 % interval", [UNKNOWN if each is None else scaled_range(*each, "J") for each in ranges], numeric=True),
+        texts(f"Energy, {unit}", energies, numeric=True),
+        texts(f"95 % interval, {unit}", ranges, numeric=True),
         texts("Share", [UNKNOWN if row.joules_share is None else percent(row.joules_share) for row in rows], numeric=True),
         amounts("Forward", [row.forward_seconds for row in rows], "s"),
         amounts("Backward", [row.backward_seconds for row in rows], "s"),

@@ -1,7 +1,7 @@
 """Parts of parts, from the whole at the top down: as wide as they are large, below what they are a part of."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from xml.etree.ElementTree import Element
 
 from ml_energy_callbacks.report.drawing.axes import Axis, axis_from_zero
@@ -51,13 +51,13 @@ def icicle(title: str, whole: Slab, *, unit: str, hint: str = "", empty: str) ->
     """
     if not whole.value > 0:
         return empty_figure(title, empty)
-    axis = axis_from_zero([whole.value], unit)
+    axis = replace(axis_from_zero([whole.value], unit), high=whole.value)
     height = _levels(whole) * _ROW
     contents = list(_drawn(whole, axis, 0.0, 0))
     grid = "".join(f"M{number(_x(axis, tick))},{number(height)}v6" for tick in axis.ticks)
     contents.append(node("path", d=grid, class_="grid"))
     for tick in axis.ticks:
-        at = "start" if tick == axis.low else "end" if tick == axis.high else "middle"
+        at = "start" if tick == axis.low else "middle"
         contents.append(node("text", axis.label(tick), x=_x(axis, tick), y=height + 20, text_anchor=at))
     contents.append(node("text", axis.unit, x=WIDTH - RIGHT, y=height + 38, text_anchor="end", class_="ink"))
     summary = f"{title}. {whole.text}. " + " ".join(f"{part.text}." for part in whole.parts)
