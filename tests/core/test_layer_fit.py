@@ -35,7 +35,7 @@ def test_without_scatter_the_energies_are_exact() -> None:
 
 
 def test_intervals_hold_the_planted_energies(*, full: bool) -> None:
-    held = {name: 0 for name in (*range(5), "whole", "rest")}
+    held = dict.fromkeys((*range(5), "whole", "rest"), 0)
     seeds = 1000 if full else 100
     for seed in range(seeds):
         fit = Fit(PARENTS, blocks(seed))

@@ -65,7 +65,8 @@ class Planted(nn.Module):
         super().__init__()
         self.embed = Costly(world, 0.08, 150.0)
         self.blocks = nn.ModuleList(
-            nn.Sequential(Costly(world, share, watts), Costly(world, 0.1, 350.0)) for share, watts in ((0.3, 200.0), (0.2, 420.0))
+            nn.Sequential(Costly(world, share, watts), Costly(world, 0.1, 350.0))
+            for share, watts in ((0.3, 200.0), (0.2, 420.0))
         )
         self.head = Costly(world, 0.05, 400.0)
         self.tiny = Costly(world, 0.001, 400.0)
@@ -168,7 +169,7 @@ class Small(nn.Module):
 
     def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> dict[str, torch.Tensor]:
         self.seen += 1
-        noise = random.random() + float(np.random.rand())  # noqa: NPY002, S311 - what modules of users may do
+        noise = random.random() + float(np.random.rand())  # noqa: NPY002 - what modules of users may do
         return {"scores": self.head(self.dropout(self.features(x))) * scale + noise}
 
 
@@ -262,7 +263,8 @@ def test_layers_of_several_inputs_run_forward_alone() -> None:
     modes: set[bool] = set()
     profile = profile_layers(Pair(), (torch.randn(2, 4),) * 2, backward=False, max_seconds=0.5, backends=[])
     assert modes == {False}
-    assert [(layer.name, layer.calls, layer.backward_seconds) for layer in profile.layers] == [("first", 1, 0), ("second", 2, 0)]
+    found = [(layer.name, layer.calls, layer.backward_seconds) for layer in profile.layers]
+    assert found == [("first", 1, 0), ("second", 2, 0)]
     assert profile.layers[1].forward_flops == 2 * (2 * 2 * 4 * 4)
     assert profile.provenance is None
     assert (profile.whole.joules, profile.whole.reason) == (None, "No device could be read.")
@@ -295,7 +297,7 @@ def test_what_cannot_be_profiled_is_refused_in_a_sentence(module: Any, options: 
 def test_a_module_compiled_in_place_has_no_layers() -> None:
     module = nn.Sequential(nn.Sequential(nn.Linear(8, 1)))
     module[0].compile(backend="eager")
-    with pytest.raises(ConfigurationError, match="compiled by torch.compile"):
+    with pytest.raises(ConfigurationError, match=r"compiled by torch\.compile"):
         LayerTimer(module)
 
 

@@ -42,8 +42,8 @@ class Estimate:
 class Fit:
     """The energy of a step, divided into its layers and the rest.
 
-    What a layer uses outside of its fitted parts, and the step outside of all layers, is not negative. The scatter of the blocks
-    is taken to be proportional to their energy, as that of blocks of equal length is; it is estimated from the residuals of all.
+    What a layer uses outside of its fitted parts, and the step outside of all layers, is not negative. The scatter of the
+    blocks is taken to be proportional to their energy, as with blocks of equal length; it is estimated from all residuals.
 
     Attributes:
         fitted: Indices of the layers that some block repeats.

@@ -124,7 +124,8 @@ class LayerProfile(msgspec.Struct, kw_only=True):
 def rest_of(seconds: float, layers: Sequence[LayerCost], reason: str | None) -> LayerCost:
     """Return the time of a step in s that is in none of the layers of depth 1."""
     left = max(0.0, seconds - sum(layer.seconds for layer in layers if layer.depth == 1))
-    return LayerCost(name="rest", kind="", depth=1, calls=1, seconds=left, time_share=ratio(left, seconds) or 0.0, reason=reason)
+    share = ratio(left, seconds) or 0.0
+    return LayerCost(name="rest", kind="", depth=1, calls=1, seconds=left, time_share=share, reason=reason)
 
 
 def _in_notebooks() -> ModuleType:

@@ -11,8 +11,8 @@ from typing import Any
 def kept_state(module: Any) -> Iterator[None]:  # noqa: ANN401 - a torch module
     """Restore parameters, buffers, modes and the random numbers of torch, NumPy and Python, bit for bit.
 
-    Copies are on the processor, so that they take no memory of a GPU. Parameters that did not change are not written, as a graph
-    of the user's may depend on them.
+    Copies are on the processor, so that they take no memory of a GPU. Parameters that did not change are not written, as a
+    graph of the user's may depend on them.
     """
     torch: Any = sys.modules["torch"]
     numpy: Any = sys.modules.get("numpy")

@@ -177,7 +177,7 @@ class Stopwatch:
         except Exception as error:  # noqa: BLE001 - a module may return anything
             self.error, self._step = error, None
 
-    def _enter(self, step: _Step, index: int, *_: Any) -> None:  # noqa: ANN401 - the module, and its arguments
+    def _enter(self, _step: _Step, index: int, *_: Any) -> None:  # noqa: ANN401 - the module, and its arguments
         # A call from elsewhere, such as that of a module in two places, is a part of the layer that makes it.
         if self._within[-1][0] == self._layers[index].parent:
             self._within.append((index, self._timing.stamp(), next_node()))
