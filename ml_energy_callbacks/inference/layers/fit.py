@@ -118,8 +118,7 @@ def _unit(index: int, size: int) -> _Floats:
 
 
 def _solve(matrix: _Floats, values: _Floats) -> _Floats:
-    solved: _Floats = np.linalg.lstsq(matrix, values, rcond=None)[0]
-    return solved
+    return np.asarray(np.linalg.lstsq(matrix, values, rcond=None)[0], dtype=np.float64)
 
 
 def _solve_from_zero(matrix: _Floats, values: _Floats) -> _Floats:
