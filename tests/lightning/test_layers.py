@@ -15,13 +15,14 @@ from inference_world import World
 from lightning_models import loader, trainer
 from loads import steady
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference import LayerProfile, LayerTimer, profile_layers
 from ml_energy_callbacks.inference.layers.calls import Call, record_calls
 from ml_energy_callbacks.inference.layers.costs import layer_fields
 from ml_energy_callbacks.inference.layers.measure import Measured, measure_layers
-from ml_energy_callbacks.inference.layers.stopwatch import HostTiming
+from ml_energy_callbacks.inference.layers.stopwatch import HostTiming, Stopwatch
 from ml_energy_callbacks.inference.layers.tree import find_layers
 from ml_energy_callbacks.lightning import EnergyCallback
 from ml_energy_callbacks.record.load import dump_json
@@ -344,6 +345,81 @@ def test_a_notebook_and_a_page_show_the_layers_inside_of_each_other(shown: Layer
 
 
 # ---------------------------------------------------------------------------------------------------- training
+
+
+class LateTiming(HostTiming):
+    """Stamps that are known once the device gets there."""
+
+    reached = 0
+
+    def known(self, stamp: int) -> bool:
+        return stamp <= self.reached
+
+
+def test_steps_count_once_the_device_has_completed_them() -> None:
+    module, given, timing = Small(), inputs(), LateTiming()
+    stopwatch = Stopwatch(find_layers(module, 1), timing)
+    ends = []
+    for _ in range(2):
+        stopwatch.start()
+        module(**given)["scores"].sum().backward()
+        stopwatch.stop()
+        ends.append(timing.stamp())
+    found = []
+    for timing.reached in (0, *ends):
+        stopwatch.resolve()
+        found.append(stopwatch.steps)
+    assert found == [0, 1, 2]
+    assert [times.calls for times in stopwatch.times] == [2, 2, 2, 0]
+
+
+def test_an_error_in_a_hook_ends_the_timing_of_a_step_and_not_the_step() -> None:
+    stamps = iter([0, 1, 2])  # and then an error
+    module, given = Small(), inputs()
+    stopwatch = Stopwatch(find_layers(module, 1), HostTiming(lambda: next(stamps)))
+    stopwatch.start()
+    module(**given)["scores"].sum().backward()
+    stopwatch.stop()
+    assert stopwatch.steps == 0
+    assert isinstance(stopwatch.error, StopIteration)
+    assert all(parameter.grad is not None for parameter in module.head.parameters())
+
+
+def test_an_error_in_the_backward_pass_does_not_reach_it() -> None:
+    stamps = iter([0, *range(8)])  # the step's begin, both ends of four calls, and then an error
+    module, given = Small(), inputs()
+    stopwatch = Stopwatch(find_layers(module, 2)[:4], HostTiming(lambda: next(stamps)))
+    stopwatch.start()
+    module(**given)["scores"].sum().backward()
+    stopwatch.stop()
+    assert isinstance(stopwatch.error, StopIteration)
+    assert stopwatch.steps == 0
+    assert all(parameter.grad is not None for parameter in module.features.parameters())
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_repeats_a_layer_in_its_backward_pass(*, reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(64, 64)
+            self.second = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            repeated: torch.Tensor = checkpoint(self.second, self.first(x), use_reentrant=reentrant)
+            return repeated
+
+    module, given = Checkpointed(), torch.randn(512, 64)
+    timer = LayerTimer(module, depth=1, every_n_steps=1)
+    for _ in range(3):
+        with timer.step():
+            module(given).sum().backward()
+    first, second = timer.profile().layers
+    assert (first.calls, second.calls) == (1, 1)
+    assert first.backward_seconds
+    assert (second.backward_seconds == 0) == reentrant  # which has no graph of it
+    if not reentrant:
+        assert second.backward_seconds > (second.forward_seconds or 0.0)
 
 
 def trained(every: int | None, *, steps: int = 7, fails_at: int | None = None) -> tuple[Small, list[int], LayerTimer | None]:

@@ -3,9 +3,11 @@
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from statistics import fmean
 
 from ml_energy_callbacks import safe_text
+from ml_energy_callbacks.exceptions import EnergyError
 from ml_energy_callbacks.inference.engine import Bench
 from ml_energy_callbacks.inference.layers.calls import Call
 from ml_energy_callbacks.inference.layers.fit import Fit, Row
@@ -37,7 +39,7 @@ class Measured:
     Attributes:
         layers: The layers.
         calls: Their calls in a step.
-        steps: Number of timed steps.
+        steps: Number of timed steps whose times are used.
         seconds: Mean time of a step in s.
         forward_seconds: The same of its forward pass.
         times: Sums over these steps by layer.
@@ -100,6 +102,9 @@ def measure_layers(
         max_seconds: No block starts after this time in s.
         seed: Seed of the order within the rounds and of the repeats.
         progress: Called after each block.
+
+    Raises:
+        EnergyError: The layers cannot be timed.
     """
     begun = bench.now()
     for _ in range(_WARM_UP_STEPS):
@@ -128,22 +133,36 @@ def measure_layers(
 
 
 def _time_steps(step: Call, measured: Measured, timing: Timing, has_time: Callable[[], bool]) -> None:
-    stopwatch = Stopwatch(measured.layers, timing)
-    forward = []
+    """Time steps, and keep the faster half of them, which other work on the machine delayed least.
+
+    Raises:
+        EnergyError: The layers cannot be timed.
+    """
+    timed: list[tuple[float, float, Sequence[LayerTimes]]] = []
     for number in range(_STEPS):
         if number >= _LEAST_STEPS and not has_time():
             break
+        stopwatch = Stopwatch(measured.layers, timing)
         stopwatch.start()
         start = timing.stamp()
         outputs = step.forward()
-        forward.append((start, timing.stamp()))
+        end = timing.stamp()
         step.run_backward(outputs)
         stopwatch.stop()
         wait_for_outputs(None)
-    stopwatch.resolve()
-    measured.steps, measured.times = stopwatch.steps, stopwatch.times
-    measured.seconds = stopwatch.seconds / stopwatch.steps
-    measured.forward_seconds = sum(timing.seconds(*stamps) for stamps in forward) / len(forward)
+        stopwatch.resolve()
+        if not stopwatch.steps:
+            msg = f"The layers cannot be timed ({stopwatch.error})."
+            raise EnergyError(msg) from stopwatch.error
+        timed.append((stopwatch.seconds, timing.seconds(start, end), stopwatch.times))
+    kept = sorted(timed, key=lambda each: each[0])[: (len(timed) + 1) // 2]
+    measured.steps = len(kept)
+    measured.seconds, measured.forward_seconds = (fmean(each[i] for each in kept) for i in range(2))
+    measured.times = [_sum(times) for times in zip(*(each[2] for each in kept), strict=True)]
+
+
+def _sum(times: Sequence[LayerTimes]) -> LayerTimes:
+    return LayerTimes(*(sum(column) for column in zip(*map(astuple, times), strict=True)))
 
 
 def _measure_block(step: Call, measured: Measured, index: int | None, step_times: float, bench: Bench) -> None:

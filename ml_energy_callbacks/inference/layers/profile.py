@@ -56,6 +56,7 @@ def profile_layers(
     Raises:
         ConfigurationError: An option is invalid, the module has no layers that can be measured, or it fails on the inputs; the
             message says what to do.
+        EnergyError: The layers cannot be timed.
     """
     layers = find_layers(module, depth)
     check_bounds(relative_width, max_seconds)

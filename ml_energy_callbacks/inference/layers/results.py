@@ -70,7 +70,7 @@ class LayerProfile(msgspec.Struct, kw_only=True):
         whole: The step.
         layers: The layers, each before its parts; without those that a step does not call.
         rest: What is in no layer of depth 1, and the energy of those whose own is not known.
-        steps: Number of steps that were timed.
+        steps: Number of steps whose times are used.
         blocks: Number of blocks of steps whose energy was measured.
         provenance: ``measured`` if every device was and the energy was not divided by time, else ``estimated``; None if no
             device was read.

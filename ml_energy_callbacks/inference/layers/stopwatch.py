@@ -178,8 +178,9 @@ class Stopwatch:
             self.error, self._step = error, None
 
     def _enter(self, _step: _Step, index: int, *_: Any) -> None:  # noqa: ANN401 - the module, and its arguments
-        # A call from elsewhere, such as that of a module in two places, is a part of the layer that makes it.
-        if self._within[-1][0] == self._layers[index].parent:
+        # A call from elsewhere, such as that of a module in two places, is a part of the layer that makes it. So is one that
+        # checkpointing repeats in the backward pass, whose time it is.
+        if self._within[-1][0] == self._layers[index].parent and not _in_backward():
             self._within.append((index, self._timing.stamp(), next_node()))
 
     def _leave(self, step: _Step, index: int, _module: Any, _args: Any, output: Any) -> None:  # noqa: ANN401 - as above
@@ -197,23 +198,28 @@ class Stopwatch:
         """Time the backward pass of a layer, from the nodes of its outputs to the first one that its forward pass added."""
         begun: list[_Stamp] = []
 
-        def begin(*_: Any) -> None:  # noqa: ANN401 - gradients
-            if step is self._step and not begun:
+        def begin(running: _Step, *_: Any) -> None:  # noqa: ANN401 - gradients
+            if running is step and not begun:
                 begun.append(self._timing.stamp())
 
-        def end(*_: Any) -> None:  # noqa: ANN401 - gradients
-            if step is self._step and begun:
+        def end(running: _Step, *_: Any) -> None:  # noqa: ANN401 - gradients
+            if running is step and begun:
                 step.backward.append((index, begun.pop(), self._timing.stamp()))
 
         for node in last:
-            node.register_prehook(begin)
-        first.register_hook(end)
+            node.register_prehook(partial(self._guarded, begin, index))
+        first.register_hook(partial(self._guarded, end, index))
 
 
 def tensors_in(value: Any) -> list[Any]:  # noqa: ANN401 - arguments or outputs of a module
     """Return the tensors in a tensor, in nested tuples, lists and dictionaries, and in the outputs of Transformers."""
     torch: Any = sys.modules["torch"]
     return [leaf for leaf in torch.utils._pytree.tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]  # noqa: SLF001
+
+
+def _in_backward() -> bool:
+    """Return whether the backward pass calls this."""
+    return bool(sys.modules["torch"]._C._current_graph_task_id() != -1)  # noqa: SLF001 - as checkpointing itself finds it
 
 
 def next_node() -> int:

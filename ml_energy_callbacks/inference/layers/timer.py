@@ -44,11 +44,14 @@ class LayerTimer:
             ConfigurationError: An option is invalid, or the module has no layers that can be timed; the message says what to
                 do.
         """
-        check_every_n_steps("every_n_steps", every_n_steps)
+        steps: object = every_n_steps
+        if is_flag(steps) or not isinstance(steps, Integral) or steps < 1:
+            msg = f"every_n_steps is {describe(every_n_steps)}; give a whole number of steps from 1 upwards, such as 100."
+            raise ConfigurationError(msg)
         self._module = module
         self._layers = find_layers(module, depth)
         self._stopwatch = Stopwatch(self._layers, timing_of([*module.parameters(), *module.buffers()]))
-        self._every = int(every_n_steps)
+        self._every = int(steps)
         self._count = 0
         self._timed = False
 
@@ -134,17 +137,6 @@ class LayerTimer:
             yield _BY_TIME
         if self._stopwatch.error is not None:
             yield f"Some steps could not be timed ({describe(self._stopwatch.error)})."
-
-
-def check_every_n_steps(name: str, steps: object) -> None:
-    """Check an option, which has this name.
-
-    Raises:
-        ConfigurationError: It is not a number of steps.
-    """
-    if is_flag(steps) or not isinstance(steps, Integral) or steps < 1:
-        msg = f"{name} is {describe(steps)}; give a whole number of steps from 1 upwards, such as 100."
-        raise ConfigurationError(msg)
 
 
 def _in_graph() -> bool:

@@ -41,14 +41,15 @@ def find_layers(module: Any, depth: int) -> list[Layer]:  # noqa: ANN401 - a tor
     if torch is None or not isinstance(module, torch.nn.Module):
         msg = f"The module is a {type(module).__name__}; pass a torch module."
         raise ConfigurationError(msg)
-    if is_flag(depth) or not isinstance(depth, Integral) or depth < 1:
+    levels: object = depth
+    if is_flag(levels) or not isinstance(levels, Integral) or levels < 1:
         msg = f"depth is {describe(depth)}; give a whole number from 1 upwards, such as 2 for the parts of the parts."
         raise ConfigurationError(msg)
     if (reason := _compiler_of(torch, module)) is not None:
         msg = f"The module is compiled by {reason}, which leaves no layers: pass the module as it was before."
         raise ConfigurationError(msg)
     layers: list[Layer] = []
-    _add_parts(torch, module, "", None, int(depth), layers, {id(module)})
+    _add_parts(torch, module, "", None, int(levels), layers, {id(module)})
     if not layers:
         msg = f"The module, a {type(module).__name__}, has no layers inside; pass the network that contains it."
         raise ConfigurationError(msg)
