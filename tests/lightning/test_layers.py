@@ -4,6 +4,7 @@ import contextlib
 import json
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class Planted(nn.Module):
         return found
 
 
+@cache
 def planted_fields(seed: int, max_seconds: float = 600.0) -> tuple[Planted, dict[str, Any]]:
     """Measure a network with known costs."""
     world = World(seed)

@@ -157,7 +157,8 @@ def _time_steps(step: Call, measured: Measured, timing: Timing, has_time: Callab
         timed.append((stopwatch.seconds, timing.seconds(start, end), stopwatch.times))
     kept = sorted(timed, key=lambda each: each[0])[: (len(timed) + 1) // 2]
     measured.steps = len(kept)
-    measured.seconds, measured.forward_seconds = (fmean(each[i] for each in kept) for i in range(2))
+    measured.seconds = fmean(seconds for seconds, _, _ in kept)
+    measured.forward_seconds = fmean(seconds for _, seconds, _ in kept)
     measured.times = [_sum(times) for times in zip(*(each[2] for each in kept), strict=True)]
 
 

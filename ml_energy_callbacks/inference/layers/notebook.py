@@ -53,9 +53,11 @@ def layers_frame(profile: LayerProfile) -> Any:  # noqa: ANN401 - of pandas or p
 
 def _picture(profile: LayerProfile) -> Element:
     by_energy = profile.whole.joules is not None
-    hint = "as wide as its energy" if by_energy else "as wide as its time; the energy is not known"
+    hint = "a layer is as wide as its energy" if by_energy else "a layer is as wide as its time; the energy is not known"
+    if profile.provenance == "estimated":
+        hint += "; hatched: estimated"
     unit = "J/step" if by_energy else "s/step"
-    return icicle(title_of(profile), _whole(profile), unit=unit, hint=f"a layer is {hint}", empty="No step was timed.")
+    return icicle(title_of(profile), _whole(profile), unit=unit, hint=hint, empty="No step was timed.")
 
 
 def _whole(profile: LayerProfile) -> Slab:
@@ -93,8 +95,8 @@ def _table(profile: LayerProfile) -> Element:
     columns = [
         texts("Layer", [f"{chr(0xA0) * 3 * max(0, row.depth - 1)}{row.name}" for row in rows]),
         texts("Type", [row.kind for row in rows]),
-        texts(f"Energy, {unit}", energies, numeric=True),
-        texts(f"95 % interval, {unit}", ranges, numeric=True),
+        texts(f"Energy,\u00a0{unit}", energies, numeric=True),
+        texts(f"95 % interval,\u00a0{unit}", ranges, numeric=True),
         texts("Share", [UNKNOWN if row.joules_share is None else percent(row.joules_share) for row in rows], numeric=True),
         amounts("Forward", [row.forward_seconds for row in rows], "s"),
         amounts("Backward", [row.backward_seconds for row in rows], "s"),
