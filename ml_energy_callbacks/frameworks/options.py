@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and five more."""
+"""The options of a callback: those of a meter, and six more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -23,6 +23,8 @@ class CallbackOptions(MeterOptions):
             setting, 0 for no such logs.
         layers_every_n_steps: Number of training steps of which one is timed layer by layer, for the callback's ``layers``; None
             for no such times. It requires torch.
+        parts: Whether the batches of the training are divided into ``transfer``, ``forward``, ``backward`` and ``optimizer``.
+            Where the framework runs them as one, the record says so.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
             ``"all"`` for every one. A metric that a callback of the training monitors is there in any case.
         verbose: Whether to log warnings, and what each run used at its end.
@@ -32,6 +34,7 @@ class CallbackOptions(MeterOptions):
     count_fn: Callable[[Any], int] | None = None
     log_every_n_steps: int | None = None
     layers_every_n_steps: int | None = None
+    parts: bool = False
     metrics: Literal["core", "all"] = "core"
 
     def __post_init__(self) -> None:
@@ -48,6 +51,9 @@ class CallbackOptions(MeterOptions):
         every: object = self.layers_every_n_steps
         if every is not None and (is_flag(every) or not isinstance(every, Integral) or every < 1):
             msg = f"layers_every_n_steps is {describe(every)}; give a whole number of steps, such as 100, or leave it out."
+            raise ConfigurationError(msg)
+        if not is_flag(self.parts):
+            msg = f"parts is {describe(self.parts)}; give True to divide the training's batches into parts, or False."
             raise ConfigurationError(msg)
         metrics: object = self.metrics
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:
