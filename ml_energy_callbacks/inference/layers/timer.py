@@ -36,7 +36,7 @@ class LayerTimer:
         """Time the layers of a module.
 
         Args:
-            module: The network, on the processor or on one GPU of CUDA or ROCm.
+            module: The network, already where it is trained: on the processor or on one GPU of CUDA or ROCm.
             depth: 1 for the parts of the network, 2 for the parts of these, too, and so on.
             every_n_steps: Number of steps of which one is timed.
 
