@@ -42,7 +42,7 @@ class World:
         """Return a call that uses, on average, ``cost`` times the energy of a call with cost 1."""
 
         def call() -> int:
-            self._spend(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost * self._level)
+            self.work(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost)
             return samples
 
         return call
@@ -55,6 +55,10 @@ class World:
             return responses
 
         return call
+
+    def work(self, seconds: float, watts: float) -> None:
+        """Use this power, on average over the blocks."""
+        self._spend(seconds, watts * self._level)
 
     def window(self) -> Window:
         return Window(self._mark)
