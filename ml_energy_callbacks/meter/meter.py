@@ -16,11 +16,11 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.batches import Batch, checked_number, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.epoch_metrics import read_metrics
-from ml_energy_callbacks.meter.flops import GIVEN, is_count_of_flops
 from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
+from ml_energy_callbacks.meter.stage_flops import GIVEN, is_count_of_flops
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     STAGES,

@@ -12,7 +12,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 from ml_energy_callbacks.carbon import Intensity, check_currency
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.flops import is_flops_per_sample
+from ml_energy_callbacks.meter.stage_flops import is_flops_per_sample
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.safe_text import describe
 

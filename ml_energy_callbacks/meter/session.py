@@ -29,7 +29,6 @@ from ml_energy_callbacks.job.job import Gather, Job
 from ml_energy_callbacks.job.launcher import Launch, enclosing_run, launched, scheduled_job
 from ml_energy_callbacks.meter.devices import Devices, no_threads
 from ml_energy_callbacks.meter.ending import ending, last_exception
-from ml_energy_callbacks.meter.flops import StageFlops
 from ml_energy_callbacks.meter.gpu_edges import DeviceEdges
 from ml_energy_callbacks.meter.idle import measure_idle
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
@@ -38,6 +37,7 @@ from ml_energy_callbacks.meter.points import Point, run_figures
 from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
+from ml_energy_callbacks.meter.stage_flops import StageFlops
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
