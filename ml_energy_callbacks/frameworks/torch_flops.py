@@ -142,7 +142,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if reason is not None:
             self.reason = self.reason or reason
         elif known.formula is not None:
-            self.flops += known.formula(*args, **kwargs, out_val=result)
+            flops = known.formula(*args, **kwargs, out_val=result)
+            self.flops += flops  # each GPU's backward pass has a thread
 
 
 class StepFlops:
