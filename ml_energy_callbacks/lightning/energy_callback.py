@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 _WIDER_THAN_USUAL, _WIDE = 100, 120
-"""Columns of a terminal with room for two and for all of our figures behind Lightning's own."""
+"""Columns of a terminal with room for two and for three of our figures behind Lightning's own."""
 
 
 @documents(CallbackOptions)
@@ -394,14 +394,15 @@ class EnergyCallback(TorchCallback, Callback):
 
     @staticmethod
     def _update_progress_bar(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
-        """Show J/sample in the progress bar, and in a wider one watts and the energy expected of the training."""
+        """Show J/sample in the progress bar, and in a wider one J/token, watts and the energy expected of the training."""
         names = {
             "J/sample": f"energy/train/joules_per_sample{suffix}",
+            "J/token": f"energy/train/joules_per_token{suffix}",
             "W": f"energy/train/watts{suffix}",
             "kWh expected": "energy/forecast/kwh",
         }
         columns = shutil.get_terminal_size().columns
-        room = len(names) if columns >= _WIDE else 2 if columns >= _WIDER_THAN_USUAL else 1
+        room = 3 if columns >= _WIDE else 2 if columns >= _WIDER_THAN_USUAL else 1
         shown = dict([(label, metrics[name]) for label, name in names.items() if name in metrics][:room])
         if shown:
             show_in_progress_bar(trainer, shown)
