@@ -570,11 +570,11 @@ class RunRecord(msgspec.Struct, kw_only=True):
         facts: dict[str, Any] = msgspec.to_builtins(self)
         return facts
 
-    def to_frame(self, rows: Literal["stages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401 - of pandas or polars
-        """Return the stages, the epochs or the power over time as a data frame of pandas or polars.
+    def to_frame(self, rows: Literal["stages", "substages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401
+        """Return the stages, their sub-stages, the epochs or the power over time as a data frame of pandas or polars.
 
         Args:
-            rows: What each row is: a stage, an epoch, or a device in a slice of time.
+            rows: What each row is: a stage, a sub-stage, which is part of a stage, an epoch, or a device in a slice of time.
 
         Raises:
             ConfigurationError: Neither is installed, or ``rows`` is none of these.

@@ -18,7 +18,7 @@ _CAUSES = {"samples": "the number of samples", "time": "the time per sample", "p
 def render_diff(diff: RunDiff) -> Group:
     """Return what changed in a sentence and a table, and what is not the same in both runs."""
     diff = in_texts(diff, printable)
-    return Group(*map(Text, _head(diff)), _table(diff), *map(Text, _notes(diff)))
+    return Group(*map(Text, _head(diff)), _table(diff), *map(Text, (*_each(diff), *_notes(diff))))
 
 
 def _head(diff: RunDiff) -> Iterator[str]:
@@ -47,9 +47,13 @@ def _sentence(total: Part) -> str:
 
 
 def _decided(diff: RunDiff) -> Iterator[tuple[Part, str, Change]]:
-    """Yield the parts of changes that are more or less: of phases, and of stages whose phases are unknown."""
-    split = {part.stage for part in diff.parts if part.phase is not None and part.time is not None}
-    for part in diff.parts:
+    """Yield the parts of changes that are more or less: of phases, and of stages whose phases are unknown.
+
+    Those of sub-stages are included in the phases of their stages.
+    """
+    parts = [part for part in diff.parts if part.stage is not None and "/" not in part.stage]
+    split = {part.stage for part in parts if part.phase is not None and part.time is not None}
+    for part in parts:
         if part.phase is not None or part.stage not in split:
             for cause in _CAUSES:
                 change: Change | None = getattr(part, cause)
@@ -108,8 +112,22 @@ def _plus(text: str, change: Change | None) -> str:
     return f"{sign}{text}{_MARKS.get(change.verdict, '  ')}"
 
 
+def _each(diff: RunDiff) -> Iterator[str]:
+    """Yield the energy of a sample and of a token in both runs."""
+    for each in diff.each:
+        a, b = (scaled(joules, "J") for joules in (each.a_joules, each.b_joules))
+        change = each.difference
+        verdict = ""
+        if change is not None:
+            interval = f"{_signed(change.low_joules)} to {_signed(change.high_joules)}"
+            verdict = f"; {change.verdict}: {_signed(change.joules)} ({interval})"
+        yield f"{each.stage} J/{each.unit}: A {a}; B {b}{verdict}"
+
+
 def _notes(diff: RunDiff) -> Iterator[str]:
     yield "Difference = samples + time per sample + power.   ? undecided, = no difference"
+    if any("/" in (part.stage or "") for part in diff.parts):
+        yield "Sub-stages are part of their stages."
     if diff.lower_bounds:
         yield (
             f"≥: lower bound, because the energy of a device or a process of {' and '.join(diff.lower_bounds)} is missing; "

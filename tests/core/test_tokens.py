@@ -8,17 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from ml_energy_callbacks import RunRecord, load_record
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.fleet import Fleet, group_rows, render_fleet
+from ml_energy_callbacks.fleet.rows import make_row
 from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import add_records
+from ml_energy_callbacks.report.diff import diff_runs
+from ml_energy_callbacks.report.diff_table import render_diff
 from ml_energy_callbacks.report.export import Format, export
+from ml_energy_callbacks.report.lifecycle import lifecycle
+from ml_energy_callbacks.report.lifecycle_table import render_lifecycle
 from ml_energy_callbacks.report.page.run import run_page
 from ml_energy_callbacks.report.page.runs import runs_page
 from ml_energy_callbacks.report.table import render
-from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
+from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter, replay
 from ml_energy_callbacks.testing.replaying import replay_file
 
 WATTS, BATCH_S = 100.0, 0.5
@@ -177,8 +183,12 @@ def test_epochs_have_their_tokens(clock: ManualClock) -> None:
 
 
 def shown(record: RunRecord, width: int = 140, *, verbose: bool = False) -> str:
+    return printed(render(record, verbose=verbose), width)
+
+
+def printed(contents: RenderableType, width: int = 140) -> str:
     console = Console(width=width, file=io.StringIO(), markup=False, emoji=False)
-    console.print(render(record, verbose=verbose))
+    console.print(contents)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -210,3 +220,58 @@ def test_a_score_by_tokens_needs_no_samples(clock: ManualClock) -> None:
     record.stages["predict"].samples = None
     (statement,) = json.loads(export(record, Format.SCI_JSON))
     assert statement["functional_unit"] == "token"
+
+
+def test_a_made_up_run_has_the_tokens_of_its_batches() -> None:
+    marks = [(0.0, "predict", "compute"), (4.0, None, None)]
+    powers = {"gpu0": [(t / 10, WATTS) for t in range(-5, 46)]}
+    stage = replay(marks, powers=powers, samples=[(1.0, 4, 150), (2.0, None, np.int64(50))]).stages["predict"]
+    assert (stage.batches, stage.samples, stage.tokens) == (2, None, 200)
+    assert stage.joules_per_token == pytest.approx(4 * WATTS / 200)
+    for unknown in [(2.0, 4), (2.0, 4, None)]:
+        assert replay(marks, powers=powers, samples=[(1.0, 4, 150), unknown]).stages["predict"].tokens is None
+
+
+def test_a_group_of_runs_has_the_energy_of_a_token_where_that_is_known(clock: ManualClock) -> None:
+    records = [measured(clock), measured(clock, 2 * TOKENS), measured(clock, None), measured(clock)]
+    records[-1].stages["predict"].samples = records[-1].stages["predict"].joules_per_sample = None
+    rows = [make_row(record, "energy.json") for record in records]
+    assert [row.predict_tokens for row in rows] == [BATCHES * TOKENS, 2 * BATCHES * TOKENS, None, BATCHES * TOKENS]
+    assert [row.predict_samples for row in rows] == [BATCHES * SAMPLES] * 3 + [None]
+    (group,) = group_rows(rows, [])
+    assert group.predict_joules_per_token == pytest.approx(3 * WATTS * BATCH_S / (4 * TOKENS), rel=0.02)
+    assert group.predict_joules_per_sample == pytest.approx(WATTS * BATCH_S / SAMPLES, rel=0.02)
+    assert (group.train_joules_per_token, group.train_token_relative_uncertainty) == (None, None)
+    fleet = Fleet(
+        groups=group_rows(rows, ["run"]), total=group, included=0, repeated=0, other_versions=[], broken=[], unlisted=[]
+    )
+    text = printed(render_fleet(fleet))
+    assert "J/token" in text
+    assert "train" not in text
+
+
+def test_a_difference_has_the_energy_of_a_token_in_both_runs(clock: ManualClock) -> None:
+    a, b, uncounted = measured(clock), measured(clock, 2 * TOKENS), measured(clock, None)
+    diff = diff_runs(a, b)
+    sample, token = diff.each
+    assert (sample.stage, sample.unit, token.unit) == ("predict", "sample", "token")
+    assert (token.a_joules, token.b_joules) == (pytest.approx(1.0, rel=0.02), pytest.approx(0.5, rel=0.02))
+    assert token.difference is not None
+    assert sample.difference is not None
+    assert token.difference.verdict == "less"
+    assert sample.difference.joules == pytest.approx(0.0, abs=0.05 * WATTS * BATCH_S / SAMPLES)
+    assert token.difference.joules == pytest.approx(-0.5, rel=0.02)
+    text = printed(render_diff(diff))
+    assert "predict J/token: A 1.00 J; B 0.500 J; less: -0.500 J" in text
+    one = diff_runs(a, uncounted)
+    assert [(each.unit, each.b_joules, each.difference) for each in one.each][1] == ("token", None, None)
+    assert "predict J/token: A 1.00 J; B -\n" in printed(render_diff(one))
+    assert not [each for each in diff_runs(uncounted, uncounted).each if each.unit == "token"]
+
+
+def test_a_lifecycle_shows_the_energy_of_a_token(clock: ManualClock) -> None:
+    found = lifecycle([measured(clock)], measured(clock), per_day=10, days=10)
+    assert found.joules_per_token == pytest.approx(1.0, rel=0.02)
+    assert "A prediction uses 12.5 J, a token 1 J (stage predict)" in printed(render_lifecycle(found))
+    uncounted = lifecycle([measured(clock)], measured(clock, None), per_day=10, days=10)
+    assert "A prediction uses 12.5 J (stage predict)" in printed(render_lifecycle(uncounted))
