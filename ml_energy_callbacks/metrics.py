@@ -23,11 +23,15 @@ OUTSIDE = 0
 Stage = Literal["train", "validate", "test", "predict", "sanity_check", "other"]
 Phase = Literal["compute", "data_wait", "step", "compile", "other"]
 
+# What of ``compute`` is told apart on request; the rest of it is ``other``.
+Part = Literal["transfer", "forward", "backward", "optimizer"]
+
 # The emissions that a carbon intensity includes: the whole life cycle, direct emissions of power stations, both, or unknown.
 Basis = Literal["lifecycle", "direct", "mixed", "unknown"]
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 _SUBSTAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 

@@ -102,7 +102,8 @@ def simulate(
     poller.close()
     seconds = [t / NS_PER_S for t in timeline.look().totals]
     ledger.fit()
-    splits = ledger.split(1, [wait, compute], seconds[1:], ledger.joules[1:])
+    times, used = ([[values[bucket]] for bucket in (wait, compute)] for values in (seconds, ledger.joules))
+    splits = [split for split, _ in ledger.split(1, [[wait], [compute]], times, used)]
     errors = [abs((b.joules[ledger.device.id] - a.joules[ledger.device.id]) / truth - 1) for a, b, truth in batches[5:]]
     return Outcome(
         splits[0].joules,

@@ -6,7 +6,7 @@ the run. The phases are ``WAIT``, ``COMPUTE`` and others of the world's own.
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -77,6 +77,7 @@ class World:
         resolution: The counter's resolution in J.
         others: Powers of further devices of this kind.
         stages: The stage of each phase, numbered from 1; empty where there is one stage.
+        wholes: The phase that each is a part of, or itself; empty where none is.
         counts: Whether the device counts joules.
         window_s: The device shows its power, too: the mean over so long a time up to each refresh. None if it does not.
     """
@@ -89,6 +90,7 @@ class World:
     resolution: float = 0.001
     others: Sequence[Curve] = ()
     stages: tuple[int, ...] = ()
+    wholes: tuple[int, ...] = ()
     counts: bool = True
     window_s: float | None = None
 
@@ -428,6 +430,25 @@ def parts_marked(seed: int) -> World:
             (OTHER + 1, _uniform(loop, 0.03), 0.5 * high),
         ],
     )
+
+
+def batch_in_parts(refresh_s: float, seconds: float) -> Callable[[int], World]:
+    """Return worlds whose batches have parts: what is left of them, transfer, forward, backward, optimizer."""
+
+    def world(seed: int) -> World:
+        loop = _loop(seed, ramp_s=0.005, refresh_s=refresh_s, seconds=seconds)
+        powers = {
+            WAIT: (0.04, 95.0),
+            2: (0.012, 140.0),
+            3: (0.06, 380.0),
+            4: (0.12, 430.0),
+            COMPUTE: (0.01, 180.0),
+            5: (0.02, 210.0),
+        }
+        found = build(loop, lambda _: [(phase, _uniform(loop, length), watts) for phase, (length, watts) in powers.items()])
+        return replace(found, wholes=(WAIT, COMPUTE, COMPUTE, COMPUTE, COMPUTE, COMPUTE))
+
+    return world
 
 
 def stalls(seed: int) -> World:
@@ -812,6 +833,7 @@ class Measured:
 
     Attributes:
         splits: Each phase's energy on all devices, combined as in a record.
+        together: The same of each phase with its parts, by the phase.
         true: Each phase's true energy, in J.
         joules: Energy of the run by the ledgers, in J.
         ledger: That of the first device.
@@ -823,6 +845,7 @@ class Measured:
     joules: float
     ledger: Ledger
     asked: Sequence[Mark] = ()
+    together: Mapping[int, Split] = field(default_factory=dict)
 
     def reported(self, phase: int = WAIT) -> bool:
         """Return whether a phase's energy is in the record, and not only its range."""
@@ -876,7 +899,10 @@ def measure(
     origin = clock() + NS_PER_S
     count = int(world.phases.max()) + 1
     stages = world.stages or (1,) * count
-    buckets = [timeline.add_bucket(stage) for stage in stages]
+    buckets: list[int] = []
+    for phase, stage in enumerate(stages):
+        whole = world.wholes[phase] if world.wholes else phase
+        buckets.append(timeline.add_bucket(stage, None if whole == phase else buckets[whole]))
     marks = [
         (origin + round(edge * NS_PER_S), buckets[phase]) for edge, phase in zip(world.edges[:-1], world.phases, strict=True)
     ]
@@ -917,33 +943,34 @@ def measure(
                 ledger.fit()
     poller.close(end)
     seconds = [total / NS_PER_S for total in timeline.look().totals]
-    splits = _split(ledgers, stages, buckets, seconds[1:], idle_watts)
-    return Measured(splits, world.joules, sum(sum(each.joules[1:]) for each in ledgers), ledgers[0], asked)
+    splits, together = _split(ledgers, stages, world.wholes or tuple(range(count)), buckets, seconds, idle_watts)
+    return Measured(splits, world.joules, sum(sum(each.joules[1:]) for each in ledgers), ledgers[0], asked, together)
 
 
 def _split(
     ledgers: Sequence[Ledger],
     stages: Sequence[int],
+    wholes: Sequence[int],
     buckets: Sequence[int],
     seconds: Sequence[float],
     idle_watts: float | None,
-) -> list[Split]:
-    """Return the energy of each bucket on all devices together."""
+) -> tuple[list[Split], dict[int, Split]]:
+    """Return the energy of each phase on all devices, without and with its parts."""
+    joules = {}
     for each in ledgers:
         each.fit()
-    joules = {each.device.id: each.joules[1:] + [0.0] * (len(buckets) + 1 - len(each.joules)) for each in ledgers}
-    splits: list[Split] = []
+        joules[each.device.id] = each.joules + [0.0] * (len(buckets) + 1 - len(each.joules))
+    alone: dict[int, dict[tuple[str, str], Split]] = {i: {} for i in range(len(buckets))}
+    together: dict[int, dict[tuple[str, str], Split]] = {whole: {} for whole in dict.fromkeys(wholes)}
     for stage in dict.fromkeys(stages):
-        own_buckets = [i for i, each in enumerate(stages) if each == stage]
-        by_device = {
-            (each.device.backend, each.device.id): each.split(
-                stage,
-                [buckets[i] for i in own_buckets],
-                [seconds[i] for i in own_buckets],
-                [joules[each.device.id][i] for i in own_buckets],
-                idle_watts,
-            )
-            for each in ledgers
-        }
-        splits += [combine({name: split[i] for name, split in by_device.items()}) for i in range(len(own_buckets))]
-    return splits
+        own = [i for i in together if stages[i] == stage]
+        parts = [[i, *(j for j, whole in enumerate(wholes) if whole == i != j)] for i in own]
+        for each in ledgers:
+            name, used = (each.device.backend, each.device.id), joules[each.device.id]
+            times, energies = ([[values[buckets[i]] for i in part] for part in parts] for values in (seconds, used))
+            found = each.split(stage, [[buckets[i] for i in part] for part in parts], times, energies, idle_watts)
+            for part, (whole, splits) in zip(parts, found, strict=True):
+                together[part[0]][name] = whole
+                for i, split in zip(part, splits, strict=True):
+                    alone[i][name] = split
+    return [combine(alone[i]) for i in range(len(buckets))], {i: combine(each) for i, each in together.items()}

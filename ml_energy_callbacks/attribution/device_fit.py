@@ -6,6 +6,7 @@ training loop. Solving is separate (:class:`FitTask`), so that it can run in ste
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import NamedTuple
@@ -14,9 +15,9 @@ import numpy as np
 
 from ml_energy_callbacks.attribution.features import DELAYS, FEWEST_SEGMENTS
 from ml_energy_callbacks.attribution.knots import Knot
-from ml_energy_callbacks.attribution.phase_energy import COVER, PhaseEnergies, StageProblem
+from ml_energy_callbacks.attribution.phase_energy import COVER, PhaseEnergies, StageProblem, Target
 from ml_energy_callbacks.attribution.renewals import Renewal
-from ml_energy_callbacks.attribution.segments import Floats, segments
+from ml_energy_callbacks.attribution.segments import OUTSIDE_STAGE, Floats, segments
 from ml_energy_callbacks.attribution.stage_rows import StageRows, reach_s
 from ml_energy_callbacks.attribution.steps import Steps
 from ml_energy_callbacks.attribution.timeline import TimelineReader
@@ -77,12 +78,35 @@ class Powers(NamedTuple):
 
 @dataclass(slots=True)
 class _Stage:
-    """One stage's rows, and what was last found of them."""
+    """One stage's rows, and what was last found of them.
 
-    numbers: Mapping[int, int]
+    Its sub-stages and the parts of its batches are phases of the same fit, from when they first run: one that is short is told
+    apart from what is around it.
+    """
+
+    numbers: dict[int, int]
     rows: StageRows
     fitted_rows: int = 0
     energies: PhaseEnergies | None = None
+
+    @classmethod
+    def of(cls, buckets: Sequence[int]) -> "_Stage":
+        """Return a stage without rows that has these buckets."""
+        return cls({bucket: number for number, bucket in enumerate(buckets, start=1)}, StageRows(len(buckets)))
+
+    def add_buckets(self, buckets: AbstractSet[int], timeline: TimelineReader) -> None:
+        """Number those that belong to the stage and have no number yet."""
+        for bucket in sorted(buckets - self.numbers.keys()):
+            whole = self.numbers.get(timeline.whole(bucket))
+            if whole is not None:
+                self.rows.add_phase(whole)
+                self.numbers[bucket] = len(self.numbers) + 1
+
+    def targets(self, buckets: Sequence[int] | None = None, *, together: bool = False) -> list[int | None]:
+        """Return the rows of the targets of buckets, of all if none are given; None of one that has not run."""
+        row = self.rows.targets.together if together else self.rows.targets.alone
+        numbers = [self.numbers.get(bucket) for bucket in (self.numbers if buckets is None else buckets)]
+        return [None if number is None else row(number) for number in numbers]
 
 
 @dataclass(slots=True)
@@ -269,13 +293,13 @@ class DeviceFit:
         chosen = False
         for group in sorted({timeline.group(bucket) for bucket in ran} - {OUTSIDE}):
             if group not in self._stages:
-                numbers = {bucket: i for i, bucket in enumerate(timeline.buckets(group))}
-                self._stages[group] = _Stage(numbers, StageRows(len(numbers)))
+                self._stages[group] = _Stage.of(timeline.buckets(group))
             stage = self._stages[group]
-            if stage.rows.has_shapes({stage.numbers.get(bucket, len(stage.numbers)) for bucket in ran}):
+            stage.add_buckets(ran, timeline)
+            if stage.rows.has_shapes({stage.numbers.get(bucket, OUTSIDE_STAGE) for bucket in ran}):
                 continue
             switches = switches or timeline.stretch(timeline.first_ns, until)[0][-_MOST_SEEN:]
-            counts = Counter(stage.numbers.get(bucket, len(stage.numbers)) for _, bucket in switches)
+            counts = Counter(stage.numbers.get(bucket, OUTSIDE_STAGE) for _, bucket in switches)
             if not any(count >= FEWEST_SEGMENTS and phase not in stage.rows.basis.shaped for phase, count in counts.items()):
                 continue
             seen = segments(switches, until, stage.numbers, self._origin_ns or 0)
@@ -292,8 +316,11 @@ class DeviceFit:
         back = _BACK_NS + round((self.window_s or 0.0) * NS_PER_S)
         begin, last = chain[0].time_ns - self._reach_ns(chain[0]), chain[-1].time_ns + self._reach_ns(chain[-1])
         switches, end = timeline.stretch(begin - back, last)
-        for group in sorted({timeline.group(bucket) for _, bucket in switches} - {OUTSIDE}):
+        ran = {bucket for _, bucket in switches}
+        for group in sorted({timeline.group(bucket) for bucket in ran} - {OUTSIDE}):
             stage = self._stages.get(group)
+            if stage is not None:
+                stage.add_buckets(ran, timeline)
             these = None if stage is None else segments(switches, end or until, stage.numbers, origin)
             if stage is not None and these is not None:
                 stage.rows.add(instants, sigmas, joules, these, self.window_s)
@@ -325,9 +352,9 @@ class DeviceFit:
         """Use a stage's energies from now on."""
         stage.energies = energies
         stage.rows.scales = energies.model.scales
-        for bucket, number in stage.numbers.items():
-            if energies.seconds[number] > 0:
-                self._watts = {**self._watts, bucket: max(0.0, float(energies.watts[number]))}
+        for bucket, target in zip(stage.numbers, energies.at(stage.targets()), strict=True):
+            if target.seconds > 0:
+                self._watts = {**self._watts, bucket: max(0.0, target.watts)}
 
     @property
     def fitted(self) -> bool:
@@ -345,10 +372,18 @@ class DeviceFit:
         stage = self._stages.get(group)
         return None if stage is None else stage.energies
 
-    def energies(self, group: int, buckets: Sequence[int]) -> tuple[list[int], PhaseEnergies] | None:
-        """Return the number of each of a stage's buckets, and the energies by these numbers; None if none were fitted."""
-        energies = self.stage(group)
-        return None if energies is None else ([self._stages[group].numbers[bucket] for bucket in buckets], energies)
+    def energies(self, group: int, buckets: Sequence[int], *, together: bool) -> list[Target] | None:
+        """Return what was found of some of a stage's buckets; None if none were fitted.
+
+        Args:
+            group: The stage's group on the timeline.
+            buckets: The buckets.
+            together: Whether each stands for all that are counted together with it, too.
+        """
+        stage = self._stages.get(group)
+        if stage is None or stage.energies is None:
+            return None
+        return stage.energies.at(stage.targets(buckets, together=together))
 
     # ---------------------------------------------------------------------------------------------------- instants
 

@@ -6,7 +6,7 @@ intervals at once (``device_fit``).
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -199,6 +199,8 @@ class Ledger:
         self._timeline: TimelineReader | None = None
         # Seconds and joules of the intervals in which one bucket ran alone: these need no fit.
         self._alone: dict[int, Alone] = {}
+        # The same of buckets that are counted together.
+        self._together: dict[int, Alone] = {}
         # The intervals in which a group of buckets began or ended to run.
         self._ends: dict[int, Ends] = {}
         self._marks: list[Mark] = []
@@ -461,10 +463,9 @@ class Ledger:
             return
         began, ended = _inside(self._totals), _inside(totals)
         self._covered_ns += ended - began
-        if len(seconds) == 1 and self.device.method != "power_integration":
-            only = next(iter(seconds))
-            known = self._alone.get(only, Alone())
-            self._alone[only] = Alone(known.seconds + seconds[only], known.joules + energy)
+        if self.device.method != "power_integration":
+            _add_alone(self._alone, seconds, seconds.keys(), energy)
+            _add_alone(self._together, seconds, {timeline.whole(bucket) for bucket in seconds}, energy)
         shares = self._divide(before, knot, self._totals, seconds, self.joules)
         self._trace(began, ended, sum(shares.values()) - shares.get(OUTSIDE, 0.0))
         groups = {timeline.group(bucket) for bucket in shares} if len(shares) > 1 else ()
@@ -612,29 +613,47 @@ class Ledger:
     def split(
         self,
         group: int,
-        buckets: Sequence[int],
-        seconds: Sequence[float],
-        joules: Sequence[float],
+        phases: Sequence[Sequence[int]],
+        seconds: Sequence[Sequence[float]],
+        joules: Sequence[Sequence[float]],
         idle_watts: float | None = None,
-    ) -> list[Split]:
-        """Divide the energy of a stage among its phases, by the last fits.
+    ) -> list[tuple[Split, Sequence[Split]]]:
+        """Divide the energy of a stage among its phases, and that of each phase among its buckets, by the last fits.
 
         Args:
             group: The stage's group on the timeline.
-            buckets: The stage's buckets.
-            seconds: Time of each in s.
-            joules: Energy of each in J, as divided so far; their sum is preserved.
+            phases: The buckets of each phase: the stage's own, and then those that are a part of it.
+            seconds: Time of each bucket in s.
+            joules: Energy of each bucket in J, as divided so far; the sum of all is preserved.
             idle_watts: The device's idle power in W; None if unknown.
+
+        Returns:
+            The energy of each phase, and that of each of its buckets.
         """
-        alone, ends = [self._alone.get(bucket, Alone()) for bucket in buckets], self._ends.get(group, Ends())
 
-        def divide(fit: "DeviceFit") -> list[Split]:
-            return split_stage(seconds, sum(joules), alone, fit.energies(group, buckets), self.device, idle_watts, ends)
+        def divide(
+            buckets: Sequence[int], seconds: Sequence[float], whole: float, ends: Ends, *, together: bool
+        ) -> list[Split]:
+            known = self._together if together else self._alone
+            alone = [known.get(bucket, Alone()) for bucket in buckets]
+            splits = [
+                split_stage(
+                    seconds, whole, alone, fit.energies(group, buckets, together=together), self.device, idle_watts, ends
+                )
+                for fit in (self._latest, self._power_fit)
+                if fit is not None
+            ]
+            return splits[0] if len(splits) == 1 else choose(*splits, contradictory=self._contradictory(group))
 
-        split = divide(self._latest)
-        if self._power_fit is None:
-            return split
-        return choose(split, divide(self._power_fit), contradictory=self._contradictory(group))
+        whole, ends = sum(map(sum, joules)), self._ends.get(group, Ends())
+        found = divide([phase[0] for phase in phases], [sum(times) for times in seconds], whole, ends, together=True)
+        parts = [
+            [split]
+            if len(phase) == 1
+            else divide(phase, times, split.joules, Ends(split.joules - split.low, split.high - split.joules), together=False)
+            for phase, times, split in zip(phases, seconds, found, strict=True)
+        ]
+        return list(zip(found, parts, strict=True))
 
     @property
     def contradictory(self) -> bool:
@@ -654,6 +673,14 @@ def is_long_gap(unknown_ns: float, run_ns: float) -> bool:
 def _inside(totals: Sequence[float]) -> float:
     """Return the time of the run, or its energy, from that of each bucket."""
     return sum(totals) - totals[OUTSIDE]
+
+
+def _add_alone(known: dict[int, Alone], seconds: Mapping[int, float], ran: Collection[int], joules: float) -> None:
+    """Add an interval to those in which one bucket ran alone, if so it was."""
+    if len(ran) == 1:
+        (only,) = ran
+        before = known.get(only, Alone())
+        known[only] = Alone(before.seconds + sum(seconds.values()), before.joules + joules)
 
 
 def _passed(early: Sequence[float], totals: Sequence[float]) -> dict[int, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -54,27 +54,47 @@ class Model:
     scales: Scales
 
 
+class Target(NamedTuple):
+    """What was found of a phase, or of several of them together.
+
+    Attributes:
+        joules: Energy in the time that is covered by rows, in J.
+        half_width: Half-width of its 95 % interval in J, without the latency of the device.
+        seconds: The time that is covered, in s.
+        watts: Mean power in W.
+        per_delay: Energy in J that a delay of the readings moves into or out of it at most, for each second of it.
+    """
+
+    joules: float
+    half_width: float
+    seconds: float
+    watts: float
+    per_delay: float
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseEnergies:
     """Energies of the phases of a stage, in the time that is covered by rows.
 
     Attributes:
-        joules: Of each phase, in J.
+        joules: Of each target, which is a phase or several of them together, in J.
         half_widths: Half-widths of their 95 % intervals, in J, without the latency of the device.
-        seconds: Time of each phase that is covered, in s.
-        edges: Number of edges from a phase (row) to another one (column) in that time.
+        seconds: Time of each target that is covered, in s.
+        members: Whether a phase (column, by its number) belongs to a target (row): 1 or 0.
+        edges: Number of edges from a phase (row, by its number) to another one (column) in that time.
         model: The fitted power.
     """
 
     joules: Floats
     half_widths: Floats
     seconds: Floats
+    members: Floats
     edges: Floats
     model: Model
 
     @property
     def watts(self) -> Floats:
-        """Mean power of each phase in W; the stage's mean power where a phase has no time."""
+        """Mean power of each target in W; the stage's mean power where one has no time."""
         result: Floats = np.divide(
             self.joules, self.seconds, out=np.full_like(self.joules, self.model.mean), where=self.seconds > 0
         )
@@ -82,18 +102,32 @@ class PhaseEnergies:
 
     @property
     def largest_step(self) -> float:
-        """Largest difference between the mean powers of two phases, in W."""
+        """Largest difference between the mean powers of two targets, in W."""
         watts = self.watts[self.seconds > 0]
         return float(watts.max() - watts.min()) if len(watts) else 0.0
 
     @property
     def per_delay(self) -> Floats:
-        """Energy in J that a delay of the readings moves into or out of each phase at most, for each second of it."""
-        count = len(self.joules)
-        watts = np.append(self.watts, self.model.mean)
-        steps = np.abs(watts[:, None] - watts)
-        result: Floats = (self.edges * steps)[:, :count].sum(axis=0)
+        """Energy in J that a delay of the readings moves into or out of each target at most, for each second of it.
+
+        A delay moves what ran before a stretch of it into it, and what ran at the end of the stretch out of it.
+        """
+        watts = np.full(self.members.shape[1], self.model.mean)
+        for target in np.flatnonzero(self.members.sum(axis=1) == 1):
+            watts[self.members[target] > 0] = self.watts[target]
+        entries = self.members @ self.edges.T * (1 - self.members)
+        exits = self.members * ((1 - self.members) @ self.edges.T)
+        left = np.where(exits.any(axis=1, keepdims=True), exits, self.members)
+        last = left @ watts / left.sum(axis=1)
+        result: Floats = (entries * np.abs(watts - last[:, None])).sum(axis=1)
         return result
+
+    def at(self, targets: Sequence[int | None]) -> "list[Target]":
+        """Return what was found of targets, by their rows; nothing of one that is None, or was added after the fit."""
+        columns = self.joules, self.half_widths, self.seconds, self.watts, self.per_delay
+        found = [Target(*map(float, each)) for each in zip(*columns, strict=True)]
+        nothing = Target(0.0, 0.0, 0.0, self.model.mean, 0.0)
+        return [nothing if row is None or row >= len(found) else found[row] for row in targets]
 
     def contradicts(self, other: "PhaseEnergies", latency_s: float) -> bool:
         """Return whether another fit of the same stage gives a phase another share of the energy, beyond both intervals.
@@ -116,19 +150,23 @@ class PhaseEnergies:
 
 @dataclass(slots=True)
 class Targets:
-    """Sums over rows from which each phase's energy follows, given the coefficients.
+    """Sums over rows from which energies follow, given the coefficients: of each phase, and of some of them together.
+
+    The target of a phase is in the row of its number less 1, as long as no phases are counted together.
 
     Attributes:
-        features: For each phase (rows), its features beyond its shares of the intervals, in s.
-        joules: For each phase, its share of the intervals' energy by time, in J.
-        early: For each phase, its time by smoothed instants, in s.
-        seconds: For each phase, its exact time in s.
-        mixed: For each phase, sum of length x share x (1 - share), in s.
+        members: Whether a phase (column, by its number; 0 is the time outside the stage) belongs to a target (row): 1 or 0.
+        features: For each target (rows), its features beyond its shares of the intervals, in s.
+        joules: For each target, its share of the intervals' energy by time, in J.
+        early: For each target, its time by smoothed instants, in s.
+        seconds: For each target, its exact time in s.
+        mixed: For each target, sum of length x share x (1 - share), in s.
         unshaped: The part of it in intervals in which a phase without a shape ran, in s.
-        edges: Number of edges from a phase (row) to another one (column).
+        edges: Number of edges from a phase (row, by its number) to another one (column).
         edge_weights: Sum of 1 / length over the intervals in which these edges lie, in 1/s.
     """
 
+    members: Floats
     features: Floats
     joules: Floats
     early: Floats
@@ -142,13 +180,35 @@ class Targets:
     def none(cls, phases: int) -> "Targets":
         """Return zeros for this number of phases beside the time outside the stage."""
         pairs = phases + 1, phases + 1
+        members = np.eye(phases, phases + 1, 1)
         joules, early, seconds, mixed, unshaped = np.zeros((5, phases))
-        return cls(np.zeros((phases, 0)), joules, early, seconds, mixed, unshaped, np.zeros(pairs), np.zeros(pairs))
+        return cls(members, np.zeros((phases, 0)), joules, early, seconds, mixed, unshaped, np.zeros(pairs), np.zeros(pairs))
+
+    def alone(self, phase: int) -> int:
+        """Return the row of a phase's own target, by its number."""
+        return int(np.flatnonzero((self.members[:, phase] > 0) & (self.members.sum(axis=1) == 1))[0])
+
+    def together(self, phase: int) -> int:
+        """Return the row of the target of all phases that are counted with this one: its own where there are none."""
+        return int((self.members[:, phase] * self.members.sum(axis=1)).argmax())
+
+    def with_phase(self, within: int) -> "Targets":
+        """Return them with one more phase, by the next number, which is counted together with an earlier one."""
+        count, together = self.members.shape[1], self.together(within)
+        # So far, both together are the earlier one.
+        rows = [*range(len(self.members)), *([together] if self.members[together].sum() == 1 else [])]
+        members = np.pad(self.members[rows], ((0, 1), (0, 1)))
+        members[-1, count] = 1.0
+        members[together if len(rows) == len(self.members) else len(rows) - 1, count] = 1.0
+        sums = (np.append(each[rows], 0.0) for each in (self.joules, self.early, self.seconds, self.mixed, self.unshaped))
+        edges = (np.pad(each, ((0, 1), (0, 1))) for each in (self.edges, self.edge_weights))
+        return Targets(members, np.pad(self.features[rows], ((0, 1), (0, 0))), *sums, *edges)
 
     def copy(self, columns: int) -> "Targets":
         """Return a copy with this many columns."""
         more = columns - self.features.shape[1]
         return Targets(
+            self.members,
             np.pad(self.features, ((0, 0), (0, more))),
             self.joules.copy(),
             self.early.copy(),
@@ -229,6 +289,7 @@ class StageProblem:
             found * mean,
             (COVER * variance**0.5 + weights @ blurs + _behind(found, targets)) * mean,
             targets.seconds,
+            targets.members,
             targets.edges,
             Model(mean, coefficients * mean, covariance * mean**2, best.variance * mean**2, best.scales),
         )

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from ml_energy_callbacks.clock import NS_PER_S
 
+OUTSIDE_STAGE = 0
+"""Number of the time outside the stage."""
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Bools = NDArray[np.bool_]
@@ -20,7 +23,7 @@ class Segments:
 
     Attributes:
         edges: The instants between them in s: segment ``i`` lasts from ``edges[i]`` to ``edges[i + 1]``.
-        phases: Phase of each, by its number in the stage; the last number is the time outside the stage.
+        phases: Phase of each, by its number in the stage, from 1 on; 0 is the time outside the stage.
         lengths: Length of each in s, above 0.
         count: Number of phases, including the time outside the stage.
     """
@@ -52,20 +55,19 @@ def segments(switches: Sequence[tuple[int, int]], end_ns: int, numbers: Mapping[
     Args:
         switches: Clock in ns and the bucket that began, oldest first.
         end_ns: Where the last segment ends.
-        numbers: Number of each of the stage's buckets, from 0 on.
+        numbers: Number of each of the stage's buckets, from 1 on.
         origin_ns: Zero of the instants, the clock at the device's first knot.
     """
     if not switches:
         return None
-    outside = len(numbers)
     clocks: NDArray[Any] = np.array([clock for clock, _ in switches] + [max(end_ns, switches[-1][0])], dtype=np.int64)
     edges = (clocks - origin_ns).clip(0) / NS_PER_S
-    phases: Indices = np.array([numbers.get(bucket, outside) for _, bucket in switches], dtype=np.intp)
+    phases: Indices = np.array([numbers.get(bucket, OUTSIDE_STAGE) for _, bucket in switches], dtype=np.intp)
     kept = np.diff(edges) > 0
     if not kept.any():
         return None
     edges, phases = np.append(edges[:-1][kept], edges[-1]), phases[kept]
     # What goes on outside the stage is one segment.
-    begins = np.append(True, (phases[1:] != outside) | (phases[:-1] != outside))
+    begins = np.append(True, (phases[1:] != OUTSIDE_STAGE) | (phases[:-1] != OUTSIDE_STAGE))
     edges = np.append(edges[:-1][begins], edges[-1])
-    return Segments(edges, phases[begins], np.diff(edges), outside + 1)
+    return Segments(edges, phases[begins], np.diff(edges), len(numbers) + 1)

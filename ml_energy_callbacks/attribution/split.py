@@ -8,7 +8,7 @@ from ml_energy_callbacks.attribution.counters import most_watts
 from ml_energy_callbacks.readings import Device
 
 if TYPE_CHECKING:
-    from ml_energy_callbacks.attribution.phase_energy import PhaseEnergies
+    from ml_energy_callbacks.attribution.phase_energy import Target
 
 WIDEST = 0.5
 """An estimate whose 95 % interval is wider than this share of it to one side is not reported; the interval is, in any case."""
@@ -82,22 +82,22 @@ def split_stage(
     seconds: Sequence[float],
     whole: float,
     alone: Sequence[Alone],
-    found: "tuple[Sequence[int], PhaseEnergies] | None",
+    found: "Sequence[Target] | None",
     device: Device,
     idle_watts: float | None,
     ends: Ends,
 ) -> list[Split]:
-    """Divide the energy of a stage among its phases; the estimates add up to it.
+    """Divide the energy of a stage among its phases, or that of a phase among its parts; the estimates add up to it.
 
     Args:
         seconds: Time of each phase in s.
         whole: Energy of the stage in J.
         alone: The intervals in which each phase ran alone.
-        found: Number of each phase in the fit, and its energies; None if there are none.
+        found: What was fitted of each phase; None if nothing was.
         device: The device.
         idle_watts: Its idle power in W; None if unknown. It narrows what would be told as a range only: what the fit tells, it
             tells by readings of this very run.
-        ends: The intervals in which the stage began or ended.
+        ends: The intervals in which the stage began or ended; of a phase, how far its energy may be below and above that.
     """
     mixed = [max(0.0, time - own.seconds) for time, own in zip(seconds, alone, strict=True)]
     own = [each.joules for each in alone]
@@ -179,15 +179,13 @@ def _estimates(
     mixed: Sequence[float],
     own: Sequence[float],
     whole: float,
-    found: "tuple[Sequence[int], PhaseEnergies]",
+    found: "Sequence[Target]",
     latency_s: float,
 ) -> tuple[list[float], list[float]]:
     """Return each phase's energy and the half-width of its interval, with what no row covers."""
-    numbers, fit = found
-    watts, delays = fit.watts, fit.per_delay
-    covered = [min(time, float(fit.seconds[n])) for n, time in zip(numbers, seconds, strict=True)]
-    joules = [max(0.0, float(fit.joules[n])) if time > 0 else 0.0 for n, time in zip(numbers, seconds, strict=True)]
-    rest = [max(0.0, time - seen) * max(0.0, float(watts[n])) for n, time, seen in zip(numbers, seconds, covered, strict=True)]
+    covered = [min(time, target.seconds) for target, time in zip(found, seconds, strict=True)]
+    joules = [max(0.0, target.joules) if time > 0 else 0.0 for target, time in zip(found, seconds, strict=True)]
+    rest = [max(0.0, time - seen) * max(0.0, target.watts) for target, time, seen in zip(found, seconds, covered, strict=True)]
     left = whole - sum(joules)
     # What no row covers is at the power of the rest; a difference beyond that is the error of the stage's energy itself, which
     # is estimated where refreshes see several stages at once.
@@ -195,14 +193,14 @@ def _estimates(
     error = left - unseen
     fitted = sum(joules)
     halves = []
-    for i, (n, seen, time) in enumerate(zip(numbers, covered, seconds, strict=True)):
+    for i, (target, seen, time) in enumerate(zip(found, covered, seconds, strict=True)):
         share = rest[i] / sum(rest) if sum(rest) > 0 else 0.0
         scaled = error * (joules[i] / fitted if fitted > 0 else time / sum(seconds))
         joules[i] += unseen * share + scaled
-        late = latency_s * float(delays[n]) * (time / seen if seen > 0 else 0.0)
+        late = latency_s * target.per_delay * (time / seen if seen > 0 else 0.0)
         # That the energy which no row covers is not what the fit expects is the error of some of it.
         rough = _UNSEEN * unseen * share * (1 - share) + abs(unseen - sum(rest)) * share
-        halves.append(float(fit.half_widths[n]) + rough + abs(scaled) + late)
+        halves.append(target.half_width + rough + abs(scaled) + late)
     return [(energy if time <= _NO_TIME_S else estimate) for energy, time, estimate in zip(own, mixed, joules, strict=True)], [
         0.0 if time <= _NO_TIME_S else half for time, half in zip(mixed, halves, strict=True)
     ]

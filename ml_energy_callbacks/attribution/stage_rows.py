@@ -8,7 +8,7 @@ from ml_energy_callbacks.attribution.equations import Equations
 from ml_energy_callbacks.attribution.features import FEWEST_SEGMENTS, Basis
 from ml_energy_callbacks.attribution.phase_energy import StageProblem, Targets
 from ml_energy_callbacks.attribution.prior import Scales
-from ml_energy_callbacks.attribution.segments import Bools, Floats, Indices, Segments
+from ml_energy_callbacks.attribution.segments import OUTSIDE_STAGE, Bools, Floats, Indices, Segments
 
 _SMOOTH_S = 0.0001
 """Instants that are more certain than this are taken as they are: marks are no better."""
@@ -55,13 +55,16 @@ class StageRows:
     """
 
     def __init__(self, phases: int) -> None:
-        """Start without rows of a stage of this many phases."""
+        """Start without rows of a stage of this many phases, with the numbers from 1 on."""
         self.basis = Basis()
         self.equations = Equations()
         self.targets = Targets.none(phases)
-        self._phases = phases
         self._before: Floats | None = None
         self.scales = Scales()
+
+    def add_phase(self, within: int) -> None:
+        """Add a phase that has not run yet, with the next number, which is counted with an earlier one."""
+        self.targets = self.targets.with_phase(within)
 
     def has_shapes(self, phases: AbstractSet[int]) -> bool:
         """Return whether these phases need no columns any more."""
@@ -69,8 +72,9 @@ class StageRows:
 
     def shape(self, seen: Segments) -> bool:
         """Choose the columns of phases of which enough was seen, at first of all of them at once; return whether any were."""
-        counts = np.bincount(seen.phases, minlength=self._phases + 1)
-        new = [p for p in range(self._phases + 1) if counts[p] >= FEWEST_SEGMENTS and p not in self.basis.shaped]
+        counts = np.bincount(seen.phases, minlength=seen.count)
+        every = [*range(1, seen.count), OUTSIDE_STAGE]
+        new = [p for p in every if counts[p] >= FEWEST_SEGMENTS and p not in self.basis.shaped]
         if new:
             self.basis.add_shapes(seen, new)
         return bool(new)
@@ -93,9 +97,9 @@ class StageRows:
         if window_s is not None:
             window_s = max(window_s, _INSTANT_S)
             begins = np.minimum(begins, ends - window_s)
-        apart = these.cumulative(self._phases)
+        apart = these.cumulative(OUTSIDE_STAGE)
         outside = np.interp(ends, these.edges, apart) - np.interp(begins, these.edges, apart)
-        usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (self._phases in self.basis.shaped))
+        usable = (ends - begins - outside > _NO_TIME_S) & ((outside < _NO_TIME_S) | (OUTSIDE_STAGE in self.basis.shaped))
         usable &= (window_s is None) | ((begins >= these.edges[0]) & (sigmas[1:] <= _UNDATED_S))
         usable &= np.searchsorted(these.edges, ends) - np.searchsorted(these.edges, begins, "right") <= _MOST_SEGMENTS
         for begin, end in _stretches(usable):
@@ -131,7 +135,7 @@ class StageRows:
             self._add_rows(features, energy, lengths, sigmas)
             return
         # Nothing counts exactly: readings see a part of the time only, and of the rest the fit alone says what was used.
-        features, nothing = smooth[1] - smooth[0], np.zeros((len(lengths), self._phases + 1))
+        features, nothing = smooth[1] - smooth[0], np.zeros((len(lengths), these.count))
         seen = np.full(len(lengths), window_s)
         energy *= seen / lengths
         before = self.targets.seconds.copy()
@@ -149,18 +153,19 @@ class StageRows:
         lengths: Floats,
         energy: Floats,
     ) -> None:
-        targets, own = self.targets, shares[:, : self._phases]
+        targets = self.targets
+        own = shares @ targets.members.T
         more = len(self.basis.columns) - targets.features.shape[1]
         if more:
             targets.features = np.pad(targets.features, ((0, 0), (0, more)))
-        chosen = (owners == np.arange(self._phases)[:, None]).astype(np.float64)
+        chosen = targets.members[:, owners]
         targets.features += chosen @ pieces - own.T @ features
         targets.seconds += chosen @ piece_lengths
         targets.joules += energy @ own
         targets.early += lengths @ own
         mixed = lengths[:, None] * own * (1 - own)
         targets.mixed += mixed.sum(axis=0)
-        plain = [phase for phase in range(self._phases + 1) if phase not in self.basis.shaped]
+        plain = [phase for phase in range(shares.shape[1]) if phase not in self.basis.shaped]
         targets.unshaped += mixed[(shares[:, plain] > 0).any(axis=1)].sum(axis=0)
 
     def _add_edges(self, these: Segments, edges: Floats, inside: Indices, lengths: Floats) -> None:

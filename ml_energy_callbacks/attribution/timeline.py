@@ -130,6 +130,7 @@ class _State:
         totals: Time in each bucket until then, in ns.
         counts: Batches and samples of each group until then.
         switches: The recent switches.
+        begun: When what runs began, with the parts of it that ran before.
         overlapping: Number of running batches that may overlap others, by the bucket that runs meanwhile.
         outside: When the time outside the run last began; batches that began before belong to a run that has ended.
         switched: Number of switches so far.
@@ -141,6 +142,7 @@ class _State:
     totals: list[int]
     counts: list[Counts]
     switches: deque[tuple[int, int]]
+    begun: int
     overlapping: dict[int, int] = field(default_factory=dict)
     outside: int = 0
     switched: int = 1
@@ -172,6 +174,7 @@ class Timeline:
         during: The bucket from a batch's start to its end.
         between: The bucket from a batch's end to the next one's start.
         groups: Group of each bucket.
+        wholes: The bucket that each is counted together with: itself, or the one that it is a part of.
         journal: Called with each event once it has counted, and with the instant (ns) at which it did; None for nobody.
         queue: Events since the last look, oldest first. The training loop appends to it directly, without calling a method,
             and calls :meth:`drain_queue` if it holds more than :data:`LONGEST_QUEUE`.
@@ -183,6 +186,7 @@ class Timeline:
         self.stamp: Callable[[], Stamp] = clock
         self.during = self.between = OUTSIDE
         self.groups = [0]
+        self.wholes = [OUTSIDE]
         self.journal: Callable[[int, Event], None] | None = None
         self.queue: deque[Event] = deque()
         # Held while the queue is drained; reentrant, because a signal handler may look during that.
@@ -191,7 +195,7 @@ class Timeline:
         self._compiling: set[int] = set()
         self._latencies: dict[int, Quantiles] = {}
         now = self.began_ns = clock()
-        self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED))
+        self._state = _State(now, OUTSIDE, [0], [Counts()], deque([(now, OUTSIDE)], maxlen=_REMEMBERED), now)
 
     def time_batches(self, group: int) -> None:
         """Record the quantiles of the durations of a group's batches."""
@@ -203,15 +207,17 @@ class Timeline:
             kept = self._latencies.get(group)
             return None if kept is None else kept.copy()
 
-    def add_bucket(self, group: int = 0, *, compiling: bool = False) -> int:
+    def add_bucket(self, group: int = 0, whole: int | None = None, *, compiling: bool = False) -> int:
         """Add a bucket to a group of buckets that belong together, and return its index.
 
         Args:
             group: The group; groups are numbered from 0 without a gap.
+            whole: The bucket that it is a part of, which is a part of no other; None if there is none.
             compiling: Whether batches that end in this bucket are counted separately, and not timed.
         """
         with self._lock:
             self.groups.append(group)
+            self.wholes.append(len(self.wholes) if whole is None else whole)
             if group == len(self._state.counts):
                 self._state.counts.append(Counts())
             self._state.totals.append(0)
@@ -321,7 +327,7 @@ class Timeline:
             else:
                 state.overlapping[bucket] = state.overlapping.get(bucket, 0) + 1
         elif begin is None:
-            self._count(state, instant - state.switches[-1][0], bucket, batches, size)
+            self._count(state, instant - state.begun, bucket, batches, size)
             if state.overlapping:
                 bucket = self._switched(state, bucket)
         elif id(begin) in state.refused or event_time(begin) < state.outside:
@@ -331,6 +337,8 @@ class Timeline:
             during = begin[2]
             self._count(state, instant - event_time(begin), during, batches, size)
             bucket = self._after(state, during, bucket)
+        if bucket == state.running or self.wholes[bucket] != self.wholes[state.running]:
+            state.begun = state.since
         state.running = bucket
         state.switches.append((state.since, bucket))
         state.switched += 1
@@ -365,7 +373,9 @@ class Timeline:
             state.overlapping.clear()
             state.outside = state.since
         elif self.groups[bucket] == self.groups[state.running]:
-            return state.running  # another thread enters or leaves the stage
+            # Another thread enters or leaves the stage, unless it is a part of the only batch that runs.
+            part = self.wholes[bucket] == self.wholes[state.running] and sum(state.overlapping.values()) == 1
+            return bucket if part else state.running
         return bucket
 
     def _after(self, state: _State, during: int, bucket: int) -> int:
@@ -456,8 +466,12 @@ class TimelineReader:
         return other
 
     def group(self, bucket: int) -> int:
-        """Return the group of a bucket."""
-        return self._timeline.groups[bucket]
+        """Return the group of a bucket, or of the one that it is a part of."""
+        return self._timeline.groups[self.whole(bucket)]
+
+    def whole(self, bucket: int) -> int:
+        """Return the bucket that one is counted together with: itself, or the one that it is a part of."""
+        return self._timeline.wholes[bucket]
 
     def refresh(self) -> int:
         """Look again, and return the clock in ns."""
@@ -482,8 +496,9 @@ class TimelineReader:
             del self._history[:-_HISTORY]
 
     def buckets(self, group: int) -> list[int]:
-        """Return the buckets of a group."""
-        return [bucket for bucket, each in enumerate(self._timeline.groups) if each == group]
+        """Return the buckets of a group that are part of no other."""
+        timeline = self._timeline
+        return [bucket for bucket, each in enumerate(timeline.groups) if each == group and timeline.wholes[bucket] == bucket]
 
     @property
     def first_ns(self) -> int:

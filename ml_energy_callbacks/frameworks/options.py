@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and four more."""
+"""The options of a callback: those of a meter, and five more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -21,6 +21,8 @@ class CallbackOptions(MeterOptions):
         count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
+        parts: Whether the batches of the training are divided into ``transfer``, ``forward``, ``backward`` and ``optimizer``.
+            Where the framework runs them as one, the record says so.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
             ``"all"`` for every one. A metric that a callback of the training monitors is there in any case.
         verbose: Whether to log warnings, and what each run used at its end.
@@ -29,6 +31,7 @@ class CallbackOptions(MeterOptions):
     batch_size_fn: Callable[[Any], int] | None = None
     count_fn: Callable[[Any], int] | None = None
     log_every_n_steps: int | None = None
+    parts: bool = False
     metrics: Literal["core", "all"] = "core"
 
     def __post_init__(self) -> None:
@@ -41,6 +44,9 @@ class CallbackOptions(MeterOptions):
         steps: object = self.log_every_n_steps
         if steps is not None and (is_flag(steps) or not isinstance(steps, Integral) or steps < 0):
             msg = f"log_every_n_steps is {describe(steps)}; give a number of steps, 0 for no step logs, or leave it out."
+            raise ConfigurationError(msg)
+        if not is_flag(self.parts):
+            msg = f"parts is {describe(self.parts)}; give True to divide the training's batches into parts, or False."
             raise ConfigurationError(msg)
         metrics: object = self.metrics
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:

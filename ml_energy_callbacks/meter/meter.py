@@ -21,6 +21,7 @@ from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
+    Part,
     Phase,
     StageFigures,
     TotalFigures,
@@ -250,6 +251,42 @@ class EnergyMeter:
         finally:
             self.end_stage(phase)
 
+    def enter_part(self, part: Part | None) -> None:
+        """Begin a part of the batch that runs, or None for what is left of it; the part ends with the next one or the batch.
+
+        A batch has parts in the phase ``compute`` of a stage itself; elsewhere this changes nothing.
+
+        Args:
+            part: ``transfer``, ``forward``, ``backward``, ``optimizer`` or None.
+
+        Raises:
+            ConfigurationError: There is no such part. In the loop of a framework that is a warning.
+        """
+        timeline = self._timeline
+        try:
+            bucket = self._stages.part(part)
+        except ConfigurationError as error:
+            self._refuse(error)
+            return
+        timeline.queue.append(("switch", timeline.stamp(), bucket, 0, None, None))
+
+    @contextlib.contextmanager
+    def part(self, part: Part) -> Iterator[None]:
+        """Run the body as this part of the batch that runs, and then what is left of it; see :meth:`enter_part`.
+
+        Raises:
+            ConfigurationError: There is no such part. In the loop of a framework that is a warning.
+        """
+        self.enter_part(part)
+        try:
+            yield
+        finally:
+            self.enter_part(None)
+
+    def explain_parts(self, reason: str | None) -> None:
+        """Tell why the batches of the training have no parts although they were asked for; None takes it back."""
+        self._session.parts_reason = reason
+
     def batch_start(self) -> None:
         """Begin to compute a batch."""
         timeline = self._timeline
@@ -424,7 +461,7 @@ class EnergyMeter:
 
     def counts(self, stage: str, since: Point | None = None, until: Point | None = None) -> Counts:
         """Return the batches and samples of a stage, without its sub-stages, between two points; None for the start or now."""
-        tally = self._stages.tally(stage).parts[0]
+        tally = dataclasses.replace(self._stages.tally(stage), substages=[])
         if until is not None and not self._ordered(since, until):
             return Counts()
         return count(tally, since, (self._timeline.look() if until is None else until).counts)

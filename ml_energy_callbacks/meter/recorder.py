@@ -19,7 +19,7 @@ import msgspec
 from ml_energy_callbacks.attribution.timeline import Event, event_time
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.metrics import Phase
+from ml_energy_callbacks.metrics import Part, Phase
 from ml_energy_callbacks.readings import Device, Reading
 from ml_energy_callbacks.record.descriptors import with_descriptors
 from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Start, Stop, Uncertainty, package_version
@@ -62,7 +62,7 @@ class Recorder:
     Args:
         path: The file.
         warn: Warns the user.
-        place_of: Returns the stage and the phase of a bucket of the timeline.
+        place_of: Returns the stage, and the phase or the part of a batch, of a bucket of the timeline.
         before: The recorder of this meter's start before, if the same file is to be continued; else it is replaced.
 
     Raises:
@@ -73,7 +73,7 @@ class Recorder:
         self,
         path: Path,
         warn: Callable[[str], None],
-        place_of: Callable[[int], tuple[str | None, Phase]],
+        place_of: Callable[[int], tuple[str | None, Phase | Part]],
         before: "Recorder | None" = None,
     ) -> None:
         """Open the file."""

@@ -91,6 +91,7 @@ class Session:
         rates: Emissions and cost.
         job: The processes of the job; None if this process was never one of several.
         idle_watts: Idle power of each device in W by its id, if it was measured.
+        parts_reason: Why the batches of the training have no parts although they were asked for; else None.
         verbose: Whether the user is told of warnings, and of what the run used.
         phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
@@ -133,6 +134,7 @@ class Session:
         self.stages = Stages(self.timeline)
         self.job: Job | None = None
         self.idle_watts: Mapping[str, float] = {}
+        self.parts_reason: str | None = None
         self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
         self.early_stopping: StoppingRecord | None = None
@@ -646,7 +648,7 @@ class Session:
         with self._lock:
             look = self.timeline.look()
             tallies = [tally for tally in self.stages.tallies if any(tally.by_phase(look.totals).values())]
-            groups = [part.group for tally in tallies for part in tally.parts]
+            groups = [group for tally in tallies for group in tally.groups]
             state = State(
                 look.now,
                 look.totals,
@@ -660,6 +662,7 @@ class Session:
                 shares=self.devices.shares if self._scope == "process" else None,
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
+                parts_reason=self.parts_reason,
                 latencies={group: times for group in groups if (times := self.timeline.latencies(group)) is not None},
             )
             run = replace(self._run, record_path=public_text(self._files.place))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.summary import Tally
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, STAGES, Phase, is_stage
+from ml_energy_callbacks.metrics import OUTSIDE, PARTS, PHASES, STAGES, Part, Phase, is_stage
 from ml_energy_callbacks.safe_text import describe
 
 _TIMED: Collection[str] = ("test", "predict")
@@ -80,7 +80,12 @@ class Stages:
                 msg = f"{describe(name)} is one too many: the stage {stage} has {_MOST_SUBSTAGES} sub-stages; use one of them."
                 raise ConfigurationError(msg)
             group = len(self._tallies) + 1
-            buckets = {phase: self._timeline.add_bucket(group, compiling=phase == "compile") for phase in PHASES}
+            buckets = {
+                phase: self._timeline.add_bucket(
+                    group, None if parent is None else parent.buckets[phase], compiling=phase == "compile"
+                )
+                for phase in PHASES
+            }
             if stage in _TIMED:
                 self._timeline.time_batches(group)
             tally = self._tallies[name] = Tally(name, group, buckets)
@@ -90,12 +95,38 @@ class Stages:
 
     def buckets_of(self, stage: str | None, phase: Phase | None) -> Sequence[int]:
         """Return the buckets of a stage with its sub-stages, or a phase, that was named so far; None for all."""
+        tallies = self.tallies if stage is None else [self.tally(stage)]
         return [
-            bucket
-            for tally in list(self._tallies.values())
-            for name, bucket in tally.buckets.items()
-            if stage in {None, tally.name, tally.parent} and phase in {None, name}
+            bucket for tally in tallies for name in tally.buckets if phase in {None, name} for bucket in tally.buckets_of(name)
         ]
+
+    def part(self, part: Part | None) -> int:
+        """Return the bucket of a part of a batch of the running stage, or of what is left of it.
+
+        That is the batch's own bucket in a sub-stage, whose batches have no parts, and where batches are not in ``compute``.
+
+        Raises:
+            ConfigurationError: There is no such part.
+        """
+        tally = self._current.tally
+        if part is None or self.over or tally.parent is not None or self._current.during != "compute":
+            return self._timeline.during
+        return tally.parts[part] if part in tally.parts else self.bucket(tally.name, part)
+
+    def bucket(self, stage: str, place: Phase | Part) -> int:
+        """Return the bucket of a phase, or of a part of the batches, of a stage or a sub-stage.
+
+        Raises:
+            ConfigurationError: There is no such stage, or no such place in it.
+        """
+        tally = self.tally(stage)
+        found = next((bucket for name, bucket in tally.places if name == place), None)
+        if found is None:
+            if place not in PARTS or tally.parent is not None:
+                msg = f"Unknown part of a batch {describe(place)}; use one of {', '.join(PARTS)}."
+                raise ConfigurationError(msg)
+            found = tally.parts[place] = self._timeline.add_bucket(tally.group, tally.buckets["compute"])
+        return found
 
     @property
     def running(self) -> str:
@@ -110,14 +141,16 @@ class Stages:
     @property
     def phase(self) -> Phase | None:
         """The phase that the running stage is in; None outside a run."""
-        running = self._timeline.look().running
-        return next((phase for phase, bucket in self.buckets.items() if bucket == running != OUTSIDE), None)
+        running = self._timeline.wholes[self._timeline.look().running]
+        wholes = ((phase, self._timeline.wholes[bucket]) for phase, bucket in self.buckets.items())
+        return next((phase for phase, bucket in wholes if bucket == running != OUTSIDE), None)
 
-    def place_of(self, bucket: int) -> tuple[str | None, Phase]:
-        """Return the stage or the sub-stage, and the phase, of a bucket; no stage outside the run."""
+    def place_of(self, bucket: int) -> tuple[str | None, Phase | Part]:
+        """Return the stage or the sub-stage, and the phase or the part of a batch, of a bucket; no stage outside the run."""
+        if bucket == OUTSIDE:
+            return None, "other"
         tallies = list(self._tallies.values())
-        places = [(tally.name, phase) for tally in tallies for phase, other in tally.buckets.items() if other == bucket]
-        return (None, "other") if bucket == OUTSIDE else places[0]
+        return next((tally.name, name) for tally in tallies for name, other in tally.places if other == bucket)
 
     def open(self) -> int:
         """Begin the run, outside of all other stages; return when it began (clock in ns)."""

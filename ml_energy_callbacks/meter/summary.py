@@ -1,7 +1,7 @@
 """Ledgers + tallies -> the run record; pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from math import hypot
 
@@ -13,7 +13,7 @@ from ml_energy_callbacks.attribution.split import WIDEST, Split, add_splits
 from ml_energy_callbacks.attribution.timeline import Counts
 from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
-from ml_energy_callbacks.metrics import OUTSIDE, PHASES, Phase
+from ml_energy_callbacks.metrics import OUTSIDE, PARTS, PHASES, Part, Phase, ratio
 from ml_energy_callbacks.record.build import (
     coincidence,
     errors_by_backend,
@@ -49,6 +49,9 @@ _NO_WINDOW = "The phases cannot be separated: the device reports only its power,
 _Name = tuple[str, str]
 """A device's backend and id."""
 
+_Joules = Mapping[str, tuple[Ledger, Sequence[float]]]
+"""Energy of each bucket in J of each device that was read, by its id, with its ledger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -58,12 +61,14 @@ class Tally:
         name: The stage, or the sub-stage as ``<stage>/<name>``.
         group: Its group in the timeline.
         buckets: Index of the timeline's bucket for each phase.
+        parts: The same for each part of a batch that ran so far; it is a part of ``compute``.
         substages: Its sub-stages that were named so far.
     """
 
     name: str
     group: int
     buckets: Mapping[Phase, int]
+    parts: dict[Part, int] = field(default_factory=dict)
     substages: list["Tally"] = field(default_factory=list)
 
     @property
@@ -73,27 +78,36 @@ class Tally:
         return stage if own else None
 
     @property
-    def parts(self) -> Sequence["Tally"]:
-        """The stage without its sub-stages, and each of these."""
-        return [replace(self, substages=[]), *self.substages] if self.substages else [self]
+    def places(self) -> Sequence[tuple[Phase | Part, int]]:
+        """Its own phases and parts of batches, each with its bucket."""
+        return [*self.buckets.items(), *self.parts.items()]
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """Its group in the timeline, and those of its sub-stages."""
+        return [self.group, *(each.group for each in self.substages)]
+
+    def buckets_of(self, phase: Phase) -> Sequence[int]:
+        """Return the buckets of a phase: its own, those of the parts of a batch, and those of the sub-stages."""
+        parts = self.parts.values() if phase == "compute" else ()
+        return [self.buckets[phase], *parts, *(each.buckets[phase] for each in self.substages)]
 
     def by_phase(self, until: Sequence[float], since: Sequence[float] | None = None) -> dict[Phase, float]:
         """Return the sum of each phase between two instants or since the start, from sums by bucket.
 
         A bucket that an instant does not have was added only later.
         """
-        each = (self, *self.substages)
         return {
-            phase: sum(value_at(until, tally.buckets[phase]) - value_at(since, tally.buckets[phase]) for tally in each)
+            phase: sum(value_at(until, bucket) - value_at(since, bucket) for bucket in self.buckets_of(phase))
             for phase in self.buckets
         }
 
     def count(self, counts: Sequence[Counts]) -> Counts:
         """Return the batches and samples from those of each group."""
         found = Counts()
-        for tally in (self, *self.substages):
-            if tally.group < len(counts):
-                found = found.plus(counts[tally.group])
+        for group in self.groups:
+            if group < len(counts):
+                found = found.plus(counts[group])
         return found
 
 
@@ -120,6 +134,7 @@ class State:
         unshared: Why the job's share of a device is unknown, by its id.
         idle_watts: Idle power of each device in W by its id, if it was measured.
         latencies: Durations of batches in ns by the timeline's group, also of sub-stages, if they are recorded.
+        parts_reason: Why the batches of the training have no parts although they were asked for; else None.
     """
 
     now: int
@@ -135,6 +150,7 @@ class State:
     unshared: Mapping[str, str] = field(default_factory=dict)
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     latencies: Mapping[int, Quantiles] = field(default_factory=dict)
+    parts_reason: str | None = None
 
 
 def build_record(run: Run, state: State, rates: Rates) -> RunRecord:
@@ -250,31 +266,117 @@ def _beside(ledger: Ledger, state: State) -> BesideRecord:
     return BesideRecord(**asdict(_device(ledger, state, known)), stages=stages)
 
 
+@dataclass(frozen=True, slots=True)
+class _Division:
+    """Energy of a stage, divided.
+
+    Attributes:
+        phases: That of each phase, by device.
+        buckets: That of each bucket, by device.
+        coincides: Whether all refreshes of a device see the same mix of phases.
+        unknown: Whether a device reports its power as a mean over a time that is unknown.
+    """
+
+    phases: Mapping[Phase, Mapping[_Name, Split]]
+    buckets: Mapping[int, Mapping[_Name, Split]]
+    coincides: bool
+    unknown: bool
+
+    def of(self, buckets: Sequence[int]) -> Mapping[_Name, Split]:
+        """Return the energy of several buckets together, by device."""
+        names = self.buckets[buckets[0]]
+        return {name: add_splits([self.buckets[bucket][name] for bucket in buckets]) for name in names}
+
+
 def _stage(
+    tally: Tally, state: State, joules: _Joules, devices: Sequence[DeviceRecord], amounts: Amounts | None
+) -> StageRecord:
+    division = _divide(tally, state, joules)
+    record = _stage_record(tally, state, joules, division.phases, division, devices, amounts)
+    if tally.parts and "compute" in record.phases:
+        record.phases["compute"].parts = _parts(tally, state, division)
+    elif tally.name == "train":
+        for phase in record.phases.keys() & {"compute", "step"}:
+            record.phases[phase].parts_reason = state.parts_reason
+    ran = [part for part in tally.substages if any(part.by_phase(state.totals).values())]
+    if ran:
+        joules, amounts = _refined(tally, joules, amounts, division)
+    for part in ran:
+        phases = {phase: division.of(part.buckets_of(phase)) for phase in part.buckets}
+        own = part.name.partition("/")[2]
+        record.substages[own] = _stage_record(part, state, joules, phases, division, devices, amounts)
+    return record
+
+
+def _divide(tally: Tally, state: State, joules: _Joules) -> _Division:
+    """Divide the energy of a stage among its phases, and that of each phase among its buckets."""
+    buckets = [tally.buckets_of(phase) for phase in tally.buckets]
+    seconds = [[value_at(state.totals, bucket) / NS_PER_S for bucket in each] for each in buckets]
+    phases: dict[Phase, dict[_Name, Split]] = {phase: {} for phase in tally.buckets}
+    single: dict[int, dict[_Name, Split]] = {bucket: {} for each in buckets for bucket in each}
+    for ledger, known in joules.values():
+        name = ledger.device.backend, ledger.device.id
+        used = [[value_at(known, bucket) for bucket in each] for each in buckets]
+        found = ledger.split(tally.group, buckets, seconds, used, state.idle_watts.get(ledger.device.id))
+        for phase, each, (whole, parts) in zip(tally.buckets, buckets, found, strict=True):
+            phases[phase][name] = whole
+            for bucket, part in zip(each, parts, strict=True):
+                single[bucket][name] = part
+    batches = tally.count(state.counts).batches
+    cycle = sum(map(sum, seconds)) / batches if batches else 0.0
+    ledgers = [ledger for ledger, _ in joules.values()]
+    return _Division(
+        phases,
+        single,
+        coincides=any(_coincide(ledger.period_s, cycle) for ledger in ledgers),
+        unknown=any(each.device.method == "power_integration" and each.device.power_window_s is None for each in ledgers),
+    )
+
+
+def _refined(tally: Tally, joules: _Joules, amounts: Amounts | None, division: _Division) -> tuple[_Joules, Amounts | None]:
+    """Return the energy by bucket, with emissions and cost, where that of a stage is divided as in its record."""
+    length = 1 + max(division.buckets)
+    refined = {}
+    for name, (ledger, known) in joules.items():
+        own = [value_at(known, bucket) for bucket in range(length)]
+        for bucket, splits in division.buckets.items():
+            own[bucket] = splits[ledger.device.backend, name].joules
+        refined[name] = ledger, own
+    before, after = (
+        [sum(value_at(known, bucket) for _, known in each.values()) for bucket in range(length)] for each in (joules, refined)
+    )
+
+    def refine(values: Sequence[float] | None) -> Sequence[float] | None:
+        if values is None:
+            return None
+        whole, energy = (sum(tally.by_phase(each).values()) for each in (values, before))
+        found = [0.0] * length
+        for bucket in division.buckets:
+            per_joule = value_at(values, bucket) / before[bucket] if before[bucket] > 0 else ratio(whole, energy) or 0.0
+            found[bucket] = per_joule * after[bucket]
+        scale = ratio(whole, sum(found)) or 0.0
+        return [scale * value for value in found]
+
+    return refined, None if amounts is None else Amounts(refine(amounts.grams), refine(amounts.cost))
+
+
+def _stage_record(
     tally: Tally,
     state: State,
-    joules: Mapping[str, tuple[Ledger, Sequence[float]]],
+    joules: _Joules,
+    splits: Mapping[Phase, Mapping[_Name, Split]],
+    division: _Division,
     devices: Sequence[DeviceRecord],
     amounts: Amounts | None,
 ) -> StageRecord:
+    """Return the record of a stage, or of a sub-stage, whose phases are divided like this."""
     counts = tally.count(state.counts)
     seconds = {phase: time / NS_PER_S for phase, time in tally.by_phase(state.totals).items()}
     shares = {name: tally.by_phase(known) for name, (_, known) in joules.items()}
     used = {name: sum(share.values()) for name, share in shares.items()}
     whole = {phase: sum(share[phase] for share in shares.values()) for phase in seconds} if shares else None
     energy = stage_energy(whole, seconds, used, state.idle_watts)
-    times = list(seconds.values())
-    cycle = sum(times) / counts.batches if counts.batches else 0.0
-    coincides = any(_coincide(ledger.period_s, cycle) for ledger, _ in joules.values())
-    unknown = any(
-        ledger.device.method == "power_integration" and ledger.device.power_window_s is None for ledger, _ in joules.values()
-    )
-    splits: dict[_Name, dict[Phase, Split]] = {}
-    parts = [part for part in tally.parts if any(part.by_phase(state.totals).values())]
-    for name, (ledger, known) in joules.items():
-        each = [_split(part, ledger, known, state) for part in parts]
-        splits[ledger.device.backend, name] = {phase: add_splits([split[phase] for split in each]) for phase in seconds}
-    whole_stage = sum(time > 0 for time in times) == 1
+    whole_stage = sum(time > 0 for time in seconds.values()) == 1 and tally.parent is None
     return stage_record(
         seconds=sum(seconds.values()),
         batches=counts.batches,
@@ -284,16 +386,10 @@ def _stage(
         compiled_tokens=counts.compiled_tokens,
         sampled_joules=energy.sampled_joules,
         above_idle_joules=energy.above_idle_joules,
-        latency=latency_record(reduce(Quantiles.plus, [state.latencies.get(part.group) for part in parts], Quantiles())),
+        latency=latency_record(reduce(Quantiles.plus, [state.latencies.get(group) for group in tally.groups], Quantiles())),
         phases=explain_single_step(
             {
-                phase: _phase(
-                    {name: split[phase] for name, split in splits.items()},
-                    time,
-                    whole_stage=whole_stage,
-                    coincides=coincides,
-                    unknown=unknown,
-                )
+                phase: _phase(splits[phase], time, division, whole_stage=whole_stage)
                 for phase, time in seconds.items()
                 if time > 0
             }
@@ -302,21 +398,16 @@ def _stage(
         records=devices,
         co2e_grams=None if amounts is None or amounts.grams is None else sum(tally.by_phase(amounts.grams).values()),
         cost=None if amounts is None or amounts.cost is None else sum(tally.by_phase(amounts.cost).values()),
-        substages={
-            part.name.partition("/")[2]: _stage(part, state, joules, devices, amounts)
-            for part in parts
-            if part.name != tally.name
-        },
     )
 
 
-def _split(part: Tally, ledger: Ledger, known: Sequence[float], state: State) -> dict[Phase, Split]:
-    """Divide a device's energy in a group of the timeline among its phases."""
-    seconds = [time / NS_PER_S for time in part.by_phase(state.totals).values()]
-    joules = list(part.by_phase(known).values())
-    buckets = list(part.buckets.values())
-    found = ledger.split(part.group, buckets, seconds, joules, state.idle_watts.get(ledger.device.id))
-    return dict(zip(part.buckets, found, strict=True))
+def _parts(tally: Tally, state: State, division: _Division) -> dict[str, PhaseRecord]:
+    """Return the parts of a stage's batches, and what is left of ``compute``."""
+    own = set(tally.parts.values())
+    buckets: dict[str, Sequence[int]] = {part: [tally.parts[part]] for part in PARTS if part in tally.parts}
+    buckets["other"] = [bucket for bucket in tally.buckets_of("compute") if bucket not in own]
+    seconds = {part: sum(value_at(state.totals, bucket) for bucket in each) / NS_PER_S for part, each in buckets.items()}
+    return {part: _phase(division.of(buckets[part]), time, division) for part, time in seconds.items() if time > 0}
 
 
 def latency_record(times: Quantiles | None) -> LatencyRecord | None:
@@ -332,7 +423,7 @@ def _coincide(period_s: float | None, cycle_s: float) -> bool:
     return period_s is not None and any(abs(cycle_s * count / period_s - 1) <= _NEARLY for count in (1, 2))
 
 
-def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, coincides: bool, unknown: bool) -> PhaseRecord:
+def _phase(splits: Mapping[_Name, Split], seconds: float, division: _Division, *, whole_stage: bool = False) -> PhaseRecord:
     """Return the energy of a phase from that on each device."""
     if not splits:
         return PhaseRecord(joules=None, seconds=seconds, relative_uncertainty=None, reason="No device was read.")
@@ -347,9 +438,9 @@ def _phase(splits: Mapping[_Name, Split], seconds: float, *, whole_stage: bool, 
             low_joules=low,
             high_joules=high,
         )
-    if unknown and not found.resolved:
+    if division.unknown and not found.resolved:
         reason = _NO_WINDOW
-    elif coincides:
+    elif division.coincides:
         reason = coincidence(low, high)
     elif not found.resolved:
         reason = (

@@ -104,7 +104,7 @@ def stage_record(
     records: Iterable[DeviceRecord],
     co2e_grams: float | None,
     cost: float | None,
-    substages: dict[str, StageRecord],
+    substages: dict[str, StageRecord] | None = None,
 ) -> StageRecord:
     """Return a stage's record with what follows from the rest of it.
 
@@ -123,7 +123,7 @@ def stage_record(
         records: The records of these devices.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
-        substages: The sub-stages that it includes, by name.
+        substages: The sub-stages that it includes, by name; None for none.
     """
     total = sum(devices.values()) if devices else None
     known = [device for device in records if device.id in devices]
@@ -152,7 +152,7 @@ def stage_record(
         compile_tokens=compiled_tokens,
         sampled_joules=sampled_joules,
         above_idle_joules=above_idle_joules,
-        substages=substages,
+        substages=substages or {},
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution.split import WIDEST
-from ml_energy_callbacks.metrics import PHASES, add_up, all_named, known_sum
+from ml_energy_callbacks.metrics import PARTS, PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.record.build import (
     explain_single_step,
     mixture,
@@ -229,6 +229,7 @@ def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecor
         [middle if phase.joules is None else phase.joules for phase, middle in zip(phases, middles, strict=True)]
     )
     half = 0.0 if joules is None or low is None or high is None else max(high - joules, joules - low)
+    parts_of, parts_reason = _add_parts(phases)
     if any(phase.joules is None for phase in phases) and not (joules is not None and joules > 0 and half <= WIDEST * joules):
         joules = None
     return PhaseRecord(
@@ -238,7 +239,20 @@ def _add_phases(parts: Sequence[tuple[PhaseRecord, float | None]]) -> PhaseRecor
         reason=None if joules is not None else sum_reason(next(p.reason for p in phases if p.joules is None), low, high),
         low_joules=low,
         high_joules=high,
+        parts=parts_of,
+        parts_reason=parts_reason,
     )
+
+
+def _add_parts(phases: Sequence[PhaseRecord]) -> tuple[dict[str, PhaseRecord], str | None]:
+    """Return the sums of what the batches of several runs or processes are divided into, and why there are none."""
+    divided = [phase for phase in phases if phase.parts]
+    if not divided:
+        return {}, next((phase.parts_reason for phase in phases if phase.parts_reason is not None), None)
+    if any(phase.seconds for phase in phases if not phase.parts):
+        return {}, _SOME_DIVIDED
+    names = [name for name in (*PARTS, "other") if any(name in phase.parts for phase in divided)]
+    return {name: _add_phases([(phase.parts[name], None) for phase in divided if name in phase.parts]) for name in names}, None
 
 
 def _range(phase: PhaseRecord, whole: float | None) -> tuple[float, float] | None:
@@ -447,10 +461,13 @@ def _merge_phase(parts: Sequence[tuple[PhaseRecord, float | None]], timed: Phase
     """Return a phase of a job: the energy of all processes that measure, in the time of the one that ran longest."""
     unmeasured = PhaseRecord(joules=None, seconds=0.0, relative_uncertainty=None, reason=_UNMEASURED)
     summed = _add_phases(parts or [(unmeasured, None)])
-    return replace(summed, seconds=0.0 if timed is None else timed.seconds)
+    there = {} if timed is None else timed.parts
+    own = {name: replace(part, seconds=there[name].seconds if name in there else 0.0) for name, part in summed.parts.items()}
+    return replace(summed, seconds=0.0 if timed is None else timed.seconds, parts=own)
 
 
 _UNMEASURED = "No device was read."
+_SOME_DIVIDED = "The batches of some of the runs or processes were not divided into parts."
 
 
 def _merge_epochs(records: Sequence[RunRecord]) -> list[EpochRecord]:

@@ -15,7 +15,7 @@ import msgspec
 
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.metrics import Phase, is_stage
+from ml_energy_callbacks.metrics import Part, Phase, is_stage
 from ml_energy_callbacks.readings import Device
 from ml_energy_callbacks.record.schema import MOST, MOST_COUNT, Amount, Count, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
@@ -70,7 +70,7 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
         ns: When it counted.
         kind: Kind of the event.
         stage: Stage or sub-stage that runs from then on; None outside the run.
-        phase: Phase of that stage.
+        phase: Phase of that stage, or part of its batches.
         batches: Batches that ended.
         samples: Their samples; None where that is unknown.
         tokens: Their tokens; None where that is unknown.
@@ -80,11 +80,11 @@ class Mark(msgspec.Struct, kw_only=True, tag_field="line", tag="mark", omit_defa
     ns: Instant
     kind: Literal["switch", "batches", "begin", "end", "samples"] = "switch"
     stage: str | None = None
-    phase: Phase = "other"
+    phase: Phase | Part = "other"
     batches: Annotated[int, msgspec.Meta(ge=-MOST_COUNT, le=MOST_COUNT)] = 0
     samples: Count | None = None
     tokens: Count | None = None
-    begun: tuple[Instant, str | None, Phase] | None = None
+    begun: tuple[Instant, str | None, Phase | Part] | None = None
 
 
 class Polled(msgspec.Struct, array_like=True):

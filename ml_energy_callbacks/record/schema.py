@@ -165,6 +165,9 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
         low_joules: Lower end of the 95 % interval of the split in J, also where ``joules`` is None: the phase used at least so
             much. None where no device was read, and in records of earlier releases.
         high_joules: Its upper end.
+        parts: Of ``compute``, where they were asked for: ``transfer``, ``forward``, ``backward`` and ``optimizer``, and what is
+            left as ``other``, which add up to it. They have no parts.
+        parts_reason: Why there are no parts although they were asked for; else None.
     """
 
     joules: Signed | None
@@ -173,6 +176,8 @@ class PhaseRecord(msgspec.Struct, kw_only=True):
     reason: str | None = None
     low_joules: Signed | None = None
     high_joules: Signed | None = None
+    parts: dict[str, "PhaseRecord"] = {}
+    parts_reason: str | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:

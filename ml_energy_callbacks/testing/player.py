@@ -15,7 +15,7 @@ from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions
 from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.session import Session
-from ml_energy_callbacks.metrics import OUTSIDE, Phase
+from ml_energy_callbacks.metrics import OUTSIDE, Part, Phase
 from ml_energy_callbacks.readings import Device, Reading, Source
 from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Readings, Start, Uncertainty
 from ml_energy_callbacks.record.schema import RunRecord, Status
@@ -172,5 +172,5 @@ class Player:
         if len(timeline.queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 
-    def _bucket(self, stage: str | None, phase: Phase) -> int:
-        return OUTSIDE if stage is None else self._session.stages.tally(stage).buckets[phase]
+    def _bucket(self, stage: str | None, phase: Phase | Part) -> int:
+        return OUTSIDE if stage is None else self._session.stages.bucket(stage, phase)

@@ -15,7 +15,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
 from ml_energy_callbacks.meter.stages import check_stage
-from ml_energy_callbacks.metrics import PHASES, Phase
+from ml_energy_callbacks.metrics import PARTS, PHASES, Part, Phase
 from ml_energy_callbacks.readings import Device, Kind, Method
 from ml_energy_callbacks.record.recording import (
     LONGEST_S,
@@ -41,17 +41,17 @@ _BATCH: Final[frozenset[Phase]] = frozenset({"compute", "step", "compile"})
 
 _Word = TypeVar("_Word", bound=str)
 _Value = TypeVar("_Value")
-_Place = tuple[float, str | None, Phase]
+_Place = tuple[float, str | None, Phase | Part]
 """A mark: when the phase began, in s, and the stage and the phase."""
 
-_End = tuple[float, str, Phase, int | None, int | None]
+_End = tuple[float, str, Phase | Part, int | None, int | None]
 """When a batch ended, in s, in which stage and phase, and its numbers of samples and of tokens."""
 
 _SAMPLES: Final = "(s, number of samples) or (s, number of samples, number of tokens)"
 
 
 def replay(
-    marks: Iterable[tuple[float, str | None, Phase | None]],
+    marks: Iterable[tuple[float, str | None, Phase | Part | None]],
     counters: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     powers: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     kind: Kind = "gpu",
@@ -64,8 +64,8 @@ def replay(
     them; their energy is not part of the run.
 
     Args:
-        marks: When each phase began: s, stage or sub-stage such as ``predict/prefill``, phase. ``(s, None, None)`` at the end
-            ends the run, and before that it begins a time that is not part of the run.
+        marks: When each phase began: s, stage or sub-stage such as ``predict/prefill``, phase or a part of ``compute`` such as
+            ``forward``. ``(s, None, None)`` at the end ends the run, and before that it begins a time that is not part of it.
         counters: What polls of an energy counter showed: s and cumulative J, by a name for each device; None or NaN where a
             read failed.
         powers: What polls of a power reading showed: s and W.
@@ -140,7 +140,7 @@ def _run(marks: Iterable[object]) -> list[_Place]:
             run.append((time, None, "other"))
         else:
             check_stage(stage, f"the stage of {name} is")
-            run.append((time, stage, _one_of(PHASES, phase, f"the phase of {name}")))
+            run.append((time, stage, _one_of((*PHASES, *PARTS), phase, f"the phase of {name}")))
     if not run or run[-1][1] is not None:
         msg = "marks must end with (s, None, None), the end of the run; before it, give (s, stage, phase) where a phase begins."
         raise ConfigurationError(msg)
@@ -228,7 +228,16 @@ def _count(number: object, row: str, what: str) -> int | None:
 
 
 def _batch_ends(run: Sequence[_Place]) -> list[_End]:
-    return [(after[0], stage, phase, None, None) for (_, stage, phase), after in pairwise(run) if stage and phase in _BATCH]
+    return [
+        (after[0], stage, phase, None, None)
+        for (_, stage, phase), after in pairwise(run)
+        if stage and phase in {*_BATCH, *PARTS} and not (after[1] == stage and _goes_on(phase, after[2]))
+    ]
+
+
+def _goes_on(phase: Phase | Part, after: Phase | Part) -> bool:
+    """Return whether a batch goes on in another part of it."""
+    return after in PARTS or (phase in PARTS and after == "compute")
 
 
 def _rows(rows: Iterable[object], name: str, form: str, *lengths: int) -> Iterator[tuple[list[Any], str]]:

@@ -62,10 +62,10 @@ def conserves(seed: int, period_s: float, interval_s: float, buckets: int) -> No
     assert 0 <= counter.read() - first - spread + 1e-9 <= REST_WATTS * (2 * period_s + 4 * interval_s)
     poller.close()
     seconds = [total / 1e9 for total in timeline.look().totals]
-    parts = [seconds[i] for i in indices]
-    joules = [ledger.joules[i] for i in indices]
+    parts = [[seconds[i]] for i in indices]
+    joules = [[ledger.joules[i]] for i in indices]
     ledger.fit()
-    splits = ledger.split(1, indices, parts, joules)
-    assert sum(split.joules for split in splits) == pytest.approx(sum(joules), rel=1e-9, abs=1e-9)
+    splits = [split for split, _ in ledger.split(1, [[i] for i in indices], parts, joules)]
+    assert sum(split.joules for split in splits) == pytest.approx(sum(map(sum, joules)), rel=1e-9, abs=1e-9)
     assert all(split.joules >= 0 for split in splits)
     assert all(value >= 0 for value in ledger.joules)

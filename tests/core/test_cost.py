@@ -145,11 +145,11 @@ def test_fits_of_many_phases_are_short_and_small() -> None:
     rng, rows = random.Random(1), StageRows(5)
     clock, switches, joules = 0, [], [0.0]
     for cycle in range(1500):
-        for bucket, median in enumerate((0.05, 0.15, 0.3, 0.4, 0.5)):
-            if bucket < 2 or (cycle > 100 and cycle % (5 + 2 * bucket) == 0):
+        for bucket, median in enumerate((0.05, 0.15, 0.3, 0.4, 0.5), start=1):
+            if bucket < 3 or (cycle > 100 and cycle % (3 + 2 * bucket) == 0):
                 switches.append((clock, bucket))
                 clock += round(median * rng.uniform(0.5, 1.5) * NS_PER_S)
-                joules.append(joules[-1] + (90.0 + 70.0 * bucket) * (clock - switches[-1][0]) / NS_PER_S)
+                joules.append(joules[-1] + (20.0 + 70.0 * bucket) * (clock - switches[-1][0]) / NS_PER_S)
     edges = [at / NS_PER_S for at, _ in switches] + [clock / NS_PER_S]
     instants = np.arange(1.0, edges[-1] - 1.0, 0.1)
     energy = np.interp(instants, edges, joules)
@@ -158,7 +158,7 @@ def test_fits_of_many_phases_are_short_and_small() -> None:
         these = segments(
             [each for each in switches if instants[first] - 15 < each[0] / NS_PER_S < until],
             round(until * NS_PER_S),
-            {b: b for b in range(5)},
+            {b: b for b in range(1, 6)},
             0,
         )
         assert these is not None
@@ -166,7 +166,7 @@ def test_fits_of_many_phases_are_short_and_small() -> None:
         some = slice(first, first + 25)
         rows.add(instants[some], np.full(25, 1e-4), energy[some], these)
     assert len(rows.basis.columns) <= MOST_COLUMNS
-    assert all(any(column.phase == phase for column in rows.basis.columns) for phase in range(5))
+    assert all(any(column.phase == phase for column in rows.basis.columns) for phase in range(1, 6))
     assert sum(block.normal.nbytes for block in rows.equations.blocks) <= 500_000  # two fits of a device are below 1 MB
     problem = rows.problem()
     assert problem is not None

@@ -49,7 +49,7 @@ def test_figures_do_not_depend_on_the_zero_of_the_clock() -> None:
     for shift in (0, 10**6 * NS_PER_S):
         switches = [(shift + i * 150_000_000 + (i % 7) * 3_000_000, 1 + i % 2) for i in range(200)]
         rows = StageRows(2)
-        these = segments(switches, shift + 31 * NS_PER_S, {1: 0, 2: 1}, shift)
+        these = segments(switches, shift + 31 * NS_PER_S, {1: 1, 2: 2}, shift)
         assert these is not None
         rows.shape(these)
         knots = np.arange(1.0, 29.0, 0.1)
@@ -77,13 +77,13 @@ def test_longer_waits_take_more_energy(seed: int) -> None:
 def test_integrals_of_ages_add_up_to_the_time_in_a_phase() -> None:
     world = loop(1, 30.0)
     switches = [(round(edge * NS_PER_S), 1 + int(phase)) for edge, phase in zip(world.edges[:-1], world.phases, strict=True)]
-    these = segments(switches, round(world.edges[-1] * NS_PER_S), {1: 0, 2: 1}, 0)
+    these = segments(switches, round(world.edges[-1] * NS_PER_S), {1: 1, 2: 2}, 0)
     assert these is not None
     basis = Basis()
-    basis.add_shapes(these, [0, 1])
+    basis.add_shapes(these, [1, 2])
     instants = np.sort(np.random.default_rng(1).uniform(0.5, 29, 300))
     integrals, times = basis.integrals(these, instants), these.times(instants)
-    for phase in (0, 1):
+    for phase in (1, 2):
         ages = [i for i, column in enumerate(basis.columns) if column.kind == "age" and column.phase == phase]
         assert integrals[:, ages].sum(axis=1) == pytest.approx(times[:, phase], abs=1e-9)
 
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_number_of_batches() -> None:
         lengths = rng.uniform(0.02, 0.06, 4 * intervals)
         edges = begin + np.concatenate([[0.0], np.cumsum(lengths)])
         clocks = [(round(edge * NS_PER_S), 1 + i % 2) for i, edge in enumerate(edges)]
-        these = segments(clocks, clocks[-1][0] + NS_PER_S, {1: 0, 2: 1}, 0)
+        these = segments(clocks, clocks[-1][0] + NS_PER_S, {1: 1, 2: 2}, 0)
         assert these is not None
         rows.shape(these)
         knots = begin + 0.1 * np.arange(1, intervals)
@@ -120,7 +120,7 @@ def test_readings_of_power_are_means_over_their_window(window_s: float) -> None:
     for seed in range(4):
         world = loop(seed, 35.0)
         marks = [(round(edge * NS_PER_S), 1 + int(phase)) for edge, phase in zip(world.edges[:-1], world.phases, strict=True)]
-        these = segments(marks, round(world.edges[-1] * NS_PER_S), {1: 0, 2: 1}, 0)
+        these = segments(marks, round(world.edges[-1] * NS_PER_S), {1: 1, 2: 2}, 0)
         assert these is not None
         ends = np.arange(1.0 + 0.01 * seed, world.edges[-1] - 0.5, 0.1)
         watts = (world.power.joules(ends) - world.power.joules(ends - window_s)) / window_s
@@ -143,12 +143,12 @@ def test_readings_of_power_are_means_over_their_window(window_s: float) -> None:
 
 def test_columns_are_bounded_with_many_phases() -> None:
     switches = [(i * 20_000_000 + (i % 5) * 1_000_000, 1 + i % 5) for i in range(500)]
-    these = segments(switches, 11 * NS_PER_S, {b: b - 1 for b in range(1, 6)}, 0)
+    these = segments(switches, 11 * NS_PER_S, {b: b for b in range(1, 6)}, 0)
     assert these is not None
     basis = Basis()
-    basis.add_shapes(these, [0, 1, 2, 3, 4])
+    basis.add_shapes(these, [1, 2, 3, 4, 5])
     assert len(basis.columns) <= MOST_COLUMNS
-    assert {column.phase for column in basis.columns if column.kind == "age"} == {0, 1, 2, 3, 4}
+    assert {column.phase for column in basis.columns if column.kind == "age"} == {1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("build", [regular_ramp, three_phases])

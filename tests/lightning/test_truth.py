@@ -86,4 +86,5 @@ def test_phases_that_always_come_in_the_same_mix_are_none_with_the_reason(driver
     energy, _ = fit(driver, tmp_path, [0.02] * 40, [-0.1] * 40, noise=0.5)
     wait = energy.record.stages["train"].phases["data_wait"]
     assert wait.joules is None
-    assert "cannot be separated" in (wait.reason or "")
+    # Whether batches take as long as a refresh to half a percent, which is the better reason, is up to the machine.
+    assert any(reason in (wait.reason or "") for reason in ("cannot be separated", "Refreshes of the counter and batches coincide"))
