@@ -53,6 +53,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
         above_idle_joules: The same without the devices' idle energy, in J, or None.
         samples: Number of samples, excluding those during compilation, or None.
         tokens: The same of tokens.
+        parts: Energy of each part of the batches in J, such as ``forward``; without what is unknown or was not divided.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         compute_joules_low: Lower end of the 95 % interval of ``compute_joules``, also where that is None, in J, or None.
@@ -78,6 +79,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
     data_wait_joules_low: float | None = None
     data_wait_joules_high: float | None = None
     tokens: int | None = None
+    parts: dict[str, float] = {}
     measures: bool = True
 
 
@@ -125,6 +127,9 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         above_idle_joules=known_sum([part.above_idle_joules for part in counted]),
         samples=known_sum([part.samples for part in parts]),
         tokens=known_sum([part.tokens for part in parts]),
+        parts={
+            name: sum(part.parts[name] for part in counted) for name in PARTS if all(name in part.parts for part in counted)
+        },
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
         compute_joules_low=known_sum([part.compute_joules_low for part in counted]),
@@ -180,6 +185,7 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         "data_wait_joules": figures.data_wait_joules,
         "data_wait_joules_low": figures.data_wait_joules_low,
         "data_wait_joules_high": figures.data_wait_joules_high,
+        **{f"{part}_joules": joules for part, joules in figures.parts.items()},
         "co2e_grams": figures.co2e_grams,
         f"cost_{currency.lower()}": figures.cost,
     }
@@ -242,6 +248,10 @@ _MEANINGS: Final = {
     "tokens_per_joule": "Tokens per J, without compilation",
     "compute_joules": "Energy of computing batches in J",
     "data_wait_joules": "Energy of waiting for data in J",
+    "transfer_joules": "Energy of moving batches to the device in J",
+    "forward_joules": "Energy of forward passes in J",
+    "backward_joules": "Energy of backward passes in J",
+    "optimizer_joules": "Energy of the optimizer's steps in J",
     "co2e_grams": "Emissions in g CO2e",
     "relative_uncertainty": "Half-width of the 95 % interval of the energy, as a share of it",
     "measured_share": "Share of the energy that was measured, not estimated",

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import msgspec
 
 from ml_energy_callbacks.metrics import PHASES, STAGES
-from ml_energy_callbacks.record.schema import RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import PhaseRecord, RunRecord, StageRecord
 
 Unit = Literal["sample", "token"]
 
@@ -43,11 +43,12 @@ class Change(msgspec.Struct, kw_only=True):
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """The change of the whole run, of a stage, or of a phase of one.
+    """The change of the whole run, of a stage, of a phase of one, or of a part of its batches.
 
     Attributes:
         stage: Name of the stage, or of a sub-stage such as ``predict/prefill``; None for the whole run.
         phase: Name of the phase; None for all of them.
+        part: Name of the part of the batches such as ``forward``, which is part of ``compute``; None for the whole phase.
         a_joules: Energy in run A in J: 0 where the run does not have the stage or the phase, None where it is unknown.
         b_joules: The same in run B.
         difference: The change of the energy; None where nothing is known.
@@ -58,6 +59,7 @@ class Part(msgspec.Struct, kw_only=True):
 
     stage: str | None
     phase: str | None
+    part: str | None = None
     a_joules: float | None
     b_joules: float | None
     difference: Change | None
@@ -109,7 +111,7 @@ class RunDiff(msgspec.Struct, kw_only=True):
         facts: What is not the same in the descriptions of both.
         total: The change of the whole run; its parts are the sums of those of the stages.
         parts: The changes of stages, each followed by those of its phases, which add up to it where all are known, and by its
-            sub-stages, which it includes, with theirs.
+            sub-stages, which it includes, with theirs. A phase is followed by the parts of its batches that both runs have.
         each: The changes of the energy of a sample, and of a token, where it is known of a run.
     """
 
@@ -229,18 +231,43 @@ class _Comparison:
         samples = [0 if stage is None else stage.samples for stage in sized]
         counts = None if None in samples or not all(stage is None or stage.samples for stage in sized) else samples
         sides = [_Side() if each is None else _stage_side(each, part="/" in name) for each in stages]
-        found, splits = [], []
+        doubts = [0.0 if each is None else each.relative_uncertainty or 0.0 for each in stages]
+        found: list[Part] = []
+        splits: list[_Split | None] = []
         for phase in PHASES:
-            if any(stage is not None and phase in stage.phases for stage in stages):
-                those = [_phase_side(stage, phase) for stage in stages]
-                splits.append(self._split(those, counts))
-                part = self._part(name, phase, those, splits[-1], counted=counts is not None)
-                if part.difference is None:
-                    part.difference = self._bounds(stages, phase)
-                found.append(part)
+            records = [None if stage is None else stage.phases.get(phase) for stage in stages]
+            if records != [None, None]:
+                parts, split = self._phase(name, phase, records, doubts, counts)
+                found += parts
+                splits.append(split)
         split = _sum(splits) if splits and None not in sides else None
         split = split or self._split(sides, counts)
         return [self._part(name, None, sides, split, counted=counts is not None), *found], split
+
+    def _phase(
+        self,
+        stage: str,
+        phase: str,
+        records: Sequence[PhaseRecord | None],
+        doubts: Sequence[float],
+        counts: Sequence[int | None] | None,
+    ) -> tuple[list[Part], _Split | None]:
+        """Return the change of a phase and those of the parts of its batches, and its parts as of a stage."""
+        found: list[Part] = []
+        splits: list[_Split | None] = []
+        divided = [record.parts for record in records if record is not None]
+        for own in dict.fromkeys(own for parts in divided for own in parts if all(divided)):
+            inner = [None if record is None else record.parts.get(own) for record in records]
+            (change,), split = self._phase(stage, phase, inner, doubts, counts)
+            found.append(msgspec.structs.replace(change, part=own))
+            splits.append(split)
+        sides = [_phase_side(record, doubt) for record, doubt in zip(records, doubts, strict=True)]
+        split = _sum(splits) if splits and None not in sides else None
+        split = split or self._split(sides, counts)
+        whole = self._part(stage, phase, sides, split, counted=counts is not None)
+        if whole.difference is None:
+            whole.difference = self._bounds(records, doubts)
+        return [whole, *found], split
 
     def _each(self, name: str, stages: Sequence[StageRecord | None]) -> Iterator[Each]:
         """Yield the changes of the energy of a sample and of a token of a stage, if it is known of a run."""
@@ -307,15 +334,13 @@ class _Comparison:
         below, above = (hypot(ends[0][i], ends[1][i]) + devices for i in range(2))
         return _Term(sum(parts), below, above)
 
-    def _bounds(self, stages: Sequence[StageRecord | None], phase: str) -> Change | None:
+    def _bounds(self, records: Sequence[PhaseRecord | None], doubts: Sequence[float]) -> Change | None:
         """Return the interval of the change of a phase whose energy is known as an interval only, in one run or in both."""
         ends = []
-        for stage in stages:
-            found = None if stage is None else stage.phases.get(phase)
-            interval = (0.0, 0.0) if found is None else found.interval
+        for record, doubt in zip(records, doubts, strict=True):
+            interval = (0.0, 0.0) if record is None else record.interval
             if interval is None:
                 return None
-            doubt = 0.0 if stage is None else stage.relative_uncertainty or 0.0
             ends.append((max(0.0, interval[0]) * max(0.0, 1 - doubt), interval[1] * (1 + doubt)))
         (low_a, high_a), (low_b, high_b) = ends
         return self._change(None, low_b - high_a, high_b - low_a, max(high_a, high_b))
@@ -366,15 +391,14 @@ def _side_of_each(stage: StageRecord, unit: Unit, *, part: bool) -> _Side | None
     return _Side(joules, max(0.0, seconds) / max(1, number - compiled), below, above, stage.relative_uncertainty or 0.0)
 
 
-def _phase_side(stage: StageRecord | None, name: str) -> _Side | None:
+def _phase_side(phase: PhaseRecord | None, doubt: float) -> _Side | None:
     """Return a phase in one of the runs: nothing where the run does not have it, None where it is unknown."""
-    phase = None if stage is None else stage.phases.get(name)
-    if stage is None or phase is None:
+    if phase is None:
         return _Side()
     if phase.joules is None or phase.seconds is None:
         return None
     low, high = phase.interval or (phase.joules, phase.joules)
-    return _Side(phase.joules, phase.seconds, phase.joules - low, high - phase.joules, stage.relative_uncertainty or 0.0)
+    return _Side(phase.joules, phase.seconds, phase.joules - low, high - phase.joules, doubt)
 
 
 def _multiples(a: _Side, b: _Side, on_a: float, on_b: float) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def _head(diff: RunDiff) -> Iterator[str]:
     largest = max(_decided(diff), key=lambda found: abs(found[2].joules or 0.0), default=None)
     if largest is not None and total.difference is not None and total.difference.verdict in {"more", "less"}:
         part, cause, change = largest
-        where = part.stage if part.phase is None else f"{part.stage} {part.phase}"
+        where = " ".join(filter(None, (part.stage, part.phase, part.part)))
         yield f"Largest cause: {_CAUSES[cause]} of {where}, {_signed(change.joules)} ({change.verdict})."
 
 
@@ -49,9 +49,13 @@ def _sentence(total: Part) -> str:
 def _decided(diff: RunDiff) -> Iterator[tuple[Part, str, Change]]:
     """Yield the parts of changes that are more or less: of phases, and of stages whose phases are unknown.
 
-    Those of sub-stages are included in the phases of their stages.
+    Those of sub-stages are included in the phases of their stages. Where all parts of the batches are known, they are in the
+    place of their phase.
     """
     parts = [part for part in diff.parts if part.stage is not None and "/" not in part.stage]
+    divided = {(part.stage, part.phase) for part in parts if part.part is not None}
+    divided -= {(part.stage, part.phase) for part in parts if part.part is not None and part.time is None}
+    parts = [part for part in parts if (part.part is not None) == ((part.stage, part.phase) in divided)]
     split = {part.stage for part in parts if part.phase is not None and part.time is not None}
     for part in parts:
         if part.phase is not None or part.stage not in split:
@@ -78,7 +82,10 @@ def _table(diff: RunDiff) -> FittedTable:
     unit, texts = column([*before, *after, *(value for found in (*values, *halves) for value in found)], "J")
     count = len(parts)
     cells = [texts[i * count : (i + 1) * count] for i in range(10)]
-    names = [part.stage or "total" if part.phase is None else f"  {part.phase}" for part in parts]
+    names = [
+        part.stage or "total" if part.phase is None else f"  {part.phase}" if part.part is None else f"    {part.part}"
+        for part in parts
+    ]
     columns = [
         Column("stage\n  phase", names, left=True),
         Column(f"A\n{unit}", cells[0], rank=7),

@@ -16,7 +16,7 @@ from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 from ml_energy_callbacks.report.drawing import node, to_html
 from ml_energy_callbacks.report.headline import headline
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.notes import stages_of
+from ml_energy_callbacks.report.notes import phases_of, stages_of
 from ml_energy_callbacks.report.page.document import part_style
 from ml_energy_callbacks.report.page.run import (
     badges,
@@ -140,11 +140,15 @@ def _substage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
 
 def _facts_of(stage: StageRecord) -> dict[str, object]:
     facts = msgspec.structs.asdict(stage)
-    phases, devices, latency, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "substages"))
+    _, devices, latency, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "substages"))
     return (
         facts
         | {"tokens_per_joule": stage.tokens_per_joule}
-        | {f"{phase}_{part}": getattr(each, part) for phase, each in phases.items() for part in _OF_PHASES}
+        | {
+            f"{name.replace('/', '_')}_{figure}": getattr(each, figure)
+            for name, each in phases_of(stage)
+            for figure in _OF_PHASES
+        }
         | {f"{device}_joules": joules for device, joules in devices.items()}
         | ({} if latency is None else {f"latency_{part}": value for part, value in msgspec.structs.asdict(latency).items()})
     )
