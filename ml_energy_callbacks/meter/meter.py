@@ -262,13 +262,14 @@ class EnergyMeter:
         Raises:
             ConfigurationError: There is no such part. In the loop of a framework that is a warning.
         """
-        timeline = self._timeline
+        timeline, stages = self._timeline, self._stages
         try:
-            bucket = self._stages.part(part)
+            bucket = stages.parts[part] if part in stages.parts else stages.add_part(part)
         except ConfigurationError as error:
             self._refuse(error)
             return
-        timeline.queue.append(("switch", timeline.stamp(), bucket, 0, None, None))
+        stamp = timeline.stamp
+        timeline.queue.append(("switch", stamp(), bucket, 0, None, None))
 
     @contextlib.contextmanager
     def part(self, part: Part) -> Iterator[None]:

@@ -49,6 +49,8 @@ class Stages:
 
     Attributes:
         buckets: Bucket of each phase of the running stage.
+        parts: Bucket of each part of its batches that was named so far, and by None of what is left of them. It is the batches'
+            own in a sub-stage, whose batches have no parts, and where batches are not in ``compute``.
         over: Whether the run has ended, or has not begun: that time belongs to no stage.
     """
 
@@ -100,20 +102,16 @@ class Stages:
             bucket for tally in tallies for name in tally.buckets if phase in {None, name} for bucket in tally.buckets_of(name)
         ]
 
-    def part(self, part: Part | None) -> int:
-        """Return the bucket of a part of a batch of the running stage, or of what is left of it.
-
-        That is the batch's own bucket in a sub-stage, whose batches have no parts, and where batches are not in ``compute``.
+    def add_part(self, part: Part | None) -> int:
+        """Return the bucket of a part of the running stage's batches that was not named before.
 
         Raises:
             ConfigurationError: There is no such part.
         """
-        tally = self._current.tally
-        if part is None or self.over or tally.parent is not None or self._current.during != "compute":
-            return self._timeline.during
-        return tally.parts[part] if part in tally.parts else self.bucket(tally.name, part)
+        bucket = self.parts[part] = self.bucket(self._current.tally.name, part)
+        return bucket
 
-    def bucket(self, stage: str, place: Phase | Part) -> int:
+    def bucket(self, stage: str, place: Phase | Part | None) -> int:
         """Return the bucket of a phase, or of a part of the batches, of a stage or a sub-stage.
 
         Raises:
@@ -215,4 +213,7 @@ class Stages:
         self.buckets = buckets = frame.tally.buckets
         timeline = self._timeline
         timeline.during, timeline.between = buckets[frame.during], buckets[frame.between]
+        divided = not self.over and frame.tally.parent is None and frame.during == "compute"
+        parts = frame.tally.parts.items() if divided else [(part, timeline.during) for part in PARTS]
+        self.parts: dict[Part | None, int] = dict([(None, timeline.during), *parts])
         return buckets

@@ -63,7 +63,7 @@ def training() -> Training:
 def in_parts(refresh_s: float, *, full: bool) -> list[Measured]:
     """Return what is measured of batches with parts: for a minute, or for five."""
     world = batch_in_parts(refresh_s, 300.0 if full else 60.0)
-    return [measure(world(seed), seed) for seed in range(50 if full else 2)]
+    return [measure(world(seed), seed) for seed in range(100 if full else 2)]
 
 
 @pytest.mark.parametrize("refresh_s", [0.02, 0.1])
