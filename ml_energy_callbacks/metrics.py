@@ -38,6 +38,9 @@ _SUBSTAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 JOULES_PER_KWH: Final = 3.6e6
 JOULES_PER_WH: Final = 3600.0
 
+MOST_COUNT: Final = 10**18
+"""Largest number of batches, samples or tokens: more than any run has, and few enough for every format."""
+
 STEP_SUFFIX: Final = "_step"
 
 _Number = TypeVar("_Number", int, float)

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.batches import Batch, checked_number, each_call
+from ml_energy_callbacks.meter.batches import Batch, checked_number, checked_size, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -304,7 +304,10 @@ class EnergyMeter:
         """
         timeline = self._timeline
         queue, stamp = timeline.queue, timeline.stamp
-        queue.append(("batches", stamp(), timeline.between, batches, samples if tokens is None else (samples, tokens), None))
+        now = stamp()
+        plain = tokens is None and (samples.__class__ is int or samples is None)
+        size = samples if plain else checked_size(self._checked, samples, tokens)
+        queue.append(("batches", now, timeline.between, batches, size, None))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ml_energy_callbacks.metrics import Basis, ratio
+from ml_energy_callbacks.metrics import MOST_COUNT, Basis, ratio
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
 from ml_energy_callbacks.record.shown import shown_by
 
@@ -27,8 +27,6 @@ Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=MOST)]
 
 Signed = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 """A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
-
-MOST_COUNT = 10**18
 
 Length = Annotated[float, msgspec.Meta(gt=0, le=MOST)]
 """A time in s that is not 0."""

@@ -15,7 +15,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
 from ml_energy_callbacks.meter.stages import check_stage
-from ml_energy_callbacks.metrics import PARTS, PHASES, Part, Phase
+from ml_energy_callbacks.metrics import MOST_COUNT, PARTS, PHASES, Part, Phase
 from ml_energy_callbacks.readings import Device, Kind, Method
 from ml_energy_callbacks.record.recording import (
     LONGEST_S,
@@ -29,7 +29,7 @@ from ml_energy_callbacks.record.recording import (
     Stop,
     package_version,
 )
-from ml_energy_callbacks.record.schema import MOST_COUNT, RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.testing.player import Player
 

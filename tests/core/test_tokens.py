@@ -24,6 +24,7 @@ from ml_energy_callbacks.report.lifecycle_table import render_lifecycle
 from ml_energy_callbacks.report.page.run import run_page
 from ml_energy_callbacks.report.page.runs import runs_page
 from ml_energy_callbacks.report.table import render
+from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter, replay
 from ml_energy_callbacks.testing.replaying import replay_file
 
@@ -84,13 +85,37 @@ def test_energy_per_token_is_known_in_every_way_of_counting(clock: ManualClock) 
     assert metrics["energy/predict/tokens_per_joule"] == pytest.approx(predict.tokens_per_joule, rel=0.02)
 
 
-@pytest.mark.parametrize("unknown", [None, "12", -1, 2.5, 10**30, object()], ids=range(6))
+@pytest.mark.parametrize("unknown", [None, "12", -1, 2.5, 10**30, object(), True], ids=range(7))
 def test_one_batch_of_unknown_tokens_makes_the_stages_unknown(clock: ManualClock, unknown: Any, tmp_path: Path) -> None:
     record = measured(clock, [TOKENS, unknown, TOKENS], output_dir=tmp_path)
     stage = load_record(tmp_path).stages["predict"]
     assert (stage.tokens, stage.joules_per_token, stage.tokens_per_joule) == (None, None, None)
     assert (stage.batches, stage.samples) == (3, 3 * SAMPLES)
     assert any("is not a number of tokens" in warning for warning in record.warnings) == (unknown is not None)
+
+
+@pytest.mark.parametrize(("number", "known"), [(np.int64(5), 5), (np.array(5), 5), (5.0, None), (True, None), (-5, None)])
+def test_numbers_of_any_kind_are_counted_or_told_at_the_end_of_a_batch(
+    clock: ManualClock, number: Any, known: int | None
+) -> None:
+    with meter_of(clock) as meter, meter.stage("predict"):
+        meter.batch_start()
+        clock.advance(BATCH_S)
+        meter.batch_end(number, tokens=number)
+    stage = meter.record.stages["predict"]
+    assert (stage.samples, stage.tokens) == (known, known)
+    for what in ("samples", "tokens"):
+        told = f"{describe(number)} is not a number of {what}: energy per {what[:-1]} is unknown."
+        assert (told in meter.record.warnings) == (known is None)
+
+
+def test_more_than_any_run_has_is_unknown_and_no_record_is_lost(clock: ManualClock, tmp_path: Path) -> None:
+    with meter_of(clock, output_dir=tmp_path) as meter, meter.stage("predict"):
+        for _ in range(3):
+            with meter.batch(10**18, 10**18):
+                clock.advance(BATCH_S)
+    stage = load_record(tmp_path).stages["predict"]
+    assert (stage.batches, stage.samples, stage.tokens) == (3, None, None)
 
 
 def test_tokens_that_nobody_counts_are_shown_nowhere(clock: ManualClock) -> None:
