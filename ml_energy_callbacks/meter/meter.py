@@ -19,6 +19,7 @@ from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
+from ml_energy_callbacks.meter.stages import Frame
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     Part,
@@ -196,11 +197,14 @@ class EnergyMeter:
             ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many. In the loop of a
                 framework that is a warning, and the running stage is entered again.
         """
+        self._begin_stage(stage, phase, during, between)
+
+    def _begin_stage(self, stage: str, phase: Phase, during: Phase = "compute", between: Phase = "data_wait") -> Frame:
         try:
-            self._stages.begin(stage, phase, during, between)
+            return self._stages.begin(stage, phase, during, between)
         except ConfigurationError as error:
             self._refuse(error)
-            self._stages.begin(self._stages.running, phase, during, between)
+            return self._stages.begin(self._stages.running, phase, during, between)
 
     def _refuse(self, error: ConfigurationError) -> None:
         """Raise the error, unless the loop is that of a framework, which nothing of ours may end."""
@@ -245,11 +249,15 @@ class EnergyMeter:
             yield
             return
         phase = interrupted or "data_wait"
-        self.begin_stage(stage, phase)
+        frame = self._begin_stage(stage, phase)
         try:
             yield
         finally:
-            self.end_stage(phase)
+            if not self._stages.leave(frame, phase):
+                self.warn(
+                    f"{stage} ended while another stage went on that had begun in it, as in threads or tasks: time counts in "
+                    "the stage that began last."
+                )
 
     def enter_part(self, part: Part | None) -> None:
         """Begin a part of the batch that runs, or None for what is left of it; the part ends with the next one or the batch.

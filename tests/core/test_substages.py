@@ -143,6 +143,91 @@ def test_a_stage_goes_on_in_the_phase_that_a_substage_interrupted() -> None:
     assert stages["validate"].seconds == pytest.approx(6.4)
 
 
+def test_substages_that_overlap_are_told_and_the_last_one_has_the_time() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter, meter.stage("predict"):
+        first, second = meter.stage("predict/a"), meter.stage("predict/b")
+        first.__enter__()
+        clock.advance(1.0)
+        second.__enter__()
+        clock.advance(2.0)
+        first.__exit__(None, None, None)  # as in another thread
+        clock.advance(4.0)
+        second.__exit__(None, None, None)
+        clock.advance(8.0)
+    predict = meter.record.stages["predict"]
+    assert {name: part.seconds for name, part in predict.substages.items()} == {
+        "a": pytest.approx(1.0),
+        "b": pytest.approx(6.0),
+    }
+    assert predict.seconds == pytest.approx(15.0)
+    assert sum("predict/a ended while another stage went on" in warning for warning in meter.record.warnings) == 1
+
+
+def test_a_stage_that_threads_enter_each_by_itself_is_one() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter:
+        threads = [meter.stage("predict") for _ in range(3)]
+        for each in threads:
+            each.__enter__()
+            clock.advance(1.0)
+        for each in threads:
+            each.__exit__(None, None, None)
+            clock.advance(1.0)
+    assert meter.record.stages["predict"].seconds == pytest.approx(5.0)
+    assert not [warning for warning in meter.record.warnings if "ended while" in warning]
+
+
+def test_a_substage_whose_run_has_ended_changes_nothing_of_the_next() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    meter.start()
+    inside = meter.stage("predict/a")
+    inside.__enter__()
+    clock.advance(1.0)
+    meter.stop()
+    with meter, meter.stage("train"):
+        clock.advance(2.0)
+        inside.__exit__(None, None, None)
+        clock.advance(4.0)
+    assert meter.record.stages["train"].seconds == pytest.approx(6.0)
+
+
+def test_a_substage_of_another_stage_computes_inside_a_batch() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter, meter.stage("test"):
+        meter.batch_start()
+        clock.advance(1.0)
+        with meter.stage("validate/encode"):
+            clock.advance(2.0)
+        clock.advance(4.0)
+        meter.batch_end(1)
+    stages = meter.record.stages
+    assert stages["test"].phases["compute"].seconds == pytest.approx(5.0)
+    assert stages["validate"].substages["encode"].phases["compute"].seconds == pytest.approx(2.0)
+
+
+def test_a_substage_of_validation_is_one_of_a_sanity_check_in_that() -> None:
+    world = World(0.0)
+    meter = world.meter
+    with meter:
+        for stage in ("sanity_check", "validate"):
+            with meter.stage(stage), meter.batch(samples=1), meter.stage("validate/encode"):
+                with meter.stage("validate/head"):
+                    world.clock.advance(1.0)
+                world.clock.advance(2.0)
+    stages = meter.record.stages
+    for stage in ("sanity_check", "validate"):
+        assert {name: part.seconds for name, part in stages[stage].substages.items()} == {
+            "encode": pytest.approx(2.0),
+            "head": pytest.approx(1.0),
+        }
+        assert list(stages[stage].phases) == ["compute"]
+
+
 # ------------------------------------------------------------------------------------------------------- conservation
 
 
