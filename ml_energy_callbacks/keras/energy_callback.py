@@ -285,7 +285,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
         for option in ("batch_size_fn", "count_fn"):
             if getattr(self._options, option) is not None and source is None:
-                self._meter.warn(f"{option} is not used, as Keras passes callbacks no batches: pass the data through watch().")
+                self._meter.warn(
+                    f"{option} is not used in {stage}, as Keras passes callbacks no batches: pass the data through watch()."
+                )
         run = BatchPass(
             self._meter,
             stage,
