@@ -130,9 +130,7 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         above_idle_joules=known_sum([part.above_idle_joules for part in counted]),
         samples=known_sum([part.samples for part in parts]),
         tokens=known_sum([part.tokens for part in parts]),
-        parts={
-            name: sum(part.parts[name] for part in counted) for name in PARTS if all(name in part.parts for part in counted)
-        },
+        parts={name: joules for name in PARTS if (joules := known_sum([part.parts.get(name) for part in counted])) is not None},
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
         compute_joules_low=known_sum([part.compute_joules_low for part in counted]),

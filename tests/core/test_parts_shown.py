@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from ml_energy_callbacks import RunRecord
-from ml_energy_callbacks.metrics import PARTS, described, is_core
+from ml_energy_callbacks.metrics import PARTS, StageFigures, add_stage_figures, described, is_core
 from ml_energy_callbacks.record.schema import PhaseRecord
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.report.diff import diff_runs
@@ -157,6 +157,17 @@ def test_metrics_have_the_energy_of_each_part_in_an_epoch(run: Run) -> None:
         assert not is_core(f"energy/train/{name}_joules")
         assert described(f"energy/train/{name}_joules").startswith("Energy of ")
     assert "energy/train/other_joules" not in run.metrics
+
+
+def test_parts_of_a_job_are_the_sums_of_what_all_its_processes_know() -> None:
+    def figures(*, measures: bool = True, **parts: float) -> StageFigures:
+        unknown = ("joules", "sampled_joules", "above_idle_joules", "samples", "co2e_grams", "cost")
+        whole: dict[str, Any] = dict.fromkeys((*unknown, "compute_joules", "data_wait_joules"))
+        return StageFigures(seconds=1.0, parts=parts, measures=measures, **whole)
+
+    first, second = figures(forward=1.0, backward=2.0), figures(forward=3.0, optimizer=4.0)
+    assert add_stage_figures([first, second, figures(measures=False)]).parts == {"forward": 4.0}
+    assert add_stage_figures([figures(measures=False)]).parts == {}
 
 
 def test_exported_phases_still_add_up_beside_their_parts(run: Run) -> None:
