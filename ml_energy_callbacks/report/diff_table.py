@@ -120,8 +120,10 @@ def _plus(text: str, change: Change | None) -> str:
 
 
 def _each(diff: RunDiff) -> Iterator[str]:
-    """Yield the energy of a sample and of a token in both runs."""
+    """Yield the energy of a sample and of a token in both runs; a sanity check is not about them."""
     for each in diff.each:
+        if each.stage.startswith("sanity_check"):
+            continue
         a, b = (scaled(joules, "J") for joules in (each.a_joules, each.b_joules))
         change = each.difference
         verdict = ""
