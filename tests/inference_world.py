@@ -42,10 +42,23 @@ class World:
         """Return a call that uses, on average, ``cost`` times the energy of a call with cost 1."""
 
         def call() -> int:
-            self._spend(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost * self._level)
+            self.work(CALL_S * self._rng.uniform(0.97, 1.03), BUSY_WATTS * cost)
             return samples
 
         return call
+
+    def generate(self, responses: int, joules: float) -> Callable[[], int]:
+        """Return a call that generates responses with this energy each, on average."""
+
+        def call() -> int:
+            self._spend(responses * joules / BUSY_WATTS * self._rng.uniform(0.97, 1.03), BUSY_WATTS * self._level)
+            return responses
+
+        return call
+
+    def work(self, seconds: float, watts: float) -> None:
+        """Use this power, on average over the blocks."""
+        self._spend(seconds, watts * self._level)
 
     def window(self) -> Window:
         return Window(self._mark)

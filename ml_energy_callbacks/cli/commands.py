@@ -133,23 +133,59 @@ def run(
     epilog=_examples(
         "ml-energy profile serve:build --batch-sizes 1,8,64",
         "ml-energy profile serve:build --latency-limit 0.1 --plot cost.png",
+        "ml-energy profile --generate models/tiny-llama --prompts 32,128,512 --new-tokens 16,64",
     ),
 )
 def profile(
-    target: Annotated[str, typer.Argument(help="module:function; the function returns (fn, make_batch).")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="module:function; the function returns (fn, make_batch). With --generate, one that returns a model, "
+            "or the directory of a model."
+        ),
+    ],
     *,
-    batch_sizes: Annotated[str, typer.Option(help="Batch sizes to measure, separated by commas.")] = "1,2,4,8,16,32",
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(help="Batch sizes to measure, separated by commas; default: 1,2,4,8,16,32, with --generate 1,8."),
+    ] = None,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Measure what a model of Hugging Face generates, by its lengths in tokens.")
+    ] = False,
+    prompts: Annotated[str | None, typer.Option(help="With --generate: lengths of prompts; default: 32,128,512.")] = None,
+    new_tokens: Annotated[str | None, typer.Option(help="With --generate: numbers of new tokens; default: 16,64.")] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="With --generate: sample tokens instead of taking the most likely one.")
+    ] = False,
     width: _Width = 0.05,
     latency_limit: Annotated[float | None, typer.Option(help="Longest acceptable p95 latency of a batch, in s.")] = None,
-    seconds: _Seconds = 120.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time limit in seconds; no block of calls starts after it; default: 120, with --generate 300."),
+    ] = None,
     json: _Json = False,
     plot: _Plot = None,
 ) -> None:
-    """Measure the energy of a prediction at each batch size, and show the best one."""
-    from ml_energy_callbacks.cli.predictions import report_profile
+    """Measure the energy of a prediction at each batch size, and show the best one; or that of generated text."""
+    from ml_energy_callbacks.cli.predictions import report_generation, report_profile
 
+    if generate:
+        report_generation(
+            target,
+            batch_sizes=batch_sizes,
+            prompts=prompts,
+            new_tokens=new_tokens,
+            sample=sample,
+            latency_limit=latency_limit,
+            width=width,
+            seconds=seconds,
+            json=json,
+            plot=plot,
+        )
+        return
     report_profile(
         target,
+        of_generation=prompts is not None or new_tokens is not None or sample,
         batch_sizes=batch_sizes,
         width=width,
         latency_limit=latency_limit,

@@ -27,6 +27,8 @@ from ml_energy_callbacks.record.utf8 import text_in_utf8
 from ml_energy_callbacks.safe_text import describe
 
 if TYPE_CHECKING:
+    from ml_energy_callbacks.inference.layers.results import LayerProfile
+    from ml_energy_callbacks.inference.layers.timer import LayerTimer
     from ml_energy_callbacks.job.job import Gather
 
 
@@ -54,6 +56,7 @@ class MeteredCallback:
         self._monitored: Sequence[str] = ()  # metrics by which other callbacks of the training decide
         self._samples_shared = False  # whether several processes work on the same samples
         self._count_fn = self._options.count_fn  # None once it has failed
+        self._layer_timer: LayerTimer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the options alone: a meter cannot be pickled."""
@@ -81,6 +84,14 @@ class MeteredCallback:
     def record_path(self) -> Path | str | None:
         """Path or URL of the record; None if it is not written."""
         return self._meter.record_path
+
+    @property
+    def layers(self) -> "LayerProfile | None":
+        """Mean times of the layers in the last training's timed steps so far, and their energy, which is divided by time.
+
+        None without ``layers_every_n_steps``, and where a compiler or another backend than torch leaves no layers.
+        """
+        return None if self._layer_timer is None else self._layer_timer.profile(self.record)
 
     @property
     def meter(self) -> EnergyMeter:
@@ -118,6 +129,32 @@ class MeteredCallback:
             self._gather = None
             self._meter.warn(f"The processes of the job can no longer agree on when to stop ({error!r}).")
             return reason
+
+    @guarded
+    def _time_layers(self, module: Any, no_layers: str | None = None) -> None:  # noqa: ANN401 - a torch module
+        """Prepare to time the layers of a training, if the option says so.
+
+        Args:
+            module: The model, on its device.
+            no_layers: Why it has no layers, if that is known.
+        """
+        self._layer_timer = None
+        every = self._options.layers_every_n_steps
+        if every is None:
+            return
+        from ml_energy_callbacks.inference.layers.timer import LayerTimer  # noqa: PLC0415 - for this option alone
+
+        try:
+            self._layer_timer = None if no_layers else LayerTimer(module, every_n_steps=every)
+        except ConfigurationError as error:  # the training goes on without
+            no_layers = str(error)
+        if no_layers is not None:
+            self._meter.warn(f"layers_every_n_steps has no effect. {no_layers}")
+
+    def _cancel_layers(self) -> None:
+        """Leave out a timed step that an exception ended."""
+        if self._layer_timer is not None:
+            self._layer_timer.cancel_step()
 
     @property
     def _hyperparameters(self) -> dict[str, float | str]:

@@ -1,4 +1,4 @@
-"""The options of a callback: those of a meter, and five more."""
+"""The options of a callback: those of a meter, and six more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -21,6 +21,8 @@ class CallbackOptions(MeterOptions):
         count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
+        layers_every_n_steps: Number of training steps of which one is timed layer by layer, for the callback's ``layers``; None
+            for no such times. It requires torch.
         parts: Whether the batches of the training are divided into ``transfer``, ``forward``, ``backward`` and ``optimizer``.
             Where the framework runs them as one, the record says so.
         metrics: Which metrics are logged: ``"core"`` for watts, J/sample, the run's kWh, grams and cost, and the kWh expected;
@@ -31,6 +33,7 @@ class CallbackOptions(MeterOptions):
     batch_size_fn: Callable[[Any], int] | None = None
     count_fn: Callable[[Any], int] | None = None
     log_every_n_steps: int | None = None
+    layers_every_n_steps: int | None = None
     parts: bool = False
     metrics: Literal["core", "all"] = "core"
 
@@ -44,6 +47,10 @@ class CallbackOptions(MeterOptions):
         steps: object = self.log_every_n_steps
         if steps is not None and (is_flag(steps) or not isinstance(steps, Integral) or steps < 0):
             msg = f"log_every_n_steps is {describe(steps)}; give a number of steps, 0 for no step logs, or leave it out."
+            raise ConfigurationError(msg)
+        every: object = self.layers_every_n_steps
+        if every is not None and (is_flag(every) or not isinstance(every, Integral) or every < 1):
+            msg = f"layers_every_n_steps is {describe(every)}; give a whole number of steps, such as 100, or leave it out."
             raise ConfigurationError(msg)
         if not is_flag(self.parts):
             msg = f"parts is {describe(self.parts)}; give True to divide the training's batches into parts, or False."

@@ -8,7 +8,14 @@ from math import isfinite
 from typing import Any, Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, is_usable, verdicts_against
+from ml_energy_callbacks.inference.costs import (
+    cost_fields,
+    find_differences,
+    finding_fields,
+    first_failure,
+    is_usable,
+    verdicts_against,
+)
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
 from ml_energy_callbacks.inference.models import (
     check_outputs,
@@ -208,8 +215,9 @@ def _make_comparison(
                 **cost_fields(series, measured.idle_watts, relative_width),
             )
         )
-    _mark_pareto(models, found["differences"])
-    return Comparison(models=models, **found)
+    pairs = find_differences(measured, relative_width)
+    _mark_pareto(models, pairs)
+    return Comparison(models=models, differences=pairs, **found)
 
 
 def _mark_pareto(models: Sequence[ModelCost], differences: Sequence[Difference]) -> None:

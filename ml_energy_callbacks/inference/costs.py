@@ -38,9 +38,13 @@ def finding_fields(measured: Measured, record: RunRecord, relative_width: float)
         "devices": [device.id for device in record.devices],
         "relative_width": relative_width,
         "seconds": measured.seconds,
-        "differences": differences({one.case.name: one.joules_per_sample for one in measured.series}, relative_width),
         "warnings": record.warnings,
     }
+
+
+def find_differences(measured: Measured, relative_width: float) -> list[Difference]:
+    """Return the difference of each pair of cases in the energy of a sample."""
+    return differences({one.case.name: one.joules_per_sample for one in measured.series}, relative_width)
 
 
 def is_usable(cost: Cost) -> bool:

@@ -1,6 +1,7 @@
-"""Options of both measurements, their checks, and their meter."""
+"""Options of the measurements, their checks, and their meter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
@@ -33,6 +34,32 @@ def check_latency_limit(latency_limit: float | None) -> None:
     if latency_limit is not None and not is_positive(latency_limit):
         msg = f"latency_limit is {describe(latency_limit)}; give seconds above 0, or None for no limit."
         raise ConfigurationError(msg)
+
+
+def check_whole_numbers(name: str, values: object, one: str, example: Sequence[int]) -> list[int]:
+    """Return whole numbers that the user gave, such as batch sizes.
+
+    Args:
+        name: Name of the option.
+        values: Its value.
+        one: What one of them is called.
+        example: What the option may be.
+
+    Raises:
+        ConfigurationError: The value is invalid.
+    """
+    if not isinstance(values, Iterable):
+        msg = f"{name} is {describe(values)}; give whole numbers, such as {tuple(example)}."
+        raise ConfigurationError(msg)
+    found = list(values)
+    if not found:
+        msg = f"There is no {one} to measure; give some, such as {tuple(example)}."
+        raise ConfigurationError(msg)
+    wrong = [value for value in found if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1]
+    if wrong or len(set(found)) < len(found):
+        msg = f"{name} are {describe(tuple(found))}; give whole numbers from 1 upwards, each once."
+        raise ConfigurationError(msg)
+    return [int(value) for value in found]
 
 
 def slowest_refresh_s(meter: EnergyMeter) -> float:

@@ -19,15 +19,15 @@ def plot_profile(profile: Profile, path: Path) -> None:
     Raises:
         ConfigurationError: matplotlib is missing, or the file cannot be written.
     """
-    figure = _figure(3)
+    figure = new_panels(3)
     energy, throughput, latency = figure.subplots(1, 3)
     sizes = [size for size in profile.sizes if size.repeats]
     for label, points in (
         ("gross", [(size.batch_size, size.joules_per_sample) for size in sizes]),
         ("above idle", [(size.batch_size, size.joules_per_sample_above_idle) for size in sizes]),
     ):
-        _draw_intervals(energy, points, label)
-    _draw_intervals(throughput, [(size.batch_size, size.samples_per_second) for size in sizes], None)
+        draw_intervals(energy, points, label)
+    draw_intervals(throughput, [(size.batch_size, size.samples_per_second) for size in sizes], None)
     for name in ("p50_s", "p95_s", "p99_s"):
         timed = [(size.batch_size, 1000 * getattr(size.latency, name)) for size in sizes if size.latency is not None]
         latency.plot(*zip(*timed, strict=True), marker="o", label=name.removesuffix("_s"))
@@ -54,7 +54,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         ConfigurationError: matplotlib is missing, or the file cannot be written.
     """
     comparison = in_texts(comparison, printable)
-    figure = _figure(1)
+    figure = new_panels(1)
     axes = figure.subplots()
     for model in comparison.models:
         joules = model.joules_per_sample
@@ -83,13 +83,15 @@ def _draw_limit(axes: Any, limit: float) -> None:  # noqa: ANN401 - matplotlib's
         axes.axhline(limit, color="grey", linestyle="--", label="limit (p95)")
 
 
-def _figure(panels: int) -> "Figure":
+def new_panels(panels: int) -> "Figure":
+    """Return a figure with room for so many panels side by side."""
     width, height = _PANEL_INCHES
     return new_figure(panels * width, height)
 
 
-def _draw_intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None) -> None:  # noqa: ANN401 - matplotlib's
+def draw_intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None, **style: str) -> None:  # noqa: ANN401 - matplotlib's
+    """Draw means with their intervals; without a known one, nothing."""
     known = [(x, found.mean, found.half_width or 0.0) for x, found in points if found is not None]
     if known:
         x, y, half = zip(*known, strict=True)
-        axes.errorbar(x, y, yerr=half, marker="o", capsize=3, label=label)
+        axes.errorbar(x, y, yerr=half, marker="o", capsize=3, label=label, **style)

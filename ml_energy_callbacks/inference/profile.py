@@ -2,18 +2,29 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure, is_usable, verdicts_against
+from ml_energy_callbacks.inference.costs import (
+    cost_fields,
+    find_differences,
+    finding_fields,
+    first_failure,
+    is_usable,
+    verdicts_against,
+)
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
 from ml_energy_callbacks.inference.models import in_eval_mode, predictor, wait_for_outputs
-from ml_energy_callbacks.inference.options import check_bounds, check_latency_limit, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import (
+    check_bounds,
+    check_latency_limit,
+    check_whole_numbers,
+    quiet_meter,
+    slowest_refresh_s,
+)
 from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
-from ml_energy_callbacks.safe_text import describe
 
 _Batch = TypeVar("_Batch")
 
@@ -55,7 +66,7 @@ def profile_inference(
             generators do; the message says what to do.
         EnergyError: No batch size could be measured, because the call raised an error at each.
     """
-    sizes = _check_batch_sizes(batch_sizes)
+    sizes = check_whole_numbers("batch_sizes", batch_sizes, "batch size", (1, 8, 64))
     _check_make_batch(make_batch)
     check_latency_limit(latency_limit)
     check_bounds(relative_width, max_seconds)
@@ -80,21 +91,6 @@ def profile_inference(
     return summarize(measured, meter.record)
 
 
-def _check_batch_sizes(batch_sizes: object) -> list[int]:
-    if not isinstance(batch_sizes, Iterable):
-        msg = f"batch_sizes is {describe(batch_sizes)}; give whole numbers, such as (1, 8, 64)."
-        raise ConfigurationError(msg)
-    sizes = list(batch_sizes)
-    if not sizes:
-        msg = "There is no batch size to measure; give some, such as (1, 8, 64)."
-        raise ConfigurationError(msg)
-    wrong = [size for size in sizes if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 1]
-    if wrong or len(set(sizes)) < len(sizes):
-        msg = f"batch_sizes are {describe(tuple(sizes))}; give whole numbers from 1 upwards, each once."
-        raise ConfigurationError(msg)
-    return [int(size) for size in sizes]
-
-
 def _check_make_batch(make_batch: object) -> None:
     if not callable(make_batch):
         msg = f"make_batch is a {type(make_batch).__name__}; pass a function that returns a batch of a given number of samples."
@@ -116,9 +112,10 @@ def _make_profile(measured: Measured, record: RunRecord, relative_width: float, 
         BatchCost(batch_size=int(series.case.name), **cost_fields(series, measured.idle_watts, relative_width))
         for series in measured.series
     ]
+    pairs = find_differences(measured, relative_width)
+    ranks = _rank_sizes(sizes, pairs, latency_limit)
     found = finding_fields(measured, record, relative_width)
-    ranks = _rank_sizes(sizes, found["differences"], latency_limit)
-    return Profile(sizes=sizes, latency_limit_s=latency_limit, **ranks, **found)
+    return Profile(sizes=sizes, differences=pairs, latency_limit_s=latency_limit, **ranks, **found)
 
 
 def _rank_sizes(sizes: Sequence[BatchCost], differences: Sequence[Difference], latency_limit: float | None) -> dict[str, Any]:

@@ -107,7 +107,6 @@ class Findings(msgspec.Struct, kw_only=True):
         devices: Ids of the devices that are included.
         relative_width: Requested half-width of the 95 % interval of joules per sample, as a fraction.
         seconds: Duration in s.
-        differences: One for each pair.
         warnings: Warnings of the meter.
     """
 
@@ -117,7 +116,6 @@ class Findings(msgspec.Struct, kw_only=True):
     devices: list[str]
     relative_width: float
     seconds: float
-    differences: list[Difference]
     warnings: list[str]
 
     def _repr_html_(self) -> str:
@@ -130,7 +128,7 @@ class Findings(msgspec.Struct, kw_only=True):
         return facts
 
     def to_frame(self) -> Any:  # noqa: ANN401 - of pandas or polars
-        """Return the batch sizes or models as rows of a data frame of pandas or polars.
+        """Return the batch sizes, models or lengths as rows of a data frame of pandas or polars.
 
         Raises:
             ConfigurationError: Neither is installed.
@@ -147,6 +145,7 @@ class Profile(Findings, kw_only=True):
 
     Attributes:
         sizes: The results by batch size, in the given order.
+        differences: One for each pair of batch sizes.
         latency_limit_s: Longest acceptable p95 latency in s, or None.
         best: The batch size with the lowest energy per sample within the latency limit; None if there is none, if another one
             could use less, or if the energy is unknown.
@@ -155,6 +154,7 @@ class Profile(Findings, kw_only=True):
     """
 
     sizes: list[BatchCost]
+    differences: list[Difference]
     latency_limit_s: float | None
     best: int | None
     alike: list[int]
@@ -162,9 +162,15 @@ class Profile(Findings, kw_only=True):
 
 
 class Comparison(Findings, kw_only=True):
-    """Energy and accuracy of the predictions of several models; ``models`` are in the given order."""
+    """Energy and accuracy of the predictions of several models.
+
+    Attributes:
+        models: The results by model, in the given order.
+        differences: One for each pair of models.
+    """
 
     models: list[ModelCost]
+    differences: list[Difference]
 
 
 def _in_notebooks() -> ModuleType:

@@ -32,7 +32,7 @@ def render_profile(profile: Profile) -> Group:
 def profile_lines(profile: Profile) -> list[str]:
     """Return what a profile found as sentences: the best batch size first, then notes."""
     notes = [f"Batch size {size.batch_size}: {size.note}" for size in profile.sizes if size.note is not None]
-    return [*_verdict_lines(profile), *notes, *_common_notes(profile)]
+    return [*_verdict_lines(profile), *notes, *common_notes(profile)]
 
 
 def render_comparison(comparison: Comparison) -> Group:
@@ -55,7 +55,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     notes = [f"{model.name}: {model.note}" for model in comparison.models if model.note is not None]
     if any(front_of(model) == "Pareto?" for model in comparison.models):
         notes.append("Pareto?: undecided, because the energy of another model that is at least as accurate may be lower.")
-    return [*differences, *notes, *_common_notes(comparison)]
+    return [*differences, *notes, *common_notes(comparison)]
 
 
 def rank_of(profile: Profile, size: int) -> str:
@@ -134,7 +134,8 @@ def _verdict_lines(profile: Profile) -> Iterator[str]:
         yield f"No batch size was measured{within}."
 
 
-def _common_notes(findings: Findings) -> Iterator[str]:
+def common_notes(findings: Findings) -> Iterator[str]:
+    """Yield what every result says: idle power, how sure the joules are, and warnings."""
     if findings.idle_watts is not None:
         half = findings.idle_watts.half_width
         yield f"Idle power: {quantity(findings.idle_watts.mean, 'W')}" + ("." if half is None else f" ±{quantity(half, 'W')}.")

@@ -9,11 +9,12 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 
 
 def load_target(target: str, *parts: str) -> tuple[Any, ...]:
-    """Import the module (from the current directory, too), call the function, and return its result.
+    """Import the module (from the current directory, too), call the function, and return its result as a tuple.
 
     Args:
         target: Such as ``mymodel:build``.
-        parts: Names of the objects that the function must return as a tuple, for the error message.
+        parts: Names of the objects that the function must return as a tuple, for the error message; of a single one, it returns
+            that itself.
 
     Raises:
         ConfigurationError: The function does not exist, fails, or returns something else.
@@ -44,6 +45,8 @@ def load_target(target: str, *parts: str) -> tuple[Any, ...]:
     except (Exception, SystemExit) as error:
         msg = f"{target} failed ({type(error).__name__}: {error}); it is called without arguments."
         raise ConfigurationError(msg) from error
+    if len(parts) == 1:
+        return (found,)
     if not isinstance(found, tuple) or len(found) != len(parts):
         returned = f"a tuple of {len(found)}" if isinstance(found, tuple) else f"a {type(found).__name__}"
         msg = f"{target} returned {returned}; it must return ({', '.join(parts)})."

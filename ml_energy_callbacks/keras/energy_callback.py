@@ -172,6 +172,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
 
     def _leave(self) -> None:
         """Clear the loop, and stop measuring if that still goes on."""
+        self._cancel_layers()
         # If the meter is stopping itself at this moment, in its own thread, this waits for it.
         gone = self._loop is not None and len(self._passes) > 1
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
@@ -200,6 +201,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         loop = self._enter(sys._getframe(), "train")  # noqa: SLF001 - there is no other way to find the caller
         self._keys.clear()
         self._begin_training()
+        self._time_layers(self._keras_model, traits.why_no_layers(self._keras_model))
         self._meter.share()
         self._begin(loop, "train")
         self._begin_steps()
@@ -359,6 +361,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
                 self._meter.batch_start()
             else:
                 run.begin_batch(batch)
+            if self._layer_timer is not None and run.stage == "train":
+                self._layer_timer.begin_step()
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 
@@ -368,6 +372,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _on_batch_end(self, batch: int, logs: Any = None) -> None:
         try:
             run = self._passes[-1]
+            if self._layer_timer is not None and run.stage == "train":
+                self._layer_timer.end_step()
             if run.plain:
                 self._meter.batch_end()
             else:

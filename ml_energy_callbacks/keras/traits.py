@@ -21,6 +21,13 @@ def unwrapped(model: Any) -> Any:
     return model if isinstance(model, keras.Layer) else getattr(model, "module", model)
 
 
+def why_no_layers(model: Any) -> str | None:
+    """Return why the layers of a training cannot be timed: only torch without a compiler runs them one by one."""
+    if keras.backend.backend() != "torch":
+        return f"Keras on {name()} runs a step as a whole, without layers."
+    return "The model is compiled by torch.compile (jit_compile), which leaves no layers." if model.jit_compile else None
+
+
 def waits_between_batches() -> bool:
     """Return whether data are fetched between two batches, where the hooks can time it, rather than inside the step."""
     return str(keras.backend.backend()) == "torch"

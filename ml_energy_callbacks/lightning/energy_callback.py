@@ -136,6 +136,7 @@ class EnergyCallback(TorchCallback, Callback):
             return
         call = self._calls.pop()
         self._call = self._calls[-1]
+        self._cancel_layers()
         if not self._meter.running:
             return
         if call.inside:
@@ -207,6 +208,7 @@ class EnergyCallback(TorchCallback, Callback):
         self._begin_steps()
         if not self._call.inside:
             self._begin_training()
+            self._time_layers(pl_module)
         self._begin_epoch(trainer)  # after a checkpoint within an epoch, that epoch's start hook is not called again
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -233,6 +235,8 @@ class EnergyCallback(TorchCallback, Callback):
         """Record the start of a batch."""
         try:
             self._meter.batch_start()
+            if self._layer_timer is not None and not self._call.inside:
+                self._layer_timer.begin_step()
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 
@@ -248,6 +252,8 @@ class EnergyCallback(TorchCallback, Callback):
         """Record the end of a batch with its samples, and log a step when it is due."""
         try:
             call = self._call
+            if self._layer_timer is not None and not call.inside:
+                self._layer_timer.end_step()
             sizes = call.train_sizes
             tokens = None if self._count_fn is None else self._count_tokens(batch)
             if batch_idx < sizes.sure:

@@ -1,4 +1,4 @@
-"""Callbacks for the ``Trainer`` of Hugging Face Transformers."""
+"""Callbacks for the ``Trainer`` of Hugging Face Transformers, and the energy of what its models generate."""
 
 import importlib.util
 
@@ -8,5 +8,6 @@ if any(importlib.util.find_spec(name) is None for name in ("transformers", "acce
 
 from ml_energy_callbacks.transformers.control import EnergyBudget, EnergyEarlyStopping
 from ml_energy_callbacks.transformers.energy_callback import EnergyCallback
+from ml_energy_callbacks.transformers.generation import profile_generation
 
-__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping"]
+__all__ = ["EnergyBudget", "EnergyCallback", "EnergyEarlyStopping", "profile_generation"]

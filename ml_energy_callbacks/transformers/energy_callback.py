@@ -195,6 +195,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """
         if self._loop is None or (self._loop.running() and not ended):
             return
+        self._cancel_layers()
         # If the meter is stopping itself at this moment, in its own thread, this waits for it.
         self._meter.stop(*self._loop.ending())
         self._loop = self._epoch = None
@@ -239,6 +240,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._log_due = False
         self._index = self._next_index = int(state.epoch or 0)
         self._begin_training()
+        self._time_layers(trainer.model, _why_no_layers(args))
         self._done_before = _share_done(state)
         self._begin_steps()
         self._epoch = _Pass(
@@ -316,6 +318,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Record the start of a step's first batch."""
         if self._training_of(state) is not None:
             self._meter.batch_start()
+            if self._layer_timer is not None:
+                self._layer_timer.begin_step()
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of a batch whose gradients are accumulated, and the start of the next."""
@@ -330,6 +334,8 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         run = self._training_of(state)
         if run is None:
             return
+        if self._layer_timer is not None:
+            self._layer_timer.end_step()
         self._end_batch(run)
         self._log_due = self._log_due or bool(self._log_every and state.global_step % self._log_every == 0)
 
@@ -545,6 +551,13 @@ def _batch_size(args: TrainingArguments, state: TrainerState) -> int:
     """Return the number of samples in a batch of training."""
     found = state.train_batch_size if args.auto_find_batch_size else None
     return int(found or args.train_batch_size)
+
+
+def _why_no_layers(args: TrainingArguments) -> str | None:
+    """Return why the layers of a training cannot be timed, where its options say so."""
+    if args.torch_compile:
+        return "The model is compiled by torch.compile (torch_compile), which leaves no layers."
+    return "Several GPUs run copies of the model in one process: start it with torchrun." if args.n_gpu > 1 else None
 
 
 def _share_samples(trainer: Trainer) -> bool:

@@ -10,9 +10,11 @@ from ml_energy_callbacks.report.drawing import (
     Part,
     Point,
     Series,
+    Slab,
     Spot,
     areas,
     bars,
+    icicle,
     lines,
     pareto,
     scatter,
@@ -176,3 +178,23 @@ def test_pictures_are_the_same_for_the_same_numbers() -> None:
 
 def test_each_colour_has_a_light_and_a_dark_value() -> None:
     assert all(f"--mle-{series_colour(i)}:light-dark(" in style() for i in range(9))
+
+
+def test_parts_are_below_what_they_are_a_part_of_and_as_wide_as_they_are_large() -> None:
+    leaf = Slab("leaf", 1.0, "pink", "leaf: 1 J")
+    inner = Slab(NASTY, 3.0, "pink", "inner: 3 J", estimated=True, parts=[leaf, Slab("gone", 0.0, "pink", "gone: 0 J")])
+    figure = icicle("Layers", Slab("step", 4.0, "grey", "step: 4 J", parts=[inner]), unit="J", empty="none")
+    shapes = {title.text: shape for shape in figure.iter("rect") for title in shape.iter("title")}
+    assert list(shapes) == ["step: 4 J", "inner: 3 J", "leaf: 1 J"]
+    assert fromstring(to_html(figure)).tag == "figure"  # noqa: S314 - our own
+    tops = [float(shape.get("y", "")) for shape in shapes.values()]
+    widths = [float(shape.get("width", "")) for shape in shapes.values()]
+    assert tops == sorted(set(tops))
+    assert [width / widths[0] for width in widths] == pytest.approx([1, 0.75, 0.25], abs=0.001)
+    assert {"step", "leaf"} <= set(texts(figure))
+    assert sum(shape.get("fill", "").startswith("url(") for shape in figure.iter("rect")) == 1  # the one that is estimated
+
+
+def test_parts_of_nothing_are_a_reason() -> None:
+    figure = icicle("Layers", Slab("step", 0.0, "grey", "step"), unit="J", empty="No step was timed.")
+    assert "No step was timed." in "".join(figure.itertext())

@@ -183,7 +183,7 @@ class Odd:
 OPTIONS = (
     "devices", "sample_interval", "location", "carbon_intensity", "electricity_price", "currency", "pue", "wue", "embodied_kg",
     "lifetime_years", "offset_grams", "output_dir", "recording", "verbose", "scope", "idle_seconds", "tags", "backends",
-    "batch_size_fn", "count_fn", "log_every_n_steps", "metrics",
+    "batch_size_fn", "count_fn", "log_every_n_steps", "layers_every_n_steps", "metrics",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     *ODD, b"x", b"\0", float("nan"), float("inf"), float("-inf"), -(10**400), 10**400, object(), Odd(), Odd, (1, 2), {1: 2},
@@ -197,7 +197,8 @@ SLOW = {"backends": (None,), "idle_seconds": (0.1, 2.5), "location": ("auto",)}
 def refusal(name: str, value: object) -> str:
     """Use an option, and return why it is refused; any other error is raised."""
     options = {"backends": [], "verbose": False, name: value}
-    own = {name: options.pop(name) for name in ("batch_size_fn", "count_fn", "log_every_n_steps", "metrics") if name in options}
+    of_callbacks = ("batch_size_fn", "count_fn", "log_every_n_steps", "layers_every_n_steps", "metrics")
+    own = {name: options.pop(name) for name in of_callbacks if name in options}
     try:
         CallbackOptions(**options, **own)  # type: ignore[arg-type]
         with EnergyMeter(**options):  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ colours need :func:`style` once, and an element of the class ``mle`` around them
 """
 
 from ml_energy_callbacks.report.drawing.bars import Bar, Part, bars
+from ml_energy_callbacks.report.drawing.icicle import Slab, icicle
 from ml_energy_callbacks.report.drawing.markup import node, to_html
 from ml_energy_callbacks.report.drawing.palette import phase_colour, series_colour, stage_colour, style
 from ml_energy_callbacks.report.drawing.scatter import Spot, pareto, scatter
@@ -17,9 +18,11 @@ __all__ = [
     "Part",
     "Point",
     "Series",
+    "Slab",
     "Spot",
     "areas",
     "bars",
+    "icicle",
     "lines",
     "node",
     "pareto",

@@ -1,0 +1,1 @@
+"""Energy and time of the layers of a torch module."""
