@@ -178,7 +178,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
         measured, self._loop = self._loop is not None, None
         for run in self._passes[1:]:
-            run.release_data()
+            run.release()
         del self._passes[1:]
         self._listening.close()
         if measured:
@@ -302,6 +302,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             log_every=self._every if stage == "train" else 0,
         )
         run.begin()
+        if stage == "train" and self._options.parts:
+            run.mark_parts()
+            loop.parts = run.parts
         self._passes.append(run)
 
     def _end_epoch(self, run: BatchPass, logs: Any, own: Any = None) -> dict[str, float]:
@@ -361,6 +364,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
                 self._meter.batch_start()
             else:
                 run.begin_batch(batch)
+            run.parts.open = True
             if self._layer_timer is not None and run.stage == "train":
                 self._layer_timer.begin_step()
         except Exception as error:  # noqa: BLE001 - as in guarded()
@@ -372,6 +376,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _on_batch_end(self, batch: int, logs: Any = None) -> None:
         try:
             run = self._passes[-1]
+            run.parts.open = False
             if self._layer_timer is not None and run.stage == "train":
                 self._layer_timer.end_step()
             if run.plain:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -292,8 +292,15 @@ class EnergyMeter:
         finally:
             self.enter_part(None)
 
+    def parts_of(self, stage: str) -> Collection[Part]:
+        """Return the parts that batches of a stage had so far."""
+        return self._stages.tally(stage).parts.keys()
+
     def explain_parts(self, reason: str | None) -> None:
-        """Tell why the batches of the training have no parts although they were asked for; None takes it back."""
+        """Tell why the batches of the training have no parts although they were asked for; None takes it back.
+
+        Parts that some of them had are then a part of ``compute`` alone.
+        """
         self._session.parts_reason = reason
 
     def batch_start(self) -> None:
