@@ -65,6 +65,8 @@ class StageFigures(msgspec.Struct, kw_only=True):
         data_wait_joules_high: Its upper end.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
+        flops: FLOPs of ``samples``, or None.
+        sampled_seconds: Part of ``seconds`` without compilation, in s.
         measures: Whether the process measures devices; a process without devices has no missing energy.
     """
 
@@ -83,6 +85,8 @@ class StageFigures(msgspec.Struct, kw_only=True):
     data_wait_joules_high: float | None = None
     tokens: int | None = None
     parts: dict[str, float] = {}
+    flops: float | None = None
+    sampled_seconds: float = 0.0
     measures: bool = True
 
 
@@ -131,6 +135,8 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         samples=known_sum([part.samples for part in parts]),
         tokens=known_sum([part.tokens for part in parts]),
         parts={name: joules for name in PARTS if (joules := known_sum([part.parts.get(name) for part in counted])) is not None},
+        flops=known_sum([part.flops for part in parts]),
+        sampled_seconds=max(part.sampled_seconds for part in parts),
         compute_joules=known_sum([part.compute_joules for part in counted]),
         data_wait_joules=known_sum([part.data_wait_joules for part in counted]),
         compute_joules_low=known_sum([part.compute_joules_low for part in counted]),
@@ -180,6 +186,9 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         "joules_per_token": per_token,
         "wh_per_1000_tokens": None if per_token is None else per_token / JOULES_PER_WH * 1000,
         "tokens_per_joule": ratio(figures.tokens, figures.sampled_joules),
+        "flops": figures.flops,
+        "joules_per_flop": ratio(figures.sampled_joules, figures.flops),
+        "flops_per_second": ratio(figures.flops, figures.sampled_seconds),
         "compute_joules": figures.compute_joules,
         "compute_joules_low": figures.compute_joules_low,
         "compute_joules_high": figures.compute_joules_high,
@@ -247,6 +256,9 @@ _MEANINGS: Final = {
     "joules_per_token": "Energy of one token in J, without compilation",
     "wh_per_1000_tokens": "Energy of 1000 tokens in Wh, without compilation",
     "tokens_per_joule": "Tokens per J, without compilation",
+    "flops": "Floating-point operations of the samples, without compilation",
+    "joules_per_flop": "Energy of one floating-point operation in J, without compilation",
+    "flops_per_second": "Floating-point operations per second, without compilation",
     "compute_joules": "Energy of computing batches in J",
     "data_wait_joules": "Energy of waiting for data in J",
     "transfer_joules": "Energy of moving batches to the device in J",

@@ -19,6 +19,8 @@ class CallbackOptions(MeterOptions):
         batch_size_fn: Function that is given a batch and returns its number of samples; None to infer it from the arrays'
             shapes.
         count_fn: Function that is given a batch and returns its number of tokens; None where tokens are not counted.
+        count_flops: Whether to count the floating-point operations of one batch of each stage that ``flops_per_sample`` does
+            not have, with torch and JAX. That batch takes longer; its results stay the same.
         log_every_n_steps: Number of steps between two logs of the training steps' energy; None for the framework's own
             setting, 0 for no such logs.
         layers_every_n_steps: Number of training steps of which one is timed layer by layer, for the callback's ``layers``; None
@@ -32,6 +34,7 @@ class CallbackOptions(MeterOptions):
 
     batch_size_fn: Callable[[Any], int] | None = None
     count_fn: Callable[[Any], int] | None = None
+    count_flops: bool = False
     log_every_n_steps: int | None = None
     layers_every_n_steps: int | None = None
     parts: bool = False
@@ -58,6 +61,9 @@ class CallbackOptions(MeterOptions):
         metrics: object = self.metrics
         if not isinstance(metrics, str) or metrics not in {"core", "all"}:
             msg = f"metrics is {describe(metrics)}; give 'core' for the few metrics that most runs need, or 'all'."
+            raise ConfigurationError(msg)
+        if not is_flag(self.count_flops):
+            msg = f"count_flops is {describe(self.count_flops)}; give True or False."
             raise ConfigurationError(msg)
         functions: tuple[tuple[str, object, str], ...] = (
             ("batch_size_fn", self.batch_size_fn, "samples"),

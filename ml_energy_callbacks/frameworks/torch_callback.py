@@ -2,16 +2,25 @@
 
 import os
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.frameworks.torch import accelerator_of, all_gather, cuda_event_recorder, joined, used_gpus
 from ml_energy_callbacks.meter.loop import LoopDescription, WatchedLoop
+from ml_energy_callbacks.meter.meter import EnergyMeter
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.frameworks.torch_flops import StepFlops
 
 
 class TorchCallback(MeteredCallback):
     """A callback of a trainer that uses torch, in one process or in several."""
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._flops = _step_flops(self._meter) if self._options.count_flops else None
 
     def _start_meter(
         self,
@@ -45,6 +54,8 @@ class TorchCallback(MeteredCallback):
         alone = several and self._gather is None
         if alone and rank != 0:
             return False
+        if self._flops is not None:
+            self._flops.begin_run()
         self._meter.start(
             LoopDescription(
                 framework=framework,
@@ -65,3 +76,9 @@ class TorchCallback(MeteredCallback):
                 "contains only the energy of rank 0's devices and host."
             )
         return True
+
+
+def _step_flops(meter: EnergyMeter) -> "StepFlops":
+    from ml_energy_callbacks.frameworks.torch_flops import StepFlops  # noqa: PLC0415 - few need torch's formulas
+
+    return StepFlops(meter)

@@ -16,12 +16,13 @@ import keras
 from ml_energy_callbacks.keras.internals import JAX_TRACE_EVENT
 from ml_energy_callbacks.metrics import Stage
 
-_FUNCTIONS = {
+FUNCTIONS = {
     "train": "train_function",
     "validate": "test_function",
     "test": "test_function",
     "predict": "predict_function",
 }
+"""The model's attribute with the function of each stage."""
 
 # Functions that have run all the batches at which they compile; a model keeps its functions until it is compiled again.
 _settled: "WeakSet[Callable[..., Any]]" = WeakSet()
@@ -73,7 +74,7 @@ def _new_function(model: Any, stage: Stage) -> Callable[..., Any] | None:
     """Return the function of a stage if it still has to be compiled, else None."""
     if model is None or model.run_eagerly or (keras.backend.backend() != "tensorflow" and not model.jit_compile):
         return None
-    function: Callable[..., Any] | None = getattr(model, _FUNCTIONS[stage], None)
+    function: Callable[..., Any] | None = getattr(model, FUNCTIONS[stage], None)
     return None if function is None or function in _settled else function
 
 

@@ -12,18 +12,18 @@ from weakref import ref
 import keras
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.frameworks.batch_size import first_length
 from ml_energy_callbacks.frameworks.callback import MeteredCallback, monitored, refuse_second
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
 from ml_energy_callbacks.keras import internals, placement, traits
+from ml_energy_callbacks.keras.batch_flops import BatchFlops
 from ml_energy_callbacks.keras.batch_pass import BatchPass
 from ml_energy_callbacks.keras.compiling import compilations
 from ml_energy_callbacks.keras.files import Backup, energy_run
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
 from ml_energy_callbacks.keras.progress_line import shorten_progress_bar
-from ml_energy_callbacks.keras.samples import output_length, samples_of
+from ml_energy_callbacks.keras.samples import length_of, output_length
 from ml_energy_callbacks.keras.traits import unwrapped
 from ml_energy_callbacks.keras.watch import watched
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -79,6 +79,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._folder: Place | None = None
         self._backup: Backup | None = None
         self._listening = contextlib.ExitStack()
+        self._flops = BatchFlops(self._meter) if self._options.count_flops else None
 
     def watch(self, data: Any) -> Any:
         """Return the data, to be passed to ``fit``, ``evaluate`` or ``predict``, wrapped so that waiting for them is measured.
@@ -93,7 +94,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             ConfigurationError: Data of this kind cannot be watched.
         """
         fn = self._options.batch_size_fn
-        length = _length if fn is None else lambda batch: self._call_batch_size_fn(fn, batch)
+        length = length_of if fn is None else lambda batch: self._call_batch_size_fn(fn, batch)
         gate = Gate(self._meter, lambda batch: (length(batch), self._count_tokens(batch)))
         data = watched(data, gate, fn, self._options.count_fn)
         self._watched.append((ref(data), gate))
@@ -153,6 +154,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             repeats=True,
         )
         self._meter.start(described)
+        if self._flops is not None:
+            self._flops.begin_run()
         self._loop = loop
         written = self._meter.leads and (board is not None or isinstance(shown, Path))
         self._board = energy_run(shown if written else None, self._meter.warn, self._hyperparameters)
@@ -365,6 +368,8 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             else:
                 run.begin_batch(batch)
             run.parts.open = True
+            if self._flops is not None:
+                self._flops.begin(run.stage, run.model)
             if self._layer_timer is not None and run.stage == "train":
                 self._layer_timer.begin_step()
         except Exception as error:  # noqa: BLE001 - as in guarded()
@@ -419,14 +424,6 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         if self._board is not None:
             self._board.add_scalars(scalars, step)
-
-
-def _length(batch: Any) -> int | None:
-    try:
-        array = samples_of(batch)
-    except (StopIteration, TypeError, ValueError):
-        return None
-    return first_length(array)
 
 
 def _warn_of_order(loop: KerasLoop, warn: Callable[[str], None]) -> None:

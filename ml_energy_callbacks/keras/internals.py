@@ -104,6 +104,20 @@ def _attribute(source: Any, name: str) -> Any:
         return None
 
 
+def jitted_step(function: Any) -> Any:
+    """Return the step that JAX compiles inside of a model's function for a batch; None if it compiles none.
+
+    Reads the closures of ``train_function`` and the like (``make_train_function`` and ``_make_function`` of
+    keras/src/backend/jax/trainer.py, 3.15.0), for the one object that has a method ``lower``, as what ``jax.jit`` returns does.
+    """
+    for cell in getattr(function, "__closure__", None) or ():
+        inner = cell.cell_contents
+        found = inner if callable(inner) and hasattr(inner, "lower") else jitted_step(inner)
+        if found is not None:
+            return found
+    return None
+
+
 def weight_of_loss(model: keras.Model) -> float | None:
     """Return the sum of the weights in the model's running mean of the loss, which are the batches' numbers of samples.
 

@@ -179,3 +179,12 @@ def samples_of(batch: Any) -> Any:
     """Return the array of shape (samples, ...) whose first dimension Keras uses as the batch size."""
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return next(array for array in keras.tree.flatten(inputs) if array is not None)
+
+
+def length_of(batch: Any) -> int | None:
+    """Return the number of samples of a batch of data; None if it is unknown."""
+    try:
+        array = samples_of(batch)
+    except (StopIteration, TypeError, ValueError):
+        return None
+    return first_length(array)

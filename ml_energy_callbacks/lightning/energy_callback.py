@@ -51,6 +51,9 @@ _WIDER_THAN_USUAL, _WIDE = 100, 120
 _UNSEEN = "Lightning ran no backward pass: with manual optimization, call self.manual_backward(loss)."
 """Why a training that marks its batches has no parts."""
 
+_EVALUATIONS = ("validate", "test", "predict")
+"""What the trainer calls the stages whose batches only run forward."""
+
 
 @documents(CallbackOptions)
 @guard_hooks
@@ -140,6 +143,7 @@ class EnergyCallback(TorchCallback, Callback):
 
     def _finish(self, trainer: "Trainer", exception: BaseException | None) -> None:
         """End a call of a trainer, and the measurement with the outermost one."""
+        self._abandon_count()
         if not self._call.is_of(trainer):  # it failed before its setup
             return
         call = self._calls.pop()
@@ -259,6 +263,8 @@ class EnergyCallback(TorchCallback, Callback):
         """Record the start of a batch."""
         try:
             self._meter.batch_start()
+            if self._flops is not None:
+                self._flops.begin("train", trainer.strategy.model)
             if self._layer_timer is not None and not self._call.inside:
                 self._layer_timer.begin_step()
         except Exception as error:  # noqa: BLE001 - as in guarded()
@@ -280,13 +286,14 @@ class EnergyCallback(TorchCallback, Callback):
                 self._layer_timer.end_step()
             sizes = call.train_sizes
             tokens = None if self._count_fn is None else self._count_tokens(batch)
-            if batch_idx < sizes.sure:
-                self._meter.batch_end(sizes.expected, tokens=tokens)
-            else:
+            length = sizes.expected
+            if batch_idx >= sizes.sure:
                 length = first_length(batch)
                 if length is None or length != sizes.usual:
                     length = self._examine_batch(sizes, batch, batch_idx, trainer.num_training_batches)
-                self._meter.batch_end(length, tokens=tokens)
+            if self._flops is not None:
+                self._flops.end(length)
+            self._meter.batch_end(length, tokens=tokens)
             every = call.log_every
             if every:
                 step = logged_step(trainer)
@@ -297,6 +304,7 @@ class EnergyCallback(TorchCallback, Callback):
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Log the epoch."""
+        self._abandon_count()  # a hook of the module may have ended the epoch at the start of a batch
         self._meter.enter("other")
         self._call.parts.review()
         # A fit that resumes from a checkpoint taken at an epoch's end calls this hook again, without any batches.
@@ -354,7 +362,13 @@ class EnergyCallback(TorchCallback, Callback):
         """Leave the stage ``predict``."""
         self._meter.end_stage()
 
+    def _abandon_count(self) -> None:
+        """End a count of FLOPs whose batch has not ended."""
+        if self._flops is not None:
+            self._flops.abandon()
+
     def _begin_stage(self, stage: Stage, trainer: "Trainer") -> None:
+        self._abandon_count()
         if not trainer.sanity_checking:
             self._call.parts.open = False
             self._meter.begin_stage(stage)
@@ -362,9 +376,11 @@ class EnergyCallback(TorchCallback, Callback):
             self._call.before[stage] = dict(trainer.callback_metrics)
 
     @guards_itself
-    def _eval_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - arguments of three different hooks
+    def _eval_batch_start(self, trainer: "Trainer", *_: Any) -> None:  # noqa: ANN401 - arguments of three different hooks
         try:
             self._meter.batch_start()
+            if self._flops is not None and trainer.state.stage in _EVALUATIONS:
+                self._flops.begin(trainer.state.stage.value, trainer.strategy.model)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 
@@ -387,16 +403,17 @@ class EnergyCallback(TorchCallback, Callback):
                 self._call.eval_sizes = LoaderSizes(loaders[dataloader_idx] if dataloader_idx < len(loaders) else None)
             sizes = self._call.eval_sizes
             tokens = None if self._count_fn is None else self._count_tokens(batch)
-            if batch_idx < sizes.sure:
-                self._meter.batch_end(sizes.expected, tokens=tokens)
-            else:
+            length = sizes.expected
+            if batch_idx >= sizes.sure:
                 length = first_length(batch)
                 if length is None or length != sizes.usual:
                     counts = _eval_counts(trainer)
                     length = self._examine_batch(
                         sizes, batch, batch_idx, counts[dataloader_idx] if dataloader_idx < len(counts) else 0
                     )
-                self._meter.batch_end(length, tokens=tokens)
+            if self._flops is not None:
+                self._flops.end(length)
+            self._meter.batch_end(length, tokens=tokens)
         except Exception as error:  # noqa: BLE001 - as in guarded()
             handle_error(self, error)
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts
 from ml_energy_callbacks.backends.discovery import Discovery
+from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.batches import Batch, checked_number, checked_size, each_call
 from ml_energy_callbacks.meter.ending import ending
@@ -19,9 +20,11 @@ from ml_energy_callbacks.meter.loop import LoopDescription
 from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
+from ml_energy_callbacks.meter.stage_flops import GIVEN, is_count_of_flops
 from ml_energy_callbacks.meter.stages import Frame
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
+    STAGES,
     Part,
     Phase,
     StageFigures,
@@ -390,6 +393,28 @@ class EnergyMeter:
         """
         self._timeline.add_samples(self._stages.tally(stage).group, samples or 0, 1 if samples is None else -batches)
 
+    def set_flops_per_sample(self, stage: str, per_sample: float, method: str = GIVEN) -> None:
+        """Set the floating-point operations (FLOPs) of a sample of a stage, for all its samples since the last start.
+
+        Args:
+            stage: The stage.
+            per_sample: FLOPs of a sample; in training, forward and backward.
+            method: How that is known, for the record.
+
+        Raises:
+            ConfigurationError: There is no such stage, or that cannot be the FLOPs of a sample. In the loop of a framework that
+                is a warning.
+        """
+        if stage in STAGES and is_count_of_flops(per_sample):
+            self._session.flops.learn(stage, plain_number(per_sample), method)
+        else:
+            msg = f"A sample of stage {describe(stage)} cannot take {describe(per_sample)} FLOPs; give a stage, and a number."
+            self._refuse(ConfigurationError(msg))
+
+    def knows_flops(self, stage: str) -> bool:
+        """Return whether the FLOPs of a sample of a stage are known since the last start."""
+        return self._session.flops.knows(stage)
+
     # ---------------------------------------------------------------------------------------------------- figures
 
     def point(self) -> Point:
@@ -424,7 +449,12 @@ class EnergyMeter:
         session, tally = self._session, self._stages.tally(stage)
         spans = [Span(each, since, until) for each in (tally, *tally.substages)]
         return {
-            span.tally.name: span.figures(session.idle_watts, session.phases, measures=session.measures)
+            span.tally.name: span.figures(
+                session.idle_watts,
+                session.phases,
+                flops=session.flops.between(span.tally.name, span.counted_before, span.counted),
+                measures=session.measures,
+            )
             for span in spans
             if span.tally is tally or span.ran
         }

@@ -12,6 +12,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 from ml_energy_callbacks.carbon import Intensity, check_currency
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.meter.stage_flops import is_flops_per_sample
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.safe_text import describe
 
@@ -60,6 +61,8 @@ class MeterOptions:
             uses it. It is reported beside the machine's energy and never in its place.
         idle_seconds: How long to measure the idle power of the devices before the run, so that the energy per sample above idle
             is reported, too; 0 for not at all.
+        flops_per_sample: Floating-point operations (FLOPs) of a training sample, forward and backward, or those of a sample in
+            each stage, such as ``{"train": 6e9, "predict": 2e9}``, for the energy and the rate of FLOPs; None where not known.
         tags: Your own names and values such as ``{"team": "vision"}``, by which ``ml-energy report`` groups runs.
         backends: Hardware to look for; None for all that is known.
     """
@@ -80,6 +83,7 @@ class MeterOptions:
     verbose: bool = True
     scope: Literal["machine", "process"] = field(default="machine", metadata={FIGURES: True})
     idle_seconds: float = field(default=0.0, metadata={FIGURES: True})
+    flops_per_sample: float | Mapping[str, float] | None = field(default=None, metadata={FIGURES: True})
     tags: Mapping[str, str] | None = None
     backends: Sequence[Backend] | None = None
 
@@ -165,6 +169,10 @@ _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "recording": (_is_file, "a file on this machine, such as 'raw.jsonl', but not energy.json, which is the run's record"),
     "verbose": (is_flag, "True or False"),
     "scope": (_is_scope, "'machine' or 'process'"),
+    "flops_per_sample": (
+        is_flops_per_sample,
+        "the FLOPs of a training sample, such as 6e9, or of a sample in each stage, such as {'train': 6e9, 'predict': 2e9}",
+    ),
     "tags": (_are_tags, "names with texts, such as {'team': 'vision'}"),
     "backends": (_are_backends, "a list of backends, or None for all that are known"),
 }

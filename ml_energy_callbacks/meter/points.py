@@ -181,15 +181,33 @@ class Span:
         """Whether the stage ran in it."""
         return any(self._seconds.values())
 
-    def figures(self, idle_watts: Mapping[str, float], recorded: Mapping[int, PhaseRecord], *, measures: bool) -> StageFigures:
+    @property
+    def counted(self) -> Counts:
+        """Batches and samples of the stage up to its end."""
+        return self.tally.count(self.until.counts)
+
+    @property
+    def counted_before(self) -> Counts:
+        """Batches and samples of the stage before it begins."""
+        return Counts() if self.since is None else self.tally.count(self.since.counts)
+
+    def figures(
+        self,
+        idle_watts: Mapping[str, float],
+        recorded: Mapping[int, PhaseRecord],
+        *,
+        flops: float | None = None,
+        measures: bool,
+    ) -> StageFigures:
         """Return its figures.
 
         Args:
             idle_watts: Idle power of each device in W by its id, if it was measured.
             recorded: The phases in the last record, by their buckets.
+            flops: FLOPs of its samples, excluding those during compilation, or None.
             measures: Whether this process measures devices.
         """
-        phases, counts = self._phases, count(self.tally, self.since, self.until.counts)
+        phases, counts = self._phases, self.counted.since(self.counted_before)
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
         last = {phase: recorded[bucket] for phase, bucket in self.tally.buckets.items() if bucket in recorded}
         computing = waiting = computed = waited = None
@@ -220,6 +238,8 @@ class Span:
             data_wait_joules_high=None if waiting is None else waiting[1],
             co2e_grams=self._grams,
             cost=self._cost,
+            flops=flops,
+            sampled_seconds=sum(seconds for phase, seconds in self._seconds.items() if phase != "compile"),
             measures=measures,
         )
 

@@ -37,6 +37,7 @@ from ml_energy_callbacks.meter.points import Point, run_figures
 from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.meter.run_warnings import Warnings
 from ml_energy_callbacks.meter.sampler import Sampler
+from ml_energy_callbacks.meter.stage_flops import StageFlops
 from ml_energy_callbacks.meter.stages import Stages
 from ml_energy_callbacks.meter.summary import State, build_record, phases_by_bucket
 from ml_energy_callbacks.meter.unforeseen import in_words, note_handlers, pass_users_error
@@ -93,6 +94,7 @@ class Session:
         idle_watts: Idle power of each device in W by its id, if it was measured.
         parts_reason: Why the batches of the training have no parts although they were asked for; else None.
         verbose: Whether the user is told of warnings, and of what the run used.
+        flops: FLOPs of a sample in each stage.
         phases: The phases in the last record, by their buckets on the timeline.
         forecast: The forecast for the record, or None.
         early_stopping: The state of early stopping for the record, or None.
@@ -134,6 +136,7 @@ class Session:
         self.stages = Stages(self.timeline)
         self.job: Job | None = None
         self.idle_watts: Mapping[str, float] = {}
+        self.flops = StageFlops(options.flops_per_sample)
         self.parts_reason: str | None = None
         self.phases: Mapping[int, PhaseRecord] = {}
         self.forecast: ForecastRecord | None = None
@@ -265,6 +268,8 @@ class Session:
             self.warn_of_error,
         )
         _MEASURING.add(self)
+        counts = self.timeline.look().counts
+        self.flops.begin({tally.name: tally.count(counts) for tally in self.stages.tallies})
         began = self.stages.open()
         if self._sampler is not sampler:  # a signal handler has stopped it
             self.stages.close()
@@ -662,6 +667,7 @@ class Session:
                 shares=self.devices.shares if self._scope == "process" else None,
                 unshared=self.devices.unshared,
                 idle_watts=self.idle_watts,
+                flops={tally.name: self.flops.record(tally.name, tally.count(look.counts)) for tally in tallies},
                 parts_reason=self.parts_reason,
                 latencies={group: times for group in groups if (times := self.timeline.latencies(group)) is not None},
             )

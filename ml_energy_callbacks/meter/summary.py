@@ -31,6 +31,7 @@ from ml_energy_callbacks.record.schema import (
     CarbonRecord,
     DeviceRecord,
     EpochRecord,
+    FlopsRecord,
     IntervalRecord,
     LatencyRecord,
     PhaseRecord,
@@ -134,6 +135,7 @@ class State:
         unshared: Why the job's share of a device is unknown, by its id.
         idle_watts: Idle power of each device in W by its id, if it was measured.
         latencies: Durations of batches in ns by the timeline's group, also of sub-stages, if they are recorded.
+        flops: FLOPs of each stage by its name, where they are known.
         parts_reason: Why the batches of the training have no parts although they were asked for; else None.
     """
 
@@ -150,6 +152,7 @@ class State:
     unshared: Mapping[str, str] = field(default_factory=dict)
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     latencies: Mapping[int, Quantiles] = field(default_factory=dict)
+    flops: Mapping[str, FlopsRecord | None] = field(default_factory=dict)
     parts_reason: str | None = None
 
 
@@ -398,6 +401,7 @@ def _stage_record(
         records=devices,
         co2e_grams=None if amounts is None or amounts.grams is None else sum(tally.by_phase(amounts.grams).values()),
         cost=None if amounts is None or amounts.cost is None else sum(tally.by_phase(amounts.cost).values()),
+        flops=state.flops.get(tally.name),
     )
 
 

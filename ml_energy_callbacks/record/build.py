@@ -4,11 +4,14 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, Basis, Phase, add_up, all_named, known_sum, ratio
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.schema import (
     BesideRecord,
     DeviceRecord,
+    FlopsRecord,
     LatencyRecord,
     PhaseRecord,
     ProcessRecord,
@@ -104,6 +107,7 @@ def stage_record(
     records: Iterable[DeviceRecord],
     co2e_grams: float | None,
     cost: float | None,
+    flops: FlopsRecord | None,
     substages: dict[str, StageRecord] | None = None,
 ) -> StageRecord:
     """Return a stage's record with what follows from the rest of it.
@@ -123,6 +127,7 @@ def stage_record(
         records: The records of these devices.
         co2e_grams: Emissions in g CO2e, or None.
         cost: Cost of the electricity, or None.
+        flops: Its FLOPs, of which the energy and the rate follow here, or None.
         substages: The sub-stages that it includes, by name; None for none.
     """
     total = sum(devices.values()) if devices else None
@@ -131,12 +136,13 @@ def stage_record(
     counted = None if tokens is None else tokens - compiled_tokens
     if total is None:
         sampled_joules = above_idle_joules = None
+    per_sample = ratio(sampled_joules, sampled)
     return StageRecord(
         joules=total,
         seconds=seconds,
         batches=batches,
         samples=samples,
-        joules_per_sample=ratio(sampled_joules, sampled),
+        joules_per_sample=per_sample,
         joules_per_sample_above_idle=ratio(above_idle_joules, sampled),
         tokens=tokens,
         joules_per_token=ratio(sampled_joules, counted),
@@ -152,8 +158,38 @@ def stage_record(
         compile_tokens=compiled_tokens,
         sampled_joules=sampled_joules,
         above_idle_joules=above_idle_joules,
+        flops=flops and _with_ratios(flops, per_sample, sampled, seconds - _seconds_of(phases.get("compile"))),
         substages=substages or {},
     )
+
+
+def _with_ratios(flops: FlopsRecord, joules: float | None, samples: int | None, seconds: float) -> FlopsRecord:
+    """Return FLOPs with their energy and their rate, from the energy of a sample in J, and the samples and s of the stage."""
+    return replace(
+        flops,
+        joules_per_flop=ratio(joules, flops.per_sample),
+        flops_per_second=ratio(flops.per_sample * samples, max(0.0, round(seconds, 9))) if samples else None,
+    )
+
+
+def _seconds_of(phase: PhaseRecord | None) -> float:
+    return 0.0 if phase is None else phase.seconds or 0.0
+
+
+def add_flops(parts: Sequence[tuple[FlopsRecord | None, int | None]]) -> FlopsRecord | None:
+    """Return the FLOPs of several parts of a stage together; None if there are none, or those of one are unknown.
+
+    Args:
+        parts: The FLOPs and the number of samples of each part that had batches; None where one is unknown.
+    """
+    known = [flops for flops, _ in parts if flops is not None]
+    if not known or len(known) < len(parts):
+        return None
+    total = known_sum([flops.total for flops in known])
+    each = {flops.per_sample for flops in known}
+    per_sample = each.pop() if len(each) == 1 else ratio(total, known_sum([samples for _, samples in parts]))
+    method = all_named(flops.method for flops in known)
+    return None if per_sample is None or method is None else FlopsRecord(total=total, per_sample=per_sample, method=method)
 
 
 class StageEnergy(NamedTuple):

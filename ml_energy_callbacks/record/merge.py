@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks.attribution.split import WIDEST
 from ml_energy_callbacks.metrics import PARTS, PHASES, add_up, all_named, known_sum
 from ml_energy_callbacks.record.build import (
+    add_flops,
     explain_single_step,
     mixture,
     process_record,
@@ -203,13 +204,14 @@ def _add_stages(a: StageRecord, b: StageRecord, devices: Sequence[DeviceRecord])
 
 
 def _counts(stages: Sequence[StageRecord]) -> dict[str, Any]:
-    """Return the samples and tokens of parts of a stage; those of a part with batches that is unknown make all unknown."""
+    """Return the samples, tokens and FLOPs of parts of a stage; those that are unknown of one with batches are so of all."""
     worked = [stage for stage in stages if stage.batches or stage.samples or stage.tokens]
     return {
         "samples": known_sum([stage.samples for stage in worked]) or None,
         "compiled": sum(stage.compile_samples for stage in stages),
         "tokens": known_sum([stage.tokens for stage in worked]) or None,
         "compiled_tokens": sum(stage.compile_tokens for stage in stages),
+        "flops": add_flops([(stage.flops, stage.samples) for stage in worked]),
     }
 
 

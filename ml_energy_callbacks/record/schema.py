@@ -35,6 +35,10 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 """A number of things."""
 
 
+Flops = Annotated[float, msgspec.Meta(ge=0, le=1e50)]
+"""A number of floating-point operations, or of them in a second: more than any run has."""
+
+
 Status = Literal["running", "completed", "stopped", "failed"]
 
 
@@ -204,6 +208,25 @@ class LatencyRecord(msgspec.Struct, kw_only=True):
     p99_s: Amount
 
 
+class FlopsRecord(msgspec.Struct, kw_only=True):
+    """Floating-point operations (FLOPs) of a stage: those of a sample times its samples.
+
+    Attributes:
+        total: Number for all samples; None where the number of samples is not known.
+        per_sample: Number for one sample: in training, forward and backward.
+        method: How that is known: ``given``, ``torch operators`` (counted in one batch) or ``XLA cost analysis``.
+        joules_per_flop: Energy of one in J, excluding compilation as ``joules_per_sample`` does; None where that is None.
+        flops_per_second: Number in a second of the stage, waiting included and compilation excluded; None where the number of
+            samples is not known.
+    """
+
+    total: Flops | None
+    per_sample: Flops
+    method: str
+    joules_per_flop: Amount | None = None
+    flops_per_second: Flops | None = None
+
+
 class StageRecord(msgspec.Struct, kw_only=True):
     """A stage.
 
@@ -231,6 +254,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
         devices: Joules by device id; a device that was not read in this stage is absent.
         co2e_grams: Emissions in g CO2e.
         cost: Cost of the electricity in ``total.currency``, or None.
+        flops: Its floating-point operations; None where they are not known, and in records of releases before this field.
         substages: The user's own parts of the stage, such as ``prefill`` of ``predict/prefill``, by name: all their figures are
             included in the stage's own. They have no sub-stages.
     """
@@ -255,6 +279,7 @@ class StageRecord(msgspec.Struct, kw_only=True):
     latency: LatencyRecord | None = None
     sampled_joules: Amount | None = None
     above_idle_joules: Signed | None = None
+    flops: FlopsRecord | None = None
     substages: dict[str, "StageRecord"] = {}
 
     @property

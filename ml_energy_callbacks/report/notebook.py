@@ -140,10 +140,11 @@ def _substage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
 
 def _facts_of(stage: StageRecord) -> dict[str, object]:
     facts = msgspec.structs.asdict(stage)
-    _, devices, latency, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "substages"))
+    _, devices, latency, flops, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "flops", "substages"))
     return (
         facts
         | {"tokens_per_joule": stage.tokens_per_joule}
+        | ({} if flops is None else {_FLOPS[part]: value for part, value in msgspec.structs.asdict(flops).items()})
         | {
             f"{name.replace('/', '_')}_{figure}": getattr(each, figure)
             for name, each in phases_of(stage)
@@ -154,6 +155,13 @@ def _facts_of(stage: StageRecord) -> dict[str, object]:
     )
 
 
+_FLOPS: Final = {
+    "total": "flops",
+    "per_sample": "flops_per_sample",
+    "method": "flops_method",
+    "joules_per_flop": "joules_per_flop",
+    "flops_per_second": "flops_per_second",
+}
 _OF_PHASES: Final = ("joules", "low_joules", "high_joules", "seconds")
 
 

@@ -8,6 +8,7 @@ from ml_energy_callbacks.metrics import STAGES
 from ml_energy_callbacks.record.schema import (
     CarbonRecord,
     DeviceRecord,
+    FlopsRecord,
     LatencyRecord,
     PhaseRecord,
     RunRecord,
@@ -53,6 +54,9 @@ def note_lines(record: RunRecord) -> Iterator[str]:
         compiled = sum(getattr(stage, f"compile_{unit}s") for stage in record.stages.values())
         if compiled:
             yield f"J/{unit} excludes compilation ({compiled:,} {unit}s)."
+    for name, stage in rows_of(record):
+        if stage.flops is not None:
+            yield f"FLOPs of {name}: {flops_text(stage.flops)}."
     for warning in last_warnings(record):
         yield f"Note: {warning}"
 
@@ -153,6 +157,12 @@ def latency_text(latency: LatencyRecord) -> str:
         if latency.batches >= least
     ]
     return f"{', '.join(shown)} ({latency.batches:,} batches)" if shown else ""
+
+
+def flops_text(flops: FlopsRecord) -> str:
+    """Return the FLOPs of a stage and of a sample, with how they are known."""
+    whole = "" if flops.total is None else f"{scaled(flops.total, 'FLOP')}, "
+    return f"{whole}{scaled(flops.per_sample, 'FLOP/sample')} ({flops.method})"
 
 
 def _exceeds(phase: PhaseRecord, stage: StageRecord) -> bool:

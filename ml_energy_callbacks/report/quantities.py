@@ -29,11 +29,16 @@ def quantity(value: float | None, unit: str = "") -> str:
     return f"{digits} {unit}".rstrip()
 
 
-_PREFIXES: Final[Mapping[str, float]] = {"u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_PREFIXES: Final[Mapping[str, float]] = {
+    "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0,
+    "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Z": 1e21, "Y": 1e24,
+}  # fmt: skip
 _LEAST_WHOLE = 0.1
 """A single value is shown without a prefix from here on: 0.63 Wh, not 630 mWh; but 123 ms."""
-_LARGEST_PREFIX = {"g": "k"}
-"""Nobody writes megagrams."""
+_LARGEST_PREFIX = {"g": "k", "FLOP": "Y", "FLOP/s": "Y", "FLOP/sample": "Y"}
+"""Nobody writes megagrams; only FLOPs are more than thousands of T."""
+_SMALLEST_PREFIX = {"J/FLOP": "f"}
+"""Only the energy of a FLOP is less than thousandths of a u."""
 
 
 def prefix_of(value: float, unit: str, least: float = 1.0) -> str:
@@ -45,10 +50,11 @@ def prefix_of(value: float, unit: str, least: float = 1.0) -> str:
         least: The smallest value that is shown without a prefix.
     """
     size = abs(float(f"{value:.3g}"))
-    fitting = [prefix for prefix, factor in _PREFIXES.items() if size >= factor * (least if factor == 1 else 1)]
-    prefix = fitting[-1] if fitting else "u"
-    largest = _LARGEST_PREFIX.get(unit.partition(" ")[0], "T")
-    return "" if not size else min(prefix, largest, key=_PREFIXES.__getitem__)
+    name = unit.partition(" ")[0]
+    smallest, largest = (_PREFIXES[ends.get(name, usual)] for ends, usual in ((_SMALLEST_PREFIX, "u"), (_LARGEST_PREFIX, "T")))
+    used = {prefix: factor for prefix, factor in _PREFIXES.items() if smallest <= factor <= largest}
+    fitting = [prefix for prefix, factor in used.items() if size >= factor * (least if factor == 1 else 1)]
+    return "" if not size else fitting[-1] if fitting else next(iter(used))
 
 
 def factor_of(prefix: str) -> float:

@@ -100,6 +100,9 @@ def _stage_table(record: RunRecord, *, verbose: bool) -> FittedTable:
         columns.append(
             Column("uncertainty", [*doubts, uncertainty(total.provenance, total.relative_uncertainty)], rank=8, left=True)
         )
+    flops = [stage.flops for stage in stages]
+    columns += _each("energy", [None if each is None else each.joules_per_flop for each in flops], "J/FLOP", rank=11)
+    columns += _each("rate", [None if each is None else each.flops_per_second for each in flops], "FLOP/s", rank=10)
     if any(stage.tokens_per_joule is not None for stage in stages):
         columns.append(_column("yield", "tokens/J", [*(quantity(stage.tokens_per_joule) for stage in stages), ""], rank=9))
     known = [column for column in columns if not column.rank or not {UNKNOWN, ""}.issuperset(column.texts)]
@@ -118,7 +121,7 @@ def _summed(
 
 
 def _each(quantity: str, values: Sequence[float | None], unit: str, rank: int) -> Iterator[Column]:
-    """Yield the column of an energy per sample or token, if it is known of any stage."""
+    """Yield the column of a quantity that the total does not have, if it is known of any stage."""
     if any(value is not None for value in values):
         unit, texts = column(values, unit)
         yield _column(quantity, unit, [*texts, ""], rank)

@@ -254,6 +254,14 @@ FIGURES: Final = (
         _of_stage(lambda stage: stage.tokens),
     ),
     Figure(
+        "ml.energy.flops",
+        "ml_energy_flops",
+        "{FLOP}",
+        "Floating-point operations of the samples; absent where they are not known.",
+        ("stage",),
+        _of_stage(lambda stage: None if stage.flops is None else stage.flops.total),
+    ),
+    Figure(
         "ml.energy.co2e",
         "ml_energy_co2e_grams",
         "g",

@@ -158,7 +158,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         refuse_second(trainer.callback_handler.callbacks)
         known = [known for known in self._trainers if known() is not None]
         self._trainers = [*known, *([] if any(one() is trainer for one in known) else [ref(trainer)])]
-        unseen = observe(type(trainer), _WRAPPERS)
+        unseen = observe(type(trainer), _WRAPPERS if self._flops is None else {**_WRAPPERS, **_COUNTING})
         if unseen:
             self._meter.warn(
                 f"{type(trainer).__name__} does not let its methods {', '.join(unseen)} be observed: their energy is in the "
@@ -333,6 +333,14 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Return the number of samples and of tokens in a batch; None where one is unknown."""
         return self._count_samples(batch, run.batch_size, last=last), self._count_tokens(batch)
 
+    def _count_training_step(self, trainer: Trainer, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a batch of training forward and backward, and count its FLOPs if that is due."""
+        run = self._epoch
+        if self._flops is None or run is None or run.trainer is not trainer or self._evaluation is not None:
+            return method(*args, **kwargs)
+        with self._flops.batch(run.stage, trainer.model_wrapped, run.sizes[0][0] if run.sizes else None):
+            return method(*args, **kwargs)
+
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the start of a step's first batch."""
         if self._training_of(state) is not None:
@@ -450,7 +458,10 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._meter.batch_start()
         run.predicting = True
         try:
-            return method(model, inputs, *args, **kwargs)
+            if self._flops is None:
+                return method(model, inputs, *args, **kwargs)
+            with self._flops.batch(run.stage, model, run.sizes[0][0] if run.sizes else None):
+                return method(model, inputs, *args, **kwargs)
         finally:
             run.predicting = False
 
@@ -629,3 +640,4 @@ _WRAPPERS = {
     "get_batch_samples": _wrapper("_fetch_batches"),
     "prediction_step": _wrapper("_begin_eval_batch"),
 }
+_COUNTING = {"training_step": _wrapper("_count_training_step")}

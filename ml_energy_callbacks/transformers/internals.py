@@ -93,8 +93,8 @@ _wrapped: "WeakSet[Any]" = WeakSet()
 def observe(kind: type[Trainer], wrappers: Mapping[str, Wrapper]) -> list[str]:
     """Have wrappers called in place of methods that a Trainer of this class calls on itself.
 
-    These are ``train``, ``evaluate``, ``predict``, ``get_batch_samples`` and ``prediction_step`` (trainer.py). An override that
-    calls the method that it overrides calls the wrapper once more.
+    These are ``train``, ``evaluate``, ``predict``, ``get_batch_samples`` and ``prediction_step``, and ``training_step`` where
+    FLOPs are counted (trainer.py). An override that calls the method that it overrides calls the wrapper once more.
 
     Args:
         kind: The class, possibly the user's.

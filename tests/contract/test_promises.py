@@ -38,6 +38,7 @@ OPTIONS = {
     "offset_grams": None,
     "batch_size_fn": None,
     "count_fn": None,
+    "count_flops": False,
     "log_every_n_steps": None,
     "parts": False,
     "layers_every_n_steps": None,
@@ -47,6 +48,7 @@ OPTIONS = {
     "verbose": True,
     "scope": "machine",
     "idle_seconds": 0.0,
+    "flops_per_sample": None,
     "tags": None,
     "backends": None,
 }
@@ -273,17 +275,33 @@ def test_an_exception_in_training_leaves_a_complete_record(
     assert no_thread_lives()
 
 
-@pytest.mark.parametrize("parts", [False, True], ids=["whole", "parts"])
-def test_training_is_bit_for_bit_the_same(tmp_path: Path, *, parts: bool) -> None:
-    """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them."""
+@pytest.mark.parametrize("everything", [False, True], ids=["plain", "parts and FLOPs"])
+def test_training_is_bit_for_bit_the_same(tmp_path: Path, *, everything: bool) -> None:
+    """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them.
+
+    So they are where batches are divided into parts, and FLOPs are counted in a batch, which are exact.
+    """
     folders = [tmp_path / "without", tmp_path / "with"]
     for folder in folders:
         folder.mkdir()
     without = framework.trained(folders[0], [])
-    measured = framework.trained(folders[1], [energy_callback(folders[1], parts=parts)])
+    energy = energy_callback(folders[1], parts=everything, count_flops=everything)
+    measured = framework.trained(folders[1], [energy])
     assert measured.keys() == without.keys()
     for name, value in without.items():
         assert measured[name] == value, name
+    for stage, products in zip(("train", "validate"), framework.FLOPS, strict=True) if everything else ():
+        found = energy.record.stages[stage]
+        if framework.COUNTED_BY is None:
+            assert found.flops is None
+            assert any(
+                text.startswith(f"FLOPs of {stage} are unknown, as they are not counted") for text in energy.record.warnings
+            )
+            continue
+        assert found.flops.method == framework.COUNTED_BY
+        each = found.flops.per_sample
+        assert each == products if framework.COUNTED_BY == "torch operators" else each > products  # XLA counts all operations
+        assert found.flops.total == pytest.approx(found.samples * each)
 
 
 def test_the_parts_of_batches_add_up_or_have_a_reason(tmp_path: Path) -> None:

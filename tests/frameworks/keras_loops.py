@@ -16,6 +16,10 @@ BACKEND = keras.backend.backend()
 FIRST_BACKEND = "torch"
 """On this one all is tested in a quick run: it compiles nothing, and a fit is the quickest on it."""
 
+COUNTED_BY = {"torch": "torch operators", "jax": "XLA cost analysis"}.get(BACKEND)
+FLOPS = (2 * 16, 16)
+"""Those of the products of matrices for a sample in ``trained``, in training and in validation."""
+
 FRAMEWORK = "keras"
 MODEL = r"net(_\d+)?"
 MODULES = ("keras", BACKEND)

@@ -13,6 +13,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from frameworks.equality import plain, random_states
 from ml_energy_callbacks.lightning import EnergyBudget, EnergyCallback, EnergyEarlyStopping
 
+COUNTED_BY = "torch operators"
+FLOPS = (2 * 16, 16)
+"""Those of the products of matrices for a sample in ``trained``, in training and in validation."""
+
 FRAMEWORK = "pytorch_lightning"
 MODEL = "Linear"
 MODULES = ("pytorch_lightning", "torch")

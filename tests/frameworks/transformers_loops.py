@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainer_models import AroundBatch, Sentences, nothing, trainer
+from trainer_models import TOKENS, AroundBatch, Sentences, nothing, trainer
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from frameworks.equality import plain, random_states
 from ml_energy_callbacks.transformers import EnergyBudget, EnergyCallback, EnergyEarlyStopping
+
+_PRODUCTS = 2 * (2 * 6 * 32 * 32 * TOKENS + 4 * 32 * TOKENS**2) + 2 * 32 * 32 + 2 * 32 * 2
+"""FLOPs of a sample: six products of width 32 and attention in each of two layers, the pooler and the classifier."""
+
+COUNTED_BY = "torch operators"
+FLOPS = (3 * _PRODUCTS, _PRODUCTS)
+"""Those of the products of matrices for a sample in ``trained``, in training and in validation."""
 
 FRAMEWORK = "transformers"
 MODEL = r"Bert\w+"

@@ -128,6 +128,7 @@ def stage_table(record: RunRecord) -> Element:
         texts("Share", shares([each.joules for each in every], total.joules), numeric=True),
         amounts("Energy of a sample", [*(stage.joules_per_sample for _, stage in stages), None], "J"),
         *_token_columns(stages),
+        *_flops_columns(stages),
         amounts("Mean power", [*(stage.mean_watts for _, stage in stages), _mean_watts(record)], "W"),
         amounts("Emissions", [each.co2e_grams for each in every], "g CO2e", least),
     ]
@@ -143,6 +144,14 @@ def _token_columns(stages: Sequence[tuple[str, StageRecord]]) -> Iterator[Column
     if any(stage.joules_per_token is not None for _, stage in stages):
         yield amounts("Energy of a token", [*(stage.joules_per_token for _, stage in stages), None], "J")
         yield texts("Tokens per J", [*(quantity(stage.tokens_per_joule) for _, stage in stages), ""], numeric=True)
+
+
+def _flops_columns(stages: Sequence[tuple[str, StageRecord]]) -> Iterator[Column]:
+    """Yield the columns of FLOPs, where those of a stage are known; those of the total are not shown."""
+    flops = [*(stage.flops for _, stage in stages), None]
+    if any(each is not None for each in flops):
+        yield amounts("Energy of a FLOP", [None if each is None else each.joules_per_flop for each in flops], "J/FLOP")
+        yield amounts("Rate", [None if each is None else each.flops_per_second for each in flops], "FLOP/s")
 
 
 def _mean_watts(record: RunRecord) -> float | None:
