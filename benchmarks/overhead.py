@@ -23,7 +23,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hooks import BATCHES, ROUNDS, above_empty, calls_above_empty
+from hooks import BATCHES, ROUNDS, Methods, above_empty, calls_above_empty, timed
 from rich.console import Console
 from rich.table import Table
 from side_by_side.loop_lightning import OFF, Empty, Tiny, fit
@@ -34,6 +34,8 @@ from ml_energy_callbacks.lightning import EnergyCallback
 
 BACKENDS = ("tensorflow", "jax", "torch")
 MILLION = 1_000_000
+SEAMS = ("batch_to_device", "training_step", "backward", "optimizer_step")
+"""The methods of Lightning's strategy by which the parts of a batch are marked."""
 
 
 def lightning_hooks() -> list[float]:
@@ -42,6 +44,46 @@ def lightning_hooks() -> list[float]:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     return above_empty(partial(fit, batches=BATCHES), Empty, partial(EnergyCallback, verbose=False))
+
+
+class EmptyAround(Empty):
+    """Calls the strategy's methods by functions that do nothing else."""
+
+    def on_train_start(self, trainer, pl_module):
+        """Put them there."""
+        Methods(SEAMS).wrap(trainer.strategy)
+
+
+class Timer(pl.Callback):
+    """Times the methods of the strategy as they are when a fit begins."""
+
+    def __init__(self, methods, sign, times=None):
+        self.methods, self.sign, self.times = methods, sign, times
+
+    def on_train_start(self, trainer, pl_module):
+        """Begin."""
+        self.methods.time(self.sign, trainer.strategy)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """Add the time of a batch to that of its hooks."""
+        if self.times is not None:
+            self.times[-1] += self.methods.spent
+            self.methods.spent = 0
+
+
+def lightning_parts() -> list[float]:
+    """Return the time of the hooks and of the marks of parts in excess of empty ones in a fit of Lightning, in µs."""
+
+    def run(callback):
+        methods = Methods(SEAMS)
+        times = timed(callback, "on_train_batch_start", "on_train_batch_end")
+        data = DataLoader(TensorDataset(torch.randn(BATCHES * 4, 4)), batch_size=4)
+        with tempfile.TemporaryDirectory() as folder:
+            callbacks = [Timer(methods, -1), callback, Timer(methods, 1, times)]
+            pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=callbacks, default_root_dir=folder, **OFF).fit(Tiny(), data)
+        return times
+
+    return above_empty(run, EmptyAround, partial(EnergyCallback, verbose=False, parts=True))
 
 
 class Validated(Tiny):
@@ -108,15 +150,16 @@ def main() -> None:
     """Measure, and print a table."""
     table = Table("what", "median", "range", "target")
 
-    def add_hooks(where, above):
+    def add_hooks(where, above, target="3 µs"):
         row = f"{statistics.median(above):.2f} µs", f"{min(above):.2f} to {max(above):.2f}"
-        table.add_row(f"hooks, {where}", *row, "3 µs")
+        table.add_row(f"hooks, {where}", *row, target)
 
     def add_calls(what, above):
         row = f"{statistics.median(above):.1f} ms", f"{min(above):.1f} to {max(above):.1f}"
         table.add_row(f"a short call, {what}", *row, "50 ms")
 
     add_hooks("fit of Lightning", lightning_hooks())
+    add_hooks("fit of Lightning, with parts", lightning_parts(), "6 µs")
     add_calls("validate of Lightning", lightning_calls())
     versions = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning"))]
     for backend in BACKENDS:
@@ -125,6 +168,8 @@ def main() -> None:
             continue
         found = keras_hooks(backend)
         add_hooks(f"fit of Keras on {backend}", found["fit"])
+        if found["parts"]:
+            add_hooks(f"fit of Keras on {backend}, with parts", found["parts"], "6 µs")
         add_hooks(f"predict of Keras on {backend}", found["predict"])
         add_calls(f"predict of Keras on {backend}", found["call"])
         versions += found["versions"]
@@ -135,6 +180,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     console.print("Hooks: time of the two hooks of a batch, in excess of an empty callback, in a real fit or predict.")
+    console.print("With parts: the same with the marks of the parts, in excess of functions that call the same methods.")
     console.print("A short call: time of four batches, in excess of an empty callback's, with devices that are open already.")
     console.print(f"{', '.join(dict.fromkeys(versions))}; {ROUNDS} interleaved rounds of {BATCHES} batches.")
 

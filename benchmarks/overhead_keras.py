@@ -5,14 +5,19 @@ A process has one backend: `KERAS_BACKEND=jax python benchmarks/overhead_keras.p
 
 import json
 import sys
+from functools import partial
 
 import keras
 import numpy as np
-from hooks import BATCHES, above_empty, calls_above_empty, timed
+from hooks import BATCHES, Methods, above_empty, calls_above_empty, timed
 
 from ml_energy_callbacks.keras import EnergyCallback
 
 BATCH_SIZE = 4
+
+
+SEAMS = ("train_step", "scale_loss", "apply")
+"""The methods of the model and of its optimizer by which the parts of a batch are marked."""
 
 
 class Empty(keras.callbacks.Callback):
@@ -31,6 +36,32 @@ class Empty(keras.callbacks.Callback):
         """Do nothing."""
 
 
+class EmptyAround(Empty):
+    """Calls the methods of the model and of the optimizer by functions that do nothing else."""
+
+    def on_train_begin(self, logs=None):
+        """Put them there."""
+        Methods(SEAMS).wrap(self.model, self.model.optimizer)
+
+
+class Timer(keras.callbacks.Callback):
+    """Times those methods as they are when a fit begins."""
+
+    def __init__(self, methods, sign, times=None):
+        super().__init__()
+        self.methods, self.sign, self.times = methods, sign, times
+
+    def on_train_begin(self, logs=None):
+        """Begin."""
+        self.methods.time(self.sign, self.model, self.model.optimizer)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Add the time of a batch to that of its hooks."""
+        if self.times is not None:
+            self.times[-1] += self.methods.spent
+            self.methods.spent = 0
+
+
 def main() -> None:
     """Measure, and print the results."""
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
@@ -42,6 +73,15 @@ def main() -> None:
         model.fit(inputs, targets, BATCH_SIZE, verbose=0, callbacks=[callback])
         return times
 
+    def parts(callback):
+        methods = Methods(SEAMS)
+        times = timed(callback, "on_train_batch_begin", "on_train_batch_end")
+        callbacks = [Timer(methods, -1), callback, Timer(methods, 1, times)]
+        model.fit(inputs, targets, BATCH_SIZE, verbose=0, callbacks=callbacks)
+        for owner, name in ((owner, name) for owner in (model, model.optimizer) for name in SEAMS):
+            vars(owner).pop(name, None)
+        return times
+
     def predict(callback):
         times = timed(callback, "on_predict_batch_begin", "on_predict_batch_end")
         model.predict(inputs, BATCH_SIZE, verbose=0, callbacks=[callback])
@@ -50,13 +90,14 @@ def main() -> None:
     def call(callback):
         model.predict(inputs[: 4 * BATCH_SIZE], BATCH_SIZE, verbose=0, callbacks=[callback])
 
-    def ours():
-        return EnergyCallback(verbose=False)
+    def ours(**options):
+        return EnergyCallback(verbose=False, **options)
 
     backend = keras.backend.backend()
     found = {
         "versions": [f"keras {keras.version()}", f"{backend} {sys.modules[backend].__version__}"],
         "fit": above_empty(fit, Empty, ours),
+        "parts": above_empty(parts, EmptyAround, partial(ours, parts=True)) if backend == "torch" else [],
         "predict": above_empty(predict, Empty, ours),
         "call": calls_above_empty(call, Empty(), ours()),
     }

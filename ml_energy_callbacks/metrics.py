@@ -38,6 +38,9 @@ _SUBSTAGE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 JOULES_PER_KWH: Final = 3.6e6
 JOULES_PER_WH: Final = 3600.0
 
+MOST_COUNT: Final = 10**18
+"""Largest number of batches, samples or tokens: more than any run has, and few enough for every format."""
+
 STEP_SUFFIX: Final = "_step"
 
 _Number = TypeVar("_Number", int, float)
@@ -53,6 +56,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
         above_idle_joules: The same without the devices' idle energy, in J, or None.
         samples: Number of samples, excluding those during compilation, or None.
         tokens: The same of tokens.
+        parts: Energy of each part of the batches in J, such as ``forward``; without what is unknown or was not divided.
         compute_joules: Part of ``joules`` spent computing batches, in J, or None.
         data_wait_joules: Part of ``joules`` spent waiting for data, in J, or None.
         compute_joules_low: Lower end of the 95 % interval of ``compute_joules``, also where that is None, in J, or None.
@@ -80,6 +84,7 @@ class StageFigures(msgspec.Struct, kw_only=True):
     data_wait_joules_low: float | None = None
     data_wait_joules_high: float | None = None
     tokens: int | None = None
+    parts: dict[str, float] = {}
     flops: float | None = None
     sampled_seconds: float = 0.0
     measures: bool = True
@@ -129,6 +134,7 @@ def add_stage_figures(parts: Sequence[StageFigures]) -> StageFigures:
         above_idle_joules=known_sum([part.above_idle_joules for part in counted]),
         samples=known_sum([part.samples for part in parts]),
         tokens=known_sum([part.tokens for part in parts]),
+        parts={name: joules for name in PARTS if (joules := known_sum([part.parts.get(name) for part in counted])) is not None},
         flops=known_sum([part.flops for part in parts]),
         sampled_seconds=max(part.sampled_seconds for part in parts),
         compute_joules=known_sum([part.compute_joules for part in counted]),
@@ -189,6 +195,7 @@ def stage_metrics(stage: str, figures: StageFigures, currency: str, suffix: str 
         "data_wait_joules": figures.data_wait_joules,
         "data_wait_joules_low": figures.data_wait_joules_low,
         "data_wait_joules_high": figures.data_wait_joules_high,
+        **{f"{part}_joules": joules for part, joules in figures.parts.items()},
         "co2e_grams": figures.co2e_grams,
         f"cost_{currency.lower()}": figures.cost,
     }
@@ -254,6 +261,10 @@ _MEANINGS: Final = {
     "flops_per_second": "Floating-point operations per second, without compilation",
     "compute_joules": "Energy of computing batches in J",
     "data_wait_joules": "Energy of waiting for data in J",
+    "transfer_joules": "Energy of moving batches to the device in J",
+    "forward_joules": "Energy of forward passes in J",
+    "backward_joules": "Energy of backward passes in J",
+    "optimizer_joules": "Energy of the optimizer's steps in J",
     "co2e_grams": "Emissions in g CO2e",
     "relative_uncertainty": "Half-width of the 95 % interval of the energy, as a share of it",
     "measured_share": "Share of the energy that was measured, not estimated",

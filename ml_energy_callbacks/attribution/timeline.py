@@ -16,7 +16,7 @@ from typing import Literal
 
 from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.clock import Clock
-from ml_energy_callbacks.metrics import OUTSIDE
+from ml_energy_callbacks.metrics import MOST_COUNT, OUTSIDE
 
 _REMEMBERED = 1024
 """Number of switches that are stored individually; before them, time is interpolated between two looks."""
@@ -352,16 +352,16 @@ class Timeline:
         samples = size
         if isinstance(size, tuple):
             samples, tokens = size
-            if tokens.__class__ is int and tokens >= 0:
+            if tokens.__class__ is int and 0 <= tokens <= MOST_COUNT - counts.tokens:
                 counts.counted += batches
                 counts.tokens += tokens
                 if compiling:
                     counts.compiled_tokens += tokens
-        if samples.__class__ is int and samples >= 0:
+        if samples.__class__ is int and 0 <= samples <= MOST_COUNT - counts.samples:
             counts.samples += samples
             if compiling:
                 counts.compiled += samples
-        else:  # unknown, or not a number
+        else:  # unknown, or not a number, or too many to be true
             counts.unsized += batches
         # In a provisional state, durations are not recorded until it is settled.
         if group in self._latencies and state is self._state and not compiling:

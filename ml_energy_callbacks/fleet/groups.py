@@ -53,8 +53,12 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
         train_joules_per_sample: Energy of a training sample in J: sum of joules divided by sum of samples, over the runs
             where both are known, excluding compilation.
         train_relative_uncertainty: Half-width of its 95 % interval as a share of it.
+        train_joules_per_token: Energy of a training token in J, in the same way.
+        train_token_relative_uncertainty: Half-width of its 95 % interval as a share of it.
         predict_joules_per_sample: The same for prediction.
         predict_relative_uncertainty: The same.
+        predict_joules_per_token: The same.
+        predict_token_relative_uncertainty: The same.
     """
 
     by: dict[str, str | None]
@@ -72,8 +76,12 @@ class Group(msgspec.Struct, kw_only=True, frozen=True):
     cost_unknown: int
     train_joules_per_sample: float | None
     train_relative_uncertainty: float | None
+    train_joules_per_token: float | None
+    train_token_relative_uncertainty: float | None
     predict_joules_per_sample: float | None
     predict_relative_uncertainty: float | None
+    predict_joules_per_token: float | None
+    predict_token_relative_uncertainty: float | None
 
 
 class Fleet(msgspec.Struct, kw_only=True, frozen=True):
@@ -151,9 +159,13 @@ def _tags(row: Row) -> dict[str, str]:
 def _sum(by: dict[str, str | None], rows: Sequence[Row]) -> Group:
     joules = _known_sum(row.joules for row in rows)
     costs = {row.currency for row in rows if row.currency is not None and row.cost is not None}
-    train, train_doubt = _per_sample((row.train_joules, row.train_samples, row.train_relative_uncertainty) for row in rows)
-    predict, predict_doubt = _per_sample(
-        (row.predict_joules, row.predict_samples, row.predict_relative_uncertainty) for row in rows
+    train, train_doubt = _each((row.train_joules, row.train_samples, row.train_relative_uncertainty) for row in rows)
+    train_token, train_token_doubt = _each(
+        (row.train_token_joules, row.train_tokens, row.train_relative_uncertainty) for row in rows
+    )
+    predict, predict_doubt = _each((row.predict_joules, row.predict_samples, row.predict_relative_uncertainty) for row in rows)
+    predict_token, predict_token_doubt = _each(
+        (row.predict_token_joules, row.predict_tokens, row.predict_relative_uncertainty) for row in rows
     )
     return Group(
         by=by,
@@ -171,8 +183,12 @@ def _sum(by: dict[str, str | None], rows: Sequence[Row]) -> Group:
         cost_unknown=sum(row.cost is None or row.incomplete for row in rows),
         train_joules_per_sample=train,
         train_relative_uncertainty=train_doubt,
+        train_joules_per_token=train_token,
+        train_token_relative_uncertainty=train_token_doubt,
         predict_joules_per_sample=predict,
         predict_relative_uncertainty=predict_doubt,
+        predict_joules_per_token=predict_token,
+        predict_token_relative_uncertainty=predict_token_doubt,
     )
 
 
@@ -189,9 +205,9 @@ def _doubt(parts: Iterable[tuple[float | None, float | None]]) -> float | None:
     return ratio(fsum(errors), fsum(joules for joules, _ in known)) if len(errors) == len(known) else None
 
 
-def _per_sample(parts: Iterable[tuple[float | None, int | None, float | None]]) -> tuple[float | None, float | None]:
-    """Return the energy of a sample in J and its relative uncertainty."""
+def _each(parts: Iterable[tuple[float | None, int | None, float | None]]) -> tuple[float | None, float | None]:
+    """Return the energy of a sample or a token in J, from that of each run's and their number, and its relative uncertainty."""
     found = list(parts)
     joules = _known_sum(joules for joules, _, _ in found)
-    samples = _known_sum(samples for _, samples, _ in found)
-    return ratio(joules, samples), _doubt((joules, relative) for joules, _, relative in found)
+    number = _known_sum(number for _, number, _ in found)
+    return ratio(joules, number), _doubt((joules, relative) for joules, _, relative in found)

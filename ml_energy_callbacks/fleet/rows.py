@@ -1,6 +1,8 @@
 """A run record as a flat row."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -35,9 +37,13 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
         currency: Three-letter code; None if the cost is unknown.
         train_joules: Energy of the training samples in J, excluding compilation as in ``joules_per_sample``.
         train_samples: Number of those samples; known if ``train_joules`` is.
-        train_relative_uncertainty: Half-width of the 95 % interval of ``train_joules`` as a share of it.
+        train_token_joules: The same energy, where the training tokens are known.
+        train_tokens: Number of those tokens; known if ``train_token_joules`` is.
+        train_relative_uncertainty: Half-width of the 95 % interval of both energies as a share of them.
         predict_joules: The same for the stage ``predict``.
         predict_samples: The same.
+        predict_token_joules: The same.
+        predict_tokens: The same.
         predict_relative_uncertainty: The same.
     """
 
@@ -63,17 +69,19 @@ class Row(msgspec.Struct, kw_only=True, frozen=True):
     currency: str | None
     train_joules: float | None
     train_samples: int | None
+    train_token_joules: float | None
+    train_tokens: int | None
     train_relative_uncertainty: float | None
     predict_joules: float | None
     predict_samples: int | None
+    predict_token_joules: float | None
+    predict_tokens: int | None
     predict_relative_uncertainty: float | None
 
 
 def make_row(record: RunRecord, file: str) -> Row:
     """Return a run as a row."""
     run, total = record.run, record.total
-    train_joules, train_samples, train_uncertainty = _energy_of_samples(record.stages.get("train"))
-    predict_joules, predict_samples, predict_uncertainty = _energy_of_samples(record.stages.get("predict"))
     return Row(
         file=file,
         run_id=run.id,
@@ -95,12 +103,7 @@ def make_row(record: RunRecord, file: str) -> Row:
         intensity_assumed=record.carbon.assumed,
         cost=total.cost,
         currency=None if total.cost is None else total.currency,
-        train_joules=train_joules,
-        train_samples=train_samples,
-        train_relative_uncertainty=train_uncertainty,
-        predict_joules=predict_joules,
-        predict_samples=predict_samples,
-        predict_relative_uncertainty=predict_uncertainty,
+        **{f"{name}_{column}": value for name in ("train", "predict") for column, value in _columns(record.stages.get(name))},
     )
 
 
@@ -108,8 +111,15 @@ def _estimated_joules(record: RunRecord) -> float:
     return sum(device.joules or 0.0 for device in record.devices if device.provenance == "estimated")
 
 
-def _energy_of_samples(stage: StageRecord | None) -> tuple[float | None, int | None, float | None]:
-    """Return the energy of a stage's samples, their number and the energy's uncertainty; None if any is unknown."""
-    if stage is None or stage.samples is None or stage.joules_per_sample is None:
-        return None, None, None
-    return recorded_energy(stage).sampled_joules, stage.samples - stage.compile_samples, stage.relative_uncertainty
+def _columns(stage: StageRecord | None) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of a stage: the energy of its samples and of its tokens, their numbers, and its uncertainty."""
+    samples = tokens = joules = None
+    if stage is not None:
+        samples = None if stage.samples is None or stage.joules_per_sample is None else stage.samples - stage.compile_samples
+        tokens = None if stage.tokens is None or stage.joules_per_token is None else stage.tokens - stage.compile_tokens
+        joules = recorded_energy(stage).sampled_joules
+    yield "joules", None if samples is None else joules
+    yield "samples", samples
+    yield "token_joules", None if tokens is None else joules
+    yield "tokens", tokens
+    yield "relative_uncertainty", None if stage is None or samples is tokens is None else stage.relative_uncertainty

@@ -46,7 +46,8 @@ def _table(fleet: Fleet) -> FittedTable:
     columns.append(Column(f"emissions\n{unit}", grams, rank=2))
     if total.cost:
         columns.append(_costs(groups, total))
-    columns += [*_per_sample(groups, "train"), *_per_sample(groups, "predict")]
+    for stage in ("train", "predict"):
+        columns += [*_each(groups, stage, "sample", rank=6), *_each(groups, stage, "token", rank=9)]
     return FittedTable(columns, sections=[len(fleet.groups)])
 
 
@@ -83,13 +84,14 @@ def _costs(groups: Sequence[Group], total: Group) -> Column:
     return Column("cost", [text or UNKNOWN for text in several], rank=1)
 
 
-def _per_sample(groups: Sequence[Group], stage: str) -> Iterator[Column]:
-    """Yield the column of a stage's energy per sample, if it is known of any run."""
-    values = [getattr(group, f"{stage}_joules_per_sample") for group in groups]
+def _each(groups: Sequence[Group], stage: str, what: str, rank: int) -> Iterator[Column]:
+    """Yield the column of a stage's energy per sample or per token, if it is known of any run."""
+    values = [getattr(group, f"{stage}_joules_per_{what}") for group in groups]
     if any(value is not None for value in values):
-        unit, texts = column(values, "J/sample")
-        doubts = [getattr(group, f"{stage}_relative_uncertainty") for group in groups]
-        yield Column(f"{stage}\n{unit}", _with_doubt(texts, doubts), rank=6)
+        unit, texts = column(values, f"J/{what}")
+        of_token = "token_" if what == "token" else ""
+        doubts = [getattr(group, f"{stage}_{of_token}relative_uncertainty") for group in groups]
+        yield Column(f"{stage}\n{unit}", _with_doubt(texts, doubts), rank)
 
 
 def _notes(fleet: Fleet) -> Iterator[str]:

@@ -7,9 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ml_energy_callbacks.meter.ending import ending, last_exception
 from ml_energy_callbacks.record.schema import Status
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.frameworks.parts import Parts
 
 _RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -21,11 +25,13 @@ class StackLoop:
 
     Attributes:
         thread: The thread in which it runs.
+        parts: What marks the parts of its batches of training; None where nothing does.
     """
 
     def __init__(self, frame: FrameType | None) -> None:
         """Watch a frame; with None, the loop counts as ended."""
         self.thread = threading.get_ident()
+        self.parts: Parts | None = None
         self._frame = frame
         self._seen = self._exception()
 
@@ -48,8 +54,10 @@ class StackLoop:
         return ("failed", _UNSEEN) if error is None or error is seen else ending(error)
 
     def release(self) -> None:
-        """Watch it no longer: what its frame and an older exception hold is free to go."""
+        """Watch it no longer: what its frame and an older exception hold is free to go, and its objects are as they were."""
         self._frame = self._seen = None
+        if self.parts is not None:
+            self.parts.restore()
 
     def _exception(self) -> BaseException | None:
         """Return the exception that the loop's thread is handling, or that is ending the interpreter."""

@@ -6,6 +6,7 @@ from typing import Any
 from ml_energy_callbacks.control import GainRule, Mode
 from ml_energy_callbacks.frameworks.callback import MeteredCallback
 from ml_energy_callbacks.meter.meter import EnergyMeter
+from ml_energy_callbacks.meter.unforeseen import pass_users_error
 
 
 class BesideEnergy:
@@ -53,7 +54,7 @@ class EarlyStopping:
 
         Args:
             energy: The EnergyCallback, which has begun to measure the training.
-            value: The value as a number or an array of one; None if there is none, of which the user is warned.
+            value: The value as a number or an array of one; None if there is none. Of that, and of another, the user is warned.
         """
         meter = energy.meter
         if value is None or self.mode is None:
@@ -62,6 +63,14 @@ class EarlyStopping:
                 why = f"does not know whether less of {self.monitor!r} is better (set mode)"
             meter.warn(f"EnergyEarlyStopping {why}, so it never stops the training.")
             return None
+        try:
+            number = float(value)
+        except Exception as error:  # noqa: BLE001 - the user's object
+            pass_users_error(error)
+            meter.warn(
+                f"EnergyEarlyStopping ignores {self.monitor!r}, as its value is no number but of type {type(value).__name__}."
+            )
+            return None
         kwh = meter.sums().kwh if meter.running else None
         if kwh is None:
             return None
@@ -69,7 +78,7 @@ class EarlyStopping:
             self._rule = self._new_rule(self.mode)
             if energy.resumed is not None:
                 self._rule.restore_state(energy.resumed.early_stopping)
-        reason = self._rule.check_value(float(value), kwh)
+        reason = self._rule.check_value(number, kwh)
         meter.early_stopping = copy(self._rule.state)
         return reason
 

@@ -3,10 +3,12 @@
 import sys
 from typing import Any
 
+from ml_energy_callbacks.frameworks.parts import Parts
 from ml_energy_callbacks.keras import traits
 from ml_energy_callbacks.keras.compiling import ExpectedCompilations
 from ml_energy_callbacks.keras.gate import Gate
 from ml_energy_callbacks.keras.loop import KerasLoop
+from ml_energy_callbacks.keras.parts import UNSEEN, mark_parts
 from ml_energy_callbacks.keras.samples import SampleCounter
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Phase, Stage
@@ -38,6 +40,7 @@ class BatchPass:
         since: The point at which the epoch began.
         plain: Whether the next batch is like any other: not expected to compile, not watched, and not several in one.
         mark: Index of the next batch of training after whose end :meth:`reach_mark` is due.
+        parts: Marks the parts of its batches.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class BatchPass:
         self.since = meter.point()
         self.plain = True
         self.mark = _NEVER
+        self.parts = Parts(meter, UNSEEN)
         self._meter = meter
         self._source = source
         self._first = 0
@@ -109,13 +113,19 @@ class BatchPass:
             self._meter.warn(f"The data are watched, but waiting for them cannot be measured: {reason}.")
         return reason is None
 
+    def mark_parts(self) -> None:
+        """Mark the parts of the batches from now on."""
+        mark_parts(self.parts, traits.unwrapped(self.model))
+
     def end(self) -> None:
         """Leave the stage."""
-        self.release_data()
+        self.parts.review()
+        self.release()
         self._meter.end_stage("other")
 
-    def release_data(self) -> None:
-        """Let another loop use the watched data."""
+    def release(self) -> None:
+        """Let another loop use the watched data and the model."""
+        self.parts.restore()
         if self._source is not None:
             self._source.detach()
 
@@ -133,6 +143,7 @@ class BatchPass:
     def end_epoch(self, logs: Any = None) -> None:
         """End an epoch, and count the samples that are not counted yet; its logs show whether Keras's count is complete."""
         self._pause("other")
+        self.parts.review()
         self._compilations.end_epoch()
         self._samples.count(logs)
 

@@ -181,7 +181,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
         self._meter.stop(*(self._loop.ending() if gone and self._loop is not None else ("completed", None)))
         measured, self._loop = self._loop is not None, None
         for run in self._passes[1:]:
-            run.release_data()
+            run.release()
         del self._passes[1:]
         self._listening.close()
         if measured:
@@ -290,7 +290,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             self._meter.warn("fit() was not given the watched data: pass it the object that watch() returned, unchanged.")
         for option in ("batch_size_fn", "count_fn"):
             if getattr(self._options, option) is not None and source is None:
-                self._meter.warn(f"{option} is not used, as Keras passes callbacks no batches: pass the data through watch().")
+                self._meter.warn(
+                    f"{option} is not used in {stage}, as Keras passes callbacks no batches: pass the data through watch()."
+                )
         run = BatchPass(
             self._meter,
             stage,
@@ -303,6 +305,9 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
             log_every=self._every if stage == "train" else 0,
         )
         run.begin()
+        if stage == "train" and self._options.parts:
+            run.mark_parts()
+            loop.parts = run.parts
         self._passes.append(run)
 
     def _end_epoch(self, run: BatchPass, logs: Any, own: Any = None) -> dict[str, float]:
@@ -362,6 +367,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
                 self._meter.batch_start()
             else:
                 run.begin_batch(batch)
+            run.parts.open = True
             if self._flops is not None:
                 self._flops.begin(run.stage, run.model)
             if self._layer_timer is not None and run.stage == "train":
@@ -375,6 +381,7 @@ class EnergyCallback(MeteredCallback, keras.callbacks.Callback):
     def _on_batch_end(self, batch: int, logs: Any = None) -> None:
         try:
             run = self._passes[-1]
+            run.parts.open = False
             if self._layer_timer is not None and run.stage == "train":
                 self._layer_timer.end_step()
             if run.plain:

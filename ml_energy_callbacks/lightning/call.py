@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ml_energy_callbacks.frameworks.parts import Parts
 from ml_energy_callbacks.lightning.batch_sizes import LoaderSizes
 from ml_energy_callbacks.meter.points import Point
 from ml_energy_callbacks.metrics import Phase
@@ -23,6 +24,7 @@ class Call:
     Attributes:
         trainer: The trainer; None before the first call.
         loggers: Its loggers.
+        parts: Marks the parts of its batches of training.
         inside: Whether it runs inside another one, which is measured and goes on after it.
         depth: Number of stages that run around it.
         phase: Phase of the stage around it; None if nothing was measured before it.
@@ -40,6 +42,7 @@ class Call:
 
     trainer: "ref[Trainer] | None"
     loggers: "Loggers"
+    parts: Parts
     inside: bool = False
     depth: int = 0
     phase: Phase | None = None

@@ -16,6 +16,7 @@ from ml_energy_callbacks.frameworks.callback import monitored, refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import latest_record
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guards_itself, handle_error
 from ml_energy_callbacks.frameworks.options import CallbackOptions
+from ml_energy_callbacks.frameworks.parts import Parts
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.job.launcher import launched
 from ml_energy_callbacks.lightning.base import Callback, adopt_imported
@@ -24,6 +25,7 @@ from ml_energy_callbacks.lightning.call import Call
 from ml_energy_callbacks.lightning.internals import (
     autologged_hyperparameters,
     batches_begun,
+    is_compiled,
     log_metrics,
     logged_step,
     package_of,
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
 
 
 _WIDER_THAN_USUAL, _WIDE = 100, 120
-"""Columns of a terminal with room for two and for all of our figures behind Lightning's own."""
+"""Columns of a terminal with room for two and for three of our figures behind Lightning's own."""
+
+_UNSEEN = "Lightning ran no backward pass: with manual optimization, call self.manual_backward(loss)."
+"""Why a training that marks its batches has no parts."""
 
 _EVALUATIONS = ("validate", "test", "predict")
 """What the trainer calls the stages whose batches only run forward."""
@@ -73,7 +78,7 @@ class EnergyCallback(TorchCallback, Callback):
         adopt_imported()
         super()._reset()
         # The calls that are measured, the innermost last; the first one stands for none.
-        self._calls = [Call(None, Loggers((), self._meter.warn))]
+        self._calls = [Call(None, Loggers((), self._meter.warn), Parts(self._meter, _UNSEEN))]
         self._call = self._calls[-1]
 
     # ---------------------------------------------------------------------------------------------------- life
@@ -122,11 +127,14 @@ class EnergyCallback(TorchCallback, Callback):
 
     def _begin_call(self, trainer: "Trainer") -> None:
         """Begin a call of a trainer, inside those that still run."""
-        running = self._calls[1:] if self._meter.running else []
-        self._calls[1:] = [call for call in running if call.running]
+        calls = [(call, self._meter.running and call.running) for call in self._calls[1:]]
+        self._calls[1:] = [call for call, running in calls if running]
+        for call in [call for call, running in calls if not running]:
+            call.parts.restore()
         self._call = Call(
             ref(trainer),
             Loggers((), self._meter.warn),
+            Parts(self._meter, _UNSEEN),
             inside=len(self._calls) > 1,
             depth=self._meter.depth,
             phase=self._meter.phase,
@@ -139,6 +147,7 @@ class EnergyCallback(TorchCallback, Callback):
         if not self._call.is_of(trainer):  # it failed before its setup
             return
         call = self._calls.pop()
+        call.parts.restore()
         self._call = self._calls[-1]
         self._cancel_layers()
         if not self._meter.running:
@@ -213,6 +222,8 @@ class EnergyCallback(TorchCallback, Callback):
         if not self._call.inside:
             self._begin_training()
             self._time_layers(pl_module)
+        if self._options.parts and self._meter.running:
+            self._mark_parts(trainer, pl_module)
         self._begin_epoch(trainer)  # after a checkpoint within an epoch, that epoch's start hook is not called again
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -227,6 +238,19 @@ class EnergyCallback(TorchCallback, Callback):
         self._call.batches_before = batches_begun(trainer)
         self._call.starts["train"] = self._meter.point()
         self._call.before["train"] = dict(trainer.callback_metrics)
+
+    def _mark_parts(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Mark the parts of the batches by what Lightning calls of its strategy, in automatic and in manual optimisation."""
+        parts, strategy = self._call.parts, trainer.strategy
+        if is_compiled(pl_module) and not pl_module.automatic_optimization:
+            parts.refuse("torch.compile runs the whole training step, with its backward pass, as one.")
+            return
+        parts.begin(strategy, "batch_to_device", "transfer")  # up to the hook of the batch's start
+        parts.around(strategy, "training_step", "forward")
+        parts.around(strategy, "backward", "backward")
+        # In automatic optimisation it runs the two above in a closure: once or, as LBFGS does, several times.
+        parts.around(strategy, "optimizer_step", "optimizer", late=pl_module.automatic_optimization)
+        parts.open = True
 
     @guards_itself
     def on_train_batch_start(
@@ -282,12 +306,14 @@ class EnergyCallback(TorchCallback, Callback):
         """Log the epoch."""
         self._abandon_count()  # a hook of the module may have ended the epoch at the start of a batch
         self._meter.enter("other")
+        self._call.parts.review()
         # A fit that resumes from a checkpoint taken at an epoch's end calls this hook again, without any batches.
         if batches_begun(trainer) > self._call.batches_before:
             self._log_epoch("train", trainer, pl_module)
 
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Leave the stage ``train``."""
+        self._call.parts.close()
         self._record_metrics("train", trainer)
         if not self._call.inside:
             self._end_training(finished=is_finished(trainer))
@@ -309,6 +335,7 @@ class EnergyCallback(TorchCallback, Callback):
         if not trainer.sanity_checking:
             self._record_metrics("validate", trainer)
             self._meter.end_stage()
+            self._call.parts.open = True
 
     def on_test_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Enter the stage ``test``."""
@@ -343,6 +370,7 @@ class EnergyCallback(TorchCallback, Callback):
     def _begin_stage(self, stage: Stage, trainer: "Trainer") -> None:
         self._abandon_count()
         if not trainer.sanity_checking:
+            self._call.parts.open = False
             self._meter.begin_stage(stage)
             self._call.starts[stage] = self._meter.point()
             self._call.before[stage] = dict(trainer.callback_metrics)
@@ -417,14 +445,15 @@ class EnergyCallback(TorchCallback, Callback):
 
     @staticmethod
     def _update_progress_bar(trainer: "Trainer", metrics: dict[str, float], suffix: str = "") -> None:
-        """Show J/sample in the progress bar, and in a wider one watts and the energy expected of the training."""
+        """Show J/sample in the progress bar, and in a wider one J/token, watts and the energy expected of the training."""
         names = {
             "J/sample": f"energy/train/joules_per_sample{suffix}",
+            "J/token": f"energy/train/joules_per_token{suffix}",
             "W": f"energy/train/watts{suffix}",
             "kWh expected": "energy/forecast/kwh",
         }
         columns = shutil.get_terminal_size().columns
-        room = len(names) if columns >= _WIDE else 2 if columns >= _WIDER_THAN_USUAL else 1
+        room = 3 if columns >= _WIDE else 2 if columns >= _WIDER_THAN_USUAL else 1
         shown = dict([(label, metrics[name]) for label, name in names.items() if name in metrics][:room])
         if shown:
             show_in_progress_bar(trainer, shown)

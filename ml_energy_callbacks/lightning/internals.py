@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
+    from pytorch_lightning import LightningModule, Trainer
     from pytorch_lightning.loggers import Logger
 
 
@@ -55,6 +55,14 @@ def ended_with_last_batch(trainer: "Trainer") -> bool:
     Reads ``batch_progress`` of the epoch's loop (loops/progress.py).
     """
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def is_compiled(module: "LightningModule") -> bool:
+    """Return whether ``torch.compile`` has compiled a module's steps.
+
+    Reads ``_compiler_ctx`` (utilities/compile.py); False if it is missing.
+    """
+    return getattr(module, "_compiler_ctx", None) is not None
 
 
 def was_saved_at(checkpoint_callback: object, step: int) -> bool:

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from operator import index
 from typing import Any, Self, TypeVar, cast
 
-from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event, Timeline
+from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event, Size, Timeline
+from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.unforeseen import pass_users_error
-from ml_energy_callbacks.record.schema import MOST_COUNT
+from ml_energy_callbacks.metrics import MOST_COUNT
 from ml_energy_callbacks.safe_text import describe
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -64,19 +65,29 @@ class Batch:
         queue = timeline.queue
         stamp = timeline.stamp()
         size = self.samples
-        if size is not None and (size.__class__ is not int or size < 0):
-            size = self._checked(size, "samples")
-        if self.tokens is not None:
-            size = size, self._checked(self.tokens, "tokens")
+        if self.tokens is not None or (size is not None and (size.__class__ is not int or size < 0)):
+            size = checked_size(self._checked, size, self.tokens)
         queue.append(("end", stamp, self._after, 1, size, self._begin))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 
 
+def checked_size(checked: Callable[[Any, str], int | None], samples: object, tokens: object) -> Size:
+    """Return the size of a batch from numbers of any kind; what is no number is unknown, with a warning.
+
+    Args:
+        checked: Returns a number as a plain one, given what it counts.
+        samples: Number of samples, or None.
+        tokens: Number of tokens, or None.
+    """
+    size = None if samples is None else checked(samples, "samples")
+    return size if tokens is None else (size, checked(tokens, "tokens"))
+
+
 def whole_number(number: Any) -> int | None:  # noqa: ANN401 - as the user gives it
-    """Return a number of things as a plain one, also of numpy or torch; None where it is none."""
+    """Return a number of things as a plain one, also of numpy or torch; None where it is none, as a flag is."""
     try:
-        whole = index(number)
+        whole = -1 if is_flag(number) else index(number)
     except Exception as error:  # noqa: BLE001 - the user's object
         pass_users_error(error)
         return None

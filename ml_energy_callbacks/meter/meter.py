@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Counts
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.carbon.numbers import plain_number
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.meter.batches import Batch, checked_number, each_call
+from ml_energy_callbacks.meter.batches import Batch, checked_number, checked_size, each_call
 from ml_energy_callbacks.meter.ending import ending
 from ml_energy_callbacks.meter.epoch_metrics import read_metrics
 from ml_energy_callbacks.meter.loop import LoopDescription
@@ -21,6 +21,7 @@ from ml_energy_callbacks.meter.options import MeterOptions, documents, takes
 from ml_energy_callbacks.meter.points import Point, Span, Window, count
 from ml_energy_callbacks.meter.session import Follower, Session
 from ml_energy_callbacks.meter.stage_flops import GIVEN, is_count_of_flops
+from ml_energy_callbacks.meter.stages import Frame
 from ml_energy_callbacks.meter.unforeseen import in_words, pass_users_error
 from ml_energy_callbacks.metrics import (
     STAGES,
@@ -199,11 +200,14 @@ class EnergyMeter:
             ConfigurationError: There is no such stage, or a sub-stage has no plain name or is one too many. In the loop of a
                 framework that is a warning, and the running stage is entered again.
         """
+        self._begin_stage(stage, phase, during, between)
+
+    def _begin_stage(self, stage: str, phase: Phase, during: Phase = "compute", between: Phase = "data_wait") -> Frame:
         try:
-            self._stages.begin(stage, phase, during, between)
+            return self._stages.begin(stage, phase, during, between)
         except ConfigurationError as error:
             self._refuse(error)
-            self._stages.begin(self._stages.running, phase, during, between)
+            return self._stages.begin(self._stages.running, phase, during, between)
 
     def _refuse(self, error: ConfigurationError) -> None:
         """Raise the error, unless the loop is that of a framework, which nothing of ours may end."""
@@ -248,11 +252,15 @@ class EnergyMeter:
             yield
             return
         phase = interrupted or "data_wait"
-        self.begin_stage(stage, phase)
+        frame = self._begin_stage(stage, phase)
         try:
             yield
         finally:
-            self.end_stage(phase)
+            if not self._stages.leave(frame, phase):
+                self.warn(
+                    f"{stage} ended while another stage went on that had begun in it, as in threads or tasks: time counts in "
+                    "the stage that began last."
+                )
 
     def enter_part(self, part: Part | None) -> None:
         """Begin a part of the batch that runs, or None for what is left of it; the part ends with the next one or the batch.
@@ -287,8 +295,15 @@ class EnergyMeter:
         finally:
             self.enter_part(None)
 
+    def parts_of(self, stage: str) -> Collection[Part]:
+        """Return the parts that batches of a stage had so far."""
+        return self._stages.tally(stage).parts.keys()
+
     def explain_parts(self, reason: str | None) -> None:
-        """Tell why the batches of the training have no parts although they were asked for; None takes it back."""
+        """Tell why the batches of the training have no parts although they were asked for; None takes it back.
+
+        Parts that some of them had are then a part of ``compute`` alone.
+        """
         self._session.parts_reason = reason
 
     def batch_start(self) -> None:
@@ -307,7 +322,10 @@ class EnergyMeter:
         """
         timeline = self._timeline
         queue, stamp = timeline.queue, timeline.stamp
-        queue.append(("batches", stamp(), timeline.between, batches, samples if tokens is None else (samples, tokens), None))
+        now = stamp()
+        plain = tokens is None and (samples.__class__ is int or samples is None)
+        size = samples if plain else checked_size(self._checked, samples, tokens)
+        queue.append(("batches", now, timeline.between, batches, size, None))
         if len(queue) > LONGEST_QUEUE:
             timeline.drain_queue()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import hypot
-from typing import Self
+from typing import Self, TypeVar
 
 from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.timeline import Counts, Look
@@ -11,10 +11,12 @@ from ml_energy_callbacks.carbon import Amounts, Rates
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.process_share import is_share
 from ml_energy_callbacks.meter.summary import Tally, value_at
-from ml_energy_callbacks.metrics import OUTSIDE, Phase, StageFigures, TotalFigures, add_up, known_sum
+from ml_energy_callbacks.metrics import OUTSIDE, PARTS, Phase, StageFigures, TotalFigures, add_up, known_sum
 from ml_energy_callbacks.record.build import errors_by_backend, stage_energy
 from ml_energy_callbacks.record.epochs import brief
 from ml_energy_callbacks.record.schema import EpochRecord, PhaseRecord, RunRecord
+
+_Name = TypeVar("_Name", bound=str)
 
 _UNKNOWN, _NONE_YET = Amounts(None, None), Amounts((), ())
 
@@ -209,6 +211,7 @@ class Span:
         energy = stage_energy(phases, self._seconds, self.until.devices, idle_watts)
         last = {phase: recorded[bucket] for phase, bucket in self.tally.buckets.items() if bucket in recorded}
         computing = waiting = computed = waited = None
+        parts: dict[str, float] = {}
         if phases is not None:
             divided, unexplained = _divide(phases, self._seconds, last)
             whole = sum(phases.values())
@@ -218,6 +221,7 @@ class Span:
             )
             if all(phase in last and last[phase].joules is not None for phase in _SHOWN):
                 computed, waited = (divided[phase] for phase in _SHOWN)
+                parts = self._parts(computed, last["compute"].parts)
         return StageFigures(
             joules=energy.joules,
             seconds=sum(self._seconds.values()),
@@ -225,6 +229,7 @@ class Span:
             above_idle_joules=energy.above_idle_joules,
             samples=None if counts.known_samples is None else counts.known_samples - counts.compiled,
             tokens=None if counts.known_tokens is None else counts.known_tokens - counts.compiled_tokens,
+            parts=parts,
             compute_joules=computed,
             data_wait_joules=waited,
             compute_joules_low=None if computing is None else computing[0],
@@ -255,6 +260,29 @@ class Span:
             phase_seconds=brief({phase: seconds for phase, seconds in self._seconds.items() if seconds}),
             metrics=brief(metrics),
         )
+
+    def _parts(self, computed: float, recorded: Mapping[str, PhaseRecord]) -> dict[str, float]:
+        """Return the energy of each part of the batches in J, as far as it is known of the run so far.
+
+        Args:
+            computed: Energy of all of them in J.
+            recorded: The parts in the last record.
+        """
+        since = self.since
+        joules = self._by_part(self.until.joules, None if since is None else since.joules)
+        times = self._by_part(self.until.totals, None if since is None else since.totals)
+        seconds = {part: time / NS_PER_S for part, time in times.items()}
+        divided, _ = _divide(joules, seconds, {part: each for part, each in recorded.items() if part in joules})
+        whole = sum(divided.values())
+        known = (part for part in PARTS if part in divided and part in recorded and recorded[part].joules is not None)
+        return {part: computed * divided[part] / whole for part in known} if whole > 0 else {}
+
+    def _by_part(self, until: Sequence[float] | None, since: Sequence[float] | None) -> dict[str, float]:
+        """Return the sum of each part of the batches, and of what is left of ``compute``, from sums by bucket."""
+        parts: dict[str, float] = {
+            part: value_at(until, bucket) - value_at(since, bucket) for part, bucket in self.tally.parts.items()
+        }
+        return {**parts, "other": self.tally.by_phase(until or (), since)["compute"] - sum(parts.values())}
 
     @property
     def _started_s(self) -> float:
@@ -306,8 +334,8 @@ class Span:
 
 
 def _divide(
-    joules: Mapping[Phase, float], seconds: Mapping[Phase, float], recorded: Mapping[Phase, PhaseRecord]
-) -> tuple[dict[Phase, float], float]:
+    joules: Mapping[_Name, float], seconds: Mapping[_Name, float], recorded: Mapping[_Name, PhaseRecord]
+) -> tuple[dict[_Name, float], float]:
     """Divide the energy of a part of the run among its phases, by mean powers in the last record x times in the part.
 
     The powers of the last record are those of the last fit. As it was used, the energy was divided by the fit of that time; in

@@ -13,6 +13,9 @@ from ml_energy_callbacks.safe_text import describe
 _TIMED: Collection[str] = ("test", "predict")
 """Stages whose batch durations are recorded: those are what a user of the model waits for."""
 
+_IN_BATCH: Collection[Phase] = ("compute", "step", "compile")
+"""Phases from a batch's start to its end."""
+
 _MOST_SUBSTAGES = 16
 """Largest number of sub-stages of a stage: each takes room in the record and at each reading."""
 
@@ -36,7 +39,7 @@ def check_stage(name: object, called: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     """A stage that runs, and the phases that its batches and the gaps between them are in."""
 
     tally: Tally
@@ -58,7 +61,7 @@ class Stages:
         """Stay outside the run."""
         self._timeline = timeline
         self._tallies: dict[str, Tally] = {}
-        self._stack: list[_Frame] = []
+        self._stack: list[Frame] = []
         self.over = True
         self._set(self._outermost())
 
@@ -162,22 +165,46 @@ class Stages:
         self._stack.clear()
         self._enter(self._outermost(), "other")
 
-    def begin(self, stage: str, phase: Phase, during: Phase, between: Phase) -> None:
-        """Enter a stage, in a phase; its batches, and the gaps between them, are in these."""
-        frame = _Frame(self.tally(stage), during, between)
+    def begin(self, stage: str, phase: Phase, during: Phase, between: Phase) -> Frame:
+        """Enter a stage, in a phase, and return it; its batches, and the gaps between them, are in these."""
+        frame = Frame(self._here(stage), during, between)
         self._stack.append(self._current)
         self._enter(frame, phase)
+        return frame
 
     def interrupted(self, stage: str) -> Phase | None:
-        """Return the phase of the running stage if that has this sub-stage, which then begins and ends in it; else None."""
-        tally, running = self.tally(stage), self._current.tally
-        inside = tally.parent is not None and tally.parent in {running.name, running.parent}
-        return self.phase if inside else None
+        """Return the phase in which a sub-stage begins and ends that is part of the running stage, or of a batch; else None."""
+        tally, running = self._here(stage), self._current.tally
+        phase = None if tally.parent is None else self.phase
+        return phase if tally.parent in {running.name, running.parent} or phase in _IN_BATCH else None
+
+    def _here(self, name: str) -> Tally:
+        """Return a stage or a sub-stage by its name; in a sanity check, which validates, a sub-stage of that."""
+        tally = self.tally(name)
+        own = tally.name.partition("/")[2]
+        checks = "sanity_check" in {self._current.tally.name, self._current.tally.parent}
+        return self.tally(f"sanity_check/{own}") if checks and tally.parent == "validate" else tally
 
     def end(self, phase: Phase) -> None:
         """Leave the stage for the one around it, in this phase; outside all, for ``other``."""
         outer = self._stack.pop() if self._stack else self._outermost()
         self._enter(outer, phase if self._stack else "other")
+
+    def leave(self, frame: Frame, phase: Phase) -> bool:
+        """Leave a stage for the one around it, in this phase; if others that began in it still run, they go on.
+
+        Returns:
+            Whether none of those is another stage, with which its time is mixed. A stage whose run has ended has been left.
+        """
+        if frame is self._current:
+            self.end(phase)
+            return True
+        every = [*self._stack, self._current]
+        at = next((i for i, each in enumerate(every) if each is frame), None)
+        if at is None:
+            return True
+        del self._stack[at]
+        return all(each.tally is frame.tally for each in every[at:])
 
     def enter(self, phase: Phase) -> None:
         """Switch to another phase of the stage."""
@@ -192,10 +219,10 @@ class Stages:
         yield
         self._enter(self._current, self._current.between)
 
-    def _outermost(self) -> _Frame:
-        return _Frame(self.tally("other"), "other", "other")
+    def _outermost(self) -> Frame:
+        return Frame(self.tally("other"), "other", "other")
 
-    def _enter(self, frame: _Frame, phase: Phase) -> int:
+    def _enter(self, frame: Frame, phase: Phase) -> int:
         before, after = self._current.tally, frame.tally
         # Between the parts of a stage, a device may have work left.
         queued = not self.over and before.name != after.name and before.name.split("/")[0] == after.name.split("/")[0]
@@ -205,12 +232,10 @@ class Stages:
             return self._enter(frame, phase)
         return begun
 
-    def _set(self, frame: _Frame) -> Mapping[Phase, int]:
+    def _set(self, frame: Frame) -> Mapping[Phase, int]:
         """Make a stage the current one, and return its buckets: outside the run, none of its own."""
-        if self.over:
-            frame = _Frame(Tally(frame.tally.name, OUTSIDE, dict.fromkeys(PHASES, OUTSIDE)), frame.during, frame.between)
         self._current = frame
-        self.buckets = buckets = frame.tally.buckets
+        self.buckets = buckets = dict.fromkeys(PHASES, OUTSIDE) if self.over else frame.tally.buckets
         timeline = self._timeline
         timeline.during, timeline.between = buckets[frame.during], buckets[frame.between]
         divided = not self.over and frame.tally.parent is None and frame.during == "compute"

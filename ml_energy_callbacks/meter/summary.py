@@ -296,11 +296,11 @@ def _stage(
 ) -> StageRecord:
     division = _divide(tally, state, joules)
     record = _stage_record(tally, state, joules, division.phases, division, devices, amounts)
-    if tally.parts and "compute" in record.phases:
-        record.phases["compute"].parts = _parts(tally, state, division)
-    elif tally.name == "train":
+    if tally.name == "train" and state.parts_reason is not None:
         for phase in record.phases.keys() & {"compute", "step"}:
             record.phases[phase].parts_reason = state.parts_reason
+    elif tally.parts and "compute" in record.phases:
+        record.phases["compute"].parts = _parts(tally, state, division)
     ran = [part for part in tally.substages if any(part.by_phase(state.totals).values())]
     if ran:
         joules, amounts = _refined(tally, joules, amounts, division)

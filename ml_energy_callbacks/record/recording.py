@@ -15,9 +15,9 @@ import msgspec
 
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.metrics import Part, Phase, is_stage
+from ml_energy_callbacks.metrics import MOST_COUNT, Part, Phase, is_stage
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.record.schema import MOST, MOST_COUNT, Amount, Count, Status
+from ml_energy_callbacks.record.schema import MOST, Amount, Count, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
 
 FORMAT: Final = 1

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ml_energy_callbacks.metrics import Basis, ratio
+from ml_energy_callbacks.metrics import MOST_COUNT, Basis, ratio
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
 from ml_energy_callbacks.record.shown import shown_by
 
@@ -27,8 +27,6 @@ Amount = Annotated[float, msgspec.Meta(ge=-_ROUNDING, le=MOST)]
 
 Signed = Annotated[float, msgspec.Meta(ge=-MOST, le=MOST)]
 """A difference of quantities: what was extrapolated at its first instant may be corrected by its second."""
-
-MOST_COUNT = 10**18
 
 Length = Annotated[float, msgspec.Meta(gt=0, le=MOST)]
 """A time in s that is not 0."""
@@ -600,11 +598,11 @@ class RunRecord(msgspec.Struct, kw_only=True):
         facts: dict[str, Any] = msgspec.to_builtins(self)
         return facts
 
-    def to_frame(self, rows: Literal["stages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401 - of pandas or polars
-        """Return the stages, the epochs or the power over time as a data frame of pandas or polars.
+    def to_frame(self, rows: Literal["stages", "substages", "epochs", "power"] = "stages") -> Any:  # noqa: ANN401
+        """Return the stages, their sub-stages, the epochs or the power over time as a data frame of pandas or polars.
 
         Args:
-            rows: What each row is: a stage, an epoch, or a device in a slice of time.
+            rows: What each row is: a stage, a sub-stage, which is part of a stage, an epoch, or a device in a slice of time.
 
         Raises:
             ConfigurationError: Neither is installed, or ``rows`` is none of these.

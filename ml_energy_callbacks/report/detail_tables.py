@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
-from ml_energy_callbacks.report.notes import rows_of
+from ml_energy_callbacks.report.notes import indented, phases_of, rows_of
 from ml_energy_callbacks.report.quantities import column, column_with_ranges, quantity, shares, time_column, uncertainty
 
 
@@ -25,11 +25,11 @@ def detail_tables(record: RunRecord) -> Iterator[FittedTable]:
 
 
 def _phase_table(record: RunRecord) -> FittedTable:
-    """Return the phases whose time is known; the notes give the reason of others."""
+    """Return the phases whose time is known, each with the parts of its batches; the notes give the reason of others."""
     found = [
         (stage_name, name, stage, phase)
         for stage_name, stage in rows_of(record)
-        for name, phase in stage.phases.items()
+        for name, phase in phases_of(stage)
         if phase.seconds is not None
     ]
     phases = [phase for *_, phase in found]
@@ -39,7 +39,7 @@ def _phase_table(record: RunRecord) -> FittedTable:
     return FittedTable(
         [
             Column("stage", [name for name, *_ in found], left=True),
-            Column("phase", [name for _, name, *_ in found], left=True),
+            Column("phase", [indented(name, "  ") for _, name, *_ in found], left=True),
             Column(f"time\n{time_unit}", times, rank=3),
             Column(f"energy\n{unit}", joules),
             Column("share of\nstage", parts, rank=1),

@@ -1,4 +1,4 @@
-"""What changed between two runs, and why: samples, time and power of each stage and phase; pure.
+"""What changed between two runs, and why: samples, time and power of each stage and phase, and a sample's energy; pure.
 
 The energy of a phase is samples x seconds per sample x watts. Its difference is divided among the three by their Shapley values
 (J. Albrecht, D. Francois, K. Schoors, A Shapley decomposition of carbon emissions without residuals, 2002): each gets its mean
@@ -7,15 +7,17 @@ first. Each is a sum of multiples of the two energies, through which the errors 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import hypot
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from ml_energy_callbacks.metrics import PHASES, STAGES
-from ml_energy_callbacks.record.schema import RunRecord, StageRecord
+from ml_energy_callbacks.record.schema import PhaseRecord, RunRecord, StageRecord
+
+Unit = Literal["sample", "token"]
 
 Verdict = Literal["less", "more", "no difference", "undecided"]
 """How run B compares with run A; ``undecided`` if its interval, or energy that is missing, allows both less and more."""
@@ -41,11 +43,12 @@ class Change(msgspec.Struct, kw_only=True):
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """The change of the whole run, of a stage, or of a phase of one.
+    """The change of the whole run, of a stage, of a phase of one, or of a part of its batches.
 
     Attributes:
-        stage: Name of the stage; None for the whole run.
+        stage: Name of the stage, or of a sub-stage such as ``predict/prefill``; None for the whole run.
         phase: Name of the phase; None for all of them.
+        part: Name of the part of the batches such as ``forward``, which is part of ``compute``; None for the whole phase.
         a_joules: Energy in run A in J: 0 where the run does not have the stage or the phase, None where it is unknown.
         b_joules: The same in run B.
         difference: The change of the energy; None where nothing is known.
@@ -56,12 +59,31 @@ class Part(msgspec.Struct, kw_only=True):
 
     stage: str | None
     phase: str | None
+    part: str | None = None
     a_joules: float | None
     b_joules: float | None
     difference: Change | None
     samples: Change | None
     time: Change | None
     power: Change | None
+
+
+class Each(msgspec.Struct, kw_only=True):
+    """The change of the energy of a sample or a token, without compilation as in ``joules_per_sample``.
+
+    Attributes:
+        stage: Name of the stage or sub-stage.
+        unit: ``sample`` or ``token``.
+        a_joules: Energy of one in run A in J; None where it is unknown.
+        b_joules: The same in run B.
+        difference: The change; None where one of them is unknown.
+    """
+
+    stage: str
+    unit: Unit
+    a_joules: float | None
+    b_joules: float | None
+    difference: Change | None
 
 
 class Fact(msgspec.Struct, kw_only=True):
@@ -88,7 +110,9 @@ class RunDiff(msgspec.Struct, kw_only=True):
         lower_bounds: Which of the runs, ``A`` and ``B``, lack energy of a device or a process.
         facts: What is not the same in the descriptions of both.
         total: The change of the whole run; its parts are the sums of those of the stages.
-        parts: The changes of stages, each followed by those of its phases, which add up to it where all are known.
+        parts: The changes of stages, each followed by those of its phases, which add up to it where all are known, and by its
+            sub-stages, which it includes, with theirs. A phase is followed by the parts of its batches that both runs have.
+        each: The changes of the energy of a sample, and of a token, where it is known of a run.
     """
 
     a: str
@@ -98,6 +122,7 @@ class RunDiff(msgspec.Struct, kw_only=True):
     facts: list[Fact]
     total: Part
     parts: list[Part]
+    each: list[Each]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +193,19 @@ class _Comparison:
     def result(self, names: tuple[str, str]) -> RunDiff:
         """Return what changed."""
         parts: list[Part] = []
+        each: list[Each] = []
         splits: list[_Split | None] = []
         for name in STAGES:
             stages = [run.stages.get(name) for run in self._runs]
             if stages != [None, None]:
-                found, split = self._stage(name, stages)
+                found, split = self._stage(name, stages, stages)
                 parts += found
+                each += self._each(name, stages)
                 splits.append(split)
+            for own in dict.fromkeys(own for stage in stages if stage is not None for own in stage.substages):
+                substages = [None if stage is None else stage.substages.get(own) for stage in stages]
+                parts += self._stage(f"{name}/{own}", substages, stages)[0]
+                each += self._each(f"{name}/{own}", substages)
         counted = any(part.samples is not None for part in parts)
         sides = [_side(run.total.joules, run.total.seconds, run.total.relative_uncertainty) for run in self._runs]
         facts = zip(*map(_facts, self._runs), strict=True)
@@ -186,25 +217,65 @@ class _Comparison:
             facts=[Fact(name=name, a=x, b=y) for (name, x), (_, y) in facts if x != y],
             total=self._part(None, None, sides, _sum(splits), counted=counted),
             parts=parts,
+            each=each,
         )
 
-    def _stage(self, name: str, stages: Sequence[StageRecord | None]) -> tuple[list[Part], _Split | None]:
-        """Return the change of a stage and those of its phases, and its parts: those of its phases if all are known."""
-        samples = [0 if stage is None else stage.samples for stage in stages]
-        counts = None if None in samples or not all(stage is None or stage.samples for stage in stages) else samples
-        sides = [_Side() if each is None else _side(each.joules, each.seconds, each.relative_uncertainty) for each in stages]
-        found, splits = [], []
+    def _stage(
+        self, name: str, stages: Sequence[StageRecord | None], whole: Sequence[StageRecord | None]
+    ) -> tuple[list[Part], _Split | None]:
+        """Return the change of a stage and those of its phases, and its parts: those of its phases if all are known.
+
+        A sub-stage without batches of its own is a part of the batches of the ``whole`` stage, and so of their samples.
+        """
+        sized = stages if any(stage is not None and stage.batches for stage in stages) else whole
+        samples = [0 if stage is None else stage.samples for stage in sized]
+        counts = None if None in samples or not all(stage is None or stage.samples for stage in sized) else samples
+        sides = [_Side() if each is None else _stage_side(each, part="/" in name) for each in stages]
+        doubts = [0.0 if each is None else each.relative_uncertainty or 0.0 for each in stages]
+        found: list[Part] = []
+        splits: list[_Split | None] = []
         for phase in PHASES:
-            if any(stage is not None and phase in stage.phases for stage in stages):
-                those = [_phase_side(stage, phase) for stage in stages]
-                splits.append(self._split(those, counts))
-                part = self._part(name, phase, those, splits[-1], counted=counts is not None)
-                if part.difference is None:
-                    part.difference = self._bounds(stages, phase)
-                found.append(part)
+            records = [None if stage is None else stage.phases.get(phase) for stage in stages]
+            if records != [None, None]:
+                parts, split = self._phase(name, phase, records, doubts, counts)
+                found += parts
+                splits.append(split)
         split = _sum(splits) if splits and None not in sides else None
         split = split or self._split(sides, counts)
         return [self._part(name, None, sides, split, counted=counts is not None), *found], split
+
+    def _phase(
+        self,
+        stage: str,
+        phase: str,
+        records: Sequence[PhaseRecord | None],
+        doubts: Sequence[float],
+        counts: Sequence[int | None] | None,
+    ) -> tuple[list[Part], _Split | None]:
+        """Return the change of a phase and those of the parts of its batches, and its parts as of a stage."""
+        found: list[Part] = []
+        splits: list[_Split | None] = []
+        divided = [record.parts for record in records if record is not None]
+        for own in dict.fromkeys(own for parts in divided for own in parts if all(divided)):
+            inner = [None if record is None else record.parts.get(own) for record in records]
+            (change,), split = self._phase(stage, phase, inner, doubts, counts)
+            found.append(msgspec.structs.replace(change, part=own))
+            splits.append(split)
+        sides = [_phase_side(record, doubt) for record, doubt in zip(records, doubts, strict=True)]
+        split = _sum(splits) if splits and None not in sides else None
+        split = split or self._split(sides, counts)
+        whole = self._part(stage, phase, sides, split, counted=counts is not None)
+        if whole.difference is None:
+            whole.difference = self._bounds(records, doubts)
+        return [whole, *found], split
+
+    def _each(self, name: str, stages: Sequence[StageRecord | None]) -> Iterator[Each]:
+        """Yield the changes of the energy of a sample and of a token of a stage, if it is known of a run."""
+        for unit in get_args(Unit):
+            sides = [None if stage is None else _side_of_each(stage, unit, part="/" in name) for stage in stages]
+            if sides != [None, None]:
+                part = self._part(name, None, sides, self._split(sides, None), counted=False)
+                yield Each(stage=name, unit=unit, a_joules=part.a_joules, b_joules=part.b_joules, difference=part.difference)
 
     def _part(
         self, stage: str | None, phase: str | None, sides: Sequence[_Side | None], split: _Split | None, *, counted: bool
@@ -263,15 +334,13 @@ class _Comparison:
         below, above = (hypot(ends[0][i], ends[1][i]) + devices for i in range(2))
         return _Term(sum(parts), below, above)
 
-    def _bounds(self, stages: Sequence[StageRecord | None], phase: str) -> Change | None:
+    def _bounds(self, records: Sequence[PhaseRecord | None], doubts: Sequence[float]) -> Change | None:
         """Return the interval of the change of a phase whose energy is known as an interval only, in one run or in both."""
         ends = []
-        for stage in stages:
-            found = None if stage is None else stage.phases.get(phase)
-            interval = (0.0, 0.0) if found is None else found.interval
+        for record, doubt in zip(records, doubts, strict=True):
+            interval = (0.0, 0.0) if record is None else record.interval
             if interval is None:
                 return None
-            doubt = 0.0 if stage is None else stage.relative_uncertainty or 0.0
             ends.append((max(0.0, interval[0]) * max(0.0, 1 - doubt), interval[1] * (1 + doubt)))
         (low_a, high_a), (low_b, high_b) = ends
         return self._change(None, low_b - high_a, high_b - low_a, max(high_a, high_b))
@@ -296,15 +365,40 @@ def _side(joules: float | None, seconds: float, doubt: float | None) -> _Side | 
     return None if joules is None else _Side(joules, seconds, doubt=doubt or 0.0)
 
 
-def _phase_side(stage: StageRecord | None, name: str) -> _Side | None:
+def _stage_side(stage: StageRecord, *, part: bool) -> _Side | None:
+    """Return a stage in one of the runs; the energy of a sub-stage is a ``part`` of that of its stage, by a split."""
+    side = _side(stage.joules, stage.seconds, stage.relative_uncertainty)
+    intervals = [phase.interval for phase in stage.phases.values()] if part else []
+    known = [interval for interval in intervals if interval is not None]
+    if side is None or not known or len(known) < len(intervals):
+        return side
+    low, high = (sum(interval[end] for interval in known) for end in (0, 1))
+    return replace(side, below=max(0.0, side.joules - low), above=max(0.0, high - side.joules))
+
+
+def _side_of_each(stage: StageRecord, unit: Unit, *, part: bool) -> _Side | None:
+    """Return the energy and the time of a sample or a token, without compilation; None where they are unknown."""
+    if unit == "sample":
+        joules, number, compiled = stage.joules_per_sample, stage.samples, stage.compile_samples
+    else:
+        joules, number, compiled = stage.joules_per_token, stage.tokens, stage.compile_tokens
+    if joules is None or number is None:
+        return None
+    whole, compiling = _stage_side(stage, part=part), stage.phases.get("compile")
+    seconds = stage.seconds - (0.0 if compiling is None else compiling.seconds or 0.0)
+    times = 0.0 if whole is None or not whole.joules else joules / whole.joules
+    below, above = (0.0, 0.0) if whole is None else (times * whole.below, times * whole.above)
+    return _Side(joules, max(0.0, seconds) / max(1, number - compiled), below, above, stage.relative_uncertainty or 0.0)
+
+
+def _phase_side(phase: PhaseRecord | None, doubt: float) -> _Side | None:
     """Return a phase in one of the runs: nothing where the run does not have it, None where it is unknown."""
-    phase = None if stage is None else stage.phases.get(name)
-    if stage is None or phase is None:
+    if phase is None:
         return _Side()
     if phase.joules is None or phase.seconds is None:
         return None
     low, high = phase.interval or (phase.joules, phase.joules)
-    return _Side(phase.joules, phase.seconds, phase.joules - low, high - phase.joules, stage.relative_uncertainty or 0.0)
+    return _Side(phase.joules, phase.seconds, phase.joules - low, high - phase.joules, doubt)
 
 
 def _multiples(a: _Side, b: _Side, on_a: float, on_b: float) -> tuple[float, float]:
@@ -339,5 +433,6 @@ def _facts(run: RunRecord) -> Iterator[tuple[str, str]]:
     yield "processes", f"{run.run.world_size:,}"
     yield "devices", ", ".join(sorted(device.name for device in run.devices)) or "none"
     yield "training samples", "unknown" if train is None or train.samples is None else f"{train.samples:,}"
+    yield "training tokens", "unknown" if train is None or train.tokens is None else f"{train.tokens:,}"
     yield "training batches", "unknown" if train is None else f"{train.batches:,}"
     yield "tags", ", ".join(f"{name}={value}" for name, value in sorted(run.run.tags.items())) or "none"

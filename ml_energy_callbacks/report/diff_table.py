@@ -18,7 +18,7 @@ _CAUSES = {"samples": "the number of samples", "time": "the time per sample", "p
 def render_diff(diff: RunDiff) -> Group:
     """Return what changed in a sentence and a table, and what is not the same in both runs."""
     diff = in_texts(diff, printable)
-    return Group(*map(Text, _head(diff)), _table(diff), *map(Text, _notes(diff)))
+    return Group(*map(Text, _head(diff)), _table(diff), *map(Text, (*_each(diff), *_notes(diff))))
 
 
 def _head(diff: RunDiff) -> Iterator[str]:
@@ -30,7 +30,7 @@ def _head(diff: RunDiff) -> Iterator[str]:
     largest = max(_decided(diff), key=lambda found: abs(found[2].joules or 0.0), default=None)
     if largest is not None and total.difference is not None and total.difference.verdict in {"more", "less"}:
         part, cause, change = largest
-        where = part.stage if part.phase is None else f"{part.stage} {part.phase}"
+        where = " ".join(filter(None, (part.stage, part.phase, part.part)))
         yield f"Largest cause: {_CAUSES[cause]} of {where}, {_signed(change.joules)} ({change.verdict})."
 
 
@@ -47,9 +47,17 @@ def _sentence(total: Part) -> str:
 
 
 def _decided(diff: RunDiff) -> Iterator[tuple[Part, str, Change]]:
-    """Yield the parts of changes that are more or less: of phases, and of stages whose phases are unknown."""
-    split = {part.stage for part in diff.parts if part.phase is not None and part.time is not None}
-    for part in diff.parts:
+    """Yield the parts of changes that are more or less: of phases, and of stages whose phases are unknown.
+
+    Those of sub-stages are included in the phases of their stages. Where all parts of the batches are known, they are in the
+    place of their phase.
+    """
+    parts = [part for part in diff.parts if part.stage is not None and "/" not in part.stage]
+    divided = {(part.stage, part.phase) for part in parts if part.part is not None}
+    divided -= {(part.stage, part.phase) for part in parts if part.part is not None and part.time is None}
+    parts = [part for part in parts if (part.part is not None) == ((part.stage, part.phase) in divided)]
+    split = {part.stage for part in parts if part.phase is not None and part.time is not None}
+    for part in parts:
         if part.phase is not None or part.stage not in split:
             for cause in _CAUSES:
                 change: Change | None = getattr(part, cause)
@@ -74,7 +82,10 @@ def _table(diff: RunDiff) -> FittedTable:
     unit, texts = column([*before, *after, *(value for found in (*values, *halves) for value in found)], "J")
     count = len(parts)
     cells = [texts[i * count : (i + 1) * count] for i in range(10)]
-    names = [part.stage or "total" if part.phase is None else f"  {part.phase}" for part in parts]
+    names = [
+        part.stage or "total" if part.phase is None else f"  {part.phase}" if part.part is None else f"    {part.part}"
+        for part in parts
+    ]
     columns = [
         Column("stage\n  phase", names, left=True),
         Column(f"A\n{unit}", cells[0], rank=7),
@@ -108,8 +119,24 @@ def _plus(text: str, change: Change | None) -> str:
     return f"{sign}{text}{_MARKS.get(change.verdict, '  ')}"
 
 
+def _each(diff: RunDiff) -> Iterator[str]:
+    """Yield the energy of a sample and of a token in both runs; a sanity check is not about them."""
+    for each in diff.each:
+        if each.stage.startswith("sanity_check"):
+            continue
+        a, b = (scaled(joules, "J") for joules in (each.a_joules, each.b_joules))
+        change = each.difference
+        verdict = ""
+        if change is not None:
+            interval = f"{_signed(change.low_joules)} to {_signed(change.high_joules)}"
+            verdict = f"; {change.verdict}: {_signed(change.joules)} ({interval})"
+        yield f"{each.stage} J/{each.unit}: A {a}; B {b}{verdict}"
+
+
 def _notes(diff: RunDiff) -> Iterator[str]:
     yield "Difference = samples + time per sample + power.   ? undecided, = no difference"
+    if any("/" in (part.stage or "") for part in diff.parts):
+        yield "Sub-stages are part of their stages."
     if diff.lower_bounds:
         yield (
             f"≥: lower bound, because the energy of a device or a process of {' and '.join(diff.lower_bounds)} is missing; "

@@ -16,10 +16,11 @@ import msgspec
 from ml_energy_callbacks.carbon.places import country_of
 from ml_energy_callbacks.codecarbon_data import countries_by_code
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, STAGES
+from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Kind, Provenance
 from ml_energy_callbacks.record.load import dump_json
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord
+from ml_energy_callbacks.report.notes import rows_of
 from ml_energy_callbacks.safe_text import csv_cell, json_source
 
 _COLUMNS = (
@@ -148,7 +149,7 @@ class Statement(msgspec.Struct, kw_only=True):
 
     Attributes:
         standard: Name of the standard.
-        stage: The stage.
+        stage: The stage, or a sub-stage such as ``predict/prefill``, which is part of its stage.
         functional_unit: Name of the unit R.
         units: R, the number of units.
         energy_kwh: E, including the data centre's overhead (PUE).
@@ -158,7 +159,7 @@ class Statement(msgspec.Struct, kw_only=True):
         operational_g: E x I.
         embodied_g: M for the time of the stage, or None if the embodied emissions of the machine are unknown; M is then left
             out. Time outside all stages (``other``) is distributed over the stages in proportion to their time, so that the
-            shares of all stages add up to that of the run.
+            shares of all stages, without their sub-stages, add up to that of the run.
         sci_g_per_unit: The score.
         sci_g_per_1000_units: The same for 1000 units.
         boundary: The devices and hosts that are included, and a note if energy is missing or embodied emissions are not.
@@ -187,7 +188,7 @@ class Statement(msgspec.Struct, kw_only=True):
 
 
 def sci_json(record: RunRecord) -> str:
-    """Return a statement of the software carbon intensity of each stage per sample, and per token, as JSON.
+    """Return a statement of the software carbon intensity of each stage and sub-stage per sample, and per token, as JSON.
 
     Raises:
         RecordError: No stage has known emissions and known samples or tokens.
@@ -200,10 +201,9 @@ def sci_json(record: RunRecord) -> str:
     if carbon.embodied_grams is None:
         boundary += "; embodied emissions are unknown and not included"
     in_stages = sum(stage.seconds for name, stage in record.stages.items() if name != "other" or stage.samples or stage.tokens)
-    for name, unit in product(STAGES, get_args(_Unit)):
-        stage = record.stages.get(name)
-        units = None if stage is None else stage.samples if unit == "sample" else stage.tokens
-        if stage is None or not units or stage.joules is None or stage.co2e_grams is None:
+    for (name, stage), unit in product(rows_of(record), get_args(_Unit)):
+        units = stage.samples if unit == "sample" else stage.tokens
+        if not units or stage.joules is None or stage.co2e_grams is None:
             continue
         embodied = None if carbon.embodied_grams is None else carbon.embodied_grams * stage.seconds / in_stages
         whole = stage.co2e_grams + (embodied or 0.0)

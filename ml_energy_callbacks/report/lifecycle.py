@@ -83,6 +83,7 @@ class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
         predictions: ``per_day`` times ``days``.
         stage: Stage whose energy per sample is used: ``predict``, or else ``test``.
         joules_per_prediction: Energy of a prediction in J, excluding compilation.
+        joules_per_token: Energy of a token of that stage in J, excluding compilation; None where tokens were not counted.
         training: Sum of all stages of all training runs.
         inference: All predictions of the lifetime.
         training_share: The share of training in the two.
@@ -100,6 +101,7 @@ class Lifecycle(msgspec.Struct, kw_only=True, frozen=True):
     predictions: float
     stage: str
     joules_per_prediction: float
+    joules_per_token: float | None
     training: Part
     inference: Part
     training_share: Shares
@@ -178,6 +180,7 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
         predictions=predictions,
         stage=name,
         joules_per_prediction=per_sample,
+        joules_per_token=stage.joules_per_token,
         training=trained,
         inference=inferred,
         training_share=_shares(trained, inferred, even, predictions),

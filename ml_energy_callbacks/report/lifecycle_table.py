@@ -49,7 +49,8 @@ def _percent(share: float) -> str:
 
 def _lines(found: Lifecycle) -> Iterator[str]:
     each = quantity(found.joules_per_prediction, "J")
-    yield f"A prediction uses {each} (stage {found.stage}); {quantity(found.per_day)} a day for {found.days:g} days."
+    token = "" if found.joules_per_token is None else f", a token {quantity(found.joules_per_token, 'J')}"
+    yield f"A prediction uses {each}{token} (stage {found.stage}); {quantity(found.per_day)} a day for {found.days:g} days."
     low, high = found.training_share.joules_low, found.training_share.joules_high
     if low is not None and high is not None:
         yield f"Training's share of the energy is between {_percent(low)} and {_percent(high)}."

@@ -12,11 +12,11 @@ import msgspec
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import ratio
-from ml_energy_callbacks.record.schema import RunRecord
+from ml_energy_callbacks.record.schema import RunRecord, StageRecord
 from ml_energy_callbacks.report.drawing import node, to_html
 from ml_energy_callbacks.report.headline import headline
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.notes import stages_of
+from ml_energy_callbacks.report.notes import phases_of, stages_of
 from ml_energy_callbacks.report.page.document import part_style
 from ml_energy_callbacks.report.page.run import (
     badges,
@@ -30,7 +30,7 @@ from ml_energy_callbacks.report.page.run import (
 from ml_energy_callbacks.report.pictures import energy_line, power_areas, stage_bars
 from ml_energy_callbacks.safe_text import describe, in_texts, printable
 
-Rows = Literal["stages", "epochs", "power"]
+Rows = Literal["stages", "substages", "epochs", "power"]
 
 _PACKAGES: Final = ("pandas", "polars")
 
@@ -98,7 +98,7 @@ def record_frame(record: RunRecord, rows: Rows) -> Any:  # noqa: ANN401 - of pan
     Raises:
         ConfigurationError: Neither is installed, or there are no such rows.
     """
-    tables = {"stages": _stage_rows, "epochs": _epoch_rows, "power": _power_rows}
+    tables = {"stages": _stage_rows, "substages": _substage_rows, "epochs": _epoch_rows, "power": _power_rows}
     if rows not in tables:
         msg = f"rows is {describe(rows)}; use {', '.join(get_args(Rows)[:-1])} or {get_args(Rows)[-1]}."
         raise ConfigurationError(msg)
@@ -128,17 +128,31 @@ def _frames() -> ModuleType:
 
 def _stage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
     for name, stage in stages_of(record):
-        facts = msgspec.structs.asdict(stage)
-        phases, devices, latency, flops, _ = (
-            facts.pop(part) for part in ("phases", "devices", "latency", "flops", "substages")
-        )
-        yield (
-            {"stage": name, **facts, "tokens_per_joule": stage.tokens_per_joule}
-            | ({} if flops is None else {_FLOPS[part]: value for part, value in msgspec.structs.asdict(flops).items()})
-            | {f"{phase}_{part}": getattr(each, part) for phase, each in phases.items() for part in _OF_PHASES}
-            | {f"{device}_joules": joules for device, joules in devices.items()}
-            | ({} if latency is None else {f"latency_{part}": value for part, value in msgspec.structs.asdict(latency).items()})
-        )
+        yield {"stage": name, **_facts_of(stage)}
+
+
+def _substage_rows(record: RunRecord) -> Iterator[dict[str, object]]:
+    """Yield the sub-stages, apart from the stages, whose sums include them."""
+    for name, stage in stages_of(record):
+        for own, part in stage.substages.items():
+            yield {"stage": name, "substage": own, **_facts_of(part)}
+
+
+def _facts_of(stage: StageRecord) -> dict[str, object]:
+    facts = msgspec.structs.asdict(stage)
+    _, devices, latency, flops, _ = (facts.pop(part) for part in ("phases", "devices", "latency", "flops", "substages"))
+    return (
+        facts
+        | {"tokens_per_joule": stage.tokens_per_joule}
+        | ({} if flops is None else {_FLOPS[part]: value for part, value in msgspec.structs.asdict(flops).items()})
+        | {
+            f"{name.replace('/', '_')}_{figure}": getattr(each, figure)
+            for name, each in phases_of(stage)
+            for figure in _OF_PHASES
+        }
+        | {f"{device}_joules": joules for device, joules in devices.items()}
+        | ({} if latency is None else {f"latency_{part}": value for part, value in msgspec.structs.asdict(latency).items()})
+    )
 
 
 _FLOPS: Final = {

@@ -94,10 +94,31 @@ def rows_of(record: RunRecord) -> Iterator[tuple[str, StageRecord]]:
     yield from every_stage(dict(stages_of(record)))
 
 
+def phases_of(stage: StageRecord) -> Iterator[tuple[str, PhaseRecord]]:
+    """Yield the phases of a stage, each followed by the parts of its batches that it includes as ``<phase>/<part>``."""
+    for name, phase in stage.phases.items():
+        yield name, phase
+        for own, part in phase.parts.items():
+            yield f"{name}/{own}", part
+
+
 def indented(name: str, by: str) -> str:
-    """Return the name of a row: of a sub-stage, its own name after an indent."""
-    stage, _, own = name.partition("/")
-    return f"{by}{own}" if own else stage
+    """Return the name of a row: of a sub-stage, or of a part of a phase, its own name after an indent."""
+    whole, _, own = name.partition("/")
+    return f"{by}{own}" if own else whole
+
+
+def reasons_of(record: RunRecord) -> dict[str, list[str]]:
+    """Return why phases, or parts of batches, are not known, each with their names."""
+    reasons: dict[str, list[str]] = {}
+    for stage_name, stage in rows_of(record):
+        for name, phase in phases_of(stage):
+            named = f"{stage_name} {name.replace('/', ' ')}"
+            if phase.reason is not None:
+                reasons.setdefault(phase.reason, []).append(named)
+            if phase.parts_reason is not None:
+                reasons.setdefault(phase.parts_reason, []).append(f"parts of {named}")
+    return reasons
 
 
 def detail_lines(record: RunRecord) -> Iterator[str]:
@@ -107,14 +128,9 @@ def detail_lines(record: RunRecord) -> Iterator[str]:
         if stage.latency is not None and (found := latency_text(stage.latency)):
             yield f"Latency of a batch of {name}: {found}."
     yield from _carbon_notes(record.carbon)
-    reasons: dict[str, list[str]] = {}
-    for name, stage in rows_of(record):
-        for phase_name, phase in stage.phases.items():
-            if phase.reason is not None:
-                reasons.setdefault(phase.reason, []).append(f"{name} {phase_name}")
-    for reason, names in reasons.items():
+    for reason, names in reasons_of(record).items():
         yield f"{', '.join(names)}: {reason}"
-    if any(_exceeds(phase, stage) for _, stage in rows_of(record) for phase in stage.phases.values()):
+    if any(_exceeds(phase, stage) for _, stage in rows_of(record) for _, phase in phases_of(stage)):
         yield (
             "A range may exceed the energy of its stage: a stage begins and ends between two refreshes, and how much of their "
             "energy belongs to it is not known exactly."

@@ -78,6 +78,16 @@ def _of_phase(quantity: Callable[[PhaseRecord], float | None]) -> Callable[[RunR
     return values
 
 
+def _of_part(quantity: Callable[[PhaseRecord], float | None]) -> Callable[[RunRecord], _Values]:
+    def values(record: RunRecord) -> _Values:
+        for stage, figures in record.stages.items():
+            for phase in figures.phases.values():
+                for name, part in phase.parts.items():
+                    yield (stage, name), quantity(part)
+
+    return values
+
+
 def _of_stage(quantity: Callable[[StageRecord], float | None]) -> Callable[[RunRecord], _Values]:
     def values(record: RunRecord) -> _Values:
         for stage, figures in record.stages.items():
@@ -168,6 +178,40 @@ FIGURES: Final = (
         "Time spent.",
         ("stage", "phase"),
         _of_phase(lambda phase: phase.seconds),
+    ),
+    Figure(
+        "ml.energy.part",
+        "ml_energy_part_joules",
+        "J",
+        "Energy of the devices in a part of the batches; part of that of the phase compute. Absent while it is unknown.",
+        ("stage", "part"),
+        _of_part(lambda part: part.joules),
+    ),
+    Figure(
+        "ml.energy.part.low",
+        "ml_energy_part_low_joules",
+        "J",
+        "Energy of the devices in a part of the batches: lower end of the 95 % interval, also while it is unknown.",
+        ("stage", "part"),
+        _of_part(lambda part: part.low_joules),
+        counter=False,
+    ),
+    Figure(
+        "ml.energy.part.high",
+        "ml_energy_part_high_joules",
+        "J",
+        "Energy of the devices in a part of the batches: upper end of the 95 % interval, also while it is unknown.",
+        ("stage", "part"),
+        _of_part(lambda part: part.high_joules),
+        counter=False,
+    ),
+    Figure(
+        "ml.energy.part.time",
+        "ml_energy_part_seconds",
+        "s",
+        "Time spent in a part of the batches; part of that of the phase compute.",
+        ("stage", "part"),
+        _of_part(lambda part: part.seconds),
     ),
     Figure(
         "ml.energy.substage",

@@ -43,10 +43,10 @@ export async function render() {
     const [left, top] = [window.scrollX, window.scrollY];
     const table = document.getElementById("runs");
     const [across, down] = table ? [table.scrollLeft, table.scrollTop] : [0, 0];
-    const open = document.querySelector("details[open]") !== null;
+    const open = new Set([...document.querySelectorAll("details[open]")].map((part) => part.id));
     document.body.innerHTML = html;
     for (const part of document.querySelectorAll("details")) {
-      part.open = open;
+      part.open = open.has(part.id);
     }
     document.getElementById("runs")?.scrollTo(across, down);
     const again = id ? document.getElementById(id) : null;

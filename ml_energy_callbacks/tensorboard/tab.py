@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, Literal
 from xml.etree.ElementTree import Element
 
 from ml_energy_callbacks.metrics import JOULES_PER_KWH, JOULES_PER_WH
@@ -13,7 +13,7 @@ from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.drawing import node, series_colour
 from ml_energy_callbacks.report.drawing.palette import paint
 from ml_energy_callbacks.report.headline import headline
-from ml_energy_callbacks.report.page.run import headline_list
+from ml_energy_callbacks.report.page.run import headline_list, phase_table, stage_table
 from ml_energy_callbacks.report.page.runs import Difference, difference, short_names
 from ml_energy_callbacks.report.page.tables import Column, amounts
 from ml_energy_callbacks.report.pictures import best_value, epoch_lines, metric_against_energy, monitored, power_areas
@@ -201,9 +201,16 @@ def _run_section(run: TabRun, name: str, now: float) -> Element:
             [node("div", node("dt", title), node("dd", value, note)) for title, value, note in _cards(run, now)],
             class_="cards",
         ),
-        node("details", node("summary", "Headline"), headline_list(headline(record)), id="headline") if run.complete else None,
+        _details(record) if run.complete else None,
         aria_labelledby="run-heading",
     )
+
+
+def _details(record: RunRecord) -> list[Element]:
+    return [
+        node("details", node("summary", "Headline"), headline_list(headline(record)), id="headline"),
+        node("details", node("summary", "Stages and phases"), stage_table(record), [*phase_table(record)], id="stages"),
+    ]
 
 
 _Card = tuple[str, str, Element]
@@ -316,6 +323,7 @@ _EXPLAINED: Final = (
 )
 
 _Key = Callable[[TabRun], Any]
+_Unit = Literal["sample", "token"]
 
 
 def _sort_keys(metric: str | None, state: _State) -> dict[str, _Key]:
@@ -324,8 +332,9 @@ def _sort_keys(metric: str | None, state: _State) -> dict[str, _Key]:
         "run": lambda run: run.name.casefold(),
         "energy": lambda run: run.record.total.joules,
         "difference": lambda run: run.record.total.joules,  # from the same baseline: the order is the same, and known at once
-        "train": lambda run: _per_sample(run, "train"),
-        "validate": lambda run: _per_sample(run, "validate"),
+        "train": lambda run: _each(run, "train", "sample"),
+        "validate": lambda run: _each(run, "validate", "sample"),
+        "token": lambda run: _each(run, "train", "token"),
         "grams": lambda run: run.record.total.co2e_grams,
         "metric": lambda run: None if metric is None else best_value(run.record, metric),
         "started": lambda run: run.record.run.started_at,
@@ -343,8 +352,13 @@ def _table(rows: Sequence[TabRun], metric: str | None, state: _State) -> Element
         ("energy", amounts("Energy", [_in_wh(record) for record in records], "Wh", least)),
         ("difference", Column("Difference", [_difference(run, each, state) for run, each in pairs], numeric=True)),
         ("where", Column("Where it went", [where_it_went(record) for record in records])),
-        ("train", _samples("Training sample", rows, "train")),
-        ("validate", _samples("Validation sample", rows, "validate")),
+        ("train", _energy_of_each("Training sample", rows, "train", "sample")),
+        ("validate", _energy_of_each("Validation sample", rows, "validate", "sample")),
+        *(
+            [("token", _energy_of_each("Training token", rows, "train", "token"))]
+            if any(_each(run, "train", "token") is not None for run in rows)
+            else []
+        ),
         ("grams", amounts("Emissions", [record.total.co2e_grams for record in records], "g CO2e", least)),
     ]
     if metric is not None:
@@ -427,14 +441,14 @@ def _in_wh(record: RunRecord) -> float | None:
     return None if record.total.joules is None else record.total.joules / JOULES_PER_WH
 
 
-def _per_sample(run: TabRun, stage: str) -> float | None:
+def _each(run: TabRun, stage: str, unit: _Unit) -> float | None:
     found = run.record.stages.get(stage)
-    return None if found is None else found.joules_per_sample
+    return None if found is None else found.joules_per_sample if unit == "sample" else found.joules_per_token
 
 
-def _samples(heading: str, rows: Sequence[TabRun], stage: str) -> Column:
-    """Return the column of the energy of a sample, with the half-width of its 95 % interval."""
-    column = amounts(heading, [_per_sample(run, stage) for run in rows], "J")
+def _energy_of_each(heading: str, rows: Sequence[TabRun], stage: str, unit: _Unit) -> Column:
+    """Return the column of the energy of a sample or a token, with the half-width of its 95 % interval."""
+    column = amounts(heading, [_each(run, stage, unit) for run in rows], "J")
     doubts = [found.relative_uncertainty if (found := run.record.stages.get(stage)) is not None else None for run in rows]
     cells = [
         text if doubt is None or text == UNKNOWN else node("span", text, node("small", f" ±{doubt * 100:.0f} %"))

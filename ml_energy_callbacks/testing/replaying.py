@@ -15,7 +15,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.sampler import FIRST_REVIEW_NS, REVIEW_NS
 from ml_energy_callbacks.meter.stages import check_stage
-from ml_energy_callbacks.metrics import PARTS, PHASES, Part, Phase
+from ml_energy_callbacks.metrics import MOST_COUNT, PARTS, PHASES, Part, Phase
 from ml_energy_callbacks.readings import Device, Kind, Method
 from ml_energy_callbacks.record.recording import (
     LONGEST_S,
@@ -29,7 +29,7 @@ from ml_energy_callbacks.record.recording import (
     Stop,
     package_version,
 )
-from ml_energy_callbacks.record.schema import MOST_COUNT, RunRecord
+from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.safe_text import describe
 from ml_energy_callbacks.testing.player import Player
 
@@ -44,8 +44,10 @@ _Value = TypeVar("_Value")
 _Place = tuple[float, str | None, Phase | Part]
 """A mark: when the phase began, in s, and the stage and the phase."""
 
-_End = tuple[float, str, Phase | Part, int | None]
-"""When a batch ended, in s, in which stage and phase, and its number of samples."""
+_End = tuple[float, str, Phase | Part, int | None, int | None]
+"""When a batch ended, in s, in which stage and phase, and its numbers of samples and of tokens."""
+
+_SAMPLES: Final = "(s, number of samples) or (s, number of samples, number of tokens)"
 
 
 def replay(
@@ -53,7 +55,7 @@ def replay(
     counters: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     powers: Mapping[str, Iterable[tuple[float, float | None]]] | None = None,
     kind: Kind = "gpu",
-    samples: Iterable[tuple[float, int | None]] | None = None,
+    samples: Iterable[tuple[float, int | None] | tuple[float, int | None, int | None]] | None = None,
     windows: Mapping[str, float] | None = None,
 ) -> RunRecord:
     """Return the record of a run from its marks and readings, as the code of a live run computes it.
@@ -68,8 +70,8 @@ def replay(
             read failed.
         powers: What polls of a power reading showed: s and W.
         kind: Kind of the devices.
-        samples: When a batch ended, in s, and its number of samples, None where that is unknown. If not given, a batch of
-            unknown size ends with each phase ``compute``, ``step`` or ``compile``.
+        samples: When a batch ended, in s, its number of samples and, where they were counted, of tokens; None where a number is
+            unknown. If not given, a batch of unknown size ends with each phase ``compute``, ``step`` or ``compile``.
         windows: Length in s of the window of which each of ``powers`` shows the mean, by the device's name. Without it, the
             phases' energy is a range.
 
@@ -107,8 +109,8 @@ def replay(
     streams: list[Iterable[Line]] = [  # at the same instant, in this order
         [start, Mark(ns=NS_PER_S)],  # a session begins inside the run
         [
-            Mark(ns=ns(time), kind="batches", stage=stage, phase=phase, batches=1, samples=number)
-            for time, stage, phase, number in ends
+            Mark(ns=ns(time), kind="batches", stage=stage, phase=phase, batches=1, samples=number, tokens=tokens)
+            for time, stage, phase, number, tokens in ends
         ],
         [Mark(ns=ns(time), stage=stage, phase=phase) for time, stage, phase in run],
         [Stop(ns=ns(run[-1][0]), status="completed")],
@@ -197,33 +199,37 @@ def _samples(samples: Iterable[object], run: Sequence[_Place]) -> list[_End]:
     found: list[_End] = []
     following = iter([*run[1:], None])
     (_, stage, phase), until = run[0], next(following)
-    for (time, number), row in _rows(samples, "samples", "(s, number of samples)", 2):
+    for (time, *numbers), row in _rows(samples, "samples", _SAMPLES, 2, 3):
         while until is not None and until[0] < time:
             (_, stage, phase), until = until, next(following)
         if stage is None or time < run[0][0]:
             msg = f"{row} is at {time:g} s, outside the run: no mark has begun a phase there."
             raise ConfigurationError(msg)
-        found.append((time, stage, phase, None if number is None else _count(number, row)))
-    if sum(number or 0 for *_, number in found) > MOST_COUNT:
-        msg = f"samples has more than {MOST_COUNT:g} samples in all; give the number of samples of each batch."
-        raise ConfigurationError(msg)
+        size, tokens = (*numbers, None)[:2]
+        found.append((time, stage, phase, _count(size, row, "samples"), _count(tokens, row, "tokens")))
+    for i, what in ((3, "samples"), (4, "tokens")):
+        if sum(end[i] or 0 for end in found) > MOST_COUNT:  # type: ignore[misc]
+            msg = f"samples has more than {MOST_COUNT:g} {what} in all; give the number of {what} of each batch."
+            raise ConfigurationError(msg)
     return found
 
 
-def _count(number: object, row: str) -> int:
+def _count(number: object, row: str, what: str) -> int | None:
+    if number is None:
+        return None
     try:
         count = -1 if is_flag(number) else index(number)  # type: ignore[arg-type]
     except TypeError:
         count = -1
     if not 0 <= count <= MOST_COUNT:
-        msg = f"{row} has {describe(number)} samples; give a whole number, or None where it is unknown."
+        msg = f"{row} has {describe(number)} {what}; give a whole number, or None where it is unknown."
         raise ConfigurationError(msg)
     return count
 
 
 def _batch_ends(run: Sequence[_Place]) -> list[_End]:
     return [
-        (after[0], stage, phase, None)
+        (after[0], stage, phase, None, None)
         for (_, stage, phase), after in pairwise(run)
         if stage and phase in {*_BATCH, *PARTS} and not (after[1] == stage and _goes_on(phase, after[2]))
     ]
@@ -234,7 +240,7 @@ def _goes_on(phase: Phase | Part, after: Phase | Part) -> bool:
     return after in PARTS or (phase in PARTS and after == "compute")
 
 
-def _rows(rows: Iterable[object], name: str, form: str, length: int) -> Iterator[tuple[list[Any], str]]:
+def _rows(rows: Iterable[object], name: str, form: str, *lengths: int) -> Iterator[tuple[list[Any], str]]:
     """Yield each row, the first number of which is a time in s, as a list and with its name in messages.
 
     Raises:
@@ -243,7 +249,7 @@ def _rows(rows: Iterable[object], name: str, form: str, length: int) -> Iterator
     before = None
     for i, row in enumerate(_iterated(rows, name, form)):
         values = list(_iterated(row, f"{name}[{i}]", form))
-        time = plain_number(values[0]) if len(values) == length else None
+        time = plain_number(values[0]) if len(values) in lengths else None
         if time is None or not isfinite(time):
             msg = f"{name}[{i}] is {describe(row)}; give {form}."
             raise ConfigurationError(msg)

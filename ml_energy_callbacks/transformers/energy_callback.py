@@ -18,6 +18,7 @@ from ml_energy_callbacks.frameworks.callback import monitored, refuse_second
 from ml_energy_callbacks.frameworks.checkpoint import load_saved_record, save_record
 from ml_energy_callbacks.frameworks.guard import guard_hooks, guarded
 from ml_energy_callbacks.frameworks.options import CallbackOptions
+from ml_energy_callbacks.frameworks.parts import Parts
 from ml_energy_callbacks.frameworks.stack_loop import StackLoop
 from ml_energy_callbacks.frameworks.torch_callback import TorchCallback
 from ml_energy_callbacks.meter.ending import ending
@@ -27,11 +28,23 @@ from ml_energy_callbacks.metrics import RESULTS, Stage
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.record.storage import Place, as_place
 from ml_energy_callbacks.transformers.board import Board
-from ml_energy_callbacks.transformers.internals import Caller, at_end_of_data, caller_of, ends_data, observe, resumed_checkpoint
+from ml_energy_callbacks.transformers.internals import (
+    Caller,
+    at_end_of_data,
+    caller_of,
+    ends_data,
+    mark_parts,
+    observe,
+    resumed_checkpoint,
+)
 from ml_energy_callbacks.transformers.log import EnergyLog
 
 if TYPE_CHECKING:
     from ml_energy_callbacks.tensorboard.energy_run import EnergyRun
+
+
+_UNSEEN = "The Trainer's own training_step does not call compute_loss and accelerator.backward, as that of transformers does."
+"""Why a training that marks its batches has no parts."""
 
 
 class _Call(NamedTuple):
@@ -111,6 +124,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._loop: StackLoop | None = None
         self._inner: ref[Trainer] | None = None
         self._epoch: _Pass | None = None
+        self._parts = Parts(self._meter, _UNSEEN)
         self._evaluation: _Pass | None = None
         self._index = self._next_index = 0
         self._log_every = 0
@@ -246,6 +260,11 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         self._epoch = _Pass(
             ref(trainer), "train", self._meter.point(), _batch_size(args, state), seen=state.num_input_tokens_seen
         )
+        self._parts.restore()
+        if self._options.parts and self._meter.running:
+            mark_parts(self._parts, trainer)
+            if self._loop is not None:
+                self._loop.parts = self._parts
 
     def _trainer_of(self, state: TrainerState) -> Trainer:
         """Return the Trainer of this state, or the only one that was made with this callback.
@@ -326,8 +345,19 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Record the start of a step's first batch."""
         if self._training_of(state) is not None:
             self._meter.batch_start()
+            self._parts.open = True
             if self._layer_timer is not None:
                 self._layer_timer.begin_step()
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mark the optimizer's step."""
+        if self._training_of(state) is not None:
+            self._parts.enter("optimizer")
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mark its end."""
+        if self._training_of(state) is not None:
+            self._parts.enter(None)
 
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Record the end of a batch whose gradients are accumulated, and the start of the next."""
@@ -342,6 +372,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         run = self._training_of(state)
         if run is None:
             return
+        self._parts.open = False
         if self._layer_timer is not None:
             self._layer_timer.end_step()
         self._end_batch(run)
@@ -351,6 +382,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
         """Log the epoch."""
         run = self._training_of(state)
         if run is not None:
+            self._parts.review()
             self._log_step(run.trainer)
             self._log_pass(run)
 
@@ -370,6 +402,7 @@ class EnergyCallback(TorchCallback, TrainerCallback):
             if self._inner is not None and (trainer := self._inner()) is not None and trainer.state is state:
                 self._leave_inner(trainer)
             return
+        self._parts.close()
         self._end_training(finished=state.global_step >= state.max_steps)
         self._meter.end_stage()
         self._loop = self._epoch = None

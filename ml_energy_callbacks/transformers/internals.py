@@ -20,6 +20,8 @@ from weakref import WeakSet
 from transformers import Trainer
 from transformers.trainer_callback import CallbackHandler
 
+from ml_energy_callbacks.frameworks.parts import Parts
+
 
 class Caller(NamedTuple):
     """What called a hook.
@@ -122,6 +124,19 @@ def _wrap(kind: type[Trainer], name: str, wrapper: Wrapper) -> bool:
         return False
     _wrapped.add(method)
     return True
+
+
+def mark_parts(parts: Parts, trainer: Trainer) -> None:
+    """Mark the parts of the batches of a training by what the Trainer calls of itself and of its accelerator (trainer.py).
+
+    ``_prepare_inputs`` moves a batch to the device, where the data loader has not done so, and may do more in a class of the
+    user's. The optimizer's step, which ``clip_grad_norm_`` begins, has hooks.
+    """
+    if type(trainer)._prepare_inputs is Trainer._prepare_inputs:  # noqa: SLF001 - see above
+        parts.around(trainer, "_prepare_inputs", "transfer")
+    parts.around(trainer, "compute_loss", "forward")
+    parts.around(trainer.accelerator, "backward", "backward")
+    parts.begin(trainer.accelerator, "clip_grad_norm_", "optimizer")
 
 
 def ends_data(trainer: Trainer, batches: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -40,6 +40,7 @@ OPTIONS = {
     "count_fn": None,
     "count_flops": False,
     "log_every_n_steps": None,
+    "parts": False,
     "layers_every_n_steps": None,
     "metrics": "core",
     "output_dir": None,
@@ -274,21 +275,22 @@ def test_an_exception_in_training_leaves_a_complete_record(
     assert no_thread_lives()
 
 
-def test_training_is_bit_for_bit_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("everything", [False, True], ids=["plain", "parts and FLOPs"])
+def test_training_is_bit_for_bit_the_same(tmp_path: Path, *, everything: bool) -> None:
     """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them.
 
-    So they are where FLOPs are counted in a batch, which are exact.
+    So they are where batches are divided into parts, and FLOPs are counted in a batch, which are exact.
     """
     folders = [tmp_path / "without", tmp_path / "with"]
     for folder in folders:
         folder.mkdir()
     without = framework.trained(folders[0], [])
-    energy = energy_callback(folders[1], count_flops=True)
+    energy = energy_callback(folders[1], parts=everything, count_flops=everything)
     measured = framework.trained(folders[1], [energy])
     assert measured.keys() == without.keys()
     for name, value in without.items():
         assert measured[name] == value, name
-    for stage, products in zip(("train", "validate"), framework.FLOPS, strict=True):
+    for stage, products in zip(("train", "validate"), framework.FLOPS, strict=True) if everything else ():
         found = energy.record.stages[stage]
         if framework.COUNTED_BY is None:
             assert found.flops is None
@@ -300,3 +302,21 @@ def test_training_is_bit_for_bit_the_same(tmp_path: Path) -> None:
         each = found.flops.per_sample
         assert each == products if framework.COUNTED_BY == "torch operators" else each > products  # XLA counts all operations
         assert found.flops.total == pytest.approx(found.samples * each)
+
+
+def test_the_parts_of_batches_add_up_or_have_a_reason(tmp_path: Path) -> None:
+    energy = energy_callback(tmp_path, parts=True)
+    loops = framework.Loops(tmp_path)
+    loops.fit([energy], samples=42, batch_size=4, validation=12, epochs=2)
+    loops.test([energy], 13, 4)
+    record = energy.record
+    divided = record.stages["train"].phases["compute"]
+    if divided.parts:
+        assert {"forward", "backward", "optimizer", "other"} <= divided.parts.keys()
+        assert sum(part.seconds or 0 for part in divided.parts.values()) == pytest.approx(divided.seconds)
+        assert divided.parts_reason is None
+    else:
+        assert divided.parts_reason == f"Keras on {framework.BACKEND} runs the whole training step as one."
+    others = [stage.phases["compute"] for name, stage in record.stages.items() if name in {"validate", "test"}]
+    assert [(phase.parts, phase.parts_reason) for phase in others] == [({}, None)] * 2
+    assert load_record(tmp_path) == record

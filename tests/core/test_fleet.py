@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,14 @@ Known = st.none() | st.floats(0, 1e9)
 def a_row(draw: st.DrawFn) -> Row:
     """Return a run of which anything may be unknown."""
     joules, cost = draw(Known), draw(Known)
-    samples = [None if draw(st.booleans()) else (draw(st.floats(0, 1e6)), draw(st.integers(1, 10**6))) for _ in range(2)]
-    (train_joules, train_samples), (predict_joules, predict_samples) = (pair or (None, None) for pair in samples)
+    stages: dict[str, Any] = {}
+    for stage in ("train", "predict"):
+        for joules_of, number in (("joules", "samples"), ("token_joules", "tokens")):
+            counted = draw(st.booleans())
+            stages[f"{stage}_{joules_of}"] = draw(st.floats(0, 1e6)) if counted else None
+            stages[f"{stage}_{number}"] = draw(st.integers(1, 10**6)) if counted else None
+        counts = (stages[f"{stage}_samples"], stages[f"{stage}_tokens"])
+        stages[f"{stage}_relative_uncertainty"] = None if counts == (None, None) else draw(st.none() | st.floats(0, 2))
     return Row(
         file="energy.json",
         run_id="0",
@@ -219,12 +226,7 @@ def a_row(draw: st.DrawFn) -> Row:
         intensity_assumed=draw(st.booleans()),
         cost=cost,
         currency=None if cost is None else draw(st.sampled_from(["EUR", "USD"])),
-        train_joules=train_joules,
-        train_samples=train_samples,
-        train_relative_uncertainty=None if train_joules is None else draw(st.none() | st.floats(0, 2)),
-        predict_joules=predict_joules,
-        predict_samples=predict_samples,
-        predict_relative_uncertainty=None if predict_joules is None else draw(st.none() | st.floats(0, 2)),
+        **stages,
     )
 
 
@@ -273,12 +275,11 @@ def check_groups(rows: list[Row], by: list[str]) -> None:
             "cost_unknown": sum(row.cost is None or row.incomplete for row in those),
             "cost": {name: known(row.cost for row in priced if row.currency == name) for name in {r.currency for r in priced}},
         }
-        for stage in ("train", "predict"):
-            told = [
-                [getattr(row, f"{stage}_{what}") for row in those] for what in ("joules", "samples", "relative_uncertainty")
-            ]
-            expected[f"{stage}_joules_per_sample"] = ratio(known(told[0]), known(told[1]))
-            expected[f"{stage}_relative_uncertainty"] = doubt(zip(told[0], told[2], strict=True))
+        for stage, (unit, of_token) in product(("train", "predict"), (("sample", ""), ("token", "token_"))):
+            columns = (f"{of_token}joules", f"{unit}s", "relative_uncertainty")
+            told = [[getattr(row, f"{stage}_{column}") for row in those] for column in columns]
+            expected[f"{stage}_joules_per_{unit}"] = ratio(known(told[0]), known(told[1]))
+            expected[f"{stage}_{of_token}relative_uncertainty"] = doubt(zip(told[0], told[2], strict=True))
         for name, value in expected.items():
             assert getattr(group, name) == (value if value is None else pytest.approx(value, rel=1e-9)), name
 

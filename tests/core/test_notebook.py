@@ -105,7 +105,7 @@ def test_data_frame_without_a_package_is_one_sentence(monkeypatch: pytest.Monkey
 
 
 def test_unknown_rows_of_a_data_frame_are_one_sentence() -> None:
-    with pytest.raises(ConfigurationError, match="use stages, epochs or power"):
+    with pytest.raises(ConfigurationError, match="use stages, substages, epochs or power"):
         a_record().to_frame("batches")  # type: ignore[arg-type]
 
 

@@ -709,6 +709,10 @@ GOOD: Marks = [(0.0, "train", "compute"), (1.0, None, None)]
         ({"samples": [(0.5, 4.5)]}, "samples[0] has 4.5 samples; give a whole number"),
         ({"samples": [(0.5, 10**30)]}, "samples; give a whole number"),
         ({"samples": [(0.4, 10**18), (0.5, 1)]}, "samples has more than 1e+18 samples in all"),
+        ({"samples": [(0.5, 5, -1)]}, "samples[0] has -1 tokens; give a whole number"),
+        ({"samples": [(0.5, None, "7")]}, "samples[0] has '7' tokens; give a whole number"),
+        ({"samples": [(0.5, 1, 2, 3)]}, "samples[0] is (0.5, 1, 2, 3); give (s, number of samples) or (s, "),
+        ({"samples": [(0.4, 1, 10**18), (0.5, 1, 1)]}, "samples has more than 1e+18 tokens in all"),
         ({"samples": [(0.5, 1), (0.4, 1)]}, "samples run backwards"),
     ],
 )

@@ -23,6 +23,9 @@ from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.merge import merge_records
 from ml_energy_callbacks.record.schema import StageRecord
 from ml_energy_callbacks.report import render
+from ml_energy_callbacks.report.diff import diff_runs
+from ml_energy_callbacks.report.diff_table import render_diff
+from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.report.page import run_page
 from ml_energy_callbacks.sinks.figures import read_figures
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter, replay
@@ -138,6 +141,91 @@ def test_a_stage_goes_on_in_the_phase_that_a_substage_interrupted() -> None:
         "b": {"compute": pytest.approx(0.8)},
     }
     assert stages["validate"].seconds == pytest.approx(6.4)
+
+
+def test_substages_that_overlap_are_told_and_the_last_one_has_the_time() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter, meter.stage("predict"):
+        first, second = meter.stage("predict/a"), meter.stage("predict/b")
+        first.__enter__()
+        clock.advance(1.0)
+        second.__enter__()
+        clock.advance(2.0)
+        first.__exit__(None, None, None)  # as in another thread
+        clock.advance(4.0)
+        second.__exit__(None, None, None)
+        clock.advance(8.0)
+    predict = meter.record.stages["predict"]
+    assert {name: part.seconds for name, part in predict.substages.items()} == {
+        "a": pytest.approx(1.0),
+        "b": pytest.approx(6.0),
+    }
+    assert predict.seconds == pytest.approx(15.0)
+    assert sum("predict/a ended while another stage went on" in warning for warning in meter.record.warnings) == 1
+
+
+def test_a_stage_that_threads_enter_each_by_itself_is_one() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter:
+        threads = [meter.stage("predict") for _ in range(3)]
+        for each in threads:
+            each.__enter__()
+            clock.advance(1.0)
+        for each in threads:
+            each.__exit__(None, None, None)
+            clock.advance(1.0)
+    assert meter.record.stages["predict"].seconds == pytest.approx(5.0)
+    assert not [warning for warning in meter.record.warnings if "ended while" in warning]
+
+
+def test_a_substage_whose_run_has_ended_changes_nothing_of_the_next() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    meter.start()
+    inside = meter.stage("predict/a")
+    inside.__enter__()
+    clock.advance(1.0)
+    meter.stop()
+    with meter, meter.stage("train"):
+        clock.advance(2.0)
+        inside.__exit__(None, None, None)
+        clock.advance(4.0)
+    assert meter.record.stages["train"].seconds == pytest.approx(6.0)
+
+
+def test_a_substage_of_another_stage_computes_inside_a_batch() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter, meter.stage("test"):
+        meter.batch_start()
+        clock.advance(1.0)
+        with meter.stage("validate/encode"):
+            clock.advance(2.0)
+        clock.advance(4.0)
+        meter.batch_end(1)
+    stages = meter.record.stages
+    assert stages["test"].phases["compute"].seconds == pytest.approx(5.0)
+    assert stages["validate"].substages["encode"].phases["compute"].seconds == pytest.approx(2.0)
+
+
+def test_a_substage_of_validation_is_one_of_a_sanity_check_in_that() -> None:
+    world = World(0.0)
+    meter = world.meter
+    with meter:
+        for stage in ("sanity_check", "validate"):
+            with meter.stage(stage), meter.batch(samples=1), meter.stage("validate/encode"):
+                with meter.stage("validate/head"):
+                    world.clock.advance(1.0)
+                world.clock.advance(2.0)
+    stages = meter.record.stages
+    for stage in ("sanity_check", "validate"):
+        assert {name: part.seconds for name, part in stages[stage].substages.items()} == {
+            "encode": pytest.approx(2.0),
+            "head": pytest.approx(1.0),
+        }
+        assert list(stages[stage].phases) == ["compute"]
 
 
 # ------------------------------------------------------------------------------------------------------- conservation
@@ -428,3 +516,63 @@ def test_calls_of_a_function_can_be_a_substage() -> None:
     assert (predict.samples, predict.substages["embed"].samples) == (3, 3)
     assert predict.substages["embed"].seconds == pytest.approx(0.3)
     assert predict.seconds == pytest.approx(0.8)
+
+
+def test_a_difference_has_substages_after_their_stage() -> None:
+    shorter, longer = World(0.02), World(0.02)
+    for world, scale in ((shorter, 2.0), (longer, 4.0)):
+        with world.meter, world.meter.stage("predict"):
+            world.serve(40, scale)
+    diff = diff_runs(shorter.meter.record, longer.meter.record)
+    places = [(part.stage, part.phase) for part in diff.parts if part.stage != "other"]
+    assert [stage for stage, phase in places if phase is None] == ["predict", "predict/prefill", "predict/decode"]
+    prefill = next(part for part in diff.parts if part.stage == "predict/prefill")
+    assert prefill.difference is not None
+    assert prefill.samples is not None  # as of the requests that it is a part of
+    assert prefill.time is not None
+    assert (prefill.difference.verdict, prefill.samples.joules, prefill.time.verdict) == ("more", 0.0, "more")
+    true = longer.true["prefill"] - shorter.true["prefill"]
+    assert prefill.difference.low_joules < true < prefill.difference.high_joules  # by the split, not by the devices alone
+    stages = [part for part in diff.parts if part.phase is None and "/" not in (part.stage or "")]
+    for kind in ("difference", "time", "power"):
+        assert sum(getattr(part, kind).joules for part in stages) == pytest.approx(getattr(diff.total, kind).joules)
+    shown = StringIO()
+    Console(file=shown, width=80).print(render_diff(diff))
+    assert "\n predict/prefill" in shown.getvalue()
+    assert "Largest cause: the time per sample of predict " in shown.getvalue().replace(",", " ")
+    assert "Sub-stages are part of their stages." in shown.getvalue()
+    one = diff_runs(shorter.meter.record, without_substages(longer.meter.record))
+    decode = next(part for part in one.parts if part.stage == "predict/decode")
+    assert decode.b_joules == 0
+
+
+def without_substages(record: RunRecord) -> RunRecord:
+    return replace(record, stages={name: replace(stage, substages={}) for name, stage in record.stages.items()})
+
+
+def test_a_score_of_a_substage_is_beside_that_of_its_stage() -> None:
+    world = World(0.02, embodied_kg=100, lifetime_years=4)
+    with world.meter as meter:
+        for name in ("predict/a", "predict/b"):
+            with meter.stage(name), meter.batch(samples=3, tokens=10):
+                world.clock.advance(1.0)
+    statements = msgspec.json.decode(export(world.meter.record, Format.SCI_JSON))
+    places = [(each["stage"], each["functional_unit"], each["units"]) for each in statements]
+    assert places == [
+        (stage, unit, count * times)
+        for stage, times in (("predict", 2), ("predict/a", 1), ("predict/b", 1))
+        for unit, count in (("sample", 3), ("token", 10))
+    ]
+    whole, a, b = (each for each in statements if each["functional_unit"] == "sample")
+    for figure in ("energy_kwh", "operational_g", "embodied_g"):
+        assert a[figure] + b[figure] == pytest.approx(whole[figure])
+
+
+def test_a_data_frame_has_substages_apart_from_stages(served: World) -> None:
+    pytest.importorskip("pandas")
+    record = served.meter.record
+    stages, parts = record.to_frame(), record.to_frame("substages")
+    assert list(stages["stage"]) == ["predict", "other"]
+    assert stages["joules"].sum() == pytest.approx(record.total.joules)
+    assert [*zip(parts["stage"], parts["substage"], strict=True)] == [("predict", "prefill"), ("predict", "decode")]
+    assert list(parts["joules"]) == [part.joules for part in record.stages["predict"].substages.values()]

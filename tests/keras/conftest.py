@@ -14,6 +14,7 @@ ON_EACH_BACKEND = {
         "test_every_stage_is_in_the_record_and_the_record_adds_up",
         "test_an_exception_in_training_leaves_a_complete_record",
         "test_training_is_bit_for_bit_the_same",
+        "test_the_parts_of_batches_add_up_or_have_a_reason",
     ),
     "test_control": (
         "test_a_budget_stops_the_training_at_the_end_of_a_batch",

@@ -441,4 +441,4 @@ def test_count_fn_without_watched_data_is_said() -> None:
     energy = EnergyCallback(verbose=False, count_fn=len)
     train = fit(energy, Indexed())
     assert (train.samples, train.tokens) == (2 * SAMPLES, None)
-    assert any(warning.startswith("count_fn is not used, as Keras") for warning in energy.record.warnings)
+    assert any(warning.startswith("count_fn is not used in train, as Keras") for warning in energy.record.warnings)

@@ -102,12 +102,12 @@ def test_energy_can_be_monitored(tmp_path: Path) -> None:
     assert "energy/train/joules_per_sample" in t.callback_metrics
 
 
-@pytest.mark.parametrize(("columns", "wide"), [(80, False), (140, True)])
+@pytest.mark.parametrize(("columns", "tokens"), [(80, None), (140, None), (140, 5)])
 def test_the_progress_bar_shows_what_fits_the_terminal(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, *, wide: bool
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, tokens: int | None
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    energy = EnergyCallback(verbose=False)
+    energy = EnergyCallback(verbose=False, count_fn=None if tokens is None else lambda _: tokens)
     bar = TQDMProgressBar()
     trainer(tmp_path, [energy, bar], enable_progress_bar=True).fit(module(), loader(2000))
     shown = capfd.readouterr()
@@ -115,7 +115,8 @@ def test_the_progress_bar_shows_what_fits_the_terminal(
     assert "J/sample=" in last
     assert last.rstrip().endswith("]")  # tqdm cuts off what does not fit
     assert len(last) <= columns
-    assert ("W=" in last, "kWh expected=" in last) == (wide, wide)
+    found = [label for label in ("J/token=", "W=", "kWh expected=") if label in last]
+    assert found == ([] if columns < 120 else ["W=", "kWh expected="] if tokens is None else ["J/token=", "W="])
 
 
 def test_core_metrics_are_logged_and_all_can_be_monitored(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_running_run_is_compared_with_three_finished_ones(browser: Any, logs: 
         ):
             assert title.startswith(start)
         assert "version_3, forecast" in seen.text()
-        rows = seen.page.locator("tbody tr").all_inner_texts()
+        rows = seen.page.locator("#runs tbody tr").all_inner_texts()
         assert "so far" in rows[0]
         assert "−44 % (" in rows[1]  # noqa: RUF001 - a minus sign
         assert "baseline" in rows[3]
@@ -143,7 +143,7 @@ def test_headings_sort_and_keep_their_focus(browser: Any, logs: Path) -> None:
 
 def test_the_keyboard_alone_chooses_run_baseline_and_charts(browser: Any, logs: Path) -> None:
     with shown(browser, logs, runs=4) as seen:
-        row = seen.page.locator("tbody tr", has_text="version_1")
+        row = seen.page.locator("#runs tbody tr", has_text="version_1")
         row.locator("button").focus()
         seen.page.keyboard.press("Enter")
         wait_until(lambda: seen.page.locator("#run-heading").inner_text() == "version_1")
@@ -256,7 +256,7 @@ def test_old_logs_are_shown_from_their_scalars(browser: Any, tmp_path: Path) -> 
     with shown(browser, tmp_path, runs=3) as seen:
         assert sorted(names(seen)) == ["keras", "lightning", "trainer"]
         wait_until(lambda: refreshed(seen).count("\t300\t") >= 3)  # TensorBoard may have read a part of the scalars only
-        cells = seen.page.locator("tbody tr").all_inner_texts()
+        cells = seen.page.locator("#runs tbody tr").all_inner_texts()
         assert all("\t300\t" in row and "log without records" in row for row in cells), cells
         assert seen.page.locator(".badge").all_inner_texts() == ["log without records", "estimated ±50 %"]
         assert seen.page.locator(".empty").count() == 2  # neither power over time nor a metric
@@ -277,16 +277,26 @@ def test_a_token_has_a_card_where_its_energy_is_known() -> None:
     train = replace(record.stages["train"], tokens=1_000_000, joules_per_token=0.00612)
     counted = replace(record, stages={**record.stages, "train": train})
     with_tokens, without = (to_html(tab([TabRun("a", each, 0.0)], Wanted(run="a"), [], 1.0)) for each in (counted, record))
-    assert "Training token" in with_tokens
-    assert "6.12 mJ" in with_tokens
+    assert "<dt>Training token</dt><dd>6.12 mJ" in with_tokens
+    assert '<button name="by" value="token" id="by-token">Training token,\u00a0mJ</button>' in with_tokens
     assert "Training token" not in without
+
+
+def test_stages_and_phases_unfold_with_substages() -> None:
+    record = a_record()
+    train = record.stages["train"]
+    record.stages["train"] = replace(train, substages={"encode": train})
+    text = to_html(tab([TabRun("a", record, 0.0)], Wanted(run="a"), [], 1.0))
+    details = text.partition('id="stages"')[2].partition("</details>")[0]
+    assert '<th scope="row">\u2003encode</th>' in details
+    assert "train/encode, compute" in details
 
 
 def test_a_slow_answer_is_waited_for(browser: Any, logs: Path) -> None:
     with shown(browser, logs, runs=4) as seen:
         seen.page.clock.install()
         seen.page.reload()
-        seen.page.locator("tbody tr").first.wait_for()
+        seen.page.locator("#runs tbody tr").first.wait_for()
         held: list[Any] = []
         seen.page.route("**/view?*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright sets attributes
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from frameworks.equality import plain
+from msgspec.structs import replace
 from trainer_models import AroundBatch, Sentences, paced, trainer
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ml_energy_callbacks import load_record
 from ml_energy_callbacks.backends.nvml import NvmlBackend
@@ -125,6 +126,37 @@ def test_an_evaluation_that_never_comes_is_told(tmp_path: Path) -> None:
     trainer(tmp_path, [energy, EnergyEarlyStopping(min_gain_per_kwh=1)]).train()
     assert energy.record.run.status == "completed"
     assert any("finds no metric 'eval_loss', so it never stops" in warning for warning in energy.record.warnings)
+
+
+def test_a_metric_that_is_no_number_is_told_and_training_goes_on(tmp_path: Path) -> None:
+    class Named(TrainerCallback):
+        def on_evaluate(self, *_: Any, metrics: dict[str, Any], **__: Any) -> None:
+            metrics["eval_loss"] = "low"
+
+    energy = energy_callback()
+    stopping = EnergyEarlyStopping(min_gain_per_kwh=1e12)
+    trainer(tmp_path, [Named(), energy, stopping], validation=5, eval_strategy="epoch", num_train_epochs=3).train()
+    told = "EnergyEarlyStopping ignores 'eval_loss', as its value is no number but of type str."
+    assert (energy.record.run.status, energy.record.warnings.count(told)) == ("completed", 1)
+    assert not any("unexpected error" in warning for warning in energy.record.warnings)
+
+
+def test_early_stopping_goes_on_where_a_checkpoint_left_it(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch", "validation": 5, "num_train_epochs": 9}
+    first = energy_callback()
+    around = AroundBatch(after=lambda step: time.sleep(STEP_S) if step != 3 * STEPS else _interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, [first, EnergyEarlyStopping(min_gain_per_kwh=1e12, patience=4), around], **options).train()
+    assert first.record.early_stopping is not None
+    again = energy_callback()
+    t = trainer(tmp_path, [EnergyEarlyStopping(min_gain_per_kwh=1e12, patience=4), again, paced(STEP_S)], **options)
+    t.train(resume_from_checkpoint=True)
+    assert t.state.global_step == 5 * STEPS  # one check was the best, and four in a row gained too little
+    assert again.record.early_stopping == replace(first.record.early_stopping, waited=4)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_evaluation_alone_needs_no_energy_callback(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ml_energy_callbacks.report.emissions import carbon_range
 from ml_energy_callbacks.report.formats import model_card, sci_json
 from ml_energy_callbacks.report.headline import Line, headline
 from ml_energy_callbacks.report.hints import find_hints
-from ml_energy_callbacks.report.notes import indented, note_lines, rows_of
+from ml_energy_callbacks.report.notes import indented, note_lines, phases_of, reasons_of, rows_of
 from ml_energy_callbacks.report.page.document import Section, carried, document
 from ml_energy_callbacks.report.page.embedded import embed
 from ml_energy_callbacks.report.page.tables import Column, amounts, certainties, facts, marked, table, texts, times
@@ -160,28 +160,27 @@ def _mean_watts(record: RunRecord) -> float | None:
 
 
 def phase_table(record: RunRecord) -> Iterator[Element]:
-    """Yield the table of phases, and why the energy of some is unknown."""
-    rows = [
-        (name, words(phase_name), phase, stage) for name, stage in rows_of(record) for phase_name, phase in stage.phases.items()
+    """Yield the table of phases, each with the parts of its batches, and why the energy of some is unknown."""
+    rows = [(name, phase_name, phase, stage) for name, stage in rows_of(record) for phase_name, phase in phases_of(stage)]
+    names = [
+        f"\u2003{own}" if own else f"{name}, {phase}" for name, (phase, _, own) in ((n, p.partition("/")) for n, p, *_ in rows)
     ]
     phases = [phase for _, _, phase, _ in rows]
     unit, joules, ranges = column_with_ranges([phase.joules for phase in phases], [phase.interval for phase in phases], "J")
     yield table(
         "Energy by phase",
         [
-            texts("Stage and phase", [f"{words(name)}, {phase}" for name, phase, _, _ in rows]),
+            texts("Stage and phase", [*map(words, names)]),
             times("Time", [phase.seconds for phase in phases]),
             texts(f"Energy,\u00a0{unit}", joules, numeric=True),
             texts("Share", [*chain(*(shares([phase.joules], stage.joules) for _, _, phase, stage in rows))], numeric=True),
             texts(f"95 % interval,\u00a0{unit}", ranges, numeric=True),
         ],
     )
-    reasons: dict[str, list[str]] = {}
-    for name, phase_name, phase, _ in rows:
-        if phase.reason is not None:
-            reasons.setdefault(phase.reason, []).append(f"{words(name)} {phase_name}")
+    reasons = reasons_of(record)
     if reasons:
-        yield node("ul", (node("li", f"{', '.join(names)}: {reason}") for reason, names in reasons.items()), class_="reasons")
+        items = (node("li", f"{words(', '.join(which))}: {reason}") for reason, which in reasons.items())
+        yield node("ul", items, class_="reasons")
 
 
 def epoch_pictures(record: RunRecord) -> Iterator[Element]:
