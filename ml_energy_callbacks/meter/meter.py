@@ -251,12 +251,12 @@ class EnergyMeter:
             self._refuse(error)
             yield
             return
-        phase = interrupted or "data_wait"
+        phase, part = interrupted or "data_wait", self._stages.running_part
         frame = self._begin_stage(stage, phase)
         try:
             yield
         finally:
-            if not self._stages.leave(frame, phase):
+            if not self._stages.leave(frame, phase, part):
                 self.warn(
                     f"{stage} ended while another stage went on that had begun in it, as in threads or tasks: time counts in "
                     "the stage that began last."

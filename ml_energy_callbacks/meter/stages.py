@@ -178,6 +178,13 @@ class Stages:
         phase = None if tally.parent is None else self.phase
         return phase if tally.parent in {running.name, running.parent} or phase in _IN_BATCH else None
 
+    @property
+    def running_part(self) -> Part | None:
+        """The part of a batch that runs, as marked; None where none does."""
+        parts = self._current.tally.parts
+        running = self._timeline.look().running if parts else OUTSIDE
+        return next((part for part, bucket in parts.items() if bucket == running), None)
+
     def _here(self, name: str) -> Tally:
         """Return a stage or a sub-stage by its name; in a sanity check, which validates, a sub-stage of that."""
         tally = self.tally(name)
@@ -190,14 +197,21 @@ class Stages:
         outer = self._stack.pop() if self._stack else self._outermost()
         self._enter(outer, phase if self._stack else "other")
 
-    def leave(self, frame: Frame, phase: Phase) -> bool:
+    def leave(self, frame: Frame, phase: Phase, part: Part | None) -> bool:
         """Leave a stage for the one around it, in this phase; if others that began in it still run, they go on.
+
+        Args:
+            frame: The stage.
+            phase: The phase.
+            part: The part of a batch that goes on in the phase ``compute``, or None.
 
         Returns:
             Whether none of those is another stage, with which its time is mixed. A stage whose run has ended has been left.
         """
         if frame is self._current:
             self.end(phase)
+            if part is not None and phase == "compute":
+                self._timeline.switch(self.parts[part], queued=not self.over)
             return True
         every = [*self._stack, self._current]
         at = next((i for i, each in enumerate(every) if each is frame), None)

@@ -210,6 +210,27 @@ def test_a_substage_of_another_stage_computes_inside_a_batch() -> None:
     assert stages["validate"].substages["encode"].phases["compute"].seconds == pytest.approx(2.0)
 
 
+def test_a_part_of_a_batch_goes_on_after_a_substage_in_it() -> None:
+    world = World(0.0)
+    meter, clock = world.meter, world.clock
+    with meter, meter.stage("train"):
+        meter.batch_start()
+        with meter.part("forward"):
+            clock.advance(1.0)
+            with meter.stage("train/attention"):
+                clock.advance(2.0)
+            clock.advance(4.0)
+        clock.advance(8.0)
+        meter.batch_end(1)
+        with meter.stage("train/log"):
+            clock.advance(16.0)
+    train = meter.record.stages["train"]
+    parts = {name: part.seconds for name, part in train.phases["compute"].parts.items()}
+    assert parts == {"forward": pytest.approx(5.0), "other": pytest.approx(10.0)}
+    assert train.phases["data_wait"].seconds == pytest.approx(16.0)
+    assert train.batches == 1
+
+
 def test_a_substage_of_validation_is_one_of_a_sanity_check_in_that() -> None:
     world = World(0.0)
     meter = world.meter
