@@ -1,0 +1,322 @@
+"""Runs of a model in the forms of catalogues and regulators, validated by the forms' own schemas and read by other programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import ml_energy
+from cyclonedx.model.bom import Bom
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from msgspec.structs import replace
+from run_records import a_record
+
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.schema import Part, RunRecord, StageRecord
+from ml_energy_callbacks.report.export import Format, export
+from ml_energy_callbacks.report.export.facts import NAMES, Facts, parse_facts
+from ml_energy_callbacks.report.lifecycle import lifecycle
+
+KWH = 3.6e6
+
+
+def tuning() -> list[RunRecord]:
+    """Return three runs of one model: a trial that failed, one that was stopped, and the one that completed."""
+    return [
+        a_record(seed=1, joules=3600, status="failed", tags={"trial": "1"}),
+        a_record(seed=2, joules=7200, status="stopped", tags={"trial": "2"}),
+        a_record(seed=3, joules=10800),
+    ]
+
+
+def serving(joules: float = 500.0) -> RunRecord:
+    """Return a run of 1,000 predictions, one by one."""
+    record = a_record(seed=9, joules=joules)
+    stage: StageRecord = replace(
+        record.stages["train"],
+        joules=joules, sampled_joules=joules, joules_per_sample=joules / 1000, samples=1000, batches=1000, tokens=50_000,
+        devices={"gpu:0": 0.8 * joules, "cpu:0": 0.2 * joules}, seconds=600.0, co2e_grams=record.total.co2e_grams,
+    )  # fmt: skip
+    return replace(record, stages={"predict": stage})
+
+
+def without_energy(record: RunRecord) -> RunRecord:
+    """Return a run of which no device could be read."""
+    nothing = {"joules": None, "relative_uncertainty": None, "provenance": None, "co2e_grams": None}
+    return replace(
+        record,
+        total=replace(record.total, kwh=None, **nothing),
+        stages={name: replace(stage, **nothing) for name, stage in record.stages.items()},
+        devices=[replace(device, joules=None) for device in record.devices],
+    )
+
+
+def parsed(text: str) -> Any:
+    """Return what JSON says, which has neither NaN nor Infinity."""
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for record in tuning():
+        path = tmp_path / "runs" / record.run.id / "energy.json"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode_record(record))
+    (tmp_path / "serving.json").write_bytes(encode_record(serving()))
+    return tmp_path
+
+
+# CycloneDX
+
+
+def considerations(text: str) -> Any:
+    (model,) = json.loads(text)["components"]
+    assert model["type"] == "machine-learning-model"
+    return model["modelCard"]["considerations"]["environmentalConsiderations"]
+
+
+def by_activity(text: str) -> dict[str, Any]:
+    return {found["activity"]: found for found in considerations(text)["energyConsumptions"]}
+
+
+def properties(consumption: Any) -> dict[str, str]:
+    return {each["name"].removeprefix("ml-energy:"): each["value"] for each in consumption["properties"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "version"), [(Format.CYCLONEDX, SchemaVersion.V1_6), (Format.CYCLONEDX_1_7, SchemaVersion.V1_7)]
+)
+def test_a_bill_of_materials_is_valid_and_readable(form: Format, version: SchemaVersion) -> None:
+    offset = replace(tuning()[0], carbon=replace(tuning()[0].carbon, offset_grams=0.05))
+    facts = Facts(version="1.0", supplier="Acme <ACME>", energy_provider="EDF", energy_source="nuclear")
+    text = export([offset, *tuning()[1:], serving()], form, facts)
+    assert JsonStrictValidator(version).validate_str(text) is None
+    bom = Bom.from_json(json.loads(text))  # type: ignore[attr-defined]
+    (component,) = bom.components
+    assert (component.name, component.version, component.supplier.name) == ("ResNet", "1.0", "Acme <ACME>")
+    broken = text.replace('"unit": "kWh"', '"unit": "Wh"', 1)
+    assert JsonStrictValidator(version).validate_str(broken) is not None  # the schema does look at the energy
+
+
+def test_a_bill_of_materials_has_all_runs_and_all_energy() -> None:
+    runs = tuning()
+    found = by_activity(export([*runs, serving()], Format.CYCLONEDX))
+    assert list(found) == ["training", "validation", "inference", "other"]
+    kwh = {name: each["activityEnergyCost"]["value"] for name, each in found.items()}
+    assert kwh["training"] == pytest.approx(0.85 * 21600 / KWH)
+    assert kwh["inference"] == pytest.approx(500 / KWH)
+    assert sum(kwh.values()) == pytest.approx((21600 + 500) / KWH)
+    assert found["training"]["co2CostEquivalent"]["value"] * 1e6 == pytest.approx(kwh["training"] * 56)
+    assert "co2CostOffset" not in found["training"]
+    assert found["training"]["energyProviders"] == []
+    told = properties(found["training"])
+    assert float(told["kWhLow"]) == pytest.approx(0.95 * kwh["training"], rel=1e-5)
+    assert float(told["kWhHigh"]) == pytest.approx(1.05 * kwh["training"], rel=1e-5)
+    assert (told["provenance"], told["lowerBound"]) == ("measured", "false")
+    assert "All runs count (1 failed, 1 stopped, 1 completed)" in told["method"]
+    listed = [each["value"] for each in considerations(export(runs, Format.CYCLONEDX))["properties"]]
+    assert [line.split(",")[0] for line in listed] == [run.run.id for run in runs]
+    assert ", failed, trial=1, 0.00100 kWh" in listed[0]
+
+
+def test_offsets_fall_to_activities_by_their_emissions() -> None:
+    run = a_record(seed=1)
+    offset = replace(run, carbon=replace(run.carbon, offset_grams=0.05))
+    found = by_activity(export(offset, Format.CYCLONEDX))
+    assert found["training"]["co2CostOffset"]["value"] * 1e6 == pytest.approx(0.85 * 0.05)
+    assert sum(each["co2CostOffset"]["value"] for each in found.values()) * 1e6 == pytest.approx(0.05)
+
+
+def test_energy_of_a_fine_tuning_is_an_activity_of_its_own() -> None:
+    found = by_activity(export(tuning(), Format.CYCLONEDX, Facts(training_type="fine-tuning")))
+    assert list(found) == ["fine-tuning", "validation", "other"]
+
+
+def test_unknown_energy_is_a_lower_bound_and_never_zero() -> None:
+    blind = without_energy(a_record(seed=4))
+    (training, *_) = by_activity(export([*tuning(), blind], Format.CYCLONEDX)).values()
+    told = properties(training)
+    assert training["activityEnergyCost"]["value"] == pytest.approx(0.85 * 21600 / KWH)
+    assert told["lowerBound"] == "true"
+    assert "Energy is missing from run 00000000, so that the value is a lower bound." in told["method"]
+    with pytest.raises(RecordError, match="energy of the runs is unknown"):
+        export(blind, Format.CYCLONEDX)
+
+
+def test_an_export_of_the_same_runs_is_the_same() -> None:
+    assert export(tuning(), Format.CYCLONEDX) == export(tuning()[::-1], Format.CYCLONEDX)
+
+
+# Which runs count
+
+
+def test_a_run_counts_once_and_not_beside_the_command_that_includes_it() -> None:
+    runs = tuning()
+    early = replace(runs[0], total=replace(runs[0].total, seconds=1.0))
+    inner = a_record(seed=5, within=runs[1].run.id)
+    found = by_activity(export([*runs, early, inner], Format.CYCLONEDX))["training"]
+    assert found["activityEnergyCost"]["value"] == pytest.approx(0.85 * 21600 / KWH)
+    assert properties(found)["lowerBound"] == "true"  # the other record of the run may have energy that this one lacks
+
+
+def test_runs_of_several_models_are_refused_until_they_are_named() -> None:
+    runs = [a_record(seed=1), a_record(seed=2, model="ViT")]
+    with pytest.raises(ConfigurationError, match=r"several models \(ResNet, ViT\): choose the runs of one"):
+        export(runs, Format.CYCLONEDX)
+    assert '"name": "ResNet and ViT"' in export(runs, Format.CYCLONEDX, Facts(model="ResNet and ViT"))
+
+
+def test_a_required_name_is_asked_for() -> None:
+    with pytest.raises(ConfigurationError, match=r"CycloneDX requires the model's name.*--set model=ResNet"):
+        export(a_record(model=None), Format.CYCLONEDX)
+
+
+def test_there_is_no_export_of_nothing_or_of_one_process_of_a_job() -> None:
+    with pytest.raises(RecordError, match="no run to export"):
+        export([], Format.CYCLONEDX)
+    one = replace(a_record(world_size=2), part=Part(rank=1, host="a", hostname="a", uses=[]))
+    with pytest.raises(RecordError, match="of one process of a job"):
+        export([a_record(), one], Format.CYCLONEDX)
+
+
+def test_a_lifetimes_predictions_are_its_inference() -> None:
+    runs = tuning()
+    life = lifecycle(runs, serving(), per_day=1e6, days=365)
+    found = by_activity(export(runs, Format.CYCLONEDX, lifecycle=life))
+    assert found["inference"]["activityEnergyCost"]["value"] == pytest.approx(365e6 * 0.5 / KWH)
+    assert "365,000,000 of 0.500 J each, as measured in stage predict" in properties(found["inference"])["method"]
+    assert found["training"] == by_activity(export(runs, Format.CYCLONEDX))["training"]
+
+
+# The forms that were there before
+
+
+def test_codecarbons_csv_has_a_row_for_each_run_and_the_model_as_project() -> None:
+    rows = export(tuning(), Format.CODECARBON_CSV).splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["ResNet"] * 3
+    assert [row.split(",")[2] for row in rows] == [run.run.id for run in tuning()]
+    assert export(a_record(), Format.CODECARBON_CSV, Facts(model="=1+1")).splitlines()[1].split(",")[1] == "'=1+1"
+
+
+def test_a_model_card_adds_up_all_runs_and_says_so() -> None:
+    card = export(tuning(), Format.MODEL_CARD, Facts(training_type="pre-training"))
+    assert 'training_type: "pre-training"' in card
+    assert f"emissions: {21600 / KWH * 56:.6g}" in card
+    assert "; all 3 runs count (1 failed, 1 stopped, 1 completed)" in card
+    assert "at least 0.006 kWh" in export([*tuning(), without_energy(a_record(seed=4))], Format.MODEL_CARD)
+
+
+def test_a_statement_names_its_run() -> None:
+    found = parsed(export(tuning(), Format.SCI_JSON))
+    assert {each["run"] for each in found} == {run.run.id for run in tuning()}
+
+
+# The AI Act's form
+
+
+def test_the_acts_items_are_the_runs_figures() -> None:
+    facts = Facts(
+        flops=2.5e15, flops_method="Counted by operators.", inference_flops=1e12, inference_task="1,000 images",
+    )  # fmt: skip
+    found = parsed(export([*tuning(), serving()], Format.EU_GPAI_JSON, facts))
+    time, energy = found["training_time"], found["training_energy"]
+    assert time["wall_clock_days"] == pytest.approx(3 * 600 / 86400)
+    assert (time["range"], time["hardware"], time["hardware_days"]) == (
+        "less than 1 month",
+        "NVIDIA H100",
+        time["wall_clock_days"],
+    )
+    assert energy["mwh"] == pytest.approx(21600 / KWH / 1000)
+    assert (energy["mwh_low"], energy["mwh_high"]) == pytest.approx((0.95 * energy["mwh"], 1.05 * energy["mwh"]))
+    assert found["inference_energy"]["mwh"] == pytest.approx(500 / KWH / 1000)
+    assert found["training_computation"] == {"flop": 2.5e15, "order_of_magnitude": 15, "method": "Counted by operators."}
+    assert found["inference_computation"] == {"flop": 1e12, "task": "1,000 images", "hardware": "NVIDIA H100, AMD EPYC"}
+    assert [line.split(", ")[2] for line in found["runs"]] == ["failed", "stopped", "completed", "completed"]
+    assert 50 < len(energy["method"].split()) < 130  # the form recommends about 100 words
+
+
+def test_hardware_days_count_each_accelerator() -> None:
+    time = parsed(export(a_record(devices=9), Format.EU_GPAI_JSON))["training_time"]
+    assert time["hardware_days"] == pytest.approx(8 * time["wall_clock_days"])
+    assert time["hardware"] == "8 x NVIDIA H100"
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(20, "less than 1 month"), (40, "1 to 3 months"), (120, "3 to 6 months"), (400, "more than 6 months")]
+)
+def test_training_time_has_the_forms_ranges(days: float, said: str) -> None:
+    assert parsed(export(a_record(seconds=days * 86400), Format.EU_GPAI_JSON))["training_time"]["range"] == said
+
+
+def test_what_the_act_asks_and_nobody_knows_is_not_available_with_the_reason() -> None:
+    found = parsed(export(without_energy(a_record(model=None)), Format.EU_GPAI_JSON))
+    assert found["model"] == "N/A: no record has a name of the model"
+    assert found["training_energy"]["mwh"] == "N/A: no energy of training is in the records"
+    assert found["training_computation"]["flop"] == "N/A: the FLOP of the training were not counted"
+    assert found["inference_computation"]["hardware"] == "N/A: no run has a stage predict"
+    with pytest.raises(RecordError, match="No run has a stage train"):
+        export(serving(), Format.EU_GPAI)
+
+
+def test_markdown_shows_the_same_items_with_intervals() -> None:
+    text = export([*tuning(), serving()], Format.EU_GPAI, Facts(model="Res|Net <b>"))
+    assert text.startswith(r"# Energy and compute of Res\|Net \<b\>")
+    assert r"| Amount of energy used for training (MWh) | 6.00\*10^-6 MWh ±5 % (measured) |" in text
+    assert "| Amount of computation used for training (FLOP) | N/A: the FLOP of the training were not counted |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.replace(r"\|", "").count("|") == 3 for line in rows)
+    assert len([line for line in text.splitlines() if line.startswith("- 0000")]) == 4
+
+
+# Facts and the command
+
+
+@pytest.mark.parametrize(
+    ("pairs", "form", "says"),
+    [
+        (["model"], Format.CYCLONEDX, "has no value; give model, version"),
+        (["flops=1"], Format.CYCLONEDX, "is none of cyclonedx; give model, version"),
+        (["model=a", "model=b"], Format.CYCLONEDX, "is given twice"),
+        (["model=a"], Format.SCI_JSON, "is none of sci-json; it takes none"),
+        (["flops=many"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
+        (["flops=nan"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
+        (["flops=-1"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
+        (["model= "], Format.EU_GPAI, "A value of --set is impossible: .*model"),
+        (["training_type=tuning"], Format.MODEL_CARD, "A value of --set is impossible: .*tuning.*training_type"),
+    ],
+)
+def test_impossible_facts_are_refused(pairs: list[str], form: Format, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        parse_facts(pairs, form)
+
+
+def test_each_format_names_facts_that_there_are() -> None:
+    assert set(NAMES) == set(Format)
+    assert {name for names in NAMES.values() for name in names} <= set(Facts.__struct_fields__)
+
+
+def test_the_command_exports_all_runs_below_a_folder(folder: Path) -> None:
+    done = ml_energy("export", folder / "runs", "--format", "cyclonedx", "--set", "version=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == export(tuning(), Format.CYCLONEDX, Facts(version="2"))
+    both = ml_energy("export", *(folder / "runs").iterdir(), "--format", "codecarbon-csv")
+    assert both.stdout == export(tuning(), Format.CODECARBON_CSV)
+
+
+def test_the_command_exports_a_lifetime(folder: Path) -> None:
+    options = ("--predict", folder / "serving.json", "--per-day", "1000", "--days", "10")
+    done = ml_energy("export", folder / "runs", "--format", "eu-gpai-json", *options)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["inference_energy"]["mwh"] == pytest.approx(10_000 * 0.5 / KWH / 1000)
+    lacking = ml_energy("export", folder / "runs", "--format", "eu-gpai", *options[:4])
+    assert (lacking.returncode, lacking.stdout) == (2, "")
+    assert "need --predict, --per-day and --days together" in lacking.stderr
+
+
+def test_a_broken_record_among_others_is_an_error(folder: Path) -> None:
+    (next((folder / "runs").iterdir()) / "energy.json").write_text("{", encoding="utf-8")
+    done = ml_energy("export", folder / "runs", "--format", "cyclonedx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not a run record" in done.stderr
