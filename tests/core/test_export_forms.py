@@ -1,6 +1,10 @@
 """Runs of a model in the forms of catalogues and regulators, validated by the forms' own schemas and read by other programs."""
 
+import csv
+import io
 import json
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,12 @@ from command import ml_energy
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from jsonschema import Draft4Validator, Draft202012Validator
 from msgspec.structs import replace
+from referencing import Registry
+from referencing.jsonschema import DRAFT4
 from run_records import a_record
+from spdx_python_model import v3_0_1
 
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.record.load import encode_record
@@ -20,6 +28,7 @@ from ml_energy_callbacks.report.export.facts import NAMES, Facts, parse_facts
 from ml_energy_callbacks.report.lifecycle import lifecycle
 
 KWH = 3.6e6
+SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 
 def tuning() -> list[RunRecord]:
@@ -169,7 +178,7 @@ def test_runs_of_several_models_are_refused_until_they_are_named() -> None:
 
 
 def test_a_required_name_is_asked_for() -> None:
-    with pytest.raises(ConfigurationError, match=r"CycloneDX requires the model's name.*--set model=ResNet"):
+    with pytest.raises(ConfigurationError, match="CycloneDX requires what no record knows; give it as in: --set model=ResNet"):
         export(a_record(model=None), Format.CYCLONEDX)
 
 
@@ -270,6 +279,263 @@ def test_markdown_shows_the_same_items_with_intervals() -> None:
     assert len([line for line in text.splitlines() if line.startswith("- 0000")]) == 4
 
 
+# SPDX
+
+FACTS = Facts(
+    version="1.0", supplier="Acme", released="2026-11-30T00:00:00Z", download="https://example.org/model",
+    task="image classification", data_type="image", infrastructure="onPremise",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def spdx_schema() -> Draft202012Validator:
+    return Draft202012Validator(json.loads((SCHEMAS / "spdx-3.0.1.schema.json").read_text(encoding="utf-8")))
+
+
+def energies(text: str) -> dict[str, Decimal]:
+    """Return the kinds of energy in kWh, as SPDX's own model reads them."""
+    objects = v3_0_1.SHACLObjectSet()
+    v3_0_1.JSONLDDeserializer().read(io.BytesIO(text.encode()), objects)
+    (package,) = objects.foreach_type(v3_0_1.ai_AIPackage)
+    found: dict[str, Decimal] = {}
+    for kind in ("training", "finetuning", "inference"):
+        for each in getattr(package.ai_energyConsumption, f"ai_{kind}EnergyConsumption"):
+            assert each.ai_energyUnit == v3_0_1.ai_EnergyUnitType.kilowattHour
+            found[kind] = Decimal(each.ai_energyQuantity)
+    return found
+
+
+@pytest.mark.parametrize("license_", [None, "Apache-2.0"])
+def test_an_spdx_document_is_valid_and_its_model_reads_it(spdx_schema: Draft202012Validator, license_: str | None) -> None:
+    facts = replace(FACTS, license=license_)
+    text = export([*tuning(), serving()], Format.SPDX, facts)
+    document = parsed(text)
+    spdx_schema.validate(document)
+    found = energies(text)
+    assert list(found) == ["training", "inference"]
+    assert [float(kwh) for kwh in found.values()] == pytest.approx([21600 / KWH, 500 / KWH])
+    (package,) = (each for each in document["@graph"] if each["type"] == "ai_AIPackage")
+    assert package["comment"].startswith("training: 0.00600 kWh ±5 %. inference: 0.000139 kWh ±5 %. Energy of the devices")
+    licensed = [each["to"] for each in document["@graph"] if each["type"] == "Relationship"]
+    named = [each["spdxId"] for each in document["@graph"] if "simplelicensing_licenseExpression" in each]
+    assert licensed == [named if license_ else ["expandedlicensing_NoAssertionLicense"]] * 2
+    energy, part = package["ai_energyConsumption"], spdx_schema.evolve(schema={"$ref": "#/$defs/ai_EnergyConsumption_props"})
+    assert part.is_valid(energy)
+    energy["ai_trainingEnergyConsumption"][0]["ai_energyUnit"] = "kWh"
+    assert not part.is_valid(energy)  # the schema does look at the energy
+
+
+def test_spdx_tells_fine_tuning_apart_and_takes_every_size_of_number(spdx_schema: Draft202012Validator) -> None:
+    part = spdx_schema.evolve(schema={"$ref": "#/$defs/prop_ai_EnergyConsumptionDescription_ai_energyQuantity"})
+    for joules in (1e-6, 1.0, 3.6e6, 1.23456789e15):
+        text = export(a_record(joules=joules), Format.SPDX, replace(FACTS, training_type="fine-tuning"))
+        (kwh,) = energies(text).values()
+        (written,) = re.findall('"ai_energyQuantity": (.*),', text)
+        part.validate(json.loads(written))
+        assert float(kwh) == pytest.approx(joules / KWH, rel=1e-5)
+        assert list(energies(text)) == ["finetuning"]
+
+
+def test_all_that_spdx_requires_is_asked_for_at_once() -> None:
+    asked = (
+        "SPDX requires what no record knows; give it as in: --set version=1.0 --set supplier=Acme --set released=.* --set down"
+    )
+    with pytest.raises(ConfigurationError, match=asked):
+        export(tuning(), Format.SPDX)
+
+
+# BoAmps
+
+
+@pytest.fixture(scope="module")
+def boamps_schema() -> Draft4Validator:
+    names = ("algorithm", "dataset", "hardware", "measure", "report")
+    schemas = [json.loads((SCHEMAS / "boamps" / f"{name}_schema.json").read_text(encoding="utf-8")) for name in names]
+    registry: Any = Registry().with_resources([(schema["id"], DRAFT4.create_resource(schema)) for schema in schemas])
+    return Draft4Validator(schemas[-1], registry=registry)
+
+
+def test_a_boamps_report_is_valid_and_its_measures_add_up(boamps_schema: Draft4Validator) -> None:
+    runs = [*tuning(), serving()]
+    facts = replace(FACTS, parameters=25e6, publisher="Acme", confidentiality="public", training_type="fine-tuning")
+    found = parsed(export(runs, Format.BOAMPS, facts))
+    boamps_schema.validate(found)
+    assert sum(each["powerConsumption"] for each in found["measures"]) == pytest.approx(22100 / KWH)
+    assert [each["measurementDuration"] for each in found["measures"]] == [600.0] * 4
+    assert found["measures"][0]["measurementDateTime"] == "2026-11-02 10:00:00"
+    task = found["task"]
+    assert (task["taskStage"], task["nbRequest"]) == ("finetuning+inference", 1000)
+    assert task["dataset"] == [{"dataUsage": "input", "dataType": "image", "dataQuantity": 2500}]
+    (algorithm,) = task["algorithms"]
+    assert (algorithm["algorithmName"], algorithm["parametersNumber"], algorithm["framework"]) == (
+        "ResNet",
+        0.025,
+        "pytorch_lightning",
+    )
+    assert found["environment"] == {"country": "France", "powerSourceCarbonIntensity": 56.0}
+    assert found["header"]["publisher"] == {"name": "Acme", "confidentialityLevel": "public"}
+    assert found["quality"] == "high"
+    assert all(run.run.id in task["taskDescription"] for run in runs)
+    assert not boamps_schema.is_valid({**found, "measures": [{"measurementMethod": "x"}]})  # its parts are looked at, too
+
+
+@pytest.mark.parametrize(("doubt", "quality"), [(0.1, "high"), (0.2, "medium"), (0.4, "low"), (0.6, None)])
+def test_quality_is_that_of_the_interval(doubt: float, quality: str | None) -> None:
+    assert parsed(export(a_record(uncertainty=doubt), Format.BOAMPS, FACTS)).get("quality") == quality
+
+
+def test_idle_power_is_the_calibration(boamps_schema: Draft4Validator) -> None:
+    run = a_record(options={"idle_seconds": "5.0"})
+    idle = replace(run, devices=[replace(device, idle_watts=36.0) for device in run.devices])
+    found = parsed(export(idle, Format.BOAMPS, FACTS))
+    boamps_schema.validate(found)
+    (measure,) = found["measures"]
+    assert (measure["powerCalibrationMeasurement"], measure["durationCalibrationMeasurement"]) == (
+        pytest.approx(72 * 5 / KWH),
+        5.0,
+    )
+    (without,) = parsed(export(run, Format.BOAMPS, FACTS))["measures"]
+    assert "powerCalibrationMeasurement" not in without
+
+
+def test_boamps_leaves_out_what_is_unknown_and_asks_for_what_it_requires(boamps_schema: Draft4Validator) -> None:
+    blind = without_energy(a_record(seed=4))
+    found = parsed(export([*tuning(), blind], Format.BOAMPS, FACTS))
+    boamps_schema.validate(found)
+    assert len(found["measures"]) == 3
+    assert "quality" not in found
+    assert f"{blind.run.id}, {blind.run.started_at}, completed, energy unknown" in found["task"]["taskDescription"]
+    with pytest.raises(
+        ConfigurationError, match="--set task='image classification' --set data_type=image --set infrastructure="
+    ):
+        export(tuning(), Format.BOAMPS)
+    with pytest.raises(ConfigurationError, match="--set confidentiality=public"):
+        export(tuning(), Format.BOAMPS, replace(FACTS, publisher="Acme"))
+    with pytest.raises(RecordError, match="energy of the runs is unknown"):
+        export(blind, Format.BOAMPS, FACTS)
+
+
+def test_a_cloud_is_the_infrastructure_of_its_runs() -> None:
+    run = a_record()
+    cloud = replace(run, carbon=replace(run.carbon, location="aws:eu-west-3"))
+    found = parsed(export(cloud, Format.BOAMPS, replace(FACTS, infrastructure=None)))
+    assert (found["infrastructure"]["infraType"], found["infrastructure"]["cloudProvider"]) == ("publicCloud", "aws")
+
+
+# SCI for AI
+
+
+def test_both_scores_are_emissions_for_each_unit() -> None:
+    facts = Facts(flops=2e15, parameters=25e6, functional_unit="image", rationale="Billed by image.")
+    found = parsed(export([*tuning(), serving()], Format.SCI_AI, facts))
+    consumer, provider = found["consumer"], found["provider"]
+    assert consumer["operational_g"] == pytest.approx(500 / KWH * 56)
+    assert consumer["energy_kwh"] == pytest.approx(1.2 * 500 / KWH)  # with the PUE
+    assert [(each["functional_unit"], each["units"]) for each in consumer["scores"]] == [("image", 1000), ("token", 50_000)]
+    assert consumer["scores"][0]["sci"] == pytest.approx(consumer["operational_g"] / 1000)
+    assert consumer["rationale"] == "Billed by image."
+    assert provider["operational_g"] == pytest.approx(21600 / KWH * 56)
+    flop, parameter = provider["scores"]
+    assert (flop["sci"], flop["sci_unit"]) == (pytest.approx(provider["operational_g"] / 2), "g CO2e per 10^15 FLOP")
+    assert (parameter["sci"], parameter["sci_unit"]) == (
+        pytest.approx(provider["operational_g"] * 40),
+        "g CO2e per 10^9 parameters",
+    )
+    assert (flop["sci_low"], flop["sci_high"]) == pytest.approx((0.95 * flop["sci"], 1.05 * flop["sci"]))
+    assert "Energy and emissions include the data centre's PUE of 1.2" in provider["boundary"]
+    assert provider["boundary"].endswith("Embodied emissions are unknown and not included.")
+
+
+def test_embodied_emissions_are_in_the_scores_by_time() -> None:
+    run = a_record()
+    made = replace(run, carbon=replace(run.carbon, embodied_grams=2.0))
+    provider = parsed(export(made, Format.SCI_AI, Facts(flops=1e15)))["provider"]
+    assert provider["embodied_g"] == pytest.approx(2.0)
+    assert provider["scores"][0]["sci"] == pytest.approx(run.total.co2e_grams + 2.0)  # type: ignore[operator]
+    assert "mbodied" not in provider["boundary"]
+
+
+def test_a_score_of_unknown_units_is_not_available_with_the_reason() -> None:
+    found = parsed(export(serving(), Format.SCI_AI))
+    assert found["provider"] == "N/A: the emissions are not in the records"
+    found = parsed(export([*tuning(), serving()], Format.SCI_AI))
+    assert found["provider"] == "N/A: the number of no unit is known (FLOP, training token, parameter)"
+    with pytest.raises(RecordError, match="Neither score can be calculated"):
+        export(tuning(), Format.SCI_AI)
+
+
+# AI Energy Score
+
+PROTOCOL = Facts(task="image_classification", dataset="AIEnergyScore/image_classification", model_class="B")
+
+
+def ten_runs(**changes: Any) -> list[RunRecord]:
+    """Return ten runs that followed the protocol, except for changes of the first one's stage."""
+    runs = [replace(serving(500.0 + i), run=replace(serving().run, id=f"{i:032x}")) for i in range(10)]
+    runs[0].stages["predict"] = replace(runs[0].stages["predict"], **changes)
+    return runs
+
+
+def test_the_energy_score_is_the_mean_of_the_gpus_alone() -> None:
+    runs = ten_runs()
+    rows = list(csv.DictReader(io.StringIO(export(runs, Format.AI_ENERGY_SCORE, PROTOCOL))))
+    assert len(rows) == 10
+    assert (rows[0]["model_name"], rows[0]["model_class"], rows[0]["task"]) == ("ResNet", "B", "image_classification")
+    assert float(rows[0]["gpu_energy_wh"]) == pytest.approx(0.8 * 500 / 3600)
+    assert float(rows[0]["tokens_per_joule"]) == pytest.approx(50_000 / 400)
+    assert float(rows[0]["co2_emissions_g"]) == pytest.approx(0.8 * 500 / KWH * 56)
+    assert (rows[0]["total_prompts"], rows[0]["avg_time_to_first_token"], rows[0]["reasoning_state"]) == ("1000", "", "")
+    summary = parsed(export(runs, Format.AI_ENERGY_SCORE_JSON, PROTOCOL))
+    assert (summary["units"], summary["total"]) == ("Wh", pytest.approx(0.8 * 504.5 / 3600))
+    assert summary["standard_deviation"] == pytest.approx(0.8 * 3.02765 / 3600)
+    assert "decode_wh" not in summary
+
+
+def test_phases_of_the_energy_score_are_sub_stages() -> None:
+    runs = ten_runs()
+    for run in runs:
+        decode = replace(run.stages["predict"], devices={"gpu:0": 100.0})
+        run.stages["predict"] = replace(run.stages["predict"], substages={"decode": decode})
+    assert parsed(export(runs, Format.AI_ENERGY_SCORE_JSON, PROTOCOL))["decode_wh"] == pytest.approx(100 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("runs", "facts", "says"),
+    [
+        (ten_runs()[:9], {}, "it asks for 10 runs, and 9 are given"),
+        (ten_runs(batches=125), {}, "has 1000 in 125 batches predictions, and it asks for 1,000 one by one"),
+        (ten_runs(samples=100, batches=100), {}, "has 100 in 100 batches"),
+        (ten_runs(), {"task": "juggling"}, "juggling is none of its tasks"),
+        (ten_runs(), {"dataset": "imagenet"}, "the dataset imagenet is none of its own"),
+    ],
+)
+def test_runs_that_did_not_follow_the_protocol_are_refused(runs: list[RunRecord], facts: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecordError, match=f"The protocol of the AI Energy Score was not followed: .*{says}"):
+        export(runs, Format.AI_ENERGY_SCORE, replace(PROTOCOL, **facts))
+
+
+def test_other_hardware_than_the_protocols_is_refused() -> None:
+    runs = ten_runs()
+    for change, says in (
+        ({"name": "NVIDIA A100"}, "used NVIDIA A100"),
+        ({"name": "NVIDIA H100 NVL"}, "used NVIDIA H100 NVL"),
+        ({"kind": "cpu"}, "used no GPU"),
+        ({"provenance": "estimated"}, "was not measured"),
+    ):
+        gpu, cpu = runs[0].devices
+        changed = [replace(runs[0], devices=[replace(gpu, **change), cpu]), *runs[1:]]
+        with pytest.raises(RecordError, match=f"run 00000000 .*{says}"):
+            export(changed, Format.AI_ENERGY_SCORE, PROTOCOL)
+    two = [replace(run, devices=[*run.devices, replace(run.devices[0], id="gpu:1")]) for run in runs]
+    with pytest.raises(RecordError, match="used 2 GPUs, and it asks for one with class B"):
+        export(two, Format.AI_ENERGY_SCORE, PROTOCOL)
+
+
+def test_the_energy_score_asks_for_its_task_and_dataset() -> None:
+    with pytest.raises(ConfigurationError, match=r"The AI Energy Score requires .*--set task=.* --set dataset=AIEnergyScore/"):
+        export(ten_runs(), Format.AI_ENERGY_SCORE)
+
+
 # Facts and the command
 
 
@@ -313,6 +579,22 @@ def test_the_command_exports_a_lifetime(folder: Path) -> None:
     lacking = ml_energy("export", folder / "runs", "--format", "eu-gpai", *options[:4])
     assert (lacking.returncode, lacking.stdout) == (2, "")
     assert "need --predict, --per-day and --days together" in lacking.stderr
+    other = ml_energy("export", folder / "runs", "--format", "model-card", *options)
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "model-card has no place for predictions that were not made" in other.stderr
+
+
+@pytest.mark.parametrize("form", Format)
+def test_every_format_takes_texts_of_any_kind(form: Format) -> None:
+    odd = 'a"b\\c<script>|\x1b[31m\u202e\n=1+1'
+    runs = ten_runs() if form in {Format.AI_ENERGY_SCORE, Format.AI_ENERGY_SCORE_JSON} else [*tuning(), serving()]
+    told = [replace(run, run=replace(run.run, model=odd, hostnames=[odd], tags={odd: odd})) for run in runs]
+    facts = replace(PROTOCOL if len(told) == 10 else replace(FACTS, flops=1e15), supplier=odd, publisher=None)
+    text = export(told, form, facts)
+    assert not set("\x1b\u202e\r") & set(text)
+    text.encode()
+    if text.startswith(("{", "[")):
+        parsed(text)
 
 
 def test_a_broken_record_among_others_is_an_error(folder: Path) -> None:

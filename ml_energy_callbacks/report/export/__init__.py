@@ -17,10 +17,15 @@ class Format(StrEnum):
     CODECARBON_CSV = "codecarbon-csv"
     MODEL_CARD = "model-card"
     SCI_JSON = "sci-json"
+    SCI_AI = "sci-ai"
     CYCLONEDX = "cyclonedx"
     CYCLONEDX_1_7 = "cyclonedx-1.7"
+    SPDX = "spdx"
+    BOAMPS = "boamps"
     EU_GPAI = "eu-gpai"
     EU_GPAI_JSON = "eu-gpai-json"
+    AI_ENERGY_SCORE = "ai-energy-score"
+    AI_ENERGY_SCORE_JSON = "ai-energy-score-json"
 
 
 def export(
@@ -38,14 +43,15 @@ def export(
         form: The format.
         facts: What the records do not know.
         lifecycle: Training and predictions over the lifetime of the model, of which these records are the training runs; its
-            predictions count as the energy of inference, in formats that have a place for it.
+            predictions count as the energy of inference.
 
     Raises:
         RecordError: The records lack a value that the format requires.
-        ConfigurationError: A fact that the format requires is not given.
+        ConfigurationError: A fact that the format requires is not given, or the format has no place for a lifetime.
     """
     # Imported here, because the command's help needs only the names of the formats.
     from ml_energy_callbacks.report.export.subject import subject_of  # noqa: PLC0415
-    from ml_energy_callbacks.report.export.writers import WRITERS  # noqa: PLC0415
+    from ml_energy_callbacks.report.export.writers import WRITERS, check_lifetime  # noqa: PLC0415
 
+    check_lifetime(form, lifecycle)
     return WRITERS[form](subject_of(records, facts, lifecycle))

@@ -28,7 +28,7 @@ def cyclonedx(subject: Subject, version: Literal["1.6", "1.7"]) -> str:
     model = {
         "type": "machine-learning-model",
         "bom-ref": f"model-{subject.id}",
-        "name": require(subject.model, "CycloneDX requires the model's name", "model=ResNet"),
+        "name": require("CycloneDX", model=subject.model)["model"],
         **({"version": facts.version} if facts.version else {}),
         **({"supplier": {"name": facts.supplier}} if facts.supplier else {}),
         "modelCard": {"considerations": {"environmentalConsiderations": _considerations(subject)}},

@@ -1,7 +1,7 @@
 """What an export needs and no run record knows: facts about the model and its provider, which the user gives."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,8 +12,6 @@ from ml_energy_callbacks.safe_text import describe
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e50)]
 _DateTime = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-
-_Known = TypeVar("_Known")
 
 
 class Facts(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -87,14 +85,35 @@ _SCORE = ("model", "task", "dataset", "model_class", "reasoning")
 
 NAMES: Mapping[Format, Sequence[str]] = {
     Format.CODECARBON_CSV: ("model",),
-    Format.MODEL_CARD: ("training_type",),
+    Format.MODEL_CARD: ("model", "training_type"),
     Format.SCI_JSON: (),
     Format.CYCLONEDX: _CYCLONEDX,
     Format.CYCLONEDX_1_7: _CYCLONEDX,
+    Format.SCI_AI: ("model", "parameters", "flops", "functional_unit", "rationale"),
+    Format.SPDX: ("model", "version", "supplier", "license", "released", "download", "training_type"),
+    Format.BOAMPS: (
+        "model", "task", "data_type", "infrastructure", "training_type", "parameters", "publisher", "confidentiality"
+    ),
     Format.EU_GPAI: _EU_GPAI,
     Format.EU_GPAI_JSON: _EU_GPAI,
+    Format.AI_ENERGY_SCORE: _SCORE,
+    Format.AI_ENERGY_SCORE_JSON: _SCORE,
 }  # fmt: skip
 """The facts that each format has a place for."""
+
+
+_EXAMPLES: Mapping[str, str] = {
+    "model": "ResNet",
+    "version": "1.0",
+    "supplier": "Acme",
+    "released": "2026-11-30T00:00:00Z",
+    "download": "https://example.org/model",
+    "task": "'image classification'",
+    "data_type": "image",
+    "infrastructure": "onPremise",
+    "confidentiality": "public",
+    "dataset": "AIEnergyScore/image_classification",
+}
 
 
 def parse_facts(pairs: Sequence[str], form: Format) -> Facts:
@@ -120,13 +139,19 @@ def parse_facts(pairs: Sequence[str], form: Format) -> Facts:
         raise ConfigurationError(msg) from None
 
 
-def require(value: _Known | None, what: str, example: str) -> _Known:
-    """Return a fact that a format requires.
+def require(form: str, **needed: str | None) -> Mapping[str, str]:
+    """Return facts that a format requires.
+
+    Args:
+        form: What requires them, for the error.
+        needed: The facts by their names, None where they are unknown.
 
     Raises:
-        ConfigurationError: It is unknown; the message asks for it.
+        ConfigurationError: Some are unknown; the message asks for all of them.
     """
-    if value is None:
-        msg = f"{what}, which no run record knows: give it with --set, such as --set {example}."
+    known = {name: value for name, value in needed.items() if value is not None}
+    if len(known) < len(needed):
+        asked = " ".join(f"--set {name}={_EXAMPLES[name]}" for name in needed if name not in known)
+        msg = f"{form} requires what no record knows; give it as in: {asked}"
         raise ConfigurationError(msg)
-    return value
+    return known

@@ -170,7 +170,7 @@ def subject_of(
         raise RecordError(msg)
     for record in given:
         if record.part is not None and record.run.world_size > 1:
-            msg = f"A record of run {record.run.id[:8]} is of one process of a job: `ml-energy merge` builds that of the whole job."
+            msg = f"A record of run {record.run.id[:8]} is of one process of a job: `ml-energy merge` builds the job's."
             raise RecordError(msg)
     runs = longest_of_each_run(given)
     ids = {run.run.id for run in runs}

@@ -48,9 +48,15 @@ def hardware_of(runs: Sequence[RunRecord]) -> str:
     return "; ".join(dict.fromkeys(names_of(run.devices) for run in runs if run.devices)) or "no device that could be read"
 
 
-def method_of(subject: Subject, *activities: Activity) -> str:
-    """Return in about 100 words how the energy of these activities is known: boundary, measured share, estimates, and gaps."""
-    return " ".join(_method(subject, activities))
+def method_of(subject: Subject, *activities: Activity, supplied: bool = False) -> str:
+    """Return in about 100 words how the energy of these activities is known: boundary, measured share, estimates, and gaps.
+
+    Args:
+        subject: The runs.
+        activities: The activities.
+        supplied: Whether the energy that is reported includes the data centre's overhead (PUE).
+    """
+    return " ".join([*_method(subject, activities), _overhead(subject, activities, supplied=supplied)])
 
 
 def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
@@ -74,7 +80,6 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
     if energy.relative_uncertainty is not None:
         yield f"The half-width of the 95 % interval is {100 * energy.relative_uncertainty:.2g} % of the value."
     yield from _gaps(subject, runs)
-    yield from _overhead(runs)
 
 
 def _shares(runs: Sequence[RunRecord]) -> Iterator[str]:
@@ -103,12 +108,17 @@ def _gaps(subject: Subject, runs: Sequence[RunRecord]) -> Iterator[str]:
         yield f"Energy is missing from run {', '.join(missing)}, so that the value is a lower bound."
 
 
-def _overhead(runs: Sequence[RunRecord]) -> Iterator[str]:
-    factors = sorted({run.carbon.pue for run in runs})
-    pue = (
-        f"its PUE is {' or '.join(f'{factor:g}' for factor in factors)}" if factors not in ([], [1.0]) else "its PUE is not set"
+def _overhead(subject: Subject, activities: Sequence[Activity], *, supplied: bool) -> str:
+    factors = sorted({run.carbon.pue for run, _ in subject.stages(*activities)} - {1.0})
+    if not factors:
+        return "Cooling and power distribution of the data centre, storage and networks are not included."
+    pue = f"PUE of {' or '.join(f'{factor:g}' for factor in factors)}"
+    if supplied:
+        return f"Energy and emissions include the data centre's {pue}; storage and networks are not included."
+    return (
+        "Cooling and power distribution of the data centre, storage and networks are not included; emissions include its "
+        f"{pue}."
     )
-    yield f"Cooling and power distribution of the data centre ({pue}), storage and networks are not included."
 
 
 def run_line(run: RunRecord) -> str:
