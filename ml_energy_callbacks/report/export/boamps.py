@@ -12,7 +12,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export.facts import require
-from ml_energy_callbacks.report.export.subject import Subject
+from ml_energy_callbacks.report.export.subject import Activity, Subject
 from ml_energy_callbacks.report.export.texts import TOOL, method_of, run_line, tool_version
 from ml_energy_callbacks.safe_text import json_source
 
@@ -77,7 +77,7 @@ def _header(subject: Subject) -> dict[str, Any]:
 def _task(subject: Subject, known: Mapping[str, str]) -> dict[str, Any]:
     facts = subject.facts
     training = "finetuning" if facts.training_type == "fine-tuning" else "training"
-    named = (("training", training), ("validation", "evaluation"), ("inference", "inference"))
+    named: Sequence[tuple[Activity, str]] = (("training", training), ("validation", "evaluation"), ("inference", "inference"))
     ran = [name for activity, name in named if any(stage.batches for _, stage in subject.stages(activity))]
     stages = [name for name in ran if name != "evaluation" or ran == ["evaluation"]]
     requests = _requests(subject)

@@ -116,7 +116,7 @@ def _items(subject: Subject) -> GpaiItems:
         legal_basis=_BASIS,
         model=_or_unknown(subject.model, "no record has a name of the model"),
         training_time=_training_time(subject),
-        training_computation=_computation(training_flops(subject), facts.flops_method),
+        training_computation=_computation(subject.training_flops, facts.flops_method),
         training_energy=_energy_item(subject.energy(*DEVELOPMENT), method_of(subject, *DEVELOPMENT), "training"),
         inference_computation=Benchmark(
             flop=_or_unknown(facts.inference_flops, "the FLOP of a task of inference were not counted"),
@@ -126,11 +126,6 @@ def _items(subject: Subject) -> GpaiItems:
         inference_energy=_energy_item(subject.energy("inference"), method_of(subject, "inference"), "inference"),
         runs=[run_line(run) for run in subject.runs],
     )
-
-
-def training_flops(subject: Subject) -> float | None:
-    """Return the floating-point operations of all training, or None if they are unknown."""
-    return subject.facts.flops
 
 
 def _training_time(subject: Subject) -> TrainingTime:

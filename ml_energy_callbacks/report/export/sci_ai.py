@@ -8,7 +8,6 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.load import dump_json
-from ml_energy_callbacks.report.export.eu_gpai import training_flops
 from ml_energy_callbacks.report.export.subject import DEVELOPMENT, Activity, Subject
 from ml_energy_callbacks.report.export.texts import method_of, origin_of, run_line
 
@@ -102,7 +101,7 @@ def sci_ai(subject: Subject) -> str:
         ("token", _count(subject, "inference", "tokens"), 1.0, "token"),
     ]
     made = [
-        ("FLOP", training_flops(subject), _PER_FLOP, "10^15 FLOP"),
+        ("FLOP", subject.training_flops, _PER_FLOP, "10^15 FLOP"),
         ("training token", _count(subject, "training", "tokens"), 1.0, "training token"),
         ("parameter", facts.parameters, _PER_PARAMETER, "10^9 parameters"),
     ]

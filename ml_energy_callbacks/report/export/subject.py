@@ -77,14 +77,12 @@ class Subject:
         facts: What the records do not know.
         lifecycle: The predictions over the model's lifetime, or None.
         partial: Ids of the runs of which another record may hold energy that the one in ``runs`` lacks.
-        within: Number of records that were left out, because the run of a measured command includes their energy.
     """
 
     runs: Sequence[RunRecord]
     facts: Facts
     lifecycle: Lifecycle | None
     partial: frozenset[str]
-    within: int
 
     @property
     def model(self) -> str | None:
@@ -110,6 +108,11 @@ class Subject:
     def time(self) -> datetime:
         """When the last run ended, or began if it has not ended, in UTC."""
         return max(_instant(run.run.ended_at or run.run.started_at) for run in self.runs)
+
+    @property
+    def training_flops(self) -> float | None:
+        """Floating-point operations of all training, or None if they are unknown."""
+        return self.facts.flops
 
     def stages(self, *activities: Activity) -> Iterator[tuple[RunRecord, StageRecord]]:
         """Yield the stages of these activities in all runs, each with its run."""
@@ -180,7 +183,6 @@ def subject_of(
         facts=facts or Facts(),
         lifecycle=lifecycle,
         partial=frozenset(run.run.id for run in counted if has_other_records(run, given)),
-        within=len(runs) - len(counted),
     )
 
 
