@@ -37,11 +37,11 @@ def boamps(subject: Subject) -> str:
     Raises:
         ConfigurationError: The family of the task, the kind of the data or that of the infrastructure is unknown, or a
             publisher is given without the report's confidentiality.
-        RecordError: No energy is known.
+        RecordError: No energy or no device is known.
     """
     measures = [_measure(run, run.total.joules) for run in subject.runs if run.total.joules is not None]
-    if not measures:
-        msg = "The energy of the runs is unknown, but the measures of BoAmps require it."
+    if not measures or not any(run.devices for run in subject.runs):
+        msg = "The energy or the devices of the runs are unknown, but a BoAmps report requires both."
         raise RecordError(msg)
     cloud, facts = _cloud(subject.runs), subject.facts
     kind = facts.infrastructure or ("publicCloud" if cloud else None)

@@ -118,7 +118,7 @@ class Subject:
         """Yield the stages of these activities in all runs, each with its run."""
         for run in self.runs:
             for name, stage in run.stages.items():
-                if ACTIVITIES[name] in activities:
+                if ACTIVITIES.get(name, "other") in activities:
                     yield run, stage
 
     def energy(self, *activities: Activity) -> Energy:
@@ -200,8 +200,7 @@ def names_of(devices: Sequence[DeviceRecord]) -> str:
 
 
 def _instant(text: str) -> datetime:
-    when = datetime.fromisoformat(text)
-    return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _sum_if_known(values: Sequence[float | None]) -> float | None:
