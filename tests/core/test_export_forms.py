@@ -218,7 +218,9 @@ def test_a_lifetimes_predictions_are_its_inference() -> None:
     life = lifecycle(runs, serving(), per_day=1e6, days=365)
     found = by_activity(export(runs, Format.CYCLONEDX, lifecycle=life))
     assert found["inference"]["activityEnergyCost"]["value"] == pytest.approx(365e6 * 0.5 / KWH)
-    assert "365,000,000 of 0.500 J each, as measured in stage predict" in properties(found["inference"])["method"]
+    told = properties(found["inference"])
+    assert "365,000,000 of 0.500 J each, as in stage predict of a run" in told["method"]
+    assert told["provenance"] == "estimated"  # nobody has measured what is to come
     assert found["training"] == by_activity(export(runs, Format.CYCLONEDX))["training"]
 
 
@@ -341,6 +343,18 @@ def test_the_acts_items_are_the_runs_figures() -> None:
     assert 50 < len(energy["method"].split()) < 130  # the form recommends about 100 words
 
 
+def test_the_method_says_which_share_was_measured() -> None:
+    run = a_record()
+    gpu, cpu = run.devices
+    mixed = replace(run, devices=[gpu, replace(cpu, provenance="estimated", method="model")])
+    text = parsed(export(mixed, Format.EU_GPAI_JSON))["training_energy"]["method"]
+    assert "80 % is measured with energy counters (NVIDIA H100). 20 % is estimated with power models (AMD EPYC)." in text
+    tiny = replace(run, devices=[gpu, replace(cpu, provenance="estimated", method="model", joules=0.001)])
+    text = parsed(export(tiny, Format.EU_GPAI_JSON))["training_energy"]["method"]
+    assert ">99 % is measured" in text
+    assert "<1 % is estimated" in text
+
+
 def test_hardware_days_count_each_accelerator() -> None:
     time = parsed(export(a_record(devices=9), Format.EU_GPAI_JSON))["training_time"]
     assert time["hardware_days"] == pytest.approx(8 * time["wall_clock_days"])
@@ -359,7 +373,9 @@ def test_what_the_act_asks_and_nobody_knows_is_not_available_with_the_reason() -
     assert found["model"] == "N/A: no record has a name of the model"
     assert found["training_energy"]["mwh"] == "N/A: no energy of training is in the records"
     assert found["training_computation"]["flop"] == "N/A: the FLOP of the training were not counted"
-    assert found["inference_computation"]["hardware"] == "N/A: no run has a stage predict"
+    assert found["inference_computation"]["hardware"] == "N/A: no task of inference was benchmarked"
+    without = parsed(export(tuning(), Format.EU_GPAI_JSON, Facts(inference_task="1,000 images")))
+    assert without["inference_computation"]["hardware"] == "N/A: no run has a stage predict"
     with pytest.raises(RecordError, match="No run has a stage train"):
         export(serving(), Format.EU_GPAI)
 

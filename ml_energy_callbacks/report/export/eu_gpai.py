@@ -34,6 +34,8 @@ _LONGER = "more than 6 months"
 _ACCELERATORS = ("gpu", "tpu", "soc")
 
 _FORM = "Model Documentation Form of the Code of Practice for General-Purpose AI Models (10 July 2025), chapter Transparency"
+_NO_TASK = "no task of inference was benchmarked"
+
 _BASIS = "Regulation (EU) 2024/1689, Annex XI, section 1, point 2 (d) and (e)"
 
 
@@ -120,7 +122,7 @@ def _items(subject: Subject) -> GpaiItems:
         training_energy=_energy_item(subject.energy(*DEVELOPMENT), method_of(subject, *DEVELOPMENT), "training"),
         inference_computation=Benchmark(
             flop=_or_unknown(facts.inference_flops, "the FLOP of a task of inference were not counted"),
-            task=_or_unknown(facts.inference_task, "no task of inference was benchmarked"),
+            task=_or_unknown(facts.inference_task, _NO_TASK),
             hardware=_inference_hardware(subject),
         ),
         inference_energy=_energy_item(subject.energy("inference"), method_of(subject, "inference"), "inference"),
@@ -175,12 +177,11 @@ def _energy_item(energy: Energy, method: str, of: str) -> EnergyItem:
 
 
 def _inference_hardware(subject: Subject) -> str:
+    facts = subject.facts
+    if facts.inference_hardware is not None or facts.inference_task is None:
+        return _or_unknown(facts.inference_hardware, _NO_TASK)
     predicting = list({run.run.id: run for run, _ in subject.stages("inference")}.values())
-    if subject.facts.inference_hardware is not None:
-        return subject.facts.inference_hardware
-    if predicting:
-        return hardware_of(predicting)
-    return _unknown("no run has a stage predict")
+    return hardware_of(predicting) if predicting else _unknown("no run has a stage predict")
 
 
 def _or_unknown(value: _Value | None, reason: str) -> _Value | str:

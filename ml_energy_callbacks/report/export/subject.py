@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID, uuid5
 
+from msgspec.structs import replace
+
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Provenance
@@ -126,7 +128,7 @@ class Subject:
         parts: list[StageRecord | Part] = [stage for _, stage in self.stages(*activities)]
         seconds = sum(stage.seconds for _, stage in self.stages(*activities))
         if self.lifecycle is not None and "inference" in activities:
-            parts.append(self.lifecycle.inference)
+            parts.append(replace(self.lifecycle.inference, provenance="estimated"))  # nobody has measured what is to come
         return _add(parts, seconds, lower_bound=any(self.lacks_energy(run) for run, _ in self.stages(*activities)))
 
     def total(self) -> Energy:

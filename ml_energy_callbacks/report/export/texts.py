@@ -9,6 +9,7 @@ from math import floor, log10
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.record.schema import CarbonRecord, RunRecord
 from ml_energy_callbacks.report.export.subject import Activity, Energy, Subject, names_of
+from ml_energy_callbacks.report.quantities import percent
 from ml_energy_callbacks.safe_text import printable
 
 TOOL = "ml-energy-callbacks"
@@ -75,7 +76,8 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
         life = subject.lifecycle
         yield (
             f"The predictions of the model's lifetime are extrapolated: {life.predictions:,.0f} of "
-            f"{figures(life.joules_per_prediction)} J each, as measured in stage {life.stage}."
+            f"{figures(life.joules_per_prediction)} J each, as in stage {life.stage} of a run; the interval is that of the "
+            "energy of a prediction, not of their number."
         )
     if energy.relative_uncertainty is not None:
         yield f"The half-width of the 95 % interval is {100 * energy.relative_uncertainty:.2g} % of the value."
@@ -90,10 +92,15 @@ def _shares(runs: Sequence[RunRecord]) -> Iterator[str]:
         some = [device for device in devices if device.provenance == provenance]
         if not some:
             continue
-        share = f"{100 * sum(device.joules or 0.0 for device in some) / whole:.0f} % " if whole else ""
+        share = f"{_share(sum(device.joules or 0.0 for device in some) / whole)} " if whole else ""
         how = " and ".join(dict.fromkeys(_HOW[device.method] for device in some))
         which = "" if len(some) == len(devices) else f" ({', '.join(dict.fromkeys(device.name for device in some))})"
         yield f"{share}{'is' if share else 'Energy is'} {provenance} with {how}{which}."
+
+
+def _share(share: float) -> str:
+    """Return a share in percent; one that is not all is not shown as all, and one that is not zero not as zero."""
+    return ">99 %" if 0.995 < share < 1 else percent(share)  # noqa: PLR2004 - where rounding gives 100 %
 
 
 def _counts(runs: Sequence[RunRecord]) -> str:
