@@ -11,7 +11,8 @@ from ml_energy_callbacks.record.load import load_record
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.report.export.facts import parse_facts
-from ml_energy_callbacks.report.lifecycle import Lifecycle, lifecycle
+from ml_energy_callbacks.report.export.subject import Lifetime
+from ml_energy_callbacks.report.lifecycle import lifecycle
 
 
 def write_export(
@@ -26,7 +27,7 @@ def write_export(
     """Print the runs in the format; on stderr, what could not be looked into."""
     known = parse_facts(facts, form)
     records = _load(paths)
-    text = export(records, form, known, lifecycle=_lifetime(records, predict, per_day, days))
+    text = export(records, form, known, lifetime=_lifetime(records, predict, per_day, days))
     if text.startswith(("{", "[")):
         print_json(text.rstrip())
     else:
@@ -44,10 +45,11 @@ def _load(paths: Sequence[str]) -> list[RunRecord]:
     return records
 
 
-def _lifetime(records: Sequence[RunRecord], predict: str | None, per_day: float | None, days: float | None) -> Lifecycle | None:
+def _lifetime(records: Sequence[RunRecord], predict: str | None, per_day: float | None, days: float | None) -> Lifetime | None:
     if predict is None and per_day is None and days is None:
         return None
     if predict is None or per_day is None or days is None:
         msg = "The predictions of a lifetime need --predict, --per-day and --days together."
         raise ConfigurationError(msg)
-    return lifecycle(records, load_record(predict), per_day=per_day, days=days)
+    prediction = load_record(predict)
+    return Lifetime(prediction, lifecycle(records, prediction, per_day=per_day, days=days))

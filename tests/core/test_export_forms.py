@@ -29,6 +29,7 @@ from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import Part, RunRecord, StageRecord
 from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.report.export.facts import NAMES, Facts, parse_facts
+from ml_energy_callbacks.report.export.subject import Lifetime
 from ml_energy_callbacks.report.lifecycle import lifecycle
 
 KWH = 3.6e6
@@ -215,12 +216,17 @@ def test_there_is_no_export_of_nothing_or_of_one_process_of_a_job() -> None:
 
 def test_a_lifetimes_predictions_are_its_inference() -> None:
     runs = tuning()
-    life = lifecycle(runs, serving(), per_day=1e6, days=365)
-    found = by_activity(export(runs, Format.CYCLONEDX, lifecycle=life))
+    life = Lifetime(serving(), lifecycle(runs, serving(), per_day=1e6, days=365))
+    text = export(runs, Format.CYCLONEDX, lifetime=life)
+    found = by_activity(text)
     assert found["inference"]["activityEnergyCost"]["value"] == pytest.approx(365e6 * 0.5 / KWH)
     told = properties(found["inference"])
-    assert "365,000,000 of 0.500 J each, as in stage predict of a run" in told["method"]
+    assert "365,000,000 of 0.500 J each, as in stage predict;" in told["method"]
     assert told["provenance"] == "estimated"  # nobody has measured what is to come
+    assert "NVIDIA H100, AMD EPYC on node-a" in told["method"]
+    listed = [each["value"] for each in considerations(text)["properties"]]
+    assert [line.split(",")[0] for line in listed] == [run.run.id for run in [*runs, serving()]]
+    assert listed[-1].endswith(" (for the energy of a prediction alone)")
     assert found["training"] == by_activity(export(runs, Format.CYCLONEDX))["training"]
 
 

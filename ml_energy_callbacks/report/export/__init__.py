@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from ml_energy_callbacks.record.schema import RunRecord
     from ml_energy_callbacks.report.export.facts import Facts
-    from ml_energy_callbacks.report.lifecycle import Lifecycle
+    from ml_energy_callbacks.report.export.subject import Lifetime
 
 
 class Format(StrEnum):
@@ -33,7 +33,7 @@ def export(
     form: Format,
     facts: "Facts | None" = None,
     *,
-    lifecycle: "Lifecycle | None" = None,
+    lifetime: "Lifetime | None" = None,
 ) -> str:
     """Return all runs of a model in one of the formats.
 
@@ -42,8 +42,8 @@ def export(
             one run count once, and so does a run inside of a measured command.
         form: The format.
         facts: What the records do not know.
-        lifecycle: Training and predictions over the lifetime of the model, of which these records are the training runs; its
-            predictions count as the energy of inference.
+        lifetime: The predictions over the lifetime of the model, of which these records are the training runs: they count as
+            energy of inference.
 
     Raises:
         RecordError: The records lack a value that the format requires.
@@ -53,5 +53,5 @@ def export(
     from ml_energy_callbacks.report.export.subject import subject_of  # noqa: PLC0415
     from ml_energy_callbacks.report.export.writers import WRITERS, check_lifetime  # noqa: PLC0415
 
-    check_lifetime(form, lifecycle)
-    return WRITERS[form](subject_of(records, facts, lifecycle))
+    check_lifetime(form, lifetime)
+    return WRITERS[form](subject_of(records, facts, lifetime))

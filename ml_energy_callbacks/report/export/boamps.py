@@ -13,7 +13,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export.facts import require
 from ml_energy_callbacks.report.export.subject import Activity, Subject
-from ml_energy_callbacks.report.export.texts import TOOL, method_of, run_line, tool_version
+from ml_energy_callbacks.report.export.texts import TOOL, method_of, run_lines, tool_version
 from ml_energy_callbacks.safe_text import json_source
 
 _VERSION = "1.1.0"
@@ -98,7 +98,7 @@ def _task(subject: Subject, known: Mapping[str, str]) -> dict[str, Any]:
                 "The measures are those of the runs, which add up.",
                 method_of(subject, "training", "validation", "inference", "other"),
                 "Runs:",
-                "; ".join(map(run_line, subject.runs)),
+                "; ".join(run_lines(subject)),
             ]
         ),
     }

@@ -8,7 +8,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.report.export.facts import require
 from ml_energy_callbacks.report.export.subject import Activity, Subject, share_of_grams
-from ml_energy_callbacks.report.export.texts import TOOL, method_of, origin_of, run_line, tool_version
+from ml_energy_callbacks.report.export.texts import TOOL, method_of, origin_of, run_lines, tool_version
 from ml_energy_callbacks.safe_text import json_source
 
 _GRAMS_PER_TONNE = 1e6
@@ -56,7 +56,7 @@ def _considerations(subject: Subject) -> dict[str, Any]:
         raise RecordError(msg)
     return {
         "energyConsumptions": consumptions,
-        "properties": [_property("run", run_line(run)) for run in subject.runs],
+        "properties": [_property("run", line) for line in run_lines(subject)],
     }
 
 
@@ -94,7 +94,7 @@ def _properties(subject: Subject, activity: Activity) -> Iterator[tuple[str, str
     yield "lowerBound", "true" if energy.lower_bound else "false"
     yield "method", method_of(subject, activity)
     if energy.co2e_grams is not None:
-        for origin in dict.fromkeys(origin_of(run.carbon) for run, _ in subject.stages(activity)):
+        for origin in dict.fromkeys(origin_of(run.carbon) for run in subject.runs_of(activity)):
             yield "carbonIntensity", origin
 
 

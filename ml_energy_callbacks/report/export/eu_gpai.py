@@ -20,7 +20,7 @@ from ml_energy_callbacks.report.export.texts import (
     hardware_of,
     markdown_text,
     method_of,
-    run_line,
+    run_lines,
     with_doubt,
 )
 
@@ -126,14 +126,14 @@ def _items(subject: Subject) -> GpaiItems:
             hardware=_inference_hardware(subject),
         ),
         inference_energy=_energy_item(subject.energy("inference"), method_of(subject, "inference"), "inference"),
-        runs=[run_line(run) for run in subject.runs],
+        runs=run_lines(subject),
     )
 
 
 def _training_time(subject: Subject) -> TrainingTime:
     seconds = subject.energy(*DEVELOPMENT).seconds
     days = seconds / _SECONDS_PER_DAY
-    runs = list({run.run.id: run for run, _ in subject.stages(*DEVELOPMENT)}.values())
+    runs = subject.runs_of(*DEVELOPMENT)
     hardware_days = 0.0
     for run, stage in subject.stages(*DEVELOPMENT):
         hardware_days += stage.seconds / _SECONDS_PER_DAY * len(_counted(run.devices))
@@ -180,7 +180,7 @@ def _inference_hardware(subject: Subject) -> str:
     facts = subject.facts
     if facts.inference_hardware is not None or facts.inference_task is None:
         return _or_unknown(facts.inference_hardware, _NO_TASK)
-    predicting = list({run.run.id: run for run, _ in subject.stages("inference")}.values())
+    predicting = subject.runs_of("inference")
     return hardware_of(predicting) if predicting else _unknown("no run has a stage predict")
 
 
@@ -224,7 +224,7 @@ def _lines(subject: Subject) -> Iterator[str]:
     yield f"**Measurement methodology of the energy used for training:** {markdown_text(items.training_energy.method)}"
     yield ""
     if subject.energy("inference").joules is not None:
-        yield f"**The same of inference:** {markdown_text(items.inference_energy.method)}"
+        yield f"**Measurement methodology of the energy of inference:** {markdown_text(items.inference_energy.method)}"
         yield ""
     yield "Runs that are included:"
     yield ""

@@ -9,7 +9,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Provenance
 from ml_energy_callbacks.record.load import dump_json
 from ml_energy_callbacks.report.export.subject import DEVELOPMENT, Activity, Subject
-from ml_energy_callbacks.report.export.texts import method_of, origin_of, run_line
+from ml_energy_callbacks.report.export.texts import method_of, origin_of, run_lines
 
 _PER_FLOP, _PER_PARAMETER = 1e15, 1e9
 _LACKS = {
@@ -109,7 +109,7 @@ def sci_ai(subject: Subject) -> str:
         model=subject.model,
         consumer=_side(subject, ("inference",), used),
         provider=_side(subject, DEVELOPMENT, made),
-        runs=[run_line(run) for run in subject.runs],
+        runs=run_lines(subject),
     )
     if isinstance(found.consumer, str) and isinstance(found.provider, str):
         msg = (
@@ -158,7 +158,7 @@ def _side(
         provenance=energy.provenance,
         lower_bound=energy.lower_bound,
         operational_g=energy.co2e_grams,
-        intensity=list(dict.fromkeys(origin_of(run.carbon) for run, _ in subject.stages(*activities))),
+        intensity=list(dict.fromkeys(origin_of(run.carbon) for run in subject.runs_of(*activities))),
         embodied_g=embodied,
         scores=scores,
         rationale=subject.facts.rationale or _RATIONALE,

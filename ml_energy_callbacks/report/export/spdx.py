@@ -6,7 +6,7 @@ from typing import Any
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.report.export.facts import require
 from ml_energy_callbacks.report.export.subject import DEVELOPMENT, Energy, Subject
-from ml_energy_callbacks.report.export.texts import TOOL, method_of, run_line, tool_version, with_doubt
+from ml_energy_callbacks.report.export.texts import TOOL, method_of, run_lines, tool_version, with_doubt
 from ml_energy_callbacks.safe_text import json_source
 
 _VERSION = "3.0.1"
@@ -124,4 +124,4 @@ def _decimal(value: float) -> str:
 def _comment(subject: Subject) -> str:
     parts = [f"{kind}: {with_doubt(energy, energy.kwh, 'kWh')}." for kind, energy in _parts(subject).items() if energy.kwh]
     method = method_of(subject, *DEVELOPMENT, "inference")
-    return " ".join([*parts, method, "Runs:", "; ".join(map(run_line, subject.runs)) + "."])
+    return " ".join([*parts, method, "Runs:", "; ".join(run_lines(subject)) + "."])

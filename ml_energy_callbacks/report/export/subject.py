@@ -70,6 +70,19 @@ class Energy:
         return max(0.0, self.joules - half), self.joules + half
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """The predictions over the lifetime of a model.
+
+    Attributes:
+        prediction: Record of the run that has the energy of a prediction.
+        lifecycle: Training and inference over the lifetime.
+    """
+
+    prediction: RunRecord
+    lifecycle: Lifecycle
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """All runs of a model.
@@ -77,13 +90,13 @@ class Subject:
     Attributes:
         runs: Their records by their start, each run once.
         facts: What the records do not know.
-        lifecycle: The predictions over the model's lifetime, or None.
+        lifetime: The predictions over the lifetime of the model, or None.
         partial: Ids of the runs of which another record may hold energy that the one in ``runs`` lacks.
     """
 
     runs: Sequence[RunRecord]
     facts: Facts
-    lifecycle: Lifecycle | None
+    lifetime: Lifetime | None
     partial: frozenset[str]
 
     @property
@@ -123,13 +136,21 @@ class Subject:
                 if ACTIVITIES.get(name, "other") in activities:
                     yield run, stage
 
+    def runs_of(self, *activities: Activity) -> list[RunRecord]:
+        """Return the runs that have stages of these activities; of inference, with that of a lifetime's prediction."""
+        runs = {run.run.id: run for run, _ in self.stages(*activities)}
+        if self.lifetime is not None and "inference" in activities:
+            runs.setdefault(self.lifetime.prediction.run.id, self.lifetime.prediction)
+        return list(runs.values())
+
     def energy(self, *activities: Activity) -> Energy:
         """Return the energy of these activities in all runs; of inference, with that of the model's lifetime."""
         parts: list[StageRecord | Part] = [stage for _, stage in self.stages(*activities)]
         seconds = sum(stage.seconds for _, stage in self.stages(*activities))
-        if self.lifecycle is not None and "inference" in activities:
-            parts.append(replace(self.lifecycle.inference, provenance="estimated"))  # nobody has measured what is to come
-        return _add(parts, seconds, lower_bound=any(self.lacks_energy(run) for run, _ in self.stages(*activities)))
+        if self.lifetime is not None and "inference" in activities:
+            # Nobody has measured what is to come.
+            parts.append(replace(self.lifetime.lifecycle.inference, provenance="estimated"))
+        return _add(parts, seconds, lower_bound=any(map(self.lacks_energy, self.runs_of(*activities))))
 
     def total(self) -> Energy:
         """Return the energy of all runs."""
@@ -162,7 +183,7 @@ def _add(parts: Sequence[StageRecord | TotalRecord | Part], seconds: float, *, l
 
 
 def subject_of(
-    records: RunRecord | Sequence[RunRecord], facts: Facts | None = None, lifecycle: Lifecycle | None = None
+    records: RunRecord | Sequence[RunRecord], facts: Facts | None = None, lifetime: Lifetime | None = None
 ) -> Subject:
     """Return what is exported, from the records of a model's runs.
 
@@ -183,7 +204,7 @@ def subject_of(
     return Subject(
         runs=sorted(counted, key=lambda run: (_instant(run.run.started_at), run.run.id)),
         facts=facts or Facts(),
-        lifecycle=lifecycle,
+        lifetime=lifetime,
         partial=frozenset(run.run.id for run in counted if has_other_records(run, given)),
     )
 

@@ -61,7 +61,7 @@ def method_of(subject: Subject, *activities: Activity, supplied: bool = False) -
 
 
 def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
-    runs = list({run.run.id: run for run, _ in subject.stages(*activities)}.values())
+    runs = subject.runs_of(*activities)
     energy = subject.energy(*activities)
     if runs:
         hosts = sorted({host for run in runs for host in run.run.hostnames})
@@ -72,11 +72,11 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
         )
         yield from _shares(runs)
         yield _counts(runs)
-    if subject.lifecycle is not None and "inference" in activities:
-        life = subject.lifecycle
+    if subject.lifetime is not None and "inference" in activities:
+        life = subject.lifetime.lifecycle
         yield (
             f"The predictions of the model's lifetime are extrapolated: {life.predictions:,.0f} of "
-            f"{figures(life.joules_per_prediction)} J each, as in stage {life.stage} of a run; the interval is that of the "
+            f"{figures(life.joules_per_prediction)} J each, as in stage {life.stage}; the interval is that of the "
             "energy of a prediction, not of their number."
         )
     if energy.relative_uncertainty is not None:
@@ -116,7 +116,7 @@ def _gaps(subject: Subject, runs: Sequence[RunRecord]) -> Iterator[str]:
 
 
 def _overhead(subject: Subject, activities: Sequence[Activity], *, supplied: bool) -> str:
-    factors = sorted({run.carbon.pue for run, _ in subject.stages(*activities)} - {1.0})
+    factors = sorted({run.carbon.pue for run in subject.runs_of(*activities)} - {1.0})
     if not factors:
         return "Cooling and power distribution of the data centre, storage and networks are not included."
     pue = f"PUE of {' or '.join(f'{factor:g}' for factor in factors)}"
@@ -126,6 +126,14 @@ def _overhead(subject: Subject, activities: Sequence[Activity], *, supplied: boo
         "Cooling and power distribution of the data centre, storage and networks are not included; emissions include its "
         f"{pue}."
     )
+
+
+def run_lines(subject: Subject) -> list[str]:
+    """Return each run in one line, and that of a lifetime's prediction, which is not one of them."""
+    lines = [run_line(run) for run in subject.runs]
+    if subject.lifetime is not None and all(run.run.id != subject.lifetime.prediction.run.id for run in subject.runs):
+        lines.append(f"{run_line(subject.lifetime.prediction)} (for the energy of a prediction alone)")
+    return lines
 
 
 def run_line(run: RunRecord) -> str:

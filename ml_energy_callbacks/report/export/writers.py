@@ -14,8 +14,7 @@ from ml_energy_callbacks.report.export.model_card import model_card
 from ml_energy_callbacks.report.export.sci import sci_json
 from ml_energy_callbacks.report.export.sci_ai import sci_ai
 from ml_energy_callbacks.report.export.spdx import spdx
-from ml_energy_callbacks.report.export.subject import Subject
-from ml_energy_callbacks.report.lifecycle import Lifecycle
+from ml_energy_callbacks.report.export.subject import Lifetime, Subject
 
 WRITERS: Mapping[Format, Callable[[Subject], str]] = {
     Format.CODECARBON_CSV: codecarbon_csv,
@@ -36,13 +35,13 @@ _WITH_LIFETIME = {Format.CYCLONEDX, Format.CYCLONEDX_1_7, Format.SPDX, Format.EU
 """The formats that have a place for predictions that were not made yet."""
 
 
-def check_lifetime(form: Format, lifecycle: Lifecycle | None) -> None:
+def check_lifetime(form: Format, lifetime: Lifetime | None) -> None:
     """Refuse a lifetime where the format has no place for it.
 
     Raises:
         ConfigurationError: It has none.
     """
-    if lifecycle is not None and form not in _WITH_LIFETIME:
+    if lifetime is not None and form not in _WITH_LIFETIME:
         msg = (
             f"{form} has no place for predictions that were not made: leave out --predict, --per-day and --days, and pass the "
             "run of predictions among the others."
