@@ -281,23 +281,33 @@ def diff(
     rich_help_panel=_READ,
     epilog=_examples(
         "ml-energy export runs/a --format model-card",
+        "ml-energy export runs --format cyclonedx --set model=ResNet",
+        "ml-energy export runs/tuning --format eu-gpai --predict runs/serving --per-day 1e6 --days 365",
     ),
 )
 def export(
-    path: Annotated[str, typer.Argument(help="An energy.json, a directory that contains one, or a URL of these.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="The runs of a model: an energy.json, a directory of which all records count, a pattern, or a URL of these."
+        ),
+    ],
     *,
     form: Annotated[Format, typer.Option("--format", help="Format to write.")],
+    facts: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A fact that no record knows, such as version=1.0; repeatable."),
+    ] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="Record of a run of predictions, for the energy of the model's lifetime.")
+    ] = None,
+    per_day: Annotated[float | None, typer.Option(help="Predictions per day.")] = None,
+    days: Annotated[float | None, typer.Option(help="Lifetime of the model in days.")] = None,
 ) -> None:
-    """Write a run in another program's format: codecarbon's CSV, the metadata of a model card, or an SCI statement."""
-    from ml_energy_callbacks.cli.output import print_json
-    from ml_energy_callbacks.record.load import load_record
-    from ml_energy_callbacks.report.export import export as write
+    """Write the runs of a model in another format: for catalogues, bills of materials, regulators, or codecarbon."""
+    from ml_energy_callbacks.cli.export import write_export
 
-    text = write(load_record(path), form)
-    if form is Format.SCI_JSON:
-        print_json(text.rstrip())
-    else:
-        typer.echo(text, nl=False)
+    write_export(paths, form, facts or [], predict=predict, per_day=per_day, days=days)
 
 
 @app.command(

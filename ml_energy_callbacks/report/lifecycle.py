@@ -162,7 +162,7 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     if not training:
         msg = "No training run is given; pass the record of at least one."
         raise ConfigurationError(msg)
-    runs = _longest_of_each_run(training)
+    runs = longest_of_each_run(training)
     name, stage, per_sample = _prediction_stage(prediction)
     predictions = per_day * days
     if not math.isfinite(predictions * per_sample):
@@ -171,7 +171,7 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
     currency = prediction.total.currency if {run.total.currency for run in runs} == {prediction.total.currency} else None
     trained = _sum_of_training(runs, currency)
     inferred = _scale_to_inference(stage, per_sample, predictions, currency)
-    lower_bound = any(run.total.joules is None or run.lower_bound or _has_other_records(run, training) for run in runs)
+    lower_bound = any(run.total.joules is None or run.lower_bound or has_other_records(run, training) for run in runs)
     even = _break_even(trained, per_sample, stage.relative_uncertainty, per_day, lower_bound=lower_bound)
     return Lifecycle(
         runs=len(runs),
@@ -186,13 +186,14 @@ def lifecycle(training: Sequence[RunRecord], prediction: RunRecord, *, per_day: 
         training_share=_shares(trained, inferred, even, predictions),
         lower_bound=lower_bound,
         break_even=even,
-        provenance=_provenance([trained.provenance, inferred.provenance]),
+        provenance=provenance_of([trained.provenance, inferred.provenance]),
         currency=currency,
         notes=list(_notes(training, runs, prediction, currency)),
     )
 
 
-def _longest_of_each_run(records: Sequence[RunRecord]) -> list[RunRecord]:
+def longest_of_each_run(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return one record of each run: a run that was resumed includes what came before."""
     runs: dict[str, RunRecord] = {}
     for record in records:
         known = runs.get(record.run.id)
@@ -201,7 +202,7 @@ def _longest_of_each_run(records: Sequence[RunRecord]) -> list[RunRecord]:
     return list(runs.values())
 
 
-def _has_other_records(run: RunRecord, records: Sequence[RunRecord]) -> bool:
+def has_other_records(run: RunRecord, records: Sequence[RunRecord]) -> bool:
     """Return whether another record of this run may include energy that this one lacks.
 
     The records do not show whether another one is a branch, resumed from a checkpoint, or an early copy of the file.
@@ -229,7 +230,7 @@ def _sum_of_training(runs: Sequence[RunRecord], currency: str | None) -> Part:
     return _make_part(
         joules,
         relative_uncertainty=half / joules if half is not None and joules else None,
-        provenance=_provenance([run.total.provenance for run in known]),
+        provenance=provenance_of([run.total.provenance for run in known]),
         co2e_grams=known_sum([run.total.co2e_grams for run in known]),
         cost=None if currency is None else known_sum([run.total.cost for run in known]),
     )
@@ -273,7 +274,8 @@ def _make_part(
     )
 
 
-def _provenance(parts: Sequence[Provenance | None]) -> Provenance | None:
+def provenance_of(parts: Sequence[Provenance | None]) -> Provenance | None:
+    """Return that of a sum: ``estimated`` if any part is, ``measured`` if all known parts are, None if none is known."""
     if "estimated" in parts:
         return "estimated"
     return "measured" if "measured" in parts else None
@@ -340,7 +342,7 @@ def _notes(
 def _notes_on_run(run: RunRecord, training: Sequence[RunRecord]) -> Iterator[str]:
     name = run.run.id[:8]
     times = sum(record.run.id == run.run.id for record in training)
-    if _has_other_records(run, training):
+    if has_other_records(run, training):
         yield (
             f"Run {name} has {times} records that differ: the longest one is used, and the others may include energy that it "
             "lacks; training, its share and the break-even are lower bounds."

@@ -256,8 +256,8 @@ def test_what_a_run_does_not_know_is_refused() -> None:
         export(record, Format.SCI_JSON)
 
 
-def test_the_command_writes_each_format(folder: Path) -> None:
-    for form in Format:
+def test_the_command_writes_formats_that_ask_for_nothing(folder: Path) -> None:
+    for form in (Format.CODECARBON_CSV, Format.MODEL_CARD, Format.SCI_JSON):
         done = ml_energy("export", folder, "--format", form)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == export(load_record(folder), form)

@@ -24,6 +24,7 @@ from known_places import PLACES
 from loads import steady
 from other_codecarbon import installed
 from release_data import changes, read_installed
+from run_records import a_record
 
 import ml_energy_callbacks.codecarbon_data as tables
 from ml_energy_callbacks import EnergyMeter
@@ -266,3 +267,24 @@ tracker.stop()
     assert ours[f"{kind}_energy"] == pytest.approx(ours["energy_consumed"])
     for column in ("cpu_count", "ram_energy", "longitude"):
         assert pd.isna(ours[column]), column
+
+
+def test_codecarbons_dashboard_reads_the_projects_of_a_file(tmp_path: Path) -> None:
+    runs = [a_record(seed=1, status="failed"), a_record(seed=2), a_record(seed=3, model="ViT")]
+    (tmp_path / "emissions.csv").write_text(export(runs, Format.CODECARBON_CSV), encoding="utf-8")
+    # In a process of its own: importing codecarbon looks for hardware.
+    program = """
+import json
+import pandas as pd
+from codecarbon.viz.data import Data
+frame = pd.read_csv("emissions.csv")
+shown = {name: Data.get_project_summary(Data.get_project_data(frame, name).data) for name in frame.project_name.unique()}
+print(json.dumps(shown))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=tmp_path, timeout=120)
+    shown = json.loads(done.stdout)
+    assert list(shown) == ["ResNet", "ViT"]
+    total = shown["ResNet"]["total"]
+    assert total["energy_consumed"] == pytest.approx(2 * 7200 / 3.6e6 * 1.2)
+    assert total["emissions"] == pytest.approx(2 * 7200 / 3.6e6 * 56 / 1000)
+    assert shown["ViT"]["country_iso_code"] == "FRA"

@@ -11,7 +11,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_WH
 from ml_energy_callbacks.record.schema import CarbonRecord, DeviceRecord, RunRecord, StageRecord, TotalRecord
 from ml_energy_callbacks.report.drawing import node
 from ml_energy_callbacks.report.emissions import carbon_range
-from ml_energy_callbacks.report.formats import model_card, sci_json
+from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.report.headline import Line, headline
 from ml_energy_callbacks.report.hints import find_hints
 from ml_energy_callbacks.report.notes import indented, note_lines, phases_of, reasons_of, rows_of
@@ -360,11 +360,11 @@ def _versions(record: RunRecord) -> Element:
 
 def _citations(record: RunRecord) -> Iterator[Element]:
     for identity, name, form in (
-        ("card", "Model card (Hugging Face)", model_card),
-        ("sci", "SCI statement (ISO/IEC 21031)", sci_json),
+        ("card", "Model card (Hugging Face)", Format.MODEL_CARD),
+        ("sci", "SCI statement (ISO/IEC 21031)", Format.SCI_JSON),
     ):
         try:
-            text = form(record)
+            text = export(record, form)
         except RecordError as error:
             yield node("p", node("strong", f"{name}: "), str(error))
             continue
