@@ -53,7 +53,7 @@ def codecarbon_csv(record: RunRecord) -> str:
     emissions = None if total.co2e_grams is None else total.co2e_grams / _KILO
     row: dict[str, Any] = {
         "timestamp": datetime.fromisoformat(record.run.ended_at or record.run.started_at).strftime("%Y-%m-%dT%H:%M:%S"),
-        "project_name": record.run.framework,
+        "project_name": record.run.model or record.run.framework,
         "run_id": record.run.id,
         "duration": total.seconds,
         "emissions": emissions,
@@ -77,7 +77,7 @@ def codecarbon_csv(record: RunRecord) -> str:
     for part in ("cpu", "gpu"):
         devices = [device for device in record.devices if device.kind == part]
         row[f"{part}_model"] = _names(devices) or None
-    row["gpu_count"] = sum(device.kind == "gpu" for device in record.devices) or None  # codecarbon's cpu_count counts threads
+    row["gpu_count"] = sum(device.count for device in record.devices if device.kind == "gpu") or None  # codecarbon's cpu_count counts threads
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,0 +1,35 @@
+"""What was left out of a file, and with which line; bounded, however long the file is."""
+
+from collections.abc import Iterator
+
+_NAMED = 3
+
+
+class LineNotes:
+    """Sentences about lines of a file; lines of which the same is said share one sentence."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._lines: dict[str, list[int]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, line: int, what: str) -> None:
+        """Add what has to be said of a line: a predicate without figures of its own, such as ``is left out``."""
+        named = self._lines.setdefault(what, [])
+        self._counts[what] = self._counts.get(what, 0) + 1
+        if len(named) < _NAMED:
+            named.append(line)
+
+    def say(self, sentence: str) -> None:
+        """Add a sentence about the whole file."""
+        self._lines.setdefault(sentence, [])
+
+    def sentences(self) -> Iterator[str]:
+        """Yield the sentences, in the order in which they first applied."""
+        for what, lines in self._lines.items():
+            if not lines:
+                yield what
+                continue
+            more = self._counts[what] - len(lines)
+            others = f" and {more:,} more" if more else ""
+            yield f"Line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}{others}: {what}."
