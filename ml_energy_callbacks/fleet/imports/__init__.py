@@ -7,7 +7,7 @@ from types import ModuleType
 
 from ml_energy_callbacks.carbon.delimited import TextFile
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
-from ml_energy_callbacks.fleet.imports import carbontracker, codecarbon, nvidia_smi, slurm, zeus
+from ml_energy_callbacks.fleet.imports import carbontracker, codecarbon, dcgm, mlperf, nvidia_smi, slurm, zeus
 from ml_energy_callbacks.fleet.imports.notes import LineNotes
 from ml_energy_callbacks.record.load import encode_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
@@ -15,7 +15,7 @@ from ml_energy_callbacks.record.storage import LocalFile, in_one_line
 
 __all__ = ["ImportedFile", "import_file", "write_record"]
 
-_TOOLS: Sequence[ModuleType] = (codecarbon, nvidia_smi, carbontracker, zeus, slurm)
+_TOOLS: Sequence[ModuleType] = (codecarbon, nvidia_smi, dcgm, carbontracker, zeus, slurm, mlperf)
 """Each has ``TOOL``, its name; ``recognise(head)``, of the first lines; and ``read(file, notes)``, which returns the runs."""
 
 
