@@ -18,7 +18,19 @@ _SEPARATORS = ",;\t|"
 _DECIMAL_COMMA = ";\t"
 """Separators with which a spreadsheet writes 0,5 for 0.5."""
 
-_UNKNOWN = {"", "nan", "n/a", "[n/a]", "na", "none", "null", "[not supported]", "[unknown error]", "[not available]", "[gpu is lost]"}
+_UNKNOWN = {
+    "",
+    "nan",
+    "n/a",
+    "[n/a]",
+    "na",
+    "none",
+    "null",
+    "[not supported]",
+    "[unknown error]",
+    "[not available]",
+    "[gpu is lost]",
+}
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _HEAD = 40
 _DOTTED = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")

@@ -11,7 +11,6 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.imports import import_file, write_record
 from ml_energy_callbacks.fleet.imports.table import render_imports
 from ml_energy_callbacks.record.load import dump_json
-from ml_energy_callbacks.record.schema import RunRecord
 
 
 def import_logs(files: Sequence[Path], *, output: Path, json: bool) -> None:
@@ -21,7 +20,7 @@ def import_logs(files: Sequence[Path], *, output: Path, json: bool) -> None:
         Exit: With status 2, after the others, where a file could not be read.
     """
     warn = partial(print_line, stderr=True)
-    records: dict[Path, RunRecord] = {}  # by the path of each: a run's two logs, or a file given twice, are one run
+    records = {}  # by the path of each: a run's two logs, or a file given twice, are one run
     failed = False
     for path in files:
         try:

@@ -77,7 +77,9 @@ def codecarbon_csv(record: RunRecord) -> str:
     for part in ("cpu", "gpu"):
         devices = [device for device in record.devices if device.kind == part]
         row[f"{part}_model"] = _names(devices) or None
-    row["gpu_count"] = sum(device.count for device in record.devices if device.kind == "gpu") or None  # codecarbon's cpu_count counts threads
+    row["gpu_count"] = (
+        sum(device.count for device in record.devices if device.kind == "gpu") or None
+    )  # codecarbon's cpu_count counts threads
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -91,7 +91,9 @@ def test_export_import_export_is_the_same_byte_for_byte(tmp_path: Path, seed: in
 @pytest.mark.parametrize("location", ["FRA", "US-VA", "SE3", "aws:eu-west-3", "lab:basement", None])
 def test_export_import_export_keeps_the_place(tmp_path: Path, location: str | None) -> None:
     made = a_record()
-    made = replace(made, carbon=replace(made.carbon, location=location), devices=[replace(d, joules=None) for d in made.devices])
+    made = replace(
+        made, carbon=replace(made.carbon, location=location), devices=[replace(d, joules=None) for d in made.devices]
+    )
     text = export(made, Format.CODECARBON_CSV)
     assert export(_only(_written(tmp_path / "emissions.csv", text)), Format.CODECARBON_CSV) == text
 
@@ -138,7 +140,8 @@ def test_encodings_separators_and_decimal_commas(tmp_path: Path, encoding: str, 
 def _smi(rows: Iterator[tuple[float, str, str]]) -> str:
     began = datetime.fromisoformat("2026-11-25T13:00:00")
     lines = [
-        f"{began + timedelta(seconds=second):%Y/%m/%d %H:%M:%S.%f}"[:-3] + f", {gpu}, NVIDIA A100, {power}" for second, gpu, power in rows
+        f"{began + timedelta(seconds=second):%Y/%m/%d %H:%M:%S.%f}"[:-3] + f", {gpu}, NVIDIA A100, {power}"
+        for second, gpu, power in rows
     ]
     return "\n".join(["timestamp, index, name, power.draw [W]", *lines, ""])
 
@@ -190,7 +193,7 @@ def test_gpus_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
         import_file(_written(tmp_path / "gpu.csv", text))
 
 
-def test_long_logs_need_little_memory(tmp_path: Path, full: bool) -> None:
+def test_long_logs_need_little_memory(tmp_path: Path, *, full: bool) -> None:
     count = 1_000_000 if full else 20_000
     path = tmp_path / "gpu.csv"
     with path.open("w", encoding="utf-8") as file:
@@ -305,7 +308,7 @@ def test_a_slurm_table_without_times_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ DCGM
 
 
-def _dmon(prefix: bool, columns: str = "both") -> str:
+def _dmon(*, prefix: bool, columns: str = "both") -> str:
     """Return the log of DCGM with the time before each line, or with its power alone."""
     lines, second = [], -1
     for line in (LOGS / "dcgmi_dmon.txt").read_text(encoding="utf-8").splitlines():
@@ -365,7 +368,7 @@ def test_each_mark_of_a_power_log_of_mlperf_is_a_run() -> None:
 
 def test_a_power_log_of_several_channels_has_their_sum_first(tmp_path: Path) -> None:
     row = (
-        "Time,11-13-2026 22:38:{:02}.240,Watts,{},Volts,-1.0,Amps,-1.0,PF,-1.0,Mark,notset,Ch1,Watts,91.06,Volts,120.95,Amps,0.83,"
+        "Time,11-13-2026 22:38:{:02}.240,Watts,{},Volts,-1,Amps,-1,PF,-1,Mark,notset,Ch1,Watts,91.06,Volts,120.95,Amps,0.8,"
         "PF,0.94,Ch2,Watts,90.97,Volts,120.83,Amps,0.80,PF,0.94\n"
     )
     text = "".join(row.format(s, "-1.0" if s == 5 else "182.03") for s in range(10)) + row.format(10, "182.03")[:60]
@@ -384,6 +387,7 @@ def test_a_power_log_of_several_channels_has_their_sum_first(tmp_path: Path) -> 
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("a,b\n1,2\n", "line 1: this is no log of a known tool"),
+        ("DATETIME,GAS,CARBON_INTENSITY\n", "line 1: this is a series of carbon intensities; pass it as carbon_intensity"),
         ("Nov 25\0\0\1\n", "line 1: this is no text"),
         (_OLD.splitlines()[0] + "\n", "has no run of codecarbon. There is nothing after the header, line 1"),
         (_OLD[:-40], "has no run of codecarbon. Line 2: has 24 of 30 cells and is left out"),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from ml_energy_callbacks.carbon.delimited import TextFile
+from ml_energy_callbacks.carbon.delimited import TextFile, header_cells
+from ml_energy_callbacks.carbon.published import series_form
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet.imports import carbontracker, codecarbon, dcgm, mlperf, nvidia_smi, slurm, zeus
 from ml_energy_callbacks.fleet.imports.notes import LineNotes
@@ -45,6 +46,8 @@ def import_file(path: Path) -> ImportedFile:
         raise RecordError(msg)
     tool = next((tool for tool in _TOOLS if tool.recognise(head)), None)
     if tool is None:
+        if series_form(header_cells(head[0])).source is not None:
+            raise file.error(1, "this is a series of carbon intensities; pass it as carbon_intensity")
         names = ", ".join(tool.TOOL for tool in _TOOLS)
         raise file.error(1, f"this is no log of a known tool ({names}), or its header is missing")
     notes = LineNotes()

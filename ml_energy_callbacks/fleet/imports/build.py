@@ -82,9 +82,7 @@ def unknown_carbon(location: str | None = None, pue: float = 1.0) -> CarbonRecor
     )
 
 
-def known_carbon(
-    kwh: float | None, grams: float | None, source: str, location: str | None, pue: float = 1.0
-) -> CarbonRecord:
+def known_carbon(kwh: float | None, grams: float | None, source: str, location: str | None, pue: float = 1.0) -> CarbonRecord:
     """Return the intensity that follows from a tool's own energy and emissions.
 
     Args:
@@ -102,7 +100,11 @@ def known_carbon(
 
 
 def stage_part(
-    joules: float | None, seconds: float, devices: Mapping[str, float], provenance: Provenance | None, grams: float | None = None
+    joules: float | None,
+    seconds: float,
+    devices: Mapping[str, float],
+    provenance: Provenance | None,
+    grams: float | None = None,
 ) -> StageRecord:
     """Return a stage, or a part of one, of which a tool knows energy (J) and time (s)."""
     return StageRecord(
@@ -189,7 +191,9 @@ def run_record(
     """
     own_id = (run_id or "").replace("-", "")
     if not (own_id.isascii() and own_id.isalnum()):
-        own_id = hashlib.sha256(f"{source.tool}\n{key}\n{started_at.isoformat()}\n{seconds!r}\n{joules!r}".encode()).hexdigest()[:32]
+        own_id = hashlib.sha256(
+            f"{source.tool}\n{key}\n{started_at.isoformat()}\n{seconds!r}\n{joules!r}".encode()
+        ).hexdigest()[:32]
     known = {device.id: device.joules for device in devices if device.joules is not None}
     whole = stage_part(joules, seconds, known, provenance_of(devices), grams)
     whole.substages = dict(parts or {})

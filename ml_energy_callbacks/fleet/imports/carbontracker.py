@@ -80,14 +80,17 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     totals_file = TextFile(main.path.with_name(main.path.name.removesuffix(_LOG) + _OUTPUT))
     if not main.path.exists() or not main.path.name.endswith(_LOG):
         raise file.error(
-            1, f"its energy includes a PUE that only the log with the same name and the ending {_LOG} states; put that beside it"
+            1,
+            f"its energy includes a PUE that only the log with the same name and the ending {_LOG} states; put that beside it",
         )
     found = _read_log(main, notes)
     if found is None:
         return []
     totals = _read_totals(totals_file, notes) if totals_file.path.exists() else _Totals()
     if totals.kwh is None:
-        notes.say("The log with the totals is missing or has none; they are the sums of the epochs, whose durations are rounded.")
+        notes.say(
+            "The log with the totals is missing or has none; they are the sums of the epochs, whose durations are rounded."
+        )
     notes.say(UTC_ASSUMED)
     return [_record(main, found, totals)]
 
@@ -157,7 +160,9 @@ def _read_totals(file: TextFile, notes: LineNotes) -> _Totals:
 
 def _record(file: TextFile, log: _Found, totals: _Totals) -> RunRecord:
     epochs = [epoch for epoch in log.epochs if epoch.seconds]
-    devices = [_device(log, name, epochs) for name in dict.fromkeys([*log.devices, *(name for e in epochs for name in e.watts)])]
+    devices = [
+        _device(log, name, epochs) for name in dict.fromkeys([*log.devices, *(name for e in epochs for name in e.watts)])
+    ]
     seconds = math.fsum(epoch.seconds for epoch in epochs)
     sums = [device.joules for device in devices if device.joules is not None]
     kwh = totals.kwh / log.pue if totals.kwh is not None and log.pue else math.fsum(sums) / JOULES_PER_KWH if sums else None

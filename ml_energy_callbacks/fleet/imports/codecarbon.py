@@ -117,7 +117,7 @@ def _record(file: TextFile, found: _Found) -> RunRecord:
     states = [_figures(row, pue) for row in rows]
     kwh = _sum([state.kwh for state in states])
     grams = _sum([state.grams for state in states])
-    devices = _devices(states, last, seconds)
+    devices = _devices(states, last)
     location = _location(cells)
     carbon = known_carbon(kwh, grams, f"codecarbon {version}" if version else TOOL, location, pue)
     wue, water = last.number("wue"), _sum([row.number("water_consumed") for row in rows])
@@ -168,9 +168,7 @@ class _Figures:
         known = {f"{TOOL}:{part}": joules for part, joules in self.joules.items() if joules is not None}
         estimated = any(joules for part, joules in self.joules.items() if part != "gpu")
         provenance: Provenance | None = None if not known else "estimated" if estimated else "measured"
-        return stage_part(
-            None if self.kwh is None else self.kwh * JOULES_PER_KWH, self.seconds, known, provenance, self.grams
-        )
+        return stage_part(None if self.kwh is None else self.kwh * JOULES_PER_KWH, self.seconds, known, provenance, self.grams)
 
 
 def _figures(row: Row, pue: float) -> _Figures:
@@ -216,7 +214,7 @@ def _undo(target: object, guess: float, forward: Callable[[float], Any]) -> floa
     return guess
 
 
-def _devices(states: Sequence[_Figures], row: Row, seconds: float) -> list[DeviceRecord]:
+def _devices(states: Sequence[_Figures], row: Row) -> list[DeviceRecord]:
     """Return the parts of the machine, and what of its energy belongs to none of them."""
     devices = []
     for part, (kind, method, provenance, note) in _PARTS.items():
@@ -234,7 +232,9 @@ def _devices(states: Sequence[_Figures], row: Row, seconds: float) -> list[Devic
     rest = None if kwh is None else kwh * JOULES_PER_KWH - math.fsum(device.joules or 0.0 for device in devices)
     if rest is not None and kwh is not None and rest > _ROUNDING * kwh * JOULES_PER_KWH:
         devices.append(
-            device_record(f"{TOOL}:rest", _OTHERS, "board", rest, method="model", provenance=provenance_of(devices) or "estimated")
+            device_record(
+                f"{TOOL}:rest", _OTHERS, "board", rest, method="model", provenance=provenance_of(devices) or "estimated"
+            )
         )
     return devices
 

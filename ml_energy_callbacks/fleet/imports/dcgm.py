@@ -43,7 +43,7 @@ class _Gpu:
     watts: float = 0.0
     counter: float | None = None
     joules: float | None = None
-    resets: int = field(default=0)
+    resets: int = 0
 
     def count(self, joules: float) -> str | None:
         """Add a value of the counter in J; return what is wrong with it, or None."""
@@ -51,6 +51,7 @@ class _Gpu:
         if before is None:
             return None
         if joules < before:
+            self.resets += 1
             return "has a counter that was reset; the energy between it and the row before is unknown"
         self.joules = (self.joules or 0.0) + joules - before
         return None
@@ -62,53 +63,65 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     Raises:
         RecordError: Its lines have no times, nor the counter by which its length is known.
     """
-    columns: list[str] = []
-    gpus: dict[str, _Gpu] = {}
-    run: PowerRun | None = None
-    first, timed, rows = 0, False, 0
+    dump = _Dump()
     for number, line in enumerate(file.lines(), 1):
         text = line.strip()
         if header := _HEADER.match(text):
-            columns = header["columns"].split()
-            continue
-        found = _ROW.match(text)
-        if found is None:
-            if text and _UNITS.match(text) is None:
-                notes.add(number, "is no row of a GPU and is left out")
-            continue
+            dump.columns = header["columns"].split()
+        elif found := _ROW.match(text):
+            try:
+                dump.add(number, found, notes)
+            except ValueError as error:
+                notes.add(number, f"{error}; the row is left out")
+        elif text and _UNITS.match(text) is None:
+            notes.add(number, "is no row of a GPU and is left out")
+    if not dump.gpus:
+        return []
+    counters = {name: gpu.joules for name, gpu in dump.gpus.items() if gpu.joules is not None and not gpu.resets}
+    if dump.run is None:
+        return [_without_times(file, dump, counters, notes)]
+    if _POWER not in dump.columns and len(counters) < len(dump.gpus):
+        raise file.error(dump.line, "the energy counter was reset, and there is no power")
+    notes.say(UTC_ASSUMED)
+    return [dump.run.record(file, TOOL, None, kind="gpu", energy=counters)]
+
+
+@dataclass(slots=True)
+class _Dump:
+    """What has been read of a file: the present columns, the GPUs by their numbers, and with times their power over time."""
+
+    columns: list[str] = field(default_factory=list)
+    gpus: dict[str, _Gpu] = field(default_factory=dict)
+    run: PowerRun | None = None
+    line: int = 0
+    rows: int = 0
+
+    def add(self, number: int, found: re.Match[str], notes: LineNotes) -> None:
+        """Add a row.
+
+        Raises:
+            ValueError: It cannot be read; the message says why.
+        """
         values = found["values"].split()
         if found["entity"] != "GPU":
             notes.add(number, "is a part of a GPU, whose energy is in that of the GPU, and is left out")
-            continue
-        if len(values) != len(columns):
-            notes.add(number, f"has {len(values)} of {len(columns)} values and is left out")
-            continue
-        cells = dict(zip(columns, values, strict=True))
-        try:
-            watts, counted = (to_number(cells.get(name, ""), name) for name in (_POWER, _COUNTER))
-            time = _time(found["time"])
-        except ValueError as error:
-            notes.add(number, f"{error}; the row is left out")
-            continue
-        first, rows, timed = first or number, rows + 1, timed or time is not None
-        gpu = gpus.setdefault(found["id"], _Gpu())
+            return
+        if len(values) != len(self.columns):
+            msg = f"has {len(values)} of {len(self.columns)} values"
+            raise ValueError(msg)
+        cells = dict(zip(self.columns, values, strict=True))
+        watts, counted = (to_number(cells.get(name, ""), name) for name in (_POWER, _COUNTER))
+        time = _time(found["time"])
+        self.line, self.rows = self.line or number, self.rows + 1
+        gpu = self.gpus.setdefault(found["id"], _Gpu())
         if counted is not None and (fault := gpu.count(counted / _MILLI)):
             notes.add(number, fault)
-            gpu.resets += 1
         if watts is not None:
             gpu.readings, gpu.watts = gpu.readings + 1, gpu.watts + watts
         if time is not None:
-            run = run or PowerRun(time, number)
-            run.add(number, time, found["id"], f"GPU {found['id']}", watts if _POWER in columns else 0.0, notes)
-    if not gpus:
-        return []
-    counters = {name: gpu.joules for name, gpu in gpus.items() if gpu.joules is not None and not gpu.resets}
-    if run is not None:
-        if _POWER not in columns and len(counters) < len(gpus):
-            raise file.error(first, "the energy counter was reset, and there is no power")
-        notes.say(UTC_ASSUMED)
-        return [run.record(file, TOOL, None, kind="gpu", energy=counters)]
-    return [_without_times(file, gpus, counters, first, rows, notes)]
+            self.run = self.run or PowerRun(time, number)
+            power = watts if _POWER in self.columns else 0.0
+            self.run.add(number, time, found["id"], f"GPU {found['id']}", power, notes)
 
 
 def _time(text: str) -> datetime | None:
@@ -122,9 +135,7 @@ def _time(text: str) -> datetime | None:
         return to_time(text)
 
 
-def _without_times(
-    file: TextFile, gpus: Mapping[str, _Gpu], counters: Mapping[str, float], line: int, rows: int, notes: LineNotes
-) -> RunRecord:
+def _without_times(file: TextFile, dump: _Dump, counters: Mapping[str, float], notes: LineNotes) -> RunRecord:
     """Return the run of lines without times.
 
     Raises:
@@ -132,16 +143,16 @@ def _without_times(
     """
     lengths = [
         seconds
-        for name, gpu in gpus.items()
+        for name, gpu in dump.gpus.items()
         if (seconds := ratio(counters.get(name), gpu.watts / gpu.readings if gpu.readings else None)) is not None
     ]
-    if len(counters) < len(gpus) or not lengths:
-        raise file.error(line, _NEEDS)
+    if len(counters) < len(dump.gpus) or not lengths:
+        raise file.error(dump.line, _NEEDS)
     notes.say(_NO_TIMES)
     seconds, ended = sorted(lengths)[len(lengths) // 2], file.changed_at()
     return run_record(
-        ImportRecord(tool=TOOL, version=None, file=str(file.path), line=line, rows=rows),
-        key=" ".join(gpus),
+        ImportRecord(tool=TOOL, version=None, file=str(file.path), line=dump.line, rows=dump.rows),
+        key=" ".join(dump.gpus),
         started_at=ended - timedelta(seconds=seconds),
         ended_at=ended,
         seconds=seconds,

@@ -55,5 +55,6 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     if runs:
         notes.say(UTC_ASSUMED)
     return [
-        runs[mark].record(file, TOOL, None, kind="board", note=_NOTE, model=None if mark == _UNMARKED else mark) for mark in marks
+        runs[mark].record(file, TOOL, None, kind="board", note=_NOTE, model=None if mark == _UNMARKED else mark)
+        for mark in marks
     ]

@@ -85,7 +85,5 @@ def _watts(row: Row, column: str) -> float | None:
 
 def _record(file: TextFile, run: PowerRun, version: str | None, columns: _Columns) -> RunRecord:
     if columns.id is None and run.devices[_ONLY].interleaved:
-        raise file.error(
-            run.line, "rows of several GPUs cannot be told apart; add index or uuid to --query-gpu"
-        )
+        raise file.error(run.line, "rows of several GPUs cannot be told apart; add index or uuid to --query-gpu")
     return run.record(file, TOOL, version, kind="gpu")

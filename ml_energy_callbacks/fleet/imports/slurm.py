@@ -23,8 +23,8 @@ _NO_VALUE = 1e18
 
 _STATES: dict[str, Status] = {"COMPLETED": "completed", "RUNNING": "running", "COMPLETING": "running", "CANCELLED": "stopped"}
 _NOTE = (
-    "Energy of the job's whole nodes as the cluster's plug-in reads it (RAPL, IPMI, ...), which is the job's own only where it had "
-    "the nodes to itself."
+    "Energy of the job's whole nodes as the cluster's plug-in reads it (RAPL, IPMI, ...), which is the job's own if it had "
+    "them to itself."
 )
 
 
@@ -177,7 +177,14 @@ def _records(file: TextFile, job: _Job | None, notes: LineNotes) -> Iterator[Run
         seconds=seconds,
         devices=[
             device_record(
-                f"{TOOL}:nodes", "nodes", "board", joules, method="energy_counter", provenance="measured", note=_NOTE, count=nodes
+                f"{TOOL}:nodes",
+                "nodes",
+                "board",
+                joules,
+                method="energy_counter",
+                provenance="measured",
+                note=_NOTE,
+                count=nodes,
             )
         ],
         joules=joules,
