@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +13,9 @@ from ml_energy_callbacks.fleet.imports import import_file, write_record
 from ml_energy_callbacks.fleet.imports.table import render_imports
 from ml_energy_callbacks.record.load import dump_json
 
+if TYPE_CHECKING:
+    from ml_energy_callbacks.record.schema import RunRecord
+
 
 def import_logs(files: Sequence[Path], *, output: Path, json: bool) -> None:
     """Write the records of all runs, and print what was imported; a file that cannot be read stops none of the others.
@@ -20,7 +24,7 @@ def import_logs(files: Sequence[Path], *, output: Path, json: bool) -> None:
         Exit: With status 2, after the others, where a file could not be read.
     """
     warn = partial(print_line, stderr=True)
-    records = {}  # by the path of each: a run's two logs, or a file given twice, are one run
+    records: dict[Path, RunRecord] = {}  # a run's two logs, or a file given twice, are one run
     failed = False
     for path in files:
         try:
