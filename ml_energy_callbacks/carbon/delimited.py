@@ -33,6 +33,7 @@ _UNKNOWN = {
 }
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _HEAD = 40
+_ENDS = ("\n", "\r")
 _DOTTED = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 """How a spreadsheet in Europe writes a time; with slashes, day and month cannot be told apart."""
 
@@ -106,12 +107,14 @@ class Row(NamedTuple):
         cells: Its cells, without spaces around them, by the names of their columns.
         comma: Whether its numbers may have decimal commas.
         part: How many headers precede it.
+        ends: Whether its line has an end; the last one of a file that has none may be cut off in its last cell.
     """
 
     line: int
     cells: dict[str, str]
     comma: bool
     part: int
+    ends: bool
 
     def number(self, column: str) -> float | None:
         """Return a cell as a number; None where the table lacks it, or it is unknown.
@@ -184,12 +187,20 @@ def read_table(
     Raises:
         RecordError: The file cannot be read as a table.
     """
+    ends = True
+
+    def watched(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
+        nonlocal ends
+        for _, line in lines:
+            ends = line.endswith(_ENDS)
+            yield line
+
     lines = enumerate(file.lines(), 1)
     start, header = next(((number, line) for number, line in lines if line.strip()), (0, ""))
     separator = separator_of(header)
     comma = separator in _DECIMAL_COMMA
     columns, part = header_cells(header), 1
-    reader = csv.reader((line for _, line in lines), delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(watched(lines), delimiter=separator, skipinitialspace=True)
     while True:
         try:
             cells = next(reader, None)
@@ -201,6 +212,6 @@ def read_table(
         if is_header(cells):
             columns, part = cells, part + 1
         elif len(cells) == len(columns):
-            yield Row(line, dict(zip(columns, cells, strict=True)), comma, part)
+            yield Row(line, dict(zip(columns, cells, strict=True)), comma, part, ends)
         elif any(cells):
             leave_out(line, f"has {len(cells)} of {len(columns)} cells and is left out")

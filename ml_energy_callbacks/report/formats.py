@@ -197,7 +197,7 @@ def sci_json(record: RunRecord) -> str:
     """
     statements: list[Statement] = []
     carbon = record.carbon
-    boundary = f"{_names(record.devices)} of {', '.join(record.run.hostnames)}"
+    boundary = " of ".join(filter(None, (_names(record.devices), ", ".join(record.run.hostnames))))
     if record.lower_bound:
         boundary += "; the energy of a device or a process of the run is missing"
     if carbon.embodied_grams is None:

@@ -375,7 +375,7 @@ def test_a_power_log_of_several_channels_has_their_sum_first(tmp_path: Path) -> 
     found = import_file(_written(tmp_path / "spl.txt", text))
     assert found.records[0].total.joules == pytest.approx(7 * 182.03)
     assert found.records[0].devices[0].missing_s == 2
-    assert "Line 11: is cut off before its mark and is left out." in found.notes
+    assert "Line 11: has no end, so that it may be cut off, and is left out." in found.notes
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
@@ -411,11 +411,22 @@ def test_half_a_line_and_duplicate_rows_are_noted(tmp_path: Path) -> None:
     head, *rows = text.splitlines(keepends=True)
     found = import_file(_written(tmp_path / "log.csv", "".join([head, rows[0], rows[1], rows[1], rows[0], rows[2][:50]])))
     assert found.notes[:3] == [
-        "Line 4: repeats the row before and counts once.",
+        "Line 4: repeats an earlier row and counts once.",
         "Line 5: is an earlier state of its run than a row above and is left out.",
         "Line 6: has 3 of 38 cells and is left out.",
     ]
     assert found.records[0].total.seconds == float(rows[1].split(",")[4])
+
+
+@pytest.mark.parametrize("name", ["zeus.csv", "sacct.txt", "dcgmi_dmon.txt", "spl.txt", f"{_CARBONTRACKER}_carbontracker.log"])
+def test_a_figure_that_is_cut_off_at_the_end_does_not_count(tmp_path: Path, name: str) -> None:
+    whole = (LOGS / name).read_text(encoding="utf-8")
+    last = whole.rstrip("\n").rpartition("\n")[0] + "\n"
+    cut = import_file(_written(tmp_path / name, whole[:-3]))
+    without = import_file(_written(tmp_path / name, last))
+    assert any(note.startswith(f"Line {whole.count(chr(10))}: has ") for note in cut.notes)  # no end, or too few cells
+    totals = [[(record.total.joules, len(record.stages)) for record in found.records] for found in (cut, without)]
+    assert totals[0] == totals[1]
 
 
 # ------------------------------------------------------------------------------------------------------------ the command
@@ -437,5 +448,29 @@ def test_the_command_writes_records_and_goes_on_after_a_bad_file(tmp_path: Path)
     assert (report.returncode, "codecarbon 3.3.2" in report.stdout) == (0, True)
     facts = json.loads(ml_energy("import", LOGS / "zeus.csv", "--output", tmp_path / "out", "--json").stdout)
     assert facts[0]["imported"]["tool"] == "zeus"
+
+
+def test_every_record_is_read_and_shown_like_any_other(tmp_path: Path) -> None:
+    logs = sorted(path for path in LOGS.iterdir() if path.suffix != ".md")
+    assert ml_energy("import", *logs, "--output", tmp_path).returncode == 0
+    written = sorted(tmp_path.glob("*/energy.json"))
+    assert len(written) == 12
     for path in written:
-        assert ml_energy("report", "-v", path).returncode == 0
+        shown = ml_energy("report", "-v", path)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "±" not in shown.stdout  # nobody knows how sure another tool is
+        record = load_record(path)
+        assert record.total.relative_uncertainty is None
+        assert all(device.relative_uncertainty is None for device in record.devices)
+        if record.total.joules is not None:
+            summed = math.fsum(device.joules or 0 for device in record.devices)
+            assert record.total.joules == pytest.approx(summed, rel=0.01)  # carbontracker rounds the epochs' durations
+    assert ml_energy("report", tmp_path, "--html", tmp_path / "page.html").returncode == 0
+
+
+def test_runs_of_unknown_uncertainty_differ_by_nothing_certain(tmp_path: Path) -> None:
+    other = _OLD.replace("AMD EPYC", "Intel Xeon").replace("0.3475,France", "0.4,France").replace("0.0425,0.3,", "0.095,0.3,")
+    paths = [_written(tmp_path / "a.csv", _OLD), _written(tmp_path / "b.csv", other)]
+    assert ml_energy("import", *paths, "--output", tmp_path / "out").returncode == 0
+    facts = json.loads(ml_energy("diff", *sorted((tmp_path / "out").iterdir()), "--json").stdout)
+    assert facts["total"]["difference"]["verdict"] == "undecided"

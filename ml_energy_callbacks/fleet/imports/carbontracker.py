@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ml_energy_callbacks.carbon.delimited import TextFile, to_number, to_time
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED, device_record, known_carbon, run_record
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_lines
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.readings import Kind
 from ml_energy_callbacks.record.schema import DeviceRecord, EpochRecord, ImportRecord, RunRecord
@@ -97,7 +97,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
 
 def _read_log(file: TextFile, notes: LineNotes) -> _Found | None:
     log: _Found | None = None
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in whole_lines(file, notes):
         match = _LINE.match(line)
         if match is None:
             if line.strip():
@@ -141,7 +141,7 @@ def _add(log: _Found, text: str) -> None:
 
 def _read_totals(file: TextFile, notes: LineNotes) -> _Totals:
     totals, actual = _Totals(), False
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in whole_lines(file, notes):
         text = line.strip()
         if text.startswith(("Actual consumption", "Predicted consumption")):
             actual = text.startswith("Actual")

@@ -60,7 +60,6 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     total; rows of its tasks are parts of the run. Rows without an id are runs of their own.
     """
     runs: dict[str, _Found] = {}
-    last: Row | None = None
     for row in read_table(file, _is_header, notes.add):
         try:
             duration = _number(row, "duration")
@@ -68,14 +67,13 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
         except ValueError as error:
             notes.add(row.line, f"{error}; the row is left out")
             continue
-        if last is not None and row.cells == last.cells:
-            notes.add(row.line, "repeats the row before and counts once")
-            continue
-        last = row
-        run = runs.setdefault(row.cells.get("run_id") or f"line {row.line}", _Found())
-        run.count += 1
+        run = runs.setdefault(row.cells.get("run_id") or "\n".join(row.cells.values()), _Found())
         task = row.cells.get("task_name", "")
         before = run.rows.get(task)
+        if before is not None and before.cells == row.cells:
+            notes.add(row.line, "repeats an earlier row and counts once")
+            continue
+        run.count += 1
         if before is None or duration >= _number(before, "duration"):
             run.rows[task] = row
         else:
@@ -139,7 +137,7 @@ def _record(file: TextFile, found: _Found) -> RunRecord:
         kwh=kwh,
         grams=grams,
         carbon=carbon,
-        parts={name: state.part() for name, state in zip(found.rows, states, strict=True) if name},
+        parts={name: state.part(devices) for name, state in zip(found.rows, states, strict=True) if name},
         model=None if version and project == TOOL else project,
         tags={"experiment_id": cells["experiment_id"]} if cells.get("experiment_id") and version else {},
         versions={"python": cells["python_version"]} if cells.get("python_version") else {},
@@ -163,11 +161,12 @@ class _Figures:
     grams: float | None
     joules: Mapping[str, float | None]
 
-    def part(self) -> StageRecord:
-        """Return the record of a task."""
-        known = {f"{TOOL}:{part}": joules for part, joules in self.joules.items() if joules is not None}
-        estimated = any(joules for part, joules in self.joules.items() if part != "gpu")
-        provenance: Provenance | None = None if not known else "estimated" if estimated else "measured"
+    def part(self, devices: Sequence[DeviceRecord]) -> StageRecord:
+        """Return the record of a task that ran on these devices."""
+        used = {f"{TOOL}:{part}": joules for part, joules in self.joules.items() if joules is not None}
+        devices = [device for device in devices if device.id in used]
+        known = {device.id: used[device.id] for device in devices}
+        provenance = provenance_of(devices)
         return stage_part(None if self.kwh is None else self.kwh * JOULES_PER_KWH, self.seconds, known, provenance, self.grams)
 
 

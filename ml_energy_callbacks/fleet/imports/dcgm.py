@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from ml_energy_callbacks.carbon.delimited import TextFile, to_number, to_time
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED, device_record, run_record
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_lines
 from ml_energy_callbacks.fleet.imports.power_log import PowerRun
 from ml_energy_callbacks.metrics import ratio
 from ml_energy_callbacks.record.schema import ImportRecord, RunRecord
@@ -64,7 +64,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
         RecordError: Its lines have no times, nor the counter by which its length is known.
     """
     dump = _Dump()
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in whole_lines(file, notes):
         text = line.strip()
         if header := _HEADER.match(text):
             dump.columns = header["columns"].split()

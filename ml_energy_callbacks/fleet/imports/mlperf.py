@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ml_energy_callbacks.carbon.delimited import TextFile, to_number
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_lines
 from ml_energy_callbacks.fleet.imports.power_log import PowerRun
 from ml_energy_callbacks.record.schema import RunRecord
 
@@ -28,7 +28,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     """Return the runs of a file: each mark is one; rows without a mark are a run only where there are no others."""
     runs: dict[str, PowerRun] = {}
     analyzer = "power analyzer"
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in whole_lines(file, notes):
         text = line.strip()
         if identity := _ANALYZER.search(text):
             analyzer = identity[1]

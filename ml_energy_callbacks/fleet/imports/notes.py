@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
+from ml_energy_callbacks.carbon.delimited import Row, TextFile
+
 _NAMED = 3
+_CUT = "has no end, so that it may be cut off, and is left out"
 
 
 class LineNotes:
@@ -33,3 +36,21 @@ class LineNotes:
             more = self._counts[what] - len(lines)
             others = f" and {more:,} more" if more else ""
             yield f"Line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}{others}: {what}."
+
+
+def whole_lines(file: TextFile, notes: LineNotes) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a log with their numbers, without the last one where it has no end."""
+    for number, line in enumerate(file.lines(), 1):
+        if line.endswith(("\n", "\r")):
+            yield number, line
+        else:
+            notes.add(number, _CUT)
+
+
+def whole_rows(rows: Iterator[Row], notes: LineNotes) -> Iterator[Row]:
+    """Yield the rows of a table whose last column is a figure, without the last one where its line has no end."""
+    for row in rows:
+        if row.ends:
+            yield row
+        else:
+            notes.add(row.line, _CUT)

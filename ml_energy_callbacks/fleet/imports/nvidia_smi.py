@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ml_energy_callbacks.carbon.delimited import Row, TextFile, header_cells, read_table, to_number, to_time
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_rows
 from ml_energy_callbacks.fleet.imports.power_log import PowerRun
 from ml_energy_callbacks.record.schema import RunRecord
 
@@ -39,7 +39,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     runs: list[PowerRun] = []
     records: list[RunRecord] = []
     part, columns, version = 0, _Columns({}), None
-    for row in read_table(file, _is_header, notes.add):
+    for row in whole_rows(read_table(file, _is_header, notes.add), notes):
         if row.part != part:
             if runs:
                 records.append(_record(file, runs.pop(), version, columns))

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from ml_energy_callbacks.carbon.delimited import Row, TextFile, read_table, to_number, to_time
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED, device_record, run_record
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_lines, whole_rows
 from ml_energy_callbacks.record.schema import ImportRecord, RunRecord, Status
 
 TOOL = "slurm"
@@ -88,19 +88,19 @@ def _rows(file: TextFile, notes: LineNotes) -> Iterator[Row]:
     lines = (line for line in file.lines() if line.strip())
     header, dashes = next(lines, ""), next(lines, "").rstrip()
     if not _DASHES.fullmatch(dashes) and dashes.strip("-"):
-        yield from read_table(file, _is_header, notes.add)
+        yield from whole_rows(read_table(file, _is_header, notes.add), notes)
         return
     spans: list[tuple[int, int | None]] = [match.span() for match in re.finditer("-+", dashes)]
     spans[-1] = (spans[-1][0], None)  # a long number may be longer than its column
     names = [header[begin:end].strip() for begin, end in spans]
-    for number, line in enumerate(file.lines(), 1):
+    for number, line in whole_lines(file, notes):
         cells = [line[begin:end].strip() for begin, end in spans]
         if not line.strip() or cells == names or not line.strip(" -\n"):
             continue
         if any(cell.endswith("+") for cell in cells[:1]) or len(line.rstrip("\n")) < spans[-1][0]:
             notes.add(number, "is cut off, so that its job is not known, and is left out; use sacct --parsable2")
             continue
-        yield Row(number, dict(zip(names, cells, strict=True)), comma=False, part=1)
+        yield Row(number, dict(zip(names, cells, strict=True)), comma=False, part=1, ends=True)
 
 
 def _check_columns(file: TextFile, row: Row) -> None:

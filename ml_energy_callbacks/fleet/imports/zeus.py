@@ -11,7 +11,7 @@ import msgspec
 
 from ml_energy_callbacks.carbon.delimited import Row, TextFile, header_cells, read_table
 from ml_energy_callbacks.fleet.imports.build import device_record, run_record, stage_part
-from ml_energy_callbacks.fleet.imports.notes import LineNotes
+from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_rows
 from ml_energy_callbacks.readings import Kind
 from ml_energy_callbacks.record.schema import DeviceRecord, ImportRecord, RunRecord, StageRecord
 
@@ -70,7 +70,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     if first.lstrip().startswith("{"):
         return _read_json(file, "".join((first, *lines)), notes)
     log: _Log | None = None
-    for row in read_table(file, _is_header, notes.add):
+    for row in whole_rows(read_table(file, _is_header, notes.add), notes):
         try:
             window = _window(row)
         except ValueError as error:
