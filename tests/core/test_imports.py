@@ -418,6 +418,17 @@ def test_half_a_line_and_duplicate_rows_are_noted(tmp_path: Path) -> None:
     assert found.records[0].total.seconds == float(rows[1].split(",")[4])
 
 
+def test_notes_and_parts_of_long_files_are_bounded(tmp_path: Path) -> None:
+    head, row = (LOGS / "codecarbon_3_tasks.csv").read_text(encoding="utf-8").splitlines()[:2]
+    faults = [row.replace("1.2006168789994263", f"{number}x") for number in range(500)]
+    tasks = [row.replace("load", f"step {number}") for number in range(101)]
+    found = import_file(_written(tmp_path / "log.csv", "\n".join([head, *tasks, *faults, ""])))
+    assert len(found.notes) < 60
+    assert found.notes[-1] == "The same applies to 450 further lines, each with other figures."
+    assert found.records[0].total.kwh == pytest.approx(101 * 4.00346013944626e-05)
+    assert found.records[0].stages["other"].substages == {}
+
+
 @pytest.mark.parametrize("name", ["zeus.csv", "sacct.txt", "dcgmi_dmon.txt", "spl.txt", f"{_CARBONTRACKER}_carbontracker.log"])
 def test_a_figure_that_is_cut_off_at_the_end_does_not_count(tmp_path: Path, name: str) -> None:
     whole = (LOGS / name).read_text(encoding="utf-8")

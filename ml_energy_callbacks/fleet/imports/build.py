@@ -22,6 +22,9 @@ from ml_energy_callbacks.record.schema import (
     TotalRecord,
 )
 
+MOST_PARTS = 100
+"""Most parts of a run in its record: more, such as one for each step of a training, are left out."""
+
 UTC_ASSUMED = "Its times have no offset; they are read as UTC."
 
 
@@ -175,7 +178,7 @@ def run_record(
         grams: Its emissions in g CO2e, or None.
         carbon: Where these come from; None where they are unknown.
         stage: The stage that the run is.
-        parts: Its named parts.
+        parts: Its named parts, which are left out if there are too many.
         epochs: Its epochs.
         incomplete: Whether a part of its energy is missing.
         run_id: The tool's own id, if it has one.
@@ -196,7 +199,7 @@ def run_record(
         ).hexdigest()[:32]
     known = {device.id: device.joules for device in devices if device.joules is not None}
     whole = stage_part(joules, seconds, known, provenance_of(devices), grams)
-    whole.substages = dict(parts or {})
+    whole.substages = dict(parts) if parts and len(parts) <= MOST_PARTS else {}
     ended_at = ended_at or started_at + timedelta(seconds=seconds)
     return limit_size(
         RunRecord(

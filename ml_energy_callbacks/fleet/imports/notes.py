@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ml_energy_callbacks.carbon.delimited import Row, TextFile
 
-_NAMED = 3
+_NAMED, _SENTENCES = 3, 50
 _CUT = "has no end, so that it may be cut off, and is left out"
 
 
@@ -15,9 +15,13 @@ class LineNotes:
         """Begin without any."""
         self._lines: dict[str, list[int]] = {}
         self._counts: dict[str, int] = {}
+        self._others = 0
 
     def add(self, line: int, what: str) -> None:
-        """Add what has to be said of a line: a predicate without figures of its own, such as ``is left out``."""
+        """Add what has to be said of a line: a predicate such as ``is left out``."""
+        if what not in self._lines and len(self._lines) >= _SENTENCES:
+            self._others += 1
+            return
         named = self._lines.setdefault(what, [])
         self._counts[what] = self._counts.get(what, 0) + 1
         if len(named) < _NAMED:
@@ -36,6 +40,8 @@ class LineNotes:
             more = self._counts[what] - len(lines)
             others = f" and {more:,} more" if more else ""
             yield f"Line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}{others}: {what}."
+        if self._others:
+            yield f"The same applies to {self._others:,} further lines, each with other figures."
 
 
 def whole_lines(file: TextFile, notes: LineNotes) -> Iterator[tuple[int, str]]:

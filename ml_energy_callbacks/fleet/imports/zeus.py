@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from ml_energy_callbacks.carbon.delimited import Row, TextFile, header_cells, read_table
-from ml_energy_callbacks.fleet.imports.build import device_record, run_record, stage_part
+from ml_energy_callbacks.fleet.imports.build import MOST_PARTS, device_record, run_record, stage_part
 from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_rows
 from ml_energy_callbacks.readings import Kind
 from ml_energy_callbacks.record.schema import DeviceRecord, ImportRecord, RunRecord, StageRecord
@@ -20,9 +20,6 @@ TOOL = "zeus"
 _TIME, _WINDOW, _ELAPSED = "start_time", "window_name", "elapsed_time"
 _GPU = re.compile(r"gpu(\d+)_energy")
 _NO_DATE = "It has no date; the time at which the file was last written is used."
-_MOST_NAMES = 100
-"""A log with more names of windows, such as one for each step, has no parts."""
-
 _CLOSE_S = 0.01
 """A window may seem to begin or end so long outside of the one around it: Zeus reads several GPUs one after another."""
 
@@ -135,7 +132,7 @@ class _Log:
             return
         self._began.append(window.began)
         self._seconds.append(window.seconds)
-        self._windows.append(self._names.setdefault(window.name, len(self._names)) if len(self._names) <= _MOST_NAMES else 0)
+        self._windows.append(self._names.setdefault(window.name, len(self._names)) if len(self._names) <= MOST_PARTS else 0)
         self._joules.extend(window.joules[gpu] for gpu in self.gpus)
 
     def record(self, file: TextFile) -> RunRecord:
@@ -153,7 +150,7 @@ class _Log:
             joules=math.fsum(self._joules) if devices else None,
             incomplete=self.incomplete,
             parts={name: self._part(window) for name, window in self._names.items() if window in self._windows}
-            if len(self._names) <= _MOST_NAMES
+            if len(self._names) <= MOST_PARTS
             else {},
         )
 
