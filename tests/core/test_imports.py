@@ -395,6 +395,8 @@ def test_a_power_log_of_several_channels_has_their_sum_first(tmp_path: Path) -> 
         (_OLD.replace("3600.5", "-1"), "Line 2: duration is '-1', which is no duration; the row is left out"),
         (_OLD.replace("2023-05-04T10", "05/04/2023 10"), "Line 2: '05/04/2023 10:00:00' is no time; the row is left out"),
         (_OLD.replace("0.3475,", "1e999,"), "Line 2: energy_consumed is '1e999', which is no number; the run is left out"),
+        (_OLD.replace("0.0123,", "-0.0123,"), "line 2 is not a complete run record: Expected `float` >= "),
+        (_OLD.replace("0.3475,", "3475e9,"), "line 2 is not a run record: no run uses 1.251e+19 J in 3600.5 s"),
         ("index, power.draw [W]\n0, 100 W\n", "line 2: the table has no column timestamp; add it to --query-gpu"),
         ('{"gpu_energy": 3}', "line 1: the JSON is no measurement of Zeus"),
         ('{"gpu_energy": {"0": -3}, "time": 1}', "line 1: the JSON is no measurement of Zeus"),

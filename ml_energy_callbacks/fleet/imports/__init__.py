@@ -10,7 +10,7 @@ from ml_energy_callbacks.carbon.published import series_form
 from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
 from ml_energy_callbacks.fleet.imports import carbontracker, codecarbon, dcgm, mlperf, nvidia_smi, slurm, zeus
 from ml_energy_callbacks.fleet.imports.notes import LineNotes
-from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.load import decode_record, encode_record
 from ml_energy_callbacks.record.schema import FILE_NAME, RunRecord
 from ml_energy_callbacks.record.storage import LocalFile, in_one_line
 
@@ -37,7 +37,7 @@ def import_file(path: Path) -> ImportedFile:
     """Read the runs of another tool's log.
 
     Raises:
-        RecordError: It cannot be read, is none of a known tool, or has no run; the message states the line.
+        RecordError: It cannot be read, is none of a known tool, or has no run, or an impossible figure; the message states the line.
     """
     file = TextFile(path)
     head = file.head()
@@ -59,6 +59,8 @@ def import_file(path: Path) -> ImportedFile:
         raise RecordError(msg)
     for record in records:
         record.warnings = said
+        line = "" if record.imported is None else f", line {record.imported.line}"
+        decode_record(encode_record(record), f"{path}{line}")  # a figure that is impossible is refused now, not when it is read
     return ImportedFile(records, said)
 
 
