@@ -244,6 +244,14 @@ def test_a_carbontracker_log_alone_has_the_sums_of_its_epochs(tmp_path: Path) ->
     assert record.devices[0].missing_s == pytest.approx(1.1)
 
 
+def test_powers_of_many_gpus_are_summed_over_broken_lines(tmp_path: Path) -> None:
+    text = (LOGS / f"{_CARBONTRACKER}_carbontracker.log").read_text(encoding="utf-8")
+    text = text.replace("gpu: 240.0", "gpu: [239.87654321 240.12345679 240.         240.\n 239.5        240.5       ]")
+    record = _only(_written(tmp_path / "a_carbontracker.log", text))
+    assert record.devices[0].joules == pytest.approx(3.3 * 6 * 240)
+    assert not any("has no time" in note for note in record.warnings)
+
+
 # ------------------------------------------------------------------------------------------------------------ Zeus
 
 

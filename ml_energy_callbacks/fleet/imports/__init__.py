@@ -37,7 +37,7 @@ def import_file(path: Path) -> ImportedFile:
     """Read the runs of another tool's log.
 
     Raises:
-        RecordError: It cannot be read, is none of a known tool, has no run or an impossible figure; the message states the line.
+        RecordError: It cannot be read, is of no known tool, has no run or an impossible figure; the message states the line.
     """
     file = TextFile(path)
     head = file.head()

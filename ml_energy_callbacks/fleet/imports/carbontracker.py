@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,6 +23,7 @@ _COMPONENTS = re.compile(r"(\w+) with device\(s\) (.*?)\.(?= \w+ with|$)")
 _EPOCH = re.compile(r"Epoch (\d+):")
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _POWER = re.compile(r"Average power usage \(W\) for (\w+): (.*)")
+_OPEN = re.compile(r"Average power usage \(W\) for \w+: \[[^\]]*$")
 _PLACE = re.compile(r"Average carbon intensity .* at detected location: (.*?)\.?$")
 _TOTAL = re.compile(r"(Time|Energy|CO2eq):\s*(\S+)( kWh| g)?")
 _INTERRUPTED = "Training was interrupted"
@@ -97,7 +98,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
 
 def _read_log(file: TextFile, notes: LineNotes) -> _Found | None:
     log: _Found | None = None
-    for number, line in whole_lines(file, notes):
+    for number, line in _joined(whole_lines(file, notes)):
         match = _LINE.match(line)
         if match is None:
             if line.strip():
@@ -113,6 +114,23 @@ def _read_log(file: TextFile, notes: LineNotes) -> _Found | None:
         except ValueError as error:
             notes.add(number, f"{error}; the line is left out")
     return log
+
+
+def _joined(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield the lines with their numbers, those as one over which numpy has broken the powers of many devices."""
+    begun: tuple[int, str] | None = None
+    for number, line in lines:
+        if begun is not None and _LINE.match(line) is None:
+            begun = (begun[0], f"{begun[1].rstrip()} {line}")
+        else:
+            if begun is not None:
+                yield begun
+            begun = (number, line)
+        if _OPEN.search(begun[1]) is None:
+            yield begun
+            begun = None
+    if begun is not None:
+        yield begun
 
 
 def _add(log: _Found, text: str) -> None:
