@@ -1,20 +1,20 @@
 """Carbon intensity as a time series from a file, such as that of a supply contract or of a grid."""
 
-import csv
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ml_energy_callbacks.carbon.delimited import TextFile, header_cells, read_table
 from ml_energy_callbacks.carbon.intensity import INTENSITIES, CarbonIntensity, is_intensity
 from ml_energy_callbacks.carbon.provider import Quote
-from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.carbon.published import SeriesForm, series_form
+from ml_energy_callbacks.exceptions import ConfigurationError, RecordError
+from ml_energy_callbacks.metrics import Basis
 from ml_energy_callbacks.safe_text import describe
-
-TIME, INTENSITY = "time", "g_per_kwh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class IntensitySeries:
         location: The index, or None.
         source: Source of the values.
         fallback: Intensity outside the time of the series.
+        basis: The emissions that the values include.
     """
 
     times: Sequence[datetime]
@@ -35,6 +36,7 @@ class IntensitySeries:
     location: str | None
     source: str
     fallback: CarbonIntensity
+    basis: Basis = "unknown"
 
     def __post_init__(self) -> None:
         """Reject an invalid series.
@@ -66,15 +68,19 @@ class IntensitySeries:
         if when >= self.end:
             return Quote(self.fallback, None, f"{self.source} has no value from {self.end.isoformat()} on.")
         until = self.times[index + 1] if index + 1 < len(self.times) else self.end
-        return Quote(CarbonIntensity(self.values[index], self.location, self.source, self.times[index].year), until)
+        year = self.times[index].year
+        return Quote(CarbonIntensity(self.values[index], self.location, self.source, year, basis=self.basis), until)
 
 
 def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now: datetime | None) -> IntensitySeries:
-    """Read a series from a CSV or Parquet file with the columns ``time`` (ISO 8601 with an offset) and ``g_per_kwh``.
+    """Read a series from a CSV or Parquet file.
+
+    Its columns are ``time`` (ISO 8601 with an offset) and ``g_per_kwh``, or those of a file of Electricity Maps or NESO, whose
+    times are UTC.
 
     Args:
         path: The file.
-        location: The index.
+        location: The index; None for that of the file.
         fallback: Intensity outside the time of the series.
         now: The present time, for which the series must have a value; None if the series may be entirely in the future.
 
@@ -83,18 +89,27 @@ def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now
     """
     times: list[datetime] = []
     values: list[float] = []
-    for number, row in enumerate(_read_rows(path), 1):
-        where = f"{path}, value {number}"
-        time, value = _parse_time(row[TIME], where), _parse_value(row[INTENSITY], where)
+    form, rows = _read_rows(path)
+    zones: set[str] = set()
+    for where, row in rows:
+        time = _parse_time(row[form.time], where, naive=form.source is not None)
+        value = _parse_value(next((row[name] for name in form.values if row[name] not in {"", None}), None), where)
+        if form.zone is not None:
+            zones.add(str(row[form.zone]))
+            if len(zones) > 1:
+                msg = f"{where}: the zone is {describe(row[form.zone])}, another one than above; give a file of one zone."
+                raise ConfigurationError(msg)
         if times and time <= times[-1]:
             msg = f"{where}: {time.isoformat()} does not come after {times[-1].isoformat()}; sort the rows by time."
             raise ConfigurationError(msg)
         times.append(time)
         values.append(value)
     if not times:
-        msg = f"{path} contains no value; give rows of {TIME} and {INTENSITY}."
+        msg = f"{path} contains no value; give rows of {form.time} and {form.values[0]}."
         raise ConfigurationError(msg)
-    series = IntensitySeries(times, values, location, path.name, fallback)
+    place = location or next(iter(zones), form.location)
+    source = path.name if form.source is None else f"{form.source} ({path.name}, times in UTC)"
+    series = IntensitySeries(times, values, place, source, fallback, form.basis)
     if now is not None and not times[0] <= now < series.end:
         msg = (
             f"{path} covers {times[0].isoformat()} to {series.end.isoformat()}, but not now, "
@@ -104,27 +119,42 @@ def load_series(path: Path, location: str | None, fallback: CarbonIntensity, now
     return series
 
 
-def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
-    """Return the rows of a file, after checking that it has both columns."""
+_Row = tuple[str, Mapping[str, Any]]
+"""Where a row is, for a message; and its cells."""
+
+
+def _read_rows(path: Path) -> tuple[SeriesForm, Sequence[_Row]]:
+    """Return the form of a file and its rows, after checking that it has the columns."""
     try:
         rows, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (OSError, ValueError, csv.Error) as error:
+    except RecordError as error:
+        raise ConfigurationError(str(error)) from None
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         msg = f"The series of carbon intensities {path} cannot be read: {reason}"
         raise ConfigurationError(msg) from None
-    if missing := {TIME, INTENSITY} - set(columns):
-        msg = f"{path} has no column {' and no column '.join(sorted(missing))}; it must have {TIME} and {INTENSITY}."
+    form = series_form(columns)
+    if missing := {form.time, *form.values} - set(columns):
+        msg = f"{path} has no column {' and no column '.join(sorted(missing))}; it must have {form.time} and {form.values[0]}."
         raise ConfigurationError(msg)
-    return rows
+    return form, rows
 
 
-def _read_csv(path: Path) -> tuple[list[dict[str, Any]], Sequence[str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        return list(reader), reader.fieldnames or ()
+def _read_csv(path: Path) -> tuple[list[_Row], Sequence[str]]:
+    file = TextFile(path)
+    columns = header_cells(next(iter(file.head()), ""))
+
+    def refuse(line: int, reason: str) -> None:
+        raise file.error(line, reason.removesuffix(" and is left out"))
+
+    rows: list[_Row] = []
+    for row in read_table(file, lambda cells: list(cells) == columns, refuse):
+        cells = {name: cell.replace(",", ".") for name, cell in row.cells.items()} if row.comma else row.cells
+        rows.append((f"{path}, line {row.line}", cells))
+    return rows, columns
 
 
-def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], Sequence[str]]:
+def _read_parquet(path: Path) -> tuple[list[_Row], Sequence[str]]:
     try:
         from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an optional extra
     except ImportError:
@@ -134,15 +164,18 @@ def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], Sequence[str]]:
         table = parquet.read_table(path)
     except ArrowException as error:
         raise OSError(str(error).splitlines()[0]) from None
-    return table.to_pylist(), table.column_names
+    return [(f"{path}, value {number}", row) for number, row in enumerate(table.to_pylist(), 1)], table.column_names
 
 
-def _parse_time(text: Any, where: str) -> datetime:  # noqa: ANN401 - from the file
+def _parse_time(text: Any, where: str, *, naive: bool) -> datetime:  # noqa: ANN401 - from the file
+    """Return a time in UTC; ``naive`` says whether one without an offset is UTC, or refused."""
     try:
         time = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
     except ValueError:
         msg = f"{where}: {text!r} is not a time; write it as 2026-11-25T13:00:00+01:00."
         raise ConfigurationError(msg) from None
+    if time.tzinfo is None and naive:
+        return time.replace(tzinfo=UTC)
     if time.tzinfo is None:
         msg = f"{where}: {text} has no offset from UTC; write it as 2026-11-25T13:00:00+01:00, or with Z for UTC."
         raise ConfigurationError(msg)

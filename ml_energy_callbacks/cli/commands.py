@@ -311,6 +311,31 @@ def export(
 
 
 @app.command(
+    "import",
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy import emissions.csv",
+        "ml-energy import gpu.csv logs/*_carbontracker.log --output runs/imported",
+    ),
+)
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Logs of other tools; several are possible.")],
+    *,
+    output: Annotated[Path, typer.Option(callback=_in_home, help="Directory of the run records.")] = Path(
+        "energy_logs/imported"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+) -> None:
+    """Write a run record for each run in the logs of other tools: codecarbon, carbontracker, Zeus, nvidia-smi, and more.
+
+    The tool is recognised by the first lines. What it does not know is unknown in the record.
+    """
+    from ml_energy_callbacks.cli.imports import import_logs
+
+    import_logs(files, output=output, json=json)
+
+
+@app.command(
     rich_help_panel=_READ,
     epilog=_examples(
         "ml-energy merge runs/job",

@@ -431,7 +431,9 @@ def run_figures(
         grams = known_sum([earlier.total.co2e_grams, grams])
         cost = known_sum([earlier.total.cost, cost]) if earlier.total.currency == rates.currency else None
         known = {device.id: device.joules for device in earlier.devices if device.joules is not None}
-        errors += [(device.backend, (device.joules or 0.0) * device.relative_uncertainty) for device in earlier.devices]
+        errors += [
+            (device.backend, (device.joules or 0.0) * (device.relative_uncertainty or 0.0)) for device in earlier.devices
+        ]
         measured += [known[device.id] for device in earlier.devices if device.provenance == "measured" and device.id in known]
     return TotalFigures(
         joules=joules,

@@ -288,14 +288,16 @@ def sum_reason(reason: str | None, low: float | None, high: float | None) -> str
 
 
 def relative_uncertainty(joules: Mapping[str, float], devices: Iterable[DeviceRecord]) -> float | None:
-    """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy.
+    """Return the uncertainty of a sum over devices, as a share of it; None where there is no energy, or one's is unknown.
 
     Args:
         joules: Energy of each device in J, by its id.
         devices: The devices; those without energy add nothing.
     """
-    total = sum(joules.values())
-    errors = errors_by_backend((each.backend, joules.get(each.id, 0.0) * each.relative_uncertainty) for each in devices)
+    total, known = sum(joules.values()), [each for each in devices if each.id in joules]
+    if any(each.relative_uncertainty is None for each in known):
+        return None
+    errors = errors_by_backend((each.backend, joules[each.id] * (each.relative_uncertainty or 0.0)) for each in known)
     return math.hypot(*errors.values()) / total if total > 0 else None
 
 

@@ -140,15 +140,17 @@ def _add_devices(parts: Iterable[_AnyDevice]) -> list[_AnyDevice]:
         before = devices.get(device.id)
         devices[device.id] = device
         if before is not None:
-            uncertainties = {"before": before.relative_uncertainty, "after": device.relative_uncertainty}
-            known = {"before": before.joules or 0.0, "after": device.joules or 0.0}
-            whole = sum(known.values())
-            weighted = sum(known[part] * uncertainties[part] for part in known) / whole if whole else None
+            known = [before.joules or 0.0, device.joules or 0.0]
+            errors = [before.relative_uncertainty, device.relative_uncertainty]
+            doubt = device.relative_uncertainty
+            if sum(known):
+                doubt = known_sum([None if share is None else share * own for share, own in zip(errors, known, strict=True)])
+                doubt = None if doubt is None else doubt / sum(known)
             devices[device.id] = replace(
                 device,
-                relative_uncertainty=device.relative_uncertainty if weighted is None else weighted,
+                relative_uncertainty=doubt,
                 joules=known_sum([before.joules, device.joules]),
-                missing_s=before.missing_s + device.missing_s,
+                missing_s=known_sum([before.missing_s, device.missing_s]),
             )
     return list(devices.values())
 

@@ -92,12 +92,13 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     """A device and its share.
 
     Attributes:
-        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it.
+        relative_uncertainty: Half-width of the 95 % interval of its energy, as a share of it; None where it is unknown, as of a
+            run that another tool measured.
         update_period_s: Learned period of the counter's refreshes in s; None where it is unknown.
         joules: Energy in J, None where it was never read.
         missing_s: For how many seconds of the run it could not be read, also before its first reading and after its last one: a
             counter that went on counting has the joules between two readings in ``joules`` all the same, a model or a power
-            reading has not.
+            reading has not. None where it is unknown, as of a run that another tool measured.
         note: How the figure comes about, where that is not plain.
         refresh: What sort of refresh it has.
         refresh_jitter_s: How far a regular refresh strays from its grid, in s.
@@ -107,6 +108,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
         latency_s: How far its readings may have been behind the host's clock, in s, which widens the intervals of phases; None
             in records of earlier releases.
         latency_source: Whether that is assumed or known.
+        count: How many devices it is the sum of, where a log of another tool has only their sum.
     """
 
     id: str
@@ -115,10 +117,10 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     backend: str
     method: Method
     provenance: Provenance
-    relative_uncertainty: Amount
+    relative_uncertainty: Amount | None
     update_period_s: Amount | None
     joules: Amount | None
-    missing_s: Amount
+    missing_s: Amount | None
     note: str | None = None
     refresh: Regularity = "unknown"
     refresh_jitter_s: Amount | None = None
@@ -127,6 +129,7 @@ class DeviceRecord(msgspec.Struct, kw_only=True):
     idle_watts: Amount | None = None
     latency_s: Amount | None = None
     latency_source: LatencySource | None = None
+    count: Count = 1
 
 
 class BesideRecord(DeviceRecord, kw_only=True):
@@ -552,6 +555,24 @@ class Part(msgspec.Struct, kw_only=True):
     earlier: "RunRecord | None" = None
 
 
+class ImportRecord(msgspec.Struct, kw_only=True):
+    """Where the figures of a run come from that another tool measured.
+
+    Attributes:
+        tool: Name of the tool, such as ``codecarbon``.
+        version: Its version, or None where its file does not say.
+        file: Path of the file.
+        line: Number of the line that has the totals, or with which the run begins.
+        rows: Number of rows, or lines, of the run.
+    """
+
+    tool: str
+    version: str | None
+    file: str
+    line: Count
+    rows: Count
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """The record of a run.
 
@@ -560,6 +581,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
     a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in the record of one
     process of a job, as in its file ``energy.rank<rank>.json``. ``power`` is the power of each device over time, by its id.
+    ``imported`` is there where another tool measured the run.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -578,6 +600,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     nodes: list[NodeRecord] = []
     part: Part | None = None
     power: dict[str, PowerSeries] = {}
+    imported: ImportRecord | None = None
 
     def summary(self) -> str:
         """Return what the run used, in at most six lines."""

@@ -231,7 +231,7 @@ class _Comparison:
         samples = [0 if stage is None else stage.samples for stage in sized]
         counts = None if None in samples or not all(stage is None or stage.samples for stage in sized) else samples
         sides = [_Side() if each is None else _stage_side(each, part="/" in name) for each in stages]
-        doubts = [0.0 if each is None else each.relative_uncertainty or 0.0 for each in stages]
+        doubts = [0.0 if each is None else _doubt(each.joules, each.relative_uncertainty) for each in stages]
         found: list[Part] = []
         splits: list[_Split | None] = []
         for phase in PHASES:
@@ -362,7 +362,12 @@ class _Comparison:
 
 
 def _side(joules: float | None, seconds: float, doubt: float | None) -> _Side | None:
-    return None if joules is None else _Side(joules, seconds, doubt=doubt or 0.0)
+    return None if joules is None else _Side(joules, seconds, doubt=_doubt(joules, doubt))
+
+
+def _doubt(joules: float | None, relative: float | None) -> float:
+    """Return the doubt of an energy as a share of it: all of it where it is unknown, as of a run that another tool measured."""
+    return relative if relative is not None else 1.0 if joules else 0.0
 
 
 def _stage_side(stage: StageRecord, *, part: bool) -> _Side | None:
@@ -388,7 +393,9 @@ def _side_of_each(stage: StageRecord, unit: Unit, *, part: bool) -> _Side | None
     seconds = stage.seconds - (0.0 if compiling is None else compiling.seconds or 0.0)
     times = 0.0 if whole is None or not whole.joules else joules / whole.joules
     below, above = (0.0, 0.0) if whole is None else (times * whole.below, times * whole.above)
-    return _Side(joules, max(0.0, seconds) / max(1, number - compiled), below, above, stage.relative_uncertainty or 0.0)
+    return _Side(
+        joules, max(0.0, seconds) / max(1, number - compiled), below, above, _doubt(stage.joules, stage.relative_uncertainty)
+    )
 
 
 def _phase_side(phase: PhaseRecord | None, doubt: float) -> _Side | None:

@@ -24,10 +24,10 @@ def carbon_range(record: RunRecord) -> tuple[float, float] | None:
     """Return the lower and upper bound of the run's emissions in g CO2e, from the uncertainty of energy and intensity.
 
     If no location was set, the range covers the intensities of nine countries in ten. Energy that is missing from the record is
-    not in it.
+    not in it. None where either is unknown, as of a run that another tool measured.
     """
     total, carbon = record.total, record.carbon
-    if total.co2e_grams is None:
+    if total.co2e_grams is None or (total.joules and total.relative_uncertainty is None):
         return None
     energy = total.relative_uncertainty or 0.0
     both = hypot(energy, carbon.relative_uncertainty)

@@ -123,8 +123,10 @@ def _gpu_hints(record: RunRecord) -> Iterator[Hint]:
     for name in dict.fromkeys(device.name for device in known):
         peers = [device for device in known if device.name == name]
         busiest = max(peers, key=lambda peer: watts[peer.id])
-        limit = _IDLE * watts[busiest.id] * (1 - busiest.relative_uncertainty)
-        idle = [device for device in peers if watts[device.id] * (1 + device.relative_uncertainty) < limit]
+        if any(peer.relative_uncertainty is None for peer in peers):
+            continue
+        limit = _IDLE * watts[busiest.id] * (1 - (busiest.relative_uncertainty or 0.0))
+        idle = [device for device in peers if watts[device.id] * (1 + (device.relative_uncertainty or 0.0)) < limit]
         if not idle or not record.total.joules:
             continue
         joules = sum(device.joules or 0.0 for device in idle)
@@ -151,7 +153,7 @@ def _partly_measured(record: RunRecord) -> set[str]:
 
 def _watts(device: DeviceRecord, seconds: float) -> float | None:
     """Return the mean power of a GPU over the time for which its energy is known."""
-    known_s = seconds if device.method == "energy_counter" else seconds - device.missing_s
+    known_s = seconds if device.method == "energy_counter" else seconds - (device.missing_s or 0.0)
     return device.joules / known_s if device.kind == "gpu" and device.joules is not None and known_s > 0 else None
 
 

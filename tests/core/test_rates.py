@@ -27,6 +27,7 @@ from ml_energy_callbacks.carbon import (
     Rates,
     Site,
     choose_provider,
+    forecast,
     plan,
     price_table,
     world,
@@ -330,12 +331,12 @@ NOW = datetime.now(UTC)
         ("time,grams\n2026-01-01T00:00:00Z,3\n", "has no column g_per_kwh; it must have time and g_per_kwh"),
         ("when,co2\n1,3\n", "has no column g_per_kwh and no column time"),
         ("", "has no column"),
-        ("time,g_per_kwh\nyesterday,3\n", "value 1: 'yesterday' is not a time; write it as"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00,3\n", "value 1: 2026-01-01T00:00:00 has no offset from UTC"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z,3\n2026-01-01T01:00:00Z,-3\n", "value 2: '-3' is not an intensity"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z,nan\n", "value 1: 'nan' is not an intensity"),
-        ("time,g_per_kwh\n2026-01-01T00:00:00Z\n", "value 1: None is not an intensity"),
-        ("time,g_per_kwh\n2026-01-01T01:00:00Z,3\n2026-01-01T01:00:00Z,3\n", "value 2: .* does not come after .*sort the rows"),
+        ("time,g_per_kwh\nyesterday,3\n", "line 2: 'yesterday' is not a time; write it as"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00,3\n", "line 2: 2026-01-01T00:00:00 has no offset from UTC"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,3\n2026-01-01T01:00:00Z,-3\n", "line 3: '-3' is not an intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z,nan\n", "line 2: 'nan' is not an intensity"),
+        ("time,g_per_kwh\n2026-01-01T00:00:00Z\n", "line 2: has 1 of 2 cells"),
+        ("time,g_per_kwh\n2026-01-01T01:00:00Z,3\n2026-01-01T01:00:00Z,3\n", "line 3: .* does not come after .*sort the rows"),
         ("time,g_per_kwh\n2020-01-01T00:00:00Z,3\n", "covers 2020-01-01T00:00:00.00:00 to 2020-01-01T01:.*, but not now, "),
     ],
 )
@@ -352,8 +353,8 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ConfigurationError, match=r"broken.parquet cannot be read: "):
         choose_provider("FRA", tmp_path / "broken.parquet")
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigurationError, match=r"binary.csv cannot be read: "):
+    (tmp_path / "binary.csv").write_bytes(b"\x00\x81\x00\x01")
+    with pytest.raises(ConfigurationError, match=r"binary.csv, line 1: this is no text"):
         choose_provider("FRA", tmp_path / "binary.csv")
 
 
@@ -496,3 +497,60 @@ def test_a_part_that_was_killed_before_it_was_read_is_none() -> None:
     with EnergyMeter(backends=[], verbose=False) as meter:
         pass
     assert scripted_run(earlier=meter.record).total.joules is not None
+
+
+_MAPS = (
+    "Datetime (UTC),Country,Zone name,Zone id,Carbon intensity gCO₂eq/kWh (direct),Carbon intensity gCO₂eq/kWh (Life cycle),"
+    "Carbon-free energy percentage (CFE%),Renewable energy percentage (RE%),Data source,Data estimated,Data estimation method\n"
+    "2026-11-25 12:00:00,Sweden,Sweden,SE,2.54,30.02,99.42,60.13,svk.se,false,\n"
+    "2026-11-25 13:00:00,Sweden,Sweden,SE,3.54,31.5,99.42,60.13,svk.se,true,\n"
+)
+_OLD_MAPS = (
+    "Datetime (UTC),Country,Zone Name,Zone Id,Carbon Intensity gCO₂eq/kWh (direct),Carbon Intensity gCO₂eq/kWh (LCA),Low %"
+    "\n2026-11-25 12:00:00,Sweden,Sweden,SE,2.54,30.02,99\n2026-11-25 13:00:00,Sweden,Sweden,SE,3.54,31.5,99\n"
+)
+_DIRECT_MAPS = "Datetime (UTC),Zone id,Carbon intensity gCO₂eq/kWh (direct)\n2026-11-25T12:00:00Z,SE,2.54\n"
+_MIX = (
+    "DATETIME,GAS,COAL,CARBON_INTENSITY,LOW_CARBON\n2026-11-25 12:00:00,8377,15037,529,1\n2026-11-25 12:30:00,8369,14,522,1\n"
+)
+_ACTUAL = "datetime,forecast,actual,index\n2026-11-25T12:00,120,118,low\n2026-11-25T12:30,125,,low\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "basis", "place", "source"),
+    [
+        (_MAPS, [30.02, 31.5], "lifecycle", "SE", "Electricity Maps"),
+        (_MAPS.replace(",", ";").replace(".", ","), [30.02, 31.5], "lifecycle", "SE", "Electricity Maps"),
+        (_OLD_MAPS, [30.02, 31.5], "lifecycle", "SE", "Electricity Maps"),
+        (_DIRECT_MAPS, [2.54], "direct", "SE", "Electricity Maps"),
+        (_MIX, [529, 522], "direct", "GBR", "NESO"),
+        (_ACTUAL, [118, 125], "direct", "GBR", "NESO"),
+    ],
+    ids=["maps", "excel", "old-maps", "direct-maps", "neso-mix", "neso-actual"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_of_electricity_maps_and_neso_are_series(
+    tmp_path: Path, text: str, values: list[float], basis: str, place: str, source: str, encoding: str
+) -> None:
+    (tmp_path / "grid.csv").write_text(text, encoding=encoding)
+    found = forecast(None, tmp_path / "grid.csv", NOW)
+    assert list(found.values) == values
+    assert found.times[0] == datetime(2026, 11, 25, 12, tzinfo=UTC)  # a time without an offset is UTC, and the source says so
+    intensity = found.quote(found.times[0]).intensity
+    assert (intensity.basis, intensity.location) == (basis, place)
+    assert intensity.source == f"{source} (grid.csv, times in UTC)"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (_MAPS.replace("Sweden,SE,3.54", "Norway,NO,3.54"), "line 3: the zone is 'NO', another one than above"),
+        (_MAPS.replace(",31.5,", ",,"), "line 3: None is not an intensity"),
+        (_MAPS.replace("25 13:00:00", "25 12:00:00"), "line 3: .* does not come after"),
+        (_MIX[:-20], "line 3: has 1 of 5 cells"),
+    ],
+)
+def test_faults_of_published_series_are_refused_with_the_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "grid.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=says):
+        forecast(None, tmp_path / "grid.csv", NOW)

@@ -5,6 +5,7 @@ Where a new release changed its tables, the first test says which rows; ``python
 
 import ast
 import csv
+import dataclasses
 import importlib.util
 import inspect
 import io
@@ -20,6 +21,8 @@ from typing import Any
 import pandas as pd
 import pycountry
 import pytest
+from codecarbon.output_methods.emissions_data import EmissionsData
+from codecarbon.output_methods.file import FileOutput
 from known_places import PLACES
 from loads import steady
 from other_codecarbon import installed
@@ -30,6 +33,7 @@ import ml_energy_callbacks.codecarbon_data as tables
 from ml_energy_callbacks import EnergyMeter
 from ml_energy_callbacks.carbon import CarbonIntensity, ElectricityMaps, choose_provider, places
 from ml_energy_callbacks.carbon.live import forecast_zone
+from ml_energy_callbacks.fleet.imports import import_file
 from ml_energy_callbacks.report import render
 from ml_energy_callbacks.report.export import Format, export
 
@@ -288,3 +292,19 @@ print(json.dumps(shown))
     assert total["energy_consumed"] == pytest.approx(2 * 7200 / 3.6e6 * 1.2)
     assert total["emissions"] == pytest.approx(2 * 7200 / 3.6e6 * 56 / 1000)
     assert shown["ViT"]["country_iso_code"] == "FRA"
+
+
+@pytest.mark.parametrize("mode", ["append", "update"])
+def test_what_the_installed_codecarbon_writes_is_imported(tmp_path: Path, mode: str) -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(EmissionsData)}
+    row = {name: 0.5 if kind is float else "" for name, kind in fields.items()}
+    row |= {"timestamp": "2026-11-25T13:00:00", "project_name": "mine", "codecarbon_version": "3", "pue": 1.0, "gpu_count": 2}
+    output = FileOutput("emissions.csv", str(tmp_path), mode)
+    for run_id, seconds in (("a", 1.0), ("a", 2.0), ("b", 3.0), ("a", 4.0)):
+        output.out(EmissionsData(**{**row, "run_id": run_id, "duration": seconds, "energy_consumed": seconds / 7}), None)
+    records = import_file(tmp_path / "emissions.csv").records
+    assert {(record.run.id, record.total.seconds, record.total.kwh) for record in records} == {
+        ("a", 4.0, 4 / 7),
+        ("b", 3.0, 3 / 7),
+    }
+    assert all((record.total.co2e_grams, record.devices[1].count) == (500, 2) for record in records)

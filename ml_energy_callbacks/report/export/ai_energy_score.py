@@ -65,6 +65,7 @@ def ai_energy_score_json(subject: Subject) -> str:
     named, runs = _named(subject), _checked(subject)
     values = [_wh(run, run.stages["predict"]) for run in runs]
     parts = {phase: [run.stages["predict"].substages.get(phase) for run in runs] for phase in _PHASES}
+    doubts = [device.relative_uncertainty for run in runs for device in _gpus(run)]
     summary = {
         "units": "Wh",
         "total": mean(values),
@@ -77,7 +78,7 @@ def ai_energy_score_json(subject: Subject) -> str:
         **{name: text for name, text in named.items() if text is not None},
         "dataset": subject.facts.dataset,
         "standard_deviation": stdev(values),
-        "relative_uncertainty": max(device.relative_uncertainty for run in runs for device in _gpus(run)),
+        "relative_uncertainty": None if None in doubts else max(each for each in doubts if each is not None),
         "runs": [run_line(run) for run in runs],
     }
     return json_source(json.dumps(summary, indent=1, ensure_ascii=False)) + "\n"

@@ -76,7 +76,8 @@ def _row(record: RunRecord, project: str) -> dict[str, Any]:
     for part in ("cpu", "gpu"):
         devices = [device for device in record.devices if device.kind == part]
         row[f"{part}_model"] = names_of(devices) or None
-    row["gpu_count"] = sum(device.kind == "gpu" for device in record.devices) or None  # codecarbon's cpu_count counts threads
+    gpus = sum(device.count for device in record.devices if device.kind == "gpu")
+    row["gpu_count"] = gpus or None  # codecarbon's cpu_count counts threads
     return row
 
 

@@ -78,7 +78,7 @@ def sci_json(subject: Subject) -> str:
 
 def _statements(record: RunRecord) -> Iterator[Statement]:
     carbon = record.carbon
-    boundary = f"{names_of(record.devices)} of {', '.join(record.run.hostnames)}"
+    boundary = " of ".join(filter(None, (names_of(record.devices), ", ".join(record.run.hostnames))))
     if record.lower_bound:
         boundary += "; the energy of a device or a process of the run is missing"
     if carbon.embodied_grams is None:

@@ -66,10 +66,8 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
     if runs:
         hosts = sorted({host for run in runs for host in run.run.hostnames})
         named = ", ".join(hosts) if len(hosts) <= 4 else f"{len(hosts)} hosts"  # noqa: PLR2004 - a list of more is no text
-        yield (
-            f"Energy of the devices {hardware_of(runs)} on {named}, in full, from the start of each run to its end "
-            f"({TOOL} {tool_version()})."
-        )
+        where, tools = f" on {named}" if named else "", ", ".join(sorted({_tool_of(run) for run in runs}))
+        yield f"Energy of the devices {hardware_of(runs)}{where}, in full, from the start of each run to its end ({tools})."
         yield from _shares(runs)
         yield _counts(runs)
     if subject.lifetime is not None and "inference" in activities:
@@ -82,6 +80,13 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
     if energy.relative_uncertainty is not None:
         yield f"The half-width of the 95 % interval is {100 * energy.relative_uncertainty:.2g} % of the value."
     yield from _gaps(subject, runs)
+
+
+def _tool_of(run: RunRecord) -> str:
+    """Return what measured a run, with its version."""
+    if run.imported is None:
+        return f"{TOOL} {tool_version()}"
+    return " ".join(filter(None, (run.imported.tool, run.imported.version)))
 
 
 def _shares(runs: Sequence[RunRecord]) -> Iterator[str]:

@@ -85,9 +85,8 @@ def _subtitle(record: RunRecord) -> str:
     until = (
         "" if ended is None else f" to {ended:%H:%M:%S}" if ended.date() == started.date() else f" to {ended:%Y-%m-%d %H:%M:%S}"
     )
-    return (
-        f"{run.framework}, {started:%Y-%m-%d %H:%M:%S}{until} (UTC{started:%z}), run {run.id[:8]} on {', '.join(run.hostnames)}"
-    )
+    hosts = f" on {', '.join(run.hostnames)}" if run.hostnames else ""
+    return f"{run.framework}, {started:%Y-%m-%d %H:%M:%S}{until} (UTC{started:%z}), run {run.id[:8]}{hosts}"
 
 
 def badges(record: RunRecord) -> Element:
