@@ -129,6 +129,10 @@ class Stopwatch:
         self._step: _Step | None = None
         self._pending: deque[_Step] = deque()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what times nothing: a network that is copied or saved in a timed step takes its hooks along."""
+        return Stopwatch, ((), HostTiming())
+
     def start(self) -> None:
         """Begin a step; one that has not ended is left out."""
         self.cancel()
