@@ -433,6 +433,26 @@ def test_an_error_in_the_backward_pass_does_not_reach_it() -> None:
     assert all(parameter.grad is not None for parameter in module.features.parameters())
 
 
+def test_a_layer_with_an_output_that_nobody_uses_has_a_backward_pass() -> None:
+    class Outputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Linear(8, 8)
+            self.used = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.unused(x), self.used(x)
+
+    module = nn.Sequential(nn.Linear(8, 8), Outputs())
+    timer = LayerTimer(module, every_n_steps=1)
+    for _ in range(3):
+        with timer.step():
+            module(torch.randn(2, 8))[1].sum().backward()
+    backward = {layer.name: layer.backward_seconds or 0.0 for layer in timer.profile().layers}
+    assert backward["1"] > backward["1.used"] / 2 > 0
+    assert backward["1.unused"] == 0
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_repeats_a_layer_in_its_backward_pass(*, reentrant: bool) -> None:
     class Checkpointed(nn.Module):
