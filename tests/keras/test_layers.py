@@ -37,6 +37,32 @@ def test_a_fit_times_its_layers_and_has_the_same_weights() -> None:
     assert all(layer.forward_seconds and layer.backward_seconds for layer in profile.layers)
 
 
+@pytest.mark.skipif(not ON_TORCH, reason="only torch runs layers one by one")
+def test_hooks_of_a_timed_step_that_failed_go_with_the_next_look() -> None:
+    class Interrupted(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = keras.layers.Dense(1)
+            self.hooks: list[int] = []
+
+        def call(self, x: Any) -> Any:
+            self.hooks.append(len(self.out._forward_hooks))
+            if self.hooks[-1]:
+                raise KeyboardInterrupt
+            return self.out(x)
+
+    model = Interrupted()
+    model.compile("sgd", "mse", jit_compile=False)
+    energy = EnergyCallback(verbose=False, backends=[steady(360.0)], layers_every_n_steps=2)
+    x = np.ones((20, 4), dtype="float32")
+    model(x)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[energy])
+    assert max(model.hooks) == 1
+    assert energy.layers is not None  # Keras itself calls nothing after an exception
+    assert not model.out._forward_hooks
+
+
 @pytest.mark.skipif(ON_TORCH, reason="torch runs layers one by one")
 def test_a_fused_step_has_no_layers_and_says_so() -> None:
     energy, _ = fitted(layers_every_n_steps=2)

@@ -114,7 +114,9 @@ def _reasons(measured: Measured, found: Mapping[int, Estimate], known: Mapping[i
 
 
 def _no_energy(measured: Measured) -> str:
-    return "Too few blocks were measured; raise max_seconds." if measured.rows else "No device could be read."
+    if measured.blocks and not measured.rows:
+        return "No device could be read."
+    return "Too few blocks were measured; raise max_seconds."
 
 
 def _notes(measured: Measured, fit: Fit | None) -> Iterator[str]:

@@ -44,6 +44,7 @@ class Measured:
         forward_seconds: The same of its forward pass.
         times: Sums over these steps by layer.
         rows: The blocks whose energy is known.
+        blocks: Number of all blocks.
         failed: Why a layer could not be repeated, by its index.
         step_flops: Operations of a step, forward and backward; None where they are not known.
         flops: The same by layer.
@@ -58,6 +59,7 @@ class Measured:
     forward_seconds: float = 0.0
     times: Sequence[LayerTimes] = ()
     rows: list[Row] = field(default_factory=list)
+    blocks: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     step_flops: tuple[int | None, int | None] = (None, None)
     flops: Sequence[tuple[int | None, int | None]] = ()
@@ -143,12 +145,15 @@ def _time_steps(step: Call, measured: Measured, timing: Timing, has_time: Callab
         if number >= _LEAST_STEPS and not has_time():
             break
         stopwatch = Stopwatch(measured.layers, timing)
-        stopwatch.start()
-        start = timing.stamp()
-        outputs = step.forward()
-        end = timing.stamp()
-        step.run_backward(outputs)
-        stopwatch.stop()
+        try:
+            stopwatch.start()
+            start = timing.stamp()
+            outputs = step.forward()
+            end = timing.stamp()
+            step.run_backward(outputs)
+            stopwatch.stop()
+        finally:
+            stopwatch.cancel()
         wait_for_outputs(None)
         stopwatch.resolve()
         if not stopwatch.steps:
@@ -177,6 +182,7 @@ def _measure_block(step: Call, measured: Measured, index: int | None, step_times
             raise
         measured.failed[index] = safe_text.message(f"{type(error).__name__}: {error}".rstrip(": "))
     else:
+        measured.blocks += 1
         if block.joules is not None:
             measured.rows.append(Row(block.joules / block.samples, repeats))
 

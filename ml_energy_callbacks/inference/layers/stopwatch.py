@@ -94,12 +94,15 @@ class LayerTimes:
 
 @dataclass(slots=True)
 class _Step:
-    """A step that is being timed: stamps of its ends and, by layer, of passes through it."""
+    """A step that is being timed: stamps of its ends and, by layer, of passes through it.
+
+    The end of a backward pass is None until it gets there.
+    """
 
     start: _Stamp
     end: _Stamp = None
     forward: list[tuple[int, _Stamp, _Stamp]] = field(default_factory=list)
-    backward: list[tuple[int, _Stamp, _Stamp]] = field(default_factory=list)
+    backward: list[list[Any]] = field(default_factory=list)
 
 
 class Stopwatch:
@@ -128,6 +131,10 @@ class Stopwatch:
         self._within: list[tuple[int | None, _Stamp, int]] = []
         self._step: _Step | None = None
         self._pending: deque[_Step] = deque()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what times nothing: a network that is copied or saved in a timed step takes its hooks along."""
+        return Stopwatch, ((), HostTiming())
 
     def start(self) -> None:
         """Begin a step; one that has not ended is left out."""
@@ -166,7 +173,7 @@ class Stopwatch:
             self.times[i].calls += 1
             self.times[i].forward += self._timing.seconds(start, end)
         for i, start, end in step.backward:
-            self.times[i].backward += self._timing.seconds(start, end)
+            self.times[i].backward += 0.0 if end is None else self._timing.seconds(start, end)
 
     def _guarded(self, hook: Callable[..., None], index: int, *args: Any) -> None:  # noqa: ANN401 - of torch
         """Call a hook; an error ends the timing of the step, and not the step."""
@@ -190,25 +197,29 @@ class Stopwatch:
         self._within.pop()
         step.forward.append((index, start, self._timing.stamp()))
         last = {tensor.grad_fn for tensor in tensors_in(output)}
-        own = list(_nodes_since(first, last))
-        if own:
-            self._watch_backward(step, index, last.intersection(own), min(own, key=_number))
+        own = {node: nodes for node in last if (nodes := list(_nodes_since(first, [node])))}
+        self._watch_backward(step, index, own, {min(nodes, key=_number) for nodes in own.values()})
 
-    def _watch_backward(self, step: _Step, index: int, last: Iterable[Any], first: Any) -> None:  # noqa: ANN401 - a node
-        """Time the backward pass of a layer, from the nodes of its outputs to the first one that its forward pass added."""
-        begun: list[_Stamp] = []
+    def _watch_backward(self, step: _Step, index: int, last: Iterable[Any], first: Iterable[Any]) -> None:
+        """Time the backward pass of a layer, from the nodes of its outputs to the first ones that its forward pass added.
+
+        Each output has a first node of its own, as an output that nobody uses has no backward pass.
+        """
+        passes: list[list[Any]] = []
 
         def begin(running: _Step, *_: Any) -> None:  # noqa: ANN401 - gradients
-            if running is step and not begun:
-                begun.append(self._timing.stamp())
+            if running is step and (not passes or passes[-1][2] is not None):
+                passes.append([index, self._timing.stamp(), None])
+                step.backward.append(passes[-1])
 
         def end(running: _Step, *_: Any) -> None:  # noqa: ANN401 - gradients
-            if running is step and begun:
-                step.backward.append((index, begun.pop(), self._timing.stamp()))
+            if running is step and passes:
+                passes[-1][2] = self._timing.stamp()
 
         for node in last:
             node.register_prehook(partial(self._guarded, begin, index))
-        first.register_hook(partial(self._guarded, end, index))
+        for node in first:
+            node.register_hook(partial(self._guarded, end, index))
 
 
 def tensors_in(value: Any) -> list[Any]:  # noqa: ANN401 - arguments or outputs of a module

@@ -58,8 +58,8 @@ class LayerTimer:
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
         """Run a training step, which may be timed."""
-        self.begin_step()
         try:
+            self.begin_step()
             yield
         except BaseException:
             self.cancel_step()

@@ -48,6 +48,9 @@ def find_layers(module: Any, depth: int) -> list[Layer]:  # noqa: ANN401 - a tor
     if (reason := _compiler_of(torch, module)) is not None:
         msg = f"The module is compiled by {reason}, which leaves no layers: pass the module as it was before."
         raise ConfigurationError(msg)
+    if any(map(torch.nn.parameter.is_lazy, module.parameters())):
+        msg = "The module has lazy layers without weights yet; call it once before."
+        raise ConfigurationError(msg)
     layers: list[Layer] = []
     _add_parts(torch, module, "", None, int(levels), layers, {id(module)})
     if not layers:
