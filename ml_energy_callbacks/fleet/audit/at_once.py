@@ -1,0 +1,232 @@
+"""Runs at the same time: processes that each count the whole machine, and two tools that contradict each other; pure."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding, Severity
+from ml_energy_callbacks.readings import Kind
+from ml_energy_callbacks.record.schema import DeviceRecord
+from ml_energy_callbacks.report.quantities import quantity, scaled
+
+_LEAST_S = 1.0
+_TOGETHER = 0.8
+"""Share of the longer run in which processes of one job run together."""
+
+_PARTLY = 0.1
+"""Share of the shorter run in which the energy of both is counted twice, and that matters."""
+
+_SAME_RUN = 0.9
+"""Share of the longer one in which two tools are on one run."""
+
+_ALIKE = 0.003
+"""Spread of the mean power that processes read off the same devices in the same time; several machines differ by more."""
+
+_MOST_OFFSET_S = 14 * 3600.0
+"""Local times are ahead of UTC by no more."""
+
+_MEASURED, _ESTIMATED = 0.1, 2.0
+"""What is granted to a figure without an uncertainty: a share to a measured one, a factor to an estimate."""
+
+_COUNTED = "Several runs count the same hardware at the same time."
+_ONE = (
+    "Keep one of them for the machine, and do not add them up; for a job, measure once on each host (the callbacks do; "
+    "in codecarbon, one tracker on the host's first rank)."
+)
+_DISAGREE = "Two tools on one run disagree beyond their doubt."
+
+
+def overlap(a: AuditedRun, b: AuditedRun) -> float:
+    """Return for how many seconds two runs ran at the same time; times without an offset may be local ones of the other."""
+    behind = {0.0, b.offset * a.local - a.offset * b.local}
+    return max(0.0, *(min(a.ended - late, b.ended) - max(a.began - late, b.began) for late in behind))
+
+
+def find_counted_several_times(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
+    """Yield runs of one tool that each count all of the same devices."""
+    ids = {run.record.run.id for run in runs}
+    places: dict[tuple[object, ...], list[AuditedRun]] = defaultdict(list)
+    for run in runs:
+        if run.seconds >= _LEAST_S and run.record.run.within not in ids:
+            for place in _places(run):
+                places[place].append(run)
+    shared: dict[tuple[str, ...], tuple[list[AuditedRun], bool, list[str]]] = {}
+    for place, same in places.items():
+        for group, together in _groups(same):
+            key = tuple(run.name for run in group)
+            shared.setdefault(key, (group, together, []))[2].append(str(place[-1]))
+    for group, together, devices in shared.values():
+        yield from _several(group, devices, together=together)
+
+
+def _places(run: AuditedRun) -> Iterator[tuple[object, ...]]:
+    """Yield what tells a run's hardware from all other: its devices with their host, or where a log has none, all of them."""
+    if run.cells.get("tracking_mode") == "process":
+        return
+    record = run.record
+    hosts = {device: node.hostname for node in record.nodes for device in node.devices}
+    known = [device for device in record.devices if device.joules]
+    if record.run.hostnames:
+        for device in known:
+            host = hosts.get(device.id, ", ".join(record.run.hostnames))
+            yield (run.tool, "" if device.id.startswith("nvml:GPU-") else host, device.id)
+    elif len(known) > 1 and run.tool != OWN:
+        machine = tuple((device.id, device.name, device.count) for device in known)
+        yield (run.tool, machine, run.cells.get("ram_total_size"), "the machine")
+
+
+def _groups(runs: Sequence[AuditedRun]) -> Iterator[tuple[list[AuditedRun], bool]]:
+    """Yield runs that ran together, and pairs of those that did so for a part of the time."""
+    groups: list[list[AuditedRun]] = []
+    for run in sorted(runs, key=lambda run: run.began):
+        yield from ((group, True) for group in groups if group[0].ended <= run.began and len(group) > 1)
+        groups = [group for group in groups if group[0].ended > run.began]
+        home = next((group for group in groups if _together(group[0], run)), None)
+        if home is not None:
+            home.append(run)
+            continue
+        for group in groups:
+            if overlap(group[0], run) > _PARTLY * min(group[0].seconds, run.seconds):
+                yield [group[0], run], False
+        groups.append([run])
+    yield from ((group, True) for group in groups if len(group) > 1)
+
+
+def _together(a: AuditedRun, b: AuditedRun) -> bool:
+    return overlap(a, b) >= _TOGETHER * max(a.seconds, b.seconds)
+
+
+def _several(group: Sequence[AuditedRun], devices: Sequence[str], *, together: bool) -> Iterator[Finding]:
+    """Yield the finding about runs that share hardware; of logs without hosts only where their powers agree."""
+    joules = [run.record.total.joules or 0.0 for run in group]
+    severity: Severity = "wrong" if together else "doubtful"
+    agreement = ""
+    if not group[0].record.run.hostnames:
+        spreads = _spreads(group)
+        alike = {name: spread for name, spread in spreads.items() if spread <= _ALIKE + _apart(group)}
+        chance = len(alike) * (len(group) - 1) if alike == spreads else len(group) - 2
+        if not together or not alike or not chance:
+            return
+        severity = "wrong" if chance > 1 else "doubtful"
+        devices = list(alike)
+        told = ", ".join(f"{name} within {spread:.2%}".replace("%", " %") for name, spread in alike.items())
+        agreement = f" Their mean powers agree ({told}), as those of several machines do not."
+    at_once = (
+        f"{len(group)} runs at the same time"
+        if together
+        else f"2 runs share {quantity(overlap(group[0], group[1]))} s of their {quantity(min(run.seconds for run in group))} s"
+    )
+    yield Finding(
+        check="counted-several-times",
+        severity=severity,
+        runs=[run.name for run in group],
+        what=_COUNTED,
+        evidence=(
+            f"{at_once} each have the energy of {', '.join(devices)}: "
+            f"{scaled(min(joules), 'J')} to {scaled(max(joules), 'J')}, {scaled(sum(joules), 'J')} in all.{agreement}"
+        ),
+        advice=_ONE,
+    )
+
+
+def _apart(group: Sequence[AuditedRun]) -> float:
+    """Return the share of the time in which not all of them ran."""
+    return max(1 - overlap(group[0], run) / max(group[0].seconds, run.seconds) for run in group)
+
+
+def _spreads(group: Sequence[AuditedRun]) -> dict[str, float]:
+    """Return how far the mean powers of each device are apart, as a share; those that were set say nothing."""
+    spreads = {}
+    for device in group[0].record.devices:
+        watts = [(other.joules or 0.0) / run.seconds for run in group for other in run.record.devices if other.id == device.id]
+        column = f"{device.id.partition(':')[2]}_power"
+        is_set = device.kind == "dram" or len({run.cells.get(column) for run in group} - {None}) == 1
+        if min(watts) > 0 and not is_set:
+            spreads[device.id] = (max(watts) - min(watts)) / max(watts)
+    return spreads
+
+
+def find_disagreements(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
+    """Yield two tools that were on one run, each as the only one of its tool, and whose intervals do not meet."""
+    partners: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    active: list[int] = []
+    order = sorted((i for i, run in enumerate(runs) if run.seconds >= _LEAST_S), key=lambda i: runs[i].began)
+    for i in order:
+        active = [j for j in active if runs[j].ended + _MOST_OFFSET_S > runs[i].began]
+        for j in active:
+            if _on_one_run(runs[i], runs[j]):
+                partners[i][runs[j].tool].append(j)
+                partners[j][runs[i].tool].append(i)
+        active.append(i)
+    for i, tools in partners.items():
+        for j, *others in tools.values():
+            if i < j and not others and len(partners[j][runs[i].tool]) == 1:
+                for kind in ("gpu", "cpu"):
+                    yield from _disagreement(runs[i], runs[j], kind)
+
+
+def _on_one_run(a: AuditedRun, b: AuditedRun) -> bool:
+    hosts = set(a.record.run.hostnames), set(b.record.run.hostnames)
+    return (
+        a.tool != b.tool and (not all(hosts) or hosts[0] == hosts[1]) and overlap(a, b) >= _SAME_RUN * max(a.seconds, b.seconds)
+    )
+
+
+def _disagreement(a: AuditedRun, b: AuditedRun, kind: Kind) -> Iterator[Finding]:
+    if a.record.lower_bound or b.record.lower_bound:
+        return
+    one, other = _power(a, kind), _power(b, kind)
+    if one is None or other is None or (kind == "gpu" and one.count != other.count):
+        return
+    common = overlap(a, b) / max(a.seconds, b.seconds)  # in the rest of the time, either may have drawn what it wants
+    if one.low * common <= other.high and other.low * common <= one.high:
+        return
+    yield Finding(
+        check="tools-disagree",
+        severity="wrong" if one.measured and other.measured else "doubtful",
+        runs=[a.name, b.name],
+        what=_DISAGREE,
+        evidence=(
+            f"{kind.upper()}: {one} by {a.tool} and {other} by {b.tool}, a factor of "
+            f"{quantity(max(one.watts, other.watts) / min(one.watts, other.watts))}."
+        ),
+        advice="Find out what each includes (which devices, a PUE, other processes), and keep the one that measured.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Power:
+    """Mean power of a kind of devices in W, with its interval."""
+
+    watts: float
+    low: float
+    high: float
+    count: int
+    measured: bool
+
+    def __str__(self) -> str:
+        return f"{quantity(self.watts)} W ({quantity(self.low)} to {quantity(self.high)})"
+
+
+def _power(run: AuditedRun, kind: Kind) -> _Power | None:
+    """Return the power of the devices of a kind; None where it is not known of all."""
+    devices = run.of_kind(kind)
+    if not devices or not all(device.joules for device in devices):
+        return None
+    watts = [(device.joules or 0.0) / run.seconds for device in devices]
+    ends = [_ends(device) for device in devices]
+    return _Power(
+        watts=sum(watts),
+        low=sum(each * low for each, (low, _) in zip(watts, ends, strict=True)),
+        high=sum(each * high for each, (_, high) in zip(watts, ends, strict=True)),
+        count=sum(device.count for device in devices),
+        measured=all(device.provenance == "measured" for device in devices),
+    )
+
+
+def _ends(device: DeviceRecord) -> tuple[float, float]:
+    """Return the ends of a device's interval as factors of its energy."""
+    known = device.relative_uncertainty
+    if known is None:
+        return (1 - _MEASURED, 1 + _MEASURED) if device.provenance == "measured" else (1 / _ESTIMATED, _ESTIMATED)
+    return max(0.0, 1 - known), 1 + known

@@ -1,0 +1,90 @@
+"""The runs that an audit looks at: records, and the logs of other tools."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ml_energy_callbacks.carbon.delimited import TextFile, read_table
+from ml_energy_callbacks.exceptions import RecordError
+from ml_energy_callbacks.fleet.audit.findings import AuditedRun
+from ml_energy_callbacks.fleet.imports import codecarbon, import_file
+from ml_energy_callbacks.record.find import RecordFile, find_files, is_record_name
+
+_LOGS = ("emissions*.csv", "*_carbontracker.log", "spl.txt")
+"""Names that tools give to their logs; others, such as those of nvidia-smi, have to be given themselves."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """The runs below some paths.
+
+    Attributes:
+        runs: The runs, each once.
+        unreadable: A sentence for each file that could not be read.
+        notes: What was left out or assumed of logs, and directories that cannot be listed.
+    """
+
+    runs: list[AuditedRun]
+    unreadable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(paths: Sequence[str]) -> Gathered:
+    """Return the runs below some paths.
+
+    A run that is there as its own record, as a log and as the record of that log counts once, in this order.
+
+    Raises:
+        RecordError: There is nothing at one of the paths.
+        ConfigurationError: A URL needs a package that is missing, or cannot be listed.
+    """
+    found = Gathered([])
+    runs: dict[str, AuditedRun] = {}
+    files = find_files(paths, lambda folder: found.notes.append(f"{folder} cannot be listed."), _is_named)
+    for file in files:
+        try:
+            for run in _read(file, found.notes):
+                known = runs.get(run.record.run.id)
+                if known is None or _rank(run) < _rank(known):
+                    runs[run.record.run.id] = run
+        except RecordError as error:
+            found.unreadable.append(str(error))
+    found.runs = list(runs.values())
+    return found
+
+
+def _is_named(name: str) -> bool:
+    return is_record_name(name) or any(fnmatchcase(name, pattern) for pattern in _LOGS)
+
+
+def _rank(run: AuditedRun) -> tuple[bool, bool, float]:
+    return run.record.imported is not None, not run.log, -run.seconds
+
+
+def _read(file: RecordFile, notes: list[str]) -> Iterator[AuditedRun]:
+    """Yield the runs of a file.
+
+    Raises:
+        RecordError: It cannot be read, or is of no known tool.
+    """
+    if not isinstance(file.place, Path) or _is_record(file.place):
+        yield AuditedRun(file.load(), file.name)
+        return
+    imported = import_file(file.place)
+    notes += [f"{file.name}: {note}" for note in imported.notes]
+    sources = [(record, record.imported.line if record.imported is not None else 0) for record in imported.records]
+    cells = _cells(file.place, {line for _, line in sources}) if sources[0][0].run.framework.startswith(codecarbon.TOOL) else {}
+    for record, line in sources:
+        yield AuditedRun(record, f"{file.name}, line {line}", log=True, cells=cells.get(line, {}))
+
+
+def _is_record(path: Path) -> bool:
+    """Return whether a file is a run record: by its name, or as it has the version of a record's schema."""
+    return is_record_name(path.name) or any('"schema_version"' in line for line in TextFile(path).head())
+
+
+def _cells(path: Path, lines: set[int]) -> Mapping[int, Mapping[str, str]]:
+    """Return rows of a table of codecarbon by their lines."""
+    rows = read_table(TextFile(path), lambda cells: {"emissions", "duration"} <= set(cells), lambda *_: None)
+    return {row.line: row.cells for row in rows if row.line in lines}

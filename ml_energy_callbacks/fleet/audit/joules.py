@@ -1,0 +1,180 @@
+"""Energies that a counter or a model gets wrong: a wrap, zero, a constant; pure."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from ml_energy_callbacks.backends.cpu_model import find_tdp
+from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding
+from ml_energy_callbacks.fleet.audit.plausible import COUNTER_RANGES, processor_range
+from ml_energy_callbacks.record.schema import DeviceRecord
+from ml_energy_callbacks.report.quantities import quantity, scaled
+
+_LONG_S = 5.0
+"""Any device has refreshed its counter, and used some energy, after so long."""
+
+_COUNTED = ("cpu", "dram")
+_PARTS = 4
+"""Epochs from which on one of them stands out."""
+
+_CLOSE = 0.02
+"""How far a deviation may be from a counter's range, as a share of that; and the scatter of the others' as a share of it."""
+
+_SLICES = 20
+_DIGITS = 1e-9
+_FEW = 4
+"""Digits of a set power; the mean of measured ones has about 15."""
+
+_SHARES = {1.0: "all", 0.5: "half"}
+"""What codecarbon takes of a processor's thermal design power in its constant mode, and what it scales."""
+
+_WRAP = "Do not use the figure; measure again with a tool that reads the counter more often than it wraps."
+
+
+def find_wraps(run: AuditedRun) -> Iterator[Finding]:
+    """Yield counters that have lost or gained their range."""
+    for device in run.record.devices:
+        if device.kind in _COUNTED and device.joules and run.seconds and not _is_model(run, device):
+            fault = _by_epochs(run, device) or _by_power(run, device)
+            if fault is not None:
+                yield run.finding("counter-wrap", "wrong", f"The counter of {device.name} wrapped unseen.", fault, _WRAP)
+
+
+def _is_model(run: AuditedRun, device: DeviceRecord) -> bool:
+    """Return whether no counter is behind a device; codecarbon's processors may be read by RAPL, unless of the process."""
+    return run.cells.get("tracking_mode") == "process" or (device.method == "model" and run.tool == OWN)
+
+
+def _by_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
+    """Return how an epoch differs from the others by just a counter's range."""
+    for stage in run.record.stages:
+        epochs = [e for e in run.record.epochs if e.stage == stage and device.id in e.devices and e.seconds > 0]
+        if len(epochs) < _PARTS:
+            continue
+        watts = statistics.median(e.devices[device.id] / e.seconds for e in epochs)
+        off = [e.devices[device.id] - watts * e.seconds for e in epochs]
+        scatter = statistics.median(map(abs, off))
+        for epoch, joules in zip(epochs, off, strict=True):
+            for whole in COUNTER_RANGES:
+                if scatter < _CLOSE * whole and abs(abs(joules) - whole) < _CLOSE * whole + 3 * scatter:
+                    return (
+                        f"{stage} epoch {epoch.index}: {scaled(epoch.devices[device.id], 'J')}, {quantity(abs(joules))} J "
+                        f"{'more' if joules > 0 else 'less'} than the {quantity(watts)} W of the other epochs in its "
+                        f"{quantity(epoch.seconds)} s. The range of a counter is {quantity(whole)} J."
+                    )
+    return None
+
+
+def _by_power(run: AuditedRun, device: DeviceRecord) -> str | None:
+    """Return how the mean power is beyond what a processor can draw, and is not with some ranges of a counter more or less."""
+    joules, seconds = device.joules or 0.0, run.seconds
+    watts, (least, most) = joules / seconds, processor_range(device)
+    said = f"{device.id}: {quantity(joules)} J in {quantity(seconds)} s are {quantity(watts)} W"
+    if watts > most:
+        for whole in COUNTER_RANGES:
+            times = next((n for n in range(1, int(joules // whole) + 1) if joules - n * whole <= most * seconds), None)
+            if times is not None:
+                left = (joules - times * whole) / seconds
+                return (
+                    f"{said}, and it can draw {quantity(most)} W at most; without {_ranges(times, whole)}, "
+                    f"it is {quantity(left)} W."
+                )
+    if least is not None and watts < least:
+        for whole in COUNTER_RANGES:
+            if joules < whole <= most * seconds - joules:
+                return (
+                    f"{said}, less than an idle one draws ({quantity(least)} W); its counter wraps each {quantity(whole)} J, "
+                    f"which at {quantity(most)} W takes {quantity(whole / most)} s."
+                )
+    return None
+
+
+def _ranges(times: int, whole: float) -> str:
+    return f"{quantity(whole)} J, a counter's range" if times == 1 else f"{times:,} ranges of a counter of {quantity(whole)} J"
+
+
+def find_zeros(run: AuditedRun) -> Iterator[Finding]:
+    """Yield energies of zero, and runs whose energy is unknown."""
+    if run.seconds < _LONG_S:
+        return
+    work = _work(run)
+    zeros = [device.id for device in run.record.devices if device.joules == 0 and (device.kind != "gpu" or run.tool == OWN)]
+    stages = run.record.stages.items()
+    zeros += [f"the stage {name}" for name, stage in stages if stage.joules == 0 and stage.seconds >= _LONG_S]
+    if run.record.total.joules == 0:
+        zeros.append("the run")
+    if zeros:
+        yield run.finding(
+            "zero-joules",
+            "wrong",
+            "Hardware that is on never uses 0 J.",
+            f"0 J in {quantity(run.seconds)} s of {', '.join(zeros)}{work}.",
+            "Find out why it could not be read (ml-energy doctor), and take the energy as unknown.",
+        )
+    elif run.record.total.joules is None:
+        yield run.finding(
+            "zero-joules",
+            "doubtful",
+            "The energy is unknown.",
+            f"No device was read in {quantity(run.seconds)} s{work}.",
+            "Find out why (ml-energy doctor; of a log, its tool's settings); in a sum of runs, this one is missing.",
+        )
+
+
+def _work(run: AuditedRun) -> str:
+    batches = sum(stage.batches for stage in run.record.stages.values())
+    loads = [
+        f"{part.upper()} {value:g} % busy" for part in ("cpu", "gpu") if (value := run.number(f"{part}_utilization_percent"))
+    ]
+    work = ([f"{batches:,} batches"] if batches else []) + loads
+    return f", with {' and '.join(work)}" if work else ""
+
+
+def find_constants(run: AuditedRun) -> Iterator[Finding]:
+    """Yield powers that do not change, as no measured one does."""
+    for device in run.record.devices:
+        fault = _set_power(run, device) or _same_slices(run, device) or _same_epochs(run, device)
+        if fault is not None:
+            yield run.finding(
+                "constant-power",
+                "doubtful",
+                "A power is constant, so that it was set rather than measured.",
+                f"{device.id}: {fault}.",
+                "Treat its energy as time times a guess; a change of load, code or clock does not show in it.",
+            )
+
+
+def _set_power(run: AuditedRun, device: DeviceRecord) -> str | None:
+    """Return that codecarbon's power is a round number, as with a constant mode or ``force_cpu_power``."""
+    column = f"{device.id.partition(':')[2]}_power"
+    watts, pue = run.number(column), run.number("pue") or 1.0
+    if device.kind == "dram" or not watts or not (_is_round(watts) or _is_round(watts / pue)):
+        return None
+    known = find_tdp(device.name) if device.kind == "cpu" else None
+    share = None if known is None else watts / pue / known[1]
+    tdp = f", {_SHARES[share]} of its thermal design power" if share in _SHARES else ""
+    return f"{column} is {run.cells[column]} W, a number without further digits{tdp}"
+
+
+def _is_round(watts: float) -> bool:
+    return abs(watts - float(f"{watts:.{_FEW}g}")) <= _DIGITS * watts
+
+
+def _same_slices(run: AuditedRun, device: DeviceRecord) -> str | None:
+    series = run.record.power.get(device.id)
+    if series is None or device.provenance != "measured":
+        return None
+    known = [value for values in (series.mean, series.low, series.high) for value in values if value is not None]
+    return _same(known, f"in all {len(series.mean)} slices of the run") if len(known) >= 3 * _SLICES else None
+
+
+def _same_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
+    if run.tool == OWN:
+        return None
+    powers = [e.devices[device.id] / e.seconds for e in run.record.epochs if device.id in e.devices and e.seconds > 0]
+    return _same(powers, f"in all {len(powers)} epochs") if len(powers) >= 3 else None  # noqa: PLR2004 - two may be alike by chance
+
+
+def _same(watts: Sequence[float], where: str) -> str | None:
+    if min(watts) <= 0 or max(watts) - min(watts) > _DIGITS * max(watts):
+        return None
+    return f"{quantity(watts[0])} W {where}"
