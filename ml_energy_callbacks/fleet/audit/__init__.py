@@ -8,14 +8,14 @@ from ml_energy_callbacks.fleet.audit.cards import find_averages, find_missing, f
 from ml_energy_callbacks.fleet.audit.factors import find_default_places, find_mixed_factors
 from ml_energy_callbacks.fleet.audit.findings import Audit, AuditedRun, Finding
 from ml_energy_callbacks.fleet.audit.gathering import gather
-from ml_energy_callbacks.fleet.audit.joules import find_constants, find_wraps, find_zeros
+from ml_energy_callbacks.fleet.audit.joules import find_beyond_hardware, find_constants, find_zeros
 from ml_energy_callbacks.fleet.audit.sums import find_no_uncertainty, find_pue
 from ml_energy_callbacks.fleet.audit.table import render_audit
 
 __all__ = ["Audit", "Finding", "audit", "render_audit"]
 
 _OF_ONE: Sequence[Callable[[AuditedRun], Iterator[Finding]]] = (
-    find_wraps,
+    find_beyond_hardware,
     find_zeros,
     find_averages,
     find_missing,

@@ -23,7 +23,7 @@ def find_default_places(run: AuditedRun) -> Iterator[Finding]:
         if not carbon.assumed:
             return
         share = f", {percent(carbon.assumed_share)} of it assumed" if carbon.assumed_share else ""
-        fault = f"{by}, {carbon.source}{share}"
+        fault = f"{by}, the world average{share}"
     elif carbon.location is None:
         fault = f"{by}, and no place in the log"
     elif (run.cells.get("latitude"), run.cells.get("longitude")) == _FALLBACK:
@@ -38,7 +38,7 @@ def find_default_places(run: AuditedRun) -> Iterator[Finding]:
 
 def find_mixed_factors(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
     """Yield factors of the life cycle beside those of what power stations emit, in one run and in several."""
-    known = [run for run in runs if run.record.total.co2e_grams]
+    known = [run for run in runs if run.record.total.co2e_grams and not run.record.carbon.assumed]
     for run in known:
         if run.record.carbon.basis == "mixed":
             yield run.finding(

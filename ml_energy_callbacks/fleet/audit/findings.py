@@ -19,6 +19,7 @@ Check = Literal[
     "counted-several-times",
     "gpus-averaged",
     "counter-wrap",
+    "impossible-power",
     "zero-joules",
     "constant-power",
     "default-place",

@@ -9,6 +9,7 @@ from ml_energy_callbacks.carbon.delimited import TextFile, read_table
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.audit.findings import AuditedRun
 from ml_energy_callbacks.fleet.imports import codecarbon, import_file
+from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED
 from ml_energy_callbacks.record.find import RecordFile, find_files, is_record_name
 
 _LOGS = ("emissions*.csv", "*_carbontracker.log", "spl.txt")
@@ -72,7 +73,7 @@ def _read(file: RecordFile, notes: list[str]) -> Iterator[AuditedRun]:
         yield AuditedRun(file.load(), file.name)
         return
     imported = import_file(file.place)
-    notes += [f"{file.name}: {note}" for note in imported.notes]
+    notes += [f"{file.name}: {note}" for note in imported.notes if note != UTC_ASSUMED]
     sources = [(record, record.imported.line if record.imported is not None else 0) for record in imported.records]
     cells = _cells(file.place, {line for _, line in sources}) if sources[0][0].run.framework.startswith(codecarbon.TOOL) else {}
     for record, line in sources:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ml_energy_callbacks.backends.cpu_model import find_tdp
 from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding
-from ml_energy_callbacks.fleet.audit.plausible import COUNTER_RANGES, processor_range
+from ml_energy_callbacks.fleet.audit.plausible import COUNTER_RANGES, least_processor_watts, most_watts
 from ml_energy_callbacks.record.schema import DeviceRecord
 from ml_energy_callbacks.report.quantities import quantity, scaled
 
@@ -13,6 +13,9 @@ _LONG_S = 5.0
 """Any device has refreshed its counter, and used some energy, after so long."""
 
 _COUNTED = ("cpu", "dram")
+_LEAST_S = 1.0
+"""In a shorter run, what a counter adds at one refresh may be the energy of a longer time."""
+
 _PARTS = 4
 """Epochs from which on one of them stands out."""
 
@@ -28,20 +31,33 @@ _SHARES = {1.0: "all", 0.5: "half"}
 """What codecarbon takes of a processor's thermal design power in its constant mode, and what it scales."""
 
 _WRAP = "Do not use the figure; measure again with a tool that reads the counter more often than it wraps."
+_UNIT = "Look for a wrong unit (mJ for J, J for Wh, W for kW) or for several machines in one figure; do not use it."
 
 
-def find_wraps(run: AuditedRun) -> Iterator[Finding]:
-    """Yield counters that have lost or gained their range."""
+def find_beyond_hardware(run: AuditedRun) -> Iterator[Finding]:
+    """Yield energies that the hardware cannot have used: where a counter has lost or gained its range, and others."""
     for device in run.record.devices:
-        if device.kind in _COUNTED and device.joules and run.seconds and not _is_model(run, device):
-            fault = _by_epochs(run, device) or _by_power(run, device)
-            if fault is not None:
-                yield run.finding("counter-wrap", "wrong", f"The counter of {device.name} wrapped unseen.", fault, _WRAP)
+        if not device.joules or run.seconds < _LEAST_S:
+            continue
+        watts = device.joules / run.seconds
+        said = f"{device.id}: {quantity(device.joules)} J in {quantity(run.seconds)} s are {quantity(watts)} W"
+        wrap = _by_epochs(run, device) or _by_power(run, device, said) if _is_counted(run, device) else None
+        most = most_watts(device)
+        if wrap is not None:
+            yield run.finding("counter-wrap", "wrong", "The counter of a processor or its memory wrapped unseen.", wrap, _WRAP)
+        elif most is not None and watts > most:
+            beyond = f"{said}, and {_hardware(device)} can draw {quantity(most)} W at most."
+            yield run.finding("impossible-power", "wrong", "A device draws more than its kind can.", beyond, _UNIT)
 
 
-def _is_model(run: AuditedRun, device: DeviceRecord) -> bool:
-    """Return whether no counter is behind a device; codecarbon's processors may be read by RAPL, unless of the process."""
-    return run.cells.get("tracking_mode") == "process" or (device.method == "model" and run.tool == OWN)
+def _hardware(device: DeviceRecord) -> str:
+    return f"{device.count} {device.kind}" if device.count > 1 else f"a {device.kind}"
+
+
+def _is_counted(run: AuditedRun, device: DeviceRecord) -> bool:
+    """Return whether a counter may be behind a device; codecarbon's processors may be read by RAPL, unless of the process."""
+    model = run.cells.get("tracking_mode") == "process" or (device.method == "model" and run.tool == OWN)
+    return device.kind in _COUNTED and not model
 
 
 def _by_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
@@ -64,21 +80,18 @@ def _by_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
     return None
 
 
-def _by_power(run: AuditedRun, device: DeviceRecord) -> str | None:
+def _by_power(run: AuditedRun, device: DeviceRecord, said: str) -> str | None:
     """Return how the mean power is beyond what a processor can draw, and is not with some ranges of a counter more or less."""
     joules, seconds = device.joules or 0.0, run.seconds
-    watts, (least, most) = joules / seconds, processor_range(device)
-    said = f"{device.id}: {quantity(joules)} J in {quantity(seconds)} s are {quantity(watts)} W"
-    if watts > most:
+    watts, least, most = joules / seconds, least_processor_watts(device), most_watts(device)
+    if most is not None and watts > most:
         for whole in COUNTER_RANGES:
-            times = next((n for n in range(1, int(joules // whole) + 1) if joules - n * whole <= most * seconds), None)
+            reads = range(1, 1 + min(int(joules // whole), int(seconds)))  # a tool reads about once a second
+            times = next((n for n in reads if joules - n * whole <= most * seconds), None)
             if times is not None:
-                left = (joules - times * whole) / seconds
-                return (
-                    f"{said}, and it can draw {quantity(most)} W at most; without {_ranges(times, whole)}, "
-                    f"it is {quantity(left)} W."
-                )
-    if least is not None and watts < least:
+                left = quantity((joules - times * whole) / seconds)
+                return f"{said}, and it can draw {quantity(most)} W at most; without {_ranges(times, whole)}, it is {left} W."
+    if most is not None and least is not None and watts < least:
         for whole in COUNTER_RANGES:
             if joules < whole <= most * seconds - joules:
                 return (

@@ -39,6 +39,9 @@ _TURBO = 2.5
 _MOST_TDP = 500.0
 """Of processors without an entry in the table, in W."""
 
+_MOST_GPU = 2000.0
+"""In W; the largest cards are made for 1,400 W."""
+
 _MOST_MEMORY = 400.0
 """Power of the memory of a machine in W: 32 modules of 12 W."""
 
@@ -49,16 +52,24 @@ def least_gpu_watts(name: str, *, busy: bool) -> float | None:
     return None if watts is None else watts * (_AT_WORK if busy else 1.0)
 
 
-def processor_range(device: DeviceRecord) -> tuple[float | None, float]:
-    """Return the least and the most power of a processor or of memory in W; None for a least that is unknown.
+def least_processor_watts(device: DeviceRecord) -> float | None:
+    """Return the least power of a processor in W by its name; None where it is unknown."""
+    known = find_tdp(device.name) if device.kind == "cpu" else None
+    return None if known is None else _IDLE_SHARES[_SERVER.search(device.name) is not None] * known[1]
+
+
+def most_watts(device: DeviceRecord) -> float | None:
+    """Return the most that a device can draw in W; None for kinds of which that is unknown.
 
     A log does not say how many sockets a machine has: servers, and processors that are not in the table, may have two, if the
     figure may be of the whole machine.
     """
+    if device.kind == "gpu":
+        return _MOST_GPU * device.count
     if device.kind == "dram":
-        return None, _MOST_MEMORY
-    known, server = find_tdp(device.name), _SERVER.search(device.name) is not None
-    sockets = 2 if (server or known is None) and not device.id.startswith("rapl:") else 1
-    tdp = _MOST_TDP if known is None else known[1]
-    least = None if known is None else _IDLE_SHARES[server] * tdp
-    return least, _TURBO * tdp * sockets
+        return _MOST_MEMORY
+    if device.kind != "cpu":
+        return None
+    known = find_tdp(device.name)
+    sockets = 2 if (known is None or _SERVER.search(device.name)) and not device.id.startswith("rapl:") else 1
+    return _TURBO * (_MOST_TDP if known is None else known[1]) * sockets * device.count
