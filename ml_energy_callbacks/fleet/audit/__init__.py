@@ -46,7 +46,7 @@ def audit(*paths: str | os.PathLike[str]) -> Audit:
         ConfigurationError: A URL needs a package that is missing, or cannot be listed.
     """
     found = gather([os.fspath(path) for path in paths])
-    findings = [finding for check in _OF_SEVERAL for finding in check(found.runs)]
+    findings = [*found.unusable, *(finding for check in _OF_SEVERAL for finding in check(found.runs))]
     findings += [finding for check in _OF_ONE for run in found.runs for finding in check(run)]
     findings.sort(key=lambda finding: finding.severity == "doubtful")
     wrong = sum(finding.severity == "wrong" for finding in findings)

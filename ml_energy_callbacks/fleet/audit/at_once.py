@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding, Severity
 from ml_energy_callbacks.readings import Kind
-from ml_energy_callbacks.record.schema import DeviceRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.quantities import quantity, scaled
 
 _LEAST_S = 1.0
@@ -30,8 +30,8 @@ _MEASURED, _ESTIMATED = 0.1, 2.0
 
 _COUNTED = "Several runs count the same hardware at the same time."
 _ONE = (
-    "Keep one of them for the machine, and do not add them up; for a job, measure once on each host (the callbacks do; "
-    "in codecarbon, one tracker on the host's first rank)."
+    "Do not add them up. For a job, measure once on each host (the callbacks do; with codecarbon, on the host's first rank "
+    "alone); for runs that share a machine, scope='process' estimates the share of each."
 )
 _DISAGREE = "Two tools on one run disagree beyond their doubt."
 
@@ -66,13 +66,18 @@ def _places(run: AuditedRun) -> Iterator[tuple[object, ...]]:
     record = run.record
     hosts = {device: node.hostname for node in record.nodes for device in node.devices}
     known = [device for device in record.devices if device.joules]
-    if record.run.hostnames:
+    if _hosts(record):
         for device in known:
-            host = hosts.get(device.id, ", ".join(record.run.hostnames))
+            host = hosts.get(device.id, ", ".join(_hosts(record)))
             yield (run.tool, "" if device.id.startswith("nvml:GPU-") else host, device.id)
     elif len(known) > 1 and run.tool != OWN:
         machine = tuple((device.id, device.name, device.count) for device in known)
         yield (run.tool, machine, run.cells.get("ram_total_size"), "the machine")
+
+
+def _hosts(record: RunRecord) -> list[str]:
+    """Return the names of its hosts; the name that each machine has for itself is none."""
+    return [name for name in record.run.hostnames if name.partition(".")[0] != "localhost"]
 
 
 def _groups(runs: Sequence[AuditedRun]) -> Iterator[tuple[list[AuditedRun], bool]]:
@@ -101,7 +106,7 @@ def _several(group: Sequence[AuditedRun], devices: Sequence[str], *, together: b
     joules = [run.record.total.joules or 0.0 for run in group]
     severity: Severity = "wrong" if together else "doubtful"
     agreement = ""
-    if not group[0].record.run.hostnames:
+    if not _hosts(group[0].record):
         spreads = _spreads(group)
         alike = {name: spread for name, spread in spreads.items() if spread <= _ALIKE + _apart(group)}
         chance = len(alike) * (len(group) - 1) if alike == spreads else len(group) - 2

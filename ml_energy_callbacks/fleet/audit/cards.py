@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding
+from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding, Severity
 from ml_energy_callbacks.fleet.audit.plausible import least_gpu_watts
+from ml_energy_callbacks.fleet.imports import codecarbon
 from ml_energy_callbacks.report.quantities import quantity
 
 _LONG_S = 5.0
@@ -18,16 +19,19 @@ _BUSY = 50.0
 _DIGITS = 1e-9
 _ROUNDING = 1e-3
 _AVERAGED = "The energies of GPUs were averaged instead of added up."
-_ADD_UP = "Take the sum over the GPUs: the figure is too low by up to their number. Measure again with one figure for each GPU."
+_NOT_ALL = "The energy is less than all GPUs use: a mean, or that of some of them."
+_ADD_UP = "Find out whose energy it is; for all GPUs it is too low by up to their number. Measure each GPU, and add them up."
 _LEFT_OUT = "The energy of a GPU is missing."
 
 
 def find_averages(run: AuditedRun) -> Iterator[Finding]:
-    """Yield energies of several GPUs that are a mean."""
-    for fault in (_equal(run), _mean_as_total(run), _too_little(run)):
-        if fault is not None:
-            yield run.finding("gpus-averaged", "wrong", _AVERAGED, fault, _ADD_UP)
-            return
+    """Yield energies of several GPUs that are a mean, or in a log may be."""
+    if fault := _equal(run) or _mean_as_total(run):
+        yield run.finding("gpus-averaged", "wrong", _AVERAGED, fault, _ADD_UP)
+    elif fault := _too_little(run):
+        # codecarbon counts all GPUs of the machine, also where gpu_ids limits it to some of them.
+        severity: Severity = "doubtful" if run.tool == codecarbon.TOOL else "wrong"
+        yield run.finding("gpus-averaged", severity, _NOT_ALL, fault, _ADD_UP)
 
 
 def _equal(run: AuditedRun) -> str | None:

@@ -28,6 +28,7 @@ Check = Literal[
     "gpu-missing",
     "tools-disagree",
     "no-uncertainty",
+    "unusable-lines",
 ]
 """What is looked for, as in docs/audit.md."""
 

@@ -1,5 +1,6 @@
 """The runs that an audit looks at: records, and the logs of other tools."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -7,13 +8,19 @@ from pathlib import Path
 
 from ml_energy_callbacks.carbon.delimited import TextFile, read_table
 from ml_energy_callbacks.exceptions import RecordError
-from ml_energy_callbacks.fleet.audit.findings import AuditedRun
+from ml_energy_callbacks.fleet.audit.findings import AuditedRun, Finding
 from ml_energy_callbacks.fleet.imports import codecarbon, import_file
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED
 from ml_energy_callbacks.record.find import RecordFile, find_files, is_record_name
 
 _LOGS = ("emissions*.csv", "*_carbontracker.log", "spl.txt")
 """Names that tools give to their logs; others, such as those of nvidia-smi, have to be given themselves."""
+
+_UNUSABLE = re.compile(r"; the (run|row|line) is left out\.$")
+"""How the import of a log says that a figure is impossible, such as a negative energy, or is no figure."""
+
+_LEFT_OUT = "A log has figures that cannot be used."
+_MEND = "Look at these lines, and at what the tool said when it wrote them; their energy is in no total."
 
 
 @dataclass(slots=True)
@@ -22,11 +29,13 @@ class Gathered:
 
     Attributes:
         runs: The runs, each once.
+        unusable: Lines of logs with figures that are impossible, or are none.
         unreadable: A sentence for each file that could not be read.
         notes: What was left out or assumed of logs, and directories that cannot be listed.
     """
 
     runs: list[AuditedRun]
+    unusable: list[Finding] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -45,7 +54,7 @@ def gather(paths: Sequence[str]) -> Gathered:
     files = find_files(paths, lambda folder: found.notes.append(f"{folder} cannot be listed."), _is_named)
     for file in files:
         try:
-            for run in _read(file, found.notes):
+            for run in _read(file, found):
                 known = runs.get(run.record.run.id)
                 if known is None or _rank(run) < _rank(known):
                     runs[run.record.run.id] = run
@@ -63,8 +72,8 @@ def _rank(run: AuditedRun) -> tuple[bool, bool, float]:
     return run.record.imported is not None, not run.log, -run.seconds
 
 
-def _read(file: RecordFile, notes: list[str]) -> Iterator[AuditedRun]:
-    """Yield the runs of a file.
+def _read(file: RecordFile, found: Gathered) -> Iterator[AuditedRun]:
+    """Yield the runs of a file, and add what its import says to what is found.
 
     Raises:
         RecordError: It cannot be read, or is of no known tool.
@@ -73,7 +82,13 @@ def _read(file: RecordFile, notes: list[str]) -> Iterator[AuditedRun]:
         yield AuditedRun(file.load(), file.name)
         return
     imported = import_file(file.place)
-    notes += [f"{file.name}: {note}" for note in imported.notes if note != UTC_ASSUMED]
+    for note in imported.notes:
+        if _UNUSABLE.search(note):
+            found.unusable.append(
+                Finding(check="unusable-lines", severity="wrong", runs=[file.name], what=_LEFT_OUT, evidence=note, advice=_MEND)
+            )
+        elif note != UTC_ASSUMED:
+            found.notes.append(f"{file.name}: {note}")
     sources = [(record, record.imported.line if record.imported is not None else 0) for record in imported.records]
     cells = _cells(file.place, {line for _, line in sources}) if sources[0][0].run.framework.startswith(codecarbon.TOOL) else {}
     for record, line in sources:

@@ -20,7 +20,10 @@ _PARTS = 4
 """Epochs from which on one of them stands out."""
 
 _CLOSE = 0.02
-"""How far a deviation may be from a counter's range, as a share of that; and the scatter of the others' as a share of it."""
+"""How far a deviation may be from a counter's range, and how far the other epochs may scatter, as shares of the range."""
+
+_FAR = 0.2
+"""Share of an epoch's energy from which on a deviation is none of its work."""
 
 _SLICES = 20
 _DIGITS = 1e-9
@@ -46,12 +49,8 @@ def find_beyond_hardware(run: AuditedRun) -> Iterator[Finding]:
         if wrap is not None:
             yield run.finding("counter-wrap", "wrong", "The counter of a processor or its memory wrapped unseen.", wrap, _WRAP)
         elif most is not None and watts > most:
-            beyond = f"{said}, and {_hardware(device)} can draw {quantity(most)} W at most."
+            beyond = f"{said}, and {_limit(most)}."
             yield run.finding("impossible-power", "wrong", "A device draws more than its kind can.", beyond, _UNIT)
-
-
-def _hardware(device: DeviceRecord) -> str:
-    return f"{device.count} {device.kind}" if device.count > 1 else f"a {device.kind}"
 
 
 def _is_counted(run: AuditedRun, device: DeviceRecord) -> bool:
@@ -71,7 +70,8 @@ def _by_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
         scatter = statistics.median(map(abs, off))
         for epoch, joules in zip(epochs, off, strict=True):
             for whole in COUNTER_RANGES:
-                if scatter < _CLOSE * whole and abs(abs(joules) - whole) < _CLOSE * whole + 3 * scatter:
+                just = abs(abs(joules) - whole) < _CLOSE * whole + 2 * scatter
+                if just and scatter < _CLOSE * whole and abs(joules) > _FAR * watts * epoch.seconds:
                     return (
                         f"{stage} epoch {epoch.index}: {scaled(epoch.devices[device.id], 'J')}, {quantity(abs(joules))} J "
                         f"{'more' if joules > 0 else 'less'} than the {quantity(watts)} W of the other epochs in its "
@@ -90,7 +90,7 @@ def _by_power(run: AuditedRun, device: DeviceRecord, said: str) -> str | None:
             times = next((n for n in reads if joules - n * whole <= most * seconds), None)
             if times is not None:
                 left = quantity((joules - times * whole) / seconds)
-                return f"{said}, and it can draw {quantity(most)} W at most; without {_ranges(times, whole)}, it is {left} W."
+                return f"{said}, and {_limit(most)}; without {_ranges(times, whole)}, it is {left} W."
     if most is not None and least is not None and watts < least:
         for whole in COUNTER_RANGES:
             if joules < whole <= most * seconds - joules:
@@ -99,6 +99,10 @@ def _by_power(run: AuditedRun, device: DeviceRecord, said: str) -> str | None:
                     f"which at {quantity(most)} W takes {quantity(whole / most)} s."
                 )
     return None
+
+
+def _limit(watts: float) -> str:
+    return f"such hardware can draw {quantity(watts)} W at most"
 
 
 def _ranges(times: int, whole: float) -> str:
@@ -150,14 +154,14 @@ def find_constants(run: AuditedRun) -> Iterator[Finding]:
             yield run.finding(
                 "constant-power",
                 "doubtful",
-                "A power is constant, so that it was set rather than measured.",
+                "A power was set rather than measured.",
                 f"{device.id}: {fault}.",
-                "Treat its energy as time times a guess; a change of load, code or clock does not show in it.",
+                "Treat its energy as that of a model: what a change of code saves may not show in it.",
             )
 
 
 def _set_power(run: AuditedRun, device: DeviceRecord) -> str | None:
-    """Return that codecarbon's power is a round number, as with a constant mode or ``force_cpu_power``."""
+    """Return that codecarbon's mean power is a round number, as in its constant mode, or of loads of 0 and 100 % alone."""
     column = f"{device.id.partition(':')[2]}_power"
     watts, pue = run.number(column), run.number("pue") or 1.0
     if device.kind == "dram" or not watts or not (_is_round(watts) or _is_round(watts / pue)):

@@ -53,8 +53,11 @@ def least_gpu_watts(name: str, *, busy: bool) -> float | None:
 
 
 def least_processor_watts(device: DeviceRecord) -> float | None:
-    """Return the least power of a processor in W by its name; None where it is unknown."""
-    known = find_tdp(device.name) if device.kind == "cpu" else None
+    """Return the least power of a processor in W by its name; None where it is unknown.
+
+    codecarbon's model of a Threadripper goes down to 0 W.
+    """
+    known = find_tdp(device.name) if device.kind == "cpu" and "Threadripper" not in device.name else None
     return None if known is None else _IDLE_SHARES[_SERVER.search(device.name) is not None] * known[1]
 
 
