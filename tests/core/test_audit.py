@@ -555,7 +555,7 @@ def test_a_run_that_is_there_as_record_and_log_is_one(tmp_path: Path) -> None:
     assert ml_energy("import", log, "--output", tmp_path / "logs").returncode == 0
     audited = audit(tmp_path / "logs")
     assert audited.runs == 1
-    assert {name for finding in audited.findings for name in finding.runs} == {f"{log}, line 2"}
+    assert {name for finding in audited.findings for name in finding.runs} == {f"{log}:2"}
 
 
 @pytest.mark.parametrize("kind", ["energy", "power"])
@@ -573,7 +573,7 @@ def test_records_of_the_package_itself_have_only_true_doubts(tmp_path: Path, kin
 def test_other_tools_logs_have_what_is_true_of_them() -> None:
     audited = audit(*sorted(path for path in LOGS.iterdir() if path.suffix != ".md"))
     assert (audited.wrong, audited.unreadable) == (0, [])
-    by_check = {check: {Path(f.runs[0]).name.split(",")[0] for f in found(audited, check)} for check in get_args(Check)}
+    by_check = {check: {Path(f.runs[0]).name.split(":")[0] for f in found(audited, check)} for check in get_args(Check)}
     carbon_log = next(LOGS.glob("*_carbontracker.log")).name
     assert {check: names for check, names in by_check.items() if names and check != "no-uncertainty"} == {
         "zero-joules": {"sacct.txt"},  # SLURM's 0 J, which are unknown
@@ -610,7 +610,7 @@ def test_findings_that_say_the_same_are_one_paragraph_that_fits(tmp_path: Path, 
     assert done.stdout.count("gpu-missing:") == done.stdout.count("no-uncertainty:") == 1
     text = " ".join(done.stdout.split())
     assert text.count("6 more: ") == 2
-    assert "line 2: codecarbon:gpu is " in text
+    assert "emissions.csv:2: codecarbon:gpu is " in text
 
 
 def test_clean_runs_are_one_line(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _several(group: Sequence[AuditedRun], devices: Sequence[str], *, together: b
     at_once = (
         f"{len(group)} runs at the same time"
         if together
-        else f"2 runs share {quantity(overlap(group[0], group[1]))} s of their {quantity(min(run.seconds for run in group))} s"
+        else f"2 runs, of which one shares {quantity(overlap(*group))} s of its {quantity(min(run.seconds for run in group))} s,"
     )
     yield Finding(
         check="counted-several-times",
@@ -127,7 +127,7 @@ def _several(group: Sequence[AuditedRun], devices: Sequence[str], *, together: b
         runs=[run.name for run in group],
         what=_COUNTED,
         evidence=(
-            f"{at_once} each have the energy of {', '.join(devices)}: "
+            f"{at_once} each have the energy of {', '.join(devices)}; their totals are "
             f"{scaled(min(joules), 'J')} to {scaled(max(joules), 'J')}, {scaled(sum(joules), 'J')} in all.{agreement}"
         ),
         advice=_ONE,

@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         check: What was looked for.
         severity: ``wrong`` or ``doubtful``.
-        runs: The runs that it is about: paths of records, or logs with the line of the run.
+        runs: The runs that it is about: paths of records, or logs with the line of the run, such as ``emissions.csv:3``.
         what: What is wrong, without figures.
         evidence: The figures that show it.
         advice: What to do next.

@@ -92,7 +92,7 @@ def _read(file: RecordFile, found: Gathered) -> Iterator[AuditedRun]:
     sources = [(record, record.imported.line if record.imported is not None else 0) for record in imported.records]
     cells = _cells(file.place, {line for _, line in sources}) if sources[0][0].run.framework.startswith(codecarbon.TOOL) else {}
     for record, line in sources:
-        yield AuditedRun(record, f"{file.name}, line {line}", log=True, cells=cells.get(line, {}))
+        yield AuditedRun(record, f"{file.name}:{line}", log=True, cells=cells.get(line, {}))
 
 
 def _is_record(path: Path) -> bool:
