@@ -56,6 +56,8 @@ class Machine:
     cpu_watts: float
     seconds: float
     began: datetime
+    load: float
+    used: float
     chance: random.Random
 
     @property
@@ -82,6 +84,8 @@ def a_machine(seed: int, *, gpus: int | None = None, **given: Any) -> Machine:
         "gpu_watts": [CARDS[card] * load * chance.gauss(1, 0.02) for _ in range(gpus)],
         "cpu_watts": PROCESSORS[processor] * chance.uniform(0.15, 0.9),
         "seconds": 120 * 600 ** chance.random(),
+        "load": chance.uniform(2, 100),
+        "used": chance.uniform(20, 200),
         "began": datetime(2026, 11, 1, tzinfo=UTC) + timedelta(hours=10_000 * chance.random()),
     }
     return Machine(**(facts | given), chance=chance)
@@ -181,9 +185,10 @@ def carbon_row(machine: Machine, **cells: Any) -> dict[str, Any]:
         "gpu_model": f"{machine.gpus} x {machine.card}" if machine.gpus else "",
         "ram_total_size": 503.5302734375,
         "tracking_mode": "machine",
-        "cpu_utilization_percent": 43.7,
+        "cpu_utilization_percent": machine.load,
         "gpu_utilization_percent": 91.3,
-        "ram_utilization_percent": 12.6,
+        "ram_utilization_percent": machine.used / 5.03,
+        "ram_used_gb": machine.used,
         "on_cloud": "N",
         "pue": 1.0,
         "wue": 0.0,
@@ -258,10 +263,10 @@ def test_nothing_is_found_in_clean_runs(tmp_path: Path, seed: int) -> None:
 
     noise = second.chance.gauss
     nodes = [  # one process of a job on each of several hosts, as alike as such hosts are
-        replace_watts(third, cpu=noise(1, 0.05), gpu=noise(1, 0.03)) for _ in range(second.chance.choice([2, 4, 8]))
+        on_another_host(third, cpu=noise(1, 0.05), gpu=noise(1, 0.03)) for _ in range(second.chance.choice([2, 4, 8]))
     ]
     logs = [
-        table(tmp_path / "emissions.csv", carbon_row(replace_watts(second, cpu=noise(1, 0.1), gpu=noise(1, 0.02)))),
+        table(tmp_path / "emissions.csv", carbon_row(read_again(second, noise(1, 0.05), noise(1, 0.02)))),
         table(tmp_path / "emissions_job.csv", *(carbon_row(node, project_name="job") for node in nodes)),
         smi(tmp_path / "smi.csv", first, [watts * noise(1, 0.02) for watts in first.gpu_watts]),
         carbontracker(tmp_path, [noise(200, 5) for _ in range(6)], pue=1.0),
@@ -272,13 +277,16 @@ def test_nothing_is_found_in_clean_runs(tmp_path: Path, seed: int) -> None:
     assert len(audited.findings) == audited.runs - 4  # of each log: which is true of them
 
 
-def replace_watts(machine: Machine, *, cpu: float, gpu: float) -> Machine:
-    """Return the same run on a machine that draws other powers."""
+def on_another_host(machine: Machine, *, cpu: float, gpu: float) -> Machine:
+    """Return the same run on a machine that draws other powers; codecarbon's model has one for all processors at a low load."""
+    chance = machine.chance
+    watts = PROCESSORS[machine.processor] * 0.1 if machine.load < 25 else machine.cpu_watts * cpu
     return Machine(
-        **{
-            **vars(machine),
-            "cpu_watts": machine.cpu_watts * cpu,
-            "gpu_watts": [watts * gpu * machine.chance.gauss(1, 0.01) for watts in machine.gpu_watts],
+        **vars(machine)
+        | {
+            "cpu_watts": watts * chance.gauss(1, 1e-4),
+            "gpu_watts": [watts * gpu * chance.gauss(1, 0.01) for watts in machine.gpu_watts],
+            "used": machine.used * chance.gauss(1, 0.03),
         }
     )
 
@@ -291,9 +299,7 @@ def ranks(folder: Path, seed: int) -> Sequence[Path]:
     machine = a_machine(seed, gpus=8)
     chance = machine.chance
     if seed % 4 == 0:  # of codecarbon, which does not say where they ran
-        rows = [
-            carbon_row(replace_watts_exactly(machine, 1 + chance.uniform(-1e-3, 1e-3))) for _ in range(chance.choice([3, 8]))
-        ]
+        rows = [carbon_row(read_again(machine, 1 + chance.uniform(-1e-3, 1e-3))) for _ in range(chance.choice([3, 8]))]
         return [table(folder / "emissions.csv", *rows)]
     if seed % 4 == 1:  # of this package, with the host
         devices = machine.devices
@@ -308,14 +314,16 @@ def ranks(folder: Path, seed: int) -> Sequence[Path]:
         )
         return [path]
     # Each counts its own GPU, and all of the processor.
-    rows = [carbon_row(replace_watts_exactly(machine, 1.0, gpu=chance.gauss(1, 0.03))) for _ in range(8)]
+    rows = [carbon_row(read_again(machine, 1.0, gpu=chance.gauss(1, 0.03))) for _ in range(8)]
     return [table(folder / "emissions.csv", *rows)]
 
 
-def replace_watts_exactly(machine: Machine, factor: float, gpu: float | None = None) -> Machine:
+def read_again(machine: Machine, factor: float, gpu: float | None = None) -> Machine:
+    """Return another reading of the same machine."""
     gpu = factor if gpu is None else gpu
     watts = [watts * gpu for watts in machine.gpu_watts]
-    return Machine(**{**vars(machine), "cpu_watts": machine.cpu_watts * factor, "gpu_watts": watts})
+    used = machine.used * machine.chance.gauss(1, 5e-4)
+    return Machine(**vars(machine) | {"cpu_watts": machine.cpu_watts * factor, "gpu_watts": watts, "used": used})
 
 
 def averaged(folder: Path, seed: int) -> Sequence[Path]:
@@ -443,7 +451,7 @@ def disagreeing(folder: Path, seed: int) -> Sequence[Path]:
     machine = a_machine(seed, gpus=random.Random(seed).choice([1, 2, 4]))
     runs = saved(folder / "runs", own(machine))
     factor = random.Random(seed).choice([0.3, 0.5, 0.7, 1.5, 2.0])
-    other = replace_watts_exactly(machine, 1.0, gpu=factor)
+    other = read_again(machine, 1.0, gpu=factor)
     if seed % 2:
         return [runs, smi(folder / "gpu.csv", machine, other.gpu_watts)]
     hours = 2 if seed % 4 else 0  # codecarbon writes the local time, without its offset
@@ -465,7 +473,7 @@ def no_uncertainty(folder: Path, seed: int) -> Sequence[Path]:
 
 def impossible(folder: Path, seed: int) -> Sequence[Path]:
     machine = a_machine(seed)
-    return [saved(folder, own(replace_watts_exactly(machine, 1.0, gpu=1000.0)))]  # mJ for J
+    return [saved(folder, own(read_again(machine, 1.0, gpu=1000.0)))]  # mJ for J
 
 
 def unusable(folder: Path, seed: int) -> Sequence[Path]:
@@ -604,8 +612,8 @@ def test_json_has_what_the_function_returns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_findings_that_say_the_same_are_one_paragraph_that_fits(tmp_path: Path, columns: int) -> None:
-    log = table(tmp_path / "emissions.csv", *(carbon_row(a_machine(seed), gpu_energy=0.0) for seed in range(9)))
-    done = ml_energy("audit", log, columns=columns)
+    table(tmp_path / "emissions.csv", *(carbon_row(a_machine(seed), gpu_energy=0.0) for seed in range(9)))
+    done = ml_energy("audit", "emissions.csv", columns=columns, folder=tmp_path)
     assert max(map(len, done.stdout.splitlines())) <= columns
     assert done.stdout.count("gpu-missing:") == done.stdout.count("no-uncertainty:") == 1
     text = " ".join(done.stdout.split())

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding, Severity
+from ml_energy_callbacks.fleet.audit.fingerprints import same_machines
 from ml_energy_callbacks.readings import Kind
 from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord
 from ml_energy_callbacks.report.quantities import quantity, scaled
@@ -19,9 +20,6 @@ _PARTLY = 0.1
 _SAME_RUN = 0.9
 """Share of the longer one in which two tools are on one run."""
 
-_ALIKE = 0.003
-"""Spread of the mean power that processes read off the same devices in the same time; several machines differ by more."""
-
 _MOST_OFFSET_S = 14 * 3600.0
 """Local times are ahead of UTC by no more."""
 
@@ -34,12 +32,6 @@ _ONE = (
     "alone); for runs that share a machine, scope='process' estimates the share of each."
 )
 _DISAGREE = "Two tools on one run disagree beyond their doubt."
-
-
-def overlap(a: AuditedRun, b: AuditedRun) -> float:
-    """Return for how many seconds two runs ran at the same time; times without an offset may be local ones of the other."""
-    behind = {0.0, b.offset * a.local - a.offset * b.local}
-    return max(0.0, *(min(a.ended - late, b.ended) - max(a.began - late, b.began) for late in behind))
 
 
 def find_counted_several_times(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
@@ -91,68 +83,46 @@ def _groups(runs: Sequence[AuditedRun]) -> Iterator[tuple[list[AuditedRun], bool
             home.append(run)
             continue
         for group in groups:
-            if overlap(group[0], run) > _PARTLY * min(group[0].seconds, run.seconds):
+            if group[0].overlap(run) > _PARTLY * min(group[0].seconds, run.seconds):
                 yield [group[0], run], False
         groups.append([run])
     yield from ((group, True) for group in groups if len(group) > 1)
 
 
 def _together(a: AuditedRun, b: AuditedRun) -> bool:
-    return overlap(a, b) >= _TOGETHER * max(a.seconds, b.seconds)
+    return a.overlap(b) >= _TOGETHER * max(a.seconds, b.seconds)
 
 
 def _several(group: Sequence[AuditedRun], devices: Sequence[str], *, together: bool) -> Iterator[Finding]:
-    """Yield the finding about runs that share hardware; of logs without hosts only where their powers agree."""
+    """Yield the finding about runs that share hardware; of logs without hosts, only where their figures show it."""
+    if _hosts(group[0].record):
+        yield _counted(group, devices, "wrong" if together else "doubtful")
+    elif together:
+        for machine in same_machines(group):
+            agreement = f" Their figures agree ({machine.told}), as those of several machines do not."
+            yield _counted(machine.runs, machine.devices, machine.severity, agreement)
+
+
+def _counted(group: Sequence[AuditedRun], devices: Sequence[str], severity: Severity, agreement: str = "") -> Finding:
     joules = [run.record.total.joules or 0.0 for run in group]
-    severity: Severity = "wrong" if together else "doubtful"
-    agreement = ""
-    if not _hosts(group[0].record):
-        spreads = _spreads(group)
-        alike = {name: spread for name, spread in spreads.items() if spread <= _ALIKE + _apart(group)}
-        chance = len(alike) * (len(group) - 1) if alike == spreads else len(group) - 2
-        if not together or not alike or not chance:
-            return
-        severity = "wrong" if chance > 1 else "doubtful"
-        devices = list(alike)
-        told = ", ".join(f"{name} within {spread:.2%}".replace("%", " %") for name, spread in alike.items())
-        agreement = f" Their mean powers agree ({told}), as those of several machines do not."
-    at_once = (
-        f"{len(group)} runs at the same time"
-        if together
-        else f"2 runs, of which one shares {quantity(overlap(*group))} s of its {quantity(min(run.seconds for run in group))} s,"
-    )
-    yield Finding(
+    common = min(group[0].overlap(run) for run in group[1:])
+    return Finding(
         check="counted-several-times",
         severity=severity,
         runs=[run.name for run in group],
         what=_COUNTED,
         evidence=(
-            f"{at_once} each have the energy of {', '.join(devices)}; their totals are "
-            f"{scaled(min(joules), 'J')} to {scaled(max(joules), 'J')}, {scaled(sum(joules), 'J')} in all.{agreement}"
+            f"{len(group)} runs with {quantity(common)} s in common each have the energy of {', '.join(devices)}; their totals "
+            f"are {scaled(min(joules), 'J')} to {scaled(max(joules), 'J')}, {scaled(sum(joules), 'J')} in all.{agreement}"
         ),
         advice=_ONE,
     )
 
 
-def _apart(group: Sequence[AuditedRun]) -> float:
-    """Return the share of the time in which not all of them ran."""
-    return max(1 - overlap(group[0], run) / max(group[0].seconds, run.seconds) for run in group)
-
-
-def _spreads(group: Sequence[AuditedRun]) -> dict[str, float]:
-    """Return how far the mean powers of each device are apart, as a share; those that were set say nothing."""
-    spreads = {}
-    for device in group[0].record.devices:
-        watts = [(other.joules or 0.0) / run.seconds for run in group for other in run.record.devices if other.id == device.id]
-        column = f"{device.id.partition(':')[2]}_power"
-        is_set = device.kind == "dram" or len({run.cells.get(column) for run in group} - {None}) == 1
-        if min(watts) > 0 and not is_set:
-            spreads[device.id] = (max(watts) - min(watts)) / max(watts)
-    return spreads
-
-
 def find_disagreements(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
     """Yield two tools that were on one run, each as the only one of its tool, and whose intervals do not meet."""
+    if len({run.tool for run in runs}) < 2:  # noqa: PLR2004 - one tool does not contradict itself here
+        return
     partners: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     active: list[int] = []
     order = sorted((i for i, run in enumerate(runs) if run.seconds >= _LEAST_S), key=lambda i: runs[i].began)
@@ -173,7 +143,7 @@ def find_disagreements(runs: Sequence[AuditedRun]) -> Iterator[Finding]:
 def _on_one_run(a: AuditedRun, b: AuditedRun) -> bool:
     hosts = set(a.record.run.hostnames), set(b.record.run.hostnames)
     return (
-        a.tool != b.tool and (not all(hosts) or hosts[0] == hosts[1]) and overlap(a, b) >= _SAME_RUN * max(a.seconds, b.seconds)
+        a.tool != b.tool and (not all(hosts) or hosts[0] == hosts[1]) and a.overlap(b) >= _SAME_RUN * max(a.seconds, b.seconds)
     )
 
 
@@ -183,7 +153,7 @@ def _disagreement(a: AuditedRun, b: AuditedRun, kind: Kind) -> Iterator[Finding]
     one, other = _power(a, kind), _power(b, kind)
     if one is None or other is None or (kind == "gpu" and one.count != other.count):
         return
-    common = overlap(a, b) / max(a.seconds, b.seconds)  # in the rest of the time, either may have drawn what it wants
+    common = a.overlap(b) / max(a.seconds, b.seconds)  # in the rest of the time, either may have drawn what it wants
     if one.low * common <= other.high and other.low * common <= one.high:
         return
     yield Finding(

@@ -124,6 +124,11 @@ class AuditedRun:
         offset = datetime.fromisoformat(self.record.run.started_at).utcoffset()
         return 0.0 if offset is None else offset.total_seconds()
 
+    def overlap(self, other: "AuditedRun") -> float:
+        """Return for how many seconds two runs ran at the same time; times without an offset may be local ones of the other."""
+        ahead = {0.0, other.offset * self.local - self.offset * other.local}
+        return max(0.0, *(min(self.ended - late, other.ended) - max(self.began - late, other.began) for late in ahead))
+
     def of_kind(self, kind: Kind) -> list[DeviceRecord]:
         """Return its devices of a kind."""
         return [device for device in self.record.devices if device.kind == kind]
