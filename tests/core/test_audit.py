@@ -21,7 +21,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.audit import Audit, Finding, audit
 from ml_energy_callbacks.fleet.audit.findings import Check
 from ml_energy_callbacks.record.load import encode_record
-from ml_energy_callbacks.record.schema import FILE_NAME, EpochRecord, PowerSeries, RunRecord
+from ml_energy_callbacks.record.schema import FILE_NAME, EpochRecord, Part, PowerSeries, RunRecord
 from ml_energy_callbacks.report.export import Format, export
 from ml_energy_callbacks.testing import replay
 
@@ -242,6 +242,18 @@ def carbontracker(folder: Path, watts: Sequence[float], *, pue: float, place: st
     return path
 
 
+def sacct(path: Path, machine: Machine, joules: Sequence[float]) -> Path:
+    """Write SLURM's table of jobs on one node, each with its energy."""
+    start = f"{machine.began:%Y-%m-%dT%H:%M:%S}"
+    rows = [
+        f"{4711 + i}|train|COMPLETED|{start}|{machine.seconds:.0f}|1|node017|{energy:.0f}" for i, energy in enumerate(joules)
+    ]
+    head = "JobID|JobName|State|Start|ElapsedRaw|NNodes|NodeList|ConsumedEnergyRaw"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([head, *rows, ""]), encoding="utf-8")
+    return path
+
+
 def found(audited: Audit, check: str) -> list[Finding]:
     return [finding for finding in audited.findings if finding.check == check]
 
@@ -305,14 +317,8 @@ def ranks(folder: Path, seed: int) -> Sequence[Path]:
         devices = machine.devices
         return [saved(folder, *(own(machine, devices, hostnames=["node-a"]) for _ in range(8)))]
     if seed % 4 == 2:  # jobs of SLURM that share a node
-        start = f"{machine.began:%Y-%m-%dT%H:%M:%S}"
-        joules = round(2000 * machine.seconds)
-        rows = [f"{4711 + i}|train|COMPLETED|{start}|{machine.seconds:.0f}|1|node017|{joules + i}" for i in range(2)]
-        path = folder / "sacct.txt"
-        path.write_text(
-            "\n".join(["JobID|JobName|State|Start|ElapsedRaw|NNodes|NodeList|ConsumedEnergyRaw", *rows, ""]), encoding="utf-8"
-        )
-        return [path]
+        joules = 2000 * machine.seconds
+        return [sacct(folder / "sacct.txt", machine, [joules, joules + 1])]
     # Each counts its own GPU, and all of the processor.
     rows = [carbon_row(read_again(machine, 1.0, gpu=chance.gauss(1, 0.03))) for _ in range(8)]
     return [table(folder / "emissions.csv", *rows)]
@@ -452,6 +458,10 @@ def disagreeing(folder: Path, seed: int) -> Sequence[Path]:
     runs = saved(folder / "runs", own(machine))
     factor = random.Random(seed).choice([0.3, 0.5, 0.7, 1.5, 2.0])
     other = read_again(machine, 1.0, gpu=factor)
+    if seed % 3 == 0:  # SLURM's node used less than what is in it
+        record = own(machine, hostnames=["node017"])
+        runs = saved(folder / "job", record)
+        return [runs, sacct(folder / "sacct.txt", machine, [0.6 * (record.total.joules or 0.0)])]
     if seed % 2:
         return [runs, smi(folder / "gpu.csv", machine, other.gpu_watts)]
     hours = 2 if seed % 4 else 0  # codecarbon writes the local time, without its offset
@@ -642,6 +652,24 @@ def test_what_cannot_be_read_is_one_sentence_and_the_others_are_audited(tmp_path
         assert line.startswith(f"ml-energy: {tmp_path / name}{reason}")
         alone = ml_energy("audit", tmp_path / name)
         assert (alone.returncode, alone.stdout, alone.stderr) == (2, "", done.stderr)
+
+
+def test_the_file_of_one_process_is_refused(tmp_path: Path) -> None:
+    record = own(a_machine(1))
+    path = tmp_path / "energy.rank0.json"
+    path.write_bytes(encode_record(replace(record, part=Part(rank=0, host="a", hostname="a", uses=[]))))
+    done = ml_energy("audit", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "`ml-energy merge` builds the record of the whole job." in done.stderr
+
+
+def test_each_run_of_a_line_is_audited(tmp_path: Path) -> None:
+    """Zeus's profile has several power limits, and JSON no lines."""
+    limits = [{"power_limit": 250 + i, "energy": 1000.0 + i, "time": 10.0} for i in range(3)]
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps({"measurements": limits}), encoding="utf-8")
+    audited = audit(path)
+    assert (audited.runs, len(found(audited, "no-uncertainty"))) == (3, 3)
 
 
 def test_a_path_without_a_run_is_refused(tmp_path: Path) -> None:

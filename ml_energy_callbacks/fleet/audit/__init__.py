@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from ml_energy_callbacks.fleet.audit.at_once import find_counted_several_times, find_disagreements
+from ml_energy_callbacks.fleet.audit.at_once import find_counted_several_times
 from ml_energy_callbacks.fleet.audit.cards import find_averages, find_missing, find_missing_beside
+from ml_energy_callbacks.fleet.audit.disagreement import find_disagreements
 from ml_energy_callbacks.fleet.audit.factors import find_default_places, find_mixed_factors
 from ml_energy_callbacks.fleet.audit.findings import Audit, AuditedRun, Finding
 from ml_energy_callbacks.fleet.audit.gathering import gather

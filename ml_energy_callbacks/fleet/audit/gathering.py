@@ -1,7 +1,8 @@
 """The runs that an audit looks at: records, and the logs of other tools."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +12,8 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.audit.findings import AuditedRun, Finding
 from ml_energy_callbacks.fleet.imports import codecarbon, import_file
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED
-from ml_energy_callbacks.record.find import RecordFile, find_files, is_record_name
+from ml_energy_callbacks.fleet.reading import load_whole
+from ml_energy_callbacks.record.find import THREADS, RecordFile, find_files, is_record_name
 
 _LOGS = ("emissions*.csv", "*_carbontracker.log", "spl.txt")
 """Names that tools give to their logs; others, such as those of nvidia-smi, have to be given themselves."""
@@ -34,7 +36,7 @@ class Gathered:
         notes: What was left out or assumed of logs, and directories that cannot be listed.
     """
 
-    runs: list[AuditedRun]
+    runs: list[AuditedRun] = field(default_factory=list)
     unusable: list[Finding] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,17 +51,18 @@ def gather(paths: Sequence[str]) -> Gathered:
         RecordError: There is nothing at one of the paths.
         ConfigurationError: A URL needs a package that is missing, or cannot be listed.
     """
-    found = Gathered([])
+    found = Gathered()
     runs: dict[str, AuditedRun] = {}
     files = find_files(paths, lambda folder: found.notes.append(f"{folder} cannot be listed."), _is_named)
-    for file in files:
-        try:
-            for run in _read(file, found):
+    with ThreadPoolExecutor(THREADS) as pool:
+        for part in pool.map(_read, files):
+            for run in part.runs:
                 known = runs.get(run.record.run.id)
                 if known is None or _rank(run) < _rank(known):
                     runs[run.record.run.id] = run
-        except RecordError as error:
-            found.unreadable.append(str(error))
+            found.unusable += part.unusable
+            found.unreadable += part.unreadable
+            found.notes += part.notes
     found.runs = list(runs.values())
     return found
 
@@ -72,16 +75,15 @@ def _rank(run: AuditedRun) -> tuple[bool, bool, float]:
     return run.record.imported is not None, not run.log, -run.seconds
 
 
-def _read(file: RecordFile, found: Gathered) -> Iterator[AuditedRun]:
-    """Yield the runs of a file, and add what its import says to what is found.
-
-    Raises:
-        RecordError: It cannot be read, or is of no known tool.
-    """
-    if not isinstance(file.place, Path) or _is_record(file.place):
-        yield AuditedRun(file.load(), file.name)
-        return
-    imported = import_file(file.place)
+def _read(file: RecordFile) -> Gathered:
+    """Return what a file has: the run of a record, or those of a log and what its import says."""
+    try:
+        if not isinstance(file.place, Path) or _is_record(file.place):
+            return Gathered([AuditedRun(load_whole(file), file.name)])
+        imported = import_file(file.place)
+    except RecordError as error:
+        return Gathered(unreadable=[str(error)])
+    found = Gathered()
     for note in imported.notes:
         if _UNUSABLE.search(note):
             found.unusable.append(
@@ -89,10 +91,12 @@ def _read(file: RecordFile, found: Gathered) -> Iterator[AuditedRun]:
             )
         elif note != UTC_ASSUMED:
             found.notes.append(f"{file.name}: {note}")
-    sources = [(record, record.imported.line if record.imported is not None else 0) for record in imported.records]
-    cells = _cells(file.place, {line for _, line in sources}) if sources[0][0].run.framework.startswith(codecarbon.TOOL) else {}
-    for record, line in sources:
-        yield AuditedRun(record, f"{file.name}:{line}", log=True, cells=cells.get(line, {}))
+    lines = [0 if record.imported is None else record.imported.line for record in imported.records]
+    carbon = any(record.run.framework.startswith(codecarbon.TOOL) for record in imported.records)
+    cells = _cells(file.place, set(lines)) if carbon else {}
+    for record, line in zip(imported.records, lines, strict=True):
+        found.runs.append(AuditedRun(record, f"{file.name}:{line}", log=True, cells=cells.get(line, {})))
+    return found
 
 
 def _is_record(path: Path) -> bool:
@@ -100,7 +104,7 @@ def _is_record(path: Path) -> bool:
     return is_record_name(path.name) or any('"schema_version"' in line for line in TextFile(path).head())
 
 
-def _cells(path: Path, lines: set[int]) -> Mapping[int, Mapping[str, str]]:
+def _cells(path: Path, lines: Container[int]) -> Mapping[int, Mapping[str, str]]:
     """Return rows of a table of codecarbon by their lines."""
     rows = read_table(TextFile(path), lambda cells: {"emissions", "duration"} <= set(cells), lambda *_: None)
     return {row.line: row.cells for row in rows if row.line in lines}
