@@ -1,7 +1,7 @@
 """Two tools on one run that contradict each other; pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml_energy_callbacks.fleet.audit.findings import AuditedRun, Finding
@@ -19,6 +19,7 @@ _MOST_OFFSET_S = 14 * 3600.0
 _MEASURED, _ESTIMATED = 0.1, 2.0
 """What is granted to a figure without an uncertainty: a share to a measured one, a factor to an estimate."""
 
+_COMPARED: Mapping[Kind, str] = {"gpu": "GPUs", "cpu": "Processors"}
 _DISAGREE = "Two tools on one run disagree beyond their doubt."
 
 
@@ -54,7 +55,7 @@ def _contradictions(a: AuditedRun, b: AuditedRun) -> Iterator[Finding]:
     if a.record.lower_bound or b.record.lower_bound:
         return
     common = a.overlap(b) / max(a.seconds, b.seconds)  # in the rest of the time, either may have drawn what it wants
-    for name, kind in (("GPUs", "gpu"), ("Processors", "cpu")):
+    for kind, name in _COMPARED.items():
         one, other = _power(a, [kind]), _power(b, [kind])
         if one is None or other is None or (kind == "gpu" and one.count != other.count):
             continue
