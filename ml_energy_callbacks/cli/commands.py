@@ -338,6 +338,30 @@ def import_(
 @app.command(
     rich_help_panel=_READ,
     epilog=_examples(
+        "ml-energy audit runs",
+        "ml-energy audit runs emissions.csv gpu.csv --json",
+    ),
+)
+def audit(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Each an energy.json, a directory of runs, a pattern, a URL of these, or a log of another tool."),
+    ],
+    *,
+    json: _Json = False,
+) -> None:
+    """Show what is wrong or doubtful in runs and in logs of other tools, with the evidence.
+
+    The exit status is 1 where something is wrong, and 2 where a file cannot be read.
+    """
+    from ml_energy_callbacks.cli.audit import report_audit
+
+    report_audit(paths, json=json)
+
+
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
         "ml-energy merge runs/job",
         "ml-energy merge left/runs/job right/runs/job",
     ),
