@@ -32,6 +32,7 @@ from ml_energy_callbacks.record.schema import (
     PhaseRecord,
     ProcessRecord,
     RankRecord,
+    RawReadings,
     RunRecord,
     StageRecord,
     Status,
@@ -77,7 +78,19 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         ranks=later.ranks,
         nodes=later.nodes,
         power=join_power(earlier.power, later.power, earlier.total.seconds),
+        raw_readings=_all_readings([earlier, later]),
     )
+
+
+def _all_readings(records: Sequence[RunRecord]) -> list[RawReadings]:
+    """Return the raw readings of all parts of a run; empty where no part kept any."""
+    if not any(record.raw_readings for record in records):
+        return []
+    return [each for record in records for each in record.raw_readings or [_not_kept(record)]]
+
+
+def _not_kept(record: RunRecord) -> RawReadings:
+    return RawReadings(rank=None if record.part is None else record.part.rank, reason="No raw readings were kept.")
 
 
 def _later_epoch(epoch: EpochRecord, seconds: float) -> EpochRecord:
@@ -337,6 +350,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         forecast=first.forecast,
         early_stopping=first.early_stopping,
         power={name: series for record in counted for name, series in record.power.items()},
+        raw_readings=_all_readings(records),
         ranks=_ranks(members, hosts, devices),
         nodes=[
             NodeRecord(

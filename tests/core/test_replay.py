@@ -172,7 +172,7 @@ def test_a_recording_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Pa
     path = tmp_path / "raw.jsonl"
     live = World(2).measure(path)
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) * 2 // 3])
+    path.write_bytes(data[: data.index(b"\n", len(data) * 2 // 3) - 5])
     record = replay_file(path)
     assert record.run.status == "stopped"
     assert record.run.reason == "The recording ends before the run does."
