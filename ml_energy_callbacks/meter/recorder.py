@@ -114,8 +114,8 @@ class Recorder:
         self._most_bytes = most_bytes
         self._lines = bytearray()  # those of the next chunk
         self._writes = self._fits = 0
-        self.seal = Seal() if before is None else before.seal
-        self.reason = None if before is None else before.reason
+        self.seal: Seal = Seal() if before is None else before.seal
+        self.reason: str | None = None if before is None else before.reason
         self._names: dict[str, str] = {}  # ids of the devices in the file, by their own
         self._waiting: deque[Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]] = deque()
         self._held = self._freed = 0  # readings that were added, and those that no longer wait

@@ -78,7 +78,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         ranks=later.ranks,
         nodes=later.nodes,
         power=join_power(earlier.power, later.power, earlier.total.seconds),
-        raw_readings=_all_readings([earlier, later]),
+        raw_readings=_all_readings([_with_killed(earlier), later]),
     )
 
 
@@ -87,6 +87,14 @@ def _all_readings(records: Sequence[RunRecord]) -> list[RawReadings]:
     if not any(record.raw_readings for record in records):
         return []
     return [each for record in records for each in record.raw_readings or [_not_kept(record)]]
+
+
+def _with_killed(earlier: RunRecord) -> RunRecord:
+    """Return an earlier part; its raw readings are not those of its figures where it never ended."""
+    if earlier.run.status != "running":
+        return earlier
+    reason = "A part of the run was killed: its figures are those of its last write."
+    return replace(earlier, raw_readings=[replace(each, reason=each.reason or reason) for each in earlier.raw_readings])
 
 
 def _not_kept(record: RunRecord) -> RawReadings:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import reduce
 from math import fsum
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.record.chain import DamagedChunkError, Seal, read_chunks
-from ml_energy_callbacks.record.merge import merge_records
+from ml_energy_callbacks.record.merge import add_records, merge_records
 from ml_energy_callbacks.record.recording import Recording, package_version
 from ml_energy_callbacks.record.schema import Part, RawReadings, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line
@@ -110,22 +111,22 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
     ranks = [kept.rank for kept in record.raw_readings]
     if record.run.status == "running":
         lacking = "The run goes on, or was killed: the figures are those of its last write."
-    elif lacking is None and len(set(ranks)) < len(ranks):
-        lacking = "The run was resumed: its figures include those of an earlier part up to a checkpoint, not up to its end."
+    elif lacking is None and record.ranks and len(ranks) != len(record.ranks):
+        lacking = "The job was resumed, and the raw readings of its parts are not added up."
     elif lacking is None and record.run.missing_ranks:
         lacking = "Processes of the job reported no data."
     replayed = [_replayed(file, record) for file in files]
-    seconds = max((each.total.seconds for each in replayed), default=None)
+    times = [each.total.seconds for each in replayed]
+    seconds = None if not times else max(times) if record.ranks else sum(times)
     if lacking is not None:
         covered = (
             ""
             if seconds is None
             else f" The raw readings are sound, and cover {seconds:.6g} s of {record.total.seconds:.6g} s."
         )
-        msg = f"{lacking}{covered}"
-        raise _Unverifiable(msg)
-    reckoned = replayed[0] if ranks == [None] else _merged(record, replayed)
-    result = _compared(record, reckoned, of_job=ranks != [None])
+        return Verification(same=None, reason=f"{lacking}{covered}", seconds=seconds)
+    reckoned = _merged(record, replayed) if record.ranks else reduce(add_records, replayed)
+    result = _compared(record, reckoned, alone=len(replayed) == 1)
     result.seconds = seconds
     other = next((release for file in files if (release := Recording(file).first.package) != package_version()), None)
     if result.same is False and other is not None:
@@ -252,10 +253,18 @@ def _shown(value: Any) -> float | str | None:  # noqa: ANN401 - as above
     return value if value is None or isinstance(value, float | int | str) else f"{len(value)} values"
 
 
-def _compared(record: RunRecord, reckoned: RunRecord, *, of_job: bool) -> Verification:
+def _compared(record: RunRecord, reckoned: RunRecord, *, alone: bool) -> Verification:
+    """Compare a record with the reckoned one.
+
+    Args:
+        record: The record.
+        reckoned: The reckoned one.
+        alone: Whether it is that of one process which was never resumed. Of others, epochs and power over time are not
+            compared: which of them a long run keeps depends on when it was added up.
+    """
     comparison = _Comparison(_SMALL * (reckoned.total.joules or 0.0))
     left_out = _NOT_RECORDED | ({"co2e_grams"} if record.carbon.intervals else set())
-    comparison.compare("", _figures(record, left_out, of_job=of_job), _figures(reckoned, left_out, of_job=of_job))
+    comparison.compare("", _figures(record, left_out, alone=alone), _figures(reckoned, left_out, alone=alone))
     found = [*comparison.found, *_wrong_grams(record)]
     return Verification(
         same=not found,
@@ -265,17 +274,17 @@ def _compared(record: RunRecord, reckoned: RunRecord, *, of_job: bool) -> Verifi
     )
 
 
-def _figures(record: RunRecord, left_out: AbstractSet[str], *, of_job: bool) -> Any:  # noqa: ANN401 - plain values
+def _figures(record: RunRecord, left_out: AbstractSet[str], *, alone: bool) -> Any:  # noqa: ANN401 - plain values
     """Return the figures of a record that are compared, as plain values."""
     figures: dict[str, Any] = {
         "devices": record.devices,
         "whole_machine": [replace(meter, id="", name="") for meter in record.whole_machine],  # may be an address
         "stages": record.stages,
-        "epochs": [replace(epoch, co2e_grams=None) for epoch in record.epochs],
         "total": record.total,
-        "power": record.power,
     }
-    if not of_job:
+    if alone:
+        figures["epochs"] = [replace(epoch, co2e_grams=None) for epoch in record.epochs]
+        figures["power"] = record.power
         figures["run"] = {name: getattr(record.run, name) for name in _OF_THE_RUN}
     return _without(msgspec.to_builtins(figures), left_out)
 

@@ -94,7 +94,7 @@ class World:
         self.curve.set(watts)
         self.clock.advance(seconds * self.rng.uniform(0.5, 1.5))
 
-    def measure(self, path: Path) -> RunRecord:
+    def measure(self, path: Path | None = None, **options: Any) -> RunRecord:
         """Play one or two runs of one meter, which are recorded, and return the record."""
         rng = self.rng
         meter = SteppedMeter(
@@ -104,6 +104,7 @@ class World:
             idle_seconds=rng.choice([0, 0, 1]),
             scope=rng.choice(["machine", "process"]),
             verbose=False,
+            **options,
         )
         for _ in range(rng.randint(1, 2)):
             meter.start(LoopDescription(framework="loop 1.0"))
@@ -157,6 +158,15 @@ def test_the_replay_of_a_recorded_run_is_its_record(tmp_path: Path, *, full: boo
         path = tmp_path / f"{seed}.jsonl"
         live = World(seed).measure(path)
         assert figures(replay_file(path)) == pytest.approx(figures(live), rel=1e-6, abs=1e-6)
+
+
+def test_the_record_is_the_same_by_its_raw_readings(tmp_path: Path, *, full: bool) -> None:
+    for seed in range(300) if full else (*range(4), 37):
+        record = World(seed).measure(output_dir=tmp_path / str(seed), raw_readings=True)
+        found = record.verify()
+        assert found.same, found
+        assert found.largest_difference == 0.0, seed
+        assert found.seconds == record.total.seconds
 
 
 def test_the_command_prints_the_replayed_record(tmp_path: Path) -> None:
