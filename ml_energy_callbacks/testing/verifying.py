@@ -23,7 +23,10 @@ from ml_energy_callbacks.testing.replaying import replay_file
 
 TOLERANCE: Final = 1e-6
 """Share by which a reckoned figure may differ: the linear algebra of another processor rounds otherwise. On the machine that
-measured nothing differs, and whether anything does is reported."""
+measured hardly a last digit differs, and by how much any does is reported."""
+
+_ADDED: Final = 1e-12
+"""The same of times, which are only added up; in which order depends on which stage was named first."""
 
 _SMALL: Final = 1e-9
 """The same as a share of the run's energy, for a figure that is small beside it."""
@@ -241,12 +244,17 @@ class _Comparison:
             for i, (one, other) in enumerate(zip(a, b, strict=True)):
                 self.compare(f"{name}[{i}]", one, other)
         elif a != b:
-            exact = not (isinstance(a, float) and isinstance(b, float)) or name.endswith("seconds")
-            off, size = (0.0, 0.0) if exact else (abs(a - b), max(abs(a), abs(b)))
-            if exact or off > max(TOLERANCE * size, self.small):
+            share = self._share(name, a, b) if isinstance(a, float) and isinstance(b, float) else None
+            if share is None:
                 self.found.append(Difference(field=name, recorded=_shown(a), reckoned=_shown(b)))
             else:
-                self.largest = max(self.largest, off / size)
+                self.largest = max(self.largest, share)
+
+    def _share(self, name: str, a: float, b: float) -> float | None:
+        """Return a difference as a share of the value; None if it is more than what arithmetic rounds."""
+        off, size = abs(a - b), max(abs(a), abs(b))
+        most = _ADDED * size if name.endswith("seconds") else max(TOLERANCE * size, self.small)
+        return off / size if off <= most else None
 
 
 def _shown(value: Any) -> float | str | None:  # noqa: ANN401 - as above
