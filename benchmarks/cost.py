@@ -29,9 +29,9 @@ from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.backends.nvml import NvmlBackend
 from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.meter.sampler import Poller
+from ml_energy_callbacks.record.chain import Seal, make_chunk
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.testing.nvml import SimulatedDriver
-from ml_energy_callbacks.record.chain import Seal, make_chunk
 from ml_energy_callbacks.testing.replaying import replay_file
 from ml_energy_callbacks.testing.scripted import SCRIPTED_DEVICE
 

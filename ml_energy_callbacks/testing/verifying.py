@@ -21,14 +21,14 @@ from ml_energy_callbacks.record.schema import Part, RawReadings, RunRecord
 from ml_energy_callbacks.record.storage import as_place, in_one_line
 from ml_energy_callbacks.testing.replaying import replay_file
 
-TOLERANCE: Final = 1e-6
+TOLERANCE: Final = 1e-9
 """Share by which a reckoned figure may differ: the linear algebra of another processor rounds otherwise. On the machine that
 measured hardly a last digit differs, and by how much any does is reported."""
 
 _ADDED: Final = 1e-12
 """The same of times, which are only added up; in which order depends on which stage was named first."""
 
-_SMALL: Final = 1e-9
+_SMALL: Final = 1e-10
 """The same as a share of the run's energy, for a figure that is small beside it."""
 
 _OF_THE_RUN: Final = ("id", "started_at", "status", "framework")
