@@ -42,6 +42,8 @@ from ml_energy_callbacks.record.schema import (
 MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
 """Ends the warnings of a process that does not have the final figures of the others."""
 
+_UNENDED: Final = "The process was killed, or goes on: its figures are those of its last report."
+
 
 def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
     """Return the record of a run that was interrupted and went on: stages, devices and time add up.
@@ -78,7 +80,7 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         ranks=later.ranks,
         nodes=later.nodes,
         power=join_power(earlier.power, later.power, earlier.total.seconds),
-        raw_readings=_all_readings([_with_killed(earlier), later]),
+        raw_readings=_all_readings([earlier, later]),
     )
 
 
@@ -86,19 +88,16 @@ def _all_readings(records: Sequence[RunRecord]) -> list[RawReadings]:
     """Return the raw readings of all parts of a run; empty where no part kept any."""
     if not any(record.raw_readings for record in records):
         return []
-    return [each for record in records for each in record.raw_readings or [_not_kept(record)]]
+    return [each for record in records for each in _part_readings(record)]
 
 
-def _with_killed(earlier: RunRecord) -> RunRecord:
-    """Return an earlier part; its raw readings are not those of its figures where it never ended."""
-    if earlier.run.status != "running":
-        return earlier
-    reason = "A part of the run was killed: its figures are those of its last write."
-    return replace(earlier, raw_readings=[replace(each, reason=each.reason or reason) for each in earlier.raw_readings])
-
-
-def _not_kept(record: RunRecord) -> RawReadings:
-    return RawReadings(rank=None if record.part is None else record.part.rank, reason="No raw readings were kept.")
+def _part_readings(record: RunRecord) -> list[RawReadings]:
+    """Return the raw readings of a part of a run, which are not those of its figures where it has not ended."""
+    if not record.raw_readings:
+        return [RawReadings(rank=None if record.part is None else record.part.rank, reason="No raw readings were kept.")]
+    if record.run.status != "running":
+        return record.raw_readings
+    return [replace(each, reason=each.reason or _UNENDED) for each in record.raw_readings]
 
 
 def _later_epoch(epoch: EpochRecord, seconds: float) -> EpochRecord:

@@ -1,19 +1,18 @@
 """Whether a record is what its raw readings say: their chain is sound, and a replay of them has the same figures."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import reduce
-from math import fsum
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from ml_energy_callbacks.exceptions import RecordError, VersionError
-from ml_energy_callbacks.metrics import JOULES_PER_KWH
+from ml_energy_callbacks.exceptions import EnergyError, VersionError
+from ml_energy_callbacks.metrics import JOULES_PER_KWH, known_sum
 from ml_energy_callbacks.record.chain import DamagedChunkError, Seal, read_chunks
 from ml_energy_callbacks.record.merge import add_records, merge_records
 from ml_energy_callbacks.record.recording import Recording, package_version
@@ -200,10 +199,10 @@ def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> Path:
 
 def _replayed(file: Path, record: RunRecord) -> RunRecord:
     try:
-        return replay_file(file, None if record.carbon.intervals else record.carbon.intensity_g_per_kwh, record.carbon.pue)
+        return replay_file(file, record.carbon.intensity_g_per_kwh, record.carbon.pue)
     except VersionError as error:
         raise _Unverifiable(str(error)) from None
-    except RecordError as error:
+    except EnergyError as error:  # also of an intensity or a PUE that no run has
         raise _Changed(str(error)) from None
 
 
@@ -271,9 +270,10 @@ def _compared(record: RunRecord, reckoned: RunRecord, *, alone: bool) -> Verific
             compared: which of them a long run keeps depends on when it was added up.
     """
     comparison = _Comparison(_SMALL * (reckoned.total.joules or 0.0))
-    left_out = _NOT_RECORDED | ({"co2e_grams"} if record.carbon.intervals else set())
+    constant = alone and not record.carbon.intervals
+    left_out = _NOT_RECORDED if constant else _NOT_RECORDED | {"co2e_grams"}
     comparison.compare("", _figures(record, left_out, alone=alone), _figures(reckoned, left_out, alone=alone))
-    found = [*comparison.found, *_wrong_grams(record)]
+    found = [*comparison.found, *_wrong_grams(record, constant=constant)]
     return Verification(
         same=not found,
         reason="The record has figures that are not what its raw readings say." if found else None,
@@ -303,22 +303,24 @@ def _without(value: Any, left_out: AbstractSet[str]) -> Any:  # noqa: ANN401 - p
     return [_without(each, left_out) for each in value] if isinstance(value, list) else value
 
 
-def _wrong_grams(record: RunRecord) -> Iterator[Difference]:
-    """Yield the grams that are not the energy times the intensity, where a replay does not have them."""
-    carbon, factor = record.carbon, record.carbon.pue / JOULES_PER_KWH
-    grams: Iterable[tuple[str, float | None, float | None]] = [
-        (
-            f"epochs[{i}].co2e_grams",
-            epoch.co2e_grams,
-            None if epoch.joules is None else epoch.joules * carbon.intensity_g_per_kwh * factor,
-        )
-        for i, epoch in enumerate(record.epochs)
-    ]
-    if carbon.intervals:
-        by_time = factor * fsum(interval.joules * interval.intensity_g_per_kwh for interval in carbon.intervals)
-        by_stage = fsum(stage.co2e_grams or 0.0 for stage in record.stages.values())
-        grams = [("total.co2e_grams", record.total.co2e_grams, each) for each in (by_time, by_stage)]
-    small = TOLERANCE * (record.total.co2e_grams or 0.0)
-    for name, recorded, reckoned in grams:
+def _wrong_grams(record: RunRecord, *, constant: bool) -> Iterator[Difference]:
+    """Yield the grams that are not the energy times the intensity and the PUE, where a replay does not have them.
+
+    Args:
+        record: The record.
+        constant: Whether these are the same all the time; else the record has their means for the total.
+    """
+    carbon, total = record.carbon, record.total
+    factor = carbon.intensity_g_per_kwh * carbon.pue / JOULES_PER_KWH
+
+    def grams(joules: float | None) -> float | None:
+        return None if joules is None else joules * factor
+
+    pairs = [(f"epochs[{i}].co2e_grams", each.co2e_grams, grams(each.joules)) for i, each in enumerate(record.epochs)]
+    if not constant:
+        stages = known_sum([stage.co2e_grams for stage in record.stages.values()])
+        pairs = [("total.co2e_grams", total.co2e_grams, each) for each in (grams(total.joules), stages)]
+    small = TOLERANCE * (total.co2e_grams or 0.0)
+    for name, recorded, reckoned in pairs:
         if recorded != reckoned and (recorded is None or reckoned is None or abs(recorded - reckoned) > small):
             yield Difference(field=name, recorded=recorded, reckoned=reckoned)

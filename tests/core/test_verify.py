@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.recorder import Recorder
 from ml_energy_callbacks.record.chain import read_chunks
 from ml_energy_callbacks.record.load import encode_record
+from ml_energy_callbacks.record.merge import add_records
 from ml_energy_callbacks.testing import ManualClock, PowerCurve, ScriptedBackend, ScriptedCounter, SteppedMeter
 from ml_energy_callbacks.testing.replaying import replay_file
 
@@ -156,6 +158,37 @@ def test_a_changed_figure_of_the_record_is_found(run: Path, *, full: bool) -> No
         assert "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:] in [
             difference.field for difference in found.differences
         ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("pue", 1.0), ("intensity_g_per_kwh", 10.0), ("pue", 0.1)])
+def test_a_changed_intensity_or_pue_is_found(run: Path, name: str, value: Any) -> None:
+    record = load_record(run)
+    setattr(record.carbon, name, value)
+    assert record.verify(run).same is False
+
+
+def test_grams_of_an_intensity_that_changes_are_verified_in_all(tmp_path: Path) -> None:
+    began = datetime.now(UTC)
+    rows = [f"{(began + timedelta(seconds=5 * i)).isoformat()},{200 + i}" for i in range(-100, 100)]
+    (tmp_path / "grid.csv").write_text("\n".join(["time,g_per_kwh", *rows]), encoding="utf-8")
+    record = measure(tmp_path / "run", 1, carbon_intensity=tmp_path / "grid.csv", began=began, pue=1.1)
+    assert len(record.carbon.intervals) > 1
+    assert record.verify().same
+    record.total.co2e_grams = (record.total.co2e_grams or 0.0) * 1.01
+    assert [each.field for each in record.verify().differences] == ["total.co2e_grams"] * 2
+
+
+def test_a_run_that_goes_on_after_one_that_was_killed_cannot_be_verified(run: Path) -> None:
+    later = measure(run, 1)
+    (kept,) = run.glob("energy-????????.json")
+    killed = load_record(kept)
+    assert add_records(killed, later).verify(run).same
+    killed.run.status = "running"
+    found = add_records(killed, later).verify(run)
+    assert found.same is None
+    assert "The process was killed, or goes on" in (found.reason or "")
+    killed.raw_readings = []
+    assert (add_records(killed, later).verify(run).reason or "").startswith("No raw readings were kept.")
 
 
 def test_a_changed_last_digit_is_told(run: Path) -> None:
