@@ -109,7 +109,7 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
         if kept.file is not None:
             files.append(_sound_file(folder, kept, whole=record.run.status != "running" and kept.reason is None))
             sound.append(str(files[-1]))
-    lacking = next((kept.reason for kept in record.raw_readings if kept.reason is not None), None)
+    lacking = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
     ranks = [kept.rank for kept in record.raw_readings]
     if record.run.status == "running":
         lacking = "The run goes on, or was killed: the figures are those of its last write."
@@ -152,8 +152,13 @@ def _why_none(record: RunRecord) -> str:
         return f"{record.imported.tool} measured the run, and kept no raw readings."
     if not record.raw_readings:
         return f"The record has no raw readings: {HOW_TO_KEEP}."
-    reason = next((kept.reason for kept in record.raw_readings if kept.reason is not None), None)
+    reason = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
     return reason or "The record does not say where it is: give the directory of its raw readings."
+
+
+def _why_lacking(kept: RawReadings) -> str | None:
+    """Return why raw readings are not those of all of a part of the run; None if they are."""
+    return kept.reason or ("No raw readings were kept." if kept.file is None else None)
 
 
 def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> Path:

@@ -232,6 +232,8 @@ def test_a_name_that_leads_elsewhere_is_refused(run: Path) -> None:
     record = load_record(run)
     record.raw_readings[0].file = f"../run/{record.raw_readings[0].file}"
     assert record.verify(run).same is False
+    record.raw_readings[0].file = None
+    assert record.verify(run).same is None
 
 
 def test_the_readings_of_another_release_are_not_called_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
