@@ -400,6 +400,30 @@ def replay(
 
 
 @app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy verify runs/a",
+        "ml-energy verify runs --json",
+    ),
+)
+def verify(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="An energy.json, a directory with one or more below it, or a pattern; several are possible."),
+    ],
+    *,
+    json: _Json = False,
+) -> None:
+    """Reckon records anew from their raw readings: exit status 0 if all are the same, 1 if one is not, 2 if one cannot be.
+
+    A record has raw readings beside it if it was measured with raw_readings=True.
+    """
+    from ml_energy_callbacks.cli.verify import verify_records
+
+    verify_records(paths, json=json)
+
+
+@app.command(
     rich_help_panel=_PLAN,
     epilog=_examples(
         "ml-energy when --location GBR --run-hours 3 --kwh 12",
