@@ -53,6 +53,7 @@ class MeasuredTests:
             raise ConfigurationError(msg)
         self.max_seconds = max_seconds
         self.baseline = Baseline() if baseline is None else load_baseline(baseline)
+        self._compares = baseline is not None
         self._save = save
         self._saved = Baseline(tests={})
         self._found: list[Growth] = []
@@ -65,7 +66,10 @@ class MeasuredTests:
     def add_function(self, test: str, name: str, measured: Measurement) -> Growth:
         """Compare a function with the baseline, and keep it for the next one."""
         test = self._distinct(test)
-        found = compare_with_baseline(test, name, measured, self.baseline.tests.get(test), self.relative_width)
+        entry = self.baseline.tests.get(test)
+        found = compare_with_baseline(test, name, measured, entry, self.relative_width)
+        if self._compares and entry is None:
+            found.notes.append("The baseline does not have it; add it with --energy-save.")
         kept = entry_of(name, measured)
         if kept is not None:
             self._saved.tests[test] = kept

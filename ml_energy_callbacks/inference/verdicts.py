@@ -39,10 +39,10 @@ def compare_with_baseline(
         entry: The function in the baseline; None if it has none.
         relative_width: As in :func:`compare_two`.
     """
-    obstacle = "The baseline does not have it." if entry is None else _obstacle(name, measured, entry)
+    obstacle = None if entry is None else _obstacle(name, measured, entry)
     if entry is None or obstacle is not None:
         found = _growth(test, "baseline", name, measured, None, {})
-        found.notes.append(str(obstacle))
+        found.notes.extend([] if obstacle is None else [obstacle])
         return found
     pair = difference_between(entry.ratios, _ratios(measured, name), relative_width)
     joules, seconds = _scales(measured)
