@@ -29,7 +29,7 @@ class Report(pl.Callback):
 def train(config: dict) -> None:
     """Train with what Tune suggests."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    energy = EnergyCallback(location="FRA", output_dir="energy_logs", verbose=False)  # in the trial's own directory
+    energy = EnergyCallback(location="FRA", output_dir=tune.get_context().get_trial_dir(), verbose=False)
     trainer = pl.Trainer(
         max_epochs=config["epochs"],
         callbacks=[energy, Report(energy)],
