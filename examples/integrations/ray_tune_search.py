@@ -5,6 +5,7 @@ python ray_tune_search.py [TRIALS], which is 20.
 
 import logging
 import sys
+from pathlib import Path
 
 import pytorch_lightning as pl
 from digits import Digits
@@ -29,7 +30,8 @@ class Report(pl.Callback):
 def train(config: dict) -> None:
     """Train with what Tune suggests."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    energy = EnergyCallback(location="FRA", output_dir=tune.get_context().get_trial_dir(), verbose=False)
+    # Not in a directory of Tune's, which keeps no working directory, and copies the others while they are written.
+    energy = EnergyCallback(location="FRA", output_dir=f"{config['logs']}/{tune.get_context().get_trial_id()}", verbose=False)
     trainer = pl.Trainer(
         max_epochs=config["epochs"],
         callbacks=[energy, Report(energy)],
@@ -46,7 +48,11 @@ def main(trials: int = 20) -> None:
     stopper = EnergyStopper(trial_joules=500, total_joules=5000)
     tuner = tune.Tuner(
         train,
-        param_space={"epochs": tune.randint(1, 7), "hidden": tune.lograndint(4, 257)},
+        param_space={
+            "epochs": tune.randint(1, 7),
+            "hidden": tune.lograndint(4, 257),
+            "logs": str(Path("energy_logs").resolve()),
+        },
         tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1),  # so that each energy is of one trial
         run_config=tune.RunConfig(name="front", stop=stopper, verbose=0),
     )

@@ -1,7 +1,7 @@
 """Energy of the trials of an Optuna study: attributes, a constraint, a pruner, and a budget of the whole study.
 
-An objective needs none of it: return ``energy.record.total.joules`` as one of the values. Optuna fails a trial whose value is None,
-which an unknown energy is, and the study continues.
+An objective needs none of it: return ``energy.record.total.joules`` as one of the values. Optuna fails a trial whose value is
+None, which an unknown energy is, and the study continues.
 """
 
 import math
@@ -50,8 +50,8 @@ def record_energy(trial: Trial, energy: Recorded, *, limit_joules: float | None 
     Args:
         trial: The trial.
         energy: The ``EnergyCallback`` or the ``EnergyMeter`` of the trial.
-        limit_joules: Energy in J above which the trial is infeasible: Optuna's constraint ``energy``. Optuna keeps the first value
-            of a constraint, so give it after the training only. A trial whose energy is unknown is infeasible.
+        limit_joules: Energy in J above which the trial is infeasible: Optuna's constraint ``energy``. Optuna keeps the first
+            value of a constraint, so give it after the training only. A trial whose energy is unknown is infeasible.
 
     Returns:
         The energy in J; None if it is unknown, or nothing has been measured.
@@ -91,8 +91,8 @@ def study_energy(study: Study) -> StudyEnergy:
 class EnergyPruner(BasePruner):
     """Prune a trial that has used more than a given energy.
 
-    The energy is the one that :func:`record_energy` stored last; while it is unknown, the trial is not pruned for it, and there is a
-    warning. Optuna prunes studies of one objective only; for several, add ``EnergyBudget`` to the trainer's callbacks.
+    The energy is the one that :func:`record_energy` stored last; while it is unknown, the trial is not pruned for it, and there
+    is a warning. Optuna prunes studies of one objective only; for several, add ``EnergyBudget`` to the trainer's callbacks.
     """
 
     def __init__(self, joules: float, wrapped_pruner: BasePruner | None = None) -> None:
@@ -120,10 +120,10 @@ class EnergyPruner(BasePruner):
 
 
 class StudyEnergyBudget:
-    """Stop a study once its trials, pruned and failed ones included, have used a given energy: a callback of ``optimize``.
+    """Stop a study once its trials, pruned and failed ones included, have used a given energy.
 
-    It is checked after each trial, so that the last one exceeds the budget. Trials whose energy is unknown are not included, and
-    there is a warning.
+    It is a callback of ``optimize``, and checked after each trial, so that the last one may exceed the budget. Trials whose energy is unknown are not
+    included, and there is a warning.
     """
 
     def __init__(self, joules: float) -> None:

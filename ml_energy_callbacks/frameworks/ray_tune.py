@@ -15,8 +15,8 @@ from ml_energy_callbacks.safe_text import describe
 class EnergyStopper(Stopper):
     """Stop a trial that has used a given energy, and all of them once their sum has reached one; ``stop=`` of ``RunConfig``.
 
-    It reads ``energy/total/joules``, or else ``energy/total/kwh``, from the metrics that trials report. A trial that reports neither
-    is not stopped for its energy and not included in the sum, and there is a warning.
+    It reads ``energy/total/joules``, or else ``energy/total/kwh``, from the metrics that trials report. A trial that reports
+    neither is not stopped for its energy and not included in the sum, and there is a warning.
 
     Attributes:
         joules: Energy of all trials so far in J, by their reports, failed and stopped ones included; None if none is known.
