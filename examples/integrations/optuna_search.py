@@ -73,14 +73,17 @@ def main(trials: int = 20) -> None:
         print(f"{accuracy:8.1%}  {joules:6.2f}  {interval:>13}  {trial.params['epochs']:6}  {trial.params['hidden']:6}")
     print_total(study)
 
-    mean = (study_energy(study).joules or 1.0) / trials
-    pruner = EnergyPruner(2 * mean, optuna.pruners.MedianPruner(n_startup_trials=2))
+    joules = study_energy(study).joules
+    if joules is None:
+        return  # nothing to derive a budget from
+    pruner = EnergyPruner(2 * joules / trials, optuna.pruners.MedianPruner(n_startup_trials=2))
     study = optuna.create_study(
         study_name="pruned", direction="maximize", pruner=pruner, sampler=optuna.samplers.TPESampler(seed=0)
     )
-    budget = StudyEnergyBudget(mean * trials / 2)
-    study.optimize(lambda trial: train(trial, prune=True)[0], n_trials=trials, callbacks=[budget])
-    print(f"best accuracy {study.best_value:.1%} within a budget of {mean * trials / 2:.1f} J")
+    study.optimize(lambda trial: train(trial, prune=True)[0], n_trials=trials, callbacks=[StudyEnergyBudget(joules / 2)])
+    completed = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    best = max((trial.value for trial in completed), default=float("nan"))
+    print(f"best accuracy {best:.1%} within a budget of {joules / 2:.1f} J")
     print_total(study)
 
 

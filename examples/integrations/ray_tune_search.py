@@ -63,11 +63,12 @@ def main(trials: int = 20) -> None:
     ]
     best = 0.0
     print("accuracy  joules  epochs  hidden")
-    for joules, accuracy, config in sorted(done, key=lambda each: each[:2]):
+    for joules, accuracy, config in sorted(done, key=lambda each: (each[0], -each[1])):
         if accuracy > best:  # and no trial with less energy is as accurate
             best = accuracy
             print(f"{accuracy:8.1%}  {joules:6.2f}  {config['epochs']:6}  {config['hidden']:6}")
-    print(f"{len(done)} trials: {sum(each[0] for each in done):.1f} J")
+    total = "unknown" if stopper.joules is None else f"{stopper.joules:.1f} J"
+    print(f"all trials: {total}")
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ class EnergyPruner(BasePruner):
 class StudyEnergyBudget:
     """Stop a study once its trials, pruned and failed ones included, have used a given energy.
 
-    It is a callback of ``optimize``, and checked after each trial, so that the last one may exceed the budget. Trials whose energy
-    is unknown are not included, and there is a warning.
+    It is a callback of ``optimize``, and checked after each trial, so that the last one may exceed the budget. Trials whose
+    energy is unknown are not included, and there is a warning.
     """
 
     def __init__(self, joules: float) -> None:
