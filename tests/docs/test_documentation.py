@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 INTEGRATIONS = ROOT / "examples" / "integrations"
-ARGUMENTS = {"lightning_cli.py": ["fit", "--config", INTEGRATIONS / "lightning_cli.yaml"], "optuna_search.py": [4]}
+ARGUMENTS = {"lightning_cli.py": ["fit", "--config", INTEGRATIONS / "lightning_cli.yaml"], "optuna_search.py": [3]}
 NO_PROGRAMS = {"digits.py", "ray_tune_search.py"}
 """A helper; and an example that the tests of Ray run."""
 IN_FULL = {"mlflow_autolog.py", "torchrun_loop.py", "wandb_offline.py"}
