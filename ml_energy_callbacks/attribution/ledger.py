@@ -598,17 +598,23 @@ class Ledger:
             tasks.append(self._fit.early_task(self._timeline))
         return tasks
 
-    def accept(self, task: "FitTask") -> None:
+    def add_due_rows(self) -> bool:
+        """Add the rows of a piece of work as in :meth:`work_off`, to what was read up to the last readings."""
+        return self._timeline is not None and self.work_off(self._timeline)
+
+    def accept(self, tasks: "Iterable[FitTask]") -> None:
         """Use what was solved from now on."""
-        task.accept()
-        if task.early and not self._fit.begun:
-            self._early = task.fit
+        for task in tasks:
+            task.accept()
+            if task.early and not self._fit.begun:
+                self._early = task.fit
 
     def fit(self) -> None:
         """Solve and accept the fits that are due."""
-        for task in self.fit_tasks():
+        tasks = self.fit_tasks()
+        for task in tasks:
             at_once(task.steps())
-            self.accept(task)
+        self.accept(tasks)
 
     def split(
         self,

@@ -154,7 +154,7 @@ class StageRows:
         energy: Floats,
     ) -> None:
         targets = self.targets
-        own = shares @ targets.members.T
+        own = np.minimum(shares @ targets.members.T, 1.0)  # a sum of all shares may be a little more by rounding
         more = len(self.basis.columns) - targets.features.shape[1]
         if more:
             targets.features = np.pad(targets.features, ((0, 0), (0, more)))

@@ -338,6 +338,30 @@ def import_(
 @app.command(
     rich_help_panel=_READ,
     epilog=_examples(
+        "ml-energy audit runs",
+        "ml-energy audit runs emissions.csv gpu.csv --json",
+    ),
+)
+def audit(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Each an energy.json, a directory of runs, a pattern, a URL of these, or a log of another tool."),
+    ],
+    *,
+    json: _Json = False,
+) -> None:
+    """Show what is wrong or doubtful in runs and in logs of other tools, with the evidence.
+
+    The exit status is 1 where something is wrong, and 2 where a file cannot be read.
+    """
+    from ml_energy_callbacks.cli.audit import report_audit
+
+    report_audit(paths, json=json)
+
+
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
         "ml-energy merge runs/job",
         "ml-energy merge left/runs/job right/runs/job",
     ),
@@ -373,6 +397,30 @@ def replay(
     from ml_energy_callbacks.cli.replay import replay_and_report
 
     replay_and_report(path, json=json)
+
+
+@app.command(
+    rich_help_panel=_READ,
+    epilog=_examples(
+        "ml-energy verify runs/a",
+        "ml-energy verify runs --json",
+    ),
+)
+def verify(
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="An energy.json, a directory with one or more below it, or a pattern; several are possible."),
+    ],
+    *,
+    json: _Json = False,
+) -> None:
+    """Reckon records anew from their raw readings: exit status 0 if all are the same, 1 if one is not, 2 if one cannot be.
+
+    A record has raw readings beside it if it was measured with raw_readings=True.
+    """
+    from ml_energy_callbacks.cli.verify import verify_records
+
+    verify_records(paths, json=json)
 
 
 @app.command(

@@ -80,7 +80,13 @@ def report_generation(
     except ImportError as error:
         msg = f"--generate cannot be used: {error}"
         raise ConfigurationError(msg) from error
-    (model,) = (load_model(Path(target)),) if Path(target).is_dir() else load_target(target, "model")
+    if Path(target).is_dir():
+        model = load_model(Path(target))
+    elif ":" in target:
+        (model,) = load_target(target, "model")
+    else:
+        msg = f"There is no directory {target!r}; give that of a model, or a function that returns one, such as mymodel:build."
+        raise ConfigurationError(msg)
     with live_display(render_generation) as progress:
         found = profile_generation(model, do_sample=sample, relative_width=width, progress=progress, **options)
     if plot is not None:

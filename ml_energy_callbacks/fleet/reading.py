@@ -80,11 +80,20 @@ def read_each(
 
 def _read(file: RecordFile, make: Callable[[RunRecord, str], _Made]) -> tuple[str, float, _Made] | RecordError:
     try:
-        record = file.load()
+        record = load_whole(file)
     except RecordError as error:
         return error
-    if record.part is not None:
-        return RecordError(
-            f"{file.name} is the file of one process of a job: `ml-energy merge` builds the record of the whole job."
-        )
     return record.run.id, record.total.seconds, make(record, file.name)
+
+
+def load_whole(file: RecordFile) -> RunRecord:
+    """Return the record of a whole run.
+
+    Raises:
+        RecordError: The file cannot be read, is no run record, or is that of one process of a job.
+    """
+    record = file.load()
+    if record.part is not None:
+        msg = f"{file.name} is the file of one process of a job: `ml-energy merge` builds the record of the whole job."
+        raise RecordError(msg)
+    return record

@@ -26,7 +26,7 @@ from ml_energy_callbacks.inference.models import (
     size_on_disk,
     wait_for_outputs,
 )
-from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import check_measurement, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.inference.results import Comparison, Difference, ModelCost
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
@@ -78,7 +78,7 @@ def compare_models(
             with one output per sample, or the shapes of the models' outputs differ; the message says what to do.
         EnergyError: No model could be measured, because each raised an error.
     """
-    check_bounds(relative_width, max_seconds)
+    check_measurement(relative_width, max_seconds, progress)
     _check_arguments(models, data, metric)
     predictors = {name: predictor(name, model) for name, model in models.items()}
     batches = _read_batches(data)

@@ -123,7 +123,7 @@ def _error_table(laws: Sequence[Law]) -> FittedTable:
             Column(f"measured\n{unit}", energies[: len(rows)]),
             Column("±", [_share(each.joules) for _, each in rows]),
             Column(f"law\n{unit}", energies[len(rows) :]),
-            Column("error", [f"{100 * each.relative_error:+.2g} %" for _, each in rows]),
+            Column("error", [("+" if each.relative_error > 0 else "") + _percent(each.relative_error) for _, each in rows]),
         ],
         title="Law at lengths that were held back",
     )

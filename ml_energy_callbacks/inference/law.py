@@ -63,7 +63,7 @@ def fit_law(batch_size: int, measured: Sequence[Responses]) -> Law:
 def _obstacle(fitted: Sequence[Responses]) -> str | None:
     """Return why the law cannot be fitted, in a sentence; None if it can."""
     if not fitted:
-        return "The energy of no response is known."
+        return "No response has a known energy; raise --seconds (max_seconds) if time ran out."
     scaled = _terms(fitted) / np.max(_terms(fitted), axis=0)
     if np.linalg.matrix_rank(scaled) < _COEFFICIENTS:
         return "The measured lengths cannot separate a, b, c and d; give two prompt lengths or more, and more than 1 new token."

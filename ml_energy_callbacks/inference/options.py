@@ -11,8 +11,8 @@ from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.safe_text import describe
 
 
-def check_bounds(relative_width: float, max_seconds: float) -> None:
-    """Check the requested width of the intervals and the time limit.
+def check_measurement(relative_width: float, max_seconds: float, progress: object) -> None:
+    """Check the requested width of the intervals, the time limit, and what is to be called with the results so far.
 
     Raises:
         ConfigurationError: A value is invalid.
@@ -22,6 +22,9 @@ def check_bounds(relative_width: float, max_seconds: float) -> None:
         raise ConfigurationError(msg)
     if not is_positive(max_seconds):
         msg = f"max_seconds is {describe(max_seconds)}; give seconds above 0, such as 120."
+        raise ConfigurationError(msg)
+    if progress is not None and not callable(progress):
+        msg = f"progress is {describe(progress)}; give a function of the results so far, or None."
         raise ConfigurationError(msg)
 
 

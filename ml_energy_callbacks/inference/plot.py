@@ -90,8 +90,9 @@ def new_panels(panels: int) -> "Figure":
 
 
 def draw_intervals(axes: Any, points: list[tuple[int, Interval | None]], label: str | None, **style: str) -> None:  # noqa: ANN401 - matplotlib's
-    """Draw means with their intervals; without a known one, nothing."""
+    """Draw means with their intervals, whose part below 0 J is left out; without a known one, nothing."""
     known = [(x, found.mean, found.half_width or 0.0) for x, found in points if found is not None]
     if known:
         x, y, half = zip(*known, strict=True)
-        axes.errorbar(x, y, yerr=half, marker="o", capsize=3, label=label, **style)
+        below = [min(each, max(mean, 0.0)) for mean, each in zip(y, half, strict=True)]
+        axes.errorbar(x, y, yerr=[below, half], marker="o", capsize=3, label=label, **style)

@@ -16,8 +16,8 @@ from ml_energy_callbacks.inference.costs import (
 from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
 from ml_energy_callbacks.inference.models import in_eval_mode, predictor, wait_for_outputs
 from ml_energy_callbacks.inference.options import (
-    check_bounds,
     check_latency_limit,
+    check_measurement,
     check_whole_numbers,
     quiet_meter,
     slowest_refresh_s,
@@ -69,7 +69,7 @@ def profile_inference(
     sizes = check_whole_numbers("batch_sizes", batch_sizes, "batch size", (1, 8, 64))
     _check_make_batch(make_batch)
     check_latency_limit(latency_limit)
-    check_bounds(relative_width, max_seconds)
+    check_measurement(relative_width, max_seconds, progress)
     predict = predictor("fn", fn)
     cases = [Case(str(size), partial(_prepare_call, predict, make_batch, size)) for size in sizes]
 

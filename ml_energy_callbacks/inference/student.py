@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from ml_energy_callbacks.attribution.student_t import probability_within, quantile
-from ml_energy_callbacks.inference.results import Difference, Interval
+from ml_energy_callbacks.inference.results import Difference, Interval, Verdict
 
 _LEVEL = 0.05
 
@@ -35,11 +35,38 @@ def differences(series: Mapping[str, Mapping[int, float]], relative_width: float
     least = 0.0
     for i, pair in enumerate(sorted(pairs, key=lambda pair: pair.p_value)):
         least = pair.p_value = max(least, min(1.0, pair.p_value * (len(pairs) - i)))
-        if pair.p_value <= _LEVEL:
-            pair.verdict = "more" if pair.relative > 0 else "less"
-        elif pair.half_width <= 2 * relative_width:
-            pair.verdict = "no difference"
+        pair.verdict = _verdict(pair, relative_width)
     return pairs
+
+
+def difference_between(first: Sequence[float], second: Sequence[float], relative_width: float) -> Difference | None:
+    """Compare two series of different sessions, whose rounds have nothing in common, with Welch's t-test.
+
+    Degrees of freedom: B. L. Welch, The generalization of 'Student's' problem when several different population variances are
+    involved, 1947; rounded down. None with fewer than two values in one of them.
+
+    Args:
+        first: Values of the first, which is ``baseline``.
+        second: Values of the second, which is ``now``.
+        relative_width: As in :func:`differences`.
+    """
+    both = (first, second)
+    if min(map(len, both)) < 2 or not fmean(first):  # noqa: PLR2004 - two values have a scatter
+        return None
+    errors = [variance(values) / len(values) for values in both]
+    total = sum(errors)
+    within = sum(error**2 / (len(values) - 1) for error, values in zip(errors, both, strict=True))
+    freedom = int(total**2 / within) if within else len(first) + len(second) - 2
+    half = quantile(freedom) * math.sqrt(total)
+    pair = _difference("baseline", "now", fmean(second) - fmean(first), half, freedom, abs(fmean(first)))
+    pair.verdict = _verdict(pair, relative_width)
+    return pair
+
+
+def _verdict(pair: Difference, relative_width: float) -> Verdict:
+    if pair.p_value <= _LEVEL:
+        return "more" if pair.relative > 0 else "less"
+    return "no difference" if pair.half_width <= 2 * relative_width else "undecided"
 
 
 def _compare_pair(a: str, b: str, first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
@@ -49,17 +76,20 @@ def _compare_pair(a: str, b: str, first: Mapping[int, float], second: Mapping[in
     scale = abs(fmean([first[i] for i in common])) if common else 0.0
     if found is None or found.half_width is None or not scale:
         return None
-    freedom = len(common) - 1
-    if found.half_width:
-        t = abs(found.mean) / found.half_width * quantile(freedom)
+    return _difference(a, b, found.mean, found.half_width, len(common) - 1, scale)
+
+
+def _difference(a: str, b: str, mean: float, half_width: float, freedom: int, scale: float) -> Difference:
+    if half_width:
+        t = abs(mean) / half_width * quantile(freedom)
         chance = max(0.0, 1 - probability_within(t, freedom))
     else:  # identical in every round
-        chance = 0.0 if found.mean else 1.0
+        chance = 0.0 if mean else 1.0
     return Difference(
         a=a,
         b=b,
-        relative=found.mean / scale,
-        half_width=found.half_width / scale,
+        relative=mean / scale,
+        half_width=half_width / scale,
         p_value=chance,
         verdict="undecided",
     )

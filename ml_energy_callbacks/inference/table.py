@@ -15,14 +15,15 @@ from ml_energy_callbacks.safe_text import in_texts, printable
 _ENERGY = ("J/sample", "±", "above idle", "±", "Wh/1000", "repeats", "")
 _SPEED = ("samples/s", "p50 ms", "p95 ms", "p99 ms")
 _BYTES_PER_MB = 1e6
+_TEXTS = {"model", "test", "against", "verdict", "most grown", ""}
 _STATES = {"measured": "", "undecided": "undecided", "failed": "failed", "out_of_memory": "out of memory"}
 
 
 def render_profile(profile: Profile) -> Group:
     """Return the tables of batch sizes, followed by notes."""
     profile = in_texts(profile, printable)
-    energy = _table("Energy of a prediction by batch size", "batch size", *_ENERGY)
-    speed = _table("Throughput and latency of a batch", "batch size", *_SPEED)
+    energy = new_table("Energy of a prediction by batch size", "batch size", *_ENERGY)
+    speed = new_table("Throughput and latency of a batch", "batch size", *_SPEED)
     for size in profile.sizes:
         energy.add_row(str(size.batch_size), *_energy_cells(size), state_of(size, rank_of(profile, size.batch_size)))
         speed.add_row(str(size.batch_size), *_speed_cells(size))
@@ -38,8 +39,8 @@ def profile_lines(profile: Profile) -> list[str]:
 def render_comparison(comparison: Comparison) -> Group:
     """Return the tables of models, followed by notes."""
     comparison = in_texts(comparison, printable)
-    energy = _table("Energy of a prediction by model", "model", *_ENERGY)
-    rest = _table("Accuracy, throughput, latency of a batch and size", "model", "accuracy", *_SPEED, "size MB")
+    energy = new_table("Energy of a prediction by model", "model", *_ENERGY)
+    rest = new_table("Accuracy, throughput, latency of a batch and size", "model", "accuracy", *_SPEED, "size MB")
     for model in comparison.models:
         energy.add_row(model.name, *_energy_cells(model), state_of(model, front_of(model)))
         accuracy = quantity(None) if model.accuracy is None else f"{model.accuracy:.4g}"
@@ -76,10 +77,11 @@ def _group(energy: Table, rest: Table, lines: Sequence[str]) -> Group:
     return Group(energy, rest, *(Text(line) for line in lines))
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str | None, *columns: str) -> Table:
+    """Return an empty table whose texts are on the left, and whose numbers are on the right."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        table.add_column(column, justify="left" if column in {"model", ""} else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in _TEXTS else "right", overflow="fold")
     return table
 
 
@@ -108,14 +110,14 @@ def _interval_cells(found: Interval | None) -> tuple[str, str]:
     if found is None:
         return quantity(None), quantity(None)
     share = found.half_width / abs(found.mean) if found.half_width is not None and found.mean else None
-    return quantity(found.mean), quantity(None) if share is None else _percent(share)
+    return quantity(found.mean), quantity(None) if share is None else percent(share)
 
 
 def _difference_line(pair: Difference) -> str:
-    found = f"{'+' if pair.relative >= 0 else '-'}{_percent(abs(pair.relative))} ±{_percent(pair.half_width)}"
+    found = f"{'+' if pair.relative >= 0 else '-'}{percent(abs(pair.relative))} ±{percent(pair.half_width)}"
     if pair.verdict in {"no difference", "undecided"}:
         return f"Energy of {pair.b} compared with {pair.a}: {pair.verdict} ({found})."
-    return f"{pair.b} uses {_percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{_percent(pair.half_width)})."
+    return f"{pair.b} uses {percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{percent(pair.half_width)})."
 
 
 def _verdict_lines(profile: Profile) -> Iterator[str]:
@@ -145,6 +147,6 @@ def common_notes(findings: Findings) -> Iterator[str]:
     yield from findings.warnings
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Return a share in percent with two significant digits, such as ``4.2 %``."""
     return f"{significant(100 * share, 2)} %"

@@ -36,6 +36,15 @@ class JobFiles:
         """Path or URL where the record belongs, whether it can be written or not; None if this process does not write it."""
         return None if self._record is None else self._record.place
 
+    def folder(self, framework_dir: Place | None) -> Place | None:
+        """Return the directory of the files; None for no files.
+
+        Args:
+            framework_dir: The directory to use if the user set none.
+        """
+        self._folder = self._folder and absolute(self._folder)  # the working directory may change, in the run or after it
+        return (framework_dir and absolute(framework_dir)) if self._folder is None else self._folder
+
     def open(
         self,
         framework_dir: Place | None,
@@ -59,9 +68,8 @@ class JobFiles:
         Raises:
             ConfigurationError: The directory that the user set cannot be written.
         """
-        self._folder = self._folder and absolute(self._folder)  # the working directory may change, in the run or after it
+        folder = self.folder(framework_dir)
         framework_dir = framework_dir and absolute(framework_dir)
-        folder = framework_dir if self._folder is None else self._folder
         self._record = self._own = None
         if folder is None:
             return

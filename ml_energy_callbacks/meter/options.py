@@ -56,6 +56,8 @@ class MeterOptions:
             record in memory alone.
         recording: File for the raw marks and readings of the run, such as ``"raw.jsonl"``, from which ``ml-energy replay``
             computes the record again; None for none. In a job of several processes, ``raw.rank<rank>.jsonl`` of each.
+        raw_readings: Whether to write such a file beside the record, compressed and hash-chained, by which ``record.verify()``
+            and ``ml-energy verify`` find out whether the record is unchanged. It needs an ``output_dir`` on this machine.
         verbose: Whether to log warnings, and to print what the run used at the end of a ``with`` block.
         scope: ``"machine"``, or ``"process"`` to estimate this job's share, too: by CPU time, and by a GPU's own account of who
             uses it. It is reported beside the machine's energy and never in its place.
@@ -80,6 +82,7 @@ class MeterOptions:
     offset_grams: float | None = field(default=None, metadata={FIGURES: True})
     output_dir: str | os.PathLike[str] | None = None
     recording: str | os.PathLike[str] | None = None
+    raw_readings: bool = False
     verbose: bool = True
     scope: Literal["machine", "process"] = field(default="machine", metadata={FIGURES: True})
     idle_seconds: float = field(default=0.0, metadata={FIGURES: True})
@@ -111,6 +114,9 @@ class MeterOptions:
             if not accepts(value):
                 msg = f"{name} is {describe(value)}; give {advice}."
                 raise ConfigurationError(msg)
+        if self.raw_readings and self.recording is not None:
+            msg = "raw_readings=True is a recording beside the record; leave out recording, or raw_readings."
+            raise ConfigurationError(msg)
 
     def chosen(self) -> dict[str, str]:
         """Return the options that affect the figures and differ from their defaults, as texts; of an object, its class."""
@@ -167,6 +173,7 @@ def _are_backends(value: object) -> bool:
 _TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "output_dir": (_is_place, "a directory, or a URL such as 's3://bucket/run'"),
     "recording": (_is_file, "a file on this machine, such as 'raw.jsonl', but not energy.json, which is the run's record"),
+    "raw_readings": (is_flag, "True or False"),
     "verbose": (is_flag, "True or False"),
     "scope": (_is_scope, "'machine' or 'process'"),
     "flops_per_sample": (

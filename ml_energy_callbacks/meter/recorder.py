@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,15 +16,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from ml_energy_callbacks.attribution.timeline import Event, event_time
 from ml_energy_callbacks.deadline.calls import LateError, in_background, within
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.metrics import Part, Phase
 from ml_energy_callbacks.readings import Device, Reading
+from ml_energy_callbacks.record.chain import MAGIC, Seal, make_chunk
 from ml_energy_callbacks.record.descriptors import with_descriptors
-from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Start, Stop, Uncertainty, package_version
-from ml_energy_callbacks.record.schema import Status
+from ml_energy_callbacks.record.recording import (
+    Accept,
+    Close,
+    Epoch,
+    Fit,
+    Idle,
+    Line,
+    Mark,
+    Start,
+    Stop,
+    Uncertainty,
+    package_version,
+)
+from ml_energy_callbacks.record.schema import EpochRecord, RawReadings, Status
 from ml_energy_callbacks.record.storage import in_one_line
 from ml_energy_callbacks.record.utf8 import encode_json
 
@@ -39,6 +54,16 @@ _LAST_S = 2.0
 _MOST_WAITING = 50_000
 """Events and readings that may wait for the disk; each takes up to 420 bytes, so that they are 21 MB at most. They are ten
 minutes of a usual run."""
+
+_CHUNK_WRITES = 20
+"""So often is written to a compressed file at once: a process that is killed loses ten seconds, and shorter chunks are longer
+together."""
+
+_CHUNK_BYTES = 2**20
+"""Lines of so many bytes are written at once, too."""
+
+MOST_BYTES = 2**28
+"""Longest compressed file."""
 
 _BLOCK = 65_536
 """So much of the file is read at once to find where its last complete line ends."""
@@ -58,12 +83,15 @@ class Recorder:
 
     Attributes:
         path: The file.
+        seal: What a compressed file has so far.
+        reason: Why the recording ended early; else None.
 
     Args:
-        path: The file.
+        path: The file; one whose name ends with ``.gz`` is compressed, in chunks of about ten seconds.
         warn: Warns the user.
         place_of: Returns the stage, and the phase or the part of a batch, of a bucket of the timeline.
         before: The recorder of this meter's start before, if the same file is to be continued; else it is replaced.
+        most_bytes: Longest compressed file, in bytes.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -75,12 +103,19 @@ class Recorder:
         warn: Callable[[str], None],
         place_of: Callable[[int], tuple[str | None, Phase | Part]],
         before: "Recorder | None" = None,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """Open the file."""
         self.path = path
         self._warn = warn
         self._place_of = place_of
         self._appends = before is not None
+        self._compressed = path.suffix == ".gz"
+        self._most_bytes = most_bytes
+        self._lines = bytearray()  # those of the next chunk
+        self._writes = self._fits = 0
+        self.seal: Seal = Seal() if before is None else before.seal
+        self.reason: str | None = None if before is None else before.reason
         self._names: dict[str, str] = {}  # ids of the devices in the file, by their own
         self._waiting: deque[Line | tuple[int, Event] | tuple[int, Mapping[str, Held]]] = deque()
         self._held = self._freed = 0  # readings that were added, and those that no longer wait
@@ -144,9 +179,21 @@ class Recorder:
         if device.id in self._names:
             self._add(Uncertainty(ns=ns, device=self._names[device.id], relative_uncertainty=device.relative_uncertainty))
 
-    def add_fit(self, ns: int) -> None:
-        """Add that the phases' power was fitted to all readings so far."""
-        self._add(Fit(ns=ns))
+    def add_fit(self, ns: int) -> int:
+        """Add that the phases' power is fitted to all readings so far, and return the number of these fits."""
+        self._fits += 1
+        self._add(Fit(ns=ns, number=self._fits))
+        return self._fits
+
+    def accept_fit(self, ns: int, number: int, device: str) -> None:
+        """Add that the fits of a device with this number, by its id, are used from then on."""
+        if device in self._names:
+            self._add(Accept(ns=ns, number=number, device=self._names[device]))
+
+    def add_epoch(self, ns: int, epoch: EpochRecord) -> None:
+        """Add an epoch that has ended, without its metrics, which are the user's, and its grams."""
+        devices = {self._names[name]: joules for name, joules in epoch.devices.items() if name in self._names}
+        self._add(Epoch(ns=ns, epoch=replace(epoch, devices=devices, metrics={}, co2e_grams=None)))
 
     def close_devices(self, ns: int, names: Sequence[str]) -> None:
         """Add the end of reading these devices, by their ids."""
@@ -167,6 +214,11 @@ class Recorder:
         if len(self._waiting) + self._held - self._freed > _MOST_WAITING:
             self._give_up("the disk is too slow")
 
+    def kept(self, rank: int | None) -> RawReadings:
+        """Return what the record of a process, of this rank or outside of a job, says of the file."""
+        head, chunks, size = self.seal
+        return RawReadings(file=self.path.name, head=head, chunks=chunks, size=size, rank=rank, reason=self.reason)
+
     def finish(self) -> None:
         """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds."""
         self._ending.set()
@@ -181,27 +233,48 @@ class Recorder:
 
     def _write_all(self) -> None:
         try:
-            self._file.truncate(_whole_lines(self._file) if self._appends else 0)
+            self._file.truncate(self._whole if self._appends else 0)
             self._size = os.fstat(self._file.fileno()).st_size
             over = False
             while not over and not self._over:
                 over = self._ending.wait(_PAUSE_S)
-                self._write()
+                self._write(last=over)
             if not self._over and not self._unharmed:
                 self._give_up("it was deleted, moved or cut during the run")
         except Exception as error:  # noqa: BLE001 - of the file system, or unforeseen; the run goes on
             with suppress(OSError):
-                self._file.truncate(_whole_lines(self._file))
+                self._file.truncate(self._whole)
             self._give_up(in_one_line(error))
         finally:
             self._close()
 
-    def _write(self) -> None:
-        """Write what waits: at each call no more than what waits at its start."""
-        data = memoryview(b"".join([self._encode(self._waiting.popleft()) for _ in range(len(self._waiting))]))
+    def _write(self, *, last: bool) -> None:
+        """Write what waits: at each call no more than what waits at its start; of a compressed file, a chunk from time to time.
+
+        Args:
+            last: Whether no call follows.
+        """
+        lines, seal = b"".join([self._encode(self._waiting.popleft()) for _ in range(len(self._waiting))]), self.seal
+        if self._compressed:
+            self._writes += 1
+            self._lines += lines
+            if not (last or len(self._lines) >= _CHUNK_BYTES or self._writes % _CHUNK_WRITES == 0) or not self._lines:
+                return
+            lines, seal = make_chunk(seal, bytes(self._lines))
+            self._lines.clear()
+            if seal.size > self._most_bytes:
+                self._give_up(f"it has reached {self._most_bytes / 1e6:.3g} MB")
+                return
+        data = memoryview(lines)
         self._size += len(data)
         while data:
             data = data[self._file.write(data) or 0 :]
+        self.seal = seal
+
+    @property
+    def _whole(self) -> int:
+        """Where the last complete line or chunk of the file ends."""
+        return self.seal.size if self._compressed else _whole_lines(self._file)
 
     @property
     def _unharmed(self) -> bool:
@@ -248,6 +321,7 @@ class Recorder:
         over, self._over = self._over, True
         self._waiting.clear()
         if not over:
+            self.reason = f"The recording ends early: {reason}."
             self._warn(f"The recording {self.path} ends early: {reason}. Figures of the run are not affected.")
 
     def _close(self) -> None:
@@ -276,7 +350,7 @@ def _open(path: Path, before: Recorder | None) -> FileIO:
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             reason = "it is not a regular file"
-        elif (begin := os.pread(file.fileno(), _BLOCK, 0)) and not _BEGIN.match(begin):
+        elif (begin := os.pread(file.fileno(), _BLOCK, 0)) and not _BEGIN.match(_unpacked(begin)):
             reason = "it is not a recording, and would be lost"
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -287,6 +361,16 @@ def _open(path: Path, before: Recorder | None) -> FileIO:
         file.close()
         raise OSError(reason)
     return file
+
+
+def _unpacked(begin: bytes) -> bytes:
+    """Return the first bytes of a file as they are, or unpacked where they are those of a compressed one."""
+    if not begin.startswith(MAGIC):
+        return begin
+    try:
+        return zlib.decompressobj(wbits=31).decompress(begin, _BLOCK)
+    except zlib.error:
+        return b""
 
 
 def _whole_lines(file: FileIO) -> int:

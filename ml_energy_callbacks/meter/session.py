@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from ml_energy_callbacks import safe_text
-from ml_energy_callbacks.attribution.ledger import Mark
+from ml_energy_callbacks.attribution.ledger import Ledger, Mark
 from ml_energy_callbacks.attribution.steps import BREATH_S
 from ml_energy_callbacks.attribution.timeline import Timeline
 from ml_energy_callbacks.backends.discovery import Discovery, discover
@@ -50,6 +50,7 @@ from ml_energy_callbacks.record.schema import (
     EpochRecord,
     ForecastRecord,
     PhaseRecord,
+    RawReadings,
     Run,
     RunRecord,
     Status,
@@ -59,6 +60,7 @@ from ml_energy_callbacks.record.storage import Place, absolute, as_place, local_
 from ml_energy_callbacks.record.utf8 import in_utf8
 
 if TYPE_CHECKING:
+    from ml_energy_callbacks.attribution.device_fit import FitTask
     from ml_energy_callbacks.readings import Source
 
 _log = logging.getLogger("ml_energy_callbacks")
@@ -130,6 +132,8 @@ class Session:
         self._tags, self._chosen = dict(options.tags or {}), options.chosen()
         self._files = JobFiles(None if options.output_dir is None else as_place(options.output_dir))
         self._recording = None if options.recording is None else local_path(options.recording)
+        self._keeps_raw = options.raw_readings
+        self._unkept: str | None = None  # why raw readings are not kept
         self._recorded: tuple[int, Recorder] | None = None  # process and recorder of the last recording
         self._recorder: Recorder | None = None
         self.timeline = Timeline(timing.clock)
@@ -345,7 +349,7 @@ class Session:
         """Write the first record and open the recording, in all processes of a job or in none."""
         failure = None
         try:
-            self._open_recording(launch)
+            self._open_recording(framework_dir, launch)
             self._files.open(
                 framework_dir, self.job, self._own_ids(), build=self.build, build_own=self._build_own, warn=self.warn
             )
@@ -359,23 +363,50 @@ class Session:
             self._end_recording()
             raise
 
-    def _open_recording(self, launch: Launch | None) -> None:
-        """Open the file of the recording, if there is to be one; at a further start, a failure is a warning."""
-        if self._recording is None:
+    def _open_recording(self, framework_dir: Place | None, launch: Launch | None) -> None:
+        """Open the file of the recording, if there is to be one; at a further start, a failure is a warning.
+
+        A failure of the one beside the record is always a warning.
+        """
+        path = self._recording_path(framework_dir, launch)
+        if path is None:
             return
-        path = self._recording = Path(absolute(self._recording))
-        rank = self.job.rank if self.job is not None else launch.rank if launch is not None and launch.world_size > 1 else None
-        if rank is not None:
-            path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
         before = None
         if self._recorded is not None and self._recorded[0] == os.getpid() and self._recorded[1].path == path:
             before = self._recorded[1]
         try:
             self._recorder = Recorder(path, self.warn, self.stages.place_of, before)
         except ConfigurationError as error:
-            if self._recorded is None:
+            if self._recorded is None and not self._keeps_raw:
                 raise
+            self._unkept = str(error)
             self.warn(str(error))
+
+    def _recording_path(self, framework_dir: Place | None, launch: Launch | None) -> Path | None:
+        """Return the file of the recording, or None for none."""
+        rank = self.job.rank if self.job is not None else launch.rank if launch is not None and launch.world_size > 1 else None
+        number = "" if rank is None else f".rank{rank}"
+        if self._recording is not None:
+            path = self._recording = Path(absolute(self._recording))
+            return path.with_name(f"{path.stem}{number}{path.suffix}")
+        if not self._keeps_raw or self._run is None:
+            return None
+        folder = self._files.folder(framework_dir)
+        if not isinstance(folder, Path):
+            self._unkept = "No raw readings are kept, as the record is in no directory of this machine: set output_dir to one."
+            self.warn(self._unkept)
+            return None
+        path = folder / f"energy-{self._run.id[:8]}{number}.readings.jsonl.gz"  # each run has its own beside its record
+        if self._recorded is not None and self._recorded[1].path != path:
+            self._unkept = "The run went on in another directory."
+        return path if self._unkept is None else None
+
+    def _raw_readings(self) -> list[RawReadings]:
+        """Return what the record of this process says of its raw readings."""
+        rank = None if self.job is None else self.job.rank
+        if self._unkept is not None:
+            return [RawReadings(rank=rank, reason=self._unkept)]
+        return [self._recorded[1].kept(rank)] if self._keeps_raw and self._recorded is not None else []
 
     def _record(self, began: int, run: Run) -> None:
         """Begin to record the run, which began at this clock in ns."""
@@ -589,6 +620,9 @@ class Session:
 
     def add_epoch(self, epoch: EpochRecord) -> None:
         """Add an epoch to the record."""
+        if self._recorder is not None:
+            with self._lock:
+                self._recorder.add_epoch(self._timing.clock(), epoch)
         epochs = add_epoch(self._epochs, epoch)
         if self.job is None:
             self._epochs = limit_epochs(epochs)  # here, as it then costs nothing each time a record is built
@@ -673,6 +707,7 @@ class Session:
             )
             run = replace(self._run, record_path=public_text(self._files.place))
             record = build_record(run, state, self.rates)
+            record.raw_readings = self._raw_readings()
         self.phases = phases_by_bucket(record, tallies)
         record.forecast, record.early_stopping = self.forecast, self.early_stopping
         record.part = None if self.job is None else self.job.make_part(self._earlier)
@@ -680,16 +715,26 @@ class Session:
 
     def _fit(self) -> None:
         """Solve the fits that are due without the lock and in steps: the loop may wait for the lock, or for the interpreter."""
-        with self._lock:
-            recorder = self._recorder  # another thread may end it meanwhile
-            if recorder is not None:
-                recorder.add_fit(self._timing.clock())
-            tasks = [(ledger, task) for _, ledger in self.devices.all for task in ledger.fit_tasks()]
-        for ledger, task in tasks:
-            for _ in task.steps():
-                time.sleep(BREATH_S)
+        number, due = self.begin_fit()
+        for name, ledger, tasks in due:
+            for task in tasks:
+                for _ in task.steps():
+                    time.sleep(BREATH_S)
             with self._lock:
-                ledger.accept(task)
+                ledger.accept(tasks)
+                if self._recorder is not None:
+                    self._recorder.accept_fit(self._timing.clock(), number, name)
+
+    def begin_fit(self) -> "tuple[int, list[tuple[str, Ledger, list[FitTask]]]]":
+        """Return the fits that are due, by device and with its ledger, and their number in the recording, or 0."""
+        while True:
+            with self._lock:
+                # Rows that are due are added first, so that the fits do not depend on how far another thread got with them.
+                if not sum(ledger.add_due_rows() for _, ledger in self.devices.all):  # of each, a piece
+                    number = 0 if self._recorder is None else self._recorder.add_fit(self._timing.clock())
+                    fits = [(name, ledger, ledger.fit_tasks()) for name, ledger in self.devices.all]
+                    return number, [fit for fit in fits if fit[2]]
+            time.sleep(BREATH_S)
 
     def resume(self, earlier: RunRecord) -> None:
         """Continue the record of an interrupted run, unless it is this run or was killed before its first read."""

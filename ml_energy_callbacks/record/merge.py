@@ -32,6 +32,7 @@ from ml_energy_callbacks.record.schema import (
     PhaseRecord,
     ProcessRecord,
     RankRecord,
+    RawReadings,
     RunRecord,
     StageRecord,
     Status,
@@ -40,6 +41,8 @@ from ml_energy_callbacks.record.schema import (
 
 MERGE_ADVICE: Final = "`ml-energy merge` adds up the files that they leave."
 """Ends the warnings of a process that does not have the final figures of the others."""
+
+_UNENDED: Final = "The process was killed, or goes on: its figures are those of its last report."
 
 
 def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
@@ -77,7 +80,24 @@ def add_records(earlier: RunRecord, later: RunRecord) -> RunRecord:
         ranks=later.ranks,
         nodes=later.nodes,
         power=join_power(earlier.power, later.power, earlier.total.seconds),
+        raw_readings=_all_readings([earlier, later]),
     )
+
+
+def _all_readings(records: Sequence[RunRecord]) -> list[RawReadings]:
+    """Return the raw readings of all parts of a run; empty where no part kept any."""
+    if not any(record.raw_readings for record in records):
+        return []
+    return [each for record in records for each in _part_readings(record)]
+
+
+def _part_readings(record: RunRecord) -> list[RawReadings]:
+    """Return the raw readings of a part of a run, which are not those of its figures where it has not ended."""
+    if not record.raw_readings:
+        return [RawReadings(rank=None if record.part is None else record.part.rank, reason="No raw readings were kept.")]
+    if record.run.status != "running":
+        return record.raw_readings
+    return [replace(each, reason=each.reason or _UNENDED) for each in record.raw_readings]
 
 
 def _later_epoch(epoch: EpochRecord, seconds: float) -> EpochRecord:
@@ -337,6 +357,7 @@ def merge_records(records: Sequence[RunRecord]) -> RunRecord:
         forecast=first.forecast,
         early_stopping=first.early_stopping,
         power={name: series for record in counted for name, series in record.power.items()},
+        raw_readings=_all_readings(records),
         ranks=_ranks(members, hosts, devices),
         nodes=[
             NodeRecord(

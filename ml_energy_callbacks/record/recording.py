@@ -3,6 +3,7 @@
 The first line is a :class:`Start`. Times are those of the recorded run's monotonic clock, in ns.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,8 @@ from ml_energy_callbacks.clock import NS_PER_S
 from ml_energy_callbacks.exceptions import RecordError, VersionError
 from ml_energy_callbacks.metrics import MOST_COUNT, Part, Phase, is_stage
 from ml_energy_callbacks.readings import Device
-from ml_energy_callbacks.record.schema import MOST, Amount, Count, Status
+from ml_energy_callbacks.record.chain import MAGIC, DamagedChunkError, IncompleteChunkError, read_chunks
+from ml_energy_callbacks.record.schema import MOST, Amount, Count, EpochRecord, Status
 from ml_energy_callbacks.record.storage import in_one_line, local_path
 
 FORMAT: Final = 1
@@ -125,10 +127,31 @@ class Uncertainty(msgspec.Struct, kw_only=True, tag_field="line", tag="uncertain
     relative_uncertainty: Amount
 
 
-class Fit(msgspec.Struct, kw_only=True, tag_field="line", tag="fit"):
-    """Fits of the phases' power to all readings so far, by which later readings are divided."""
+class Fit(msgspec.Struct, kw_only=True, tag_field="line", tag="fit", omit_defaults=True):
+    """Fits of the phases' power to all readings so far, by which later readings are divided.
+
+    Attributes:
+        ns: When they began.
+        number: Their number, by which :class:`Accept` names them; None where they are used from this instant on.
+    """
 
     ns: Instant
+    number: int | None = None
+
+
+class Accept(msgspec.Struct, kw_only=True, tag_field="line", tag="accept"):
+    """The fits of a device with this number are used from then on: solving them takes time, in which it is read further."""
+
+    ns: Instant
+    number: int
+    device: str
+
+
+class Epoch(msgspec.Struct, kw_only=True, tag_field="line", tag="epoch"):
+    """An epoch that ended, as it was known then, without its metrics and grams."""
+
+    ns: Instant
+    epoch: EpochRecord
 
 
 class Close(msgspec.Struct, kw_only=True, tag_field="line", tag="close"):
@@ -152,7 +175,7 @@ class Stop(msgspec.Struct, kw_only=True, tag_field="line", tag="stop"):
     status: Status
 
 
-Line = Start | Mark | Readings | Uncertainty | Fit | Close | Idle | Stop
+Line = Start | Mark | Readings | Uncertainty | Fit | Accept | Epoch | Close | Idle | Stop
 
 
 class _Head(msgspec.Struct):
@@ -256,9 +279,7 @@ class Recording:
             self._refuse(in_one_line(error))
 
     def _read_lines(self, file: BinaryIO) -> Iterator[tuple[int, Line]]:
-        number = 0
-        while source := file.readline(_LONGEST_LINE):
-            number += 1
+        for number, source in enumerate(self._sources(file), start=1):
             if number == 1:
                 self._check_head(source)
             complete = number == 1 or source.endswith(b"\n")
@@ -276,6 +297,22 @@ class Recording:
             if fault is not None:
                 self._refuse_line(number, fault)
             yield number, line
+
+    def _sources(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield each line as the file has it; of a compressed one, those of its complete chunks."""
+        compressed = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if not compressed:
+            while source := file.readline(_LONGEST_LINE):
+                yield source
+            return
+        try:
+            for _, lines in read_chunks(file):
+                yield from io.BytesIO(lines)
+        except IncompleteChunkError:
+            self.left_out = "The last chunk of the recording is not complete and was left out."
+        except DamagedChunkError as error:
+            self._refuse(str(error))
 
     def _check_head(self, source: bytes) -> None:
         """Check that the first line is the start of a run, of the format of this release."""

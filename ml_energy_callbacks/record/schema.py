@@ -1,5 +1,6 @@
 """The run file ``energy.json``: its schema, crash-safe writing, and loading."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -7,7 +8,7 @@ import msgspec
 
 from ml_energy_callbacks.metrics import MOST_COUNT, Basis, ratio
 from ml_energy_callbacks.readings import Kind, LatencySource, Method, Provenance, Regularity
-from ml_energy_callbacks.record.shown import shown_by
+from ml_energy_callbacks.record.shown import from_above, shown_by
 
 Launcher = Literal["ray", "torchrun", "torch.distributed", "mpi", "slurm"]
 
@@ -573,6 +574,26 @@ class ImportRecord(msgspec.Struct, kw_only=True):
     rows: Count
 
 
+class RawReadings(msgspec.Struct, kw_only=True):
+    """The raw readings of one process, from which its part of the record can be reckoned anew.
+
+    Attributes:
+        file: Name of the file beside the record; None where they were not kept.
+        head: SHA-256 of its last chunk, in hexadecimal digits, which depends on all chunks before; None as ``file``.
+        chunks: Number of its chunks.
+        size: Their length in bytes.
+        rank: Rank of the process in its job; None outside of one.
+        reason: Why they were not kept, or not up to the end of the run; else None.
+    """
+
+    file: str | None = None
+    head: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    chunks: Count = 0
+    size: Count = 0
+    rank: int | None = None
+    reason: str | None = None
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """The record of a run.
 
@@ -581,7 +602,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     epoch of training has ended, and ``early_stopping`` where energy decides about that. ``ranks`` and ``nodes`` are those of
     a job of several processes; of one that was resumed, they are of its last part. ``part`` is there in the record of one
     process of a job, as in its file ``energy.rank<rank>.json``. ``power`` is the power of each device over time, by its id.
-    ``imported`` is there where another tool measured the run.
+    ``imported`` is there where another tool measured the run. ``raw_readings`` has an entry for each process, and for each part
+    of a run that was resumed, that kept them.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -601,6 +623,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     part: Part | None = None
     power: dict[str, PowerSeries] = {}
     imported: ImportRecord | None = None
+    raw_readings: list[RawReadings] = []
 
     def summary(self) -> str:
         """Return what the run used, in at most six lines."""
@@ -635,6 +658,17 @@ class RunRecord(msgspec.Struct, kw_only=True):
     def plot(self) -> Any:  # noqa: ANN401 - report.notebook.Picture, of a layer above
         """Return pictures of the run, which a notebook shows: where the energy went, over time and by epoch."""
         return shown_by("notebook", "plot_record")(self)
+
+    def verify(self, path: str | os.PathLike[str] | None = None) -> Any:  # noqa: ANN401 - of a layer above
+        """Reckon the record anew from its raw readings, and return whether it is the same.
+
+        Args:
+            path: The record's file or its directory, where the raw readings are; None for where the run wrote it.
+
+        Returns:
+            A :class:`ml_energy_callbacks.testing.verifying.Verification`.
+        """
+        return from_above("testing.verifying", "verify_record")(self, path)
 
     @property
     def lower_bound(self) -> bool:

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from ml_energy_callbacks.attribution.steps import at_once
 from ml_energy_callbacks.attribution.timeline import LONGEST_QUEUE, Event
 from ml_energy_callbacks.backends.discovery import Discovery
 from ml_energy_callbacks.clock import NS_PER_S, Timing
@@ -17,9 +18,13 @@ from ml_energy_callbacks.meter.sampler import Sampler
 from ml_energy_callbacks.meter.session import Session
 from ml_energy_callbacks.metrics import OUTSIDE, Part, Phase
 from ml_energy_callbacks.readings import Device, Reading, Source
-from ml_energy_callbacks.record.recording import Close, Fit, Idle, Line, Mark, Readings, Start, Uncertainty
+from ml_energy_callbacks.record.recording import Accept, Close, Epoch, Fit, Idle, Line, Mark, Readings, Start, Uncertainty
 from ml_energy_callbacks.record.schema import RunRecord, Status
 from ml_energy_callbacks.testing.clocks import ManualClock
+
+if TYPE_CHECKING:
+    from ml_energy_callbacks.attribution.device_fit import FitTask
+    from ml_energy_callbacks.attribution.ledger import Ledger
 
 CUT_SHORT = "The recording ends before the run does."
 
@@ -93,18 +98,25 @@ class Player:
     Events of the loop go into the queue of the timeline, as from hooks, and readings through the pollers to the ledgers.
     """
 
-    def __init__(self, first: Start) -> None:
-        """Prepare a session that began as its first line says."""
+    def __init__(self, first: Start, carbon_intensity: float | None = None, pue: float = 1.0) -> None:
+        """Prepare a session that began as its first line says.
+
+        Args:
+            first: That line.
+            carbon_intensity: In g CO2e per kWh; None for the world average.
+            pue: Power usage effectiveness of the data centre.
+        """
         since = first.ns if first.outside_ns is None else min(first.ns, first.outside_ns)
         began, clock = datetime.fromisoformat(first.started_at), ManualClock(since)
         timing = Timing(clock, clock.advance, lambda: began + timedelta(seconds=(clock() - first.ns) / NS_PER_S))
-        options = MeterOptions(sample_interval=first.sample_interval, verbose=False)
+        options = MeterOptions(sample_interval=first.sample_interval, carbon_intensity=carbon_intensity, pue=pue, verbose=False)
         self._clock = clock
         self._devices = first.devices
         self._sampler: _FedSampler | None = None
         self._ending: Status | None = None
         self._begun: dict[Event, Event] = {}
         self._run_id = first.id
+        self._fits: dict[tuple[int, str], tuple[Ledger, list[FitTask]]] = {}  # that are not used yet, by number and device
         self._session = Session(options, timing, self._make_sampler, self._find)
 
     def _find(self, *_: object, **__: object) -> Discovery:
@@ -136,6 +148,13 @@ class Player:
         self._clock.now_ns = max(self._clock.now_ns, line.ns)
         if isinstance(line, Mark):
             self._add_mark(line)
+        elif isinstance(line, Fit) and line.number is not None:
+            number = line.number
+            self._fits.update({(number, name): (ledger, tasks) for name, ledger, tasks in self._session.begin_fit()[1]})
+        elif isinstance(line, Accept):
+            self._accept(line)
+        elif isinstance(line, Epoch):
+            self._session.add_epoch(line.epoch)
         elif isinstance(line, Readings | Uncertainty | Fit | Close):
             if self._sampler is not None:
                 self._sampler.play_line(line)
@@ -147,6 +166,14 @@ class Player:
             self._session.idle_watts = line.watts
         else:
             self._ending = line.status  # the readings that follow belong to it, too
+
+    def _accept(self, line: Accept) -> None:
+        """Use the fits of a device from now on."""
+        ledger, tasks = self._fits.pop((line.number, line.device), (None, ()))
+        if ledger is not None:
+            for task in tasks:
+                at_once(task.steps())
+            ledger.accept(tasks)
 
     def _stop(self) -> None:
         status, self._ending = self._ending, None

@@ -119,14 +119,19 @@ def replay(
     return Player(start).play_lines(merge(*streams, key=lambda line: line.ns))
 
 
-def replay_file(path: str | os.PathLike[str]) -> RunRecord:
-    """Return the record of a run from the file that ``EnergyMeter(recording=...)`` wrote.
+def replay_file(path: str | os.PathLike[str], carbon_intensity: float | None = None, pue: float = 1.0) -> RunRecord:
+    """Return the record of a run from the file that ``EnergyMeter(recording=...)`` or ``raw_readings=True`` wrote.
+
+    Args:
+        path: The file.
+        carbon_intensity: In g CO2e per kWh; None for the world average.
+        pue: Power usage effectiveness of the data centre.
 
     Raises:
         RecordError: The file cannot be read, or is no recording.
     """
     recording = Recording(path)
-    record = Player(recording.first).play_lines(recording.lines())
+    record = Player(recording.first, carbon_intensity, pue).play_lines(recording.lines())
     if recording.left_out is not None:
         record.warnings.append(recording.left_out)
     return record

@@ -17,9 +17,9 @@ from ml_energy_callbacks.inference.engine import Call
 from ml_energy_callbacks.inference.generation import Lengths, TokenTimes, lengths_to_measure, profile_lengths
 from ml_energy_callbacks.inference.generation_results import GenerationProfile
 from ml_energy_callbacks.inference.models import in_eval_mode
-from ml_energy_callbacks.inference.options import check_bounds, check_whole_numbers
+from ml_energy_callbacks.inference.options import check_measurement, check_whole_numbers
 from ml_energy_callbacks.readings import Backend
-from ml_energy_callbacks.safe_text import describe
+from ml_energy_callbacks.safe_text import describe, shorten
 
 Prompt = int | str | Sequence[int]
 """A length in tokens, a text, or the ids of its tokens."""
@@ -68,7 +68,7 @@ def profile_generation(
             before; the message says what to do.
         EnergyError: Nothing could be generated, because each call raised an error.
     """
-    check_bounds(relative_width, max_seconds)
+    check_measurement(relative_width, max_seconds, progress)
     _check_model(model)
     sizes = check_whole_numbers("batch_sizes", batch_sizes, "batch size", (1, 8))
     counts = check_whole_numbers("new_tokens", new_tokens, "number of new tokens", (16, 64))
@@ -98,7 +98,8 @@ def load_model(folder: Path) -> Any:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False, torch_dtype="auto")
     except Exception as error:
-        msg = f"{folder} cannot be loaded as a model that generates ({type(error).__name__}: {error}); use another folder."
+        reason = shorten(f"{type(error).__name__}: {error}", 200)  # some list all known models
+        msg = f"{folder} cannot be loaded as a model that generates ({reason}); use the folder of a decoder."
         raise ConfigurationError(msg) from error
     return model.to("cuda") if torch.cuda.is_available() else model
 

@@ -45,6 +45,7 @@ OPTIONS = {
     "metrics": "core",
     "output_dir": None,
     "recording": None,
+    "raw_readings": False,
     "verbose": True,
     "scope": "machine",
     "idle_seconds": 0.0,
@@ -275,21 +276,24 @@ def test_an_exception_in_training_leaves_a_complete_record(
     assert no_thread_lives()
 
 
-@pytest.mark.parametrize("everything", [False, True], ids=["plain", "parts and FLOPs"])
+@pytest.mark.parametrize("everything", [False, True], ids=["plain", "parts, FLOPs and readings"])
 def test_training_is_bit_for_bit_the_same(tmp_path: Path, *, everything: bool) -> None:
     """Weights, optimiser, random states, order of the data, logs and checkpoints, but for what is ours in them.
 
-    So they are where batches are divided into parts, and FLOPs are counted in a batch, which are exact.
+    So they are where batches are divided into parts, FLOPs are counted in a batch, which are exact, and raw readings are kept,
+    by which the record is verified.
     """
     folders = [tmp_path / "without", tmp_path / "with"]
     for folder in folders:
         folder.mkdir()
     without = framework.trained(folders[0], [])
-    energy = energy_callback(folders[1], parts=everything, count_flops=everything)
+    energy = energy_callback(folders[1], parts=everything, count_flops=everything, raw_readings=everything)
     measured = framework.trained(folders[1], [energy])
     assert measured.keys() == without.keys()
     for name, value in without.items():
         assert measured[name] == value, name
+    found = energy.record.verify()
+    assert found.same is (True if everything else None), found
     for stage, products in zip(("train", "validate"), framework.FLOPS, strict=True) if everything else ():
         found = energy.record.stages[stage]
         if framework.COUNTED_BY is None:

@@ -99,7 +99,7 @@ def imported(*args: object) -> set[str]:
     return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr.split())
 
 
-COMMANDS = ("doctor", "demo", "profile", "compare", "report", "diff", "export", "merge", "replay", "when", "lifecycle")
+COMMANDS = ("doctor", "demo", "profile", "compare", "report", "diff", "export", "audit", "merge", "replay", "when", "lifecycle")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120])

@@ -116,7 +116,7 @@ def steps(ledger: Ledger) -> list[float]:
             begun = time.thread_time()
             ended = next(work, True) is True
             taken.append(time.thread_time() - begun)
-        ledger.accept(task)
+        ledger.accept([task])
     return taken
 
 

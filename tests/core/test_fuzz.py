@@ -182,8 +182,8 @@ class Odd:
 
 OPTIONS = (
     "devices", "sample_interval", "location", "carbon_intensity", "electricity_price", "currency", "pue", "wue", "embodied_kg",
-    "lifetime_years", "offset_grams", "output_dir", "recording", "verbose", "scope", "idle_seconds", "tags", "backends",
-    "batch_size_fn", "count_fn", "log_every_n_steps", "layers_every_n_steps", "metrics",
+    "lifetime_years", "offset_grams", "output_dir", "recording", "raw_readings", "verbose", "scope", "idle_seconds", "tags",
+    "backends", "batch_size_fn", "count_fn", "log_every_n_steps", "layers_every_n_steps", "metrics",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     *ODD, b"x", b"\0", float("nan"), float("inf"), float("-inf"), -(10**400), 10**400, object(), Odd(), Odd, (1, 2), {1: 2},

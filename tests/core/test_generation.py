@@ -148,7 +148,7 @@ def test_a_law_that_cannot_be_known_says_why() -> None:
     assert "give two prompt lengths or more" in (fit_law(1, alone).reason or "")
     assert fit_law(1, alone).joules(1, 1) is None
     silent = [Responses(prompt, count, {}) for prompt in PROMPTS for count in (1, 16)]
-    assert fit_law(1, silent).reason == "The energy of no response is known."
+    assert fit_law(1, silent).reason == "No response has a known energy; raise --seconds (max_seconds) if time ran out."
     nothing = [Responses(prompt, count, {0: count - 1.0}) for prompt in PROMPTS for count in (1, 16)]
     assert "too small to be measured" in (fit_law(1, nothing).reason or "")
     once = fit_law(1, drawn(0, PLANTED, repeats=1))
@@ -316,7 +316,7 @@ def test_reasons_and_failures_are_told_once() -> None:
     text = " ".join(shown(profile, 200).split())
     assert "Undecided: 3 of 22 cases; raise --seconds (max_seconds) or --width (relative_width)." in text
     assert "Batch size 1, 128+1 tokens: Out of memory (MemoryError)." in text
-    assert "Batch size 1: The energy of no response is known." in text
+    assert "Batch size 1: No response has a known energy; raise --seconds (max_seconds) if time ran out." in text
     nothing = a_profile(laws=[fit_law(size, []) for size in (1, 8)])
     assert "Law" not in shown(nothing, 80)
 

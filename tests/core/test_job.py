@@ -444,6 +444,25 @@ def test_each_process_records_what_it_measures(tmp_path: Path) -> None:
     assert [each.stages["train"].samples for each in replays] == [20, 20]
 
 
+def test_the_record_of_a_job_is_the_same_by_the_raw_readings_of_its_processes(tmp_path: Path) -> None:
+    group = Group(2)
+
+    def work(rank: int) -> None:
+        with meter(rank, tmp_path, raw_readings=True).start(LoopDescription(gather=group.gather_of(rank))) as measuring:
+            epoch(measuring, 0, samples=rank + 1)
+
+    group.run(work)
+    record = load_record(tmp_path)
+    assert [kept.rank for kept in record.raw_readings] == [0, 1]
+    found = record.verify()
+    assert found.same, found
+    assert len(found.files) == 2
+    record.stages["train"].joules = (record.stages["train"].joules or 0.0) + 0.1
+    assert record.verify().same is False
+    record.raw_readings[1].head = record.raw_readings[0].head
+    assert "rank1" in (record.verify().reason or "")
+
+
 def test_the_end_of_an_epoch_waits_for_no_fit(tmp_path: Path) -> None:
     group = Group(2)
 

@@ -94,7 +94,7 @@ class World:
         self.curve.set(watts)
         self.clock.advance(seconds * self.rng.uniform(0.5, 1.5))
 
-    def measure(self, path: Path) -> RunRecord:
+    def measure(self, path: Path | None = None, **options: Any) -> RunRecord:
         """Play one or two runs of one meter, which are recorded, and return the record."""
         rng = self.rng
         meter = SteppedMeter(
@@ -104,6 +104,7 @@ class World:
             idle_seconds=rng.choice([0, 0, 1]),
             scope=rng.choice(["machine", "process"]),
             verbose=False,
+            **options,
         )
         for _ in range(rng.randint(1, 2)):
             meter.start(LoopDescription(framework="loop 1.0"))
@@ -159,6 +160,15 @@ def test_the_replay_of_a_recorded_run_is_its_record(tmp_path: Path, *, full: boo
         assert figures(replay_file(path)) == pytest.approx(figures(live), rel=1e-6, abs=1e-6)
 
 
+def test_the_record_is_the_same_by_its_raw_readings(tmp_path: Path, *, full: bool) -> None:
+    for seed in range(300) if full else (*range(4), 37):
+        record = World(seed).measure(output_dir=tmp_path / str(seed), raw_readings=True)
+        found = record.verify()
+        assert found.same, found
+        assert (found.largest_difference or 0.0) < 1e-14, seed  # the order of sums
+        assert found.seconds == pytest.approx(record.total.seconds, rel=1e-12)
+
+
 def test_the_command_prints_the_replayed_record(tmp_path: Path) -> None:
     path = tmp_path / "raw.jsonl"
     live = World(1).measure(path)
@@ -172,7 +182,7 @@ def test_a_recording_that_was_cut_off_is_replayed_as_far_as_it_goes(tmp_path: Pa
     path = tmp_path / "raw.jsonl"
     live = World(2).measure(path)
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) * 2 // 3])
+    path.write_bytes(data[: data.index(b"\n", len(data) * 2 // 3) - 5])
     record = replay_file(path)
     assert record.run.status == "stopped"
     assert record.run.reason == "The recording ends before the run does."

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from recorded import figures_of
@@ -253,9 +253,9 @@ def test_a_substage_of_validation_is_one_of_a_sanity_check_in_that() -> None:
 
 
 def test_substages_conserve_joules_seconds_and_samples(*, full: bool) -> None:
-    given(seed=st.integers(0, 2**32), period_s=st.sampled_from([0.0, 0.02, 0.1]))(
-        settings(max_examples=100 if full else 12, deadline=None)(conserves)
-    )()
+    worlds = settings(max_examples=100 if full else 12, deadline=None)(conserves)
+    worlds = example(seed=189, period_s=0.0)(worlds)  # shares of its sub-stages add up to a little more than 1
+    given(seed=st.integers(0, 2**32), period_s=st.sampled_from([0.0, 0.02, 0.1]))(worlds)()
 
 
 def conserves(seed: int, period_s: float) -> None:

@@ -47,7 +47,7 @@ def in_directories_of_their_own(folder: Path, attempt: int) -> dict[str, Any]:
 
 def fit(folder: Path, crash: int | None, resume: Path | None = None, **options: Any) -> RunRecord:
     """Train for an epoch."""
-    energy = EnergyCallback(backends=[steady(WATTS)], carbon_intensity=1, verbose=False)
+    energy = EnergyCallback(backends=[steady(WATTS)], carbon_intensity=1, raw_readings=True, verbose=False)
     keeping = pl.callbacks.ModelCheckpoint(folder / "kept", every_n_train_steps=CHECKPOINT, save_top_k=-1)
     t = trainer(folder, [energy, Crash(crash), keeping], max_epochs=1, enable_checkpointing=True, **options)
     arguments = (module(), loader(STEPS * 4, 4))
@@ -70,6 +70,9 @@ def test_a_resumed_fit_has_what_its_crashed_attempts_used(tmp_path: Path, place:
     assert (record.run.id, train.samples) == (crashed.run.id, (CRASH + STEPS - CHECKPOINT) * 4)
     assert record.total.seconds > crashed.total.seconds
     assert record.total.joules == pytest.approx(WATTS * record.total.seconds, rel=0.1)
+    found = record.verify()
+    assert found.same is (True if place is in_one_directory else None), found
+    assert found.same or "keep them beside the record" in (found.reason or "")
 
 
 def test_a_pipe_beside_the_record_is_no_obstacle(tmp_path: Path) -> None:

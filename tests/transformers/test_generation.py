@@ -286,6 +286,7 @@ def test_the_command_profiles_a_function_and_a_directory(folder: Path, target: s
     ("target", "words"),
     [
         ("empty", "empty cannot be loaded as a model that generates (ValueError:"),
+        ("none", "There is no directory 'none'; give that of a model, or a function"),
         ("mine:number", "The model is a int; pass one of transformers"),
         ("mine:none", "The module 'mine' has no function 'none'"),
     ],

@@ -13,7 +13,7 @@ from ml_energy_callbacks.inference.layers.results import LayerProfile
 from ml_energy_callbacks.inference.layers.state import kept_state
 from ml_energy_callbacks.inference.layers.stopwatch import tensors_in, timing_of
 from ml_energy_callbacks.inference.layers.tree import Layer, find_layers
-from ml_energy_callbacks.inference.options import check_bounds, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import check_measurement, quiet_meter, slowest_refresh_s
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.readings import Backend
@@ -59,7 +59,7 @@ def profile_layers(
         EnergyError: The layers cannot be timed.
     """
     layers = find_layers(module, depth)
-    check_bounds(relative_width, max_seconds)
+    check_measurement(relative_width, max_seconds, progress)
     step = _checked_step(module, example_inputs, backward)
     timing = timing_of(_tensors(step))
 
