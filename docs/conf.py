@@ -15,6 +15,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_heading_anchors = 4
 napoleon_use_ivar = True
 autodoc_preserve_defaults = True  # as they are written: not the values of os.environ
+autodoc_mock_imports = ["ray"]  # large, for one base class
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -38,9 +38,11 @@ class Digits(pl.LightningModule):
         return nn.functional.cross_entropy(self.net(images), labels)
 
     def validation_step(self, batch, batch_idx):
-        """Log the loss."""
+        """Log the loss and the accuracy."""
         images, labels = batch
-        self.log("val_loss", nn.functional.cross_entropy(self.net(images), labels))
+        scores = self.net(images)
+        self.log("val_loss", nn.functional.cross_entropy(scores, labels))
+        self.log("val_accuracy", (scores.argmax(1) == labels).float().mean())
 
     def configure_optimizers(self):
         """Use Adam."""

@@ -17,7 +17,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 INTEGRATIONS = ROOT / "examples" / "integrations"
-ARGUMENTS = {"lightning_cli.py": ["fit", "--config", INTEGRATIONS / "lightning_cli.yaml"]}
+ARGUMENTS = {"lightning_cli.py": ["fit", "--config", INTEGRATIONS / "lightning_cli.yaml"], "optuna_search.py": [3]}
+NO_PROGRAMS = {"digits.py", "ray_tune_search.py"}
+"""A helper; and an example that the tests of Ray run."""
 IN_FULL = {"mlflow_autolog.py", "torchrun_loop.py", "wandb_offline.py"}
 """These take seconds each; what they show is also tested with each framework."""
 
@@ -60,7 +62,7 @@ def test_example_runs(example: Path, tmp_path: Path, program: Warm) -> None:
     [
         pytest.param(path, marks=[pytest.mark.full] if path.name in IN_FULL else [])
         for path in sorted(INTEGRATIONS.glob("*.py"))
-        if path.name != "digits.py"
+        if path.name not in NO_PROGRAMS
     ],
     ids=lambda path: path.name,
 )

@@ -1,7 +1,8 @@
-"""Ray Train for real: a driver, and two workers on this machine."""
+"""Ray Train for real: a driver, and two workers on this machine; and Ray Tune with its trials."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from ray.train.v2._internal.execution.storage import StorageContext
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ml_energy_callbacks import load_record
+from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.frameworks.ray_tune import EnergyStopper
 from ml_energy_callbacks.job.launcher import _directory
 
 PLACES = ["night/plain", "night"]
@@ -31,10 +34,14 @@ ENVIRONMENT = {
 }
 
 
-def run(*args: str, **environment: str) -> None:
-    """Run Python, and fail with what it says where it fails."""
+EXAMPLES = Path(__file__).parents[2] / "examples" / "integrations"
+
+
+def run(*args: str, folder: Path | None = None, **environment: str) -> str:
+    """Run Python, and return its output, or fail with what it says where it fails."""
     done = subprocess.run(
         [sys.executable, *args],
+        cwd=folder,
         env={**os.environ, **ENVIRONMENT, **environment},
         check=False,
         capture_output=True,
@@ -42,6 +49,7 @@ def run(*args: str, **environment: str) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +136,66 @@ def test_in_rays_older_api_each_trial_has_a_directory(tmp_path: Path) -> None:
 def test_storage_that_no_url_names_is_not_used() -> None:
     system = pyarrow.fs.SubTreeFileSystem("/shared", pyarrow.fs.LocalFileSystem())
     assert _directory(StorageContext("runs", "night", storage_filesystem=system, read_only=True)) is None
+
+
+def test_tune_stops_trials_and_then_the_sweep_by_their_energy(tmp_path: Path) -> None:
+    run(str(Path(__file__).with_name("sweep.py")), str(tmp_path))
+    told = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert told["errors"] == []
+    used = [trial["energy/total/joules"] for trial in told["trials"]]
+    # 200 J each epoch: a trial ends with its third, and the sweep of six with the second one of its third trial.
+    assert [trial["training_iteration"] for trial in told["trials"]] == [3, 3, 2]
+    assert [used[0] >= 500, used[1] >= 500, used[2] < 500] == [True] * 3
+    assert told["joules"] == pytest.approx(sum(used))
+    assert 1500 <= told["joules"] < 1700
+    record = load_record(tmp_path / "records" / "0")
+    assert (record.run.status, record.total.joules) == ("stopped", pytest.approx(used[0]))
+
+
+@pytest.mark.full
+def test_the_example_of_tune_prints_its_front(tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": str(EXAMPLES), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    printed = run(str(EXAMPLES / "ray_tune_search.py"), "3", folder=tmp_path, **environment)
+    records = [load_record(path) for path in tmp_path.glob("energy_logs/*/energy.json")]
+    assert len(records) == 3
+    assert "accuracy  joules  epochs  hidden" in printed
+    assert re.search(r"^all trials: \d+\.\d J$", printed, re.MULTILINE)
+
+
+def report(stopper: EnergyStopper, trial: str, joules: object) -> bool:
+    return stopper(trial, {"energy/total/joules": joules, "accuracy": 0.5})
+
+
+def test_a_trial_that_begins_again_adds_to_what_it_used() -> None:
+    stopper = EnergyStopper(trial_joules=100, total_joules=150)
+    assert not report(stopper, "a", 60.0)
+    assert not report(stopper, "a", 30.0)  # of its second run
+    assert not stopper.stop_all()
+    assert report(stopper, "a", 45.0)
+    assert not report(stopper, "b", 40.0)
+    assert not stopper.stop_all()
+    assert not report(stopper, "b", 45.0)
+    assert stopper.joules == 150
+    assert stopper.stop_all()
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), "much"])
+def test_unknown_energy_stops_nothing_and_is_not_zero(unknown: object) -> None:
+    stopper = EnergyStopper(trial_joules=1, total_joules=1)
+    with pytest.warns(UserWarning, match="cannot check trial a, because its energy is unknown"):
+        assert not report(stopper, "a", unknown)
+    assert stopper.joules is None
+    assert not stopper.stop_all()
+
+
+def test_kwh_will_do() -> None:
+    stopper = EnergyStopper(total_joules=7.2e6)
+    assert not stopper("a", {"energy/total/kwh": 2.0})
+    assert stopper.joules == 7.2e6
+    assert stopper.stop_all()
+
+
+@pytest.mark.parametrize("limits", [{}, {"trial_joules": 0}, {"total_joules": float("nan")}])
+def test_a_stopper_has_a_limit_above_zero(limits: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="EnergyStopper has"):
+        EnergyStopper(**limits)
