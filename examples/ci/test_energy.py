@@ -1,4 +1,4 @@
-"""Energy of a preprocessing step, for `pytest examples/ci --energy-save energy.json`, and then `--energy-baseline energy.json`."""
+"""Energy of a preprocessing step: `pytest examples/ci --energy-save energy.json`, then `--energy-baseline energy.json`."""
 
 import hashlib
 

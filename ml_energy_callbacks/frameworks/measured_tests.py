@@ -150,7 +150,7 @@ class FunctionEnergy:
         if names[0] == names[1]:
             names = ["before", "after"]
         measured = self._measure(dict(zip(names, (before, after), strict=True)))
-        return self._tests.add_pair(self._test, *names, measured)
+        return self._tests.add_pair(self._test, names[0], names[1], measured)
 
     def part(self, name: str) -> AbstractContextManager[None]:
         """Mark a part of the function that runs, such as ``forward``; it has an energy of its own.

@@ -44,7 +44,7 @@ class Marks:
         Raises:
             ConfigurationError: It has no such name.
         """
-        if not isinstance(name, str) or name == REST or not is_stage(f"{self._stage}/{name}"):
+        if name == REST or not is_stage(f"{self._stage}/{name}"):
             msg = f"The part {name!r} has no usable name; use letters, digits, _, - and ., at most 64, and not {REST!r}."
             raise ConfigurationError(msg)
         if self._meter is None:
@@ -158,7 +158,7 @@ def _cost(phase: PhaseRecord | None, calls: int) -> PartCost:
     if phase is None:
         return PartCost(seconds=0.0, joules=0.0, low_joules=0.0, high_joules=0.0)
     return PartCost(
-        seconds=phase.seconds / calls,
+        seconds=(phase.seconds or 0.0) / calls,
         joules=ratio(phase.joules, calls),
         low_joules=ratio(phase.low_joules, calls),
         high_joules=ratio(phase.high_joules, calls),
