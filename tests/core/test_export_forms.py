@@ -201,6 +201,11 @@ def test_runs_of_several_models_are_refused_until_they_are_named() -> None:
     assert '"name": "ResNet and ViT"' in export(runs, Format.CYCLONEDX, Facts(model="ResNet and ViT"))
 
 
+def test_a_source_of_electricity_is_not_left_out_for_want_of_a_provider() -> None:
+    with pytest.raises(ConfigurationError, match=r"An energy source in CycloneDX requires .*--set energy_provider="):
+        export(tuning(), Format.CYCLONEDX, Facts(energy_source="wind"))
+
+
 def test_a_required_name_is_asked_for() -> None:
     with pytest.raises(ConfigurationError, match="CycloneDX requires what no record knows; give it as in: --set model=ResNet"):
         export(a_record(model=None), Format.CYCLONEDX)

@@ -19,6 +19,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.imports import import_file
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export import Format, export
+from ml_energy_callbacks.report.export.facts import Facts
 
 LOGS = Path(__file__).parents[1] / "imported_logs"
 KWH = 3.6e6
@@ -487,6 +488,22 @@ def test_every_record_is_read_and_shown_like_any_other(tmp_path: Path) -> None:
             summed = math.fsum(device.joules or 0 for device in record.devices)
             assert record.total.joules == pytest.approx(summed, rel=0.01)  # carbontracker rounds the epochs' durations
     assert ml_energy("report", tmp_path, "--html", tmp_path / "page.html").returncode == 0
+
+
+def test_exports_name_the_tool_that_measured(tmp_path: Path) -> None:
+    record, named = _only(_written(tmp_path / "emissions.csv", _OLD)), "imported from codecarbon 2.2.1"
+    facts = Facts(model="m", task="text", data_type="text", infrastructure="other")
+    report = json.loads(export(record, Format.BOAMPS, facts))
+    assert [(each["measurementMethod"], each["version"]) for each in report["measures"]] == [("codecarbon", "2.2.1")]
+    assert named in report["task"]["taskDescription"]
+    components = {each["componentType"]: each["nbComponent"] for each in report["infrastructure"]["components"]}
+    assert components == {"cpu": 1, "gpu": 2, "ram": 1}
+    assert named in export(record, Format.MODEL_CARD, facts)
+    assert named in export(record, Format.CYCLONEDX, facts)
+    items = json.loads(export(record, Format.EU_GPAI_JSON, facts))
+    assert named in items["training_energy"]["method"]
+    assert items["training_energy"]["mwh_low"].startswith("N/A")
+    assert items["training_time"]["hardware_days"] == pytest.approx(2 * items["training_time"]["wall_clock_days"])
 
 
 def test_runs_of_unknown_uncertainty_differ_by_nothing_certain(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ _EXAMPLES: Mapping[str, str] = {
     "model": "ResNet",
     "version": "1.0",
     "supplier": "Acme",
+    "energy_provider": "'Acme Power'",
     "released": "2026-11-30T00:00:00Z",
     "download": "https://example.org/model",
     "task": "'image classification'",
