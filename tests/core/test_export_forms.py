@@ -660,11 +660,12 @@ def test_the_energy_score_asks_for_its_task_and_dataset() -> None:
         (["flops=1"], Format.CYCLONEDX, "is none of cyclonedx; give model, version"),
         (["model=a", "model=b"], Format.CYCLONEDX, "is given twice"),
         (["model=a"], Format.SCI_JSON, "is none of sci-json; it takes none"),
-        (["flops=many"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["flops=nan"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["flops=-1"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["model= "], Format.EU_GPAI, "A value of --set is impossible: .*model"),
-        (["training_type=tuning"], Format.MODEL_CARD, "A value of --set is impossible: .*tuning.*training_type"),
+        (["flops=many"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["flops=nan"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["flops=-1"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["model= "], Format.EU_GPAI, "is impossible; model is a text"),
+        (["training_type=tuning"], Format.MODEL_CARD, "training_type is one of pre-training, fine-tuning"),
+        (["released=soon"], Format.SPDX, "'released=soon' is impossible; released is a time in UTC such as 2026-"),
     ],
 )
 def test_impossible_facts_are_refused(pairs: list[str], form: Format, says: str) -> None:

@@ -135,6 +135,12 @@ def test_encodings_separators_and_decimal_commas(tmp_path: Path, encoding: str, 
     assert (record.total.kwh, record.total.seconds) == (0.3475, 3600.5)
 
 
+def test_lines_may_end_as_on_any_system(tmp_path: Path) -> None:
+    for end in ("\r", "\r\n"):
+        record = _only(_written(tmp_path / "emissions.csv", _OLD.replace("\n", end)))
+        assert (record.total.kwh, record.imported.line if record.imported else None) == (0.3475, 2)
+
+
 # ------------------------------------------------------------------------------------------------------------ nvidia-smi
 
 
@@ -310,8 +316,10 @@ def test_columns_of_sacct_are_read_by_their_dashes(tmp_path: Path) -> None:
 
 
 def test_a_slurm_table_without_times_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="line 1: the table lacks times; call sacct with --format="):
+    with pytest.raises(RecordError, match="line 1: the table lacks times; call sacct with --parsable2 --format="):
         import_file(_written(tmp_path / "sacct.txt", "JobID|ConsumedEnergyRaw\n1|5\n"))
+    with pytest.raises(RecordError, match="line 1: the table lacks energy; call sacct with --parsable2 --format="):
+        import_file(_written(tmp_path / "sacct.txt", "JobID|State|Start|ElapsedRaw\n1|COMPLETED|2026-11-25T13:00:00|5\n"))
 
 
 # ------------------------------------------------------------------------------------------------------------ DCGM
@@ -415,6 +423,11 @@ def test_bad_input_is_one_sentence_with_the_line(tmp_path: Path, text: str, says
     with pytest.raises(RecordError) as caught:
         import_file(_written(tmp_path / "log.csv", text))
     assert says in str(caught.value)
+
+
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"is a directory; give the files in it\.$"):
+        import_file(tmp_path)
 
 
 def test_half_a_line_and_duplicate_rows_are_noted(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from ml_energy_callbacks.record.schema import ImportRecord, RunRecord, Status
 TOOL = "slurm"
 
 _IDS, _RAW, _ROUNDED = ("JobID", "JobIDRaw"), "ConsumedEnergyRaw", "ConsumedEnergy"
+_OTHERS = {_RAW, _ROUNDED, "State", "JobName", "Elapsed", "ElapsedRaw"}
 _NODES = ("NNodes", "AllocNodes")
+_CALL = "call sacct with --parsable2 --format=JobID,JobName,State,Start,ElapsedRaw,NNodes,ConsumedEnergyRaw"
 _DASHES = re.compile(r"-+( +-+)+ *")
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -29,12 +31,12 @@ _NOTE = (
 
 
 def recognise(head: Sequence[str]) -> bool:
-    """Return whether a file begins as the output of sacct does, with energy."""
+    """Return whether a file begins as the output of sacct does."""
     return _is_header(re.split(rf"[{re.escape('|,;')}\s]+", head[0]))
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    return any(name in cells for name in _IDS) and (_RAW in cells or _ROUNDED in cells)
+    return any(name in cells for name in _IDS) and not _OTHERS.isdisjoint(cells)
 
 
 @dataclass(slots=True)
@@ -104,8 +106,10 @@ def _rows(file: TextFile, notes: LineNotes) -> Iterator[Row]:
 
 
 def _check_columns(file: TextFile, row: Row) -> None:
+    if not {_RAW, _ROUNDED} & row.cells.keys():
+        raise file.error(1, f"the table lacks energy; {_CALL}")
     if not {"Start", "End"} & row.cells.keys() or not {"Elapsed", "ElapsedRaw"} & row.cells.keys():
-        raise file.error(1, "the table lacks times; call sacct with --format=JobID,JobName,Start,ElapsedRaw,ConsumedEnergyRaw")
+        raise file.error(1, f"the table lacks times; {_CALL}")
 
 
 def _energy(row: Row, notes: LineNotes) -> float | None:

@@ -21,8 +21,8 @@ def cyclonedx(subject: Subject, version: Literal["1.6", "1.7"]) -> str:
     names begin with ``ml-energy:``.
 
     Raises:
-        ConfigurationError: The name of the model is unknown, the runs are of several models, or the source of the electricity is
-            given without its provider.
+        ConfigurationError: The name of the model is unknown, the runs are of several models, or the source of the electricity
+            is given without its provider.
         RecordError: No energy is known.
     """
     facts = subject.facts
