@@ -315,6 +315,26 @@ def test_columns_of_sacct_are_read_by_their_dashes(tmp_path: Path) -> None:
     assert (one.total.joules, one.total.seconds, other.total.joules) == (1_234_567, 86_401, None)
 
 
+def test_json_of_sacct_is_read_like_its_table(tmp_path: Path) -> None:
+    found = import_file(LOGS / "sacct.json")
+    one, four = found.records
+    assert (one.total.joules, one.total.seconds, one.run.started_at) == (1_234_790, 3600, "2026-11-25T13:00:00+00:00")
+    assert (one.run.framework, one.run.hostnames, one.run.model) == ("slurm 25.05.3", ["node017"], "train-resnet")
+    assert (four.total.joules, four.lower_bound, four.run.status, four.run.reason) == (5_000_000, True, "failed", "TIMEOUT")
+    assert [record.imported.line for record in found.records if record.imported] == [9, 23]
+    assert "Line 35: is a job that has not run and is left out." in found.notes
+    assert not any("UTC" in note for note in found.notes)  # its times have an offset
+    older = (
+        (LOGS / "sacct.json").read_text(encoding="utf-8").replace('{"set": true, "infinite": false, "number": 5000000}', "5e6")
+    )
+    older = older.replace('["COMPLETED"]', '"COMPLETED"').replace('"4712.0"', "0").replace('"start": 1795611600', '"start": 17')
+    again = import_file(_written(tmp_path / "old.json", older)).records
+    assert [record.total for record in again] == [record.total for record in found.records]
+    assert [record.run.started_at for record in again] == [record.run.started_at for record in found.records]
+    with pytest.raises(RecordError, match="line 1: the JSON is none of sacct"):
+        import_file(_written(tmp_path / "cut.json", older[:-900]))
+
+
 def test_a_slurm_table_without_times_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="line 1: the table lacks times; call sacct with --parsable2 --format="):
         import_file(_written(tmp_path / "sacct.txt", "JobID|ConsumedEnergyRaw\n1|5\n"))
@@ -489,7 +509,7 @@ def test_every_record_is_read_and_shown_like_any_other(tmp_path: Path) -> None:
     logs = sorted(path for path in LOGS.iterdir() if path.suffix != ".md")
     assert ml_energy("import", *logs, "--output", tmp_path).returncode == 0
     written = sorted(tmp_path.glob("*/energy.json"))
-    assert len(written) == 12
+    assert len(written) == 14
     for path in written:
         shown = ml_energy("report", "-v", path)
         assert (shown.returncode, shown.stderr) == (0, "")
