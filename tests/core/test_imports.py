@@ -251,6 +251,17 @@ def test_a_carbontracker_log_alone_has_the_sums_of_its_epochs(tmp_path: Path) ->
     assert record.devices[0].missing_s == pytest.approx(1.1)
 
 
+@pytest.mark.parametrize(
+    ("processor", "provenance"), [("AMD EPYC 7742", "estimated"), ("cpu:0, dram:0", "measured"), ("Simulated CPU", "estimated")]
+)
+def test_a_processor_without_counter_is_estimated(tmp_path: Path, processor: str, provenance: str) -> None:
+    text = (LOGS / f"{_CARBONTRACKER}_carbontracker.log").read_text(encoding="utf-8").replace("Simulated CPU", processor)
+    text = text.replace("Simulated GPU", "NVIDIA A100")
+    record = _only(_written(tmp_path / "a_carbontracker.log", text))
+    assert {device.kind: device.provenance for device in record.devices} == {"gpu": "measured", "cpu": provenance}
+    assert record.total.provenance == provenance
+
+
 def test_powers_of_many_gpus_are_summed_over_broken_lines(tmp_path: Path) -> None:
     text = (LOGS / f"{_CARBONTRACKER}_carbontracker.log").read_text(encoding="utf-8")
     text = text.replace("gpu: 240.0", "gpu: [239.87654321 240.12345679 240.         240.\n 239.5        240.5       ]")
