@@ -34,6 +34,9 @@ _UNKNOWN = {
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _HEAD = 40
 _ENDS = ("\n", "\r")
+_BYTES = "surrogateescape"
+"""How bytes that are no UTF-8 are kept until their line is known."""
+
 _DOTTED = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 """How a spreadsheet in Europe writes a time; with slashes, day and month cannot be told apart."""
 
@@ -42,7 +45,8 @@ _DOTTED = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M")
 class TextFile:
     """A text file, which is read line by line.
 
-    It is UTF-8, or UTF-16 as spreadsheets write it; a line that is neither is read as Windows-1252.
+    It is UTF-8, or UTF-16 as spreadsheets write it; a line that is neither is read as Windows-1252. Lines may end as on any
+    system.
 
     Attributes:
         path: The file.
@@ -59,23 +63,22 @@ class TextFile:
         try:
             with self.path.open("rb") as file:
                 start = file.read(4)
-                encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
-                if encoding is None and start[1::2] == b"\0\0":
-                    encoding = "utf-16-le"
-            if encoding in {"utf-16", "utf-16-le"}:
-                with self.path.open(encoding=encoding, errors="replace", newline="") as text:
-                    yield from self._short(iter(lambda: text.readline(_LONGEST_LINE), ""))
-                return
-            with self.path.open("rb") as file:
-                file.seek(3 if encoding else 0)
-                yield from self._short(map(_decode, iter(lambda: file.readline(_LONGEST_LINE), b"")))
+            encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+            if encoding is None:
+                encoding = "utf-16-le" if start[1::2] == b"\0\0" else "utf-8"
+            errors = "replace" if encoding.startswith("utf-16") else _BYTES
+            with self.path.open(encoding=encoding, errors=errors, newline="") as text:
+                yield from self._short(map(_without_bytes, iter(lambda: text.readline(_LONGEST_LINE), "")))
+        except IsADirectoryError:
+            msg = f"{self.path} is a directory; give the files in it."
+            raise RecordError(msg) from None
         except OSError as error:
             msg = f"{self.path} cannot be read: {error.strerror or error}."
             raise RecordError(msg) from None
 
     def _short(self, lines: Iterator[str]) -> Iterator[str]:
         for number, line in enumerate(lines, 1):
-            if "\0" in line or (len(line) >= _LONGEST_LINE and not line.endswith("\n")):
+            if "\0" in line or (len(line) >= _LONGEST_LINE and not line.endswith(_ENDS)):
                 raise self.error(number, "this is no text; give a log or a CSV file")
             yield line
 
@@ -92,11 +95,13 @@ class TextFile:
         return RecordError(f"{self.path}, line {line}: {reason}.")
 
 
-def _decode(line: bytes) -> str:
+def _without_bytes(line: str) -> str:
+    """Return a line whose bytes that are no UTF-8 are read as Windows-1252, with all of the line."""
     try:
-        return line.decode()
-    except UnicodeDecodeError:
-        return line.decode("cp1252", "replace")
+        line.encode()
+    except UnicodeEncodeError:
+        return line.encode(errors=_BYTES).decode("cp1252", "replace")
+    return line
 
 
 class Row(NamedTuple):

@@ -201,6 +201,11 @@ def test_runs_of_several_models_are_refused_until_they_are_named() -> None:
     assert '"name": "ResNet and ViT"' in export(runs, Format.CYCLONEDX, Facts(model="ResNet and ViT"))
 
 
+def test_a_source_of_electricity_is_not_left_out_for_want_of_a_provider() -> None:
+    with pytest.raises(ConfigurationError, match=r"An energy source in CycloneDX requires .*--set energy_provider="):
+        export(tuning(), Format.CYCLONEDX, Facts(energy_source="wind"))
+
+
 def test_a_required_name_is_asked_for() -> None:
     with pytest.raises(ConfigurationError, match="CycloneDX requires what no record knows; give it as in: --set model=ResNet"):
         export(a_record(model=None), Format.CYCLONEDX)
@@ -655,11 +660,12 @@ def test_the_energy_score_asks_for_its_task_and_dataset() -> None:
         (["flops=1"], Format.CYCLONEDX, "is none of cyclonedx; give model, version"),
         (["model=a", "model=b"], Format.CYCLONEDX, "is given twice"),
         (["model=a"], Format.SCI_JSON, "is none of sci-json; it takes none"),
-        (["flops=many"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["flops=nan"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["flops=-1"], Format.EU_GPAI, "A value of --set is impossible: .*flops"),
-        (["model= "], Format.EU_GPAI, "A value of --set is impossible: .*model"),
-        (["training_type=tuning"], Format.MODEL_CARD, "A value of --set is impossible: .*tuning.*training_type"),
+        (["flops=many"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["flops=nan"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["flops=-1"], Format.EU_GPAI, "is impossible; flops is a number above 0"),
+        (["model= "], Format.EU_GPAI, "is impossible; model is a text"),
+        (["training_type=tuning"], Format.MODEL_CARD, "training_type is one of pre-training, fine-tuning"),
+        (["released=soon"], Format.SPDX, "'released=soon' is impossible; released is a time in UTC such as 2026-"),
     ],
 )
 def test_impossible_facts_are_refused(pairs: list[str], form: Format, says: str) -> None:

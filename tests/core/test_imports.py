@@ -19,6 +19,7 @@ from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.fleet.imports import import_file
 from ml_energy_callbacks.record.schema import RunRecord
 from ml_energy_callbacks.report.export import Format, export
+from ml_energy_callbacks.report.export.facts import Facts
 
 LOGS = Path(__file__).parents[1] / "imported_logs"
 KWH = 3.6e6
@@ -134,6 +135,12 @@ def test_encodings_separators_and_decimal_commas(tmp_path: Path, encoding: str, 
     assert (record.total.kwh, record.total.seconds) == (0.3475, 3600.5)
 
 
+def test_lines_may_end_as_on_any_system(tmp_path: Path) -> None:
+    for end in ("\r", "\r\n"):
+        record = _only(_written(tmp_path / "emissions.csv", _OLD.replace("\n", end)))
+        assert (record.total.kwh, record.imported.line if record.imported else None) == (0.3475, 2)
+
+
 # ------------------------------------------------------------------------------------------------------------ nvidia-smi
 
 
@@ -244,6 +251,17 @@ def test_a_carbontracker_log_alone_has_the_sums_of_its_epochs(tmp_path: Path) ->
     assert record.devices[0].missing_s == pytest.approx(1.1)
 
 
+@pytest.mark.parametrize(
+    ("processor", "provenance"), [("AMD EPYC 7742", "estimated"), ("cpu:0, dram:0", "measured"), ("Simulated CPU", "estimated")]
+)
+def test_a_processor_without_counter_is_estimated(tmp_path: Path, processor: str, provenance: str) -> None:
+    text = (LOGS / f"{_CARBONTRACKER}_carbontracker.log").read_text(encoding="utf-8").replace("Simulated CPU", processor)
+    text = text.replace("Simulated GPU", "NVIDIA A100")
+    record = _only(_written(tmp_path / "a_carbontracker.log", text))
+    assert {device.kind: device.provenance for device in record.devices} == {"gpu": "measured", "cpu": provenance}
+    assert record.total.provenance == provenance
+
+
 def test_powers_of_many_gpus_are_summed_over_broken_lines(tmp_path: Path) -> None:
     text = (LOGS / f"{_CARBONTRACKER}_carbontracker.log").read_text(encoding="utf-8")
     text = text.replace("gpu: 240.0", "gpu: [239.87654321 240.12345679 240.         240.\n 239.5        240.5       ]")
@@ -308,9 +326,31 @@ def test_columns_of_sacct_are_read_by_their_dashes(tmp_path: Path) -> None:
     assert (one.total.joules, one.total.seconds, other.total.joules) == (1_234_567, 86_401, None)
 
 
+def test_json_of_sacct_is_read_like_its_table(tmp_path: Path) -> None:
+    found = import_file(LOGS / "sacct.json")
+    one, four = found.records
+    assert (one.total.joules, one.total.seconds, one.run.started_at) == (1_234_790, 3600, "2026-11-25T13:00:00+00:00")
+    assert (one.run.framework, one.run.hostnames, one.run.model) == ("slurm 25.05.3", ["node017"], "train-resnet")
+    assert (four.total.joules, four.lower_bound, four.run.status, four.run.reason) == (5_000_000, True, "failed", "TIMEOUT")
+    assert [record.imported.line for record in found.records if record.imported] == [9, 23]
+    assert "Line 35: is a job that has not run and is left out." in found.notes
+    assert not any("UTC" in note for note in found.notes)  # its times have an offset
+    older = (
+        (LOGS / "sacct.json").read_text(encoding="utf-8").replace('{"set": true, "infinite": false, "number": 5000000}', "5e6")
+    )
+    older = older.replace('["COMPLETED"]', '"COMPLETED"').replace('"4712.0"', "0").replace('"start": 1795611600', '"start": 17')
+    again = import_file(_written(tmp_path / "old.json", older)).records
+    assert [record.total for record in again] == [record.total for record in found.records]
+    assert [record.run.started_at for record in again] == [record.run.started_at for record in found.records]
+    with pytest.raises(RecordError, match="line 1: the JSON is none of sacct"):
+        import_file(_written(tmp_path / "cut.json", older[:-900]))
+
+
 def test_a_slurm_table_without_times_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="line 1: the table lacks times; call sacct with --format="):
+    with pytest.raises(RecordError, match="line 1: the table lacks times; call sacct with --parsable2 --format="):
         import_file(_written(tmp_path / "sacct.txt", "JobID|ConsumedEnergyRaw\n1|5\n"))
+    with pytest.raises(RecordError, match="line 1: the table lacks energy; call sacct with --parsable2 --format="):
+        import_file(_written(tmp_path / "sacct.txt", "JobID|State|Start|ElapsedRaw\n1|COMPLETED|2026-11-25T13:00:00|5\n"))
 
 
 # ------------------------------------------------------------------------------------------------------------ DCGM
@@ -416,6 +456,11 @@ def test_bad_input_is_one_sentence_with_the_line(tmp_path: Path, text: str, says
     assert says in str(caught.value)
 
 
+def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"is a directory; give the files in it\.$"):
+        import_file(tmp_path)
+
+
 def test_half_a_line_and_duplicate_rows_are_noted(tmp_path: Path) -> None:
     text = (LOGS / "codecarbon_3.csv").read_text(encoding="utf-8")
     head, *rows = text.splitlines(keepends=True)
@@ -475,7 +520,7 @@ def test_every_record_is_read_and_shown_like_any_other(tmp_path: Path) -> None:
     logs = sorted(path for path in LOGS.iterdir() if path.suffix != ".md")
     assert ml_energy("import", *logs, "--output", tmp_path).returncode == 0
     written = sorted(tmp_path.glob("*/energy.json"))
-    assert len(written) == 12
+    assert len(written) == 14
     for path in written:
         shown = ml_energy("report", "-v", path)
         assert (shown.returncode, shown.stderr) == (0, "")
@@ -487,6 +532,22 @@ def test_every_record_is_read_and_shown_like_any_other(tmp_path: Path) -> None:
             summed = math.fsum(device.joules or 0 for device in record.devices)
             assert record.total.joules == pytest.approx(summed, rel=0.01)  # carbontracker rounds the epochs' durations
     assert ml_energy("report", tmp_path, "--html", tmp_path / "page.html").returncode == 0
+
+
+def test_exports_name_the_tool_that_measured(tmp_path: Path) -> None:
+    record, named = _only(_written(tmp_path / "emissions.csv", _OLD)), "imported from codecarbon 2.2.1"
+    facts = Facts(model="m", task="text", data_type="text", infrastructure="other")
+    report = json.loads(export(record, Format.BOAMPS, facts))
+    assert [(each["measurementMethod"], each["version"]) for each in report["measures"]] == [("codecarbon", "2.2.1")]
+    assert named in report["task"]["taskDescription"]
+    components = {each["componentType"]: each["nbComponent"] for each in report["infrastructure"]["components"]}
+    assert components == {"cpu": 1, "gpu": 2, "ram": 1}
+    assert named in export(record, Format.MODEL_CARD, facts)
+    assert named in export(record, Format.CYCLONEDX, facts)
+    items = json.loads(export(record, Format.EU_GPAI_JSON, facts))
+    assert named in items["training_energy"]["method"]
+    assert items["training_energy"]["mwh_low"].startswith("N/A")
+    assert items["training_time"]["hardware_days"] == pytest.approx(2 * items["training_time"]["wall_clock_days"])
 
 
 def test_runs_of_unknown_uncertainty_differ_by_nothing_certain(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ _PLACE = re.compile(r"Average carbon intensity .* at detected location: (.*?)\.?
 _TOTAL = re.compile(r"(Time|Energy|CO2eq):\s*(\S+)( kWh| g)?")
 _INTERRUPTED = "Training was interrupted"
 _SIMULATED = "Simulated"
+_RAPL = re.compile(r"\w+:\d")
+"""How it names the processors that it measures; others have their model's name."""
+_APPLE = "CPU"
+
+_GUESSED = " The power was not read: it is simulated, or half of the TDP."
 
 _KINDS: dict[str, Kind] = {"gpu": "gpu", "cpu": "cpu", "dram": "dram"}
 
@@ -210,17 +215,24 @@ def _device(log: _Found, name: str, epochs: Sequence[_Epoch]) -> DeviceRecord:
     known = [(epoch.watts[name], epoch.seconds) for epoch in epochs if epoch.watts.get(name) is not None]
     seconds = math.fsum(epoch.seconds for epoch in epochs)
     model = log.devices.get(name, name.upper())
+    guessed = _is_guessed(name, model)
     return device_record(
         f"{TOOL}:{name}",
         model,
         _KINDS.get(name, "soc"),
         math.fsum((watts or 0.0) * length for watts, length in known) if known else None,
-        method="power_integration",
-        provenance="estimated" if model.startswith(_SIMULATED) else "measured",
-        note="Mean power of each epoch times its duration.",
+        method="model" if guessed else "power_integration",
+        provenance="estimated" if guessed else "measured",
+        note=f"Mean power of each epoch times its duration.{_GUESSED if guessed else ''}",
         missing_s=seconds - math.fsum(length for _, length in known) if known else seconds,
         count=model.count(",") + 1,
     )
+
+
+def _is_guessed(name: str, models: str) -> bool:
+    """Return whether the power of a component is no reading: without RAPL, a processor has half of its TDP all the time."""
+    read = models == _APPLE or all(map(_RAPL.match, models.split(", ")))
+    return models.startswith(_SIMULATED) or (name == "cpu" and not read)
 
 
 def _epochs(epochs: Sequence[_Epoch]) -> list[EpochRecord]:

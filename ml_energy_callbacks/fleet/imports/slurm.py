@@ -1,4 +1,4 @@
-"""SLURM's ``sacct --format=JobID,Start,ElapsedRaw,ConsumedEnergyRaw,…``, with ``--parsable`` or in columns."""
+"""SLURM's ``sacct --format=JobID,Start,ElapsedRaw,ConsumedEnergyRaw,…``, with ``--parsable``, in columns, or as JSON."""
 
 import math
 import re
@@ -9,12 +9,15 @@ from datetime import timedelta
 from ml_energy_callbacks.carbon.delimited import Row, TextFile, read_table, to_number, to_time
 from ml_energy_callbacks.fleet.imports.build import UTC_ASSUMED, device_record, run_record
 from ml_energy_callbacks.fleet.imports.notes import LineNotes, whole_lines, whole_rows
+from ml_energy_callbacks.fleet.imports.slurm_json import VERSION, is_json, json_rows
 from ml_energy_callbacks.record.schema import ImportRecord, RunRecord, Status
 
 TOOL = "slurm"
 
 _IDS, _RAW, _ROUNDED = ("JobID", "JobIDRaw"), "ConsumedEnergyRaw", "ConsumedEnergy"
+_OTHERS = {_RAW, _ROUNDED, "State", "JobName", "Elapsed", "ElapsedRaw"}
 _NODES = ("NNodes", "AllocNodes")
+_CALL = "call sacct with --parsable2 --format=JobID,JobName,State,Start,ElapsedRaw,NNodes,ConsumedEnergyRaw"
 _DASHES = re.compile(r"-+( +-+)+ *")
 _ELAPSED = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -22,6 +25,7 @@ _NO_VALUE = 1e18
 """SLURM writes the largest numbers of 64 bits where there is no energy."""
 
 _STATES: dict[str, Status] = {"COMPLETED": "completed", "RUNNING": "running", "COMPLETING": "running", "CANCELLED": "stopped"}
+_NOWHERE = "None assigned"
 _NOTE = (
     "Energy of the job's whole nodes as the cluster's plug-in reads it (RAPL, IPMI, ...), which is the job's own if it had "
     "them to itself."
@@ -29,12 +33,14 @@ _NOTE = (
 
 
 def recognise(head: Sequence[str]) -> bool:
-    """Return whether a file begins as the output of sacct does, with energy."""
+    """Return whether a file begins as the output of sacct does."""
+    if is_json(head[0]):
+        return any('"jobs"' in line or '"slurm"' in line.lower() for line in head)
     return _is_header(re.split(rf"[{re.escape('|,;')}\s]+", head[0]))
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    return any(name in cells for name in _IDS) and (_RAW in cells or _ROUNDED in cells)
+    return any(name in cells for name in _IDS) and not _OTHERS.isdisjoint(cells)
 
 
 @dataclass(slots=True)
@@ -52,11 +58,12 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
     """Return the jobs of a file.
 
     Raises:
-        RecordError: A column that is needed is missing.
+        RecordError: A column that is needed is missing, or the JSON is damaged.
     """
+    dumped = is_json(file.head()[0])
     records: list[RunRecord] = []
     job: _Job | None = None
-    for row in _rows(file, notes):
+    for row in json_rows(file) if dumped else _rows(file, notes):
         _check_columns(file, row)
         own, _, step = next(row.cells[name] for name in _IDS if name in row.cells).partition(".")
         try:
@@ -79,7 +86,7 @@ def read(file: TextFile, notes: LineNotes) -> list[RunRecord]:
         elif joules is not None:
             job.steps[step] = job.steps.get(step, 0.0) + joules
     records += _records(file, job, notes)
-    if records:
+    if records and not dumped:
         notes.say(UTC_ASSUMED)
     return records
 
@@ -104,8 +111,10 @@ def _rows(file: TextFile, notes: LineNotes) -> Iterator[Row]:
 
 
 def _check_columns(file: TextFile, row: Row) -> None:
+    if not {_RAW, _ROUNDED} & row.cells.keys():
+        raise file.error(1, f"the table lacks energy; {_CALL}")
     if not {"Start", "End"} & row.cells.keys() or not {"Elapsed", "ElapsedRaw"} & row.cells.keys():
-        raise file.error(1, "the table lacks times; call sacct with --format=JobID,JobName,Start,ElapsedRaw,ConsumedEnergyRaw")
+        raise file.error(1, f"the table lacks times; {_CALL}")
 
 
 def _energy(row: Row, notes: LineNotes) -> float | None:
@@ -171,7 +180,7 @@ def _records(file: TextFile, job: _Job | None, notes: LineNotes) -> Iterator[Run
     state = cells.get("State", "COMPLETED").split(" ")[0].rstrip("+")
     status = _STATES.get(state, "failed")
     yield run_record(
-        ImportRecord(tool=TOOL, version=None, file=str(file.path), line=job.row.line, rows=job.rows),
+        ImportRecord(tool=TOOL, version=cells.get(VERSION) or None, file=str(file.path), line=job.row.line, rows=job.rows),
         key=job.id,
         started_at=started,
         seconds=seconds,
@@ -192,7 +201,7 @@ def _records(file: TextFile, job: _Job | None, notes: LineNotes) -> Iterator[Run
         status=status,
         reason=state if status in {"failed", "stopped"} else None,
         model=cells.get("JobName") or None,
-        hostnames=[cells["NodeList"]] if cells.get("NodeList") else [],
+        hostnames=[cells["NodeList"]] if cells.get("NodeList", _NOWHERE) not in {"", _NOWHERE} else [],
         launcher="slurm",
         job_id=job.id,
     )

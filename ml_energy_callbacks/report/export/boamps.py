@@ -133,8 +133,8 @@ def _measure(run: RunRecord, joules: float) -> dict[str, Any]:
         for name, kind in _TRACKED
     }
     return {
-        "measurementMethod": TOOL,
-        "version": run.run.versions.get(TOOL, tool_version()),
+        "measurementMethod": TOOL if run.imported is None else run.imported.tool,
+        "version": run.run.versions.get(TOOL, tool_version()) if run.imported is None else run.imported.version,
         **{name: mode or None for name, mode in modes.items()},
         "powerCalibrationMeasurement": None if watts is None or seconds is None else watts * seconds / JOULES_PER_KWH,
         "durationCalibrationMeasurement": None if watts is None else seconds,
@@ -172,8 +172,10 @@ def _infrastructure(subject: Subject, cloud: str | None, kind: str) -> dict[str,
     counts: dict[tuple[str, str], int] = {}
     shared: set[tuple[str, str]] = set()
     for run in subject.runs:
-        for key, count in Counter((device.kind, device.name) for device in run.devices).items():
-            counts[key] = max(count, counts.get(key, 0))
+        own = Counter[tuple[str, str]]()
+        for device in run.devices:
+            own[device.kind, device.name] += device.count
+        counts |= {key: max(count, counts.get(key, 0)) for key, count in own.items()}
         shared |= {(device.kind, device.name) for device in run.devices if device.shared}
     return {
         "infraType": kind,

@@ -21,7 +21,8 @@ def cyclonedx(subject: Subject, version: Literal["1.6", "1.7"]) -> str:
     names begin with ``ml-energy:``.
 
     Raises:
-        ConfigurationError: The name of the model is unknown, or the runs are of several models.
+        ConfigurationError: The name of the model is unknown, the runs are of several models, or the source of the electricity
+            is given without its provider.
         RecordError: No energy is known.
     """
     facts = subject.facts
@@ -66,6 +67,8 @@ def _consumption(subject: Subject, activity: Activity) -> dict[str, Any] | None:
     if energy.kwh is None:
         return None
     cost = {"value": energy.kwh, "unit": "kWh"}
+    if facts.energy_source is not None:
+        require("An energy source in CycloneDX", energy_provider=facts.energy_provider)
     provider = {
         "organization": {"name": facts.energy_provider},
         "energySource": facts.energy_source or "unknown",

@@ -13,7 +13,7 @@ import msgspec
 
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.record.load import dump_json
-from ml_energy_callbacks.record.schema import DeviceRecord
+from ml_energy_callbacks.record.schema import DeviceRecord, RunRecord, StageRecord
 from ml_energy_callbacks.report.export.subject import DEVELOPMENT, Energy, Subject, names_of
 from ml_energy_callbacks.report.export.texts import (
     figures,
@@ -109,7 +109,7 @@ def eu_gpai_markdown(subject: Subject) -> str:
 
 
 def _items(subject: Subject) -> GpaiItems:
-    if not any(stage.seconds for _, stage in subject.stages("training")):
+    if not any(_is_training(run, stage) for run, stage in subject.stages("training", "other")):
         msg = "No run has a stage train, but the form asks for the energy and the time of training."
         raise RecordError(msg)
     facts = subject.facts
@@ -130,19 +130,25 @@ def _items(subject: Subject) -> GpaiItems:
     )
 
 
+def _is_training(run: RunRecord, stage: StageRecord) -> bool:
+    """Return whether a stage is of training; other tools do not tell that apart, so that all of an imported run may be."""
+    return stage.seconds > 0 and (stage is run.stages.get("train") or run.imported is not None)
+
+
 def _training_time(subject: Subject) -> TrainingTime:
     seconds = subject.energy(*DEVELOPMENT).seconds
     days = seconds / _SECONDS_PER_DAY
     runs = subject.runs_of(*DEVELOPMENT)
     hardware_days = 0.0
     for run, stage in subject.stages(*DEVELOPMENT):
-        hardware_days += stage.seconds / _SECONDS_PER_DAY * len(_counted(run.devices))
+        hardware_days += stage.seconds / _SECONDS_PER_DAY * sum(device.count for device in _counted(run.devices))
     hardware = "; ".join(dict.fromkeys(names_of(_counted(run.devices)) for run in runs if run.devices))
+    uncounted = "no accelerator or processor is in the records"
     return TrainingTime(
         range=next((text for months, text in _RANGES if days < months * _DAYS_PER_MONTH), _LONGER),
         wall_clock_days=days,
-        hardware_days=hardware_days or _unknown("no device is in the records"),
-        hardware=hardware or _unknown("no device is in the records"),
+        hardware_days=hardware_days or _unknown(uncounted),
+        hardware=hardware or _unknown(uncounted),
     )
 
 

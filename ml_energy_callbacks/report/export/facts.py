@@ -1,7 +1,7 @@
 """What an export needs and no run record knows: facts about the model and its provider, which the user gives."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -79,6 +79,9 @@ class Facts(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     reasoning: _Text | None = None
 
 
+_KINDS = {field.name: field.type for field in msgspec.structs.fields(Facts)}
+_IN_WORDS = ((_Positive, "a number above 0"), (_DateTime, "a time in UTC such as 2026-11-30T00:00:00Z"), (_Text, "a text"))
+
 _CYCLONEDX = ("model", "version", "supplier", "training_type", "energy_provider", "energy_source")
 _EU_GPAI = ("model", "flops", "flops_method", "inference_flops", "inference_task", "inference_hardware")
 _SCORE = ("model", "task", "dataset", "model_class", "reasoning")
@@ -106,6 +109,7 @@ _EXAMPLES: Mapping[str, str] = {
     "model": "ResNet",
     "version": "1.0",
     "supplier": "Acme",
+    "energy_provider": "'Acme Power'",
     "released": "2026-11-30T00:00:00Z",
     "download": "https://example.org/model",
     "task": "'image classification'",
@@ -131,12 +135,21 @@ def parse_facts(pairs: Sequence[str], form: Format) -> Facts:
             has = f"give {names} once each, such as --set {NAMES[form][0]}=..." if names else "it takes none"
             msg = f"--set {describe(pair)} {why}; {has}."
             raise ConfigurationError(msg)
-        given[name] = value.strip()
-    try:
-        return msgspec.convert(given, Facts, strict=False)
-    except msgspec.ValidationError as error:
-        msg = f"A value of --set is impossible: {error}."
-        raise ConfigurationError(msg) from None
+        try:
+            given[name] = msgspec.convert(value.strip(), _KINDS[name], strict=False)
+        except msgspec.ValidationError:
+            msg = f"--set {describe(pair)} is impossible; {name} is {_kind_of(name)}."
+            raise ConfigurationError(msg) from None
+    return Facts(**given)
+
+
+def _kind_of(name: str) -> str:
+    """Return in words which values a fact may have."""
+    kinds = get_args(_KINDS[name])
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        return f"one of {', '.join(choices)}"
+    return next(text for kind, text in _IN_WORDS if kind in kinds)
 
 
 def require(form: str, **needed: str | None) -> Mapping[str, str]:

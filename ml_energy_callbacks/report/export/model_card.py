@@ -7,7 +7,7 @@ from decimal import Decimal
 from ml_energy_callbacks.exceptions import RecordError
 from ml_energy_callbacks.metrics import JOULES_PER_KWH
 from ml_energy_callbacks.report.export.subject import Subject
-from ml_energy_callbacks.report.export.texts import ENDED, TOOL, hardware_of, origin_of, tool_version
+from ml_energy_callbacks.report.export.texts import ENDED, TOOL, hardware_of, imported_from, origin_of, tool_version
 from ml_energy_callbacks.safe_text import json_source
 
 
@@ -44,10 +44,11 @@ def _source(subject: Subject) -> str:
     grams = energy.co2e_grams or 0.0
     mean = grams / supplied if len(runs) > 1 and supplied else runs[0].carbon.intensity_g_per_kwh
     origin = "; ".join(dict.fromkeys(origin_of(run.carbon) for run in runs))
+    others = dict.fromkeys(text for run in runs if (text := imported_from(run)) is not None)
     factors = [f"{run.carbon.pue:g}" for run in runs]
     pue = "" if set(factors) == {"1"} else f", PUE {' or '.join(dict.fromkeys(factors))}"
     return (
-        f"{TOOL} {tool_version()}: {least}{energy.kwh:.4g} kWh {how}{interval}, "
+        f"{TOOL} {tool_version()}: {least}{energy.kwh:.4g} kWh {how}{interval}, {''.join(f'{text}, ' for text in others)}"
         f"{mean:.4g} g CO2e/kWh ({origin}){pue}{_ended(subject)}"
     )
 

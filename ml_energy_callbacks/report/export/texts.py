@@ -66,7 +66,10 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
     if runs:
         hosts = sorted({host for run in runs for host in run.run.hostnames})
         named = ", ".join(hosts) if len(hosts) <= 4 else f"{len(hosts)} hosts"  # noqa: PLR2004 - a list of more is no text
-        where, tools = f" on {named}" if named else "", ", ".join(sorted({_tool_of(run) for run in runs}))
+        where, tools = (
+            f" on {named}" if named else "",
+            ", ".join(sorted({imported_from(run) or f"{TOOL} {tool_version()}" for run in runs})),
+        )
         yield f"Energy of the devices {hardware_of(runs)}{where}, in full, from the start of each run to its end ({tools})."
         yield from _shares(runs)
         yield _counts(runs)
@@ -82,11 +85,11 @@ def _method(subject: Subject, activities: Sequence[Activity]) -> Iterator[str]:
     yield from _gaps(subject, runs)
 
 
-def _tool_of(run: RunRecord) -> str:
-    """Return what measured a run, with its version."""
+def imported_from(run: RunRecord) -> str | None:
+    """Return which other tool measured a run, with its version; None of a run that this package measured."""
     if run.imported is None:
-        return f"{TOOL} {tool_version()}"
-    return " ".join(filter(None, (run.imported.tool, run.imported.version)))
+        return None
+    return " ".join(filter(None, ("imported from", run.imported.tool, run.imported.version)))
 
 
 def _shares(runs: Sequence[RunRecord]) -> Iterator[str]:
