@@ -131,8 +131,10 @@ def _notes(every: Sequence[Series], record: RunRecord, relative_width: float) ->
     for one in every:
         found = interval(list(one.joules_per_sample.values()))
         share = None if found is None else ratio(found.half_width, found.mean)
-        if found is not None and not one.decided:
-            reached = "a single repeat" if share is None else f"±{quantity(100 * share, '%')} in {len(one.blocks)} repeats"
+        if not one.decided and (found is not None or not one.blocks):
+            reached = (
+                f"{len(one.blocks)} repeats" if share is None else f"±{quantity(100 * share, '%')} in {len(one.blocks)} repeats"
+            )
             yield (
                 f"{one.case.name}: {reached} instead of ±{quantity(100 * relative_width, '%')} in {MIN_REPEATS} or more; raise "
                 "--energy-seconds, or reduce other load on the machine."

@@ -148,6 +148,15 @@ def test_without_time_for_repeats_it_is_undecided() -> None:
     assert any("in 2 repeats instead of ±0.75 % in 8 or more; raise --energy-seconds" in note for note in found.notes)
 
 
+def test_a_function_that_is_too_slow_for_a_repeat_says_so() -> None:
+    machine = Machine(1)
+    measured = machine.measure({"slow": partial(machine.work, 30.0, 100.0)}, max_seconds=20.0)
+    assert measured.joules == {"slow": {}}
+    assert any(
+        note.startswith("slow: 0 repeats instead of ±0.75 % in 8 or more; raise --energy-seconds") for note in measured.notes
+    )
+
+
 def test_a_baseline_of_other_devices_decides_nothing() -> None:
     entry = entry_of("step", session(1))
     assert entry is not None
