@@ -43,7 +43,7 @@ _LIMITS = tuple(f"constraint_{i}_{limit}_uw" for i in range(3) for limit in ("po
 _NO_LIMIT_WATTS = 4000.0
 """Firmware that wants no limit sets the largest of its register, 2^15 - 1 eighths of a watt (Intel SDM volume 3B)."""
 
-_TURBO = 2.5
+TURBO = 2.5
 """Our assumption: a processor draws so many times its TDP for some seconds. Intel's mobile ones of 28 W are limited to 64 W."""
 
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
@@ -249,7 +249,7 @@ class RaplBackend:
         max_watts = plan.max_watts
         if max_watts is None and package and (model := re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)):
             tdp = self.find_tdp(model[1].strip())
-            max_watts = None if tdp is None else _TURBO * tdp[1]
+            max_watts = None if tdp is None else TURBO * tdp[1]
         device = Device(
             id=f"{self.name}:{plan.name}",
             name=f"Processor {plan.name}",

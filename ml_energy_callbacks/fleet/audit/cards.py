@@ -5,18 +5,16 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding, Severity
-from ml_energy_callbacks.fleet.audit.plausible import least_gpu_watts
+from ml_energy_callbacks.fleet.audit.plausible import DIGITS, LONG_S, least_gpu_watts
 from ml_energy_callbacks.fleet.imports import codecarbon
 from ml_energy_callbacks.report.quantities import quantity
 
-_LONG_S = 5.0
 _ENOUGH_J = 100.0
 """Counters of 1 mJ to 1 J that agree to the last digit do not agree by chance from here on."""
 
 _BUSY = 50.0
 """Utilisation in percent from which on the clocks of a card stay up."""
 
-_DIGITS = 1e-9
 _ROUNDING = 1e-3
 _AVERAGED = "The energies of GPUs were averaged instead of added up."
 _NOT_ALL = "The energy is less than all GPUs use: a mean, or that of some of them."
@@ -38,7 +36,7 @@ def _equal(run: AuditedRun) -> str | None:
     """Return how GPUs agree to the last digit, as copies of one mean do."""
     known = sorted((device.joules, device.id) for device in run.of_kind("gpu") if device.joules and device.joules > _ENOUGH_J)
     for (first, one), (second, other) in pairwise(known):
-        if second - first <= _DIGITS * second:
+        if second - first <= DIGITS * second:
             return f"{one} and {other} both have {first!r} J; two counters do not agree to the last digit."
     return None
 
@@ -64,7 +62,7 @@ def _too_little(run: AuditedRun) -> str | None:
     load = run.number("gpu_utilization_percent") or 0.0
     for device in run.of_kind("gpu"):
         least = least_gpu_watts(device.name, busy=load >= _BUSY)
-        if device.count < 2 or not device.joules or least is None or run.seconds < _LONG_S:  # noqa: PLR2004 - as above
+        if device.count < 2 or not device.joules or least is None or run.seconds < LONG_S:  # noqa: PLR2004 - as above
             continue
         watts = device.joules / run.seconds
         if watts < least * device.count:
@@ -78,7 +76,7 @@ def _too_little(run: AuditedRun) -> str | None:
 
 def find_missing(run: AuditedRun) -> Iterator[Finding]:
     """Yield GPUs that a run has, and whose energy it has not."""
-    if run.seconds < _LONG_S:
+    if run.seconds < LONG_S:
         return
     for device in run.of_kind("gpu"):
         if device.joules is None or (device.joules == 0 and run.tool != OWN):

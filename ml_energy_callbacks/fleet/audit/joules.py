@@ -5,12 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from ml_energy_callbacks.backends.cpu_model import find_tdp
 from ml_energy_callbacks.fleet.audit.findings import OWN, AuditedRun, Finding
-from ml_energy_callbacks.fleet.audit.plausible import COUNTER_RANGES, least_processor_watts, most_watts
+from ml_energy_callbacks.fleet.audit.plausible import COUNTER_RANGES, DIGITS, LONG_S, least_processor_watts, most_watts
 from ml_energy_callbacks.record.schema import DeviceRecord
 from ml_energy_callbacks.report.quantities import quantity, scaled
-
-_LONG_S = 5.0
-"""Any device has refreshed its counter, and used some energy, after so long."""
 
 _COUNTED = ("cpu", "dram")
 _LEAST_S = 1.0
@@ -26,7 +23,6 @@ _FAR = 0.2
 """Share of an epoch's energy from which on a deviation is none of its work."""
 
 _SLICES = 20
-_DIGITS = 1e-9
 _FEW = 4
 """Digits of a set power; the mean of measured ones has about 15."""
 
@@ -111,12 +107,12 @@ def _ranges(times: int, whole: float) -> str:
 
 def find_zeros(run: AuditedRun) -> Iterator[Finding]:
     """Yield energies of zero, and runs whose energy is unknown."""
-    if run.seconds < _LONG_S:
+    if run.seconds < LONG_S:
         return
     work = _work(run)
     zeros = [device.id for device in run.record.devices if device.joules == 0 and (device.kind != "gpu" or run.tool == OWN)]
     stages = run.record.stages.items()
-    zeros += [f"the stage {name}" for name, stage in stages if stage.joules == 0 and stage.seconds >= _LONG_S]
+    zeros += [f"the stage {name}" for name, stage in stages if stage.joules == 0 and stage.seconds >= LONG_S]
     if run.record.total.joules == 0:
         zeros.append("the run")
     if zeros:
@@ -173,7 +169,7 @@ def _set_power(run: AuditedRun, device: DeviceRecord) -> str | None:
 
 
 def _is_round(watts: float) -> bool:
-    return abs(watts - float(f"{watts:.{_FEW}g}")) <= _DIGITS * watts
+    return abs(watts - float(f"{watts:.{_FEW}g}")) <= DIGITS * watts
 
 
 def _same_slices(run: AuditedRun, device: DeviceRecord) -> str | None:
@@ -192,6 +188,6 @@ def _same_epochs(run: AuditedRun, device: DeviceRecord) -> str | None:
 
 
 def _same(watts: Sequence[float], where: str) -> str | None:
-    if min(watts) <= 0 or max(watts) - min(watts) > _DIGITS * max(watts):
+    if min(watts) <= 0 or max(watts) - min(watts) > DIGITS * max(watts):
         return None
     return f"{quantity(watts[0])} W {where}"

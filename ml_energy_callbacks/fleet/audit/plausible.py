@@ -4,10 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ml_energy_callbacks.backends.cpu_model import find_tdp
+from ml_energy_callbacks.backends.rapl import TURBO
 from ml_energy_callbacks.record.schema import DeviceRecord
 
 COUNTER_RANGES: Sequence[float] = (262_143.328850, 65_712.999613, 65_532.610987)
 """Ranges of RAPL's counters in J (``max_energy_range_uj``): 2^32 units of 61 uJ, and of 15.3 uJ of memory and of AMD."""
+
+LONG_S = 5.0
+"""Any device has refreshed its counter, and used some energy, after so long."""
+
+DIGITS = 1e-9
+"""Share by which figures differ that are the same to the last digit."""
 
 _IDLE_WATTS: Mapping[str, float] = {
     r"\b[AH]800\b": 40.0,
@@ -32,9 +39,6 @@ _AT_WORK = 1.5
 _SERVER = re.compile(r"\b(xeon|epyc)\b", re.IGNORECASE)
 _IDLE_SHARES = {True: 0.05, False: 0.01}
 """The least share of its TDP that a processor draws, of servers and others: our assumption, half of idle ones'."""
-
-_TURBO = 2.5
-"""As in the backend of RAPL: a processor draws so many times its TDP for some seconds."""
 
 _MOST_TDP = 500.0
 """Of processors without an entry in the table, in W."""
@@ -75,4 +79,4 @@ def most_watts(device: DeviceRecord) -> float | None:
         return None
     known = find_tdp(device.name)
     sockets = 2 if (known is None or _SERVER.search(device.name)) and not device.id.startswith("rapl:") else 1
-    return _TURBO * (_MOST_TDP if known is None else known[1]) * sockets * device.count
+    return TURBO * (_MOST_TDP if known is None else known[1]) * sockets * device.count
