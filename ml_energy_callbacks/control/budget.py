@@ -3,9 +3,9 @@
 from typing import Literal
 
 from ml_energy_callbacks.clock import NS_PER_S, monotonic_clock
+from ml_energy_callbacks.control.limits import check_limit
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.meter.meter import EnergyMeter
-from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.report import quantity
 from ml_energy_callbacks.safe_text import describe
 
@@ -52,9 +52,7 @@ class Budget:
             msg = f"{owner} has no limit: give kwh, co2e_grams or cost, such as {owner}(kwh=2.5)."
             raise ConfigurationError(msg)
         for name, limit in self._limits.items():
-            if not is_positive(limit):
-                msg = f"{owner} has {name}={describe(limit)}; give a limit above 0."
-                raise ConfigurationError(msg)
+            check_limit(owner, name, limit)
         if action not in ("stop", "warn"):
             msg = f"{owner} has action={describe(action)}; use 'stop' or 'warn'."
             raise ConfigurationError(msg)

@@ -4,8 +4,8 @@ from math import isfinite
 from numbers import Integral
 from typing import Literal
 
+from ml_energy_callbacks.control.limits import check_limit
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.record.schema import StoppingRecord
 from ml_energy_callbacks.safe_text import describe
 
@@ -32,9 +32,7 @@ class GainRule:
         Raises:
             ConfigurationError: A value is invalid.
         """
-        if not is_positive(min_gain_per_kwh):
-            msg = f"{owner} has min_gain_per_kwh={describe(min_gain_per_kwh)}; give a gain above 0."
-            raise ConfigurationError(msg)
+        check_limit(owner, "min_gain_per_kwh", min_gain_per_kwh, "a gain above 0")
         if not _is_count(patience):
             msg = f"{owner} has patience={describe(patience)}; give a number of checks, 0 or more."
             raise ConfigurationError(msg)

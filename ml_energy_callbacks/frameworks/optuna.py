@@ -12,10 +12,9 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from ml_energy_callbacks.control.limits import check_limit
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.record.schema import RunRecord
-from ml_energy_callbacks.safe_text import describe
 
 JOULES = "energy/total/joules"
 
@@ -60,7 +59,7 @@ def record_energy(trial: Trial, energy: Recorded, *, limit_joules: float | None 
         ConfigurationError: The limit is not above 0.
     """
     if limit_joules is not None:
-        _check_limit("record_energy", "limit_joules", limit_joules)
+        check_limit("record_energy", "limit_joules", limit_joules, "an energy above 0 in J")
     attributes: dict[str, Any] = {JOULES: None}
     try:
         total = energy.record.total
@@ -105,7 +104,7 @@ class EnergyPruner(BasePruner):
         Raises:
             ConfigurationError: The limit is not above 0.
         """
-        _check_limit("EnergyPruner", "joules", joules)
+        check_limit("EnergyPruner", "joules", joules, "an energy above 0 in J")
         self._limit = joules
         self._wrapped = wrapped_pruner
 
@@ -135,7 +134,7 @@ class StudyEnergyBudget:
         Raises:
             ConfigurationError: The limit is not above 0.
         """
-        _check_limit("StudyEnergyBudget", "joules", joules)
+        check_limit("StudyEnergyBudget", "joules", joules, "an energy above 0 in J")
         self._limit = joules
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
@@ -145,12 +144,6 @@ class StudyEnergyBudget:
         joules = study_energy(study).joules
         if joules is not None and joules >= self._limit:
             study.stop()
-
-
-def _check_limit(owner: str, name: str, limit: object) -> None:
-    if not is_positive(limit):
-        msg = f"{owner} has {name}={describe(limit)}; give an energy above 0 in J."
-        raise ConfigurationError(msg)
 
 
 def _warn(message: str) -> None:

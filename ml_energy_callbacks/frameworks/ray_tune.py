@@ -7,9 +7,9 @@ from typing import Any
 
 from ray.tune import Stopper
 
+from ml_energy_callbacks.control.limits import check_limit
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.metrics import JOULES_PER_KWH, is_positive
-from ml_energy_callbacks.safe_text import describe
+from ml_energy_callbacks.metrics import JOULES_PER_KWH
 
 
 class EnergyStopper(Stopper):
@@ -38,9 +38,7 @@ class EnergyStopper(Stopper):
             msg = "EnergyStopper has no limit: give trial_joules or total_joules, such as EnergyStopper(total_joules=5000)."
             raise ConfigurationError(msg)
         for name, limit in given.items():
-            if not is_positive(limit):
-                msg = f"EnergyStopper has {name}={describe(limit)}; give an energy above 0 in J."
-                raise ConfigurationError(msg)
+            check_limit("EnergyStopper", name, limit, "an energy above 0 in J")
         self._trial_limit, self._total_limit = trial_joules, total_joules
         self._runs: dict[str, list[float]] = {}  # a trial that begins again after a failure has another run
 
