@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Group
+from rich.text import Text
 
 from ml_energy_callbacks.exceptions import ConfigurationError
 from ml_energy_callbacks.inference.baseline import Baseline, load_baseline, save_baseline
-from ml_energy_callbacks.inference.engine import MeterBench
 from ml_energy_callbacks.inference.functions import Function, Marks, measure_functions
 from ml_energy_callbacks.inference.growth import Growth, Measurement, read_limit
 from ml_energy_callbacks.inference.growth_table import render_growth
-from ml_energy_callbacks.inference.options import check_measurement, quiet_meter, slowest_refresh_s
-from ml_energy_callbacks.inference.table import percent
+from ml_energy_callbacks.inference.options import bench_of, check_measurement, quiet_meter
+from ml_energy_callbacks.inference.table import as_text, precise_percent
 from ml_energy_callbacks.inference.verdicts import REFERENCE, compare_two, compare_with_baseline, entry_of
 from ml_energy_callbacks.record.storage import in_one_line
 from ml_energy_callbacks.report.quantities import scaled
@@ -101,15 +100,8 @@ class MeasuredTests:
 
     def to_text(self) -> str:
         """Return what was measured, for a terminal; nothing if nothing was."""
-        if not self._found and self._error is None:
-            return ""
-        file = StringIO()
-        console = Console(file=file, width=columns() or 80, highlight=False, markup=False, emoji=False)
-        if self._found:
-            console.print(render_growth(self._found))
-        if self._error is not None:
-            console.print(self._error)
-        return for_terminal(file.getvalue().rstrip())
+        shown = [render_growth(self._found)] if self._found else []
+        return for_terminal(as_text(Group(*shown, Text(self._error or "")), columns() or 80).rstrip())
 
 
 class FunctionEnergy:
@@ -169,7 +161,7 @@ class FunctionEnergy:
                 functions,
                 self._marks,
                 meter,
-                MeterBench(meter, partial(slowest_refresh_s, meter)),
+                bench_of(meter),
                 relative_width=self._tests.relative_width,
                 max_seconds=self._tests.max_seconds,
             )
@@ -192,8 +184,8 @@ def _arithmetic() -> int:
 
 def _failure(found: Growth, limit: float) -> str:
     """Return why a test fails whose energy has grown."""
-    change = f"{percent(found.relative or 0.0)} ±{percent(found.half_width or 0.0)}"
-    text = f"Energy per call grew by {change} against {found.against}; the limit is {percent(limit)}."
+    change = f"{precise_percent(found.relative or 0.0)} ±{precise_percent(found.half_width or 0.0)}"
+    text = f"Energy per call grew by {change} against {found.against}; the limit is {precise_percent(limit)}."
     if (grown := found.grown) is None:
         return text
     if grown.joules is None:

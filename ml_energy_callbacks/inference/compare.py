@@ -16,7 +16,7 @@ from ml_energy_callbacks.inference.costs import (
     is_usable,
     verdicts_against,
 )
-from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
+from ml_energy_callbacks.inference.engine import Call, Case, Measured, measure_cases
 from ml_energy_callbacks.inference.models import (
     check_outputs,
     in_eval_mode,
@@ -26,7 +26,7 @@ from ml_energy_callbacks.inference.models import (
     size_on_disk,
     wait_for_outputs,
 )
-from ml_energy_callbacks.inference.options import check_measurement, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import bench_of, check_measurement, quiet_meter
 from ml_energy_callbacks.inference.results import Comparison, Difference, ModelCost
 from ml_energy_callbacks.readings import Backend
 from ml_energy_callbacks.record.schema import RunRecord
@@ -94,7 +94,7 @@ def compare_models(
         qualities = _assess_models(models, predictors, batches, metric)
         cases = [Case(name, _make_prepare(predictors[name], batches, quality.error)) for name, quality in qualities.items()]
         with quiet_meter(devices, backends) as meter:
-            bench = MeterBench(meter, partial(slowest_refresh_s, meter))
+            bench = bench_of(meter)
             measured = measure_cases(
                 cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=report_progress
             )

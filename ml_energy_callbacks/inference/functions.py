@@ -8,7 +8,7 @@ from typing import Final
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.inference.engine import MIN_REPEATS, Bench, Call, Case, Series, measure_cases
-from ml_energy_callbacks.inference.growth import Measurement, PartCost
+from ml_energy_callbacks.inference.growth import NOTHING, Measurement, PartCost
 from ml_energy_callbacks.inference.models import predictor, wait_for_outputs
 from ml_energy_callbacks.inference.student import interval
 from ml_energy_callbacks.meter.meter import EnergyMeter
@@ -19,8 +19,8 @@ from ml_energy_callbacks.report.quantities import quantity
 Function = Callable[[], object]
 """Does the work once; what it returns is waited for."""
 
-_STAGES: Final[tuple[Stage, ...]] = ("predict", "test", "validate")
-"""The stage of each function, as far as there are some: each may have parts of its own."""
+_STAGES: Final[tuple[Stage, ...]] = ("predict", "test")
+"""The stage of each function: each may have parts of its own."""
 
 REST: Final = "rest"
 """Name of what is left of a function beside its parts."""
@@ -72,18 +72,16 @@ def measure_functions(
     *,
     relative_width: float,
     max_seconds: float,
-    seed: int = 0,
 ) -> Measurement:
     """Measure functions in shuffled rounds, so that drift affects all of them equally.
 
     Args:
-        functions: At most three, by name.
+        functions: One or two, by name.
         marks: Where they mark their parts.
         meter: A meter that runs, and ends with this.
         bench: Measures blocks of calls with the meter's windows.
         relative_width: Requested half-width of the 95 % interval of joules per call, as a share of it.
         max_seconds: No block starts after this time in s.
-        seed: Seed of the order within the rounds.
 
     Raises:
         ConfigurationError: A function returns before it has done its work, or marks a part without a usable name.
@@ -105,7 +103,7 @@ def measure_functions(
         bench,
         relative_width=relative_width,
         max_seconds=max_seconds,
-        seed=seed,
+        seed=0,
         progress=lambda _: None,
     )
     for one in measured.series:
@@ -121,7 +119,6 @@ def measure_functions(
         notes=[*_notes(measured.series, record, relative_width), *record.warnings],
         devices=[device.id for device in record.devices],
         provenance=record.total.provenance,
-        seconds=measured.seconds,
     )
 
 
@@ -130,15 +127,14 @@ def _notes(every: Sequence[Series], record: RunRecord, relative_width: float) ->
         yield "No device reports its energy; ml-energy doctor says why."
     for one in every:
         found = interval(list(one.joules_per_sample.values()))
+        if one.decided or (found is None and one.blocks):
+            continue
         share = None if found is None else ratio(found.half_width, found.mean)
-        if not one.decided and (found is not None or not one.blocks):
-            reached = (
-                f"{len(one.blocks)} repeats" if share is None else f"±{quantity(100 * share, '%')} in {len(one.blocks)} repeats"
-            )
-            yield (
-                f"{one.case.name}: {reached} instead of ±{quantity(100 * relative_width, '%')} in {MIN_REPEATS} or more; raise "
-                "--energy-seconds, or reduce other load on the machine."
-            )
+        width = "" if share is None else f"±{quantity(100 * share, '%')} in "
+        yield (
+            f"{one.case.name}: {width}{len(one.blocks)} repeats instead of ±{quantity(100 * relative_width, '%')} in "
+            f"{MIN_REPEATS} or more; raise --energy-seconds, or reduce other load on the machine."
+        )
 
 
 def _call_of(stage: StageRecord | None) -> PartCost | None:
@@ -158,7 +154,7 @@ def _parts(stage: StageRecord | None) -> dict[str, PartCost]:
 def _cost(phase: PhaseRecord | None, calls: int) -> PartCost:
     """Return the cost of a call, of which all calls had a phase."""
     if phase is None:
-        return PartCost(seconds=0.0, joules=0.0, low_joules=0.0, high_joules=0.0)
+        return NOTHING
     return PartCost(
         seconds=(phase.seconds or 0.0) / calls,
         joules=ratio(phase.joules, calls),

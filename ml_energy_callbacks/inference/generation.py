@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
 from ml_energy_callbacks.attribution.quantiles import Quantiles
 from ml_energy_callbacks.exceptions import EnergyError
 from ml_energy_callbacks.inference.costs import cost_fields, finding_fields, first_failure
-from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
+from ml_energy_callbacks.inference.engine import Call, Case, Measured, measure_cases
 from ml_energy_callbacks.inference.generation_results import GenerationCost, GenerationProfile
 from ml_energy_callbacks.inference.law import Responses, fit_law
-from ml_energy_callbacks.inference.options import quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import bench_of, quiet_meter
 from ml_energy_callbacks.inference.results import Interval
 from ml_energy_callbacks.inference.student import interval
 from ml_energy_callbacks.meter.summary import latency_record
@@ -140,7 +139,7 @@ def profile_lengths(
             progress(summarize(measured, meter.record))
 
     with quiet_meter(devices, backends) as meter:
-        bench = MeterBench(meter, partial(slowest_refresh_s, meter))
+        bench = bench_of(meter)
         measured = measure_cases(
             [Case(str(each.lengths), each.prepare) for each in cases],
             bench,

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from ml_energy_callbacks.inference.generation_results import Coefficient, GenerationCost, GenerationProfile, Law
 from ml_energy_callbacks.inference.results import Interval
-from ml_energy_callbacks.inference.table import common_notes, state_of
+from ml_energy_callbacks.inference.table import common_notes, precise_percent, signed_percent, state_of
 from ml_energy_callbacks.record.schema import LatencyRecord
 from ml_energy_callbacks.report.fitted_table import Column, FittedTable
-from ml_energy_callbacks.report.quantities import UNKNOWN, column, percent, quantity, scaled, scaled_range, significant
+from ml_energy_callbacks.report.quantities import UNKNOWN, column, percent, quantity, scaled, scaled_range
 from ml_energy_callbacks.safe_text import in_texts, printable
 
 LAW = "Energy of a response: J = a + b·prompt + c·new + d·new·(prompt + new/2)"
@@ -39,7 +39,7 @@ def render_generation(profile: GenerationProfile) -> Group:
 def generation_lines(profile: GenerationProfile) -> list[str]:
     """Return what a profile of generation found as sentences: the errors of the laws first, then notes."""
     errors = [
-        f"Batch size {law.batch_size}: the law differs from lengths that were held back by up to {_percent(law.error)}."
+        f"Batch size {law.batch_size}: the law differs from lengths that were held back by up to {precise_percent(law.error)}."
         for law in profile.laws
         if law.error is not None
     ]
@@ -123,7 +123,7 @@ def _error_table(laws: Sequence[Law]) -> FittedTable:
             Column(f"measured\n{unit}", energies[: len(rows)]),
             Column("±", [_share(each.joules) for _, each in rows]),
             Column(f"law\n{unit}", energies[len(rows) :]),
-            Column("error", [("+" if each.relative_error > 0 else "") + _percent(each.relative_error) for _, each in rows]),
+            Column("error", [signed_percent(each.relative_error) for _, each in rows]),
         ],
         title="Law at lengths that were held back",
     )
@@ -179,10 +179,6 @@ def _share(found: Interval | None) -> str:
     if found is None or found.half_width is None or not is_resolved(found):
         return UNKNOWN
     return percent(found.half_width / found.mean)
-
-
-def _percent(share: float) -> str:
-    return f"{significant(100 * share, 2)} %"
 
 
 def _mean(found: Interval | None) -> float | None:

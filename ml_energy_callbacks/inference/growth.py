@@ -32,12 +32,13 @@ class PartCost(msgspec.Struct, kw_only=True, frozen=True):
 
     def times(self, of_seconds: float, of_joules: float) -> "PartCost":
         """Return the cost with its time, and its energy, this many times as large."""
-        ends = (None if end is None else end * of_joules for end in (self.joules, self.low_joules, self.high_joules))
-        joules, low, high = ends
+        ends = (self.joules, self.low_joules, self.high_joules)
+        joules, low, high = (None if end is None else end * of_joules for end in ends)
         return PartCost(seconds=self.seconds * of_seconds, joules=joules, low_joules=low, high_joules=high)
 
 
-_NOTHING: Final = PartCost(seconds=0.0, joules=0.0, low_joules=0.0, high_joules=0.0)
+NOTHING: Final = PartCost(seconds=0.0, joules=0.0, low_joules=0.0, high_joules=0.0)
+"""The cost of a part that did not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,6 @@ class Measurement:
         notes: Why a function was not measured to the end, or without energy, in sentences.
         devices: Ids of the devices.
         provenance: How their energy is known; None without a device.
-        seconds: Duration in s.
     """
 
     joules: Mapping[str, Mapping[int, float]]
@@ -60,7 +60,6 @@ class Measurement:
     notes: list[str]
     devices: list[str]
     provenance: Provenance | None
-    seconds: float
 
 
 class PartGrowth(msgspec.Struct, kw_only=True):
@@ -149,7 +148,7 @@ def part_growth(before: Mapping[str, PartCost], now: Mapping[str, PartCost]) -> 
     if not before or not now:
         return []
     names = list(dict.fromkeys([*now, *before]))
-    pairs = [(before.get(name, _NOTHING), now.get(name, _NOTHING)) for name in names]
+    pairs = [(before.get(name, NOTHING), now.get(name, NOTHING)) for name in names]
     known = all(old.joules is not None and new.joules is not None for old, new in pairs)
     found = [
         PartGrowth(

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.text import Text
 
 from ml_energy_callbacks.inference.growth import Growth
-from ml_energy_callbacks.inference.table import new_table, percent
+from ml_energy_callbacks.inference.table import new_table, precise_percent, signed_percent
 from ml_energy_callbacks.report.quantities import UNKNOWN, scaled
 from ml_energy_callbacks.safe_text import in_texts, printable
 
@@ -22,8 +22,8 @@ def render_growth(found: Sequence[Growth]) -> Group:
             one.name,
             one.against,
             scaled(one.joules, "J"),
-            UNKNOWN if one.relative is None else f"{'+' if one.relative >= 0 else ''}{percent(one.relative)}",
-            UNKNOWN if one.half_width is None else percent(one.half_width),
+            UNKNOWN if one.relative is None else signed_percent(one.relative),
+            UNKNOWN if one.half_width is None else precise_percent(one.half_width),
             one.verdict,
             "" if one.grown is None else one.grown.name,
         )

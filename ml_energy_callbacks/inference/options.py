@@ -1,10 +1,12 @@
 """Options of the measurements, their checks, and their meter."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
+from ml_energy_callbacks.inference.engine import MeterBench
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.readings import Backend
@@ -65,7 +67,7 @@ def check_whole_numbers(name: str, values: object, one: str, example: Sequence[i
     return [int(value) for value in found]
 
 
-def slowest_refresh_s(meter: EnergyMeter) -> float:
+def _slowest_refresh_s(meter: EnergyMeter) -> float:
     """Return the refresh period in s of the slowest device that is part of the total, as far as it is known."""
     learned = [device.update_period_s or 0.0 for device in meter.record.devices]
     devices = [source.device for source in meter.discovery.sources]
@@ -75,3 +77,8 @@ def slowest_refresh_s(meter: EnergyMeter) -> float:
 def quiet_meter(devices: Literal["auto"] | Sequence[str], backends: Sequence[Backend] | None) -> EnergyMeter:
     """Return a meter for joules only; the intensity of 0 prevents it from looking one up."""
     return EnergyMeter(devices=devices, carbon_intensity=0.0, verbose=False, backends=backends)
+
+
+def bench_of(meter: EnergyMeter) -> MeterBench:
+    """Return what measures blocks of calls with a meter, by the refresh period of its slowest device."""
+    return MeterBench(meter, partial(_slowest_refresh_s, meter))

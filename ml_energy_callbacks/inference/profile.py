@@ -13,14 +13,14 @@ from ml_energy_callbacks.inference.costs import (
     is_usable,
     verdicts_against,
 )
-from ml_energy_callbacks.inference.engine import Call, Case, Measured, MeterBench, measure_cases
+from ml_energy_callbacks.inference.engine import Call, Case, Measured, measure_cases
 from ml_energy_callbacks.inference.models import in_eval_mode, predictor, wait_for_outputs
 from ml_energy_callbacks.inference.options import (
+    bench_of,
     check_latency_limit,
     check_measurement,
     check_whole_numbers,
     quiet_meter,
-    slowest_refresh_s,
 )
 from ml_energy_callbacks.inference.results import BatchCost, Difference, Profile
 from ml_energy_callbacks.readings import Backend
@@ -81,7 +81,7 @@ def profile_inference(
             progress(summarize(measured, meter.record))
 
     with quiet_meter(devices, backends) as meter, in_eval_mode([fn]):
-        bench = MeterBench(meter, partial(slowest_refresh_s, meter))
+        bench = bench_of(meter)
         measured = measure_cases(
             cases, bench, relative_width=relative_width, max_seconds=max_seconds, seed=seed, progress=report_progress
         )

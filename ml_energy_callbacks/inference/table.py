@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -110,14 +110,15 @@ def _interval_cells(found: Interval | None) -> tuple[str, str]:
     if found is None:
         return quantity(None), quantity(None)
     share = found.half_width / abs(found.mean) if found.half_width is not None and found.mean else None
-    return quantity(found.mean), quantity(None) if share is None else percent(share)
+    return quantity(found.mean), quantity(None) if share is None else precise_percent(share)
 
 
 def _difference_line(pair: Difference) -> str:
-    found = f"{'+' if pair.relative >= 0 else '-'}{percent(abs(pair.relative))} ±{percent(pair.half_width)}"
+    found = f"{signed_percent(pair.relative)} ±{precise_percent(pair.half_width)}"
     if pair.verdict in {"no difference", "undecided"}:
         return f"Energy of {pair.b} compared with {pair.a}: {pair.verdict} ({found})."
-    return f"{pair.b} uses {percent(abs(pair.relative))} {pair.verdict} energy than {pair.a} (±{percent(pair.half_width)})."
+    size, half = precise_percent(abs(pair.relative)), precise_percent(pair.half_width)
+    return f"{pair.b} uses {size} {pair.verdict} energy than {pair.a} (±{half})."
 
 
 def _verdict_lines(profile: Profile) -> Iterator[str]:
@@ -147,6 +148,19 @@ def common_notes(findings: Findings) -> Iterator[str]:
     yield from findings.warnings
 
 
-def percent(share: float) -> str:
+def precise_percent(share: float) -> str:
     """Return a share in percent with two significant digits, such as ``4.2 %``."""
     return f"{significant(100 * share, 2)} %"
+
+
+def signed_percent(share: float) -> str:
+    """Return a share in percent with its sign, such as ``+4.2 %``."""
+    return f"{'+' if share >= 0 else '-'}{precise_percent(abs(share))}"
+
+
+def as_text(shown: RenderableType, width: int) -> str:
+    """Return what is shown, as a terminal of this width has it."""
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -69,9 +69,7 @@ class Machine:
     def measure(self, functions: dict[str, Callable[[], object]], max_seconds: float = 120.0) -> Measurement:
         bench = MeterBench(self.meter, lambda: self.refresh_s, self.clock, self.rest)
         with self.meter:
-            return measure_functions(
-                functions, self.marks, self.meter, bench, relative_width=WIDTH, max_seconds=max_seconds, seed=0
-            )
+            return measure_functions(functions, self.marks, self.meter, bench, relative_width=WIDTH, max_seconds=max_seconds)
 
 
 def two(seed: int, growth: float, part: str = "forward") -> Growth:

@@ -5,7 +5,6 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import msgspec
-from rich.console import Console
 
 from ml_energy_callbacks.inference.layers.results import LayerCost, LayerProfile
 from ml_energy_callbacks.inference.layers.table import (
@@ -16,6 +15,7 @@ from ml_energy_callbacks.inference.layers.table import (
     rows_of,
     title_of,
 )
+from ml_energy_callbacks.inference.table import as_text
 from ml_energy_callbacks.report.drawing import Slab, icicle, node, series_colour
 from ml_energy_callbacks.report.notebook import Picture, fragment, frame
 from ml_energy_callbacks.report.page.tables import amounts, table, texts
@@ -25,10 +25,7 @@ from ml_energy_callbacks.safe_text import in_texts, printable
 
 def layers_text(profile: LayerProfile, width: int) -> str:
     """Return the table and notes for a terminal of this width."""
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(render_layers(profile))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return as_text(render_layers(profile), width)
 
 
 def layers_html(profile: LayerProfile) -> str:

@@ -1,11 +1,9 @@
 """Energy, time and operations of the layers of a network."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from ml_energy_callbacks.exceptions import ConfigurationError
-from ml_energy_callbacks.inference.engine import MeterBench
 from ml_energy_callbacks.inference.layers.calls import Call, record_calls, split_inputs
 from ml_energy_callbacks.inference.layers.costs import layer_fields
 from ml_energy_callbacks.inference.layers.measure import Measured, measure_layers
@@ -13,7 +11,7 @@ from ml_energy_callbacks.inference.layers.results import LayerProfile
 from ml_energy_callbacks.inference.layers.state import kept_state
 from ml_energy_callbacks.inference.layers.stopwatch import tensors_in, timing_of
 from ml_energy_callbacks.inference.layers.tree import Layer, find_layers
-from ml_energy_callbacks.inference.options import check_measurement, quiet_meter, slowest_refresh_s
+from ml_energy_callbacks.inference.options import bench_of, check_measurement, quiet_meter
 from ml_energy_callbacks.meter.options import is_flag
 from ml_energy_callbacks.meter.unforeseen import pass_users_error
 from ml_energy_callbacks.readings import Backend
@@ -77,7 +75,7 @@ def profile_layers(
                 step,
                 measured,
                 timing,
-                MeterBench(meter, partial(slowest_refresh_s, meter)),
+                bench_of(meter),
                 relative_width=relative_width,
                 max_seconds=max_seconds,
                 seed=seed,
