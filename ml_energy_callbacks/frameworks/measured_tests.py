@@ -128,6 +128,8 @@ class FunctionEnergy:
             EnergyError: It raised an error.
         """
         name = _name_of(function)
+        if name == REFERENCE:
+            name = "function"
         measured = self._measure({name: partial(function, *args) if args else function, REFERENCE: reference or _arithmetic})
         return self._tests.add_function(self._test, name, measured)
 

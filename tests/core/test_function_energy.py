@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
-from ml_energy_callbacks.frameworks.measured_tests import MeasuredTests
+from ml_energy_callbacks.frameworks.measured_tests import FunctionEnergy, MeasuredTests
 from ml_energy_callbacks.inference.baseline import load_baseline
 from ml_energy_callbacks.inference.engine import MeterBench
 from ml_energy_callbacks.inference.functions import Marks, measure_functions
@@ -225,6 +226,17 @@ def test_a_session_saves_what_the_next_one_compares(tmp_path: Path) -> None:
     assert load_baseline(tmp_path / "next.json").tests.keys() == {"test_a.py::test_step", "test_a.py::test_new"}
     text = second.to_text()
     assert all(word in text for word in ("test_a.py::test_step", "baseline", "more", "forward", "test_new", "undecided"))
+
+
+def test_a_function_with_the_references_name_is_measured_beside_it() -> None:
+    done: set[str] = set()
+
+    def reference() -> None:
+        time.sleep(0.001)
+        done.add("by the function")
+
+    FunctionEnergy(kept(max_seconds=2.0), "test")(reference, reference=lambda: done.add("by the reference"))
+    assert done == {"by the function", "by the reference"}
 
 
 def test_a_test_that_measures_twice_has_two_names() -> None:
