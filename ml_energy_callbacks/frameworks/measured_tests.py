@@ -14,9 +14,10 @@ from ml_energy_callbacks.inference.baseline import Baseline, load_baseline, save
 from ml_energy_callbacks.inference.functions import Function, Marks, measure_functions
 from ml_energy_callbacks.inference.growth import Growth, Measurement, read_limit
 from ml_energy_callbacks.inference.growth_table import render_growth
-from ml_energy_callbacks.inference.options import bench_of, check_measurement, quiet_meter
+from ml_energy_callbacks.inference.options import bench_of, quiet_meter
 from ml_energy_callbacks.inference.table import as_text, precise_percent
 from ml_energy_callbacks.inference.verdicts import REFERENCE, compare_two, compare_with_baseline, entry_of
+from ml_energy_callbacks.metrics import is_positive
 from ml_energy_callbacks.record.storage import in_one_line
 from ml_energy_callbacks.report.quantities import scaled
 from ml_energy_callbacks.report.terminal import columns, for_terminal
@@ -46,12 +47,17 @@ class MeasuredTests:
     def __init__(self, *, baseline: Path | None, save: Path | None, fail_if: str | None, max_seconds: float) -> None:
         self._limit = None if fail_if is None else read_limit(fail_if)
         self.relative_width = _WIDTH if self._limit is None else _SHARE_OF_LIMIT * self._limit
-        check_measurement(min(self.relative_width, 0.5), max_seconds, None)
+        if not is_positive(max_seconds):
+            msg = f"--energy-seconds is {describe(max_seconds)}; give seconds above 0, such as 60."
+            raise ConfigurationError(msg)
+        if save is not None and save.is_dir():
+            msg = f"{describe(str(save))} is a directory; give --energy-save a file."
+            raise ConfigurationError(msg)
         if save is not None and not save.parent.is_dir():
             msg = f"There is no directory {describe(str(save.parent))} for --energy-save; create it, or give another file."
             raise ConfigurationError(msg)
         self.max_seconds = max_seconds
-        self.baseline = Baseline() if baseline is None else load_baseline(baseline)
+        self.baseline = Baseline(tests={}) if baseline is None else load_baseline(baseline)
         self._compares = baseline is not None
         self._save = save
         self._saved = Baseline(tests={})
@@ -90,8 +96,11 @@ class MeasuredTests:
         return found
 
     def save(self) -> None:
-        """Write what was measured as a baseline, with what the one that was compared with has beside it."""
-        if self._save is None:
+        """Write what was measured as a baseline, with what the one that was compared with has beside it.
+
+        If nothing was measured, a file that is there stays as it is.
+        """
+        if self._save is None or (not self._found and self._save.exists()):
             return
         try:
             save_baseline(self._save, Baseline(tests=self.baseline.tests | self._saved.tests))
@@ -158,6 +167,9 @@ class FunctionEnergy:
         return self._marks.part(name)
 
     def _measure(self, functions: dict[str, Function]) -> Measurement:
+        if self._marks.active:
+            msg = "A function that is measured measures another one; measure them one after the other."
+            raise ConfigurationError(msg)
         with quiet_meter("auto", None) as meter:
             return measure_functions(
                 functions,

@@ -88,10 +88,11 @@ def energy(request: pytest.FixtureRequest) -> "FunctionEnergy":
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the baseline."""
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+    """Write the baseline, unless the tests were only collected, or interrupted."""
     tests = session.config.stash.get(_TESTS, None)
-    if tests is not None:
+    broken = exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
+    if tests is not None and not broken and not session.config.option.collectonly:
         tests.save()
 
 

@@ -36,12 +36,12 @@ class Baseline(msgspec.Struct, kw_only=True):
     """What a session has measured.
 
     Attributes:
-        schema_version: Version of the form of this file.
         tests: Each function, by its test.
+        schema_version: Version of the form of this file.
     """
 
+    tests: dict[str, BaselineEntry]
     schema_version: int = _VERSION
-    tests: dict[str, BaselineEntry] = {}
 
 
 _BASELINE = msgspec.json.Decoder(Baseline)

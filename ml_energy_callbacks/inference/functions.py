@@ -10,7 +10,6 @@ from ml_energy_callbacks.exceptions import ConfigurationError, EnergyError
 from ml_energy_callbacks.inference.engine import MIN_REPEATS, Bench, Call, Case, Series, measure_cases
 from ml_energy_callbacks.inference.growth import NOTHING, Measurement, PartCost
 from ml_energy_callbacks.inference.models import predictor, wait_for_outputs
-from ml_energy_callbacks.inference.student import interval
 from ml_energy_callbacks.meter.meter import EnergyMeter
 from ml_energy_callbacks.metrics import Stage, is_stage, known_sum, ratio
 from ml_energy_callbacks.record.schema import PhaseRecord, RunRecord, StageRecord
@@ -33,6 +32,11 @@ class Marks:
         """Mark nothing until a function is measured."""
         self._meter: EnergyMeter | None = None
         self._stage: Stage = _STAGES[0]
+
+    @property
+    def active(self) -> bool:
+        """Whether a call of a function is being measured."""
+        return self._meter is not None
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -125,15 +129,10 @@ def measure_functions(
 def _notes(every: Sequence[Series], record: RunRecord, relative_width: float) -> Iterator[str]:
     if not record.devices:
         yield "No device reports its energy; ml-energy doctor says why."
-    for one in every:
-        found = interval(list(one.joules_per_sample.values()))
-        if one.decided or (found is None and one.blocks):
-            continue
-        share = None if found is None else ratio(found.half_width, found.mean)
-        width = "" if share is None else f"±{quantity(100 * share, '%')} in "
+    if any(not one.decided and (one.joules_per_sample or not one.blocks) for one in every):
         yield (
-            f"{one.case.name}: {width}{len(one.blocks)} repeats instead of ±{quantity(100 * relative_width, '%')} in "
-            f"{MIN_REPEATS} or more; raise --energy-seconds, or reduce other load on the machine."
+            f"The time ended before ±{quantity(100 * relative_width, '%')} was reached in {MIN_REPEATS} repeats or more; raise "
+            "--energy-seconds, or reduce other load on the machine."
         )
 
 

@@ -37,6 +37,9 @@ class PartCost(msgspec.Struct, kw_only=True, frozen=True):
         return PartCost(seconds=self.seconds * of_seconds, joules=joules, low_joules=low, high_joules=high)
 
 
+BASELINE: Final = "baseline"
+"""What a function is compared with if not with another one."""
+
 NOTHING: Final = PartCost(seconds=0.0, joules=0.0, low_joules=0.0, high_joules=0.0)
 """The cost of a part that did not run."""
 
@@ -85,6 +88,7 @@ class Growth(msgspec.Struct, kw_only=True):
         name: The test.
         against: ``baseline``, or the name of the other function.
         joules: Energy of a call in J; None where it is unknown.
+        joules_half_width: Half-width of its 95 % interval over the repeats, in J; None with fewer than two.
         relative: Energy of a call divided by that of the other, minus 1; None where one of them is unknown.
         half_width: Half-width of its 95 % interval.
         verdict: ``less``, ``more``, ``no difference`` or ``undecided``, as of a comparison.
@@ -99,6 +103,7 @@ class Growth(msgspec.Struct, kw_only=True):
     name: str
     against: str
     joules: float | None
+    joules_half_width: float | None
     relative: float | None
     half_width: float | None
     verdict: Verdict

@@ -67,10 +67,10 @@ def _predict_now(name: str, model: Callable[[Any], Any], inputs: Any) -> Any:  #
     outputs = model(inputs)
     if isinstance(outputs, CoroutineType):
         outputs.close()  # else Python warns that it never ran
-        msg = f"The model {name!r} returns a coroutine that has not run; pass a function that runs it with asyncio.run."
+        msg = f"{name!r} returns a coroutine that has not run; pass a function that runs it with asyncio.run."
         raise ConfigurationError(msg)
     if isinstance(outputs, GeneratorType | AsyncGeneratorType):
-        msg = f"The model {name!r} returns a generator that has not run; pass a function that returns all predictions."
+        msg = f"{name!r} returns a generator that has not run; pass a function that returns all results."
         raise ConfigurationError(msg)
     return outputs
 

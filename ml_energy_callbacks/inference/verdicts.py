@@ -5,9 +5,9 @@ from statistics import fmean
 from typing import Any, Final
 
 from ml_energy_callbacks.inference.baseline import BaselineEntry
-from ml_energy_callbacks.inference.growth import Growth, Measurement, PartCost, part_growth
+from ml_energy_callbacks.inference.growth import BASELINE, Growth, Measurement, PartCost, part_growth
 from ml_energy_callbacks.inference.results import Difference
-from ml_energy_callbacks.inference.student import difference_between, differences
+from ml_energy_callbacks.inference.student import difference_between, differences, interval
 
 REFERENCE: Final = "reference"
 """Name of the function that a baseline is measured beside, so that sessions can be compared."""
@@ -41,13 +41,13 @@ def compare_with_baseline(
     """
     obstacle = None if entry is None else _obstacle(name, measured, entry)
     if entry is None or obstacle is not None:
-        found = _growth(test, "baseline", name, measured, None, {})
+        found = _growth(test, BASELINE, name, measured, None, {})
         found.notes.extend([] if obstacle is None else [obstacle])
         return found
     pair = difference_between(entry.ratios, _ratios(measured, name), relative_width)
     joules, seconds = _scales(measured)
     before = {part: each.times(seconds, joules) for part, each in entry.parts.items()}
-    return _growth(test, "baseline", name, measured, pair, before)
+    return _growth(test, BASELINE, name, measured, pair, before)
 
 
 def entry_of(name: str, measured: Measurement) -> BaselineEntry | None:
@@ -90,13 +90,15 @@ def _growth(
     test: str, against: str, name: str, measured: Measurement, pair: Difference | None, before: Mapping[str, PartCost]
 ) -> Growth:
     joules = measured.joules[name]
+    mean = interval(list(joules.values()))
     verdict: dict[str, Any] = {"relative": None, "half_width": None, "verdict": "undecided"}
     if pair is not None:
         verdict = {"relative": pair.relative, "half_width": pair.half_width, "verdict": pair.verdict}
     return Growth(
         name=test,
         against=against,
-        joules=fmean(joules.values()) if joules else None,
+        joules=None if mean is None else mean.mean,
+        joules_half_width=None if mean is None else mean.half_width,
         parts=part_growth(before, measured.parts[name]),
         repeats=len(joules),
         provenance=measured.provenance,

@@ -34,6 +34,8 @@ IDLE_WATTS, NOISE, WIDTH = 90.0, 0.02, 0.0075
 ONCE = sys.version_info[:2] == (3, 11)
 """Whether all runs of a full test are simulated, which one Python does for all."""
 
+TOO_SHORT = "The time ended before ±0.75 % was reached in 8 repeats or more; raise --energy-seconds, or reduce other load on the machine."
+
 PLUGIN = "ml_energy_callbacks.frameworks.pytest_plugin"
 
 
@@ -144,16 +146,15 @@ def test_without_time_for_repeats_it_is_undecided() -> None:
     measured = machine.measure({"before": machine.step, "after": machine.step}, max_seconds=8.0)
     found = compare_two("test", "before", "after", measured, WIDTH)
     assert (found.verdict, found.repeats) == ("undecided", 2)
-    assert any("in 2 repeats instead of ±0.75 % in 8 or more; raise --energy-seconds" in note for note in found.notes)
+    assert found.joules_half_width is not None
+    assert found.notes == [TOO_SHORT]
 
 
 def test_a_function_that_is_too_slow_for_a_repeat_says_so() -> None:
     machine = Machine(1)
     measured = machine.measure({"slow": partial(machine.work, 30.0, 100.0)}, max_seconds=20.0)
     assert measured.joules == {"slow": {}}
-    assert any(
-        note.startswith("slow: 0 repeats instead of ±0.75 % in 8 or more; raise --energy-seconds") for note in measured.notes
-    )
+    assert measured.notes == [TOO_SHORT]
 
 
 def test_a_baseline_of_other_devices_decides_nothing() -> None:
@@ -225,7 +226,43 @@ def test_a_session_saves_what_the_next_one_compares(tmp_path: Path) -> None:
     second.save()
     assert load_baseline(tmp_path / "next.json").tests.keys() == {"test_a.py::test_step", "test_a.py::test_new"}
     text = second.to_text()
-    assert all(word in text for word in ("test_a.py::test_step", "baseline", "more", "forward", "test_new", "undecided"))
+    assert all(word in text for word in ("test_step", "more", "forward", "test_new", "undecided"))
+    assert "against" not in text
+
+
+def test_a_table_names_files_and_functions_where_they_tell_tests_apart() -> None:
+    tests, measured = kept(), session(1)
+    for name in ("a.py::test_x", "b.py::test_y"):
+        tests.add_function(name, "step", measured)
+    assert ".py" not in tests.to_text()
+    tests.add_pair("c.py::test_x", "step", REFERENCE, measured)
+    text = tests.to_text()
+    assert all(word in text for word in ("a.py::test_x", "c.py::test_x", "against", "baseline", "step"))
+
+
+def test_a_note_of_many_tests_is_told_once() -> None:
+    tests, machine = kept(), Machine(1)
+    measured = machine.measure({"step": machine.step, REFERENCE: partial(machine.work, 0.02, 200.0)}, max_seconds=8.0)
+    for i in range(5):
+        tests.add_function(f"a.py::test_{i}", "step", measured)
+    text = " ".join(tests.to_text().split())
+    assert text.count(TOO_SHORT) == 1
+    assert f"test_0, test_1, test_2 and 2 more: {TOO_SHORT}" in text
+
+
+def test_a_file_that_is_there_stays_where_nothing_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "energy.json"
+    kept(save=file).save()
+    assert load_baseline(file).tests == {}  # the next session may have tests that this one lacks
+    file.write_text("before")
+    kept(save=file).save()
+    assert file.read_text() == "before"
+
+
+def test_a_function_that_is_measured_cannot_measure_another() -> None:
+    energy = FunctionEnergy(kept(max_seconds=2.0), "test")
+    with pytest.raises(ConfigurationError, match="measure them one after the other"):
+        energy(lambda: energy(sum, ()))
 
 
 def test_a_function_with_the_references_name_is_measured_beside_it() -> None:
@@ -279,8 +316,19 @@ def test_a_session_measures_and_saves(suite: Path) -> None:
     done = run_pytest(suite, "--energy-save", "energy.json", "--energy-seconds", "6")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
-    assert "test_steps.py::test_step" in done.stdout
-    assert json.loads((suite / "energy.json").read_text())["schema_version"] == 1
+    assert "test_step " in done.stdout
+    saved = (suite / "energy.json").read_text()
+    assert json.loads(saved)["tests"].keys() == {"test_steps.py::test_step"}
+    assert run_pytest(suite, "--energy-save", "energy.json", "--collect-only").returncode == 0
+    assert (suite / "energy.json").read_text() == saved
+
+
+def test_an_interrupted_session_saves_nothing(suite: Path) -> None:
+    (suite / "test_then.py").write_text("def test_then():\n    raise KeyboardInterrupt\n")
+    done = run_pytest(suite, "--energy-save", "energy.json", "--energy-seconds", "1")
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert "1 passed" in done.stdout or "2 passed" in done.stdout
+    assert not (suite / "energy.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -293,11 +341,14 @@ def test_a_session_measures_and_saves(suite: Path) -> None:
         (("--energy-baseline", "test_steps.py"), "test_steps.py is no baseline of energy"),
         (("--energy-fail-if", "much"), "The limit 'much' is no growth in percent; write it as +5%."),
         (("--energy-save", "none/energy.json"), "for --energy-save; create it, or give another file."),
-        (("--energy-save", "a.json", "--energy-seconds", "0"), "max_seconds is 0.0; give seconds above 0"),
+        (("--energy-baseline", "other.json"), "other.json is no baseline of energy (Object missing required field `tests`)"),
+        (("--energy-save", "."), "is a directory; give --energy-save a file."),
+        (("--energy-save", "a.json", "--energy-seconds", "0"), "--energy-seconds is 0.0; give seconds above 0, such as 60."),
         (("--energy-save", "a.json", "-n", "2"), "cannot run side by side. Leave out -n, or the options of energy."),
     ],
 )
 def test_a_wrong_option_is_one_sentence_before_any_test(suite: Path, options: tuple[str, ...], words: str) -> None:
+    (suite / "other.json").write_text("{}")
     done = run_pytest(suite, *options)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert words in done.stderr
