@@ -124,6 +124,7 @@ class Recorder:
         self._over = False
         self._writing: Future[None] | None = None
         try:
+            self._made = not path.exists()
             self._file = with_descriptors(lambda: _open(path, before))
         except OSError as error:
             msg = f"The recording {path} cannot be written ({in_one_line(error)}); choose another file."
@@ -220,9 +221,15 @@ class Recorder:
         return RawReadings(file=self.path.name, head=head, chunks=chunks, size=size, rank=rank, reason=self.reason)
 
     def finish(self) -> None:
-        """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds."""
+        """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds.
+
+        Where it was not started, as the start of the meter was refused, the file is removed again if it was not there before.
+        """
         self._ending.set()
-        if self._writing is None:  # it was not started
+        if self._writing is None:
+            if self._made:
+                with suppress(OSError):
+                    self.path.unlink()
             self._close()
             return
         with suppress(Exception):  # nothing that was unforeseen either stops a run

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from ml_energy_callbacks.metrics import JOULES_PER_KWH, known_sum
 from ml_energy_callbacks.record.chain import DamagedChunkError, Seal, read_chunks
 from ml_energy_callbacks.record.merge import add_records, merge_records
 from ml_energy_callbacks.record.recording import Recording, package_version
-from ml_energy_callbacks.record.schema import Part, RawReadings, RunRecord
+from ml_energy_callbacks.record.schema import Part, RawReadings, RunRecord, every_stage
 from ml_energy_callbacks.record.storage import as_place, in_one_line
 from ml_energy_callbacks.testing.replaying import replay_file
 
@@ -62,6 +63,7 @@ class Verification(msgspec.Struct, kw_only=True):
         differences: Fields that are not the same, the first 20.
         largest_difference: Largest difference of a field that is the same, as a share of it: 0.0 where all are the same to the
             last digit. None where nothing was compared.
+        not_compared: What the record has and its raw readings do not, such as ``cost``; empty where nothing was compared.
         seconds: Time of the run in s that the raw readings include; None where they were not read.
         files: The files of the raw readings that are as the record says.
     """
@@ -70,6 +72,7 @@ class Verification(msgspec.Struct, kw_only=True):
     reason: str | None = None
     differences: list[Difference] = []
     largest_difference: float | None = None
+    not_compared: list[str] = []
     seconds: float | None = None
     files: list[str] = []
 
@@ -107,6 +110,9 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
     files: list[Path] = []
     for kept in record.raw_readings:
         if kept.file is not None:
+            if kept.file in {file.name for file in files}:
+                msg = f"The record names the raw readings {kept.file} twice."
+                raise _Changed(msg)
             files.append(_sound_file(folder, kept, whole=record.run.status != "running" and kept.reason is None))
             sound.append(str(files[-1]))
     lacking = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
@@ -174,12 +180,15 @@ def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> Path:
         _Changed: It is not as it was written.
     """
     name = kept.file or ""
-    if Path(name).name != name:
+    if Path(name).name != name or "\0" in name:
         msg = f"{name!r} is no name of a file beside the record."
         raise _Changed(msg)
     file = folder / name
     said, reached, found = Seal(kept.head or "", kept.chunks, kept.size), kept.chunks == 0, Seal()
     try:
+        if not S_ISREG(file.stat().st_mode):  # opening a pipe would wait for what writes it
+            msg = f"The raw readings {file} cannot be read: it is not a regular file."
+            raise _Unverifiable(msg)
         with file.open("rb") as source:
             for found, _ in read_chunks(source):
                 reached = reached or found == said
@@ -284,7 +293,31 @@ def _compared(record: RunRecord, reckoned: RunRecord, *, alone: bool) -> Verific
         reason="The record has figures that are not what its raw readings say." if found else None,
         differences=found[:_MOST_DIFFERENCES],
         largest_difference=comparison.largest,
+        not_compared=[*_not_compared(record, constant=constant, alone=alone)],
     )
+
+
+def _not_compared(record: RunRecord, *, constant: bool, alone: bool) -> Iterator[str]:
+    """Yield what the record has that is not compared; ``constant`` as in :func:`_wrong_grams`, ``alone`` as above."""
+    carbon, stages = record.carbon, [stage for _, stage in every_stage(record.stages)]
+    found = {
+        "intensity and PUE": True,
+        "grams of stages": not constant,
+        "cost": record.total.cost is not None,
+        "water": carbon.water_litres is not None,
+        "embodied emissions": carbon.embodied_grams is not None,
+        "offsets": carbon.offset_grams is not None,
+        "FLOPs": any(stage.flops is not None for stage in stages),
+        "share of the process": record.process,
+        "forecast": record.forecast,
+        "early stopping": record.early_stopping,
+        "metrics": any(epoch.metrics for epoch in record.epochs),
+        "epochs": not alone and record.epochs,
+        "power over time": not alone and record.power,
+        "ranks and nodes": record.ranks,
+        "texts": True,
+    }
+    yield from (name for name, there in found.items() if there)
 
 
 def _figures(record: RunRecord, left_out: AbstractSet[str], *, alone: bool) -> Any:  # noqa: ANN401 - plain values

@@ -160,6 +160,39 @@ def test_a_changed_figure_of_the_record_is_found(run: Path, *, full: bool) -> No
         ]
 
 
+def test_what_is_not_compared_is_told(run: Path, tmp_path: Path) -> None:
+    measure(
+        tmp_path / "all",
+        1,
+        electricity_price=0.3,
+        flops_per_sample=1e9,
+        wue=1.0,
+        embodied_kg=500,
+        lifetime_years=4,
+        offset_grams=1.0,
+    )
+    found = load_record(tmp_path / "all").verify()
+    assert found.not_compared == [
+        "intensity and PUE",
+        "cost",
+        "water",
+        "embodied emissions",
+        "offsets",
+        "FLOPs",
+        "metrics",
+        "texts",
+    ]
+    assert load_record(run).verify(run).not_compared == ["intensity and PUE", "metrics", "texts"]
+    said = ml_energy("verify", tmp_path / "all", columns=200).stdout
+    assert "Not compared, as the raw readings do not have it: intensity and PUE, cost, water, embodied emissions" in said
+
+
+def test_readings_that_are_named_twice_do_not_count_twice(run: Path) -> None:
+    record = load_record(run)
+    found = add_records(record, record).verify(run)
+    assert (found.same, (found.reason or "").endswith("twice.")) == (False, True)
+
+
 @pytest.mark.parametrize(("name", "value"), [("pue", 1.0), ("intensity_g_per_kwh", 10.0), ("pue", 0.1)])
 def test_a_changed_intensity_or_pue_is_found(run: Path, name: str, value: Any) -> None:
     record = load_record(run)
@@ -232,8 +265,18 @@ def test_a_name_that_leads_elsewhere_is_refused(run: Path) -> None:
     record = load_record(run)
     record.raw_readings[0].file = f"../run/{record.raw_readings[0].file}"
     assert record.verify(run).same is False
+    record.raw_readings[0].file = "a\0b"
+    assert record.verify(run).same is False
     record.raw_readings[0].file = None
     assert record.verify(run).same is None
+
+
+def test_a_pipe_in_place_of_the_readings_is_not_waited_for(run: Path) -> None:
+    file = readings_of(run)
+    file.unlink()
+    os.mkfifo(file)
+    found = load_record(run).verify(run)
+    assert (found.same, (found.reason or "").endswith("it is not a regular file.")) == (None, True)
 
 
 def test_the_readings_of_another_release_are_not_called_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
