@@ -119,7 +119,9 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
     ranks = [kept.rank for kept in record.raw_readings]
     if record.run.status == "running":
         lacking = "The run goes on, or was killed: the figures are those of its last write."
-    elif lacking is None and record.ranks and len(ranks) != len(record.ranks):
+    elif lacking is None and len(ranks) < len(record.ranks):
+        lacking = f"The record has raw readings of {len(ranks)} of its {len(record.ranks)} processes."
+    elif lacking is None and record.ranks and len(ranks) > len(record.ranks):
         lacking = "The job was resumed, and the raw readings of its parts are not added up."
     elif lacking is None and record.run.missing_ranks:
         lacking = "Processes of the job reported no data."
@@ -222,11 +224,12 @@ def _replayed(file: Path, record: RunRecord) -> RunRecord:
 
 def _merged(record: RunRecord, replayed: Sequence[RunRecord]) -> RunRecord:
     """Return the record of a job from those of its processes, which are where the record says."""
-    hosts = {rank.rank: (rank.node, record.nodes[rank.node].hostname, rank.devices) for rank in record.ranks}
+    names = {number: node.hostname for number, node in enumerate(record.nodes)}
+    hosts = {rank.rank: (rank.node, names[rank.node], rank.devices) for rank in record.ranks if rank.node in names}
     parts = []
     for kept, each in zip(record.raw_readings, replayed, strict=True):
         if kept.rank not in hosts:
-            msg = f"The record has raw readings of rank {kept.rank}, and no such rank."
+            msg = f"The record has raw readings of rank {kept.rank}, and no such rank, or none of its host."
             raise _Changed(msg)
         node, hostname, uses = hosts[kept.rank]
         part = Part(rank=kept.rank, host=str(node), hostname=hostname.partition("#")[0], uses=uses)
@@ -315,7 +318,7 @@ def _not_compared(record: RunRecord, *, constant: bool, alone: bool) -> Iterator
         "epochs": not alone and record.epochs,
         "power over time": not alone and record.power,
         "ranks and nodes": record.ranks,
-        "texts": True,
+        "texts such as names": True,
     }
     yield from (name for name, there in found.items() if there)
 

@@ -180,9 +180,9 @@ def test_what_is_not_compared_is_told(run: Path, tmp_path: Path) -> None:
         "offsets",
         "FLOPs",
         "metrics",
-        "texts",
+        "texts such as names",
     ]
-    assert load_record(run).verify(run).not_compared == ["intensity and PUE", "metrics", "texts"]
+    assert load_record(run).verify(run).not_compared == ["intensity and PUE", "metrics", "texts such as names"]
     said = ml_energy("verify", tmp_path / "all", columns=200).stdout
     assert "Not compared, as the raw readings do not have it: intensity and PUE, cost, water, embodied emissions" in said
 
