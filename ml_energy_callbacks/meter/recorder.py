@@ -351,6 +351,8 @@ def _open(path: Path, before: Recorder | None) -> FileIO:
     """
     if before is not None and before.hangs:
         raise OSError(errno.EBUSY, "the disk does not answer since the run before")
+    if before is not None and before.seal.size > (path.stat().st_size if path.exists() else 0):
+        raise OSError(errno.ENOENT, "it was deleted or cut since the start before")
     path.parent.mkdir(parents=True, exist_ok=True)
     file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666), "r+b")
     reason = None

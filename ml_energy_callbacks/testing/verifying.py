@@ -110,11 +110,14 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
     files: list[Path] = []
     for kept in record.raw_readings:
         if kept.file is not None:
-            if kept.file in {file.name for file in files}:
+            if kept.file in {Path(file).name for file in sound}:
                 msg = f"The record names the raw readings {kept.file} twice."
                 raise _Changed(msg)
-            files.append(_sound_file(folder, kept, whole=record.run.status != "running" and kept.reason is None))
-            sound.append(str(files[-1]))
+            whole = record.run.status != "running" and kept.reason is None
+            file, chunks = _sound_file(folder, kept, whole=whole)
+            sound.append(str(file))
+            if whole or chunks:  # a run that was killed, or had no space, before its first chunk has none
+                files.append(file)
     lacking = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
     ranks = [kept.rank for kept in record.raw_readings]
     if record.run.status == "running":
@@ -169,8 +172,8 @@ def _why_lacking(kept: RawReadings) -> str | None:
     return kept.reason or ("No raw readings were kept." if kept.file is None else None)
 
 
-def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> Path:
-    """Return the file of raw readings, whose chain is the one that the record says.
+def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> tuple[Path, int]:
+    """Return the file of raw readings, whose chain is the one that the record says, and the number of its chunks.
 
     Args:
         folder: Where it is.
@@ -210,7 +213,7 @@ def _sound_file(folder: Path, kept: RawReadings, *, whole: bool) -> Path:
     if whole and found != said:
         msg = f"The raw readings {file} go on after the end of the run."
         raise _Changed(msg)
-    return file
+    return file, found.chunks
 
 
 def _replayed(file: Path, record: RunRecord) -> RunRecord:

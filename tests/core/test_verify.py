@@ -331,6 +331,32 @@ def test_a_run_whose_record_is_asked_for_all_the_time_is_the_same(tmp_path: Path
     assert sum(b'"accept"' in line for line in gzip.decompress(readings_of(tmp_path).read_bytes()).splitlines()) > 1
 
 
+def test_a_run_before_its_first_chunk_is_not_called_changed(tmp_path: Path) -> None:
+    with EnergyMeter(output_dir=tmp_path, raw_readings=True, backends=[steady(100.0)], verbose=False) as meter:
+        run_batches(meter, 0.1)
+        found = meter.record.verify()
+        assert (found.same, found.seconds) == (None, None)
+        assert found.reason == "The run goes on, or was killed: the figures are those of its last write."
+    record = meter.record
+    assert record.verify().same
+    record.raw_readings[0].chunks, record.raw_readings[0].size, record.raw_readings[0].head = 0, 0, "0" * 64
+    readings_of(tmp_path).write_bytes(b"")
+    assert record.verify().same is False
+
+
+def test_readings_that_were_deleted_between_two_starts_are_told(tmp_path: Path) -> None:
+    meter = EnergyMeter(output_dir=tmp_path, raw_readings=True, backends=[steady(100.0)], verbose=False)
+    with meter:
+        run_batches(meter, 0.05)
+    readings_of(tmp_path).unlink()
+    with meter:
+        run_batches(meter, 0.05)
+    found = meter.record.verify()
+    assert (found.same, "it was deleted or cut since the start before" in (found.reason or "")) == (None, True)
+    assert found.reason in meter.record.warnings
+    assert not list(tmp_path.glob("*.gz"))
+
+
 def test_a_full_disk_leaves_a_record_that_says_so(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         meter = EnergyMeter(output_dir=disk, raw_readings=True, backends=[steady(100.0)], verbose=False)
@@ -338,11 +364,12 @@ def test_a_full_disk_leaves_a_record_that_says_so(tmp_path: Path) -> None:
             fill(disk)
             run_batches(meter, 0.3)
         record = meter.record
-    assert record.run.status == "completed"
-    assert record.total.joules
-    (kept,) = record.raw_readings
-    assert kept.reason == "The recording ends early: No space left on device."
-    assert record.verify().same is None
+        assert record.run.status == "completed"
+        assert record.total.joules
+        (kept,) = record.raw_readings
+        assert kept.reason == "The recording ends early: No space left on device."
+        found = record.verify()
+        assert (found.same, found.reason) == (None, kept.reason)
 
 
 KILLED = """
