@@ -1,6 +1,7 @@
 """Whether a record is what its raw readings say: their chain is sound, and a replay of them has the same figures."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -29,7 +30,10 @@ _ADDED: Final = 1e-12
 """The same of times, which are only added up; in which order depends on which stage was named first."""
 
 _SMALL: Final = 1e-10
-"""The same as a share of the run's energy, for a figure that is small beside it."""
+"""The same of a figure that is small: of an energy as a share of the run's, of another in its unit."""
+
+_ENERGY: Final = re.compile(r"joules$|\.devices\.|\.phases\.[^.]+$|^whole_machine\[\d+\]\.stages\.")
+"""Paths of energies in J; a device or phase of an epoch has nothing else."""
 
 _OF_THE_RUN: Final = ("id", "started_at", "status", "framework")
 _NOT_RECORDED: Final = frozenset({"note", "cost", "currency", "flops", "parts_reason", "metrics"})
@@ -107,27 +111,7 @@ def verify_record(record: RunRecord, path: str | os.PathLike[str] | None = None)
 def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verification:
     if not record.raw_readings or folder is None:
         raise _Unverifiable(_why_none(record))
-    files: list[Path] = []
-    for kept in record.raw_readings:
-        if kept.file is not None:
-            if kept.file in {Path(file).name for file in sound}:
-                msg = f"The record names the raw readings {kept.file} twice."
-                raise _Changed(msg)
-            whole = record.run.status != "running" and kept.reason is None
-            file, chunks = _sound_file(folder, kept, whole=whole)
-            sound.append(str(file))
-            if whole or chunks:  # a run that was killed, or had no space, before its first chunk has none
-                files.append(file)
-    lacking = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
-    ranks = [kept.rank for kept in record.raw_readings]
-    if record.run.status == "running":
-        lacking = "The run goes on, or was killed: the figures are those of its last write."
-    elif lacking is None and len(ranks) < len(record.ranks):
-        lacking = f"The record has raw readings of {len(ranks)} of its {len(record.ranks)} processes."
-    elif lacking is None and record.ranks and len(ranks) > len(record.ranks):
-        lacking = "The job was resumed, and the raw readings of its parts are not added up."
-    elif lacking is None and record.run.missing_ranks:
-        lacking = "Processes of the job reported no data."
+    files, lacking = _sound_files(record, folder, sound), _why_not_compared(record)
     replayed = [_replayed(file, record) for file in files]
     times = [each.total.seconds for each in replayed]
     seconds = None if not times else max(times) if record.ranks else sum(times)
@@ -148,6 +132,38 @@ def _verify(record: RunRecord, folder: Path | None, sound: list[str]) -> Verific
             f"Release {package_version()} reckons otherwise; verify with ml-energy-callbacks {other}, which measured."
         )
     return result
+
+
+def _sound_files(record: RunRecord, folder: Path, sound: list[str]) -> list[Path]:
+    """Return the files of the raw readings that have any, and add all that are as the record says to ``sound``."""
+    files: list[Path] = []
+    for kept in record.raw_readings:
+        if kept.file is None:
+            continue
+        if kept.file in {Path(file).name for file in sound}:
+            msg = f"The record names the raw readings {kept.file} twice."
+            raise _Changed(msg)
+        whole = record.run.status != "running" and kept.reason is None
+        file, chunks = _sound_file(folder, kept, whole=whole)
+        sound.append(str(file))
+        if whole or chunks:  # a run that was killed, or had no space, before its first chunk has none
+            files.append(file)
+    return files
+
+
+def _why_not_compared(record: RunRecord) -> str | None:
+    """Return why the figures of a record are not those of its raw readings, however sound these are; None if they are."""
+    if record.run.status == "running":
+        return "The run goes on, or was killed: the figures are those of its last write."
+    lacking = next((why for kept in record.raw_readings if (why := _why_lacking(kept)) is not None), None)
+    if lacking is not None:
+        return lacking
+    kept, ranks = len(record.raw_readings), len(record.ranks)
+    if kept < ranks:
+        return f"The record has raw readings of {kept} of its {ranks} processes."
+    if 0 < ranks < kept:
+        return "The job was resumed, and the raw readings of its parts are not added up."
+    return "Processes of the job reported no data." if record.run.missing_ranks else None
 
 
 def _folder(record: RunRecord, path: str | os.PathLike[str] | None) -> Path | None:
@@ -245,7 +261,7 @@ class _Comparison:
     """Differences of two records, field by field.
 
     Attributes:
-        small: Difference in J that is none.
+        small: Difference of energies in J that is none.
         found: Those that are not the same.
         largest: Largest of the others, as a share.
     """
@@ -272,7 +288,12 @@ class _Comparison:
     def _share(self, name: str, a: float, b: float) -> float | None:
         """Return a difference as a share of the value; None if it is more than what arithmetic rounds."""
         off, size = abs(a - b), max(abs(a), abs(b))
-        most = _ADDED * size if name.endswith("seconds") else max(TOLERANCE * size, self.small)
+        if name.endswith("seconds"):
+            most = _ADDED * size
+        elif name.endswith("kwh"):
+            most = TOLERANCE * size
+        else:
+            most = max(TOLERANCE * size, self.small if _ENERGY.search(name) else _SMALL)
         return off / size if off <= most else None
 
 
@@ -309,7 +330,7 @@ def _not_compared(record: RunRecord, *, constant: bool, alone: bool) -> Iterator
     found = {
         "intensity and PUE": True,
         "grams of stages": not constant,
-        "cost": record.total.cost is not None,
+        "cost": any(each.cost is not None for each in [record.total, *stages]),
         "water": carbon.water_litres is not None,
         "embodied emissions": carbon.embodied_grams is not None,
         "offsets": carbon.offset_grams is not None,

@@ -160,6 +160,23 @@ def test_a_changed_figure_of_the_record_is_found(run: Path, *, full: bool) -> No
         ]
 
 
+def test_a_millionth_of_a_figure_that_is_no_energy_is_found(run: Path) -> None:
+    """What a run's joules may be rounded by is much for a share, a latency or kWh."""
+    for change in (
+        lambda record, factor: setattr(record.total, "kwh", record.total.kwh * factor),
+        lambda record, factor: setattr(record.devices[0], "update_period_s", record.devices[0].update_period_s * factor),
+        lambda record, factor: setattr(
+            record.stages["train"].phases["compute"],
+            "relative_uncertainty",
+            record.stages["train"].phases["compute"].relative_uncertainty * factor,
+        ),
+    ):
+        record = load_record(run)
+        change(record, 1 + 1e-6)
+        found = record.verify(run)
+        assert (found.same, len(found.differences)) == (False, 1)
+
+
 def test_what_is_not_compared_is_told(run: Path, tmp_path: Path) -> None:
     measure(
         tmp_path / "all",
