@@ -30,7 +30,11 @@ _ADDED: Final = 1e-12
 """The same of times, which are only added up; in which order depends on which stage was named first."""
 
 _SMALL: Final = 1e-10
-"""The same of a figure that is small: of an energy as a share of the run's, of another in its unit."""
+"""The same of a figure that is small, in its unit; of an energy, it is the tolerance as a share of the run's."""
+
+_SPLIT: Final = 1e-5
+"""The same of the split of a stage into phases and parts, as a share of the half-width of its interval: its equations may be
+nearly dependent, which multiplies what is rounded, and widens the interval."""
 
 _ENERGY: Final = re.compile(r"joules$|\.devices\.|\.phases\.[^.]+$|^whole_machine\[\d+\]\.stages\.")
 """Paths of energies in J; a device or phase of an epoch has nothing else."""
@@ -270,30 +274,34 @@ class _Comparison:
     found: list[Difference] = field(default_factory=list)
     largest: float = 0.0
 
-    def compare(self, name: str, a: Any, b: Any) -> None:  # noqa: ANN401 - plain values of a record
-        """Compare a value of the record with the reckoned one."""
+    def compare(self, name: str, a: Any, b: Any, half: float | None = None) -> None:  # noqa: ANN401 - plain values of a record
+        """Compare a value of the record with the reckoned one; ``half`` is the half-width in J of the phase that it is of."""
         if isinstance(a, dict) and isinstance(b, dict):
+            low, high = b.get("low_joules"), b.get("high_joules")
+            half = None if low is None or high is None else (high - low) / 2
             for key in dict.fromkeys([*a, *b]):
-                self.compare(f"{name}.{key}" if name else key, a.get(key), b.get(key))
+                self.compare(f"{name}.{key}" if name else key, a.get(key), b.get(key), half)
         elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             for i, (one, other) in enumerate(zip(a, b, strict=True)):
                 self.compare(f"{name}[{i}]", one, other)
         elif a != b:
-            share = self._share(name, a, b) if isinstance(a, float) and isinstance(b, float) else None
+            share = self._share(name, a, b, half) if isinstance(a, float) and isinstance(b, float) else None
             if share is None:
                 self.found.append(Difference(field=name, recorded=_shown(a), reckoned=_shown(b)))
             else:
                 self.largest = max(self.largest, share)
 
-    def _share(self, name: str, a: float, b: float) -> float | None:
+    def _share(self, name: str, a: float, b: float, half: float | None) -> float | None:
         """Return a difference as a share of the value; None if it is more than what arithmetic rounds."""
         off, size = abs(a - b), max(abs(a), abs(b))
         if name.endswith("seconds"):
             most = _ADDED * size
         elif name.endswith("kwh"):
             most = TOLERANCE * size
+        elif half is not None and name.endswith("relative_uncertainty"):
+            most = _SPLIT * size
         else:
-            most = max(TOLERANCE * size, self.small if _ENERGY.search(name) else _SMALL)
+            most = max(TOLERANCE * size, max(self.small, _SPLIT * (half or 0.0)) if _ENERGY.search(name) else _SMALL)
         return off / size if off <= most else None
 
 
@@ -310,7 +318,7 @@ def _compared(record: RunRecord, reckoned: RunRecord, *, alone: bool) -> Verific
         alone: Whether it is that of one process which was never resumed. Of others, epochs and power over time are not
             compared: which of them a long run keeps depends on when it was added up.
     """
-    comparison = _Comparison(_SMALL * (reckoned.total.joules or 0.0))
+    comparison = _Comparison(TOLERANCE * (reckoned.total.joules or 0.0))
     constant = alone and not record.carbon.intervals
     left_out = _NOT_RECORDED if constant else _NOT_RECORDED | {"co2e_grams"}
     comparison.compare("", _figures(record, left_out, alone=alone), _figures(reckoned, left_out, alone=alone))
