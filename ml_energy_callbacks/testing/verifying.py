@@ -338,7 +338,7 @@ def _not_compared(record: RunRecord, *, constant: bool, alone: bool) -> Iterator
     found = {
         "intensity and PUE": True,
         "grams of stages": not constant,
-        "cost": any(each.cost is not None for each in [record.total, *stages]),
+        "cost": any(cost is not None for cost in [record.total.cost, *(stage.cost for stage in stages)]),
         "water": carbon.water_litres is not None,
         "embodied emissions": carbon.embodied_grams is not None,
         "offsets": carbon.offset_grams is not None,

@@ -200,6 +200,9 @@ def test_what_is_not_compared_is_told(run: Path, tmp_path: Path) -> None:
         "texts such as names",
     ]
     assert load_record(run).verify(run).not_compared == ["intensity and PUE", "metrics", "texts such as names"]
+    record = load_record(run)
+    record.stages["train"].cost = 1.0
+    assert "cost" in record.verify(run).not_compared
     said = ml_energy("verify", tmp_path / "all", columns=200).stdout
     assert "Not compared, as the raw readings do not have it: intensity and PUE, cost, water, embodied emissions" in said
 
