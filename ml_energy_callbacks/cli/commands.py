@@ -293,7 +293,7 @@ def export(
         ),
     ],
     *,
-    form: Annotated[Format, typer.Option("--format", help="Format to write.")],
+    form: Annotated[Format, typer.Option("--format", metavar="FORMAT", help=f"Format to write: {', '.join(Format)}.")],
     facts: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A fact that no record knows, such as version=1.0; repeatable."),

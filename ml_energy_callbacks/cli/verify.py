@@ -38,11 +38,17 @@ def verify_records(paths: Sequence[str], *, json: bool) -> None:
 
 def _print(verified: _Verified) -> None:
     result = verified.result
+    _print_result(verified.path, result)
+    if result.not_compared:
+        print_line(f"  Not compared, as the raw readings do not have it: {', '.join(result.not_compared)}.")
+
+
+def _print_result(path: str, result: Verification) -> None:
     if result.same:
         exact = not result.largest_difference
         digits = "to the last digit" if exact else f"but for rounding: by a share of {result.largest_difference:.1g} at most"
-        print_line(f"{verified.path}: the same, {digits}. Reckoned from the raw readings of {result.seconds:.6g} s.")
+        print_line(f"{path}: the same, {digits}. Reckoned from the raw readings of {result.seconds:.6g} s.")
         return
-    print_line(f"{verified.path}: {'cannot be verified' if result.same is None else 'NOT the same'}. {result.reason}")
+    print_line(f"{path}: {'cannot be verified' if result.same is None else 'NOT the same'}. {result.reason}")
     for difference in result.differences:
         print_line(f"  {difference.field}: recorded {difference.recorded}, reckoned {difference.reckoned}")

@@ -124,6 +124,7 @@ class Recorder:
         self._over = False
         self._writing: Future[None] | None = None
         try:
+            self._made = not path.exists()
             self._file = with_descriptors(lambda: _open(path, before))
         except OSError as error:
             msg = f"The recording {path} cannot be written ({in_one_line(error)}); choose another file."
@@ -220,9 +221,15 @@ class Recorder:
         return RawReadings(file=self.path.name, head=head, chunks=chunks, size=size, rank=rank, reason=self.reason)
 
     def finish(self) -> None:
-        """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds."""
+        """Write what waits, and close the file; a disk that does not answer is not waited for longer than two seconds.
+
+        Where it was not started, as the start of the meter was refused, the file is removed again if it was not there before.
+        """
         self._ending.set()
-        if self._writing is None:  # it was not started
+        if self._writing is None:
+            if self._made:
+                with suppress(OSError):
+                    self.path.unlink()
             self._close()
             return
         with suppress(Exception):  # nothing that was unforeseen either stops a run
@@ -344,6 +351,8 @@ def _open(path: Path, before: Recorder | None) -> FileIO:
     """
     if before is not None and before.hangs:
         raise OSError(errno.EBUSY, "the disk does not answer since the run before")
+    if before is not None and before.seal.size > (path.stat().st_size if path.exists() else 0):
+        raise OSError(errno.ENOENT, "it was deleted or cut since the start before")
     path.parent.mkdir(parents=True, exist_ok=True)
     file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666), "r+b")
     reason = None

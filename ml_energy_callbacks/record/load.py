@@ -97,7 +97,10 @@ def decode_record(data: bytes, name: str) -> RunRecord:
     try:
         version = _HEAD.decode(data).schema_version
     except _UNREADABLE:
-        msg = f"{name} is not a run record: it is damaged, or was written by another program."
+        msg = (
+            f"{name} is not a run record: it is damaged, or was written by another program; ml-energy import reads the logs of "
+            "other tools."
+        )
         raise RecordError(msg) from None
     if version != SCHEMA_VERSION:
         msg = f"{name} has schema version {version}; this release reads version {SCHEMA_VERSION}: update ml-energy-callbacks."

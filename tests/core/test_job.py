@@ -461,6 +461,11 @@ def test_the_record_of_a_job_is_the_same_by_the_raw_readings_of_its_processes(tm
     assert record.verify().same is False
     record.raw_readings[1].head = record.raw_readings[0].head
     assert "rank1" in (record.verify().reason or "")
+    harmed = load_record(tmp_path)
+    harmed.nodes = []
+    assert harmed.verify().same is False
+    del harmed.raw_readings[1]
+    assert (harmed.verify().reason or "").startswith("The record has raw readings of 1 of its 2 processes.")
 
 
 def test_the_end_of_an_epoch_waits_for_no_fit(tmp_path: Path) -> None:

@@ -131,6 +131,17 @@ def test_a_refused_start_leaves_the_recording_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("options", [{"raw_readings": True}, {"recording": "raw.jsonl"}], ids=["raw readings", "recording"])
+def test_a_refused_start_leaves_no_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "energy.json").mkdir()
+    with pytest.raises(ConfigurationError, match="The run file"):
+        EnergyMeter(output_dir=tmp_path, backends=[steady(100.0)], verbose=False, **options).start()
+    assert [file.name for file in tmp_path.iterdir()] == ["energy.json"]
+
+
 def test_a_start_after_a_refused_one_begins_the_recording_anew(tmp_path: Path) -> None:
     path = tmp_path / "raw.jsonl"
     mine = meter(path)

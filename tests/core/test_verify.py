@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from command import INTERRUPTIBLE, ml_energy
+from command import INTERRUPTIBLE, ml_energy, ml_energy_process
 from disks import fill, small_disk
 from loads import steady
 
@@ -160,6 +160,59 @@ def test_a_changed_figure_of_the_record_is_found(run: Path, *, full: bool) -> No
         ]
 
 
+def test_a_small_change_of_a_figure_that_is_no_energy_is_found(run: Path) -> None:
+    """What a run's joules may be rounded by is much for a share, a latency or kWh."""
+    for change in (
+        lambda record, factor: setattr(record.total, "kwh", record.total.kwh * factor),
+        lambda record, factor: setattr(record.devices[0], "update_period_s", record.devices[0].update_period_s * factor),
+        lambda record, factor: setattr(
+            record.stages["train"].phases["compute"],
+            "relative_uncertainty",
+            record.stages["train"].phases["compute"].relative_uncertainty * factor,
+        ),
+    ):
+        record = load_record(run)
+        change(record, 1 + 2e-5)
+        found = record.verify(run)
+        assert (found.same, len(found.differences)) == (False, 1)
+
+
+def test_what_is_not_compared_is_told(run: Path, tmp_path: Path) -> None:
+    measure(
+        tmp_path / "all",
+        1,
+        electricity_price=0.3,
+        flops_per_sample=1e9,
+        wue=1.0,
+        embodied_kg=500,
+        lifetime_years=4,
+        offset_grams=1.0,
+    )
+    found = load_record(tmp_path / "all").verify()
+    assert found.not_compared == [
+        "intensity and PUE",
+        "cost",
+        "water",
+        "embodied emissions",
+        "offsets",
+        "FLOPs",
+        "metrics",
+        "texts such as names",
+    ]
+    assert load_record(run).verify(run).not_compared == ["intensity and PUE", "metrics", "texts such as names"]
+    record = load_record(run)
+    record.stages["train"].cost = 1.0
+    assert "cost" in record.verify(run).not_compared
+    said = ml_energy("verify", tmp_path / "all", columns=200).stdout
+    assert "Not compared, as the raw readings do not have it: intensity and PUE, cost, water, embodied emissions" in said
+
+
+def test_readings_that_are_named_twice_do_not_count_twice(run: Path) -> None:
+    record = load_record(run)
+    found = add_records(record, record).verify(run)
+    assert (found.same, (found.reason or "").endswith("twice.")) == (False, True)
+
+
 @pytest.mark.parametrize(("name", "value"), [("pue", 1.0), ("intensity_g_per_kwh", 10.0), ("pue", 0.1)])
 def test_a_changed_intensity_or_pue_is_found(run: Path, name: str, value: Any) -> None:
     record = load_record(run)
@@ -199,6 +252,15 @@ def test_a_changed_last_digit_is_told(run: Path) -> None:
     assert 0.0 < (found.largest_difference or 0.0) < 1e-11
 
 
+def test_another_processor_that_rounds_otherwise_finds_the_same(tmp_path: Path, *, full: bool) -> None:
+    """The equations of a split multiply what is rounded; a processor that OpenBLAS has no code for leaves it as it is."""
+    for starts in range(1, 13 if full else 4):
+        measure(tmp_path / str(starts), starts)
+    for processor in ("Prescott", "Haswell") if full else ("Prescott",):
+        found = ml_energy_process("verify", tmp_path, columns=200, environment={"OPENBLAS_CORETYPE": processor})
+        assert found.returncode == 0, found.stdout
+
+
 def test_what_the_command_says(run: Path) -> None:
     same = ml_energy("verify", run, columns=200)
     assert same.returncode == 0
@@ -232,8 +294,18 @@ def test_a_name_that_leads_elsewhere_is_refused(run: Path) -> None:
     record = load_record(run)
     record.raw_readings[0].file = f"../run/{record.raw_readings[0].file}"
     assert record.verify(run).same is False
+    record.raw_readings[0].file = "a\0b"
+    assert record.verify(run).same is False
     record.raw_readings[0].file = None
     assert record.verify(run).same is None
+
+
+def test_a_pipe_in_place_of_the_readings_is_not_waited_for(run: Path) -> None:
+    file = readings_of(run)
+    file.unlink()
+    os.mkfifo(file)
+    found = load_record(run).verify(run)
+    assert (found.same, (found.reason or "").endswith("it is not a regular file.")) == (None, True)
 
 
 def test_the_readings_of_another_release_are_not_called_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +360,32 @@ def test_a_run_whose_record_is_asked_for_all_the_time_is_the_same(tmp_path: Path
     assert sum(b'"accept"' in line for line in gzip.decompress(readings_of(tmp_path).read_bytes()).splitlines()) > 1
 
 
+def test_a_run_before_its_first_chunk_is_not_called_changed(tmp_path: Path) -> None:
+    with EnergyMeter(output_dir=tmp_path, raw_readings=True, backends=[steady(100.0)], verbose=False) as meter:
+        run_batches(meter, 0.1)
+        found = meter.record.verify()
+        assert (found.same, found.seconds) == (None, None)
+        assert found.reason == "The run goes on, or was killed: the figures are those of its last write."
+    record = meter.record
+    assert record.verify().same
+    record.raw_readings[0].chunks, record.raw_readings[0].size, record.raw_readings[0].head = 0, 0, "0" * 64
+    readings_of(tmp_path).write_bytes(b"")
+    assert record.verify().same is False
+
+
+def test_readings_that_were_deleted_between_two_starts_are_told(tmp_path: Path) -> None:
+    meter = EnergyMeter(output_dir=tmp_path, raw_readings=True, backends=[steady(100.0)], verbose=False)
+    with meter:
+        run_batches(meter, 0.05)
+    readings_of(tmp_path).unlink()
+    with meter:
+        run_batches(meter, 0.05)
+    found = meter.record.verify()
+    assert (found.same, "it was deleted or cut since the start before" in (found.reason or "")) == (None, True)
+    assert found.reason in meter.record.warnings
+    assert not list(tmp_path.glob("*.gz"))
+
+
 def test_a_full_disk_leaves_a_record_that_says_so(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         meter = EnergyMeter(output_dir=disk, raw_readings=True, backends=[steady(100.0)], verbose=False)
@@ -295,11 +393,12 @@ def test_a_full_disk_leaves_a_record_that_says_so(tmp_path: Path) -> None:
             fill(disk)
             run_batches(meter, 0.3)
         record = meter.record
-    assert record.run.status == "completed"
-    assert record.total.joules
-    (kept,) = record.raw_readings
-    assert kept.reason == "The recording ends early: No space left on device."
-    assert record.verify().same is None
+        assert record.run.status == "completed"
+        assert record.total.joules
+        (kept,) = record.raw_readings
+        assert kept.reason == "The recording ends early: No space left on device."
+        found = record.verify()
+        assert (found.same, found.reason) == (None, kept.reason)
 
 
 KILLED = """
