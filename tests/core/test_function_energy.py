@@ -34,7 +34,10 @@ IDLE_WATTS, NOISE, WIDTH = 90.0, 0.02, 0.0075
 ONCE = sys.version_info[:2] == (3, 11)
 """Whether all runs of a full test are simulated, which one Python does for all."""
 
-TOO_SHORT = "The time ended before ±0.75 % was reached in 8 repeats or more; raise --energy-seconds, or reduce other load on the machine."
+TOO_SHORT = (
+    "The time ended before ±0.75 % was reached in 8 repeats or more; raise --energy-seconds, or reduce other load on the"
+    " machine."
+)
 
 PLUGIN = "ml_energy_callbacks.frameworks.pytest_plugin"
 
