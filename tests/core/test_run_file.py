@@ -530,6 +530,7 @@ def test_while_a_url_fails_the_record_is_kept_in_a_local_directory(flaky: type[F
 
 
 def test_a_url_that_hangs_holds_nobody_up_and_the_latest_record_wins(flaky: type[Flaky], tmp_path: Path) -> None:
+    before_all = threads("ml-energy-driver")  # of tests whose devices hang
     run = Run("flaky://x", answer_s=0.2, spare=tmp_path / "logs")
     run.file.claim([])
     flaky.answers.clear()
@@ -540,7 +541,7 @@ def test_a_url_that_hangs_holds_nobody_up_and_the_latest_record_wins(flaky: type
         longest = max(longest, time.monotonic() - before)
         time.sleep(0.01)
     assert longest < 0.5
-    assert until(lambda: threads("ml-energy-driver") <= 2)  # one writes the local copy
+    assert until(lambda: threads("ml-energy-driver") <= before_all + 2)  # one writes the local copy
     begin = time.monotonic()
     run.file.finish()
     assert time.monotonic() - begin < 5
