@@ -31,9 +31,6 @@ PARTS = {"load": (0.012, 150.0), "forward": (0.03, 380.0), "backward": (0.045, 4
 CALL_J = sum(seconds * watts for seconds, watts in PARTS.values()) + 1.0
 IDLE_WATTS, NOISE, WIDTH = 90.0, 0.02, 0.0075
 
-ONCE = sys.version_info[:2] == (3, 11)
-"""Whether all runs of a full test are simulated, which one Python does for all."""
-
 TOO_SHORT = (
     "The time ended before ±0.75 % was reached in 8 repeats or more; raise --energy-seconds, or reduce other load on the"
     " machine."
@@ -97,16 +94,18 @@ def since(seed: int, growth: float, part: str = "forward") -> Growth:
     return compare_with_baseline("test", "step", now, entry_of("step", session(2 * seed)), WIDTH)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("compared", [two, since])
 def test_the_same_code_raises_an_alarm_in_five_percent_at_most(compared: Callable[[int, float], Growth], *, full: bool) -> None:
-    runs = 500 if full and ONCE else 3
+    runs = 500 if full else 3
     alarms = sum(compared(seed, 0.0).exceeds(0.05) for seed in range(runs))
     assert alarms <= 0.05 * runs
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("compared", [two, since])
 def test_five_percent_more_is_found_with_its_part(compared: Callable[..., Growth], *, full: bool) -> None:
-    runs = 100 if full and ONCE else 3
+    runs = 100 if full else 3
     parts = [("backward", "forward", "load")[seed % 3] for seed in range(runs)]
     found = [
         partial(compared, part=part)(seed, 0.05) if compared is two else compared(seed, 0.05) for seed, part in enumerate(parts)
@@ -350,13 +349,21 @@ def test_an_interrupted_session_saves_nothing(suite: Path) -> None:
         (("--energy-save", "a.json", "-n", "2"), "cannot run side by side. Leave out -n, or the options of energy."),
     ],
 )
-def test_a_wrong_option_is_one_sentence_before_any_test(suite: Path, options: tuple[str, ...], words: str) -> None:
-    (suite / "other.json").write_text("{}")
-    done = run_pytest(suite, *options)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert words in done.stderr
-    assert "passed" not in done.stdout
-    assert "Traceback" not in done.stderr + done.stdout
+def test_a_wrong_option_is_one_sentence_before_any_test(
+    suite: Path,
+    options: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(suite)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    Path("other.json").write_text("{}")
+    assert pytest.main(["-p", PLUGIN, "-p", "xdist", *options]) == pytest.ExitCode.USAGE_ERROR
+    shown = capsys.readouterr()
+    assert words in shown.err
+    assert "passed" not in shown.out
+    assert "Traceback" not in shown.err + shown.out
 
 
 def test_the_workflow_runs_what_it_says(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_without_noise_the_law_is_found_exactly() -> None:
     assert law.reason is None
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "truth",
     [PLANTED, {**PLANTED, "d": 0.0}, {**PLANTED, "a": 0.0, "d": 0.0}],

@@ -103,6 +103,7 @@ def holds(found: Interval | None, truth: float) -> bool:
     return abs(found.mean - truth) <= found.half_width
 
 
+@pytest.mark.statistics
 def test_the_true_cost_lies_within_the_stated_interval(runs: int) -> None:
     held = above = idle = 0
     for seed in range(runs):
@@ -147,6 +148,7 @@ class DrawnBench:
         return Block(samples * self._rng.gauss(1, self._noise), 1.0, samples)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("noise", [0.02, 0.08, pytest.param(0.15, marks=pytest.mark.full)])
 def test_stopping_as_soon_as_the_interval_is_narrow_does_not_make_it_lie(noise: float) -> None:
     held = 0
@@ -172,12 +174,14 @@ def compared(seed: int, costs: dict[str, float]) -> Difference:
     return pair
 
 
+@pytest.mark.statistics
 def test_a_true_difference_of_5_percent_is_found(runs: int) -> None:
     pairs = [compared(seed, {"a": 1.0, "b": 1.05}) for seed in range(runs)]
     assert sum(pair.verdict == "more" for pair in pairs) >= 0.9 * runs
     assert sum(abs(pair.relative - 0.05) <= pair.half_width for pair in pairs) >= 0.88 * runs
 
 
+@pytest.mark.statistics
 def test_equal_costs_are_not_said_to_differ_and_as_a_rule_to_be_equal(runs: int) -> None:
     verdicts = [compared(seed, {"a": 1.0, "b": 1.0}).verdict for seed in range(runs)]
     assert sum(verdict in {"less", "more"} for verdict in verdicts) <= 0.1 * runs

@@ -66,6 +66,7 @@ def in_parts(refresh_s: float, *, full: bool) -> list[Measured]:
     return [measure(world(seed), seed) for seed in range(100 if full else 2)]
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("refresh_s", [0.02, 0.1])
 def test_parts_of_ten_milliseconds_hold(refresh_s: float, *, full: bool) -> None:
     measured = in_parts(refresh_s, full=full)

@@ -24,6 +24,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(("refresh", "wait", "compute", "error", "width", "p50", "p95"), TABLE)
 def test_accuracy_is_at_least_that_of_the_table(
     refresh: float, wait: float, compute: float, error: float, width: float, p50: float, p95: float, *, full: bool
@@ -38,6 +39,7 @@ def test_accuracy_is_at_least_that_of_the_table(
     assert max(abs(run.joules / run.true_joules - 1) for run in runs) <= 0.001
 
 
+@pytest.mark.statistics
 def test_stated_intervals_hold_in_nine_worlds_of_ten(*, full: bool) -> None:
     """In a quick run, in 36 of 40; intervals that held in 80 % of all worlds alone would pass that once in 13 times."""
     held, worlds = 0, 200 if full else 40

@@ -14,6 +14,8 @@ from worlds import COMPUTE, KINDS, WAIT, Power, World, measure
 from ml_energy_callbacks import RunRecord
 from ml_energy_callbacks.testing import replay
 
+pytestmark = pytest.mark.statistics
+
 SEEDS = st.integers(0, 2**32 - 1)
 
 DAY_NS = 24 * 3600 * 10**9

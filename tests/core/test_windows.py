@@ -89,6 +89,7 @@ VARIED = (
 """Kinds of worlds in which power is not constant in a phase, or follows its length."""
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("kind", VARIED)
 def test_windows_of_batches_hold_whatever_power_depends_on(kind: str, *, full: bool) -> None:
     held: list[bool] = []

@@ -1,7 +1,6 @@
 """The energy of phases in simulated and measured worlds, by kind of world; 20 seeds each in a full run."""
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,8 +11,7 @@ import pytest
 from traces import NAMES, load_trace
 from worlds import COMPUTE, KINDS, MORE_KINDS, WAIT, Measured, World, bursts, constant, measure, on_trace
 
-ONCE = sys.version_info < (3, 12)
-"""NumPy computes the same with each Python: all seeds run with the oldest alone."""
+pytestmark = pytest.mark.statistics
 
 in_one_worker = pytest.mark.xdist_group("worlds")
 """So that each world is measured once in a run."""
@@ -25,12 +23,6 @@ RAGGED = frozenset({"jitter 20 %", "jitter 60 %", "refresh 1 s"})
 """Kinds that are answered at times."""
 
 
-@pytest.fixture
-def full(*, full: bool) -> bool:
-    """Return whether all seeds run."""
-    return full and ONCE
-
-
 @cache
 def runs(kind: str, seeds: int) -> Sequence[Measured]:
     """Return what was measured in the worlds of a kind."""
@@ -40,7 +32,6 @@ def runs(kind: str, seeds: int) -> Sequence[Measured]:
 
 @in_one_worker
 @pytest.mark.full
-@pytest.mark.skipif(not ONCE, reason="all seeds run with Python 3.11 alone")
 @pytest.mark.parametrize("kind", [*KINDS, *MORE_KINDS])
 def test_stated_intervals_hold_in_nine_of_ten_worlds_of_a_kind(kind: str) -> None:
     measured = runs(kind, 20)
