@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ _UNKNOWN = {
 }
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _HEAD = 40
+_FOR_EXCEL = re.compile(r"sep=.?\s*")
+"""A first line that tells a spreadsheet the separator of the others."""
 _ENDS = ("\n", "\r")
 _BYTES = "surrogateescape"
 """How bytes that are no UTF-8 are kept until their line is known."""
@@ -46,7 +49,7 @@ class TextFile:
     """A text file, which is read line by line.
 
     It is UTF-8, or UTF-16 as spreadsheets write it; a line that is neither is read as Windows-1252. Lines may end as on any
-    system.
+    system. A first line such as ``sep=;`` is read as an empty one.
 
     Attributes:
         path: The file.
@@ -80,7 +83,7 @@ class TextFile:
         for number, line in enumerate(lines, 1):
             if "\0" in line or (len(line) >= _LONGEST_LINE and not line.endswith(_ENDS)):
                 raise self.error(number, "this is no text; give a log or a CSV file")
-            yield line
+            yield "\n" if number == 1 and _FOR_EXCEL.fullmatch(line) else line
 
     def head(self) -> list[str]:
         """Return its first lines that are not empty, without ends and spaces around them."""

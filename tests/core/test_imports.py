@@ -141,6 +141,11 @@ def test_lines_may_end_as_on_any_system(tmp_path: Path) -> None:
         assert (record.total.kwh, record.imported.line if record.imported else None) == (0.3475, 2)
 
 
+def test_a_first_line_that_tells_a_spreadsheet_the_separator_is_no_data(tmp_path: Path) -> None:
+    record = _only(_written(tmp_path / "emissions.csv", "sep=;\r\n" + _excel(_OLD)))
+    assert (record.total.kwh, record.imported.line if record.imported else None) == (0.3475, 3)
+
+
 # ------------------------------------------------------------------------------------------------------------ nvidia-smi
 
 
