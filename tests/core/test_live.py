@@ -425,7 +425,7 @@ def test_a_renewal_that_fails_is_told_from_then_on(service: Service) -> None:
     rates = Rates(live, None, "EUR", Site())
     settled(live)
     rates.begin([], now)
-    service.status = 500
+    service.status, service.silence_s = 500, 1  # it answers after the next line, in real time
     rates.follow([0.0, KWH], now + timedelta(minutes=20))
     assert settled(live, lambda: now + timedelta(minutes=20) + 2 * SECOND).fallback is not None
     rates.follow([0.0, 2 * KWH], now + timedelta(minutes=40))
