@@ -96,7 +96,7 @@ def page_program(page: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-@pytest.mark.xdist_group("programs")
+@pytest.mark.xdist_group("pages")
 def test_python_blocks_of_a_page_run_one_after_another(page: Path, tmp_path: Path, program: Warm) -> None:
     if page.name == "README.md":
         run(page_program(page, tmp_path), folder=tmp_path)

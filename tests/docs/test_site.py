@@ -19,7 +19,7 @@ from public_names import public
 
 from ml_energy_callbacks.record import schema
 
-pytestmark = pytest.mark.xdist_group("programs")
+pytestmark = pytest.mark.xdist_group("pages")
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -110,8 +110,9 @@ def test_what_is_generated_is_as_without_and_nothing_of_the_users_changes(make: 
             options = {"min_new_tokens": count, "max_new_tokens": count, "do_sample": do_sample, "pad_token_id": 0}
             assert torch.equal(plain(prompts, attention_mask=torch.ones_like(prompts), **options), outputs)
     assert checked >= 2
+    asked = {tuple(prompts.flatten().tolist()) for prompts, count, _ in model.calls if count == 5}
     different = {tuple(outputs.flatten().tolist()) for _, count, outputs in model.calls if count == 5}
-    assert (len(different) > 10) is do_sample
+    assert (len(different) > len(asked)) is do_sample
 
 
 F0, F1, G0, G1 = 1.0, 0.02, 0.4, 0.005
